@@ -1,0 +1,102 @@
+"""Where named extensions are found: one line each, imported only when a suite names it.
+
+A built-in is a line in a table below. Another package adds its own by an entry point of the group
+`evalrun.<kind>s` with the same name; a suite may also write `python: package.module:attribute`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal, TypeAlias
+
+from evalrun.errors import UserError
+
+Kind: TypeAlias = Literal["provider", "parser", "scorer"]
+
+PROVIDERS: Mapping[str, str] = {
+    "llamacpp": "evalrun.providers.llamacpp:LlamaCpp",
+    "openai_compatible": "evalrun.providers.openai_compatible:OpenAICompatible",
+    "recorded": "evalrun.providers.recorded:Recorded",
+}
+
+PARSERS: Mapping[str, str] = {
+    "between": "evalrun.scoring.parsers.between:Between",
+    "choice": "evalrun.scoring.parsers.choice:Choice",
+    "first_line": "evalrun.scoring.parsers.lines:FirstLine",
+    "json": "evalrun.scoring.parsers.json_value:JsonValue",
+    "last_line": "evalrun.scoring.parsers.lines:LastLine",
+    "last_number": "evalrun.scoring.parsers.last_number:LastNumber",
+    "regex": "evalrun.scoring.parsers.regex:Regex",
+    "strip": "evalrun.scoring.parsers.strip:Strip",
+}
+
+SCORERS: Mapping[str, str] = {
+    "classification": "evalrun.scoring.scorers.classification:Classification",
+    "exact_match": "evalrun.scoring.scorers.exact_match:ExactMatch",
+    "includes": "evalrun.scoring.scorers.includes:Includes",
+    "numeric": "evalrun.scoring.scorers.numeric:Numeric",
+    "regex": "evalrun.scoring.scorers.regex:RegexMatch",
+    "token_f1": "evalrun.scoring.scorers.token_f1:TokenF1",
+}
+
+BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
+    "provider": PROVIDERS,
+    "parser": PARSERS,
+    "scorer": SCORERS,
+}
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a mistyped one most likely meant, or None."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+@cache
+def _entry_points(kind: Kind) -> Mapping[str, str]:
+    return {point.name: point.value for point in entry_points(group=f"evalrun.{kind}s")}
+
+
+def names(kind: Kind) -> list[str]:
+    """All names of a kind, sorted: the built-in ones and those of installed packages."""
+    return sorted({**_entry_points(kind), **BUILT_IN[kind]})
+
+
+def import_attribute(target: str) -> Any:
+    """The object that `package.module:attribute` names.
+
+    Raises UserError when the module or the attribute does not exist.
+    """
+    module_name, _, attribute = target.partition(":")
+    if not attribute:
+        raise UserError(f"'{target}' is not of the form package.module:attribute")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"cannot import '{target}': {error}",
+            remedy="Install the package that holds it, or correct the name.",
+        ) from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise UserError(f"module '{module_name}' has no '{attribute}'") from None
+
+
+def load(kind: Kind, name: str) -> Any:
+    """The class registered under a name.
+
+    Raises UserError, with the nearest known name, when there is none.
+    """
+    target = BUILT_IN[kind].get(name) or _entry_points(kind).get(name)
+    if target is None:
+        near = nearest(name, names(kind))
+        raise UserError(
+            f"unknown {kind} '{name}'",
+            remedy=f"Did you mean '{near}'?" if near else f"Known: {', '.join(names(kind))}.",
+        )
+    return import_attribute(target)

@@ -1,0 +1,246 @@
+"""The core values that flow from room to room: small, frozen, typed.
+
+All times named `*_ns` are readings of `time.perf_counter_ns()`; all `*_s` are durations in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+JSON: TypeAlias = Any
+"""A value that JSON can hold: None, bool, int, float, str, list or dict of the same."""
+
+Row: TypeAlias = Mapping[str, JSON]
+"""One dataset row: column name to value."""
+
+Direction: TypeAlias = Literal["higher", "lower", "none"]
+"""Which way a metric gets better; "none" for figures that only describe."""
+
+
+class Status(StrEnum):
+    """What became of a sample. The four are counted apart everywhere."""
+
+    SCORED = "scored"
+    UNPARSED = "unparsed"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class ErrorKind(StrEnum):
+    """Why an attempt failed."""
+
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    RATE_LIMIT = "rate_limit"
+    SERVER = "server"
+    BAD_REQUEST = "bad_request"
+    AUTH = "auth"
+    NOT_FOUND = "not_found"
+    PROTOCOL = "protocol"
+    TRUNCATED = "truncated"
+    ENGINE = "engine"
+    MISSING = "missing"
+    APPLICATION = "application"
+
+
+RETRYABLE: frozenset[ErrorKind] = frozenset(
+    {
+        ErrorKind.TIMEOUT,
+        ErrorKind.CONNECTION,
+        ErrorKind.RATE_LIMIT,
+        ErrorKind.SERVER,
+        ErrorKind.PROTOCOL,
+        ErrorKind.TRUNCATED,
+    }
+)
+"""Kinds that asking again may mend. 400, 401, 403, 404 and 422 are never asked again."""
+
+
+class ProviderError(Exception):
+    """An attempt that gave no usable answer. Raised by providers, handled by the runner's retry layer.
+
+    `retry_after_s` is what the server asked for, if it did. `message` holds no secret.
+    """
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        http_status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.kind = kind
+        self.message = message
+        self.http_status = http_status
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{kind}: {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message. `content` is text, or a list of parts as the chat API has them."""
+
+    role: str
+    content: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model: either `messages`, or a raw text `prompt` (completion style).
+
+    `params` are the generation parameters as sent (temperature, max_tokens, stop, seed, …).
+    `row` is the dataset row it came from; only providers that look answers up read it.
+    """
+
+    sample_id: str
+    repeat: int
+    messages: tuple[Message, ...]
+    prompt: str | None
+    params: Mapping[str, JSON]
+    row: Row
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Clock readings around the wire for the attempt that succeeded.
+
+    `first_ns` is the arrival of the first chunk with content (text, reasoning or tool call), `last_ns`
+    of the last such chunk (whole body when not streaming). `first_chunk_tokens` is known only where
+    the server says so.
+    """
+
+    sent_ns: int
+    last_ns: int
+    first_ns: int | None = None
+    chunks: int = 0
+    first_chunk_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a model answered. `timing` is None where nothing was measured (recorded answers)."""
+
+    output: str
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    timing: Timing | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    tool_calls: JSON = None
+    logprobs: JSON = None
+    model: str | None = None
+    fingerprint: str | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a request: when it began (seconds after the sample was scheduled), how long it took,
+    how it ended (`error` is None for the one that succeeded), and how long we then waited."""
+
+    start_s: float
+    duration_s: float
+    error: str | None = None
+    message: str | None = None
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One scorer's verdict on one sample.
+
+    `value` is None where the scorer cannot say (a judge's grade off its menu): such a sample is unscored
+    for this scorer, out of n, and counted. `parts` holds further named values of the same scorer.
+    """
+
+    value: float | None
+    reason: str
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """Everything known about one sample: a journal line while running, a Parquet row afterwards.
+
+    `sent_s` and `done_s` are seconds after the start of the run's measurement clock, for windows and
+    rates. `error` is "kind: message" for a failed sample and the parser's reason for an unparsed one.
+    """
+
+    sample_id: str
+    repeat: int
+    position: int
+    vars: Mapping[str, JSON]
+    target: JSON
+    status: Status
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    output: str | None = None
+    answer: JSON = None
+    error: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    ttft_s: float | None = None
+    e2e_s: float | None = None
+    tpot_s: float | None = None
+    client_queue_s: float | None = None
+    sent_s: float | None = None
+    done_s: float | None = None
+    attempts: int = 0
+    attempt_log: tuple[Attempt, ...] = ()
+    cached: bool = False
+    warmup: bool = False
+    cost_usd: float | None = None
+    reasoning: str | None = None
+    tool_calls: JSON = None
+    model: str | None = None
+    fingerprint: str | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    sensitive: Mapping[str, str | None] = field(default_factory=dict)
+    cluster: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricValue:
+    """An aggregate over samples, with all that is needed to defend it.
+
+    `slice` says which samples it speaks of ({} for all, {"dialect": "aave"} for a group). `value` is None
+    where the data cannot support the figure, and `note` then says why. `method` names how the interval
+    was made (wilson, t, clustered-t, bootstrap, order-statistic, or "" where there is none).
+    """
+
+    name: str
+    value: float | None
+    n: int
+    unit: str
+    direction: Direction
+    slice: Mapping[str, str] = field(default_factory=dict)
+    se: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    method: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How the samples of a run ended. scored + unparsed + refused + failed = samples.
+
+    `cached`, `warmup` and `retried` overlap with those.
+    """
+
+    samples: int = 0
+    scored: int = 0
+    unparsed: int = 0
+    refused: int = 0
+    failed: int = 0
+    cached: int = 0
+    warmup: int = 0
+    retried: int = 0
