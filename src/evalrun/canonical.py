@@ -1,0 +1,55 @@
+"""One way to write a value as bytes, and its digest: what identity, caching and resuming rest on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+
+import orjson
+
+from evalrun.types import JSON
+
+
+def canonical_json(value: JSON) -> bytes:
+    """The value as JSON with sorted keys and no spaces, in UTF-8.
+
+    Equal values give equal bytes. The number 1 and the number 1.0 are written differently, as JSON allows;
+    keys are sorted by code point. Raises ValueError for what JSON cannot hold: NaN, infinity, keys that are
+    not text, text with lone surrogates, objects.
+    """
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        text = _with_large_integers(value, error)
+    # orjson writes NaN and infinity as null, so only a text that holds a null can hide one.
+    if b"null" in text and _has_non_finite(value):
+        raise ValueError("a number that is not finite (NaN or infinity) has no JSON form")
+    return text
+
+
+def digest(value: JSON) -> str:
+    """SHA-256 of the canonical JSON of a value, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _with_large_integers(value: JSON, error: TypeError) -> bytes:
+    """Integers beyond 64 bits, which orjson refuses, by way of the standard library."""
+    if "64-bit" not in str(error):
+        raise ValueError(f"the value has no JSON form: {error}") from error
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode()
+    except (TypeError, ValueError) as cause:
+        raise ValueError(f"the value has no JSON form: {cause}") from cause
+
+
+def _has_non_finite(value: JSON) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return any(_has_non_finite(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(_has_non_finite(item) for item in value)
+    return False

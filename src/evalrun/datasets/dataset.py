@@ -1,0 +1,112 @@
+"""A dataset as the runner reads it: selected, checked, named, and read anew each time it is gone through."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evalrun.canonical import canonical_json
+from evalrun.datasets.findings import Findings
+from evalrun.datasets.item import Item
+from evalrun.datasets.shape import BadRow, Shape
+from evalrun.datasets.source import Source, open_source
+from evalrun.datasets.survey import ID_DIGITS, Chosen, Selection, Survey
+from evalrun.errors import UserError
+from evalrun.types import JSON
+
+if TYPE_CHECKING:
+    from evalrun.suite.schema import DatasetSpec
+
+
+class Dataset:
+    """Rows that were read through once and found good.
+
+    `columns` are those that every selected row has, derived ones included; `partial` has the others, each
+    with a place where it is missing. `digest` is the SHA-256 over the selected rows and targets in order;
+    `source` says where they came from; `warnings` what a person should know of them.
+    Going through it gives the same items in the same order every time, and keeps none of them.
+    """
+
+    def __init__(self, name: str, source: Source, shape: Shape, selection: Selection) -> None:
+        survey = Survey(name, source, shape, selection)
+        self._chosen: Chosen = survey.run()
+        self._source, self._shape = source, shape
+        self.id = name
+        self.columns = survey.presence.columns
+        self.partial = {column: source.place(at) for column, at in survey.presence.partial.items()}
+        self.digest = self._chosen.digest
+        self.warnings: list[str] = survey.warnings
+        self.source: dict[str, JSON] = source.describe()
+
+    def __len__(self) -> int:
+        return self._chosen.count
+
+    def __iter__(self) -> Iterator[Item]:
+        """The selected items. Raises UserError when the file has changed since it was opened."""
+        self._source.check_unchanged()
+        rows = self._found_again() if self._chosen.numbers else self._read_again()
+        count = 0
+        try:
+            for number, row, full in islice(rows, self._chosen.count):
+                yield self._shape.item(self._sample_id(number, row, full), count, full)
+                count += 1
+        except BadRow as error:
+            self._source.check_unchanged()
+            raise UserError(str(error), where=f"dataset {self.id}") from error
+        if count != self._chosen.count:
+            self._source.check_unchanged()
+            raise UserError("rows that were there before are gone", where=f"dataset {self.id}")
+
+    def _read_again(self) -> Iterator[tuple[int, dict[str, JSON], dict[str, JSON]]]:
+        findings = Findings()
+        for number, _, row in self._source.records(findings):
+            findings.raise_if_any()
+            full = self._shape.complete(row)
+            if self._shape.keeps(full):
+                yield number, row, full
+
+    def _found_again(self) -> Iterator[tuple[int, dict[str, JSON], dict[str, JSON]]]:
+        chosen = self._chosen
+        find = chosen.spool.read if chosen.spool else self._source.read_at
+        for number, row in zip(chosen.numbers, find(iter(chosen.places)), strict=False):
+            yield number, row, self._shape.complete(row)
+
+    def _sample_id(self, number: int, row: dict[str, JSON], full: dict[str, JSON]) -> str:
+        key = self._shape.key_of(full)
+        if key is not None:
+            return key
+        digits = hashlib.sha256(canonical_json(row)).hexdigest()[:ID_DIGITS]
+        occurrence = self._chosen.occurrences.get(number)
+        return f"{digits}-{occurrence}" if occurrence else digits
+
+
+def open_dataset(spec: DatasetSpec, base_dir: Path, seed: int, split: str | None = None) -> Dataset:
+    """Read a dataset through once: check every row that will be used, name and count them.
+
+    Relative paths start at `base_dir`. With `split`, one of the dataset's further splits is opened for
+    few-shot examples: the same columns, target, key and filter apply, limit, shuffle, groups and clusters
+    do not. Without a shuffle, reading stops at the limit, and what stands behind it is not looked at.
+
+    Raises UserError with all problems found, each with file and line; the first ten in full.
+    """
+    examples = split is not None
+    selection = Selection(
+        limit=None if examples else spec.limit, shuffle=spec.shuffle and not examples, seed=seed
+    )
+    shape = Shape(spec, examples=examples)
+    return Dataset(spec.id, open_source(spec, base_dir, split), shape, selection)
+
+
+def open_examples(spec: DatasetSpec, path: Path, base_dir: Path) -> Dataset:
+    """Open a file of few-shot examples with the settings of the dataset that they are for.
+
+    Raises UserError as `open_dataset` does.
+    """
+    plain = spec.model_copy(
+        update={"path": path, "hub": None, "rows": None, "format": None, "config": None, "revision": None}
+    )
+    selection = Selection(limit=None, shuffle=False, seed=0)
+    return Dataset(spec.id, open_source(plain, base_dir), Shape(spec, examples=True), selection)

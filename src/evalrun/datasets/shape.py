@@ -1,0 +1,161 @@
+"""A dataset's settings, compiled: from a source row to the item that a run works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from evalrun.canonical import canonical_json
+from evalrun.datasets.item import Item
+from evalrun.templates import Compiled, TemplateFailure, compile_condition, compile_value, is_template
+from evalrun.types import JSON, Row
+
+if TYPE_CHECKING:
+    from evalrun.suite.schema import DatasetSpec
+
+Reader: TypeAlias = Callable[[Row], JSON]
+
+
+class BadRow(Exception):
+    """A row that a setting cannot be applied to. The message names the setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of a dataset: what it is called in messages, and how it reads a row."""
+
+    name: str
+    template: Compiled | None
+    column: str = ""
+
+    def read(self, row: Row) -> JSON:
+        """The setting's value for a row. Raises BadRow."""
+        if self.template is None:
+            return row[self.column]
+        values = row
+        if "row" in self.template.variables.lines and "row" not in row:
+            values = {**row, "row": row}
+        try:
+            return self.template.evaluate(values)
+        except TemplateFailure as failure:
+            raise BadRow(f"{self.name} cannot be made: {failure}") from failure
+
+    def missing(self, columns: Iterable[str]) -> list[str]:
+        """The columns that it needs and that are not among these."""
+        known = frozenset(columns)
+        if self.template is not None:
+            return list(self.template.variables.missing(known))
+        return [] if self.column in known else [self.column]
+
+
+class Shape:
+    """How rows of one dataset become items.
+
+    With `examples`, the rows are few-shot examples: groups and clusters are left aside, and a row without
+    the key column is named by its content.
+    """
+
+    def __init__(self, spec: DatasetSpec, *, examples: bool = False) -> None:
+        where = f"dataset {spec.id}"
+        self.derived = {
+            name: Setting(f"column '{name}'", compile_value(source, f"{where}, column '{name}'"))
+            for name, source in spec.columns.items()
+        }
+        self.condition = (
+            Setting("where", compile_condition(spec.where, f"{where}, where")) if spec.where else None
+        )
+        self.target = _setting("target", spec.target, where)
+        self.key = _setting("key", spec.key, where)
+        self.sensitive = {
+            name: setting
+            for name in ([] if examples else spec.sensitive)
+            if (setting := _setting(f"sensitive column '{name}'", name, where))
+        }
+        self.cluster = None if examples else _setting("cluster", spec.cluster, where)
+        self._optional_key = examples
+
+    def missing(self, columns: Iterable[str]) -> list[tuple[str, str]]:
+        """Columns that a row with these columns lacks, each with the setting that needs it."""
+        known = list(columns)
+        absent = []
+        for name, setting in self.derived.items():
+            absent += [(column, setting.name) for column in setting.missing(known)]
+            known.append(name)
+        key = None if self._optional_key else self.key
+        for other in (self.condition, self.target, key, *self.sensitive.values(), self.cluster):
+            if other is not None:
+                absent += [(column, other.name) for column in other.missing(known)]
+        return absent
+
+    def complete(self, row: dict[str, JSON]) -> dict[str, JSON]:
+        """The row with the derived columns, each of which may read those before it. Raises BadRow."""
+        if not self.derived:
+            return row
+        full = dict(row)
+        for name, setting in self.derived.items():
+            full[name] = setting.read(full)
+        return full
+
+    def keeps(self, full: Row) -> bool:
+        """Whether the filter keeps a complete row. Raises BadRow."""
+        return self.condition is None or bool(self.condition.read(full))
+
+    def key_of(self, full: Row) -> str | None:
+        """The row's key as text, or None where rows are named by content. Raises BadRow."""
+        if self.key is None or (self._optional_key and self.key.missing(full)):
+            return None
+        value = self.key.read(full)
+        if isinstance(value, bool | float | list | dict | None) or value == "":
+            raise BadRow(f"the key is {_short(value)}; it must be text or a whole number")
+        return str(value)
+
+    def target_of(self, full: Row) -> JSON:
+        """The target of a complete row, once its groups are seen to be readable too. Raises BadRow."""
+        for setting in self.sensitive.values():
+            _label(setting, full)
+        if self.cluster:
+            _label(self.cluster, full)
+        return self.target.read(full) if self.target else None
+
+    def item(self, sample_id: str, position: int, full: Row) -> Item:
+        """The item of a complete row. Raises BadRow."""
+        return Item(
+            sample_id,
+            position,
+            full,
+            self.target.read(full) if self.target else None,
+            {name: _label(setting, full) for name, setting in self.sensitive.items()},
+            _label(self.cluster, full) if self.cluster else None,
+        )
+
+
+def _setting(name: str, value: str | None, where: str) -> Setting | None:
+    if value is None:
+        return None
+    if is_template(value):
+        return Setting(name, compile_value(value, f"{where}, {name}"))
+    return Setting(name, None, value)
+
+
+def _label(setting: Setting, row: Row) -> str | None:
+    """A group or cluster as text. Null and empty text are no group."""
+    value = setting.read(row)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping | list):
+        raise BadRow(f"{setting.name} holds {_short(value)}; a group is text, a number, true or false")
+    return str(value)
+
+
+def _short(value: JSON) -> str:
+    if value is None:
+        return "null"
+    if value == "":
+        return "empty"
+    text = canonical_json(value).decode()
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,186 @@
+"""What a source of rows is, and which one a dataset's settings call for."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from evalrun.datasets.findings import Findings
+from evalrun.errors import UserError
+from evalrun.registry import nearest
+from evalrun.types import JSON
+
+if TYPE_CHECKING:
+    from evalrun.suite.schema import DatasetSpec
+
+Record: TypeAlias = tuple[int, int, dict[str, JSON]]
+"""Number of the row or line (from 1), its byte offset (-1 where it has none), and the row."""
+
+
+class Source(ABC):
+    """A place that rows come from, in an order of its own."""
+
+    repeatable: bool = True
+    """Whether reading again costs no more than reading a local file."""
+
+    seekable: bool = False
+    """Whether rows have byte offsets, by which `read_at` finds them again."""
+
+    @abstractmethod
+    def records(self, findings: Findings) -> Iterator[Record]:
+        """All rows, read as they are asked for. Rows that cannot be read are noted and left out."""
+
+    @abstractmethod
+    def place(self, number: int) -> str:
+        """Where a row stands, as a person would look it up: `data/rows.jsonl:7`."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, JSON]:
+        """Where the rows came from, for provenance."""
+
+    def read_at(self, offsets: Iterator[int]) -> Iterator[dict[str, JSON]]:
+        """The rows at byte offsets, in the order given. Only for seekable sources."""
+        raise NotImplementedError
+
+    def check_unchanged(self) -> None:  # noqa: B027 (most sources have nothing that could change)
+        """Raises UserError when the rows are no longer those of the first reading."""
+
+
+class FileSource(Source):
+    """A local file. `shown` is the path as messages give it."""
+
+    format: str
+
+    def __init__(self, path: Path, shown: str) -> None:
+        self.path = path
+        self.shown = shown
+        self._state = self._stat()
+
+    def place(self, number: int) -> str:
+        return f"{self.shown}:{number}"
+
+    def describe(self) -> dict[str, JSON]:
+        with self.path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return {
+            "kind": "file",
+            "path": self.shown,
+            "format": self.format,
+            "bytes": self._state[0],
+            "sha256": sha256,
+        }
+
+    def check_unchanged(self) -> None:
+        try:
+            unchanged = self._stat() == self._state
+        except OSError:
+            unchanged = False
+        if not unchanged:
+            raise UserError(
+                "the file has changed since it was opened",
+                where=self.shown,
+                remedy="Start again once nothing writes to it any more.",
+            )
+
+    def _stat(self) -> tuple[int, int]:
+        state = self.path.stat()
+        return state.st_size, state.st_mtime_ns
+
+
+FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
+
+
+def open_source(spec: DatasetSpec, base_dir: Path, split: str | None = None) -> Source:
+    """The source of a dataset's rows, or of one of its further splits.
+
+    Local formats never import `datasets`, and pyarrow only for Parquet. Raises UserError when the file or
+    the split does not exist.
+    """
+    if split is not None and spec.hub is None:
+        return _open_file(_split_path(spec, split), None, base_dir, spec.id)
+    if spec.path is not None:
+        return _open_file(spec.path, spec.format, base_dir, spec.id)
+    if spec.rows is not None:
+        from evalrun.datasets.inline import Inline
+
+        return Inline(spec.rows, spec.id)
+    if split is not None and split in spec.splits:
+        return _open_file(spec.splits[split], None, base_dir, spec.id)
+    from evalrun.datasets.hub import Hub
+
+    return Hub(spec, split or spec.split, spec.limit if split is None else None)
+
+
+def _split_path(spec: DatasetSpec, split: str) -> Path:
+    if split in spec.splits:
+        return spec.splits[split]
+    near = nearest(split, spec.splits)
+    raise UserError(
+        f"there is no split '{split}'",
+        where=f"dataset {spec.id}",
+        remedy=f"Did you mean '{near}'?"
+        if near
+        else f"Give the dataset 'splits: {{{split}: PATH}}', or the examples a path of their own.",
+    )
+
+
+def _open_file(path: Path, format_: str | None, base_dir: Path, dataset: str) -> Source:
+    full = base_dir / path
+    shown = _shown(full)
+    if full.is_dir():
+        raise UserError(
+            "is a folder, not a file of rows", where=shown, remedy=f"Dataset {dataset} needs a file."
+        )
+    if not full.is_file():
+        raise UserError(
+            "there is no such file",
+            where=shown,
+            remedy=f"Correct the path of dataset {dataset}, or give another: --data {dataset}=PATH.",
+        )
+    try:
+        with full.open("rb"):
+            pass
+    except OSError as error:
+        raise UserError(f"the file cannot be read: {error.strerror}", where=shown) from error
+    return _of_format(format_ or _format_by_suffix(full, shown), full, shown)
+
+
+def _of_format(format_: str, full: Path, shown: str) -> Source:
+    match format_:
+        case "jsonl":
+            from evalrun.datasets.jsonl import JsonLines
+
+            return JsonLines(full, shown)
+        case "csv":
+            from evalrun.datasets.csv_file import CsvFile
+
+            return CsvFile(full, shown)
+        case "json":
+            from evalrun.datasets.json_file import JsonFile
+
+            return JsonFile(full, shown)
+    from evalrun.datasets.parquet_file import ParquetFile
+
+    return ParquetFile(full, shown)
+
+
+def _format_by_suffix(path: Path, shown: str) -> str:
+    name = path.name.lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
+    found = FORMATS.get(suffix)
+    if found is None or (name.endswith(".gz") and found != "jsonl"):
+        raise UserError(
+            f"the suffix does not tell the format: '{path.name}'",
+            where=shown,
+            remedy="Set the dataset's format: jsonl, csv, parquet or json (only jsonl may be gzipped).",
+        )
+    return found
+
+
+def _shown(path: Path) -> str:
+    """The path as a person would type it: relative where it lies below the current folder."""
+    resolved = path.resolve()
+    return str(resolved.relative_to(Path.cwd())) if resolved.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,239 @@
+"""The first reading of a dataset: every row checked, named and counted, nothing kept but numbers.
+
+What a row costs in memory: an entry in one set of 64-bit integers; when shuffled, 56 bytes more (rank, place,
+line and digest). Rows themselves are never kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from evalrun.canonical import canonical_json
+from evalrun.datasets.columns import Presence, TypeCheck
+from evalrun.datasets.findings import Findings
+from evalrun.datasets.shape import BadRow, Shape
+from evalrun.datasets.source import Source
+from evalrun.datasets.spool import Spool
+from evalrun.errors import Problem, UserError
+from evalrun.registry import nearest
+from evalrun.types import JSON
+
+ID_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows to take: the first `limit` of the file, or of a shuffle by `seed`."""
+
+    limit: int | None
+    shuffle: bool
+    seed: int
+
+
+@dataclass(slots=True)
+class Chosen:
+    """The outcome: how to find the selected rows again, in order.
+
+    `numbers` are line or row numbers and `places` byte offsets or spool numbers, both in order of selection;
+    empty where the source is simply read again. `occurrences` has the rows that repeat an earlier one.
+    """
+
+    count: int = 0
+    digest: str = ""
+    numbers: array[int] = field(default_factory=lambda: array("Q"))
+    places: array[int] = field(default_factory=lambda: array("Q"))
+    occurrences: dict[int, int] = field(default_factory=dict)
+    spool: Spool | None = None
+
+
+class Survey:
+    """One first reading."""
+
+    def __init__(self, name: str, source: Source, shape: Shape, selection: Selection) -> None:
+        self.findings = Findings()
+        self.presence = Presence()
+        self.warnings: list[str] = []
+        self._name, self._source, self._shape, self._selection = name, source, shape, selection
+        self._types = TypeCheck(self.findings, source.place)
+        self._layouts: dict[tuple[str, ...], bool] = {}
+        self._absent: set[str] = set()
+        self._seen: set[int] = set()
+        self._times: dict[str, int] = {}
+        self._repeated_keys: set[str] = set()
+        self._read = 0
+        self._chosen = Chosen()
+        indirect = not source.repeatable or (selection.shuffle and not source.seekable)
+        self._chosen.spool = Spool() if indirect else None
+        self._remember = indirect or selection.shuffle
+        self._ranks = array("Q")
+        self._digests = bytearray()
+
+    def run(self) -> Chosen:
+        """Read the source. Raises UserError with everything that is wrong with the rows."""
+        hasher = hashlib.sha256()
+        stop_at = None if self._selection.shuffle else self._selection.limit
+        for number, place, row in self._source.records(self.findings):
+            self._read += 1
+            self._types.see(number, row)
+            if not self._fits(number, row):
+                continue
+            try:
+                entry = self._take(number, place, row)
+            except BadRow as error:
+                self._note(str(error), number)
+                continue
+            if entry is None:
+                continue
+            if self._selection.shuffle:
+                self._digests += entry
+            else:
+                hasher.update(entry)
+            self._chosen.count += 1
+            if self._chosen.count == stop_at:
+                break
+        return self._finish(hasher)
+
+    def _finish(self, hasher: hashlib._Hash) -> Chosen:
+        if self._repeated_keys:
+            self._report_keys()
+        self._refuse_nothing()
+        self.findings.raise_if_any()
+        self._seen.clear()  # its memory is wanted for sorting
+        if self._selection.shuffle:
+            hasher = self._shuffled()
+        if repeats := len(self._chosen.occurrences):
+            first = self._source.place(next(iter(self._chosen.occurrences)))
+            self.warnings.append(
+                f"{repeats:,} rows repeat an earlier one (the first at {first}); their ids end in -2, -3, …"
+            )
+        self._chosen.digest = hasher.hexdigest()
+        return self._chosen
+
+    def _fits(self, number: int, row: dict[str, JSON]) -> bool:
+        """Whether a row has the columns that the settings need; what is missing is reported once."""
+        layout = tuple(row)
+        known = self._layouts.get(layout)
+        if known is not None:
+            return known
+        absent = self._shape.missing(row)
+        for column, setting in absent:
+            if column not in self._absent:
+                self._absent.add(column)
+                near = nearest(column, row)
+                what = "there is no column" if self._read == 1 else "the row has no column"
+                self.findings.add(
+                    f"{what} '{column}', which {setting} of dataset {self._name} needs",
+                    self._source.place(number),
+                    f"Did you mean '{near}'?" if near else f"Columns: {', '.join(row)}.",
+                )
+        if len(self._layouts) < 4096:
+            self._layouts[layout] = not absent
+        return not absent
+
+    def _take(self, number: int, place: int, row: dict[str, JSON]) -> bytes | None:
+        """Name one row and note where it stands. Gives its digest, or None where the filter drops it."""
+        full = self._shape.complete(row)
+        if not self._shape.keeps(full):
+            return None
+        canonical = _canonical(row)
+        hasher = hashlib.sha256(canonical)
+        key = self._shape.key_of(full)
+        if key is None:
+            sample_id = self._by_content(number, hasher.hexdigest()[:ID_DIGITS])
+        else:
+            sample_id = self._by_key(key)
+        hasher.update(b"\n" + _canonical(self._shape.target_of(full)))
+        self.presence.see(number, full)
+        if self._remember:
+            self._chosen.numbers.append(number)
+            self._chosen.places.append(self._chosen.spool.add(row) if self._chosen.spool else place)
+        if self._selection.shuffle:
+            self._ranks.append(rank(self._selection.seed, sample_id))
+        return hasher.digest()
+
+    def _by_content(self, number: int, digits: str) -> str:
+        seen = int(digits, 16)
+        if seen not in self._seen:
+            self._seen.add(seen)
+            return digits
+        occurrence = self._times[digits] = self._times.get(digits, 1) + 1
+        self._chosen.occurrences[number] = occurrence
+        return f"{digits}-{occurrence}"
+
+    def _by_key(self, key: str) -> str:
+        marker = hash(key)
+        if marker in self._seen:
+            self._repeated_keys.add(key)
+        self._seen.add(marker)
+        return key
+
+    def _note(self, what: str, number: int) -> None:
+        if self.findings.full:
+            self.findings.count()
+        else:
+            self.findings.add(what, self._source.place(number))
+
+    def _report_keys(self) -> None:
+        """A second reading, to name both places of each key that seems to stand twice."""
+        places: dict[str, int] = {}
+        for number, key in self._keys():
+            if key not in self._repeated_keys:
+                continue
+            first = places.setdefault(key, number)
+            if first != number and not self.findings.full:
+                self.findings.add(
+                    f"the key '{key}' stands twice, first at {self._source.place(first)}",
+                    self._source.place(number),
+                    "A key names one row; choose another column, or leave 'key' out.",
+                )
+            elif first != number:
+                self.findings.count()
+
+    def _keys(self) -> Iterator[tuple[int, str]]:
+        for number, _, row in self._source.records(Findings()):
+            if self._shape.missing(row):
+                continue
+            try:
+                full = self._shape.complete(row)
+                key = self._shape.key_of(full) if self._shape.keeps(full) else None
+            except BadRow:
+                continue
+            if key is not None:
+                yield number, key
+
+    def _refuse_nothing(self) -> None:
+        if self._chosen.count or self.findings:
+            return
+        if self._read:
+            what = f"the filter keeps none of the {self._read:,} rows"
+            raise UserError([Problem(what, f"dataset {self._name}, where", "Correct 'where'.")])
+        place = self._source.place(1)
+        raise UserError([Problem("there are no rows", place, f"Dataset {self._name} needs at least one.")])
+
+    def _shuffled(self) -> hashlib._Hash:
+        """Puts the chosen rows in the order of their ranks and cuts at the limit."""
+        ranks, chosen = self._ranks, self._chosen
+        order = sorted(range(len(ranks)), key=ranks.__getitem__)[: self._selection.limit]
+        chosen.numbers = array("Q", [chosen.numbers[index] for index in order])
+        chosen.places = array("Q", [chosen.places[index] for index in order])
+        chosen.count = len(order)
+        hasher = hashlib.sha256()
+        for index in order:
+            hasher.update(self._digests[32 * index : 32 * index + 32])
+        self._ranks, self._digests = array("Q"), bytearray()
+        return hasher
+
+
+def rank(seed: int, sample_id: str) -> int:
+    """Where a sample stands in the shuffle of a seed: it depends on nothing else, so limits give prefixes."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{sample_id}".encode()).digest()[:8])
+
+
+def _canonical(value: JSON) -> bytes:
+    try:
+        return canonical_json(value)
+    except ValueError as error:
+        raise BadRow(str(error)) from error

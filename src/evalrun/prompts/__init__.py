@@ -1,0 +1,7 @@
+"""Prompts: templates compiled once, checked against the data, rendered for each row."""
+
+from evalrun.prompts.few_shot import FewShotPool, open_pool
+from evalrun.prompts.prompt import Api, Prompt, compile_prompt
+from evalrun.prompts.rendering import Rendered, Renderer
+
+__all__ = ["Api", "FewShotPool", "Prompt", "Rendered", "Renderer", "compile_prompt", "open_pool"]

@@ -1,0 +1,101 @@
+"""The templates of one prompt and all that they include, read once and parsed.
+
+What is read here is what is rendered later: a file that changes during a run changes nothing. Included and
+imported files alike see the row's columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import jinja2
+from jinja2 import nodes
+
+from evalrun.errors import Problem, UserError
+from evalrun.prompts.folder import PromptFolder
+from evalrun.sandbox import SandboxEnvironment
+from evalrun.templates import UNREADABLE, Variables, renderer, syntax_error, variables
+from evalrun.types import JSON
+
+_References = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """The variables that one template reads. `place` gives where a line of it stands."""
+
+    place: Callable[[int], str]
+    variables: Variables
+
+
+class Library:
+    """Compiles the templates of one prompt in an environment of their own."""
+
+    def __init__(self, folder: PromptFolder) -> None:
+        self.included: dict[str, str] = {}
+        self.uses: list[Use] = []
+        self.problems: list[Problem] = []
+        self._folder = folder
+        self._environment = SandboxEnvironment(jinja2.DictLoader(self.included))
+
+    def add(self, source: str, place: Callable[[int], str]) -> Callable[[Mapping[str, JSON]], str] | None:
+        """Compile a template with all that it includes. Gives None where problems were found."""
+        before = len(self.problems)
+        self._follow(source, place, frozenset())
+        if len(self.problems) > before:
+            return None
+        return renderer(self._environment.from_string(source))
+
+    def _follow(self, source: str, place: Callable[[int], str], defined: frozenset[str]) -> None:
+        """Parse a template and what it refers to. `defined` are the names that surrounding templates set."""
+        try:
+            tree = self._environment.parse(source)
+            found = variables(tree)
+        except UNREADABLE as error:
+            self.problems += syntax_error(error, place(getattr(error, "lineno", 1))).problems
+            return
+        lines = {name: line for name, line in found.lines.items() if name not in defined}
+        self.uses.append(Use(place, Variables(lines, found.tested, found.attributes)))
+        defined |= _assigned(tree)
+        for node in tree.find_all(_References):
+            for name in self._names(node, place):
+                self._include(name, place(node.lineno), defined)
+
+    def _include(self, name: str, where: str, defined: frozenset[str]) -> None:
+        if name in self.included:
+            return
+        try:
+            text = self.included[name] = self._folder.read(name, where)
+        except UserError as error:
+            self.problems += error.problems
+            return
+        shown = self._folder.show(name)
+        self._follow(text, lambda line: f"{shown}:{line}", defined)
+
+    def _names(self, node: nodes.Node, place: Callable[[int], str]) -> Iterator[str]:
+        """The files that an include, import or extends names."""
+        template: nodes.Expr = node.template  # type: ignore[attr-defined]
+        choices = template.items if isinstance(template, nodes.List | nodes.Tuple) else [template]
+        optional = getattr(node, "ignore_missing", False) or len(choices) > 1
+        for choice in choices:
+            if not isinstance(choice, nodes.Const) or not isinstance(choice.value, str):
+                self.problems.append(
+                    Problem(
+                        "the name of an included file must be a fixed text",
+                        place(node.lineno),
+                        "What a prompt consists of must be known before anything is sent.",
+                    )
+                )
+            elif not optional or (self._folder.root / choice.value).exists():
+                yield choice.value
+
+
+def _assigned(tree: nodes.Template) -> frozenset[str]:
+    """Names that a template sets itself anywhere, and that files included by it therefore see."""
+    found = {node.name for node in tree.find_all(nodes.Name) if node.ctx in ("store", "param")}
+    found |= {node.name for node in tree.find_all(nodes.Macro)}
+    found |= {node.target for node in tree.find_all(nodes.Import)}
+    for node in tree.find_all(nodes.FromImport):
+        found |= {name if isinstance(name, str) else name[1] for name in node.names}
+    return frozenset(found)

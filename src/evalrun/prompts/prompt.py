@@ -1,0 +1,190 @@
+"""A prompt, compiled: its templates, what they read, and the check against a dataset's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from evalrun.canonical import digest
+from evalrun.errors import Problem, UserError
+from evalrun.prompts.few_shot import FewShotPool
+from evalrun.prompts.folder import PromptFolder, open_prompt_file
+from evalrun.prompts.library import Library, Use
+from evalrun.prompts.rendering import Renderer
+from evalrun.registry import nearest
+from evalrun.types import JSON
+
+if TYPE_CHECKING:
+    from evalrun.suite.schema import FewShotSpec, PromptSpec
+
+Api: TypeAlias = Literal["chat", "completions"]
+
+GIVEN = ("row", "examples")
+"""Names that a prompt may use besides the columns: the whole row, and the few-shot examples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One message of a prompt: who speaks, and the template of what is said."""
+
+    role: str
+    source: str
+    render: Callable[[Mapping[str, JSON]], str]
+    place: Callable[[int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A compiled prompt for one kind of endpoint.
+
+    `variables` are the names that the templates and their includes read and do not set themselves.
+    `digest` is over the texts and the few-shot settings, never over paths. `source` holds the texts by
+    their path from the prompt's folder, for provenance.
+    """
+
+    id: str
+    api: Api
+    parts: tuple[Part, ...]
+    uses: tuple[Use, ...]
+    folder: PromptFolder
+    source: dict[str, str]
+    digest: str
+    variables: frozenset[str]
+    few_shot: FewShotSpec | None
+    places_examples: bool
+    uses_row: bool
+    reads: frozenset[str]
+    reads_whole_row: bool
+
+    def check(
+        self, columns: Collection[str], where: str = "", partial: Mapping[str, str] | None = None
+    ) -> list[Problem]:
+        """What keeps the prompt from being rendered for rows with these columns.
+
+        `where` is where the suite names the prompt. `partial` has columns that only some rows have, each
+        with a place where it is missing.
+        """
+        problems: dict[str, Problem] = {}
+        for use in self.uses:
+            for name, line in use.variables.missing(frozenset(columns), GIVEN).items():
+                at = use.place(line)
+                if where and at.startswith("prompt "):
+                    at = f"{where}, {at}"
+                problems.setdefault(name, self._unknown(name, at, columns, partial or {}))
+        found = list(problems.values())
+        if self.few_shot is not None and "examples" in columns and self.places_examples:
+            what = "'examples' could mean the dataset's column or the few-shot examples"
+            found.append(Problem(what, where or f"prompt {self.id}", "Write row.examples for the column."))
+        return found
+
+    def bind(self, pool: FewShotPool | None, seed: int) -> Renderer:
+        """A renderer with its examples and seed. Raises UserError when the pool is too small."""
+        if pool is None and self.few_shot is not None and self.few_shot.count:
+            raise ValueError(f"prompt {self.id} asks for examples and was given none")
+        return Renderer(self, pool, seed)
+
+    def _unknown(
+        self, name: str, where: str, columns: Collection[str], partial: Mapping[str, str]
+    ) -> Problem:
+        if name in partial:
+            return Problem(
+                f"prompt {self.id} uses column '{name}', which some rows lack (first: {partial[name]})",
+                where,
+                f"Fill it in every row, or ask for it: {{% if {name} is defined %}}.",
+            )
+        near = nearest(name, columns)
+        remedy = f"Did you mean '{near}'?" if near else f"Columns: {', '.join(columns)}."
+        return Problem(f"prompt {self.id} uses '{name}', which is no column of the data", where, remedy)
+
+
+def compile_prompt(spec: PromptSpec, base_dir: Path, api: Api = "chat") -> Prompt:
+    """Read and compile a prompt.
+
+    Relative paths start at `base_dir`, the suite's folder. With `api="completions"` the prompt becomes one
+    text: the system text, if any, then the template. Raises UserError with all that is wrong: missing files,
+    files outside the prompt's folder, syntax errors, chat messages for a completions endpoint.
+    """
+    where = f"prompt {spec.id}"
+    if spec.messages is not None and api == "completions":
+        raise UserError(
+            "chat messages cannot be sent to a completions endpoint",
+            where=where,
+            remedy="Write the prompt as 'text' or 'file', or leave this model out with 'exclude'.",
+        )
+    folder, written = _templates(spec, base_dir, where)
+    library = Library(folder)
+    parts = []
+    for one in written:
+        render = library.add(one.source, one.place)
+        if render is not None:
+            parts.append(Part(one.role, one.source, render, one.place))
+    if library.problems:
+        raise UserError(library.problems)
+    return _assemble(spec, api, parts, library, folder, written)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A template as the suite gives it."""
+
+    role: str
+    name: str
+    source: str
+    place: Callable[[int], str]
+
+
+def _templates(spec: PromptSpec, base_dir: Path, where: str) -> tuple[PromptFolder, list[_Written]]:
+    folder = PromptFolder(base_dir)
+    written = []
+    if spec.system is not None:
+        written.append(_inline("system", "system", spec.system, where))
+    if spec.file is not None:
+        folder, name = open_prompt_file(spec.file, base_dir, where)
+        shown = folder.show(name)
+        written.append(_Written("user", name, folder.read(name, where), lambda line: f"{shown}:{line}"))
+    elif spec.text is not None:
+        written.append(_inline("user", "text", spec.text, where))
+    for at, message in enumerate(spec.messages or []):
+        written.append(_inline(message.role, f"messages.{at}", message.content, where))
+    if spec.few_shot is not None and not any(one.role == "user" for one in written):
+        raise UserError("few-shot examples need a user message to be put before", where=where)
+    return folder, written
+
+
+def _inline(role: str, name: str, source: str, where: str) -> _Written:
+    return _Written(role, name, source, lambda line: f"{where}, {name}, line {line}")
+
+
+def _assemble(
+    spec: PromptSpec,
+    api: Api,
+    parts: Sequence[Part],
+    library: Library,
+    folder: PromptFolder,
+    written: Sequence[_Written],
+) -> Prompt:
+    names = {name: use for use in library.uses for name in use.variables.lines}
+    looked_up = {name for use in library.uses for name in use.variables.attributes.get("row", {})}
+    few_shot = spec.few_shot
+    shape = {
+        "messages": [[part.role, part.source] for part in parts],
+        "included": library.included,
+        "few_shot": {"count": few_shot.count, "split": few_shot.split} if few_shot else None,
+    }
+    return Prompt(
+        id=spec.id,
+        api=api,
+        parts=tuple(parts),
+        uses=tuple(library.uses),
+        folder=folder,
+        source={one.name: one.source for one in written} | library.included,
+        digest=digest(shape),
+        variables=frozenset(names),
+        few_shot=few_shot,
+        places_examples="examples" in names,
+        uses_row="row" in names,
+        reads=(frozenset(names) | looked_up) - frozenset(GIVEN),
+        reads_whole_row="row" in names and not looked_up,
+    )

@@ -1,0 +1,133 @@
+"""From a row to what is sent: messages, or one text for a completions endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evalrun.datasets import Item
+from evalrun.errors import UserError
+from evalrun.prompts.few_shot import FewShotPool, target_text
+from evalrun.templates import TemplateFailure
+from evalrun.types import JSON, Message, Row
+
+if TYPE_CHECKING:
+    from evalrun.prompts.prompt import Part, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What is sent for one sample: `messages`, or for a completions endpoint `prompt`."""
+
+    messages: tuple[Message, ...]
+    prompt: str | None
+
+
+class Renderer:
+    """A prompt bound to its examples and seed. Rendering depends on the item alone."""
+
+    def __init__(self, prompt: Prompt, pool: FewShotPool | None, seed: int) -> None:
+        self._prompt, self._pool, self._seed = prompt, pool, seed
+        self._count = prompt.few_shot.count if prompt.few_shot and pool is not None else 0
+        self._shown: dict[int, tuple[str, str]] = {}
+        self._last_user = max((at for at, part in enumerate(prompt.parts) if part.role == "user"), default=-1)
+        if pool is not None and len(pool) < self._count:
+            raise self._too_few(pool)
+
+    def render(self, item: Item) -> Rendered:
+        """What is sent for an item.
+
+        Raises UserError naming prompt and sample where the template cannot be rendered for it.
+        """
+        values = self._values(item)
+        texts = [self._text(part, values, item) for part in self._prompt.parts]
+        shown: list[tuple[str, str]] = []
+        if self._count and not self._prompt.places_examples:
+            shown = [self._example(place) for place in self._picks(item)]
+        if self._prompt.api == "completions":
+            return Rendered((), self._one_text(texts, shown))
+        messages = [Message(part.role, text) for part, text in zip(self._prompt.parts, texts, strict=True)]
+        if shown:
+            pairs = [Message(role, text) for pair in shown for role, text in zip(_PAIR, pair, strict=True)]
+            messages[self._last_user : self._last_user] = pairs
+        return Rendered(tuple(messages), None)
+
+    def _values(self, item: Item) -> Mapping[str, JSON]:
+        """The row, with what else the template asks for. Columns go before names of our own."""
+        prompt, row = self._prompt, item.row
+        extra: dict[str, JSON] = {}
+        if prompt.uses_row and "row" not in row:
+            extra["row"] = row
+        if prompt.places_examples and "examples" not in row:
+            extra["examples"] = self._example_rows(item) if self._count else []
+        return {**extra, **row} if extra else row
+
+    def _text(self, part: Part, values: Mapping[str, JSON], item: Item) -> str:
+        try:
+            return part.render(values)
+        except TemplateFailure as failure:
+            where = part.place(failure.line or 1)
+            if failure.name:  # an included file
+                where = f"{self._prompt.folder.show(failure.name)}:{failure.line or 1}"
+            raise UserError(
+                f"prompt '{self._prompt.id}' cannot be rendered for sample '{item.sample_id}': {failure}",
+                where=where,
+            ) from failure
+
+    def _one_text(self, texts: Sequence[str], shown: Sequence[tuple[str, str]]) -> str:
+        *before, text = texts
+        head = "".join(f"{part}\n\n" for part in before)
+        return head + "".join(f"{question}\n{answer}\n\n" for question, answer in shown) + text
+
+    def _picks(self, item: Item) -> list[int]:
+        assert self._pool is not None
+        picks = self._pool.pick(item.sample_id, self._count, self._seed, self._same_question(item.row))
+        if len(picks) < self._count:
+            raise self._too_few(self._pool)
+        return picks
+
+    def _same_question(self, row: Row) -> Callable[[Item], bool]:
+        """Whether an example asks what the sample asks: the same value in every column that the prompt reads.
+        It keeps a sample's own answer out of its prompt where the pool holds the row under another id."""
+        columns = [name for name in self._prompt.reads if name in row]
+        if self._prompt.reads_whole_row:
+            columns = list(row)
+        if not columns:
+            return lambda example: False
+        return lambda example: all(example.row.get(name) == row[name] for name in columns)
+
+    def _example(self, place: int) -> tuple[str, str]:
+        """Question and answer of one example, rendered once."""
+        known = self._shown.get(place)
+        if known is None:
+            item = self._pool.examples[place]  # type: ignore[union-attr]
+            part = self._prompt.parts[self._last_user]
+            values = {"row": item.row, **item.row} if self._prompt.uses_row else item.row
+            known = self._shown[place] = (self._text(part, values, item), self._answer(item))
+        return known
+
+    def _example_rows(self, item: Item) -> list[JSON]:
+        examples = self._pool.examples  # type: ignore[union-attr]
+        return [
+            {**examples[place].row, "target": self._answer(examples[place])} for place in self._picks(item)
+        ]
+
+    def _answer(self, example: Item) -> str:
+        try:
+            return target_text(example.target)
+        except ValueError as error:
+            raise UserError(
+                f"example '{example.sample_id}' cannot be shown: {error}", where=f"prompt {self._prompt.id}"
+            ) from error
+
+    def _too_few(self, pool: FewShotPool) -> UserError:
+        return UserError(
+            f"{self._count} examples are asked for, and {pool.name} has {len(pool)}, "
+            "of which none may be the sample itself",
+            where=f"prompt {self._prompt.id}",
+            remedy="Lower few_shot.count, or give more examples.",
+        )
+
+
+_PAIR = ("user", "assistant")
