@@ -1,0 +1,131 @@
+"""Answers that were already paid for, by a key of everything that shaped them.
+
+The key is SHA-256 over two parts: the run's part (provider, endpoint, model, weights, engine build,
+generation parameters: whatever the provider's `identity` says shapes an answer) and the sample's part
+(rendered messages or prompt, repeat, seed). Ways of asking that do not shape an answer (streaming,
+concurrency, deadlines) are not in it. Errors, filtered and truncated answers are never stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from evalrun.canonical import canonical_json
+from evalrun.types import JSON, Response
+
+_FIELDS = (
+    "output",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "refusal",
+    "reasoning",
+    "tool_calls",
+    "logprobs",
+    "model",
+    "fingerprint",
+)
+
+
+class KeyMaker:
+    """Makes the keys of one run; the run's part is hashed once."""
+
+    def __init__(self, identity: Mapping[str, JSON], params: Mapping[str, JSON]) -> None:
+        self._base = hashlib.sha256(canonical_json({"identity": identity, "params": params}))
+
+    def key(self, messages: Sequence[Any], prompt: str | None, repeat: int, seed: int | None) -> bytes:
+        """32 bytes. `messages` are `Message` values."""
+        digest = self._base.copy()
+        digest.update(orjson.dumps((messages, prompt, repeat, seed)))
+        return digest.digest()
+
+
+def encode_response(response: Response) -> bytes:
+    """The parts of a response that are an answer, not a measurement."""
+    return orjson.dumps({name: getattr(response, name) for name in _FIELDS})
+
+
+def decode_response(data: bytes) -> Response:
+    """The response that `encode_response` wrote: no timing, no cost."""
+    return Response(**orjson.loads(data))
+
+
+class ResponseCache:
+    """A SQLite file of answers. Reads happen on the caller's thread, writes in batches on another.
+
+    Several processes may use one file. A cache that cannot be written is not worth a run: the failure
+    is kept in `warning` and caching stops.
+    """
+
+    BATCH = 256
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path
+        self.warning: str | None = None
+        self._pending: list[tuple[bytes, bytes, float]] = []
+        self._task: asyncio.Task[None] | None = None
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        self._reader = self._connect()
+        self._writer = self._connect()
+        self._writer.execute(
+            "CREATE TABLE IF NOT EXISTS response"
+            " (key BLOB PRIMARY KEY, value BLOB NOT NULL, created_at REAL NOT NULL)"
+        )
+        self._empty = self._reader.execute("SELECT 1 FROM response LIMIT 1").fetchone() is None
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        # Losing the last answers to a power cut costs a repeat of those requests and nothing else.
+        connection.execute("PRAGMA synchronous=OFF")
+        return connection
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Response]:
+        """The answers that are there, by key."""
+        if self._empty or not keys:
+            return {}
+        marks = ",".join("?" * len(keys))
+        rows = self._reader.execute(f"SELECT key, value FROM response WHERE key IN ({marks})", keys)
+        return {key: decode_response(value) for key, value in rows}
+
+    def put(self, key: bytes, response: Response) -> None:
+        """Store one answer, soon. Call inside the event loop."""
+        if self.warning is not None:
+            return
+        self._pending.append((key, encode_response(response), time.time()))
+        if len(self._pending) >= self.BATCH and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self.flush())
+
+    async def flush(self) -> None:
+        """Write what is pending."""
+        batch, self._pending = self._pending, []
+        if batch:
+            await asyncio.to_thread(self._write, batch)
+
+    def _write(self, batch: list[tuple[bytes, bytes, float]]) -> None:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.executemany("INSERT OR REPLACE INTO response VALUES (?, ?, ?)", batch)
+            self._writer.execute("COMMIT")
+            self._empty = False
+        except sqlite3.Error as error:
+            self.warning = f"answers are no longer cached: {error} ({self._path})"
+
+    async def close(self) -> None:
+        """Write what is pending and close the file."""
+        if self._task is not None:
+            await self._task
+        await self.flush()
+        self._reader.close()
+        self._writer.close()

@@ -1,0 +1,275 @@
+"""Runs one cell of the matrix: asks every sample once, retries what may be mended, scores, journals.
+
+Concurrency is the number of worker tasks. Each worker takes a sample, asks, records and takes the next;
+workers are added when the limit grows and retire when it falls, so no semaphore is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Protocol
+
+from evalrun.datasets import Dataset
+from evalrun.errors import ExitCode, UserError
+from evalrun.prompts import Renderer
+from evalrun.providers.base import BatchProvider, Provider
+from evalrun.runner.cache import KeyMaker, ResponseCache
+from evalrun.runner.journal import Journal
+from evalrun.runner.limits import Limit
+from evalrun.runner.records import RecordMaker
+from evalrun.runner.retry import CircuitBreaker, RetryPolicy
+from evalrun.runner.source import Prepared, Source, SourceOptions
+from evalrun.scoring.pipeline import Pipeline
+from evalrun.suite.plan import RunSpec
+from evalrun.types import Attempt, ErrorKind, ProviderError, Response, SampleRecord, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run, ready to go."""
+
+    spec: RunSpec
+    dataset: Dataset
+    renderer: Renderer
+    provider: Provider
+    pipeline: Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class CellOptions:
+    """How to ask, apart from what is asked."""
+
+    stream: bool
+    warmup: int
+    timeout_s: float
+    retries: int
+    seed: int
+    tolerate: float
+    """Largest share of failed samples with which the run still counts as done."""
+
+
+class Observer(Protocol):
+    """Is told of each sample as it is journalled."""
+
+    def sample(self, run_id: str, record: SampleRecord) -> None: ...
+
+
+@dataclass(slots=True)
+class Stop:
+    """Asks all runs to stop taking samples: set by Ctrl-C."""
+
+    requested: bool = False
+
+
+class CellRun:
+    """The execution of one cell. `run` may be called once."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        options: CellOptions,
+        *,
+        journal: Journal,
+        cache: ResponseCache | None,
+        limit: Limit,
+        observer: Observer,
+        stop: Stop,
+        done: Set[tuple[str, int]],
+        clock_offset_s: float = 0.0,
+    ) -> None:
+        """`done` are the samples that the journal already holds; `clock_offset_s` is where their clock
+        ended, so that a resumed run's times go on from there."""
+        self._cell = cell
+        self._options = options
+        self._journal = journal
+        self._limit = limit
+        self._observer = observer
+        self._stop = stop
+        self._policy = RetryPolicy(retries=options.retries)
+        self._breaker = CircuitBreaker()
+        self._rng = random.Random(options.seed)
+        self._group: asyncio.TaskGroup
+        self._workers = 0
+        self._fault: UserError | None = None
+        self._asked = len(done)
+        self._failed = 0
+        self._cache = cache if cell.provider.measured else None
+        keys = KeyMaker(cell.provider.identity(), cell.spec.params) if self._cache is not None else None
+        self._records = RecordMaker(cell.pipeline, cell.spec.model.price, clock_offset_s)
+        self._total = len(cell.dataset) * cell.spec.repeats
+        self._source = Source(
+            cell.dataset,
+            cell.renderer,
+            SourceOptions(cell.spec.params, cell.spec.repeats, options.seed, options.stream),
+            skip=done,
+            cache=self._cache,
+            keys=keys,
+            on_hit=self._hit,
+        )
+
+    async def run(self) -> None:
+        """Ask everything that is not done yet.
+
+        Raises UserError (exit code 3) when the run cannot be completed; what was answered is journalled.
+        """
+        try:
+            if isinstance(self._cell.provider, BatchProvider):
+                await self._run_batches(self._cell.provider)
+            else:
+                await self._run_workers()
+        finally:
+            if self._cache is not None:
+                await self._cache.flush()
+        if self._fault is not None:
+            raise self._fault
+
+    async def _run_workers(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._grow()
+
+    def _grow(self) -> None:
+        while self._workers < self._limit.current:
+            self._workers += 1
+            self._group.create_task(self._work())
+
+    async def _work(self) -> None:
+        try:
+            while not self._stop.requested and self._fault is None:
+                prepared = await self._source.take()
+                if prepared is None:
+                    return
+                await self._ask(prepared)
+                if self._workers < self._limit.current:
+                    self._grow()
+                elif self._workers > self._limit.current:
+                    return
+        except UserError as error:
+            self._fault = self._fault or error
+        finally:
+            self._workers -= 1
+
+    async def _ask(self, prepared: Prepared) -> None:
+        scheduled_ns = time.perf_counter_ns()
+        log: list[Attempt] = []
+        self._limit.started(self._workers)
+        warmup = self._is_warmup()
+        try:
+            async with asyncio.timeout(self._options.timeout_s):
+                response = await self._attempts(prepared, scheduled_ns, log)
+        except TimeoutError:
+            self._limit.disturbed()
+            message = f"no answer within {self._options.timeout_s:g} s"
+            error = ProviderError(ErrorKind.TIMEOUT, message)
+            self._log(log, scheduled_ns, error)
+            self._give_up(prepared, error, log, warmup)
+        except ProviderError as error:
+            self._give_up(prepared, error, log, warmup)
+        else:
+            self._breaker.success()
+            record = self._records.answered(prepared, response, scheduled_ns, log, warmup=warmup)
+            self._keep(prepared, response, record)
+
+    def _is_warmup(self) -> bool:
+        self._asked += 1
+        return self._asked <= self._options.warmup
+
+    async def _attempts(self, prepared: Prepared, scheduled_ns: int, log: list[Attempt]) -> Response:
+        deadline = asyncio.get_running_loop().time() + self._options.timeout_s
+        while True:
+            try:
+                response = await self._cell.provider.generate(prepared.request)
+            except ProviderError as error:
+                now = asyncio.get_running_loop().time()
+                if error.kind is ErrorKind.RATE_LIMIT:
+                    self._limit.rate_limited(now, error.retry_after_s)
+                else:
+                    self._limit.disturbed()
+                wait = self._policy.wait_s(error, len(log) + 1, deadline - now, self._rng)
+                self._log(log, scheduled_ns, error, wait or 0.0)
+                if wait is None or self._stop.requested:
+                    raise
+                await asyncio.sleep(wait)
+            else:
+                if log:
+                    self._log(log, scheduled_ns, None)
+                else:
+                    self._limit.succeeded(asyncio.get_running_loop().time())
+                return response
+
+    def _log(
+        self, log: list[Attempt], scheduled_ns: int, error: ProviderError | None, wait_s: float = 0.0
+    ) -> None:
+        start = log[-1].start_s + log[-1].duration_s + log[-1].wait_s if log else 0.0
+        end = (time.perf_counter_ns() - scheduled_ns) / 1e9
+        log.append(
+            Attempt(
+                start_s=start,
+                duration_s=max(0.0, end - start),
+                error=str(error.kind) if error else None,
+                message=error.message if error else None,
+                wait_s=wait_s,
+            )
+        )
+
+    def _hit(self, prepared: Prepared, response: Response) -> None:
+        self._journal_record(self._records.cached(prepared, response))
+
+    def _keep(self, prepared: Prepared, response: Response, record: SampleRecord) -> None:
+        if (
+            self._cache is not None
+            and prepared.key is not None
+            and record.status is not Status.REFUSED
+        ):
+            self._cache.put(prepared.key, response)
+        self._journal_record(record)
+
+    def _give_up(self, prepared: Prepared, error: ProviderError, log: list[Attempt], warmup: bool) -> None:
+        self._journal_record(self._records.failed(prepared, error, log, warmup))
+        self._failed += 1
+        if self._breaker.failure(error):
+            self._fault = UserError(
+                f"{error.message} (the same failure many times in a row)",
+                where=f"run {self._cell.spec.run_id}",
+                remedy="Mend the cause, then run the same command again: it goes on where it stopped.",
+                exit_code=ExitCode.INCOMPLETE,
+            )
+        elif self._failed > self._options.tolerate * self._total:
+            self._fault = UserError(
+                f"{self._failed} of {self._total} samples failed, more than the"
+                f" {self._options.tolerate:.0%} that errors.tolerate allows; the last one: {error.message}",
+                where=f"run {self._cell.spec.run_id}",
+                remedy="Mend the cause, then run the same command again: failed samples are asked anew.",
+                exit_code=ExitCode.INCOMPLETE,
+            )
+
+    def _journal_record(self, record: SampleRecord) -> None:
+        try:
+            self._journal.append(record)
+        except UserError as error:
+            self._fault = error
+            self._source.stop()
+            return
+        self._observer.sample(self._cell.spec.run_id, record)
+
+    async def _run_batches(self, provider: BatchProvider) -> None:
+        while not self._stop.requested and self._fault is None:
+            batch: list[Prepared] = []
+            while len(batch) < provider.batch_size and (one := await self._source.take()) is not None:
+                batch.append(one)
+            if not batch:
+                return
+            scheduled_ns = time.perf_counter_ns()
+            answers = await provider.generate_batch([each.request for each in batch])
+            for prepared, answer in zip(batch, answers, strict=True):
+                warmup = self._is_warmup()
+                if isinstance(answer, ProviderError):
+                    self._give_up(prepared, answer, [], warmup)
+                else:
+                    self._breaker.success()
+                    record = self._records.answered(prepared, answer, scheduled_ns, warmup=warmup)
+                    self._keep(prepared, answer, record)

@@ -1,0 +1,164 @@
+"""The journal of a run: one JSON line for each finished sample, appended as it finishes.
+
+Two promises, kept by two means. A process that is killed loses at most what happened in the current turn
+of the event loop, because lines reach the operating system at the end of each turn. A machine that loses
+power loses at most the last small batch, because a thread calls fsync by count and by time, and only then
+are the samples reported as durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from evalrun.errors import ExitCode, UserError
+from evalrun.types import SampleRecord
+
+FSYNC_INTERVAL_S = 0.25
+"""Longest time that a finished sample waits to become durable."""
+
+
+def _encode(record: SampleRecord) -> bytes:
+    try:
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # Lone surrogates cannot be written as UTF-8; integers beyond 64 bits are beyond orjson.
+        return orjson.dumps(_printable(dataclasses.asdict(record)), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_printable(str(key)): _printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:
+        return str(value)
+    return value
+
+
+class Journal:
+    """Appends records to a file. Use inside a running event loop.
+
+    `on_durable` is called (on the loop) with the number of samples that the last fsync made durable.
+    After a failed write nothing more is accepted: `error` holds what happened, and `append` raises it.
+    """
+
+    def __init__(self, path: Path, on_durable: Callable[[int], None] | None = None) -> None:
+        self._path = path
+        self._on_durable = on_durable
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lines: list[bytes] = []
+        self._unsynced = 0
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self.error: UserError | None = None
+        self._syncer = self._loop.create_task(self._sync_forever())
+
+    def append(self, record: SampleRecord) -> None:
+        """Hand one record over. It is written at the end of this turn of the event loop."""
+        if self.error is not None:
+            raise self.error
+        if not self._lines:
+            self._loop.call_soon(self._write)
+        self._lines.append(_encode(record))
+
+    def _write(self) -> None:
+        if not self._lines:
+            return
+        lines, self._lines = self._lines, []
+        data = b"".join(lines)
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            self.error = self._failure(error)
+            return
+        self._unsynced += len(lines)
+        self._wake.set()
+
+    async def _sync_forever(self) -> None:
+        while not self._closing:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._sync()
+            if not self._closing:
+                await asyncio.sleep(FSYNC_INTERVAL_S)
+
+    async def _sync(self) -> None:
+        count, self._unsynced = self._unsynced, 0
+        if not count or self.error is not None:
+            return
+        try:
+            await asyncio.to_thread(os.fdatasync, self._descriptor)
+        except OSError as error:
+            self.error = self._failure(error)
+            return
+        if self._on_durable is not None:
+            self._on_durable(count)
+
+    def _failure(self, error: OSError) -> UserError:
+        return UserError(
+            f"cannot write the journal: {error.strerror or error}",
+            where=str(self._path),
+            remedy="Make room or mend the disk, then run the same command again: what was written is kept.",
+            exit_code=ExitCode.INCOMPLETE,
+        )
+
+    async def close(self) -> None:
+        """Write and sync what is left. Raises the UserError of a failed write."""
+        self._write()
+        self._closing = True
+        self._wake.set()
+        await self._syncer
+        await self._sync()
+        os.close(self._descriptor)
+        if self.error is not None:
+            raise self.error
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """The journal's records in the order they were written.
+
+    A last line without its newline, or a line that is not JSON (a machine that lost power), is passed
+    over: the sample it stood for is simply asked again.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                continue
+            if isinstance(record, dict) and "sample_id" in record:
+                yield record
+
+
+def repair_journal(path: Path) -> None:
+    """Cut a torn last line off, so that the next line starts on a line of its own."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        keep = size
+        while keep > 0:
+            start = max(0, keep - 65536)
+            file.seek(start)
+            newline = file.read(keep - start).rfind(b"\n")
+            if newline >= 0:
+                keep = start + newline + 1
+                break
+            keep = start
+        if keep < size:
+            file.truncate(keep)

@@ -1,0 +1,149 @@
+"""Turns a request and what came of it into the sample's record. The definitions of the per-sample
+timings are here: see `docs/metrics.md` for the words, DESIGN's reference for where they come from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from evalrun.scoring.pipeline import Pipeline, Scored
+from evalrun.types import Attempt, ProviderError, Response, SampleRecord, Status
+
+if TYPE_CHECKING:
+    from evalrun.runner.source import Prepared
+    from evalrun.suite.schema import PriceSpec
+
+FILTERED = frozenset({"content_filter", "safety", "refusal"})
+"""Finish reasons by which a server says that a filter, not the model, ended the answer."""
+
+
+def time_per_output_token_s(response: Response) -> float | None:
+    """(last - first chunk) / (output tokens - tokens of the first chunk); one token where that is unknown.
+
+    None without streaming and for answers of fewer than two tokens.
+    """
+    timing, tokens = response.timing, response.completion_tokens
+    if timing is None or timing.first_ns is None or tokens is None:
+        return None
+    rest = tokens - (timing.first_chunk_tokens or 1)
+    if tokens < 2 or rest < 1:
+        return None
+    return (timing.last_ns - timing.first_ns) / 1e9 / rest
+
+
+class RecordMaker:
+    """Makes the records of one run."""
+
+    def __init__(self, pipeline: Pipeline, price: PriceSpec | None, clock_offset_s: float) -> None:
+        self._pipeline = pipeline
+        self._price = price
+        self._origin_ns = time.perf_counter_ns() - int(clock_offset_s * 1e9)
+
+    def answered(
+        self,
+        prepared: Prepared,
+        response: Response,
+        scheduled_ns: int,
+        log: Sequence[Attempt] = (),
+        *,
+        warmup: bool = False,
+    ) -> SampleRecord:
+        """The record of a sample that the model answered just now."""
+        return self._answer(prepared, response, scheduled_ns, log, warmup=warmup)
+
+    def cached(self, prepared: Prepared, response: Response) -> SampleRecord:
+        """The record of a sample whose answer was paid for earlier: text and tokens, no timings, no cost."""
+        return self._answer(prepared, response, 0, (), cached=True)
+
+    def _answer(
+        self,
+        prepared: Prepared,
+        response: Response,
+        scheduled_ns: int,
+        log: Sequence[Attempt],
+        *,
+        warmup: bool = False,
+        cached: bool = False,
+    ) -> SampleRecord:
+        scored = self._score(prepared, response)
+        timing = response.timing
+        item, request = prepared.item, prepared.request
+        return SampleRecord(
+            sample_id=item.sample_id,
+            repeat=request.repeat,
+            position=item.position,
+            vars=item.row,
+            target=item.target,
+            status=scored.status,
+            messages=request.messages,
+            prompt=request.prompt,
+            output=response.output,
+            answer=scored.answer,
+            error=scored.error,
+            finish_reason=response.finish_reason,
+            prompt_tokens=response.prompt_tokens,
+            completion_tokens=response.completion_tokens,
+            ttft_s=(timing.first_ns - timing.sent_ns) / 1e9 if timing and timing.first_ns else None,
+            e2e_s=(timing.last_ns - timing.sent_ns) / 1e9 if timing else None,
+            tpot_s=time_per_output_token_s(response),
+            client_queue_s=self._queued_s(timing.sent_ns - scheduled_ns, log) if timing else None,
+            sent_s=(timing.sent_ns - self._origin_ns) / 1e9 if timing else None,
+            done_s=(timing.last_ns - self._origin_ns) / 1e9 if timing else None,
+            attempts=0 if cached else max(1, len(log)),
+            attempt_log=tuple(log),
+            cached=cached,
+            warmup=warmup,
+            cost_usd=None if cached else self._cost(response),
+            reasoning=response.reasoning,
+            tool_calls=response.tool_calls,
+            model=response.model,
+            fingerprint=response.fingerprint,
+            scores=scored.scores,
+            reasons=scored.reasons,
+            sensitive=item.sensitive,
+            cluster=item.cluster,
+        )
+
+    def failed(
+        self, prepared: Prepared, error: ProviderError, log: Sequence[Attempt], warmup: bool
+    ) -> SampleRecord:
+        """The record of a sample that got no answer."""
+        item, request = prepared.item, prepared.request
+        return SampleRecord(
+            sample_id=item.sample_id,
+            repeat=request.repeat,
+            position=item.position,
+            vars=item.row,
+            target=item.target,
+            status=Status.FAILED,
+            messages=request.messages,
+            prompt=request.prompt,
+            error=f"{error.kind}: {error.message}",
+            attempts=max(1, len(log)),
+            attempt_log=tuple(log),
+            warmup=warmup,
+            sensitive=item.sensitive,
+            cluster=item.cluster,
+        )
+
+    def _score(self, prepared: Prepared, response: Response) -> Scored:
+        refused = bool(response.refusal) or response.finish_reason in FILTERED
+        output = response.output or response.refusal or ""
+        item = prepared.item
+        return self._pipeline.evaluate(output, item.target, item.row, refused)
+
+    @staticmethod
+    def _queued_s(sent_after_ns: int, log: Sequence[Attempt]) -> float:
+        """Scheduled to first sent. With retries, the first attempt was sent at its start."""
+        return log[0].start_s if log else sent_after_ns / 1e9
+
+    def _cost(self, response: Response) -> float | None:
+        if response.cost_usd is not None or self._price is None:
+            return response.cost_usd
+        if response.prompt_tokens is None or response.completion_tokens is None:
+            return None
+        return (
+            response.prompt_tokens * self._price.input_per_million_usd
+            + response.completion_tokens * self._price.output_per_million_usd
+        ) / 1e6

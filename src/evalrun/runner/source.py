@@ -1,0 +1,140 @@
+"""The stream of requests of one run: rows rendered, keyed, and answered from the cache where possible.
+
+Rows are prepared in small chunks just ahead of the workers, so memory does not grow with the dataset.
+Cache hits are handed over without ever becoming a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from itertools import islice
+
+from evalrun.datasets import Dataset, Item
+from evalrun.prompts import Renderer
+from evalrun.runner.cache import KeyMaker, ResponseCache
+from evalrun.types import JSON, Request, Response
+
+SMALL_CHUNK = 16
+"""Rows prepared at once while requests are in flight: about a third of a millisecond of the event loop."""
+LARGE_CHUNK = 512
+"""Rows prepared at once while everything comes from the cache and nothing is being timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sample that is ready to be asked."""
+
+    item: Item
+    request: Request
+    key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What shapes the requests of one run besides row and prompt."""
+
+    params: Mapping[str, JSON]
+    repeats: int
+    seed: int
+    stream: bool
+
+    @property
+    def samples_randomly(self) -> bool:
+        """True when the model draws its tokens: then each sample gets a seed of its own."""
+        return self.params.get("temperature", 1) != 0 and "seed" not in self.params
+
+
+def sample_seed(root: int, sample_id: str, repeat: int) -> int:
+    """A 31-bit seed that depends on the root seed, the sample and the repeat, and on nothing else."""
+    digest = hashlib.sha256(f"{root}\x00{sample_id}\x00{repeat}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+class Source:
+    """Hands out `Prepared` samples; calls `on_hit` for those that the cache answers."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        renderer: Renderer,
+        options: SourceOptions,
+        *,
+        skip: Set[tuple[str, int]],
+        cache: ResponseCache | None,
+        keys: KeyMaker | None,
+        on_hit: Callable[[Prepared, Response], None],
+    ) -> None:
+        self._renderer = renderer
+        self._options = options
+        self._skip = skip
+        self._cache = cache
+        self._keys = keys
+        self._on_hit = on_hit
+        self._pending = self._requests(dataset)
+        self._ready: deque[Prepared] = deque()
+        self._chunk = SMALL_CHUNK
+        self._exhausted = False
+
+    async def take(self) -> Prepared | None:
+        """The next sample that needs the model, or None when there are no more."""
+        while not self._ready:
+            if self._exhausted:
+                return None
+            if self._refill():
+                await asyncio.sleep(0)
+        return self._ready.popleft()
+
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        self._ready.clear()
+        self._exhausted = True
+
+    def _refill(self) -> bool:
+        """Prepare one chunk. True when something in it came from the cache."""
+        chunk = list(islice(self._pending, self._chunk))
+        if len(chunk) < self._chunk:
+            self._exhausted = True
+        if self._cache is None:
+            self._ready.extend(chunk)
+            return False
+        hits = self._cache.get_many([each.key for each in chunk if each.key is not None])
+        if not hits:
+            self._chunk = SMALL_CHUNK
+            self._ready.extend(chunk)
+            return False
+        for prepared in chunk:
+            response = hits.get(prepared.key) if prepared.key is not None else None
+            if response is None:
+                self._ready.append(prepared)
+            else:
+                self._on_hit(prepared, response)
+        self._chunk = SMALL_CHUNK if self._ready else min(LARGE_CHUNK, self._chunk * 2)
+        return True
+
+    def _requests(self, dataset: Dataset) -> Iterator[Prepared]:
+        options = self._options
+        random = options.samples_randomly
+        for item in dataset:
+            rendered = self._renderer.render(item)
+            for repeat in range(options.repeats):
+                if (item.sample_id, repeat) in self._skip:
+                    continue
+                seed = sample_seed(options.seed, item.sample_id, repeat) if random else None
+                params = options.params if seed is None else {**options.params, "seed": seed}
+                request = Request(
+                    sample_id=item.sample_id,
+                    repeat=repeat,
+                    messages=rendered.messages,
+                    prompt=rendered.prompt,
+                    params=params,
+                    row=item.row,
+                    stream=options.stream,
+                )
+                key = None
+                if self._keys is not None:
+                    key = self._keys.key(rendered.messages, rendered.prompt, repeat, seed)
+                yield Prepared(item, request, key)

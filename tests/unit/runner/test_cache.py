@@ -1,0 +1,92 @@
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from evalrun.runner.cache import KeyMaker, ResponseCache
+from evalrun.types import Message, Response, Timing
+
+IDENTITY = {
+    "provider": "openai_compatible",
+    "endpoint": "http://127.0.0.1:1/v1",
+    "model": "m",
+    "weights": "abc",
+}
+PARAMS = {"temperature": 0, "max_tokens": 8}
+MESSAGES = (Message("user", "How much?"),)
+
+
+def _key(
+    identity: dict[str, object] = IDENTITY,
+    params: dict[str, object] = PARAMS,
+    messages: tuple[Message, ...] = MESSAGES,
+    prompt: str | None = None,
+    repeat: int = 0,
+    seed: int | None = None,
+) -> bytes:
+    return KeyMaker(identity, params).key(messages, prompt, repeat, seed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"identity": {**IDENTITY, "provider": "vllm"}},
+        {"identity": {**IDENTITY, "endpoint": "http://127.0.0.1:2/v1"}},
+        {"identity": {**IDENTITY, "model": "n"}},
+        {"identity": {**IDENTITY, "weights": "abd"}},
+        {"params": {**PARAMS, "temperature": 0.1}},
+        {"params": {**PARAMS, "stop": ["\n"]}},
+        {"messages": (Message("user", "How much ?"),)},
+        {"messages": (Message("system", "How much?"),)},
+        {"messages": (Message("system", ""), *MESSAGES)},
+        {"messages": (), "prompt": "How much?"},
+        {"repeat": 1},
+        {"seed": 3},
+    ],
+)
+def test_whatever_shapes_an_answer_changes_the_key(changed: dict[str, object]) -> None:
+    assert _key(**changed) != _key()  # type: ignore[arg-type]
+
+
+def test_the_order_of_parameters_does_not(tmp_path: Path) -> None:
+    assert _key(params={"max_tokens": 8, "temperature": 0}) == _key()
+
+
+async def test_gives_back_the_answer_but_no_measurement(tmp_path: Path) -> None:
+    cache = ResponseCache(tmp_path / "c" / "responses.db")
+    response = Response("yes", "stop", 10, 2, Timing(1, 2), tool_calls=[{"id": 1}], model="m", cost_usd=1.0)
+    cache.put(_key(), response)
+    await cache.close()
+    again = ResponseCache(tmp_path / "c" / "responses.db")
+    found = again.get_many([_key(), _key(repeat=1)])
+    await again.close()
+    assert found == {_key(): Response("yes", "stop", 10, 2, tool_calls=[{"id": 1}], model="m")}
+
+
+async def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    cache = ResponseCache(tmp_path / "responses.db")
+    cache.put(_key(), Response("yes"))
+    await cache.close()
+    assert (tmp_path / "responses.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_what_was_written_in_this_process_is_found_in_it(tmp_path: Path) -> None:
+    cache = ResponseCache(tmp_path / "responses.db")
+    cache.put(_key(), Response("yes"))
+    await cache.flush()
+    assert cache.get_many([_key()]) == {_key(): Response("yes")}
+    await cache.close()
+
+
+async def test_a_cache_that_cannot_be_written_warns_and_does_not_stop_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "responses.db"
+    cache = ResponseCache(path)
+    other = sqlite3.connect(path)
+    other.execute("DROP TABLE response")
+    other.close()
+    cache.put(_key(), Response("yes"))
+    await cache.flush()
+    assert cache.warning is not None and "no longer cached" in cache.warning
+    cache.put(_key(repeat=1), Response("no"))
+    await cache.close()
+    assert path.exists()
