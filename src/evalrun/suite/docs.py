@@ -1,0 +1,175 @@
+"""The suite reference in Markdown, made from the JSON Schema so that it cannot differ from the code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from evalrun.suite.components import ModelSpec
+from evalrun.suite.json_schema import Schema, suite_json_schema
+
+_INTRODUCTION = """\
+# Suite reference
+
+A suite is one YAML file. It names models, prompts and datasets; every combination of them, and of the values
+under `sweep`, is a run. This page is made from the code by `evalrun docs suite`. `evalrun schema` prints the
+same as JSON Schema, which editors use to complete and check a suite when its first line is
+
+```yaml
+# yaml-language-server: $schema=suite.schema.json
+```
+
+Unknown keys are errors. Relative paths start at the suite's folder.
+"""
+
+_AROUND = """\
+## Environment variables
+
+`${NAME}` in any text value stands for the environment variable; one that is not set is an error. Without
+quotes the result may be a number or `true`/`false`; in quotes it is text. Write `$${` for a plain `${`. Keys
+for services are never written into a suite: providers take the name of the variable (`api_key_env`).
+
+## YAML
+
+Plain scalars follow YAML 1.2: `yes`, `no`, `on` and `off` are text. Repeated keys are errors; anchors,
+aliases and `<<` work. Templates (`{{ }}`) must stand in quotes where they begin a value.
+
+## From the command line
+
+| option | what it changes |
+|---|---|
+| `--limit N` | the limit of every dataset |
+| `--models ID,…` `--prompts ID,…` `--datasets ID,…` | keep only these |
+| `--data ID=PATH` | read a dataset from a local file (relative to the current folder), not from its source |
+| `--set PATH=VALUE` | any value; see below |
+
+The path of `--set` is keys, list indices and ids with dots between, its value is YAML:
+`--set models.smollm2.params.temperature=0.7`, `--set scorers.exact_match.ignore_case=true`.
+"""
+
+_SECTIONS: tuple[tuple[str, str, str], ...] = (
+    ("PromptSpec", "prompts", "Exactly one of `file`, `text` and `messages`."),
+    ("PromptMessage", "prompts: messages", ""),
+    ("FewShotSpec", "prompts: few_shot", "Exactly one of `split` and `path`."),
+    ("DatasetSpec", "datasets", "Exactly one of `path`, `hub` and `rows`."),
+    ("FairnessSpec", "fairness", ""),
+    ("PerformanceSpec", "performance", ""),
+    ("ErrorsSpec", "errors", ""),
+    ("CellFilter", "include and exclude", ""),
+)
+
+
+def suite_reference() -> str:
+    """The reference: one table for each section of a suite, and one for each provider, parser and scorer."""
+    schema = suite_json_schema()
+    definitions = schema["$defs"]
+    parts = [_INTRODUCTION, _section(2, "suite", schema), *_models(definitions)]
+    for name, title, note in _SECTIONS:
+        parts.append(_section(3 if ":" in title else 2, title, definitions[name], note))
+        if name == "DatasetSpec":
+            parts += _components("parser", "parse", definitions)
+            parts += _components("scorer", "scorers", definitions)
+    return "\n".join([*parts, _AROUND])
+
+
+def _models(definitions: Schema) -> Iterator[str]:
+    entries = _of_kind("provider", definitions)
+    common = {"type": "object", **ModelSpec.model_json_schema()}
+    first = next(iter(entries.values()))["properties"]
+    properties = {key: first[key] for key in common["properties"] if key in first}
+    properties["provider"] = {"enum": list(entries), "description": first["provider"]["description"]}
+    yield f"## models\n\n{ModelSpec.__doc__}\n"
+    yield _table(properties, common["required"])
+    yield _section(3, "models: price", definitions["PriceSpec"])
+    for name, schema in entries.items():
+        yield _section(3, f"provider: {name}", schema, leave_out=properties)
+
+
+def _of_kind(kind: str, definitions: Schema) -> dict[str, Schema]:
+    """The definitions of all providers, parsers or scorers by name, without what they define inside."""
+    split = ((name.split("."), schema) for name, schema in definitions.items())
+    return {parts[1]: schema for parts, schema in split if len(parts) == 2 and parts[0] == kind}
+
+
+def _components(kind: str, title: str, definitions: Schema) -> Iterator[str]:
+    yield (
+        f"## {title}\n\n"
+        "Each entry is a name (`name`), a name with options (`{name: {option: value}}`), or "
+        f"a {kind} of your own: "
+        '`{python: "package.module:attribute", args: {option: value}}`. Modules beside the suite or in the '
+        "current folder are found.\n"
+    )
+    for name, schema in _of_kind(kind, definitions).items():
+        yield _section(3, f"{kind}: {name}", schema)
+
+
+def _section(level: int, title: str, schema: Schema, note: str = "", leave_out: Collection[str] = ()) -> str:
+    properties = {key: item for key, item in schema.get("properties", {}).items() if key not in leave_out}
+    text = [f"{'#' * level} {title}\n"]
+    if schema.get("description"):
+        text.append(f"{_sentence(schema['description'])} {note}".strip() + "\n")
+    text.append(_table(properties, schema.get("required", [])) if properties else "No keys of its own.\n")
+    return "\n".join(text)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "…")) else ".")
+
+
+def _table(properties: Schema, required: Collection[str]) -> str:
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for key, schema in properties.items():
+        default = "required" if key in required else _default(schema)
+        cells = (f"`{key}`", type_text(schema), default, schema.get("description", ""))
+        rows.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _default(schema: Schema) -> str:
+    value = schema.get("default")
+    return "" if value in (None, "", [], {}) else f"`{json.dumps(value)}`"
+
+
+_NAMES = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "object": "mapping",
+    "array": "list",
+}
+
+
+def type_text(schema: Schema) -> str:
+    """The type of a value in words: "whole number ≥ 1", "list of text"."""
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return "name"
+    if "anyOf" in schema:
+        names = (type_text(item) for item in schema["anyOf"] if item.get("type") != "null")
+        return " or ".join(dict.fromkeys(names))
+    kinds = schema.get("type", "object" if "$ref" in schema else "")
+    kind = next((each for each in kinds if each != "null"), "") if isinstance(kinds, list) else kinds
+    return _collection(kind, schema) + _bounds(schema)
+
+
+def _collection(kind: str, schema: Schema) -> str:
+    name = _NAMES.get(kind, "any value")
+    inner: Any = schema.get("items") if kind == "array" else schema.get("additionalProperties")
+    if kind in ("array", "object") and isinstance(inner, dict) and inner:
+        several = type_text(inner).replace("mapping", "mappings").replace("name or", "names or")
+        return f"{name} of {several}"
+    return name
+
+
+def _bounds(schema: Schema) -> str:
+    if "minimum" in schema and "maximum" in schema:
+        return f" from {schema['minimum']} to {schema['maximum']}"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    return "".join(f" {sign} {schema[key]}" for key, sign in signs.items() if key in schema)

@@ -1,0 +1,368 @@
+"""The suite language: what a suite may say, as frozen pydantic models.
+
+These models are the one source: the JSON Schema for editors and the reference in `docs/` are made from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
+
+from evalrun.suite.components import (
+    ComponentSpec,
+    Id,
+    ModelSpec,
+    ParserSpec,
+    PriceSpec,
+    ScorerSpec,
+    Spec,
+)
+from evalrun.suite.findings import complaint, describe
+from evalrun.types import JSON
+
+__all__ = [
+    "CellFilter",
+    "ComponentSpec",
+    "DatasetSpec",
+    "ErrorsSpec",
+    "FairnessSpec",
+    "FewShotSpec",
+    "Id",
+    "ModelSpec",
+    "ParserSpec",
+    "PerformanceSpec",
+    "PriceSpec",
+    "PromptMessage",
+    "PromptSpec",
+    "ScorerSpec",
+    "Suite",
+]
+
+LocalPath = Annotated[Path, Field(strict=False)]
+"""A path as written: relative ones start at the suite's folder."""
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Patterns = Annotated[
+    list[str],
+    BeforeValidator(_one_or_more),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+"""One pattern, or a list of them."""
+
+
+def _fraction(value: Any) -> Any:
+    """0.02 from "2%"; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value.removesuffix("%")) / 100 if value.endswith("%") else float(value)
+    except ValueError:
+        raise complaint(f"expected a fraction or a percentage, found {describe(value)}") from None
+
+
+Fraction = Annotated[
+    float,
+    BeforeValidator(_fraction),
+    Field(ge=0, le=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 1},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"},
+            ]
+        }
+    ),
+]
+"""A share between 0 and 1, or a percentage such as "2%"."""
+
+
+def _exactly_one(spec: Spec, keys: tuple[str, ...]) -> None:
+    given = [key for key in keys if getattr(spec, key) is not None]
+    if len(given) == 1:
+        return
+    choice = f"{', '.join(keys[:-1])} or {keys[-1]}"
+    if given:
+        raise complaint(f"{' and '.join(given)} exclude each other", f"Give exactly one of {choice}.")
+    raise complaint(f"one of {choice} is missing")
+
+
+class FewShotSpec(Spec):
+    """Worked examples that are shown to the model before the question."""
+
+    count: int = Field(ge=0, description="How many examples each sample is given.")
+    split: str | None = Field(default=None, description="The split of the same dataset they come from.")
+    path: LocalPath | None = Field(default=None, description="The file they come from instead.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _exactly_one(self, ("split", "path"))
+        return self
+
+
+class PromptMessage(Spec):
+    """One message of a chat."""
+
+    role: str = Field(min_length=1, description="Who speaks: system, user or assistant.")
+    content: str = Field(description="What is said: a Jinja2 template over the row's columns.")
+
+
+class PromptSpec(Spec):
+    """One way to put a row to a model: a template in a file, a text, or chat messages."""
+
+    id: Id = Field(description="Name of the prompt in this suite, in results and on the command line.")
+    file: LocalPath | None = Field(default=None, description="File with a Jinja2 template.")
+    text: str | None = Field(default=None, description="A Jinja2 template over the row's columns.")
+    messages: list[PromptMessage] | None = Field(
+        default=None, min_length=1, description="Chat messages, each a template."
+    )
+    system: str | None = Field(
+        default=None, description="System message put before a file or text prompt; a template too."
+    )
+    few_shot: FewShotSpec | None = Field(default=None, description="Worked examples before the question.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        _exactly_one(self, ("file", "text", "messages"))
+        if self.messages is not None and self.system is not None:
+            raise complaint(
+                "system and messages exclude each other", "Put the system text among the messages."
+            )
+        return self
+
+
+class DatasetSpec(Spec):
+    """Rows to ask about: a local file, a dataset on the Hugging Face Hub, or rows written in the suite."""
+
+    id: Id = Field(description="Name of the dataset in this suite, in results and on the command line.")
+    path: LocalPath | None = Field(
+        default=None, description="Local file: JSONL (also .gz), JSON, CSV, Parquet."
+    )
+    hub: str | None = Field(default=None, description="Name of a dataset on the Hugging Face Hub.")
+    rows: list[dict[str, JSON]] | None = Field(
+        default=None, min_length=1, description="The rows themselves, each a mapping of column to value."
+    )
+    format: Literal["jsonl", "csv", "parquet", "json"] | None = Field(
+        default=None, description="Format of the local file. Default: by its suffix."
+    )
+    config: str | None = Field(default=None, description="Configuration of the Hub dataset.")
+    revision: str | None = Field(
+        default=None, description="Revision of the Hub dataset: commit, tag or branch."
+    )
+    split: str | None = Field(default=None, description="Split of the Hub dataset.")
+    splits: dict[str, LocalPath] = Field(
+        default_factory=dict,
+        description="Further splits in local files, for few-shot examples: name to path.",
+    )
+    limit: int | None = Field(default=None, ge=1, description="Use this many rows at most.")
+    shuffle: bool = Field(default=False, description="Shuffle the rows by the suite's seed before the limit.")
+    where: str | None = Field(
+        default=None, description="Keep only rows for which this Jinja2 expression over the columns is true."
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Further columns made from the others: name to template."
+    )
+    target: str | None = Field(
+        default=None, description="The right answer: a column's name, or a template where it holds {{ }}."
+    )
+    key: str | None = Field(
+        default=None, description="Column that names each row. Default: a digest of the row's content."
+    )
+    sensitive: list[str] = Field(
+        default_factory=list, description="Columns that hold the groups for fairness."
+    )
+    cluster: str | None = Field(
+        default=None,
+        description="Column of rows that belong together (one template, one document); "
+        "standard errors are clustered by it.",
+    )
+    tags: dict[str, str] = Field(default_factory=dict, description="Notes for display and search.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _exactly_one(self, ("path", "hub", "rows"))
+        for key in ("config", "revision", "split"):
+            if getattr(self, key) is not None and self.hub is None:
+                raise complaint(f"'{key}' belongs to a dataset from the Hub", path=(key,))
+        if self.format is not None and self.path is None:
+            raise complaint("'format' belongs to a dataset with a path", path=("format",))
+        return self
+
+
+class FairnessSpec(Spec):
+    """Which groups are compared."""
+
+    by: list[str] = Field(min_length=1, description="Sensitive columns: each score is given by their groups.")
+    min_group: int = Field(
+        default=30, ge=1, description="Groups with fewer samples are marked as too small to judge."
+    )
+
+
+class PerformanceSpec(Spec):
+    """How requests are sent and timed."""
+
+    stream: bool = Field(default=False, description="Stream the answers, which measures time to first token.")
+    warmup: int = Field(
+        default=0, ge=0, description="Requests sent before each run that no figure of speed counts."
+    )
+    concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests in flight at most. Default: adapted to what the endpoint bears.",
+    )
+    timeout_s: float = Field(
+        default=120, gt=0, description="Seconds that a sample may take, retries and waits included."
+    )
+    retries: int = Field(default=4, ge=0, description="Further attempts after the first one failed, at most.")
+
+
+class ErrorsSpec(Spec):
+    """How many failed samples a run bears."""
+
+    tolerate: Fraction = Field(
+        default=1.0,
+        description="Stop a run once more than this share of its samples failed: 0.02 or 2%. 1 never stops.",
+    )
+
+
+class CellFilter(Spec):
+    """Picks cells of the matrix. All that is given must match; * and ? stand for any characters."""
+
+    model: Patterns | None = Field(default=None, description="Model ids or patterns.")
+    prompt: Patterns | None = Field(default=None, description="Prompt ids or patterns.")
+    dataset: Patterns | None = Field(default=None, description="Dataset ids or patterns.")
+    params: dict[str, JSON] = Field(
+        default_factory=dict, description="Parameter values; a list means any of its values."
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not (self.model or self.prompt or self.dataset or self.params):
+            raise complaint("an empty filter matches every cell", "Name a model, prompt, dataset or params.")
+        return self
+
+
+class Suite(Spec):
+    """A suite: models x prompts x datasets x parameters, how answers are scored, and what must hold."""
+
+    name: Id = Field(description="Name of the suite.")
+    project: Id = Field(
+        default="", validate_default=False, description="The line of sweeps it belongs to. Default: the name."
+    )
+    description: str = Field(default="", description="What the suite is for; shown in the report.")
+    seed: int = Field(
+        default=0, ge=0, description="Root of all randomness: shuffles, few-shot picks, bootstrap."
+    )
+    models: list[ModelSpec] = Field(min_length=1, description="The models to ask.")
+    prompts: list[PromptSpec] = Field(min_length=1, description="The ways to put each row to a model.")
+    datasets: list[DatasetSpec] = Field(min_length=1, description="The rows to ask about.")
+    sweep: dict[str, Annotated[list[JSON], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="More axes of the matrix: generation parameter to the values it takes.",
+    )
+    repeats: int = Field(default=1, ge=1, description="How often each row is asked in a run.")
+    parse: list[ParserSpec] = Field(
+        default_factory=list,
+        description="Parsers from raw output to answer, one after the other. Default: the output, stripped.",
+    )
+    scorers: list[ScorerSpec] = Field(min_length=1, description="How answers are scored.")
+    fairness: FairnessSpec | None = Field(default=None, description="Compare groups of samples.")
+    performance: PerformanceSpec = Field(
+        default_factory=PerformanceSpec,
+        description="Streaming, warm-up, concurrency, deadline and retries.",
+    )
+    gates: list[str] = Field(
+        default_factory=list,
+        description='Conditions that decide the exit code, such as "exact_match >= 0.5".',
+    )
+    tags: dict[str, str] = Field(default_factory=dict, description="Notes for display and search.")
+    include: list[CellFilter] = Field(
+        default_factory=list, description="Keep only cells that one of these matches. Default: all."
+    )
+    exclude: list[CellFilter] = Field(
+        default_factory=list, description="Leave out cells that one of these matches."
+    )
+    unparsed: Literal["count", "exclude"] = Field(
+        default="count",
+        description="Whether answers that no parser could read count as wrong or are left out of scores.",
+    )
+    errors: ErrorsSpec = Field(
+        default_factory=ErrorsSpec, description="How many failed samples a run bears before it stops."
+    )
+    deterministic: bool = Field(
+        default=False, description="Ask engines for the same answers every time, at some cost in speed."
+    )
+
+    _secrets: tuple[tuple[str, str], ...] = PrivateAttr(default=())
+    """Environment variables with secret-looking names that were expanded, and their values."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_project(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("project") is None and isinstance(data.get("name"), str):
+            return {**data, "project": data["name"]}
+        return data
+
+    @model_validator(mode="after")
+    def _scorer_names(self) -> Self:
+        names = [scorer.id for scorer in self.scorers]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                remedy = "Scores are kept by name: give one of them another, where it has an option 'name'."
+                raise complaint(f"two scorers are called '{name}'", remedy, ("scorers", index))
+        return self
+
+    def resolved(self) -> dict[str, JSON]:
+        """The suite with every default written out, as JSON-able data in the shape of the YAML.
+
+        Fit to be stored: the value of an environment variable whose name says that it is secret is
+        written as `${NAME}`.
+        """
+        stored: dict[str, JSON] = _without_secrets(self._plain(), self._secrets)
+        return stored
+
+    def work_digest_payload(self) -> dict[str, JSON]:
+        """Only what shapes samples and scores: two suites with equal payloads ask and score the same.
+
+        Description, tags, gates, fairness and the like may change without new work. It is made to be
+        hashed (`evalrun.canonical.digest`), never stored: expanded variables stand in it.
+        """
+        data = self._plain()
+        for key in ("description", "tags", "gates", "fairness", "errors", "unparsed"):
+            del data[key]
+        for dataset in data["datasets"]:
+            del dataset["tags"]
+        return data
+
+    def _plain(self) -> dict[str, JSON]:
+        data: dict[str, JSON] = self.model_dump(mode="json", exclude={"models", "parse", "scorers"})
+        data["models"] = [model.resolved() for model in self.models]
+        data["parse"] = [parser.resolved() for parser in self.parse]
+        data["scorers"] = [scorer.resolved() for scorer in self.scorers]
+        return {name: data[name] for name in Suite.model_fields}
+
+    def hide(self, secrets: Mapping[str, str]) -> None:
+        """Note values that `resolved` must not show: environment variable to value.
+
+        Values of fewer than 4 characters are not hidden: they occur by chance in every text.
+        """
+        self._secrets = tuple((name, value) for name, value in secrets.items() if len(value) >= 4)
+
+
+def _without_secrets(value: Any, secrets: tuple[tuple[str, str], ...]) -> Any:
+    if not secrets:
+        return value
+    if isinstance(value, dict):
+        return {key: _without_secrets(item, secrets) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(item, secrets) for item in value]
+    if isinstance(value, str):
+        for name, secret in secrets:
+            value = value.replace(secret, f"${{{name}}}")
+    return value

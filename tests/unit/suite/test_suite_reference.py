@@ -1,0 +1,33 @@
+"""The Markdown reference says every key, in tables that hold together."""
+
+from __future__ import annotations
+
+import re
+
+from evalrun.suite.docs import suite_reference, type_text
+from evalrun.suite.schema import DatasetSpec, ModelSpec, PerformanceSpec, PromptSpec, Suite
+
+
+def test_every_key_of_every_section_is_there() -> None:
+    text = suite_reference()
+    for model in (Suite, ModelSpec, PromptSpec, DatasetSpec, PerformanceSpec):
+        for name in model.model_fields:
+            if name != "options":
+                assert f"| `{name}` |" in text, name
+    for heading in ("### provider: echo", "### parser: pattern", "### scorer: same"):
+        assert heading in text
+    assert "| `base_url` | text | required | Where it is. |" in text
+
+
+def test_every_table_row_has_four_cells() -> None:
+    rows = [line for line in suite_reference().splitlines() if line.startswith("| `") and "--" not in line]
+    assert len(rows) > 60
+    assert {len(re.split(r"(?<!\\)\|", row)) for row in rows} == {6}
+
+
+def test_types_in_words() -> None:
+    assert type_text({"type": ["integer", "null"], "minimum": 1}) == "whole number ≥ 1"
+    assert type_text({"type": "array", "items": {"type": "string"}}) == "list of text"
+    assert type_text({"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]}) == "text or list"
+    assert type_text({"enum": ["a", "b"]}) == "`a` or `b`"
+    assert type_text({"type": "integer", "minimum": 1, "maximum": 9}) == "whole number from 1 to 9"
