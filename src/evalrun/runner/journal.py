@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from evalrun.atomic import sync
 from evalrun.errors import ExitCode, UserError
 from evalrun.types import SampleRecord
 
@@ -55,6 +56,8 @@ class Journal:
         self._path = path
         self._on_durable = on_durable
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # The new name must survive a power cut as well as the lines.
+        sync(path.parent)
         self._lines: list[bytes] = []
         self._unsynced = 0
         self._loop = asyncio.get_running_loop()

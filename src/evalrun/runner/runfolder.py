@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,10 @@ class Earlier:
 
     done: Set[tuple[str, int]]
     clock_s: float = 0.0
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class RunFolder:
@@ -54,7 +59,7 @@ class RunFolder:
             else:
                 done.add(key)
             clock_s = max(clock_s, record.get("done_s") or 0.0)
-        self._system_file = self.system.open("ab")
+        self._system_file = open(self.system, "ab", opener=_private)
         return Earlier(done, clock_s)
 
     def write_system(self, sample: SystemSample) -> None:

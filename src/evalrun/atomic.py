@@ -1,0 +1,98 @@
+"""Files that are either whole or not there, for nobody's eyes but the owner's.
+
+Everything of value is written beside its place, made durable, and then moved into it. Files are 0600 and
+folders 0700 from the first byte on, not made so afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from evalrun.errors import ExitCode, UserError
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST}
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, made durably (0700, with its parents) when it is not there. Raises UserError."""
+    with disk_errors(path):
+        # One by one: `mkdir(parents=True)` would make the parents readable by others.
+        missing = [each for each in (path, *path.parents) if not each.exists()]
+        for each in reversed(missing):
+            each.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            sync(each.parent)
+        path.mkdir(exist_ok=True)  # raises where a file is in the way
+    return path
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Put `data` at `path` so that a reader, or a crash at any moment, sees the old file or the new one.
+
+    Raises UserError (exit 3) when the disk is full or the folder cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file (0600, empty) beside `path` to write into; at the end it is synced and moved there.
+
+    On any error it is removed and `path` stays as it was. Raises UserError (exit 3) when the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    with disk_errors(path.parent):
+        try:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or a folder's list of names, durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full disk, or a place that cannot be written, into a UserError (exit 3) naming the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise no_room(folder) from error
+        if error.errno in _NOT_ALLOWED:
+            raise UserError(
+                f"cannot write here: {error.strerror}",
+                where=str(folder),
+                remedy="Make the folder writable, or name another store with --store.",
+                exit_code=ExitCode.INCOMPLETE,
+            ) from error
+        raise
+
+
+def no_room(folder: Path) -> UserError:
+    """The error of a full disk (or quota, or file size limit)."""
+    return UserError(
+        "the disk is full",
+        where=str(folder),
+        remedy="Make room, then run the same command again: what was done is kept.",
+        exit_code=ExitCode.INCOMPLETE,
+    )

@@ -1,0 +1,1 @@
+"""Sweep folders, the catalog that indexes them, provenance, the audit trail."""

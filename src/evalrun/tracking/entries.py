@@ -1,0 +1,207 @@
+"""From a sweep folder to the rows that the catalog keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from evalrun.canonical import canonical_json
+from evalrun.tracking.folder import MANIFEST, SweepFolder
+from evalrun.tracking.model import RunManifest, SweepManifest
+from evalrun.tracking.plain import plain
+from evalrun.tracking.tables import (
+    dataset_version,
+    event,
+    project,
+    run,
+    run_metric,
+    run_param,
+    sweep,
+    sweep_tag,
+)
+from evalrun.types import JSON
+
+_TEXT_LENGTH = 500
+"""Longest text of a parameter in the catalog, as databases limit what an index takes. `run.json` has all."""
+
+_METRIC_FIELDS = ("name", "value", "n", "se", "ci_low", "ci_high", "unit", "direction", "method", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepEntry:
+    """All that the catalog keeps of one sweep, read from its folder."""
+
+    folder: SweepFolder
+    stamp: str
+    manifest: SweepManifest
+    runs: tuple[RunManifest, ...]
+    events: tuple[dict[str, Any], ...]
+
+
+def stamp(folder: SweepFolder) -> str:
+    """Changes whenever the manifest is written: its inode's time and size. Empty where there is none."""
+    try:
+        status = (folder.path / MANIFEST).stat()
+    except OSError:
+        return ""
+    return f"{status.st_mtime_ns}:{status.st_size}"
+
+
+def read_entry(folder: SweepFolder) -> SweepEntry:
+    """Read a folder. Raises UserError that names the file which is missing, broken or later."""
+    return SweepEntry(
+        folder=folder,
+        stamp=stamp(folder),
+        manifest=folder.manifest(),
+        runs=tuple(folder.run(run_id) for run_id in folder.run_ids()),
+        events=tuple(folder.events()),
+    )
+
+
+def insert(connection: sa.Connection, entry: SweepEntry) -> None:
+    """Put a sweep in the place of what was known of it."""
+    manifest, ulid = entry.manifest, entry.folder.ulid
+    connection.execute(sweep.delete().where(sweep.c.ulid == ulid))
+    connection.execute(
+        sweep.insert().values(
+            ulid=ulid,
+            project_id=_id_of(connection, project, name=manifest.project),
+            name=manifest.name,
+            folder=entry.folder.path.name,
+            status=manifest.status,
+            started_at=manifest.started_at,
+            finished_at=manifest.finished_at,
+            exit_code=manifest.exit_code,
+            spec_digest=manifest.spec_digest,
+            suite_digest=manifest.suite.digest,
+            git_commit=_text(manifest.provenance.get("git"), "commit"),
+            user_name=_text(manifest.provenance, "user"),
+            planned=len(manifest.plan),
+            runs=len(entry.runs),
+            samples=sum(each.counts.samples for each in entry.runs),
+            failed=sum(each.counts.failed for each in entry.runs),
+            stamp=entry.stamp,
+        )
+    )
+    _insert_many(
+        connection,
+        sweep_tag,
+        [{"sweep": ulid, "key": key, "value": value} for key, value in manifest.tags.items()],
+    )
+    for each in entry.runs:
+        _insert_run(connection, ulid, manifest, each)
+    _insert_events(connection, ulid, entry.events)
+
+
+def _insert_run(connection: sa.Connection, ulid: str, manifest: SweepManifest, result: RunManifest) -> None:
+    counts = result.counts
+    values = {
+        "sweep": ulid,
+        **{key: getattr(result, key) for key in ("run", "model", "prompt", "dataset", "status", "repeats")},
+        **{
+            key: getattr(counts, key)
+            for key in ("samples", "scored", "unparsed", "refused", "failed", "cached", "retried")
+        },
+        "dataset_version_id": _dataset_version(connection, result.dataset, manifest.datasets),
+        "prompt_digest": _text(manifest.prompts.get(result.prompt), "digest"),
+        "started_at": _text(result.timings, "started_at"),
+        "wall_s": _number(result.timings.get("wall_s")),
+        "samples_sha256": result.digests.get("samples_sha256"),
+    }
+    key = connection.execute(run.insert().values(values)).inserted_primary_key
+    if key is None:
+        raise AssertionError("every run has a primary key")
+    run_id = key[0]
+    params = {
+        name: {"run_id": run_id, "key": name, **_typed(value)} for name, value in flatten(result.params)
+    }
+    _insert_many(connection, run_param, list(params.values()))
+    metrics = {}
+    for metric in result.metrics:
+        row = {name: getattr(metric, name) for name in _METRIC_FIELDS}
+        row |= {"run_id": run_id, "slice": canonical_json(plain(metric.slice)).decode()}
+        metrics[row["name"], row["slice"]] = row
+    _insert_many(connection, run_metric, list(metrics.values()))
+
+
+def _insert_events(connection: sa.Connection, ulid: str, events: tuple[dict[str, Any], ...]) -> None:
+    same = ("seq", "ts", "actor", "action", "target", "hash")
+    rows = {
+        each["seq"]: {
+            "sweep": ulid,
+            **{key: each.get(key, "") for key in same},
+            "detail": canonical_json(plain(each.get("detail"))).decode(),
+        }
+        for each in events
+    }
+    _insert_many(connection, event, list(rows.values()))
+
+
+def flatten(params: Mapping[str, JSON], prefix: str = "") -> Iterator[tuple[str, JSON]]:
+    """Parameters with dotted names: {"a": {"b": 1}} gives ("a.b", 1). Empty objects are values."""
+    for key, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _typed(value: JSON) -> dict[str, Any]:
+    """A parameter as type, number and text: numbers compare as numbers, text as text."""
+    if isinstance(value, bool):
+        return {"type": "bool", "num": float(value), "text": str(value).lower()}
+    if isinstance(value, int | float):
+        return {"type": "number", "num": _number(value), "text": canonical_json(plain(value)).decode()}
+    if isinstance(value, str):
+        return {"type": "text", "num": None, "text": plain(value)[:_TEXT_LENGTH]}
+    kind = "null" if value is None else "json"
+    return {"type": kind, "num": None, "text": canonical_json(plain(value)).decode()[:_TEXT_LENGTH]}
+
+
+def _dataset_version(
+    connection: sa.Connection, name: str, datasets: Mapping[str, Mapping[str, JSON]]
+) -> int | None:
+    known = datasets.get(name, {})
+    digest = known.get("digest")
+    if not isinstance(digest, str):
+        return None
+    source = canonical_json(plain(known.get("source"))).decode()
+    n = known.get("n")
+    extra = {"n": n if isinstance(n, int) else None, "source": source}
+    return _id_of(connection, dataset_version, extra, name=name, digest=digest)
+
+
+def _id_of(
+    connection: sa.Connection, table: sa.Table, extra: Mapping[str, Any] | None = None, **key: str
+) -> int:
+    """The id of the row with this key, which is made where there is none. The caller holds the write lock."""
+    query = sa.select(table.c.id).where(*(table.c[name] == value for name, value in key.items()))
+    found = connection.scalar(query)
+    if found is None:
+        made = connection.execute(table.insert().values(**key, **(extra or {}))).inserted_primary_key
+        if made is None:
+            raise AssertionError("the table has a primary key")
+        found = made[0]
+    return int(found)
+
+
+def _insert_many(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(table.insert(), rows)
+
+
+def _text(values: JSON, key: str) -> str | None:
+    value = values.get(key) if isinstance(values, Mapping) else None
+    return value if isinstance(value, str) else None
+
+
+def _number(value: JSON) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None

@@ -1,0 +1,253 @@
+"""The folder of one sweep: complete, portable, and the only truth about it.
+
+sweep.json      the manifest          events.jsonl   what happened to it, hash-chained
+runs/<run>/     run.json, samples.parquet, system.parquet (journals while running)
+unfinished      stands here until the sweep is complete; holds the digest of its work
+lock            locked by the process that runs it; a process that dies lets go of it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evalrun.atomic import FILE_MODE, disk_errors, private_folder, write_private
+from evalrun.errors import ExitCode, UserError
+from evalrun.secrets import scrub_json
+from evalrun.tracking import events
+from evalrun.tracking.model import RunManifest, SweepManifest, SweepStatus, utc_now
+from evalrun.tracking.plain import document_bytes, plain, read_document
+
+MANIFEST, EVENTS, UNFINISHED, LOCK = "sweep.json", "events.jsonl", "unfinished", "lock"
+SAMPLES, SYSTEM, RUN = "samples.parquet", "system.parquet", "run.json"
+
+_RUN_ID = re.compile(r"[^/\\\x00-\x1f\x7f.][^/\\\x00-\x1f\x7f]*\Z")
+_RUN_ID_BYTES = 200
+_LOCK_TRIES, _LOCK_PAUSE_S = 10, 0.02
+
+
+class SweepFolder:
+    """One sweep on disk. Cheap to make; reads and writes only when asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def ulid(self) -> str:
+        """The sweep's id: the first 26 characters of the folder's name."""
+        return self.path.name[:26]
+
+    def __repr__(self) -> str:
+        return f"SweepFolder({str(self.path)!r})"
+
+    # The manifest
+
+    def write_manifest(self, manifest: SweepManifest | Mapping[str, Any]) -> None:
+        """Write `sweep.json`, whole or not at all, without anything that looks like a secret.
+
+        Raises UserError (exit 3) when the disk is full, and where the manifest is not of its form.
+        """
+        where = self.path / MANIFEST
+        checked = SweepManifest.read(_document(manifest), where)
+        if checked.status == "complete":
+            self._write_document(where, checked)
+            (self.path / UNFINISHED).unlink(missing_ok=True)
+        else:
+            write_private(self.path / UNFINISHED, checked.spec_digest.encode())
+            self._write_document(where, checked)
+
+    def manifest(self) -> SweepManifest:
+        """The manifest, checked. Raises UserError that names the file if it is missing, broken or later."""
+        where = self.path / MANIFEST
+        return SweepManifest.read(read_document(where), where)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest as plain JSON values, with every key of the document's form present."""
+        return _plain(self.manifest())
+
+    def update_manifest(self, **changes: Any) -> SweepManifest:
+        """Change some of the manifest's fields. For the process that holds the lock."""
+        self.write_manifest({**self.read_manifest(), **changes})
+        return self.manifest()
+
+    def finish(self, status: SweepStatus, exit_code: int) -> None:
+        """Write how the sweep ended into the manifest and the events."""
+        self.update_manifest(status=status, exit_code=int(exit_code), finished_at=utc_now())
+        self.append_event("finish", {"status": status, "exit_code": int(exit_code)})
+
+    def status(self) -> SweepStatus:
+        """How the sweep stands: `interrupted` where it says `running` but no living process holds it."""
+        written = self.manifest().status
+        return "interrupted" if written == "running" and not self.is_locked() else written
+
+    def identity(self, model_id: str) -> dict[str, Any]:
+        """What the manifest says of a model's endpoint, weights and engine; empty if nothing."""
+        return self.manifest().models.get(model_id, {})
+
+    # Runs
+
+    def run_dir(self, run_id: str) -> Path:
+        """The folder of a run, made when it is not there. Raises UserError for an id that is no file name."""
+        return private_folder(self._run_path(run_id))
+
+    def finish_run(self, run_id: str, run: RunManifest | Mapping[str, Any]) -> RunManifest:
+        """Write `run.json`, with the SHA-256 of the run's Parquet files; the run is finished by that.
+
+        Raises UserError (exit 3) when the disk is full.
+        """
+        folder = self.run_dir(run_id)
+        document = _document(run)
+        digests = {
+            f"{name.partition('.')[0]}_sha256": file_sha256(folder / name)
+            for name in (SAMPLES, SYSTEM)
+            if (folder / name).exists()
+        }
+        document["digests"] = {**(document.get("digests") or {}), **digests}
+        checked = RunManifest.read(document, folder / RUN)
+        self._write_document(folder / RUN, checked)
+        self.append_event("finish_run", {"status": checked.status, "digests": checked.digests}, target=run_id)
+        return checked
+
+    def is_finished(self, run_id: str) -> bool:
+        """Whether the run has a `run.json` that says it is complete."""
+        where = self._run_path(run_id) / RUN
+        return where.exists() and RunManifest.read(read_document(where), where).status == "complete"
+
+    def run(self, run_id: str) -> RunManifest:
+        """The results of one run, checked."""
+        where = self._run_path(run_id) / RUN
+        return RunManifest.read(read_document(where), where)
+
+    def read_run(self, run_id: str) -> dict[str, Any]:
+        """The results of one run as plain JSON values."""
+        return _plain(self.run(run_id))
+
+    def run_ids(self) -> list[str]:
+        """The runs that have results, in the order of the plan."""
+        root = self.path / "runs"
+        present = {each.parent.name for each in root.glob(f"*/{RUN}")} if root.is_dir() else set()
+        planned = [each.run for each in self.manifest().plan if each.run in present]
+        return planned + sorted(present.difference(planned))
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The results of all runs that have any, in the order of the plan, as plain JSON values."""
+        return [self.read_run(run_id) for run_id in self.run_ids()]
+
+    def samples_path(self, run_id: str) -> Path:
+        """Where the samples of a run are, once it is finished."""
+        return self._run_path(run_id) / SAMPLES
+
+    # Events and the lock
+
+    def append_event(
+        self, action: str, detail: Mapping[str, Any] | None = None, *, target: str = "", actor: str = ""
+    ) -> dict[str, Any]:
+        """Append to the audit trail, durably; see `evalrun.tracking.events`."""
+        return events.append_event(self.path / EVENTS, action, detail, target=target, actor=actor)
+
+    def events(self) -> list[dict[str, Any]]:
+        """The audit trail, oldest first, not checked."""
+        return list(events.read_events(self.path / EVENTS))
+
+    def verify_events(self) -> int | None:
+        """The first broken event, or None."""
+        return events.verify_events(self.path / EVENTS)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the sweep, for the one process that runs it. Raises UserError when another has it.
+
+        The kernel frees it when the process ends, however it ends.
+        """
+        with disk_errors(self.path):
+            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            if not _locked_soon(descriptor):
+                raise self._busy(descriptor)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def is_locked(self) -> bool:
+        """Whether a living process holds the sweep."""
+        try:
+            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def unfinished_digest(self) -> str | None:
+        """The digest of the sweep's work if it is not complete, else None. Reads no manifest."""
+        try:
+            return (self.path / UNFINISHED).read_text()
+        except OSError:
+            return None
+
+    def _busy(self, descriptor: int) -> UserError:
+        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        return UserError(
+            f"another evalrun (process {holder or 'unknown'}) is running this sweep",
+            where=str(self.path),
+            remedy="Wait for it to end, or start a sweep of its own with --fresh.",
+            exit_code=ExitCode.INCOMPLETE,
+        )
+
+    def _run_path(self, run_id: str) -> Path:
+        if not _RUN_ID.match(run_id) or len(os.fsencode(run_id)) > _RUN_ID_BYTES:
+            raise UserError(f"'{run_id[:80]}' cannot name a run: it must be usable as a file name")
+        return self.path / "runs" / run_id
+
+    @staticmethod
+    def _write_document(where: Path, document: SweepManifest | RunManifest) -> None:
+        write_private(where, document_bytes(scrub_json(_plain(document))))
+
+
+def _locked_soon(descriptor: int) -> bool:
+    """Take the lock, trying a few times: someone may be looking, for an instant, whether it is held."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False
+
+
+def _plain(document: SweepManifest | RunManifest) -> dict[str, Any]:
+    values: dict[str, Any] = plain(document.model_dump(mode="python"))
+    return values
+
+
+def _document(value: SweepManifest | RunManifest | Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = plain(dict(value)) if isinstance(value, Mapping) else _plain(value)
+    return values
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def names_of(folders: Sequence[SweepFolder]) -> str:
+    """The folders' names for a message, ten at most."""
+    shown = ", ".join(folder.path.name for folder in folders[:10])
+    return f"{shown}, … ({len(folders)} in all)" if len(folders) > 10 else shown

@@ -1,0 +1,122 @@
+"""What `sweep.json` and `run.json` hold.
+
+Reading is tolerant: keys that this version does not know are kept, so that a folder of a later version loses
+nothing when it passes through. A later `schema_version` is refused, since what is known may mean something
+else there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from evalrun.errors import Problem, UserError
+from evalrun.types import JSON, Counts, MetricValue
+
+SCHEMA_VERSION = 1
+
+SweepStatus: TypeAlias = Literal["running", "complete", "incomplete", "interrupted"]
+"""`running` also stands in the manifest of a sweep whose process was killed: its lock is then free."""
+
+RunStatus: TypeAlias = Literal["complete", "incomplete"]
+
+
+def utc_now() -> str:
+    """The time as ISO 8601 in UTC, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", coerce_numbers_to_str=True)
+
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any], where: Path) -> Self:
+        """Check a document that was read from `where`. Raises UserError that names the file and the keys."""
+        version = data.get("schema_version", SCHEMA_VERSION)
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise UserError(
+                f"written by a later evalrun (schema version {version}; this one knows {SCHEMA_VERSION})",
+                where=str(where),
+                remedy="Upgrade evalrun to read it.",
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise UserError(
+                [
+                    Problem(f"{'.'.join(map(str, each['loc']))}: {each['msg']}", str(where))
+                    for each in error.errors()[:10]
+                ]
+            ) from error
+
+
+class SuiteSource(BaseModel):
+    """The suite as it was read (`text`) and as it was understood (`resolved`)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    path: str = ""
+    text: str = ""
+    digest: str = ""
+    resolved: JSON = None
+
+
+class PlannedRun(BaseModel):
+    """One cell of the matrix."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    run: str
+    model: str
+    prompt: str
+    dataset: str
+    params: dict[str, JSON] = Field(default_factory=dict)
+    repeats: int = 1
+
+
+class SweepManifest(_Document):
+    """`sweep.json`: what was asked for, of whom, with what, and how it ended.
+
+    `spec_digest` identifies the work (suite, data and prompts): a sweep is taken up again by it.
+    """
+
+    sweep: str
+    name: str
+    project: str
+    status: SweepStatus = "running"
+    started_at: str = Field(default_factory=utc_now)
+    finished_at: str | None = None
+    spec_digest: str = ""
+    suite: SuiteSource = Field(default_factory=SuiteSource)
+    plan: tuple[PlannedRun, ...] = ()
+    provenance: dict[str, JSON] = Field(default_factory=dict)
+    datasets: dict[str, dict[str, JSON]] = Field(default_factory=dict)
+    prompts: dict[str, dict[str, JSON]] = Field(default_factory=dict)
+    models: dict[str, dict[str, JSON]] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict)
+    seeds: dict[str, JSON] = Field(default_factory=dict)
+    gates: tuple[dict[str, JSON], ...] = ()
+    exit_code: int | None = None
+
+
+class RunManifest(_Document):
+    """`run.json`: the results of one run. `digests` hold the SHA-256 of its Parquet files."""
+
+    run: str
+    model: str
+    prompt: str
+    dataset: str
+    params: dict[str, JSON] = Field(default_factory=dict)
+    repeats: int = 1
+    status: RunStatus = "complete"
+    counts: Counts = Field(default_factory=Counts)
+    metrics: tuple[MetricValue, ...] = ()
+    details: dict[str, JSON] = Field(default_factory=dict)
+    timings: dict[str, JSON] = Field(default_factory=dict)
+    digests: dict[str, str] = Field(default_factory=dict)

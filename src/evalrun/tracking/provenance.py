@@ -1,0 +1,193 @@
+"""Where a sweep came from: code, packages, machine, process. Collected in a few dozen milliseconds.
+
+Environment variables are taken by a list of names, never by what is there; everything is scrubbed of
+secrets. What cannot be read is left out or recorded as unavailable; collecting never fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evalrun._version import __version__
+from evalrun.secrets import scrub_json, scrub_url
+from evalrun.tracking.events import user_name
+from evalrun.tracking.git_state import git_state
+from evalrun.tracking.plain import plain
+
+ENVIRONMENT: tuple[str, ...] = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS", "TOKENIZERS_PARALLELISM", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE",
+    "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONOPTIMIZE", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "CI",
+    "GITHUB_ACTIONS", "GITLAB_CI", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANSFORMERS_OFFLINE", "VIRTUAL_ENV",
+    "CONDA_DEFAULT_ENV", "SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "EVALRUN_STORE", "EVALRUN_CACHE",
+)  # fmt: skip
+"""The environment variables that shape results or say where they were made; no others are kept."""
+
+_CI_URLS = (
+    "CI_JOB_URL", "BUILD_URL", "CIRCLE_BUILD_URL", "BUILDKITE_BUILD_URL", "TRAVIS_BUILD_WEB_URL",
+    "DRONE_BUILD_LINK", "CI_PIPELINE_URL",
+)  # fmt: skip
+_DISTRIBUTION = re.compile(r"(.+?)-([^-]+)(?:-py\d[\w.]*)?\.(?:dist|egg)-info$")
+
+
+def collect(argv: Sequence[str], suite_folder: Path) -> dict[str, Any]:
+    """Everything about this process and the code around `suite_folder`, as JSON without secrets.
+
+    Safe to call in a thread; most of the time is spent waiting for git.
+    """
+    parts: dict[str, Any] = {
+        "evalrun": __version__,
+        "argv": [os.fsdecode(os.fsencode(each)) for each in argv],
+        "python": _python(),
+        "machine": _attempt(machine),
+        "packages": _attempt(packages),
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        "ci_url": ci_url(os.environ),
+        "user": _attempt(user_name),
+        "host": hashlib.sha256(platform.node().encode("utf-8", "replace")).hexdigest()[:16],
+        "git": _attempt(lambda: git_state(suite_folder)),
+    }
+    scrubbed: dict[str, Any] = scrub_json(plain(parts))
+    return scrubbed
+
+
+def packages(path: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Name, version and (where it did not come from an index) source of every installed package, sorted.
+
+    Read from the names of the metadata folders: opening each one's metadata takes ten times as long.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for folder in sys.path if path is None else path:
+        with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+            for entry in entries:
+                match = _DISTRIBUTION.match(entry.name)
+                if match is None:
+                    continue
+                name = re.sub(r"[-_.]+", "-", match[1]).lower()
+                # The first on the path is the one that is imported.
+                found.setdefault(name, {"name": name, "version": match[2], **_source(Path(entry.path))})
+    return [found[name] for name in sorted(found)]
+
+
+def machine() -> dict[str, Any]:
+    """Processor, memory, operating system, and the limits that a container sets."""
+    with contextlib.suppress(OSError):
+        system = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+        return _hardware() | {"os": system or platform.system()}
+    return _hardware() | {"os": platform.platform(terse=True)}
+
+
+def ci_url(environment: Mapping[str, str]) -> str | None:
+    """The address of the CI job that this process runs in, from the variables of the common services."""
+    if "GITHUB_RUN_ID" in environment:
+        server = environment.get("GITHUB_SERVER_URL", "https://github.com")
+        repository = environment.get("GITHUB_REPOSITORY", "")
+        return scrub_url(f"{server}/{repository}/actions/runs/{environment['GITHUB_RUN_ID']}")
+    if "SYSTEM_TEAMFOUNDATIONSERVERURI" in environment and "BUILD_BUILDID" in environment:
+        base = environment["SYSTEM_TEAMFOUNDATIONSERVERURI"].rstrip("/")
+        project = environment.get("SYSTEM_TEAMPROJECT", "")
+        return scrub_url(f"{base}/{project}/_build/results?buildId={environment['BUILD_BUILDID']}")
+    return next((scrub_url(environment[name]) for name in _CI_URLS if environment.get(name)), None)
+
+
+def cgroup_limits(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> dict[str, Any]:
+    """The tightest limits on CPU (in cores) and memory (bytes) from our cgroup up; empty if none are set."""
+    group = Path()
+    with contextlib.suppress(OSError):
+        for line in own.read_text().splitlines():
+            number, _, rest = line.partition(":")
+            if number == "0":
+                group = Path(rest.partition(":")[2].lstrip("/"))
+    cpus: list[float] = []
+    memory: list[int] = []
+    for folder in (root / group, *(root / parent for parent in group.parents)):
+        quota, _, period = _read_text(folder / "cpu.max").partition(" ")
+        if quota.isdigit() and period.isdigit():
+            cpus.append(int(quota) / int(period))
+        limit = _read_text(folder / "memory.max")
+        if limit.isdigit():
+            memory.append(int(limit))
+    old_quota = _read_text(root / "cpu/cpu.cfs_quota_us")
+    old_period = _read_text(root / "cpu/cpu.cfs_period_us")
+    if old_quota.isdigit() and old_period.isdigit():
+        cpus.append(int(old_quota) / int(old_period))
+    old_memory = _read_text(root / "memory/memory.limit_in_bytes")
+    if old_memory.isdigit() and int(old_memory) < 1 << 60:
+        memory.append(int(old_memory))
+    limits: dict[str, Any] = {"cpus": min(cpus)} if cpus else {}
+    return limits | ({"memory_bytes": min(memory)} if memory else {})
+
+
+def _hardware() -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "architecture": platform.machine(),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "container": _container(),
+        "cgroup_limits": cgroup_limits(),
+    }
+    with contextlib.suppress(ValueError, OSError):
+        facts["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return facts
+
+
+def _cpu_model() -> str | None:
+    for line in _read_text(Path("/proc/cpuinfo")).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in {"model name", "Model", "Hardware"}:
+            return value.strip()
+    return platform.processor() or None
+
+
+def _container() -> str | None:
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "kubernetes"
+    if Path("/.dockerenv").exists():
+        return "docker"
+    return "podman" if Path("/run/.containerenv").exists() else None
+
+
+def _python() -> dict[str, str]:
+    return {
+        "version": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "executable": sys.executable,
+        "build": " ".join(platform.python_build()),
+    }
+
+
+def _source(metadata: Path) -> dict[str, str]:
+    with contextlib.suppress(OSError, ValueError):
+        direct = json.loads((metadata / "direct_url.json").read_bytes())
+        url = direct.get("url") if isinstance(direct, dict) else None
+        return {"source": scrub_url(url)} if isinstance(url, str) else {}
+    return {}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _attempt(collector: Any) -> Any:
+    """What the collector finds, or why it could not: a fact that is missing must not cost a sweep."""
+    try:
+        return collector()
+    except Exception as error:
+        return {"unavailable": f"{type(error).__name__}: {error}"}

@@ -1,0 +1,155 @@
+"""The tables of the catalog. Changing them takes a migration in `migrations/versions/` as well.
+
+Everything here is copied from the sweep folders. Types are those that SQLite and PostgreSQL both have;
+JSON is kept as text with sorted keys, so that it can be compared.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+project = Table(
+    "project",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+)
+
+sweep = Table(
+    "sweep",
+    metadata,
+    Column("ulid", String(26), primary_key=True),
+    Column("project_id", ForeignKey("project.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("started_at", Text, nullable=False),
+    Column("finished_at", Text),
+    Column("exit_code", Integer),
+    Column("spec_digest", Text, nullable=False),
+    Column("suite_digest", Text, nullable=False),
+    Column("git_commit", Text),
+    Column("user_name", Text),
+    Column("planned", Integer, nullable=False),
+    Column("runs", Integer, nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("stamp", Text, nullable=False),
+    Index(None, "project_id", "ulid"),
+    Index(None, "name", "ulid"),
+    Index(None, "spec_digest"),
+)
+
+sweep_tag = Table(
+    "sweep_tag",
+    metadata,
+    Column("sweep", ForeignKey("sweep.ulid", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Index(None, "key", "value"),
+)
+
+dataset_version = Table(
+    "dataset_version",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("n", Integer),
+    Column("source", Text, nullable=False),
+    UniqueConstraint("name", "digest"),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sweep", ForeignKey("sweep.ulid", ondelete="CASCADE"), nullable=False),
+    Column("run", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("dataset", Text, nullable=False),
+    Column("dataset_version_id", ForeignKey("dataset_version.id")),
+    Column("prompt_digest", Text),
+    Column("status", Text, nullable=False),
+    Column("repeats", Integer, nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("scored", Integer, nullable=False),
+    Column("unparsed", Integer, nullable=False),
+    Column("refused", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("cached", Integer, nullable=False),
+    Column("retried", Integer, nullable=False),
+    Column("started_at", Text),
+    Column("wall_s", Float),
+    Column("samples_sha256", Text),
+    UniqueConstraint("sweep", "run"),
+    Index(None, "model"),
+    Index(None, "prompt"),
+    Index(None, "dataset_version_id"),
+)
+
+run_param = Table(
+    "run_param",
+    metadata,
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("num", Float),
+    Column("text", Text),
+    Index(None, "key", "num"),
+    Index(None, "key", "text"),
+)
+
+run_metric = Table(
+    "run_metric",
+    metadata,
+    Column("run_id", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("slice", Text, primary_key=True),
+    Column("value", Float),
+    Column("n", Integer, nullable=False),
+    Column("se", Float),
+    Column("ci_low", Float),
+    Column("ci_high", Float),
+    Column("unit", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Index(None, "name", "slice", "value"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("sweep", ForeignKey("sweep.ulid", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("ts", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index(None, "ts"),
+    Index(None, "action", "ts"),
+)

@@ -1,0 +1,424 @@
+"""The store and its catalog: an index that never loses anything because it holds nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+from tracking_samples import MakeSweep, manifest_of, run_of
+
+from evalrun.errors import ExitCode, UserError
+from evalrun.tracking.database import connect, revisions, upgrade
+from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.store import Store, slug
+from evalrun.tracking.tables import metadata
+from evalrun.tracking.ulid import PATTERN, new_ulid
+
+
+def query(store: Store, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(store.catalog_path)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def contents(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows, without the ids that the database gives and the times of files."""
+    hidden = {"id", "run_id", "project_id", "dataset_version_id", "stamp"}
+    return {
+        table.name: sorted(
+            query(
+                store,
+                f"SELECT {', '.join(c.name for c in table.c if c.name not in hidden)} FROM {table.name}",
+            ),
+            key=repr,
+        )
+        for table in metadata.sorted_tables
+    }
+
+
+def test_ulids_sort_by_time_and_differ() -> None:
+    first = new_ulid()
+    time.sleep(0.002)
+    later = {new_ulid() for _ in range(1000)}
+    assert len(later) == 1000
+    assert all(PATTERN.fullmatch(each) and first < each for each in later)
+
+
+@given(st.text(max_size=200))
+def test_slugs_are_safe_file_names(name: str) -> None:
+    made = slug(name)
+    assert 0 < len(made) <= 60
+    assert made == slug(made)
+    assert not set(made) - set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+    assert made[0] not in ".-"
+
+
+def test_a_sweep_is_indexed_with_its_runs_parameters_metrics_and_events(
+    store: Store, make_sweep: MakeSweep
+) -> None:
+    folder = make_sweep()
+    store.index(folder)
+    assert query(store, "SELECT ulid, name, status, runs, samples, failed, git_commit FROM sweep") == [
+        (folder.ulid, "triage", "complete", 2, 200, 2, "c" * 40)
+    ]
+    assert query(store, "SELECT key, type, num, text FROM run_param WHERE run_id = 1 ORDER BY key") == [
+        ("extra.style", "text", None, "x"),
+        ("extra.top_k", "number", 5.0, "5"),
+        ("stop", "json", None, '["\\n"]'),
+        ("stream", "bool", 1.0, "true"),
+        ("temperature", "number", 0.7, "0.7"),
+    ]
+    assert query(
+        store,
+        "SELECT slice, value, n, ci_low FROM run_metric WHERE run_id = 1 AND name = ? ORDER BY slice",
+        "exact_match",
+    ) == [('{"dialect":"aave"}', 0.4, 50, None), ("{}", 0.5, 100, 0.4)]
+    assert query(store, "SELECT key, value FROM sweep_tag") == [("team", "nlp")]
+    assert query(store, "SELECT name, digest, n FROM dataset_version") == [("d", "d" * 64, 100)]
+    assert [row[0] for row in query(store, "SELECT action FROM event ORDER BY seq")] == [
+        "start", "finish_run", "finish_run", "finish",
+    ]  # fmt: skip
+
+
+def test_indexing_again_changes_nothing_and_follows_the_folder(store: Store, make_sweep: MakeSweep) -> None:
+    folder = make_sweep()
+    store.index(folder)
+    before = contents(store)
+    store.index(folder)
+    assert contents(store) == before
+    folder.finish_run("m-few-d", run_of("m-few-d", value=0.9))
+    store.index(folder)
+    values = query(
+        store, "SELECT value FROM run_metric WHERE name = 'exact_match' AND slice = '{}' ORDER BY value"
+    )
+    assert values == [(0.5,), (0.9,)]
+
+
+def test_doubled_metrics_and_odd_parameters_do_not_stop_the_index(
+    store: Store, make_sweep: MakeSweep
+) -> None:
+    folder = make_sweep()
+    run = run_of("m-few-d", params={"stop": "x" * 5000, "big": 10**400, "none": None, "empty": {}})
+    folder.finish_run("m-few-d", run | {"metrics": run["metrics"] * 2})
+    store.index(folder)
+    rows = dict(
+        query(store, "SELECT key, length(text) FROM run_param WHERE key IN ('stop', 'big', 'none', 'empty')")
+    )
+    assert rows == {"stop": 500, "big": 401, "none": 4, "empty": 2}
+
+
+def test_reindex_gives_what_indexing_gave(store: Store, make_sweep: MakeSweep) -> None:
+    for name in ("one", "two", "three"):
+        store.index(make_sweep(name=name, tags={"name": name}))
+    before = contents(store)
+    assert len(before["run"]) == 6
+    for path in store.root.glob("catalog.db*"):
+        path.unlink()
+    assert store.reindex().sweeps == 3
+    assert contents(store) == before
+    assert store.reindex().sweeps == 3
+    assert contents(store) == before
+
+
+def test_reindex_passes_over_folders_that_cannot_be_read_and_names_them(
+    store: Store, make_sweep: MakeSweep
+) -> None:
+    make_sweep()
+    broken, later = make_sweep(), make_sweep()
+    (broken.path / "runs/m-few-d/run.json").write_text("{torn")
+    (later.path / "sweep.json").write_text(json.dumps(manifest_of(later, schema_version=9)))
+    store.create_sweep("crashed at once")
+    (store.sweeps / "notes").mkdir()
+    result = store.reindex()
+    assert result.sweeps == 1
+    assert sorted(problem.where for problem in result.problems) == sorted(
+        [str(broken.path / "runs/m-few-d/run.json"), str(later.path / "sweep.json")]
+    )
+
+
+def test_list_shows_the_newest_first_by_project(store: Store, make_sweep: MakeSweep) -> None:
+    assert store.list() == []
+    first = make_sweep(project="a")
+    time.sleep(0.002)
+    second = make_sweep(project="b")
+    store.index(first)  # the second is found by looking
+    rows = store.list()
+    assert [row.sweep for row in rows] == [second.ulid, first.ulid]
+    assert [row.sweep for row in store.list(1)] == [second.ulid]
+    assert [row.sweep for row in store.list(None, "a")] == [first.ulid]
+    assert rows[0].folder == second.path
+    assert replace(rows[0], sweep="", folder=Path(), finished_at=None) == replace(
+        rows[1], sweep="", folder=Path(), finished_at=None, project="b"
+    )
+    assert (rows[0].planned, rows[0].runs, rows[0].samples, rows[0].failed, rows[0].user) == (
+        2,
+        2,
+        200,
+        2,
+        "ada",
+    )
+
+
+def test_list_follows_folders_that_change_and_go(store: Store, make_sweep: MakeSweep) -> None:
+    folder, gone = make_sweep(status="running"), make_sweep()
+    with folder.lock():
+        assert {row.status for row in store.list()} == {"running", "complete"}
+    # Nobody holds it now: its process must have died.
+    assert {row.status for row in store.list()} == {"interrupted", "complete"}
+    folder.finish("incomplete", 3)
+    shutil.rmtree(gone.path)
+    assert [(row.sweep, row.status, row.exit_code) for row in store.list()] == [
+        (folder.ulid, "incomplete", 3)
+    ]
+
+
+@pytest.mark.parametrize("damage", ["garbage", "deleted", "no tables", "torn"])
+def test_a_broken_or_deleted_catalog_is_made_anew_by_whoever_needs_it(
+    store: Store, make_sweep: MakeSweep, damage: str
+) -> None:
+    one, two = make_sweep(), make_sweep()
+    store.index(one)
+    path = store.catalog_path
+    if damage == "garbage":
+        path.write_bytes(b"not a database at all" * 1000)
+    elif damage == "deleted":
+        path.unlink()
+    elif damage == "torn":
+        data = path.read_bytes()
+        path.write_bytes(data[:4096] + b"\xaa" * (len(data) - 4096))
+    else:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("DROP TABLE run_metric")
+            connection.execute("DROP TABLE run")
+    store.index(two)
+    assert {row.sweep for row in store.list()} == {one.ulid, two.ulid}
+    assert len(query(store, "SELECT * FROM run")) == 4
+
+
+def test_a_catalog_of_a_later_version_is_refused_and_left_alone(store: Store, make_sweep: MakeSweep) -> None:
+    folder = make_sweep()
+    store.index(folder)
+    with closing(sqlite3.connect(store.catalog_path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    for action in (lambda: store.index(folder), store.list, store.reindex):
+        with pytest.raises(UserError, match="later evalrun") as caught:
+            action()
+        assert caught.value.exit_code == ExitCode.USAGE
+    assert query(store, "SELECT version_num FROM alembic_version") == [("9999",)]
+    assert store.resolve(folder.ulid[:12]).path == folder.path  # folders need no catalog
+
+
+def test_migrated_and_created_schemas_are_the_same(
+    tmp_path: Path, store: Store, make_sweep: MakeSweep
+) -> None:
+    store.index(make_sweep())
+    migrated = connect(tmp_path / "migrated.db")
+    upgrade(migrated)
+    with closing(sqlite3.connect(tmp_path / "migrated.db")) as connection:
+        found = _schema(connection)
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [
+            (revisions()[-1],)
+        ]
+    with closing(sqlite3.connect(store.catalog_path)) as connection:
+        assert _schema(connection) == found
+    assert set(metadata.tables) < set(found)
+
+
+def _schema(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    # The order of the constraints in a table says nothing.
+    return {name: sorted("".join(sql.split()).removesuffix(")").split(",")) for name, sql in rows}
+
+
+def test_migrations_and_tables_agree_for_alembic(tmp_path: Path) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    engine = connect(tmp_path / "x.db")
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_an_older_catalog_is_brought_up_to_date(tmp_path: Path, store: Store, make_sweep: MakeSweep) -> None:
+    """The only older one so far is empty: Alembic's table without any version of ours."""
+    folder = make_sweep()
+    with closing(sqlite3.connect(store.catalog_path)) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    store.index(folder)
+    assert query(store, "SELECT version_num FROM alembic_version") == [(revisions()[-1],)]
+
+
+def test_the_catalog_is_a_patient_wal_database_with_foreign_keys(store: Store, make_sweep: MakeSweep) -> None:
+    store.index(make_sweep())
+    engine = connect(store.catalog_path)
+    with engine.connect() as connection:
+        values = [
+            connection.scalar(sa.text(f"PRAGMA {name}"))
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        ]
+    assert values == ["wal", 1, 1, 30_000]
+
+
+def test_sweeps_are_resolved_by_prefix_name_project_path_and_latest(
+    store: Store, make_sweep: MakeSweep
+) -> None:
+    first = make_sweep(name="Support Triage")
+    time.sleep(0.002)
+    second = make_sweep(name="Support Triage")
+    time.sleep(0.002)
+    third = make_sweep(name="other", project="elsewhere")
+    assert store.resolve("latest").path == third.path
+    assert store.resolve(first.ulid).path == first.path
+    assert store.resolve(first.ulid[:20].lower()).path == first.path
+    assert store.resolve("Support Triage").path == second.path
+    assert store.resolve("support").path == second.path  # the project
+    assert store.resolve("elsewhere").path == third.path
+    assert store.resolve(first.path.name).path == first.path
+    assert store.resolve(str(first.path)).path == first.path
+    with pytest.raises(UserError, match="fits 3 sweeps") as caught:
+        store.resolve("0")
+    assert first.path.name in str(caught.value)
+    with pytest.raises(UserError, match="there is no sweep 'ZZ'"):
+        store.resolve("ZZ")
+    with pytest.raises(UserError, match="there is no sweep ''"):
+        store.resolve("")
+
+
+def test_a_copy_beside_the_original_is_told_apart_by_its_folder(store: Store, make_sweep: MakeSweep) -> None:
+    folder = make_sweep()
+    copy = folder.path.with_name(folder.path.name + "-copy")
+    shutil.copytree(folder.path, copy)
+    with pytest.raises(UserError, match="fits 2 sweeps"):
+        store.resolve(folder.ulid)
+    assert store.resolve(folder.path.name).path == folder.path
+    assert store.resolve(copy.name).path == copy
+    assert len(store.list()) == 1
+
+
+def test_projects_are_resolved_without_a_usable_catalog(store: Store, make_sweep: MakeSweep) -> None:
+    folder = make_sweep()
+    store.index(folder)
+    with closing(sqlite3.connect(store.catalog_path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    assert store.resolve("support").path == folder.path
+
+
+def test_an_empty_store_has_no_latest(store: Store) -> None:
+    with pytest.raises(UserError, match="there is no sweep 'latest'") as caught:
+        store.resolve("latest")
+    assert "no sweep yet" in caught.value.problems[0].remedy
+    assert not store.root.exists()
+
+
+WRITE = """
+import sys, time
+sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+from tracking_samples import manifest_of, run_of
+from evalrun.tracking.store import Store
+while time.time() < float(sys.argv[2]):
+    time.sleep(0.001)
+store = Store(Path(sys.argv[1]))
+for number in range(5):
+    folder = store.create_sweep("triage")
+    folder.write_manifest(manifest_of(folder))
+    folder.append_event("start")
+    folder.finish_run("m-few-d", run_of("m-few-d"))
+    folder.finish("complete", 0)
+    store.index(folder)
+"""
+
+
+def test_processes_that_start_at_once_in_a_fresh_store_all_succeed(store: Store) -> None:
+    start = str(time.time() + 1.5)
+    here = str(Path(__file__).parent)
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITE, str(store.root), start, here], stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    complaints = [writer.communicate(timeout=120)[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * 4, complaints
+    assert query(store, "SELECT count(*), sum(runs) FROM sweep") == [(20, 20)]
+    assert query(store, "SELECT count(*) FROM project") == [(1,)]
+    assert not list(store.root.glob("*broken*"))
+
+
+def test_running_a_sweep_needs_no_database_layer(store: Store) -> None:
+    script = """
+import sys
+from pathlib import Path
+import evalrun.tracking.parquet, evalrun.tracking.provenance
+from evalrun.tracking.store import Store
+store = Store(Path(sys.argv[1]))
+assert store.find_incomplete("x") is None
+folder = store.create_sweep("triage")
+folder.run_dir("r")
+heavy = {"sqlalchemy", "alembic", "numpy", "pyarrow", "pandas"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", script, str(store.root)], check=True)
+
+
+def test_indexing_needs_neither_alembic_nor_pandas(store: Store, make_sweep: MakeSweep) -> None:
+    script = """
+import sys
+from pathlib import Path
+from evalrun.tracking.store import Store
+store = Store(Path(sys.argv[1]))
+store.index(store.folders()[0])
+heavy = {"alembic", "numpy", "pyarrow", "pandas"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    make_sweep()
+    subprocess.run([sys.executable, "-c", script, str(store.root)], check=True)
+
+
+def test_a_store_in_a_repository_hides_itself_from_git(store: Store) -> None:
+    store.create_sweep("triage")
+    subprocess.run(["git", "init", "-q", str(store.root.parent)], check=True)
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=all"],
+        cwd=store.root.parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert status.stdout == ""
+
+
+def test_a_full_disk_while_indexing_is_one_clear_message(store: Store, make_sweep: MakeSweep) -> None:
+    make_sweep()
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from evalrun.errors import UserError
+from evalrun.tracking.store import Store
+import sqlalchemy
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+store = Store(Path(sys.argv[1]))
+try:
+    store.index(store.folders()[0])
+except UserError as error:
+    print(int(error.exit_code), error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(store.root)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("3 "), done.stdout
+    assert str(store.root) in done.stdout
+    assert "Traceback" not in done.stderr
+    assert [row.sweep for row in store.list()] == [SweepFolder(next(store.sweeps.iterdir())).ulid]
