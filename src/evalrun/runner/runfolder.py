@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import orjson
 
@@ -26,10 +26,6 @@ class Earlier:
     clock_s: float = 0.0
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 class RunFolder:
     """The folder of one run that is not finished."""
 
@@ -37,7 +33,7 @@ class RunFolder:
         self.path = path
         self.journal = path / "journal.jsonl"
         self.system = path / "system.jsonl"
-        self._system_file: BinaryIO | None = None
+        self._system: int | None = None
 
     def open(self, identity: Mapping[str, JSON]) -> Earlier:
         """Take up what is there, if the same model wrote it; else set it aside and begin anew.
@@ -59,19 +55,18 @@ class RunFolder:
             else:
                 done.add(key)
             clock_s = max(clock_s, record.get("done_s") or 0.0)
-        self._system_file = open(self.system, "ab", opener=_private)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._system = os.open(self.system, flags, 0o600)
         return Earlier(done, clock_s)
 
     def write_system(self, sample: SystemSample) -> None:
         """Append one resource reading. A full disk is the journal's to report."""
-        if self._system_file is not None:
-            try:
-                self._system_file.write(orjson.dumps(asdict(sample), option=orjson.OPT_APPEND_NEWLINE))
-            except OSError:
-                self._system_file = None
+        if self._system is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._system, orjson.dumps(asdict(sample), option=orjson.OPT_APPEND_NEWLINE))
 
     def close(self) -> None:
         """Close the resource readings."""
-        if self._system_file is not None:
-            self._system_file.close()
-            self._system_file = None
+        if self._system is not None:
+            os.close(self._system)
+            self._system = None

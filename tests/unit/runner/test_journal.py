@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalrun.errors import ExitCode, UserError
@@ -54,6 +54,7 @@ async def test_text_that_utf8_cannot_hold_is_replaced_and_huge_numbers_kept_as_t
     assert record["target"] == str(2**80)
 
 
+@settings(deadline=None)  # each example waits for the disk
 @given(cut=st.integers(0, 400), text=st.text(max_size=40))
 def test_torn_at_any_byte_only_the_torn_line_is_lost(
     tmp_path_factory: pytest.TempPathFactory, cut: int, text: str

@@ -1,0 +1,122 @@
+"""What every provider is: one small protocol that HTTP servers, managed engines and batch engines fit.
+
+A provider turns a request into a response. It never retries, never waits for a rate limit and sets no
+deadline: those belong to the runner's one retry layer, which cancels `generate` when time is up.
+To add one: a file in this folder with a subclass of `Provider`, and a line in `evalrun.registry`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from pydantic import BaseModel
+
+from evalrun import registry
+from evalrun.types import JSON, ProviderError, Request, Response
+
+if TYPE_CHECKING:
+    from evalrun.suite.schema import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderContext:
+    """Where and how a provider works.
+
+    `base_dir` is the suite's folder (relative paths start there), `work_dir` takes logs,
+    `deterministic` asks for the same answers whatever the concurrency, `seed` is the suite's root seed.
+    """
+
+    base_dir: Path
+    work_dir: Path
+    deterministic: bool = False
+    seed: int = 0
+
+
+class Provider(ABC):
+    """The adapter between requests and one model.
+
+    The life of one: made (checks what can be checked without sending anything), `start`, many
+    `generate` at the same time in one event loop, `close`.
+    """
+
+    Options: ClassVar[type[BaseModel]]
+    shorthand: ClassVar[str | None] = None
+    summary: ClassVar[str]
+    supports: ClassVar[frozenset[str]] = frozenset({"chat"})
+    """Of "chat", "completions", "stream"."""
+    measured: ClassVar[bool] = True
+    """False where answers are only looked up: no latency, no throughput, and nothing to cache."""
+    batched: ClassVar[bool] = False
+
+    def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
+        self.spec = spec
+        self.context = context
+
+    @property
+    @abstractmethod
+    def endpoint(self) -> str:
+        """The thing that limits are shared on: "http://host:port", "local:llamacpp"."""
+
+    @property
+    def default_concurrency(self) -> int | None:
+        """How many requests to keep in flight when the suite does not say. None: adaptive."""
+        return None
+
+    @property
+    def engine_pid(self) -> int | None:
+        """Root of the process tree whose memory is the engine's, where the engine is ours."""
+        return None
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Make it ready to answer. Raises UserError (exit 3) with a remedy when that cannot be."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Free everything. Safe at any time and any number of times."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, JSON]:
+        """After `start`: everything of endpoint, model, weights and engine that shapes an answer.
+
+        It goes into the cache key and the manifest; it holds no secret.
+        """
+
+    @abstractmethod
+    async def generate(self, request: Request) -> Response:
+        """Answer one request. Raises ProviderError; never retries; may be cancelled at any await."""
+
+
+class BatchProvider(Provider):
+    """A provider that answers many requests in one call (offline engines)."""
+
+    batched: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def batch_size(self) -> int:
+        """The most requests one call takes."""
+
+    @abstractmethod
+    async def generate_batch(self, requests: Sequence[Request]) -> Sequence[Response | ProviderError]:
+        """Answer all requests: one entry each, in their order; a failed one is its ProviderError."""
+
+    async def generate(self, request: Request) -> Response:
+        """Answer one request as a batch of one."""
+        (answer,) = await self.generate_batch([request])
+        if isinstance(answer, ProviderError):
+            raise answer
+        return answer
+
+
+def create(spec: ModelSpec, context: ProviderContext) -> Provider:
+    """The provider that a model of the suite names, not yet started.
+
+    Raises UserError when the name is unknown or the model entry cannot work (an unset key variable).
+    """
+    provider_class = cast("type[Provider]", registry.load("provider", spec.provider))
+    return provider_class(spec, context)

@@ -1,0 +1,166 @@
+"""What went wrong on the wire, as a ProviderError with the right kind and a message fit to be kept.
+
+Messages are cut to `MESSAGE_CHARS` and scrubbed of anything that looks like a secret, since servers
+echo keys and requests in their errors.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import orjson
+
+from evalrun.types import JSON, ErrorKind, ProviderError
+
+MESSAGE_CHARS = 300
+
+_KINDS: Mapping[int, ErrorKind] = {
+    401: ErrorKind.AUTH,
+    403: ErrorKind.AUTH,
+    404: ErrorKind.NOT_FOUND,
+    408: ErrorKind.TIMEOUT,
+    429: ErrorKind.RATE_LIMIT,
+    504: ErrorKind.TIMEOUT,
+}
+_WORDS: tuple[tuple[str, ErrorKind], ...] = (
+    ("rate_limit", ErrorKind.RATE_LIMIT),
+    ("authentication", ErrorKind.AUTH),
+    ("permission", ErrorKind.AUTH),
+    ("not_found", ErrorKind.NOT_FOUND),
+    ("timeout", ErrorKind.TIMEOUT),
+    ("invalid_request", ErrorKind.BAD_REQUEST),
+    ("badrequest", ErrorKind.BAD_REQUEST),
+    ("context_length", ErrorKind.BAD_REQUEST),
+    ("exceed_context", ErrorKind.BAD_REQUEST),
+)
+"""What the `type` or `code` of an error holds where no HTTP status says its kind."""
+_TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.DOTALL | re.IGNORECASE)
+
+
+def kind_of_status(status: int) -> ErrorKind:
+    """The kind of a failed HTTP status: 4xx are ours to mend (bad_request), 5xx the server's."""
+    return _KINDS.get(status) or (ErrorKind.SERVER if status >= 500 else ErrorKind.BAD_REQUEST)
+
+
+def shorten(text: str) -> str:
+    """One line, without secrets, of at most `MESSAGE_CHARS` characters."""
+    from evalrun.secrets import scrub
+
+    # Cut generously first: scrubbing a megabyte of HTML would cost more than the request did. What is
+    # scrubbed must still be whole, so the last cut comes after.
+    text = " ".join(scrub(text[: 20 * MESSAGE_CHARS]).split())
+    return text if len(text) <= MESSAGE_CHARS else text[: MESSAGE_CHARS - 1] + "…"
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The wait that a server asked for, in seconds: `retry-after-ms`, or `Retry-After` as seconds or a date.
+
+    None when there is none or it cannot be read. A date in the past is 0.
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def error_of_status(status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
+    """The error that an answer with a status other than 200 stands for."""
+    if 300 <= status < 400:
+        target = headers.get("Location", "another address")
+        text = f"the server redirects to {target}; name that address as base_url"
+    else:
+        text = message_in(body) or "no message"
+    return ProviderError(
+        kind_of_status(status),
+        shorten(f"HTTP {status}: {text}"),
+        http_status=status,
+        retry_after_s=retry_after_s(headers),
+    )
+
+
+def error_of_payload(error: JSON, status: int | None = None) -> ProviderError:
+    """The error that a server wrote into the body of an answer or into the middle of a stream."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, str) and code.isdigit():
+        code = int(code)
+    known = code if isinstance(code, int) and 400 <= code <= 599 else None
+    kind = kind_of_status(known) if known else _kind_of_words(error)
+    text = _message_of(error) or "the server reported an error without a message"
+    return ProviderError(kind, shorten(text), http_status=known or status)
+
+
+def _kind_of_words(error: JSON) -> ErrorKind:
+    if not isinstance(error, dict):
+        return ErrorKind.SERVER
+    named = f"{error.get('code')} {error.get('type')}".lower()
+    return next((kind for word, kind in _WORDS if word in named), ErrorKind.SERVER)
+
+
+def message_in(body: bytes) -> str:
+    """What the body of a failed answer says: the message of a JSON error, the title of a page, the text."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        text = body[:65536].decode("utf-8", "replace")
+        title = _TITLE.search(text)
+        return title.group(1) if title and title.group(1).strip() else _TAGS.sub(" ", text)
+    return _message_of(value)
+
+
+def _message_of(value: JSON) -> str:
+    """The message within a JSON error, wherever the server keeps it: error.message, message, detail."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, str) else "" if value is None else orjson.dumps(value).decode()
+    for key in ("error", "message", "detail", "error_description", "msg"):
+        inner = value.get(key)
+        if inner:
+            return _message_of(inner)
+    return orjson.dumps(value).decode() if value else ""
+
+
+def error_of_exception(error: Exception, answering: bool) -> ProviderError:
+    """The error that an exception of the HTTP client stands for.
+
+    `answering` says that the head of the answer had arrived: what breaks after that is truncation.
+    """
+    # An aiohttp timeout is also a connection error, so it comes first. The deadline of the runner is not
+    # seen here: it cancels.
+    if isinstance(error, TimeoutError):
+        return ProviderError(ErrorKind.TIMEOUT, shorten(f"no answer in time: {error}"))
+    if isinstance(error, aiohttp.ClientSSLError):
+        return ProviderError(ErrorKind.CONNECTION, shorten(f"TLS: {error}"))
+    if isinstance(error, aiohttp.ClientPayloadError) or (
+        answering and isinstance(error, aiohttp.ClientConnectionError | OSError)
+    ):
+        return ProviderError(ErrorKind.TRUNCATED, shorten(f"the answer broke off: {_named(error)}"))
+    if isinstance(error, aiohttp.ClientConnectionError | OSError):
+        return ProviderError(ErrorKind.CONNECTION, shorten(_named(error)))
+    return ProviderError(ErrorKind.PROTOCOL, shorten(f"not a valid HTTP answer: {_named(error)}"))
+
+
+def _named(error: Exception) -> str:
+    text = str(error)
+    return text if text else type(error).__name__

@@ -1,0 +1,248 @@
+"""The embedded engine: llama.cpp, run by `xllamacpp` in a child process of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+import secrets
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from evalrun.errors import ExitCode, UserError
+from evalrun.providers.base import Provider, ProviderContext
+from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
+
+if TYPE_CHECKING:
+    from evalrun.providers.chat_client import ChatClient
+    from evalrun.providers.engine import Engine
+    from evalrun.suite.schema import ModelSpec
+
+DEFAULT_SLOTS = 4
+_ENGINE_FAULTS = frozenset({ErrorKind.CONNECTION, ErrorKind.TRUNCATED, ErrorKind.PROTOCOL})
+
+
+class LlamaCppOptions(BaseModel):
+    """What a model entry with `provider: llamacpp` may say besides the common keys.
+
+    `model` is a name of `evalrun models list`, the path of a .gguf file (relative to the suite), or
+    `hf:owner/repo/file.gguf` with an optional `@revision`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    api: Literal["chat", "completions"] = Field(
+        default="chat",
+        description="chat puts messages through the model's chat template; completions sends raw text.",
+    )
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Requests answered at the same time; more wait in the engine. Default 4, and 1 where the "
+        "suite says deterministic: true. Greedy text can change with the number of slots.",
+    )
+    ctx: int = Field(
+        default=2048, ge=64, description="Tokens of context for each slot, prompt and answer together."
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="CPU threads of the engine. Default: the cores this process may use.",
+    )
+    prompt_cache: bool = Field(
+        default=True,
+        description="Keep each slot's last prompt, and compute only where the next one differs. As in "
+        "production servers, time to first token then leaves out a shared beginning (instructions, "
+        "few-shot examples). false: every prompt is computed whole, as always with deterministic: true.",
+    )
+    startup_timeout_s: float = Field(
+        default=120, gt=0, strict=False, description="Seconds that loading the weights may take."
+    )
+
+
+class LlamaCpp(Provider):
+    """Starts a llama.cpp server, asks it, measures it, stops it."""
+
+    Options: ClassVar[type[BaseModel]] = LlamaCppOptions
+    shorthand: ClassVar[str | None] = None
+    summary: ClassVar[str] = "the embedded engine: llama.cpp on this machine, no server and no key needed"
+    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "stream"})
+
+    def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
+        super().__init__(spec, context)
+        self.options = cast(LlamaCppOptions, spec.options)
+        self.slots = self._slots()
+        self.threads = self.options.threads or available_cores()
+        self._engine: Engine | None = None
+        self._client: ChatClient | None = None
+        self._identity: dict[str, JSON] = {}
+
+    def _slots(self) -> int:
+        given, deterministic = self.options.slots, self.context.deterministic
+        if deterministic and given is not None and given > 1:
+            raise UserError(
+                f"deterministic: true needs one slot, found slots: {given}",
+                where=f"model {self.spec.id}",
+                remedy="Leave slots out, or drop deterministic.",
+            )
+        return given or (1 if deterministic else DEFAULT_SLOTS)
+
+    @property
+    def endpoint(self) -> str:
+        return f"local:llamacpp:{self.spec.id}"
+
+    @property
+    def default_concurrency(self) -> int | None:
+        return self.slots
+
+    @property
+    def engine_pid(self) -> int | None:
+        return self._engine.pid if self._engine is not None else None
+
+    async def start(self) -> None:
+        """Fetch the weights where they are not there yet, start the engine, wait until it answers."""
+        if self._engine is not None:
+            return
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise UserError(
+                "the embedded engine is not installed",
+                where=f"model {self.spec.id}",
+                remedy="Run: pip install 'evalrun[local]'",
+                exit_code=ExitCode.INCOMPLETE,
+            )
+        weights, sha256 = await asyncio.to_thread(self._weights)
+        key = secrets.token_urlsafe(24)
+        self._engine = self._made_engine(weights, key)
+        try:
+            announced = await self._engine.start()
+            self._client = self._connect(int(announced["port"]), key)
+            template = await self._chat_template()
+        except BaseException:
+            await self.close()
+            raise
+        self._identity = self._identify(announced, sha256, template)
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        engine, self._engine = self._engine, None
+        try:
+            if client is not None:
+                await client.close()
+        finally:
+            if engine is not None:
+                await engine.stop()
+
+    async def generate(self, request: Request) -> Response:
+        client, engine = self._client, self._engine
+        if client is None or engine is None:
+            raise ProviderError(ErrorKind.ENGINE, "the engine is not running")
+        try:
+            return await client.send(request)
+        except ProviderError as error:
+            if error.kind in _ENGINE_FAULTS and (reason := await engine.failure()) is not None:
+                raise ProviderError(ErrorKind.ENGINE, reason) from error
+            raise
+
+    def identity(self) -> dict[str, JSON]:
+        return dict(self._identity)
+
+    def _weights(self) -> tuple[Path, str]:
+        from evalrun.providers import catalogue
+        from evalrun.providers.digests import file_sha256
+        from evalrun.providers.progress import download_progress
+
+        if self.spec.model is None:
+            names = ", ".join(entry.name for entry in catalogue.list_models())
+            raise UserError(
+                "'model' is missing", where=f"model {self.spec.id}", remedy=f"Name weights, such as: {names}."
+            )
+        with download_progress(self.spec.model) as progress:
+            path = catalogue.ensure(self.spec.model, self.context.base_dir, progress)
+        return path, file_sha256(path)
+
+    def _made_engine(self, weights: Path, key: str) -> Engine:
+        from evalrun.providers.engine import Engine, EngineCommand
+        from evalrun.providers.llamacpp_server import KEY_VARIABLE, ServerConfig
+
+        config = ServerConfig(
+            parent_pid=os.getpid(),
+            weights=str(weights),
+            name=str(self.spec.model),
+            slots=self.slots,
+            ctx=self.options.ctx,
+            threads=self.threads,
+            prompt_cache=self.prompt_cache,
+        )
+        module = "evalrun.providers.llamacpp_server"
+        return Engine(
+            EngineCommand(
+                name="llamacpp",
+                argv=(sys.executable, "-P", "-m", module, "--config", orjson.dumps(asdict(config)).decode()),
+                log_path=self.context.work_dir / f"engine-{self.spec.id}.log",
+                startup_timeout_s=self.options.startup_timeout_s,
+                env={KEY_VARIABLE: key},
+                remedy="See that the weights are a whole GGUF file and that memory suffices (slots, ctx).",
+            )
+        )
+
+    @property
+    def prompt_cache(self) -> bool:
+        """Whether the engine reuses the beginnings of prompts."""
+        return self.options.prompt_cache and not self.context.deterministic
+
+    def _connect(self, port: int, key: str) -> ChatClient:
+        from evalrun.providers.chat_client import ONE_REQUEST_A_CONNECTION, ChatClient, Target
+
+        headers = {"Authorization": f"Bearer {key}", **ONE_REQUEST_A_CONNECTION}
+        target = Target(f"http://127.0.0.1:{port}/v1", self.spec.model, self.options.api, headers)
+        return ChatClient(target)
+
+    async def _chat_template(self) -> str | None:
+        """Digest of the chat template in use, where the engine tells it."""
+        assert self._client is not None
+        try:
+            status, body, _ = await self._client.get(self._client.base_url.with_path("/props"), 10.0)
+            template = orjson.loads(body).get("chat_template") if status == 200 else None
+        except Exception:
+            return None
+        return hashlib.sha256(template.encode()).hexdigest() if template else None
+
+    def _identify(self, announced: dict[str, Any], sha256: str, template: str | None) -> dict[str, JSON]:
+        return {
+            "provider": "llamacpp",
+            "model": self.spec.model,
+            "weights_sha256": sha256,
+            "engine": {"xllamacpp": announced.get("version"), "llama_cpp": announced.get("build")},
+            "api": self.options.api,
+            "slots": self.slots,
+            "ctx": self.options.ctx,
+            "threads": self.threads,
+            "prompt_cache": self.prompt_cache,
+            "chat_template_sha256": template,
+        }
+
+
+def available_cores() -> int:
+    """Physical cores that this process may use: no hyper-threads, no cores beyond affinity or CPU quota."""
+    import psutil
+
+    logical = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or logical
+    return max(1, min(logical, physical, _cpu_quota() or logical))
+
+
+def _cpu_quota() -> int | None:
+    """Cores that a container's limit leaves (cgroup v2), rounded up; None where there is none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if quota == "max" else -(-int(quota) // int(period))
+    except (OSError, ValueError):
+        return None
