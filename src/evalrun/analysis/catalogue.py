@@ -1,0 +1,144 @@
+"""What every metric of speed, memory and cost means: one sentence or more, with formula, unit, direction.
+
+Times of one request: a sent (after any wait in evalrun), f first content chunk, l last content chunk; n is
+its number of output tokens. All times are read from one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from evalrun.scoring.base import MetricInfo
+from evalrun.types import Direction
+
+LATENCIES: Mapping[str, str] = {
+    "ttft_s": "Time to first token of an answer: from the moment the request was sent to its first chunk "
+    "with content (text, reasoning or tool call), f - a. Measured only when streaming.",
+    "e2e_s": "End-to-end time of an answer: from the moment the request was sent to its last chunk with "
+    "content, l - a (without streaming, to the end of the body).",
+    "tpot_s": "Time per output token after the first chunk: (l - f) / (n - tokens of the first chunk), with "
+    "one token taken for the first chunk where the server does not say. Time to first token is not part of "
+    "it. Measured only when streaming, for answers of two tokens or more.",
+    "client_queue_s": "Time that a sample waited within evalrun, from being scheduled to its request being "
+    "sent. It is not part of the end-to-end time.",
+}
+"""Latencies of a single request, in the order they are shown."""
+
+PERCENTILES: Mapping[str, tuple[float, int]] = {
+    "p50": (0.50, 11),
+    "p90": (0.90, 64),
+    "p95": (0.95, 130),
+    "p99": (0.99, 662),
+}
+"""Percentile to its quantile and the n below which it is not shown."""
+
+_TIMED = (
+    " Over answered samples that this run sent itself: cached, warm-up and failed ones are left out and "
+    "counted; with retries the successful attempt is timed."
+)
+
+_STATISTICS: Mapping[str, str] = {
+    "mean": " Arithmetic mean, with an interval by Student's t.",
+    **{
+        label: f" The {label[1:]}th percentile (linear between neighbours), with an order-statistic "
+        f"interval; shown from {needed} timed answers on."
+        for label, (_, needed) in PERCENTILES.items()
+    },
+    "max": " The greatest value seen; it has no interval.",
+}
+
+_WINDOW = (
+    "the steady window, which begins when the requests in flight first reach nine tenths of their greatest "
+    "number and ends when they last fall below that; where too few answers end in it, the whole run"
+)
+
+_SINGLE: tuple[tuple[str, str, Direction, str], ...] = (
+    (
+        "performance.requests_per_s",
+        "requests/s",
+        "higher",
+        f"Answers that ended within the window divided by its length. The window is {_WINDOW}. Cached, "
+        "warm-up and failed samples are left out.",
+    ),
+    (
+        "performance.output_tokens_per_s",
+        "tokens/s",
+        "higher",
+        f"Output tokens of the answers that ended within the window, as the server counts them, divided by "
+        f"its length. The window is {_WINDOW}. Cached, warm-up and failed samples are left out.",
+    ),
+    (
+        "performance.prompt_tokens.mean",
+        "tokens",
+        "none",
+        "Mean number of tokens in the prompt, as the server counts them, over the answered samples, cached "
+        "ones too.",
+    ),
+    (
+        "performance.completion_tokens.mean",
+        "tokens",
+        "none",
+        "Mean number of tokens in the answer, as the server counts them, over the answered samples, cached "
+        "ones too.",
+    ),
+    (
+        "performance.client_lag_s.p99",
+        "s",
+        "lower",
+        "How late evalrun's own event loop ran: the 99th percentile of the delay of a timer that is due at "
+        "regular intervals. Where it is more than 5 % of the median end-to-end time, the latencies say so.",
+    ),
+    (
+        "memory.engine_peak_bytes",
+        "bytes",
+        "lower",
+        "Greatest memory of the engine's whole process tree during the run, as proportional set size: pages "
+        "that processes share are divided among them, so that nothing is counted twice.",
+    ),
+    (
+        "memory.client_peak_bytes",
+        "bytes",
+        "lower",
+        "Greatest memory of evalrun itself during the run, as proportional set size, without the engine.",
+    ),
+    (
+        "cpu.engine_s",
+        "s",
+        "lower",
+        "Processor time, user and system, that the engine's process tree used during the run.",
+    ),
+    (
+        "cpu.client_s",
+        "s",
+        "lower",
+        "Processor time, user and system, that evalrun itself used during the run.",
+    ),
+    (
+        "cost.usd",
+        "usd",
+        "lower",
+        "Sum of what this run's answers cost in US dollars: the price that the server states, else prompt "
+        "and output tokens times the suite's prices. Cached answers cost nothing.",
+    ),
+)
+
+
+@cache
+def performance_catalogue() -> Mapping[str, MetricInfo]:
+    """Every metric of speed, memory and cost by its name."""
+    infos = {
+        f"performance.{latency}.{statistic}": MetricInfo(
+            f"performance.{latency}.{statistic}", "s", "lower", text + suffix + _TIMED, (0.0, None)
+        )
+        for latency, text in LATENCIES.items()
+        for statistic, suffix in _STATISTICS.items()
+    }
+    for name, unit, direction, text in _SINGLE:
+        infos[name] = MetricInfo(name, unit, direction, text, (0.0, None))
+    return infos
+
+
+def performance_info(name: str) -> MetricInfo:
+    """What a metric of speed, memory or cost means. Raises KeyError for other names."""
+    return performance_catalogue()[name]

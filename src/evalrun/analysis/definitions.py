@@ -1,0 +1,80 @@
+"""What every metric means, by its name: the one source for tooltips and docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+
+from evalrun import registry
+from evalrun.analysis.catalogue import performance_catalogue
+from evalrun.analysis.rates import RATES, gap_info
+from evalrun.scoring.base import MetricInfo, Scorer
+
+_PLACEHOLDER = "<label>"
+
+
+def definition(name: str, scorers: Sequence[Scorer] = ()) -> MetricInfo:
+    """What a metric means. `scorers` are those of the suite, for scores with names of their own.
+
+    A name that nothing is known of is taken for the mean of a score.
+    """
+    known = {**_built_in(), **{info.name: info for scorer in scorers for info in scorer.metrics()}}
+    if name in known:
+        return known[name]
+    for pattern, info in known.items():
+        prefix, _, rest = pattern.partition(_PLACEHOLDER)
+        if rest == "" and prefix != pattern and name.startswith(prefix):
+            return MetricInfo(name, info.unit, info.direction, info.definition, info.bounds)
+    if name.startswith("fairness.") and name.endswith(".gap"):
+        return _gap_definition(name, known, scorers)
+    text = f"Mean of the score {name} over the samples that were answered and have it."
+    return MetricInfo(name, "score", "higher", text)
+
+
+def _gap_definition(name: str, known: Mapping[str, MetricInfo], scorers: Sequence[Scorer]) -> MetricInfo:
+    """`fairness.<column>.<metric>.gap`: the column may hold dots, the metric is a known one."""
+    words = name.removeprefix("fairness.").removesuffix(".gap").split(".")
+    for at in range(1, len(words)):
+        metric = ".".join(words[at:])
+        if metric in known:
+            return gap_info(".".join(words[:at]), known[metric])
+    return gap_info(words[0], definition(".".join(words[1:]), scorers))
+
+
+@cache
+def _built_in() -> Mapping[str, MetricInfo]:
+    infos: dict[str, MetricInfo] = {}
+    for name in registry.SCORERS:
+        for info in registry.load("scorer", name).describe(name):
+            infos[info.name] = info
+    infos.update((rate.info.name, rate.info) for rate in RATES)
+    infos.update(performance_catalogue())
+    return infos
+
+
+def metric_reference() -> str:
+    """The definitions of all metrics as Markdown, for docs/metrics.md."""
+    known = _built_in()
+    scores = [name for name in known if name.split(".")[0] in registry.SCORERS]
+    rates = [rate.info.name for rate in RATES]
+    rest = [name for name in known if name not in scores and name not in rates]
+    gap_text = gap_info("<column>", MetricInfo("<metric>", "that of the metric", "higher", ""))
+    sections = (
+        ("Scores", [known[name] for name in scores]),
+        ("Endings that are not scores", [known[name] for name in rates]),
+        ("Fairness", [gap_text]),
+        ("Speed, memory and cost", [known[name] for name in rest]),
+    )
+    return "\n".join(_section(title, infos) for title, infos in sections)
+
+
+def _section(title: str, infos: Iterable[MetricInfo]) -> str:
+    lines = [f"## {title}", ""]
+    for info in infos:
+        lines += [f"### `{info.name}`", "", f"{info.definition}", "", f"{_unit(info)}", ""]
+    return "\n".join(lines)
+
+
+def _unit(info: MetricInfo) -> str:
+    better = {"higher": "higher is better", "lower": "lower is better", "none": "descriptive"}[info.direction]
+    return f"Unit: {info.unit}; {better}."

@@ -1,0 +1,242 @@
+"""Latency, throughput, tokens, memory, processor time and cost of a run.
+
+Latency is over the samples that were answered, sent by this run (not cached) and not part of the warm-up; a
+sample with retries has the timing of the attempt that succeeded. Intervals treat requests as independent of
+each other, which queueing makes only roughly true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalrun.analysis.catalogue import LATENCIES, PERCENTILES, performance_info
+from evalrun.analysis.intervals import NO_DATA, Estimate, mean_t, percentile
+from evalrun.analysis.quality import metric
+from evalrun.analysis.table import SampleTable
+from evalrun.analysis.window import Window, over_time, steady_window
+from evalrun.types import JSON, MetricValue
+
+Floats = NDArray[np.float64]
+
+CDF_POINTS = 200
+HISTOGRAM_BINS = 40
+LAG_SHARE = 0.05
+"""A client whose event loop lags by more than this share of the median latency is part of the latency."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSummary:
+    """What was measured of the machine while a run ran.
+
+    Peaks are bytes of proportional set size, the engine's over its whole process tree; None where they could
+    not be measured. `unavailable` says why, keyed by the names of these fields.
+    """
+
+    engine_peak_bytes: int | None = None
+    client_peak_bytes: int | None = None
+    engine_cpu_s: float | None = None
+    client_cpu_s: float | None = None
+    wall_s: float | None = None
+    loop_lag_p99_s: float | None = None
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """The samples whose timing counts, and how many were left out for which reason."""
+
+    rows: NDArray[np.int64]
+    cached: int
+    warmup: int
+    failed: int
+
+    @classmethod
+    def of(cls, table: SampleTable) -> Timed:
+        """Answered, sent by this run, not warm-up, with an end-to-end time."""
+        failed = ~table.answered
+        keep = ~failed & ~table.cached & ~table.warmup & ~np.isnan(table.number("e2e_s"))
+        return cls(
+            np.flatnonzero(keep),
+            cached=int(table.cached.sum()),
+            warmup=int((table.warmup & ~table.cached).sum()),
+            failed=int((failed & ~table.cached & ~table.warmup).sum()),
+        )
+
+    def excluded(self) -> str:
+        """What was left out, in words; empty where nothing was."""
+        parts = [
+            f"{count} {what}"
+            for count, what in ((self.cached, "cached"), (self.warmup, "warm-up"), (self.failed, "failed"))
+            if count
+        ]
+        return f"left out: {', '.join(parts)}" if parts else ""
+
+
+def performance_metrics(
+    table: SampleTable, system: SystemSummary, *, stream: bool
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    """All metrics of speed, memory and cost, and the details that the charts are drawn from."""
+    timed = Timed.of(table)
+    lagging = _client_limited(table, timed, system)
+    latency, latency_details = _latency(table, timed, stream=stream, note=lagging)
+    throughput, throughput_details = _throughput(table, timed)
+    metrics = [*latency, *throughput, *_tokens(table), *_resources(system, len(table)), *_cost(table)]
+    details: dict[str, JSON] = {
+        "latency": latency_details,
+        **throughput_details,
+        "timed": {
+            "n": len(timed.rows),
+            "cached": timed.cached,
+            "warmup": timed.warmup,
+            "failed": timed.failed,
+        },
+        "client_limited": lagging,
+    }
+    return metrics, details
+
+
+def _client_limited(table: SampleTable, timed: Timed, system: SystemSummary) -> str:
+    """A sentence where evalrun itself was slow enough to show in the latencies, else empty."""
+    lag = system.loop_lag_p99_s
+    if lag is None or len(timed.rows) == 0:
+        return ""
+    median = float(np.median(table.number("e2e_s")[timed.rows]))
+    if lag <= LAG_SHARE * median:
+        return ""
+    return f"evalrun itself lagged (event loop p99 {lag * 1000:.3g} ms), so the latencies contain its delay"
+
+
+def _latency(
+    table: SampleTable, timed: Timed, *, stream: bool, note: str
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    metrics: list[MetricValue] = []
+    details: dict[str, JSON] = {}
+    left_out = timed.cached + timed.warmup
+    for name in LATENCIES:
+        values = table.number(name)[timed.rows]
+        values = np.sort(values[~np.isnan(values)])
+        expected = left_out > 0 and (stream or name in ("e2e_s", "client_queue_s"))
+        if len(values) == 0 and not expected:
+            continue
+        metrics += latency_metrics(name, values, "; ".join(part for part in (note, timed.excluded()) if part))
+        if len(values):
+            details[name] = distribution(values)
+    return metrics, details
+
+
+def latency_metrics(name: str, ordered: Floats, note: str = "") -> list[MetricValue]:
+    """Mean, percentiles and greatest of one latency, from sorted values in seconds.
+
+    A percentile is shown only where n supports it (PERCENTILES: the n at which MLPerf's early-stopping rule
+    can first certify it with 99 % confidence).
+    """
+    n = len(ordered)
+    base = f"performance.{name}"
+    metrics = [metric(performance_info(f"{base}.mean"), mean_t(ordered, (0.0, None)), note)]
+    for label, (q, needed) in PERCENTILES.items():
+        info = performance_info(f"{base}.{label}")
+        if n < needed:
+            few = Estimate(None, n, note=f"{label} needs {needed} timed answers, there are {n}")
+            metrics.append(metric(info, few, note))
+        else:
+            metrics.append(metric(info, percentile(ordered, q), note))
+    greatest = Estimate(float(ordered[-1]), n) if n else NO_DATA
+    return [*metrics, metric(performance_info(f"{base}.max"), greatest, note)]
+
+
+def distribution(ordered: Floats) -> dict[str, JSON]:
+    """Points of the distribution function (at most CDF_POINTS) and a histogram, from sorted values."""
+    n = len(ordered)
+    ranks = np.linspace(0, n - 1, min(n, CDF_POINTS)).round().astype(np.int64)
+    bins = int(min(HISTOGRAM_BINS, max(5, round(n**0.5))))
+    counts, edges = np.histogram(ordered, bins)
+    return {
+        "n": n,
+        "cdf": {"x": ordered[ranks].tolist(), "p": ((ranks + 1) / n).tolist()},
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+    }
+
+
+def _throughput(table: SampleTable, timed: Timed) -> tuple[list[MetricValue], dict[str, JSON]]:
+    rows = timed.rows
+    sent, done = table.number("sent_s")[rows], table.number("done_s")[rows]
+    known = ~np.isnan(sent) & ~np.isnan(done)
+    sent, done, tokens = sent[known], done[known], table.number("completion_tokens")[rows][known]
+    window = steady_window(sent, done)
+    if window is None:
+        return [], {}
+    metrics = throughput_metrics(window, tokens, timed.excluded())
+    return metrics, {"throughput_window": window.details(), "over_time": over_time(sent, done, tokens)}
+
+
+def throughput_metrics(window: Window, tokens: Floats, note: str = "") -> list[MetricValue]:
+    """Requests and output tokens per second over a window; `tokens` is one a request, NaN if unknown."""
+    inside = window.completed
+    n = int(inside.sum())
+    span = "" if window.steady else f"over the whole run: {window.why}"
+    base = "; ".join(part for part in (span, note) if part)
+    if window.length_s <= 0 or n == 0:
+        short = Estimate(None, n, note="the run is too short to have a rate")
+        return [metric(performance_info("performance.requests_per_s"), short, base)]
+    rate = Estimate(n / window.length_s, n)
+    metrics = [metric(performance_info("performance.requests_per_s"), rate, base)]
+    counted = tokens[inside]
+    known = counted[~np.isnan(counted)]
+    if len(known) == len(counted):
+        produced = Estimate(float(known.sum()) / window.length_s, n)
+        metrics.append(metric(performance_info("performance.output_tokens_per_s"), produced, base))
+    elif len(known):
+        unknown = Estimate(None, n, note=f"no token count for {n - len(known)} of {n} answers")
+        metrics.append(metric(performance_info("performance.output_tokens_per_s"), unknown, base))
+    return metrics
+
+
+def _tokens(table: SampleTable) -> list[MetricValue]:
+    """Mean tokens a sample, over all answered samples, cached ones too: they keep their tokens."""
+    metrics = []
+    for name in ("prompt_tokens", "completion_tokens"):
+        values = table.number(name)[table.answered]
+        values = values[~np.isnan(values)]
+        if len(values):
+            info = performance_info(f"performance.{name}.mean")
+            metrics.append(metric(info, mean_t(values, (0.0, None))))
+    return metrics
+
+
+_RESOURCES: Sequence[tuple[str, str]] = (
+    ("memory.engine_peak_bytes", "engine_peak_bytes"),
+    ("memory.client_peak_bytes", "client_peak_bytes"),
+    ("cpu.engine_s", "engine_cpu_s"),
+    ("cpu.client_s", "client_cpu_s"),
+    ("performance.client_lag_s.p99", "loop_lag_p99_s"),
+)
+
+
+def _resources(system: SystemSummary, n: int) -> list[MetricValue]:
+    """One reading each; n is the number of samples it was taken over."""
+    metrics = []
+    for name, attribute in _RESOURCES:
+        value = getattr(system, attribute)
+        why = system.unavailable.get(attribute, "") or system.unavailable.get(name, "")
+        if value is not None or why:
+            estimate = Estimate(
+                None if value is None else float(value), n, note="" if value is not None else why
+            )
+            metrics.append(metric(performance_info(name), estimate))
+    return metrics
+
+
+def _cost(table: SampleTable) -> list[MetricValue]:
+    """Sum of what the answers of this run cost; nothing where no price is known."""
+    costs = table.number("cost_usd")
+    known = ~np.isnan(costs) & ~table.cached
+    priced = int(known.sum())
+    if priced == 0:
+        return []
+    unknown = int((~known & ~table.cached & table.answered).sum())
+    note = f"left out: {unknown} answered at a price that is not known" if unknown else ""
+    return [metric(performance_info("cost.usd"), Estimate(float(costs[known].sum()), priced), note)]

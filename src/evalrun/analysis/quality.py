@@ -1,0 +1,230 @@
+"""Scores into metrics: means, figures over the whole run, and the rates of the four endings."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalrun.analysis.intervals import (
+    RESAMPLES,
+    Bounds,
+    Estimate,
+    bootstrap_kinds,
+    bootstrap_units,
+    few_clusters,
+    mean,
+    percentile_interval,
+    wilson,
+)
+from evalrun.analysis.rates import RATES
+from evalrun.analysis.table import SampleTable
+from evalrun.scoring.base import Corpus, Labelled, MetricInfo, ScoreColumns, Scorer
+from evalrun.types import JSON, MetricValue, Status
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_DRAWS = 40_000_000
+"""So many counts are drawn for one bootstrap at most; with more kinds of samples it takes fewer resamples."""
+
+
+_MANY_KINDS = 1_000
+"""With more kinds of samples than this, drawing the samples themselves is quicker than drawing counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """A column of scores with one entry a sample id: the mean over its repeats.
+
+    `rows` are the samples it was made from, `unit` the unit of each of them. `clusters` has one code a unit.
+    """
+
+    values: Floats
+    rows: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    clusters: NDArray[np.int64] | None
+    repeated: bool
+
+    def estimate(self, bounds: Bounds = (None, None)) -> Estimate:
+        """The mean over units with its interval."""
+        return mean(self.values, self.clusters, repeated=self.repeated, bounds=bounds)
+
+
+def units(table: SampleTable, values: Floats, keep: Mask) -> Units:
+    """The units of the samples in `keep`: repeats of a sample id are averaged, never counted as samples."""
+    rows = np.flatnonzero(keep)
+    ids = table.ids[rows]
+    starts = np.ones(len(rows), np.bool_)
+    starts[1:] = ids[1:] != ids[:-1]  # the table is in the order of ids
+    unit = np.cumsum(starts) - 1
+    count = int(starts.sum())
+    repeated = count < len(rows)
+    taken = values[rows]
+    if repeated:
+        taken = np.bincount(unit, weights=taken, minlength=count) / np.bincount(unit, minlength=count)
+    clusters = None if table.clusters is None else table.clusters[rows][starts].astype(np.int64)
+    return Units(taken, rows, unit, clusters, repeated)
+
+
+def counted(table: SampleTable, exclude_unparsed: bool) -> Mask:
+    """The samples that scores are over: all that were answered, or only those that a parser could read."""
+    return table.is_status(Status.SCORED) if exclude_unparsed else table.answered
+
+
+def score_column(table: SampleTable, name: str) -> Floats:
+    """A column of scores; all NaN where no sample has that score (every one failed)."""
+    values = table.scores.get(name)
+    return np.full(len(table), np.nan) if values is None else values
+
+
+def score_metrics(
+    table: SampleTable, scorers: Sequence[Scorer], *, exclude_unparsed: bool, seed: int
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    """The metrics of every scorer, and what the report draws of them ({scorer name: details})."""
+    metrics: list[MetricValue] = []
+    details: dict[str, JSON] = {}
+    for scorer in scorers:
+        metrics += mean_metrics(table, scorer, exclude_unparsed=exclude_unparsed)
+        found, detail = corpus_metrics(table, scorer, exclude_unparsed=exclude_unparsed, seed=seed)
+        metrics += found
+        if detail:
+            details[scorer.name] = detail
+    return metrics, details
+
+
+def score_infos(scorer: Scorer) -> list[tuple[str, MetricInfo]]:
+    """The score columns that are shown as means, with what they mean: the score, then its parts."""
+    infos = scorer.metrics()
+    by_name = {info.name: info for info in infos}
+    parts = [f"{scorer.name}.{part}" for part in scorer.parts]
+    return [(scorer.name, infos[0]), *((part, by_name[part]) for part in parts if part in by_name)]
+
+
+def mean_metrics(table: SampleTable, scorer: Scorer, *, exclude_unparsed: bool) -> list[MetricValue]:
+    """The mean of the score and of those of its parts that are metrics."""
+    within = counted(table, exclude_unparsed)
+    metrics = []
+    for column, info in score_infos(scorer):
+        values = score_column(table, column)
+        known = within & ~np.isnan(values)
+        estimate = units(table, values, known).estimate(info.bounds)
+        metrics.append(metric(info, estimate, _unscored(int(within.sum() - known.sum()))))
+    return metrics
+
+
+def _unscored(count: int) -> str:
+    return f"left out: {count} answered without such a score" if count else ""
+
+
+def metric(info: MetricInfo, estimate: Estimate, note: str = "") -> MetricValue:
+    """An estimate as a metric's value."""
+    return MetricValue(
+        name=info.name,
+        value=estimate.value,
+        n=estimate.n,
+        unit=info.unit,
+        direction=info.direction,
+        se=estimate.se,
+        ci_low=estimate.low,
+        ci_high=estimate.high,
+        method=estimate.method,
+        note="; ".join(part for part in (estimate.note, note) if part),
+    )
+
+
+def corpus_metrics(
+    table: SampleTable, scorer: Scorer, *, exclude_unparsed: bool, seed: int
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    """The figures of a scorer that are no means, with bootstrap intervals, and its details."""
+    if type(scorer).aggregate is Scorer.aggregate:
+        return [], {}
+    values = score_column(table, scorer.name)
+    sample_units = units(table, values, counted(table, exclude_unparsed) & ~np.isnan(values))
+    rows = sample_units.rows
+    corpus = scorer.aggregate(
+        ScoreColumns(
+            value=values[rows],
+            parts={part: score_column(table, f"{scorer.name}.{part}")[rows] for part in scorer.parts},
+            status=table.status[rows],
+            texts=lambda: _texts_of(table, rows),
+        )
+    )
+    if corpus is None:
+        return [], {}
+    estimates = corpus_estimates(corpus, sample_units, zlib.crc32(scorer.name.encode(), seed & 0xFFFFFFFF))
+    metrics = [
+        metric(corpus.infos[name], estimate, corpus.notes.get(name, ""))
+        for name, estimate in zip(corpus.names, estimates, strict=True)
+    ]
+    return metrics, dict(corpus.details)
+
+
+def _texts_of(table: SampleTable, rows: NDArray[np.int64]) -> tuple[Labelled, Labelled]:
+    answers, targets = table.texts()
+    return Labelled(answers.codes[rows], answers.labels), Labelled(targets.codes[rows], targets.labels)
+
+
+def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Estimate]:
+    """Every figure of a corpus with its interval.
+
+    A repeat weighs 1/K, so that every sample id weighs the same. Plain shares get Wilson's interval where
+    samples are independent; everything else a percentile bootstrap that draws sample ids, or whole clusters.
+    """
+    n = len(sample_units.values)
+    weight: Floats = np.ones(len(sample_units.rows))
+    if sample_units.repeated:
+        weight = 1.0 / np.bincount(sample_units.unit, minlength=n)[sample_units.unit]
+    mass: Floats = np.asarray(
+        np.bincount(corpus.kinds, weights=weight, minlength=len(corpus.statistics)), np.float64
+    )
+    sums = mass @ corpus.statistics
+    values = corpus.figures(sums)
+    few = few_clusters(sample_units.clusters)
+    independent = sample_units.clusters is None and not sample_units.repeated
+    draws = _draws(corpus, sample_units, weight, mass, seed)
+    estimates = []
+    for at, name in enumerate(corpus.names):
+        size = round(float(sums[corpus.sizes[name]])) if name in corpus.sizes else n
+        bounds = corpus.infos[name].bounds
+        if independent and name in corpus.shares:
+            hits, trials = corpus.shares[name]
+            estimate = wilson(float(sums[hits]), round(float(sums[trials])))
+        else:
+            estimate = percentile_interval(float(values[at]), size, draws[:, at], bounds, note=few)
+        estimates.append(estimate)
+    return estimates
+
+
+def _draws(corpus: Corpus, sample_units: Units, weight: Floats, mass: Floats, seed: int) -> Floats:
+    """Bootstrap draws of all figures, shape (resamples, m)."""
+    n, kinds = len(sample_units.values), len(corpus.statistics)
+    if n < 2 or kinds < 2:  # nothing can vary
+        return np.empty((0, len(corpus.names)))
+    if sample_units.clusters is None and not sample_units.repeated and kinds <= _MANY_KINDS:
+        resamples = max(200, min(RESAMPLES, _DRAWS // kinds))
+        return bootstrap_kinds(mass.astype(np.int64), corpus.statistics, corpus.figures, seed, resamples)
+    group = sample_units.unit
+    if sample_units.clusters is not None:
+        group = np.unique(sample_units.clusters, return_inverse=True)[1][sample_units.unit]
+    size = int(group.max()) + 1
+    totals = np.zeros((size, corpus.statistics.shape[1]))
+    for column in range(totals.shape[1]):
+        totals[:, column] = np.bincount(
+            group, weights=corpus.statistics[corpus.kinds, column] * weight, minlength=size
+        )
+    resamples = max(200, min(RESAMPLES, _DRAWS // size))
+    return bootstrap_units(totals, corpus.figures, seed, resamples)
+
+
+def rate_metrics(table: SampleTable) -> list[MetricValue]:
+    """How often samples failed, and how often answers could not be read or were refusals."""
+    metrics = []
+    for rate in RATES:
+        within = rate.within(table)
+        hits = rate.hits(table).astype(np.float64)
+        metrics.append(metric(rate.info, units(table, hits, within).estimate(rate.info.bounds)))
+    return metrics

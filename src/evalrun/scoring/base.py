@@ -1,0 +1,240 @@
+"""What parsers and scorers are, and what they are given.
+
+A parser turns a value into a value: the first gets the raw output, each next one what the former made;
+the last value is the answer. A scorer compares the answer with the target and says why it scored so.
+
+A new parser or scorer is a class in a file of its own and a line in `evalrun.registry`.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from evalrun.types import JSON, Direction, Row, Score, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RESERVED_NAMES = frozenset(
+    {"performance", "memory", "cpu", "cost", "fairness", "error_rate", "unparsed_rate", "refused_rate"}
+)
+"""First parts of metric names that no scorer may take."""
+
+
+class Unparsed(Exception):
+    """The model answered, and a parser could not read it. The reason completes the sentence "unparsed: …"."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringInput:
+    """What a scorer sees of a sample: the parsed answer, the raw output, the target and the dataset row."""
+
+    answer: JSON
+    output: str
+    target: JSON
+    status: Status
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """What a metric means: shown as a tooltip beside every number and in docs/metrics.md.
+
+    `definition` is whole sentences with the formula. `bounds` are the least and greatest possible values,
+    None where there is none.
+    """
+
+    name: str
+    unit: str
+    direction: Direction
+    definition: str
+    bounds: tuple[float | None, float | None] = (None, None)
+
+
+class Options(BaseModel):
+    """The base of every component's options: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScorerOptions(Options):
+    """Options that every scorer has."""
+
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[a-z][a-z0-9_]*$",
+        max_length=60,
+        description="Name of the score in results. Default: the scorer's own. "
+        "Give one where a suite uses the same scorer twice.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, value: str | None) -> str | None:
+        if value in RESERVED_NAMES:
+            raise ValueError(f"'{value}' is a metric of evalrun's own; choose another name")
+        return value
+
+
+class Parser(ABC):
+    """One step from raw output to answer."""
+
+    Options: ClassVar[type[BaseModel]] = Options
+    shorthand: ClassVar[str | None] = None
+    summary: ClassVar[str] = ""
+    reads_row: bool = False
+    """Whether `parse_with_row` is to be called instead of `parse`."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def parse(self, value: JSON) -> JSON:
+        """The value made from the one before. Raises Unparsed with a reason."""
+
+    def parse_with_row(self, value: JSON, row: Row) -> JSON:
+        """Like `parse`, for parsers that need the dataset row (options that differ from row to row)."""
+        return self.parse(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A column of text as integer codes into a sorted list of distinct labels; -1 where there is none."""
+
+    codes: NDArray[np.int32]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreColumns:
+    """What the corpus part of a scorer is computed from; every array has one entry a sample that counts.
+
+    `value` and `parts` are the scores that `score` gave (NaN where it could not say). `answered` is False
+    for unparsed and refused samples. `answers` and `targets` are read from the store when they are first
+    asked for, because most scorers need neither.
+    """
+
+    value: NDArray[np.float64]
+    parts: Mapping[str, NDArray[np.float64]]
+    status: NDArray[np.int8]
+    texts: Callable[[], tuple[Labelled, Labelled]]
+    """Gives (answers, targets)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Figures of a whole set of samples that are a function of sums over the samples.
+
+    Every sample is of one of K kinds (`kinds`, one code a sample), and a sample of kind j adds row j of
+    `statistics` (K x k) to the sums. `figures` maps sums of shape (..., k) to values of shape (..., m), with
+    NaN where a figure is undefined; the m names are `names`. That is enough for point values, for averages
+    over repeats, and for bootstrap intervals without touching a sample again (macro F1 from confusion
+    counts, BLEU from n-gram counts). `shares` lists figures that are a plain proportion:
+    figure name to (index of the hits, index of the trials) among the sums; they get a Wilson interval.
+    `sizes` maps a figure to the index of the sum that is its n, where that is not the number of samples.
+    """
+
+    kinds: NDArray[np.int64]
+    statistics: NDArray[np.float64]
+    figures: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    names: tuple[str, ...]
+    infos: Mapping[str, MetricInfo]
+    shares: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, JSON] = field(default_factory=dict)
+
+
+class Scorer(ABC):
+    """A function of one sample, with an optional part over all samples.
+
+    `registered` is the name in the registry; `correctness` says that the score judges whether the answer
+    is right, so that an answer that could not be read, or a refusal, scores 0. `parts` are the names of
+    further values that `score` gives; they are stored as columns `score.<name>.<part>`.
+    """
+
+    Options: ClassVar[type[BaseModel]] = ScorerOptions
+    shorthand: ClassVar[str | None] = None
+    summary: ClassVar[str] = ""
+    registered: ClassVar[str] = ""
+    correctness: ClassVar[bool] = True
+    parts: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+        self.name: str = getattr(options, "name", None) or self.registered or type(self).__name__.lower()
+
+    @abstractmethod
+    def score(self, sample: ScoringInput) -> Score:
+        """The verdict on one sample. Pure, synchronous, a few microseconds."""
+
+    @classmethod
+    @abstractmethod
+    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
+        """The metrics of a scorer of this class that is called `name`; the first is the mean of its score.
+
+        The mean of a part is listed under `<name>.<part>`; parts not listed are stored and not shown.
+        """
+
+    def metrics(self) -> tuple[MetricInfo, ...]:
+        """The metrics of this scorer; the first is the mean of its score."""
+        return self.describe(self.name)
+
+    def aggregate(self, columns: ScoreColumns) -> Corpus | None:
+        """The figures that are not a mean of per-sample scores, or None where there are none."""
+        return None
+
+
+def fraction(name: str, definition: str, direction: Direction = "higher") -> MetricInfo:
+    """A metric between 0 and 1."""
+    return MetricInfo(name, "fraction", direction, definition, (0.0, 1.0))
+
+
+def as_text(value: JSON) -> str:
+    """A value as text: text as it is, null as "", else compact JSON, the form in which it is stored."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # an integer beyond 64 bits, a lone surrogate
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def shown(value: JSON, limit: int = 80) -> str:
+    """A value in quotes, cut for a reason that is read on a screen."""
+    text = value if isinstance(value, str) else as_text(value)
+    return f"'{text}'" if len(text) <= limit else f"'{text[: limit - 1]}…'"
+
+
+def alternatives(target: JSON) -> Sequence[JSON]:
+    """The acceptable targets: the entries of a list, else the one value."""
+    return target if isinstance(target, list | tuple) else (target,)
+
+
+def check_labels(value: Any) -> Any:
+    """Labels as text. A bare yes, no, on or off in YAML is a truth value: that is said, not guessed at."""
+    if not isinstance(value, list):
+        return value
+    if any(isinstance(item, bool) for item in value):
+        raise ValueError(
+            'YAML reads a bare yes, no, on, off, true or false as a truth value: quote it ("yes")'
+        )
+    labels = [as_text(item) if isinstance(item, int | float) else item for item in value]
+    twice = sorted({str(item) for item in labels if labels.count(item) > 1})
+    if twice:
+        raise ValueError(f"'{twice[0]}' is listed twice")
+    return labels

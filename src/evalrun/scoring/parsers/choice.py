@@ -1,0 +1,153 @@
+"""One of several labels, or the letter of one of several options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from evalrun.scoring.base import Options, Parser, Unparsed, as_text, check_labels, shown
+from evalrun.scoring.letters import ALPHABET, LetterFinder
+from evalrun.types import JSON, Row
+
+MAX_CHARACTERS = 20_000
+"""Longer texts are cut; the label of a classification stands early, or the answer is no label."""
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Words = Annotated[list[str], BeforeValidator(check_labels), Field(min_length=1)]
+
+
+class ChoiceOptions(Options):
+    """Options of the parser `choice`."""
+
+    labels: Words | None = Field(
+        default=None, description="The labels to look for. A, B, C, … are read as with letters."
+    )
+    synonyms: dict[str, Annotated[list[str], BeforeValidator(_one_or_more)]] = Field(
+        default_factory=dict, description="Further words that mean a label: {label: [words]}."
+    )
+    pick: Literal["first", "last"] | None = Field(
+        default=None,
+        description="Which one to take where different labels stand in the text. "
+        "Default: none, such an answer is unparsed.",
+    )
+    letters: bool = Field(
+        default=False, description="Look for the letter (A, B, C, …) of an option; the answer is the letter."
+    )
+    options: Words | None = Field(
+        default=None,
+        description="With letters: the text of each option, A first. The text counts as its letter.",
+    )
+    option_columns: Annotated[list[str], BeforeValidator(_one_or_more), Field(min_length=1)] | None = Field(
+        default=None,
+        description="With letters, where the options differ from row to row: the columns that hold them, "
+        "A first, or one column that holds their list.",
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        texts = [name for name in ("labels", "options", "option_columns") if getattr(self, name) is not None]
+        if len(texts) != 1:
+            raise ValueError(
+                "give exactly one of labels, options (with letters) and option_columns (with letters)"
+            )
+        if not self.letters and self.labels is None:
+            raise ValueError(f"{texts[0]} needs letters: true")
+        if len(self.labels or self.options or ()) > 26 and self.letters:
+            raise ValueError("there are only 26 letters")
+        strangers = [word for word in self.synonyms if word not in (self.labels or ())]
+        if strangers:
+            raise ValueError(f"synonyms are given for '{strangers[0]}', which is not among the labels")
+        return self
+
+
+class Choice(Parser):
+    """The one label, or letter, that an answer names."""
+
+    Options: ClassVar[type[ChoiceOptions]] = ChoiceOptions
+    shorthand = "labels"
+    summary = (
+        "The one label that stands in the text as a whole word, in either case. Two different labels leave "
+        "the answer unparsed unless `pick` says which to take. `letters: true` reads the letters A, B, C and "
+        "so on."
+    )
+
+    def __init__(self, options: ChoiceOptions) -> None:
+        super().__init__(options)
+        self._columns = tuple(options.option_columns or ())
+        self.reads_row = bool(self._columns)
+        self._finder: LabelFinder | LetterFinder | None = None
+        labels = options.labels or ()
+        if (options.letters and not self._columns) or (_are_letters(labels) and not options.synonyms):
+            self._finder = LetterFinder(options.options or labels, options.pick)
+        elif labels:
+            self._finder = LabelFinder(labels, options.synonyms, options.pick)
+
+    def parse(self, value: JSON) -> str:
+        """The label or letter. Raises Unparsed where there is none or more than one."""
+        if self._finder is None:
+            raise Unparsed("the options stand in columns of the row, and there is no row")
+        return self._finder.find(as_text(value)[:MAX_CHARACTERS])
+
+    def parse_with_row(self, value: JSON, row: Row) -> str:
+        """The letter of one of the options that the row holds."""
+        if not self._columns:
+            return self.parse(value)
+        cells = [row.get(column) for column in self._columns]
+        texts = cells[0] if len(cells) == 1 and isinstance(cells[0], list | tuple) else cells
+        finder = LetterFinder([as_text(text) for text in texts], self.options.pick)
+        return finder.find(as_text(value)[:MAX_CHARACTERS])
+
+
+class LabelFinder:
+    """Finds labels as whole words. Of labels that begin at the same place the longest counts.
+
+    White space within a label stands for any white space. Negation is not understood: "not billing" names
+    billing.
+    """
+
+    def __init__(
+        self, labels: Sequence[str], synonyms: Mapping[str, Sequence[str]], pick: str | None
+    ) -> None:
+        words = [(word, label) for label in labels for word in (label, *synonyms.get(label, ()))]
+        self._exact = {word.strip().casefold(): label for word, label in reversed(words)}
+        words.sort(key=lambda pair: -len(pair[0]))
+        self._labels = [label for _, label in words]
+        body = "|".join(rf"({phrase(word)})" for word, _ in words)
+        self._regex = re.compile(rf"(?<!\w)(?:{body})(?!\w)", re.IGNORECASE)
+        self._pick = pick
+
+    def find(self, text: str) -> str:
+        """The label. Raises Unparsed."""
+        exact = self._exact.get(text.strip().casefold())
+        if exact is not None:
+            return exact
+        first = last = None
+        for match in self._regex.finditer(text):
+            last = self._labels[(match.lastindex or 1) - 1]
+            if first is None:
+                first = last
+                if self._pick == "first":
+                    break
+            elif last != first and self._pick is None:
+                raise Unparsed(f"ambiguous: both {shown(first)} and {shown(last)} stand in the output")
+        found = last if self._pick == "last" else first
+        if found is None:
+            raise Unparsed(f"none of the labels stands in {shown(text.strip())}")
+        return found
+
+
+def _are_letters(labels: Sequence[str]) -> bool:
+    """Whether the labels are A, B, C, …: as words they would be found in every "a" of the text."""
+    return len(labels) > 1 and "".join(labels) == ALPHABET[: len(labels)]
+
+
+def phrase(words: str) -> str:
+    """A pattern for words with any white space between them."""
+    return r"\s+".join(map(re.escape, words.split())) or r"(?!)"

@@ -1,0 +1,107 @@
+"""Every number has a definition, and the whole analysis holds together."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from evalrun import registry
+from evalrun.analysis.definitions import definition, metric_reference
+from evalrun.analysis.run import SystemSummary, analyse
+from evalrun.analysis.table import SampleTable
+from evalrun.scoring.base import Scorer
+from evalrun.types import SampleRecord, Status
+
+
+def scorer(name: str, /, **options: object) -> Scorer:
+    kind = registry.load("scorer", name)
+    made: Scorer = kind(kind.Options(**options))
+    return made
+
+
+def records(n: int = 200) -> list[SampleRecord]:
+    rng = np.random.default_rng(0)
+    rows = []
+    for at in range(n):
+        answer = ["yes", "no"][rng.integers(2)]
+        right = float(answer == "yes")
+        rows.append(
+            SampleRecord(
+                sample_id=f"{at}", repeat=0, position=at, vars={}, target="yes", status=Status.SCORED,
+                answer=answer, e2e_s=0.5, ttft_s=0.1, tpot_s=0.01, client_queue_s=0.0, sent_s=at * 0.5,
+                done_s=at * 0.5 + 0.5, prompt_tokens=5, completion_tokens=9, attempts=1, cost_usd=0.001,
+                scores=dict.fromkeys(("exact_match", "classification", "mine"), right),
+                sensitive={"dialect.code": "ab"[at % 2]},
+            )
+        )  # fmt: skip
+    return rows
+
+
+SCORERS = [scorer("exact_match"), scorer("classification"), scorer("includes", name="mine")]
+SYSTEM = SystemSummary(10**9, 10**8, 30.0, 5.0, 100.0, 0.002)
+
+
+def test_every_metric_of_a_run_is_defined_and_agrees_with_its_definition() -> None:
+    analysis = analyse(
+        SampleTable.from_records(records()), SCORERS, SYSTEM, by=["dialect.code"], stream=True, seed=1
+    )
+    names = {metric.name for metric in analysis.metrics}
+    assert {
+        "performance.ttft_s.p95",
+        "memory.engine_peak_bytes",
+        "cost.usd",
+        "classification.f1_macro",
+    } <= names
+    assert "fairness.dialect.code.classification.accuracy.gap" in names
+    for metric in analysis.metrics:
+        info = definition(metric.name, SCORERS)
+        assert info.name == metric.name
+        assert (info.unit, info.direction) == (metric.unit, metric.direction)
+        assert info.definition.endswith(".")
+        assert len(info.definition) > 40
+        low, high = info.bounds
+        for value in (metric.value, metric.ci_low, metric.ci_high):
+            assert value is None or ((low is None or value >= low) and (high is None or value <= high))
+    assert "dialect.code" in definition("fairness.dialect.code.classification.accuracy.gap").definition
+    assert (
+        "classification.accuracy"
+        in definition("fairness.dialect.code.classification.accuracy.gap").definition
+    )
+
+
+def test_definitions_of_names_of_their_own_travel_with_the_run() -> None:
+    analysis = analyse(SampleTable.from_records(records()), SCORERS, SYSTEM, by=["dialect.code"])
+    assert set(analysis.details["definitions"]) == {"mine", "fairness.dialect.code.mine.gap"}
+    assert "holds the target" in analysis.details["definitions"]["mine"]["definition"]
+
+
+def test_the_analysis_can_be_written_as_json_and_made_again() -> None:
+    table = SampleTable.from_records(records())
+    one, other = (analyse(table, SCORERS, SYSTEM, by=["dialect.code"], stream=True, seed=5) for _ in range(2))
+    assert one == other
+    text = json.dumps({"metrics": [asdict(m) for m in one.metrics], "details": one.details}, allow_nan=False)
+    assert len(text) < 200_000
+    assert one.counts.samples == 200
+
+
+def test_the_reference_holds_every_metric_once() -> None:
+    text = metric_reference()
+    for name in (
+        "exact_match",
+        "classification.f1_macro",
+        "classification.recall.<label>",
+        "error_rate",
+        "performance.ttft_s.p99",
+        "performance.output_tokens_per_s",
+        "memory.client_peak_bytes",
+        "cost.usd",
+        "fairness.<column>.<metric>.gap",
+    ):
+        assert text.count(f"### `{name}`") == 1
+    assert "lower is better" in text
+
+
+@pytest.mark.parametrize("name", ["classification.recall.billing", "performance.e2e_s.p95", "whatever"])
+def test_a_definition_keeps_the_name_it_was_asked_for(name: str) -> None:
+    assert definition(name).name == name

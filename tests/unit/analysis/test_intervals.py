@@ -1,0 +1,204 @@
+"""Intervals: their formulas against SciPy, and by simulation that they cover."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from evalrun.analysis import intervals
+from evalrun.analysis.distributions import binomial_cdf, normal_quantile, sorted_quantile, t_quantile
+
+VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 7, 10, 19, 30, 100, 1999, 10**5, 10**7])
+@pytest.mark.parametrize("p", [0.6, 0.9, 0.975, 0.995, 0.9999])
+def test_t_quantiles_are_those_of_scipy(df: int, p: float) -> None:
+    assert t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 5, 11, 662, 100_000])
+@pytest.mark.parametrize("p", [0.5, 0.9, 0.99])
+def test_binomial_probabilities_are_those_of_scipy(n: int, p: float) -> None:
+    start, below = binomial_cdf(n, p)
+    expected = stats.binom.cdf(np.arange(start, start + len(below)), n, p)
+    np.testing.assert_allclose(below, expected, atol=1e-11)
+
+
+@settings(deadline=None)
+@given(VALUES, st.floats(0, 1))
+def test_quantiles_are_those_of_numpy(values: list[float], q: float) -> None:
+    ordered = np.sort(np.array(values))
+    assert sorted_quantile(ordered, q) == pytest.approx(float(np.quantile(ordered, q)), rel=1e-9, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 5000), st.data())
+def test_wilson_is_that_of_scipy(n: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, n))
+    found = intervals.wilson(hits, n)
+    expected = stats.binomtest(hits, n).proportion_ci(0.95, "wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert found.value is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_t_interval_is_that_of_scipy() -> None:
+    values = np.random.default_rng(1).exponential(size=37)
+    found = intervals.mean_t(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-10)
+    assert found.se == pytest.approx(stats.sem(values))
+    assert found.method == "t"
+
+
+def test_clustered_standard_error_is_the_published_formula() -> None:
+    values = np.array([1.0, 1, 0, 0, 1, 0.5, 0.2])
+    clusters = np.array([0, 0, 1, 1, 2, 2, 2])
+    centred = values - values.mean()
+    total = sum(centred[i] * centred[j] for i in range(7) for j in range(7) if clusters[i] == clusters[j])
+    found = intervals.mean_clustered(values, clusters)
+    assert found.se == pytest.approx(math.sqrt(3 / 2 * total) / 7)
+    half = stats.t.ppf(0.975, 2) * math.sqrt(3 / 2 * total) / 7
+    assert found.high == pytest.approx(values.mean() + half)
+    assert "3 clusters" in found.note
+
+
+def test_clusters_of_one_give_the_ordinary_standard_error() -> None:
+    values = np.random.default_rng(2).random(50)
+    found = intervals.mean_clustered(values, np.arange(50))
+    assert found.se == pytest.approx(intervals.mean_t(values).se)
+
+
+def test_the_method_suits_the_data() -> None:
+    ones = np.array([1.0, 0, 1, 1])
+    assert intervals.mean(ones).method == "wilson"
+    assert intervals.mean(ones, repeated=True).method == "t"
+    assert intervals.mean(np.array([0.5, 1, 0, 1])).method == "t"
+    assert intervals.mean(ones, np.array([0, 0, 1, 1])).method == "clustered-t"
+
+
+def test_no_data_has_no_value_and_one_sample_no_interval() -> None:
+    for found in (
+        intervals.mean(np.empty(0)),
+        intervals.wilson(0, 0),
+        intervals.mean_clustered(np.empty(0), np.empty(0, np.int64)),
+        intervals.percentile(np.empty(0), 0.5),
+    ):
+        assert (found.value, found.n, found.low) == (None, 0, None)
+        assert found.note
+    for found in (intervals.mean(np.array([1.0])), intervals.mean(np.array([0.3]))):
+        assert found.value is not None
+        assert found.low is found.se is None
+        assert "one sample" in found.note
+
+
+def test_a_run_without_an_error_still_has_an_interval_of_some_width() -> None:
+    perfect = np.ones(60)
+    assert intervals.mean(perfect).low == pytest.approx(60 / (60 + 1.959964**2))
+    clustered = intervals.mean(perfect, np.repeat(np.arange(6), 10))
+    assert clustered.low == pytest.approx(6 / (6 + 1.959964**2))
+    assert clustered.n == 60
+    assert "6 clusters" in clustered.note
+    assert intervals.mean(perfect, repeated=True).low == intervals.mean(perfect).low
+
+
+def test_intervals_stay_within_what_the_metric_can_be() -> None:
+    values = np.array([1.0, 1, 1, 1, 0.3])
+    found = intervals.mean(values, bounds=(0, 1))
+    assert found.high == 1.0
+    assert intervals.mean(values).high == pytest.approx(0.86 + 2.776445 * 0.14)
+
+
+@settings(deadline=None)
+@given(VALUES)
+def test_a_percentile_lies_in_its_interval(values: list[float]) -> None:
+    ordered = np.sort(np.array(values))
+    for q in (0.5, 0.9, 0.95, 0.99):
+        found = intervals.percentile(ordered, q)
+        assert found.value is not None
+        if found.low is not None and found.high is not None:
+            assert found.low <= found.value <= found.high
+
+
+SIMULATIONS = 2000
+
+
+def coverage(estimates: list[intervals.Estimate], truth: float) -> float:
+    inside = [
+        each.low is not None and each.high is not None and each.low <= truth <= each.high
+        for each in estimates
+    ]
+    return sum(inside) / len(inside)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.2, 0.05, 0.98])
+@pytest.mark.parametrize("n", [30, 100, 1000])
+def test_wilson_covers_on_average(n: int, p: float) -> None:
+    # Exact, not simulated: the coverage over all outcomes. Wilson oscillates around 95 % (Brown et al. 2001).
+    outcomes = np.arange(n + 1)
+    estimates = [intervals.wilson(int(k), n) for k in outcomes]
+    inside = [e.low is not None and e.high is not None and e.low <= p <= e.high for e in estimates]
+    assert 0.92 <= float(stats.binom.pmf(outcomes, n, p) @ inside) <= 0.985
+
+
+@pytest.mark.parametrize("n", [30, 200])
+def test_t_covers_for_bounded_scores(n: int) -> None:
+    rng = np.random.default_rng(3)
+    found = [intervals.mean(rng.beta(2, 1, n), bounds=(0, 1)) for _ in range(SIMULATIONS)]
+    assert 0.93 <= coverage(found, 2 / 3) <= 0.97
+
+
+@pytest.mark.parametrize("clusters", [20, 100])
+def test_clustered_covers_where_the_plain_interval_does_not(clusters: int) -> None:
+    rng = np.random.default_rng(4)
+    codes = np.repeat(np.arange(clusters), 10)
+    right, plain = [], []
+    for _ in range(SIMULATIONS):
+        chance = rng.beta(2, 2, clusters)
+        values = (rng.random(len(codes)) < chance[codes]).astype(float)
+        right.append(intervals.mean(values, codes))
+        plain.append(intervals.mean(values))
+    assert 0.92 <= coverage(right, 0.5) <= 0.97
+    assert coverage(plain, 0.5) < 0.87
+
+
+@pytest.mark.parametrize(("q", "n"), [(0.5, 11), (0.5, 200), (0.9, 64), (0.95, 130), (0.99, 662)])
+def test_order_statistics_cover_skewed_latencies(q: float, n: int) -> None:
+    rng = np.random.default_rng(5)
+    truth = float(stats.lognorm.ppf(q, 1.0))
+    found = [intervals.percentile(np.sort(rng.lognormal(0, 1, n)), q) for _ in range(SIMULATIONS)]
+    assert all(each.method == "order-statistic" for each in found)
+    assert 0.94 <= coverage(found, truth) <= 0.995
+
+
+def test_bootstrap_of_kinds_and_of_units_agree_with_theory() -> None:
+    rng = np.random.default_rng(6)
+    hits = (rng.random(400) < 0.7).astype(float)
+    statistics = np.array([[0.0, 1.0], [1.0, 1.0]])
+
+    def share(sums: np.ndarray) -> np.ndarray:
+        return sums[..., :1] / sums[..., 1:]
+
+    counts = np.bincount(hits.astype(int), minlength=2)
+    by_kind = intervals.bootstrap_kinds(counts, statistics, share, seed=1)
+    by_unit = intervals.bootstrap_units(statistics[hits.astype(int)], share, seed=1)
+    expected = math.sqrt(hits.mean() * (1 - hits.mean()) / 400)
+    for draws in (by_kind, by_unit):
+        assert draws.shape == (intervals.RESAMPLES, 1)
+        assert draws.std() == pytest.approx(expected, rel=0.06)
+        assert draws.mean() == pytest.approx(hits.mean(), abs=0.002)
+    np.testing.assert_array_equal(by_kind, intervals.bootstrap_kinds(counts, statistics, share, seed=1))
+
+
+def test_a_bootstrap_without_variation_has_no_interval() -> None:
+    found = intervals.percentile_interval(1.0, 50, np.ones(100))
+    assert (found.value, found.low) == (1.0, None)
+    assert "every resample" in found.note
+    assert intervals.percentile_interval(math.nan, 50, np.ones(100)).value is None
+    assert normal_quantile(0.975) == pytest.approx(1.959963984540054)

@@ -1,0 +1,283 @@
+"""Scores into metrics: equal to scikit-learn; repeats, endings, clusters; published figures to the digit."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from evalrun import registry
+from evalrun.analysis.quality import rate_metrics, score_metrics
+from evalrun.analysis.run import SystemSummary, analyse
+from evalrun.analysis.table import SampleTable
+from evalrun.scoring.base import Scorer
+from evalrun.scoring.pipeline import Pipeline
+from evalrun.types import MetricValue, SampleRecord, Status
+
+LABELS = ["account", "billing", "bug", "other"]
+
+
+def scorer(name: str, /, **options: object) -> Scorer:
+    kind = registry.load("scorer", name)
+    made: Scorer = kind(kind.Options(**options))
+    return made
+
+
+def record(number: int, target: object, output: str | None, pipeline: Pipeline, **more: Any) -> SampleRecord:
+    """What the runner would make of an answer; an output of None is a failed sample, "REFUSED" a refusal."""
+    base = {
+        "sample_id": f"s{number:05d}",
+        "repeat": 0,
+        "position": number,
+        "vars": {},
+        "target": target,
+        **more,
+    }
+    if output is None:
+        return SampleRecord(**base, status=Status.FAILED, error="timeout: too slow")
+    scored = pipeline.evaluate(output, target, {}, output == "REFUSED")
+    return SampleRecord(
+        **base,
+        status=scored.status,
+        output=output,
+        answer=scored.answer,
+        error=scored.error,
+        scores=scored.scores,
+        reasons=scored.reasons,
+    )
+
+
+def table_of(
+    pairs: Iterable[tuple[object, str | None]], scorers: list[Scorer], parse: bool = True, **more: Any
+) -> SampleTable:
+    choice = registry.load("parser", "choice")
+    parsers = [choice(choice.Options(labels=LABELS))] if parse else []
+    pipeline = Pipeline(parsers, scorers)
+    return SampleTable.from_records(
+        record(number, target, output, pipeline, **more) for number, (target, output) in enumerate(pairs)
+    )
+
+
+def by_name(found: Iterable[MetricValue]) -> dict[str, MetricValue]:
+    return {metric.name: metric for metric in found}
+
+
+def quality(
+    table: SampleTable, scorers: list[Scorer], exclude: bool = False, seed: int = 0
+) -> dict[str, MetricValue]:
+    return by_name(score_metrics(table, scorers, exclude_unparsed=exclude, seed=seed)[0])
+
+
+OUTPUTS = st.sampled_from([*LABELS, "I cannot say", "REFUSED", None])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(LABELS), OUTPUTS), min_size=1, max_size=40), st.booleans())
+def test_classification_equals_scikit_learn(pairs: list[tuple[str, str | None]], labels_given: bool) -> None:
+    made = scorer("classification", labels=LABELS if labels_given else None)
+    found = quality(table_of(pairs, [made]), [made])
+    answered = [
+        (target, output if output in LABELS else "-") for target, output in pairs if output is not None
+    ]
+    if not answered:
+        assert found["classification.accuracy"].value is None
+        assert set(found) == {"classification.accuracy"}
+        return
+    targets, answers = zip(*answered, strict=True)
+    occurring = sorted(({*targets} | {*answers}) - {"-"})
+    assert found["classification.accuracy"].value == pytest.approx(
+        reference.accuracy_score(targets, answers), abs=1e-12
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        macro = reference.precision_recall_fscore_support(
+            targets, answers, labels=occurring, average="macro", zero_division=0
+        )
+        each = reference.precision_recall_fscore_support(
+            targets, answers, labels=occurring, average=None, zero_division=np.nan
+        )
+    for name, expected in zip(("precision", "recall", "f1"), macro[:3], strict=True):
+        assert found[f"classification.{name}_macro"].value == pytest.approx(expected, abs=1e-12)
+    for at, label in enumerate(occurring):
+        for name, expected in zip(("precision", "recall", "f1"), each, strict=False):
+            value = found[f"classification.{name}.{label}"].value
+            assert (
+                np.isnan(expected[at]) if value is None else value == pytest.approx(expected[at], abs=1e-12)
+            )
+        assert found[f"classification.recall.{label}"].n == each[3][at]
+
+
+def test_the_confusion_matrix_has_columns_for_what_is_no_label() -> None:
+    pairs = [("bug", "bug"), ("bug", "billing"), ("bug", "hm"), ("billing", "REFUSED"), ("billing", None)]
+    made = scorer("classification")
+    _, details = score_metrics(table_of(pairs, [made]), [made], exclude_unparsed=False, seed=0)
+    assert details["classification"]["confusion"] == {
+        "labels": ["billing", "bug"],
+        "columns": ["billing", "bug", "(unparsed)", "(refused)"],
+        "counts": [[0, 0, 0, 1], [1, 1, 1, 0]],
+        "note": "",
+    }
+
+
+def test_answers_off_the_list_are_wrong_and_targets_off_the_list_are_not_scored() -> None:
+    made = scorer("classification", labels=["bug", "other"])
+    pairs = [("bug", "bug"), ("bug", "account"), ("billing", "bug")]
+    table = table_of(pairs, [made], parse=False)
+    found, details = score_metrics(table, [made], exclude_unparsed=False, seed=0)
+    values = by_name(found)
+    assert values["classification.accuracy"].value == 0.5
+    assert values["classification.accuracy"].n == 2
+    assert "left out: 1 answered" in values["classification.accuracy"].note
+    assert values["classification.recall.bug"].value == 0.5
+    assert details["classification"]["confusion"]["columns"][-1] == "(other)"
+
+
+def test_numbers_and_spellings_are_the_same_label() -> None:
+    made = scorer("classification", ignore_case=True)
+    table = table_of([("Bug", "bug "), (3, "3"), ("other", "OTHER")], [made], parse=False)
+    found = quality(table, [made])
+    assert found["classification.f1_macro"].value == 1
+    assert found["classification.accuracy"].value == 1
+
+
+def test_free_text_as_labels_ends_in_a_note_and_not_in_memory() -> None:
+    made = scorer("classification")
+    pairs = [(f"target {n}", f"answer {n}" if n % 3 else f"target {n}") for n in range(3000)]
+    found = quality(table_of(pairs, [made], parse=False), [made])
+    assert set(found) == {
+        "classification.accuracy",
+        "classification.f1_macro",
+        "classification.precision_macro",
+        "classification.recall_macro",
+    }
+    f1 = found["classification.f1_macro"]
+    assert f1.value == pytest.approx(1000 / 5000)
+    assert f1.ci_low is None
+    assert "too many" in f1.note
+
+
+def test_f1_has_an_interval_that_covers() -> None:
+    rng = np.random.default_rng(8)
+    made = scorer("classification")
+    # Answers are right with 70 %, else uniform over the other three: F1 of every class is 0.7.
+    inside = 0
+    for trial in range(120):
+        targets = rng.integers(4, size=150)
+        right = rng.random(150) < 0.7
+        answers = np.where(right, targets, (targets + rng.integers(1, 4, size=150)) % 4)
+        table = table_of([(LABELS[t], LABELS[a]) for t, a in zip(targets, answers, strict=True)], [made])
+        found = quality(table, [made], seed=trial)["classification.f1_macro"]
+        assert found.method == "bootstrap"
+        assert found.ci_low is not None
+        assert found.ci_high is not None
+        inside += found.ci_low <= 0.7 <= found.ci_high
+    assert 0.88 <= inside / 120 <= 0.99
+
+
+def test_the_four_endings_are_counted_apart() -> None:
+    pairs = [("bug", "bug")] * 6 + [("bug", "hm")] * 2 + [("bug", "REFUSED")] + [("bug", None)]
+    made = scorer("exact_match")
+    table = table_of(pairs, [made])
+    rates = by_name(rate_metrics(table))
+    assert (rates["error_rate"].value, rates["error_rate"].n) == (0.1, 10)
+    assert (rates["unparsed_rate"].value, rates["unparsed_rate"].n) == (pytest.approx(2 / 9), 9)
+    assert (rates["refused_rate"].value, rates["refused_rate"].n) == (pytest.approx(1 / 9), 9)
+    assert all(rate.method == "wilson" for rate in rates.values())
+    counted = quality(table, [made])["exact_match"]
+    assert (counted.value, counted.n) == (pytest.approx(6 / 9), 9)
+    excluded = quality(table, [made], exclude=True)["exact_match"]
+    assert (excluded.value, excluded.n) == (1.0, 6)
+
+
+def test_a_published_accuracy_comes_out_to_the_digit() -> None:
+    # Counts and accuracies as leaderboards print them; unparsed answers were counted as wrong.
+    made = scorer("exact_match")
+    for right, wrong, unreadable, published in ((7473, 2301, 268, 0.7442), (688, 480, 4, 0.5870)):
+        pairs = [("bug", "bug")] * right + [("bug", "other")] * wrong + [("bug", "hm")] * unreadable
+        found = quality(table_of(pairs, [made]), [made])["exact_match"]
+        assert found.value is not None
+        assert round(found.value, 4) == published
+        assert found.n == right + wrong + unreadable
+
+
+def test_repeats_are_averaged_within_a_sample_and_are_no_samples() -> None:
+    made = scorer("exact_match")
+    outputs = {"a": ["bug", "bug", "bug"], "b": ["bug", "other"], "c": ["other"]}
+    pipeline = Pipeline([], [made])
+    rows = [
+        SampleRecord(
+            sample_id=sample, repeat=k, position=0, vars={}, target="bug", status=Status.SCORED,
+            answer=output, scores=pipeline.evaluate(output, "bug", {}).scores,
+        )
+        for sample, outputs_of in outputs.items()
+        for k, output in enumerate(outputs_of)
+    ]  # fmt: skip
+    found = quality(SampleTable.from_records(rows), [made])["exact_match"]
+    assert (found.value, found.n, found.method) == (0.5, 3, "t")
+    assert found.se == pytest.approx(np.std([1, 0.5, 0], ddof=1) / np.sqrt(3))
+
+
+def test_copies_of_a_sample_make_nothing_more_certain() -> None:
+    made = [scorer("exact_match"), scorer("classification")]
+    pairs = [("bug", "bug" if n % 3 else "other") for n in range(60)]
+    pipeline = Pipeline([], made)
+    rows = [record(n, t, o, pipeline) for n, (t, o) in enumerate(pairs)]
+    copies = [replace(row, repeat=k) for k in range(4) for row in rows]
+    once, often = (quality(SampleTable.from_records(each), made) for each in (rows, copies))
+    for name in ("exact_match", "classification.f1_macro"):
+        assert once[name].value == pytest.approx(often[name].value)
+        assert often[name].n == 60
+        assert often[name].se == pytest.approx(once[name].se, rel=0.1)
+
+
+def test_clusters_widen_the_interval() -> None:
+    made = [scorer("exact_match"), scorer("classification")]
+    pipeline = Pipeline([], made)
+    rows = [
+        record(n, "bug", "bug" if (n // 10) % 3 else "other", pipeline, cluster=f"t{n // 10}")
+        for n in range(600)
+    ]
+    found = quality(SampleTable.from_records(rows), made)
+    assert found["exact_match"].method == "clustered-t"
+    assert found["exact_match"].se == pytest.approx(np.sqrt(2 / 3 * 1 / 3 / 59), rel=1e-6)
+    plain = np.sqrt(2 / 3 * 1 / 3 / 599)
+    recall = found["classification.recall.bug"]
+    assert recall.method == "bootstrap"
+    assert recall.se is not None
+    assert recall.se > 2.5 * plain
+
+
+def test_order_and_seed_decide_as_they_should() -> None:
+    made = [scorer("classification")]
+    pipeline = Pipeline([], made)
+    rng = np.random.default_rng(1)
+    rows = [record(n, LABELS[rng.integers(4)], LABELS[rng.integers(4)], pipeline) for n in range(80)]
+    one = quality(SampleTable.from_records(rows), made, seed=3)
+    other = quality(SampleTable.from_records(rows[::-1]), made, seed=3)
+    assert one == other
+    third = quality(SampleTable.from_records(rows), made, seed=4)
+    assert one["classification.f1_macro"].ci_low != third["classification.f1_macro"].ci_low
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_almost_no_data_is_no_accident(n: int) -> None:
+    made = [scorer(name) for name in sorted(registry.SCORERS)]
+    analysis = analyse(table_of([("bug", "bug")] * n, made), made, SystemSummary())
+    for metric in analysis.metrics:
+        assert metric.n == n or (metric.name, metric.n) == ("numeric", 0)
+        assert metric.ci_low is None
+        assert metric.note
+        assert (metric.value is None) == (metric.n == 0)
+
+
+def test_a_run_in_which_everything_failed_has_no_scores_and_an_error_rate() -> None:
+    made = [scorer("exact_match"), scorer("classification")]
+    found = by_name(analyse(table_of([("bug", None)] * 5, made), made, SystemSummary()).metrics)
+    assert found["exact_match"].value is None
+    assert found["error_rate"].value == 1
+    assert found["unparsed_rate"].value is None

@@ -1,0 +1,164 @@
+"""What each scorer calls right, and the reasons it gives."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from evalrun import registry
+from evalrun.scoring.base import Scorer, ScoringInput
+from evalrun.types import Score, Status
+
+
+def scorer(name: str, /, **options: object) -> Scorer:
+    kind = registry.load("scorer", name)
+    made: Scorer = kind(kind.Options(**options))
+    return made
+
+
+def score(made: Scorer, answer: object, target: object, output: str | None = None) -> Score:
+    raw = output if output is not None else str(answer)
+    return made.score(ScoringInput(answer, raw, target, Status.SCORED, {}))
+
+
+ANY = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.lists(st.text())
+
+
+@settings(max_examples=300, deadline=None)
+@given(ANY, ANY, st.sampled_from([scorer(name) for name in sorted(registry.SCORERS)]))
+def test_a_scorer_bears_any_answer_and_target(answer: object, target: object, made: Scorer) -> None:
+    verdict = score(made, answer, target)
+    assert verdict.value is None or 0 <= verdict.value <= 1
+    assert verdict.reason
+
+
+@pytest.mark.parametrize("name", sorted(registry.SCORERS))
+def test_every_scorer_is_described(name: str) -> None:
+    kind = registry.load("scorer", name)
+    assert kind.registered == name
+    assert kind.summary.endswith(".")
+    assert all(field.description for field in kind.Options.model_fields.values())
+    assert kind.shorthand is None or kind.shorthand in kind.Options.model_fields
+    for info in scorer(name).metrics():
+        assert info.name.split(".")[0] == name
+        assert info.definition.endswith(".")
+    assert scorer(name, name="mine").metrics()[0].name.split(".")[0] == "mine"
+    with pytest.raises(ValidationError):
+        kind.Options(name="performance")
+
+
+def test_exact_match_strips_and_says_what_is_wrong() -> None:
+    made = scorer("exact_match")
+    assert score(made, " billing", "billing\n").value == 1
+    wrong = score(made, "billing", "account")
+    assert (wrong.value, wrong.reason) == (0, "answer 'billing' is not the target 'account'")
+    assert score(made, "Billing", "billing").value == 0
+    assert score(made, "", "").value == 1
+
+
+def test_exact_match_normalises_only_what_it_is_told_to() -> None:
+    assert score(scorer("exact_match", ignore_case=True), "STRASSE", "straße").value == 1
+    assert score(scorer("exact_match", ignore_punctuation=True), "it's €5!", "its 5").value == 1
+    assert score(scorer("exact_match", ignore_whitespace=True), "a \n b", "a b").value == 1
+    assert score(scorer("exact_match"), "a  b", "a b").value == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "value"),
+    [
+        (18, "18", 1),
+        (18.0, "18", 1),
+        (1000, "1,000", 1),
+        (18, "$18.00", 1),
+        (18, 18.0, 1),
+        (18, "eighteen", 0),
+        (True, "true", 1),
+        (True, 1, 0),
+        ("a", ["b", "a"], 1),
+        ("c", ["b", "a"], 0),
+        (["a"], ["a"], 1),
+        ({"a": 1}, {"a": 1}, 1),
+        ({"a": 1}, {"a": 2}, 0),
+        (None, None, 1),
+        ("", None, 1),
+    ],
+)
+def test_exact_match_compares_values_of_all_kinds(answer: object, target: object, value: int) -> None:
+    assert score(scorer("exact_match"), answer, target).value == value
+
+
+def test_includes_looks_for_the_target_or_given_texts() -> None:
+    assert score(scorer("includes"), "It is PARIS.", "paris").value == 1
+    assert score(scorer("includes", ignore_case=False), "It is PARIS.", "paris").value == 0
+    assert score(scorer("includes", whole_word=True), "parisian", "paris").value == 0
+    assert score(scorer("includes"), "a b", ["x", "b"]).value == 1
+    missing = score(scorer("includes", need="all"), "a b", ["a", "c"])
+    assert missing.value == 0
+    assert "'c'" in missing.reason
+    assert score(scorer("includes", values="sorry"), "I am sorry", "ignored").value == 1
+    assert score(scorer("includes", of="output"), "b", "a", output="a so b").value == 1
+    assert score(scorer("includes"), "anything", "").value is None
+
+
+def test_regex_takes_its_pattern_or_the_target() -> None:
+    assert score(scorer("regex", pattern=r"\d{4}"), "in 2019", "ignored").value == 1
+    assert score(scorer("regex", pattern=r"\d{4}", full=True), "in 2019", None).value == 0
+    assert score(scorer("regex"), "cats", "cats?").value == 1
+    assert score(scorer("regex"), "dog", ["cats?", "dogs?"]).value == 1
+    bad = score(scorer("regex"), "dog", "(")
+    assert bad.value is None
+    assert "not a regular expression" in bad.reason
+    with pytest.raises(ValidationError):
+        scorer("regex", pattern="(")
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "target", "value"),
+    [
+        ({}, "so it is 1,234.50", "1234.5", 1),
+        ({}, 0.1 + 0.2, 0.3, 1),
+        ({}, 3.01, 3, 0),
+        ({"abs_tolerance": 0.01}, 3.01, 3, 1),
+        ({"rel_tolerance": 0.1}, 109, 100, 1),
+        ({"rel_tolerance": 0.1}, 111, 100, 0),
+        ({}, "none", 3, 0),
+        ({}, 3, "none", None),
+        ({}, 5, [4, 5], 1),
+        ({}, 10**400, "7", 0),
+        ({}, True, "1", 0),
+    ],
+)
+def test_numeric_compares_within_the_tolerance(
+    options: dict[str, float], answer: object, target: object, value: int | None
+) -> None:
+    assert score(scorer("numeric", **options), answer, target).value == value
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "value"),
+    [
+        ("The cat sat.", "a cat sat", 1.0),
+        ("the cat", "cat dog", 2 / 3),
+        ("cat cat", "cat", 2 / 3),
+        ("dog", "cat", 0.0),
+        ("", "", 1.0),
+        ("", "cat", 0.0),
+        ("the", "a", 1.0),
+        ("x y", ["z", "x y"], 1.0),
+        ("x", [], None),
+    ],
+)
+def test_token_f1_is_that_of_squad(answer: str, target: object, value: float | None) -> None:
+    assert score(scorer("token_f1"), answer, target).value == pytest.approx(value)
+
+
+def test_classification_scores_labels() -> None:
+    made = scorer("classification", labels=["billing", "bug"])
+    assert score(made, "bug", "bug").value == 1
+    assert score(made, "bug", "billing").reason == "answer 'bug' is not the target 'billing'"
+    assert "none of the labels" in score(made, "other", "bug").reason
+    assert score(made, "bug", "other").value is None
+    assert score(made, "bug", None).value is None
+    assert score(scorer("classification", ignore_case=True), "Bug", "bug").value == 1
+    with pytest.raises(ValidationError, match="quote it"):
+        scorer("classification", labels=[True, False])
