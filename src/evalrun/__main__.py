@@ -1,0 +1,5 @@
+"""`python -m evalrun` is the `evalrun` program."""
+
+from evalrun.cli.main import main
+
+main()

@@ -1,0 +1,28 @@
+"""`evalrun docs`: the references that are made from the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["suite", "metrics"]))
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there."
+)
+def docs(what: str, out: Path | None) -> None:
+    """Print the suite reference or the metric definitions as Markdown."""
+    if what == "suite":
+        from evalrun.suite.docs import suite_reference
+
+        text = suite_reference()
+    else:
+        from evalrun.analysis.definitions import metric_reference
+
+        text = metric_reference()
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")

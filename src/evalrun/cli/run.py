@@ -1,0 +1,71 @@
+"""`evalrun run SUITE` and `evalrun SUITE`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalrun.cli.options import json_option, make_overrides, print_json, store_option, suite_options
+
+
+@click.command(no_args_is_help=True)
+@click.argument("suite", type=click.Path(path_type=Path))
+@suite_options
+@store_option
+@click.option(
+    "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html",
+    help="Where the report goes. [default: reports/<sweep>.html]",
+)  # fmt: skip
+@click.option("--no-report", is_flag=True, help="Write no report.")
+@click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
+@click.option("--fresh", is_flag=True, help="Begin a new sweep even if an unfinished one could go on.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    suite: Path,
+    store: Path | None,
+    report: Path | None,
+    no_report: bool,
+    no_cache: bool,
+    fresh: bool,
+    quiet: bool,
+    as_json: bool,
+    **overrides: Any,
+) -> None:
+    """Run a suite: ask, measure, score, store, and write an HTML report.
+
+    The same command again goes on where an unfinished sweep stopped.
+    """
+    from evalrun.reports.live import make_progress
+    from evalrun.sweep.main import run_sweep
+    from evalrun.sweep.options import SweepOptions, default_store
+
+    options = SweepOptions(
+        overrides=make_overrides(**overrides),
+        store=store or default_store(),
+        report=report,
+        write_report=not no_report,
+        use_cache=not no_cache,
+        fresh=fresh,
+        argv=tuple(sys.argv[1:]),
+    )
+    outcome = run_sweep(suite, options, make_progress(quiet=quiet))
+    if as_json:
+        from evalrun.sweep.result import result_document
+
+        print_json(result_document(outcome))
+    else:
+        from evalrun.reports.terminal import print_result
+
+        print_result(outcome.manifest, outcome.runs, outcome.report)
+    for fault in outcome.faults:
+        click.echo(f"error: {fault}", err=True)
+    for warning in outcome.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    ctx.exit(int(outcome.exit_code))

@@ -1,0 +1,1 @@
+"""Wires the rooms together: a suite file in, a tracked sweep and a report out."""

@@ -1,0 +1,170 @@
+"""Everything that can go wrong before a model is called, found before a model is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evalrun.canonical import digest
+from evalrun.datasets import Dataset, open_dataset
+from evalrun.errors import Problem, UserError
+from evalrun.gates.conditions import Gate, parse_gate
+from evalrun.prompts import Api, Prompt, Renderer, compile_prompt, open_pool
+from evalrun.providers.base import Provider, ProviderContext, create
+from evalrun.scoring.pipeline import Pipeline
+from evalrun.suite.load import LoadedSuite
+from evalrun.suite.plan import RunSpec, cells
+from evalrun.suite.schema import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSweep:
+    """A suite whose data, prompts, models and scorers are at hand and fit together.
+
+    `prompts` and `renderers` are keyed by (prompt id, api) and (prompt id, dataset id, api): the same
+    prompt is rendered differently for chat and for plain completion. `examples` are the digests of the
+    few-shot examples, keyed "prompt id/dataset id".
+    """
+
+    loaded: LoadedSuite
+    specs: tuple[RunSpec, ...]
+    datasets: Mapping[str, Dataset]
+    prompts: Mapping[tuple[str, str], Prompt]
+    renderers: Mapping[tuple[str, str, str], Renderer]
+    examples: Mapping[str, str]
+    providers: Mapping[str, Provider]
+    pipeline: Pipeline
+    gates: tuple[Gate, ...]
+    work_digest: str
+
+    def renderer(self, spec: RunSpec) -> Renderer:
+        """The renderer of a run's prompt over its dataset."""
+        return self.renderers[spec.prompt.id, spec.dataset.id, api_of(spec.model)]
+
+
+def api_of(model: ModelSpec) -> Api:
+    """Which of the two, chat or completions, a model is asked through."""
+    api: Api = getattr(model.options, "api", "chat")
+    return api
+
+
+class _Problems:
+    """Collects the problems of several steps, so that they are reported together."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            self.found.extend(error.problems)
+
+    def raise_if_any(self) -> None:
+        if self.found:
+            raise UserError(list(dict.fromkeys(self.found)))
+
+
+def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
+    """Open the datasets, compile and check the prompts, build scorers and providers.
+
+    Sends nothing to any model. `work_dir` is where managed engines will keep their logs. Raises UserError
+    with all problems found.
+    """
+    suite = loaded.suite
+    problems = _Problems()
+    specs = cells(suite)
+    datasets = _open_datasets(loaded, specs, problems)
+    compiled = _compile_prompts(loaded, specs, datasets, problems)
+    pipeline: Pipeline | None = None
+    with problems.collect():
+        pipeline = Pipeline([each.build() for each in suite.parse], [each.build() for each in suite.scorers])
+    gates = []
+    for text in suite.gates:
+        gate = parse_gate(text)
+        if isinstance(gate, Problem):
+            problems.found.append(gate)
+        else:
+            gates.append(gate)
+    context = ProviderContext(
+        base_dir=loaded.base_dir, work_dir=work_dir, deterministic=suite.deterministic, seed=suite.seed
+    )
+    providers = {}
+    for spec in specs:
+        if spec.model.id not in providers:
+            with problems.collect():
+                providers[spec.model.id] = create(spec.model, context)
+    problems.raise_if_any()
+    if pipeline is None:
+        raise AssertionError("a pipeline that was not built is a problem that was raised")
+    return PreparedSweep(
+        loaded=loaded,
+        specs=specs,
+        datasets=datasets,
+        prompts=compiled.prompts,
+        renderers=compiled.renderers,
+        examples=compiled.examples,
+        providers=providers,
+        pipeline=pipeline,
+        gates=tuple(gates),
+        work_digest=_work_digest(loaded, datasets, compiled),
+    )
+
+
+def _open_datasets(
+    loaded: LoadedSuite, specs: tuple[RunSpec, ...], problems: _Problems
+) -> dict[str, Dataset]:
+    datasets: dict[str, Dataset] = {}
+    for spec in {spec.dataset.id: spec.dataset for spec in specs}.values():
+        with problems.collect():
+            datasets[spec.id] = open_dataset(spec, loaded.base_dir, loaded.suite.seed)
+    return datasets
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """The prompts of a suite by (prompt id, api), what renders them by (prompt id, dataset id, api), and
+    the digests of the few-shot examples by "prompt id/dataset id"."""
+
+    prompts: dict[tuple[str, str], Prompt] = field(default_factory=dict)
+    renderers: dict[tuple[str, str, str], Renderer] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+
+
+def _compile_prompts(
+    loaded: LoadedSuite, specs: tuple[RunSpec, ...], datasets: Mapping[str, Dataset], problems: _Problems
+) -> _Compiled:
+    compiled = _Compiled()
+    for spec in specs:
+        api = api_of(spec.model)
+        key = (spec.prompt.id, api)
+        if key not in compiled.prompts:
+            with problems.collect():
+                compiled.prompts[key] = compile_prompt(spec.prompt, loaded.base_dir, api)
+        dataset, prompt = datasets.get(spec.dataset.id), compiled.prompts.get(key)
+        place = (spec.prompt.id, spec.dataset.id, api)
+        if dataset is None or prompt is None or place in compiled.renderers:
+            continue
+        problems.found.extend(prompt.check(dataset.columns, f"dataset {dataset.id}", dataset.partial))
+        with problems.collect():
+            pool = None
+            if spec.prompt.few_shot is not None and spec.prompt.few_shot.count:
+                pool = open_pool(spec.dataset, spec.prompt.few_shot, loaded.base_dir, loaded.suite.seed)
+                compiled.examples[f"{prompt.id}/{dataset.id}"] = pool.digest
+            compiled.renderers[place] = prompt.bind(pool, loaded.suite.seed)
+    return compiled
+
+
+def _work_digest(loaded: LoadedSuite, datasets: Mapping[str, Dataset], compiled: _Compiled) -> str:
+    """Identifies the work: two sweeps with one digest would ask and score the same."""
+    return digest(
+        {
+            "suite": loaded.suite.work_digest_payload(),
+            "datasets": {name: dataset.digest for name, dataset in datasets.items()},
+            "prompts": {f"{name}/{api}": prompt.digest for (name, api), prompt in compiled.prompts.items()},
+            "examples": compiled.examples,
+        }
+    )

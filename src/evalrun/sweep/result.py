@@ -1,0 +1,37 @@
+"""The JSON document of a sweep: what `evalrun SUITE --json` prints (a contract: scripts lean on it)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evalrun.sweep.main import Outcome
+
+_METRIC_KEYS = (
+    "name", "slice", "value", "n", "se", "ci_low", "ci_high", "unit", "direction", "method", "note",
+)  # fmt: skip
+
+
+def result_document(outcome: Outcome) -> dict[str, Any]:
+    """Everything a script needs, as plain JSON values."""
+    manifest = outcome.manifest
+    return {
+        "sweep": manifest["sweep"],
+        "project": manifest["project"],
+        "name": manifest["name"],
+        "status": manifest["status"],
+        "folder": str(outcome.folder.path),
+        "report": str(outcome.report) if outcome.report else None,
+        "exit_code": int(outcome.exit_code),
+        "resumed": outcome.resumed,
+        "runs": [_run(run) for run in outcome.runs],
+        "gates": manifest["gates"],
+        "errors": [str(fault) for fault in outcome.faults],
+        "warnings": list(outcome.warnings),
+    }
+
+
+def _run(run: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{key: run[key] for key in ("run", "model", "prompt", "dataset", "params", "status", "counts")},
+        "metrics": [{key: metric.get(key) for key in _METRIC_KEYS} for metric in run["metrics"]],
+    }
