@@ -7,7 +7,7 @@ import pytest
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import ProviderContext, create
-from evalrun.providers.llamacpp import LlamaCpp, LlamaCppOptions, available_cores
+from evalrun.providers.llamacpp import SPIN_COUNT, LlamaCpp, LlamaCppOptions, available_cores, patient_threads
 from evalrun.suite.schema import ModelSpec
 from evalrun.types import ErrorKind, ProviderError, Request
 
@@ -62,3 +62,9 @@ async def test_a_missing_model_is_named(context: ProviderContext) -> None:
     pytest.importorskip("xllamacpp")
     with pytest.raises(UserError, match="smollm2-135m-instruct"):
         await llamacpp(context, model=None).start()
+
+
+def test_engine_threads_wait_patiently_unless_the_user_says_how() -> None:
+    assert patient_threads({}) == {"GOMP_SPINCOUNT": SPIN_COUNT}
+    assert patient_threads({"OMP_WAIT_POLICY": "active"}) == {}
+    assert patient_threads({"GOMP_SPINCOUNT": "5"}) == {}
