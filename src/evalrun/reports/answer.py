@@ -1,0 +1,256 @@
+"""The answer in words: which run is best, what it cannot be told apart from, how fast it is, its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from evalrun.reports import numbers
+from evalrun.reports.charts.groups import gap_of
+from evalrun.reports.numbers import count, fixed, listing, plural, ratio, seconds, size
+from evalrun.reports.runs import Primary
+from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT
+from evalrun.reports.view import Answer, Fact, Figure, Phrase, RunView, Sentence
+from evalrun.reports.visible import visible
+
+FEW_SAMPLES = 30
+"""Below this many samples an interval says little, and the answer says so."""
+
+ALIKE = 1.05
+"""Speeds within this ratio are called alike."""
+
+MANY_FAILED = 0.02
+NAMED = 4
+NAMED_LONG = 3
+"""So many runs are named in a sentence, fewer where their names are long; the rest are counted."""
+
+
+def answer(
+    dataset: str,
+    runs: Sequence[RunView],
+    primary: Primary | None,
+    *,
+    named: bool,
+    failed_gates: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    causes: Sequence[str] = (),
+) -> Answer:
+    """What the ranked runs of one dataset say. `named` puts the dataset's name into the verdict.
+
+    `failed_gates` are the gates that runs (by id) did not pass: what is recommended must own up to them.
+    `causes` are the kinds of failures of all runs, the commonest first.
+    """
+    where = f" on {dataset}" if named else ""
+    best = runs[0] if runs and runs[0].standing == "best" else None
+    if best is None or best.primary is None or primary is None:
+        return Answer(dataset, _no_verdict(runs, primary, where, causes), [], [], [], runs)
+    more = [_speed(best, runs), _advice(best, runs)]
+    return Answer(
+        dataset=dataset,
+        verdict=_verdict(best, runs, primary, where),
+        more=[sentence for sentence in more if sentence],
+        cautions=[*_gate_cautions(best, runs, failed_gates), *_cautions(best, runs, primary)],
+        facts=_facts(best),
+        runs=runs,
+    )
+
+
+def _run(run: RunView) -> Phrase:
+    return Phrase(run.spoken, "run")
+
+
+def _runs(runs: Sequence[RunView]) -> list[Phrase]:
+    """`a`, `b` and `c`; where there are more (or their names are long) the first ones and how many more."""
+    named = NAMED if all(len(run.parts) == 1 for run in runs) else NAMED_LONG
+    shown = list(runs) if len(runs) <= named else list(runs[: named - 1])
+    rest = len(runs) - len(shown)
+    phrases: list[Phrase] = []
+    for at, run in enumerate(shown):
+        last = at == len(shown) - 1 and not rest
+        if at:
+            phrases.append(Phrase(" and " if last else ", "))
+        phrases.append(_run(run))
+    return [*phrases, Phrase(f" and {rest} more")] if rest else phrases
+
+
+def _measured(figure: Figure) -> str:
+    return f"{figure.text} {figure.interval}".strip()
+
+
+def _no_verdict(
+    runs: Sequence[RunView], primary: Primary | None, where: str, causes: Sequence[str]
+) -> Sentence:
+    if not runs:
+        return [Phrase(f"No run{where} has results yet.")]
+    samples = sum(run.counts.samples for run in runs)
+    failed = sum(run.counts.failed for run in runs)
+    if samples and failed == samples:
+        why = f", most often by {visible(causes[0])}" if causes else ""
+        return [Phrase(f"No answer{where} could be scored: all {plural(samples, 'request')} failed{why}.")]
+    if primary is None:
+        return [Phrase(f"There is no score{where} to rank the runs by.")]
+    return [Phrase(f"No run{where} has a value for {primary.metric}: there is nothing to rank.")]
+
+
+def _verdict(best: RunView, runs: Sequence[RunView], primary: Primary, where: str) -> Sentence:
+    assert best.primary is not None
+    figure = Phrase(_measured(best.primary), "value")
+    metric = Phrase(f" {primary.metric} (n = {count(best.primary.n)})")
+    others = [run for run in runs[1:] if run.primary is not None and run.primary.value is not None]
+    if not others:
+        lead = "is the only run" if len(runs) == 1 else "is the only run with a score"
+        return [_run(best), Phrase(f" {lead}{where}: "), figure, metric, Phrase(".")]
+    tied = [run for run in others if run.standing == "tied"]
+    behind = [run for run in others if run.standing == "behind"]
+    if len(tied) == len(others) and all(run.difference and run.difference.mean == 0 for run in tied):
+        return [
+            Phrase(f"All {len(runs)} runs score alike{where}: "), figure, metric,
+            Phrase(". By quality there is nothing to choose."),
+        ]  # fmt: skip
+    lead = "is best" if behind and not tied else "scores highest"
+    if best.primary.direction == "lower" and tied:
+        lead = "scores lowest, which is best"
+    sentence = [_run(best), Phrase(f" {lead}{where}: "), figure, metric]
+    if tied:
+        return [*sentence, Phrase("; not distinguishable from "), *_runs(tied), Phrase(".")]
+    if len(behind) == len(others):
+        return [*sentence, Phrase(", ahead of " + ("every other run." if len(others) > 1 else "")),
+                *([_run(others[0]), Phrase(".")] if len(others) == 1 else [])]  # fmt: skip
+    return [*sentence, Phrase(".")]
+
+
+def _timed(runs: Sequence[RunView]) -> list[RunView]:
+    return [run for run in runs if run.value(E2E)]
+
+
+def _speed(best: RunView, runs: Sequence[RunView]) -> Sentence:
+    """How its median end-to-end time stands against the fastest (or, if it is the fastest, the next) run."""
+    own = best.value(E2E)
+    others = [run for run in _timed(runs) if run is not best]
+    if not own or not others:
+        return []
+    other = min(others, key=lambda run: run.value(E2E) or 0.0)
+    theirs = other.value(E2E) or own
+    against = f": {seconds(own)} against {seconds(theirs)} (median, end to end)."
+    slow, fast = max(own, theirs), min(own, theirs)
+    if slow / fast < ALIKE:
+        return [Phrase("It is as fast as "), _run(other), Phrase(against)]
+    if own > theirs:
+        fastest = ", the fastest" if len(others) > 1 else ""
+        return [
+            Phrase(f"It is {ratio(own, theirs)} slower than "), _run(other), Phrase(f"{fastest}{against}"),
+        ]  # fmt: skip
+    last = "the next fastest, " if len(others) > 1 else ""
+    return [Phrase(f"It is also {ratio(theirs, own)} faster than {last}"), _run(other), Phrase(against)]
+
+
+def _advice(best: RunView, runs: Sequence[RunView]) -> Sentence:
+    """What to ship: the best run, or of those that cannot be told apart the fastest one."""
+    tied = [run for run in runs if run.standing == "tied"]
+    if not any(run.standing in ("tied", "behind") for run in runs):
+        return []
+    if not tied:
+        return [Phrase("Ship "), _run(best), Phrase(" if its speed will do."
+                if _slower(best, runs) else ".")]  # fmt: skip
+    candidates = _timed([best, *tied])
+    if len(candidates) < len(tied) + 1:
+        return [Phrase("More samples are needed to choose among these by quality.")]
+    fastest = min(candidates, key=lambda run: run.value(E2E) or 0.0)
+    if fastest is best or (best.value(E2E) or 0.0) / (fastest.value(E2E) or 1.0) < ALIKE:
+        return [Phrase("Of the runs that cannot be told apart it is also the fastest: ship "),
+                _run(best), Phrase(".")]  # fmt: skip
+    return [
+        Phrase("Of the runs that cannot be told apart, "), _run(fastest),
+        Phrase(f" is the fastest ({seconds(fastest.value(E2E))}): ship it, or run more samples "),
+        Phrase("to learn whether "),
+        _run(best), Phrase(" is worth the wait."),
+    ]  # fmt: skip
+
+
+def _slower(best: RunView, runs: Sequence[RunView]) -> bool:
+    times = [run.value(E2E) or 0.0 for run in _timed(runs)]
+    return bool(times) and (best.value(E2E) or 0.0) > ALIKE * min(times)
+
+
+def _gate_cautions(
+    best: RunView, runs: Sequence[RunView], failed_gates: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """The gates that the best run, or one that cannot be told apart from it, does not pass."""
+    leading = [best, *(run for run in runs if run.standing == "tied")]
+    return [
+        f"{run.spoken} does not pass {listing(failed_gates[run.run][:NAMED])}."
+        for run in leading[:NAMED]
+        if failed_gates.get(run.run)
+    ]
+
+
+def _cautions(best: RunView, runs: Sequence[RunView], primary: Primary) -> list[str]:
+    found = []
+    assert best.primary is not None
+    if best.primary.n < FEW_SAMPLES:
+        found.append(f"n = {best.primary.n} is small: an interval from so few samples says little.")
+    unseen = [run.difference.detectable for run in runs if run.standing == "tied" and run.difference]
+    known = [value for value in unseen if value]
+    if known:
+        found.append(
+            f"With these samples a true difference below about {fixed(max(known), 2)} would often go unseen."
+        )
+    if not primary.exact and any(run.difference for run in runs):
+        found.append(
+            f"{primary.metric} has no value for a single sample; runs are told apart by the score "
+            f"{primary.score} of each sample."
+        )
+    return found + _failures(runs) + _client(runs)
+
+
+def _failures(runs: Sequence[RunView]) -> list[str]:
+    many = [run for run in runs if run.counts.failed > MANY_FAILED * max(1, run.counts.samples)]
+    if not many:
+        return []
+    shown = [f"{run.label} ({run.counts.failed} of {run.counts.samples})" for run in many[:NAMED]]
+    rest = [f"{len(many) - NAMED} more"] if len(many) > NAMED else []
+    return [f"Requests failed and are left out of n: {listing(shown + rest)}."]
+
+
+def _client(runs: Sequence[RunView]) -> list[str]:
+    limited = [run.label for run in runs if client_limited(run)]
+    if not limited:
+        return []
+    return [
+        f"evalrun itself may have slowed these runs, so their latencies are too high: {listing(limited)}."
+    ]
+
+
+def client_limited(run: RunView) -> bool:
+    """Whether the run's own figures say that evalrun was the bottleneck."""
+    return bool(run.details.get("client_limited"))
+
+
+def _facts(best: RunView) -> list[Fact]:
+    """The best run's few figures: quality, speed, memory, fairness, as far as they are there."""
+    assert best.primary is not None
+    facts = [Fact(best.primary.name, best.primary.text, best.primary.interval, "leaderboard")]
+    e2e, ttft = best.figure(E2E), best.figure(TTFT)
+    if e2e is not None and e2e.value is not None:
+        beside = f"first token {seconds(ttft.value)}" if ttft and ttft.value else e2e.interval
+        facts.append(Fact("median time an answer", e2e.text, beside, "speed"))
+    tokens = best.value(TOKENS)
+    if tokens is not None:
+        facts.append(Fact("output rate", f"{numbers.significant(tokens)} tokens/s", "", "speed"))
+    memory = best.value(MEMORY)
+    if memory is not None:
+        facts.append(Fact("engine memory, peak", size(memory), "", "resources"))
+    return facts + _gap(best, best.primary.name)
+
+
+def _gap(best: RunView, metric: str) -> list[Fact]:
+    """The widest gap between groups, beside what chance alone gives."""
+    columns = best.details.get("groups") or {}
+    found = {column: gap for column in columns if (gap := gap_of(best, column, metric))}
+    if not found:
+        return []
+    column = max(found, key=lambda name: found[name]["value"])
+    gap = found[column]
+    beside = (
+        f"by chance up to {fixed(gap['chance_gap_p95'])}" if gap.get("chance_gap_p95") is not None else ""
+    )
+    return [Fact(f"gap by {visible(column)}", fixed(gap["value"]), beside, "fairness")]

@@ -1,0 +1,65 @@
+// Draws the charts. Colours in the specifications are CSS variables, so light, dark and paper need no redrawing.
+(() => {
+  "use strict";
+  const { element } = evalrun;
+  const tip = element("div");
+  tip.id = "tip";
+  tip.hidden = true;
+  document.body.append(tip);
+
+  function tooltip(_handler, event, _item, value) {
+    if (value === null || value === undefined || value === "") { tip.hidden = true; return; }
+    tip.replaceChildren(...Object.entries(value).filter(([, text]) => text !== "").map(([name, text]) => {
+      const line = element("div");
+      line.append(element("span", "", name), element("span", "", String(text)));
+      return line;
+    }));
+    tip.hidden = false;
+    const box = tip.getBoundingClientRect();
+    const left = event.clientX + 14 + box.width > innerWidth ? event.clientX - 14 - box.width : event.clientX + 14;
+    // Assigned through the CSSOM, which the content-security policy allows.
+    tip.style.left = `${Math.max(4, left)}px`;
+    tip.style.top = `${Math.min(event.clientY + 14, innerHeight - box.height - 4)}px`;
+  }
+
+  const OPTIONS = {
+    mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false, tooltip,
+    // Expressions are interpreted, not compiled: the policy forbids eval.
+    ast: true,
+    // Errors only (vega.Error): a chart without any interval is no fault.
+    logLevel: 1,
+  };
+  const views = [];
+
+  async function draw() {
+    const specs = JSON.parse(document.getElementById("chart-specs").textContent);
+    for (const box of document.querySelectorAll("[data-chart]")) {
+      const spec = specs[box.dataset.chart];
+      if (!spec || !window.vegaEmbed) continue;
+      const label = box.getAttribute("aria-label");
+      try {
+        box.replaceChildren();
+        const { view } = await vegaEmbed(box, spec, OPTIONS);
+        // The box is an image with a description; its hundreds of marks are not for a screen reader.
+        box.setAttribute("aria-label", label);
+        const svg = box.querySelector("svg");
+        if (svg) svg.setAttribute("aria-hidden", "true");
+        views.push({ view, box });
+      } catch (error) {
+        box.replaceChildren(element("p", "quiet", `This chart could not be drawn: ${error.message}`));
+      }
+    }
+    document.documentElement.dataset.charts = "drawn";
+  }
+
+  // Paper is narrower than most windows: charts are laid out for it, not shrunk.
+  const PAPER = { whole: 660, half: 320 };
+  addEventListener("beforeprint", () => {
+    for (const { view, box } of views) view.width(box.closest(".grid") ? PAPER.half : PAPER.whole).run();
+  });
+  addEventListener("afterprint", () => {
+    for (const { view, box } of views) view.width(box.clientWidth).run();
+  });
+
+  draw();
+})();

@@ -1,0 +1,74 @@
+// What the page does besides showing: colours, the place in the navigation, folded parts, paper.
+const evalrun = {};
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  const button = document.getElementById("theme");
+  const NAMES = { auto: "Auto", light: "Light", dark: "Dark" };
+
+  function remembered() {
+    try { return localStorage.getItem("evalrun-theme") || "auto"; } catch { return "auto"; }
+  }
+
+  function setTheme(theme) {
+    const name = theme in NAMES ? theme : "auto";
+    if (name === "auto") delete root.dataset.theme; else root.dataset.theme = name;
+    button.textContent = NAMES[name];
+    button.setAttribute("aria-label", `Colours: ${name === "auto" ? "as the system" : name}`);
+    try { localStorage.setItem("evalrun-theme", name); } catch { /* a page from disk may have no storage */ }
+  }
+
+  button.addEventListener("click", () => {
+    const order = Object.keys(NAMES);
+    setTheme(order[(order.indexOf(root.dataset.theme || "auto") + 1) % order.length]);
+  });
+  setTheme(remembered());
+
+  // The section that is being read is marked in the navigation.
+  const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
+  const sections = [...links.keys()].map((id) => document.getElementById(id)).filter(Boolean);
+  function markSection() {
+    const line = innerHeight * 0.3;
+    let here = sections[0];
+    for (const section of sections) if (section.getBoundingClientRect().top <= line) here = section;
+    for (const [id, link] of links) {
+      if (here && id === here.id) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+  }
+  let waiting = false;
+  addEventListener("scroll", () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; markSection(); });
+  }, { passive: true });
+  markSection();
+
+  // A link into something folded unfolds it.
+  function unfold() {
+    let target = null;
+    try { target = document.getElementById(decodeURIComponent(location.hash.slice(1))) || document.getElementById(location.hash.slice(1)); }
+    catch { return; }
+    const fold = target && target.closest("details");
+    if (fold && !fold.open) { fold.open = true; target.scrollIntoView(); }
+  }
+  addEventListener("hashchange", unfold);
+  unfold();
+
+  // On paper everything that explains a number is unfolded.
+  const opened = [];
+  addEventListener("beforeprint", () => {
+    for (const fold of document.querySelectorAll("#method details:not(.js):not([open])")) {
+      fold.open = true;
+      opened.push(fold);
+    }
+  });
+  addEventListener("afterprint", () => { while (opened.length) opened.pop().open = false; });
+
+  evalrun.element = (name, className, text) => {
+    const made = document.createElement(name);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  };
+})();

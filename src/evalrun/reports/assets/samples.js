@@ -1,0 +1,402 @@
+// The sample browser: filters over the index, a page of samples, one sample in full, all of it by keyboard.
+(() => {
+  "use strict";
+  const { element, put, textBlock, Store } = evalrun;
+  const PAGE = 50;
+  const HALF = 0.5;
+  const frame = document.getElementById("browser");
+  if (!frame || !document.getElementById("samples-index")) return;
+  const by = (id) => document.getElementById(id);
+  const list = by("list"), detail = by("sample"), search = by("search"), found = by("found");
+  let store = null, shown = new Int32Array(0), page = 0, selected = -1, wanted = "all", turn = 0;
+
+  const number = (value) => value.toLocaleString("en");
+  const fixed = (value, digits) => Number(value).toLocaleString("en", { maximumFractionDigits: digits });
+  const time = (seconds) => (seconds < 1 ? `${fixed(seconds * 1000, 1)} ms` : `${fixed(seconds, 2)} s`);
+
+  const KINDS = [
+    ["all", "All", () => true],
+    ["right", "Right", (at) => store.judged && store.ending(at) === "scored" && store.scores[at] >= HALF],
+    ["wrong", "Wrong", (at) => store.judged && store.ending(at) === "scored" && store.scores[at] < HALF],
+    ["unparsed", "Unparsed", (at) => store.ending(at) === "unparsed"],
+    ["refused", "Refused", (at) => store.ending(at) === "refused"],
+    ["failed", "Failed", (at) => store.ending(at) === "failed"],
+    ["retried", "Retried", (at) => store.retried(at)],
+    ["cached", "Cached", (at) => store.cached(at)],
+  ];
+  const ORDERS = [
+    ["as asked", null],
+    ["lowest score first", (a, b) => last(store.scores[a], store.scores[b], 1)],
+    ["highest score first", (a, b) => last(store.scores[a], store.scores[b], -1)],
+    ["slowest first", (a, b) => last(store.times[a], store.times[b], -1)],
+  ];
+
+  // Numbers in order; what has none comes last either way.
+  function last(a, b, sign) {
+    if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
+    return sign * (a - b);
+  }
+
+  function verdict(at) {
+    const ending = store.ending(at);
+    if (ending !== "scored") return ending;
+    const score = store.scores[at];
+    if (Number.isNaN(score)) return "unscored";
+    return store.binary ? (score >= HALF ? "right" : "wrong") : `score ${fixed(score, 3)}`;
+  }
+
+  // Filters
+
+  function options(select, names) {
+    select.replaceChildren(...names.map((name, at) => {
+      const option = element("option");
+      option.value = String(at - 1);
+      put(option, name);
+      return option;
+    }));
+    select.addEventListener("change", () => filter());
+  }
+
+  function makeFilters() {
+    options(by("filter-run"), [`all ${store.runs.length} runs`, ...store.runs.map((run) => run.label)]);
+    by("filter-run").parentElement.hidden = store.runs.length < 2;
+    options(by("filter-order"), ["", ...ORDERS.map(([name]) => name)]);
+    by("filter-order").remove(0);
+    for (const group of store.groups) {
+      const label = element("label");
+      put(label, `${group.column} `);
+      group.select = element("select");
+      options(group.select, ["all", ...group.labels]);
+      label.append(group.select);
+      by("filter-groups").append(label);
+    }
+    for (const [kind, name] of KINDS) {
+      const graded = { right: `${store.score} at least 0.5`, wrong: `${store.score} below 0.5` };
+      const chip = element("button", "", store.binary ? name : graded[kind] || name);
+      chip.type = "button";
+      chip.dataset.kind = kind;
+      chip.append(element("span"));
+      chip.addEventListener("click", () => { wanted = kind; filter(); });
+      by("chips").append(chip);
+    }
+    let pause = 0;
+    search.addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(filter, 180); });
+    search.form.addEventListener("submit", (event) => { event.preventDefault(); filter(); });
+  }
+
+  // The samples of the chosen run and groups, before kind and text.
+  function candidates() {
+    const run = Number(by("filter-run").value);
+    const groups = store.groups.map(({ select, codes }) => [codes, Number(select.value) + 1]).filter(([, code]) => code > 0);
+    const [start, end] = run < 0 ? [0, store.n] : [store.runs[run].start, store.runs[run].end];
+    const result = [];
+    for (let at = start; at < end; at++) {
+      if (groups.every(([codes, code]) => codes[at] === code)) result.push(at);
+    }
+    return result;
+  }
+
+  function countKinds(places) {
+    for (const [kind, , test] of KINDS) {
+      const chip = by("chips").querySelector(`[data-kind="${kind}"]`);
+      let count = 0;
+      for (const at of places) if (test(at)) count++;
+      chip.lastChild.textContent = number(count);
+      chip.hidden = count === 0 && kind !== "all" && kind !== wanted;
+      chip.setAttribute("aria-pressed", String(kind === wanted));
+    }
+  }
+
+  async function filter(keep = -1) {
+    const mine = ++turn;
+    const places = candidates();
+    countKinds(places);
+    const test = KINDS.find(([kind]) => kind === wanted)[2];
+    let result = places.filter(test);
+    const query = search.value.trim().toLowerCase();
+    if (query) {
+      result = await searched(result, query, mine);
+      if (result === null) return;
+    }
+    const order = ORDERS[Number(by("filter-order").value)][1];
+    if (order) result.sort(order);
+    shown = Int32Array.from(result);
+    found.textContent = shown.length ? `${number(shown.length)} of ${number(store.n)} samples` : "No sample fits these filters.";
+    const at = keep >= 0 ? shown.indexOf(keep) : 0;
+    page = Math.floor(Math.max(0, at) / PAGE);
+    showPage();
+    if (shown.length) open(shown[Math.max(0, at)], false); else detail.replaceChildren();
+  }
+
+  const SEARCHED = ["sample_id", "output", "answer", "target", "error", "prompt", "reasoning"];
+
+  function holds(sample, query) {
+    const has = (text) => typeof text === "string" && text.toLowerCase().includes(query);
+    if (SEARCHED.some((name) => has(sample[name]))) return true;
+    if (sample.messages && sample.messages.some(([, content]) => has(typeof content === "string" ? content : JSON.stringify(content)))) return true;
+    return Object.keys(sample).some((name) => (name.startsWith("reason.") || name.startsWith("vars.")) && has(sample[name]));
+  }
+
+  // Those whose texts hold the query: chunk by chunk, so that the page stays alive; null when overtaken.
+  async function searched(places, query, mine) {
+    const result = [];
+    const raw = JSON.stringify(query).slice(1, -1);
+    let paused = performance.now();
+    for (let at = 0; at < places.length;) {
+      const chunk = store.chunkOf(places[at]);
+      const start = store.chunkStart[chunk];
+      const next = store.chunkStart[chunk + 1] ?? store.n;
+      const text = await store.text(chunk);
+      if (mine !== turn) return null;
+      const rows = text.toLowerCase().includes(raw) ? JSON.parse(text) : null;
+      for (; at < places.length && places[at] < next; at++) {
+        if (rows && holds(store.made(rows, places[at] - start, places[at]), query)) result.push(places[at]);
+      }
+      if (performance.now() - paused > 60) {
+        found.textContent = `Searching: ${number(at)} of ${number(places.length)} samples, ${number(result.length)} found`;
+        await new Promise((resume) => setTimeout(resume));
+        paused = performance.now();
+        if (mine !== turn) return null;
+      }
+    }
+    return result;
+  }
+
+  // The page of samples
+
+  function showPage() {
+    const pages = Math.max(1, Math.ceil(shown.length / PAGE));
+    page = Math.min(Math.max(0, page), pages - 1);
+    by("page").textContent = `page ${number(page + 1)} of ${number(pages)}`;
+    by("page-back").disabled = page === 0;
+    by("page-on").disabled = page === pages - 1;
+    list.replaceChildren(...[...shown.slice(page * PAGE, (page + 1) * PAGE)].map(listItem));
+    list.scrollTop = 0;
+    markSelected();
+  }
+
+  function listItem(at) {
+    const item = element("li");
+    item.id = `sample-${at}`;
+    item.setAttribute("role", "option");
+    item.dataset.at = at;
+    const top = element("div", "top"), line = element("div", "line", "\u00a0");
+    const kind = verdict(at);
+    const name = element("span");
+    top.append(name, element("span", `ending ${kind}`, kind));
+    item.append(top, line);
+    store.sample(at).then((sample) => {
+      line.textContent = "";
+      put(name, store.runs.length < 2 ? sample.sample_id : `${sample.sample_id} \u00b7 ${sample.run.label}`);
+      const text = sample.output || sample.error || "";
+      put(line, text.slice(0, 120).trim() || "(empty answer)");
+    });
+    return item;
+  }
+
+  function markSelected() {
+    for (const item of list.children) item.setAttribute("aria-selected", String(Number(item.dataset.at) === selected));
+    const item = by(`sample-${selected}`);
+    if (!item) { list.removeAttribute("aria-activedescendant"); return; }
+    list.setAttribute("aria-activedescendant", item.id);
+    const top = item.offsetTop - list.offsetTop;
+    if (top < list.scrollTop) list.scrollTop = top;
+    else if (top + item.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = top + item.offsetHeight - list.clientHeight;
+  }
+
+  function step(by_) {
+    if (!shown.length) return;
+    const place = Math.min(Math.max(0, shown.indexOf(selected) + by_), shown.length - 1);
+    const there = Math.floor(place / PAGE);
+    if (there !== page) { page = there; showPage(); }
+    open(shown[place], true);
+  }
+
+  // One sample
+
+  async function open(at, name) {
+    selected = at;
+    markSelected();
+    const sample = await store.sample(at);
+    if (selected !== at) return;
+    detail.replaceChildren(...sections(sample));
+    detail.scrollTop = 0;
+    if (name) remember(sample);
+  }
+
+  function address(sample) {
+    return `#sample=${[sample.run.run, sample.sample_id, sample.repeat ?? 0].map(encodeURIComponent).join("/")}`;
+  }
+
+  function remember(sample) {
+    try { history.replaceState(null, "", address(sample)); } catch { /* some viewers forbid it */ }
+  }
+
+  function sections(sample) {
+    const query = search.value.trim().toLowerCase();
+    const parts = [head(sample), title("Prompt as sent"), ...prompt(sample, query)];
+    if (sample.reasoning) parts.push(title("Reasoning"), textBlock(sample.reasoning, query));
+    parts.push(title("Output"), sample.output ? textBlock(sample.output, query, "output") : nothing("There is no output."));
+    if (sample.tool_calls) parts.push(title("Tool calls"), textBlock(String(sample.tool_calls), query));
+    if (sample.error) parts.push(title(sample.run && store.ending(sample.at) === "failed" ? "Why it failed" : "Why it was not read"), textBlock(sample.error, query));
+    const pair = element("div", "pair");
+    for (const [name, value] of [["Parsed answer", sample.answer], ["Target", sample.target]]) {
+      const side = element("div");
+      side.append(title(name), value === undefined || value === null ? nothing("none") : textBlock(String(value), query));
+      pair.append(side);
+    }
+    parts.push(pair, ...scores(sample), ...measures(sample), ...attempts(sample), ...others(sample));
+    return parts;
+  }
+
+  const title = (text) => element("h4", "", text);
+  const nothing = (text) => element("p", "none", text);
+
+  function head(sample) {
+    const box = element("div", "head");
+    const heading = put(element("h3"), sample.sample_id);
+    if (sample.repeat) heading.append(`, repeat ${sample.repeat}`);
+    const kind = verdict(sample.at);
+    box.append(heading, element("span", `ending ${kind}`, kind));
+    const flags = [sample.run.label];
+    if (store.cached(sample.at)) flags.push("cached, so not timed");
+    if (store.warmup(sample.at)) flags.push("warm-up, so left out of speed");
+    for (const { column } of store.groups) if (sample[`sensitive.${column}`] !== undefined && sample[`sensitive.${column}`] !== null) flags.push(`${column}: ${sample[`sensitive.${column}`]}`);
+    if (sample.cluster !== undefined && sample.cluster !== null) flags.push(`cluster ${sample.cluster}`);
+    box.append(put(element("span", "quiet"), flags.join(" \u00b7 ")));
+    const link = element("a", "quiet", "link to this sample");
+    link.href = address(sample);
+    box.append(link);
+    return box;
+  }
+
+  function prompt(sample, query) {
+    const messages = sample.messages || (sample.prompt ? [["text", sample.prompt]] : []);
+    if (!messages.length) return [nothing("No prompt was sent.")];
+    return messages.map(([role, content]) => {
+      const bubble = element("div", "bubble");
+      bubble.append(put(element("div", "role"), role), textBlock(typeof content === "string" ? content : JSON.stringify(content, null, 1), query));
+      return bubble;
+    });
+  }
+
+  function rows(names, lines) {
+    const table = element("table");
+    if (names) {
+      const top = table.createTHead().insertRow();
+      for (const name of names) { const cell = element("th", "", name); cell.scope = "col"; top.append(cell); }
+    }
+    const body = table.createTBody();
+    for (const [name, ...values] of lines) {
+      const line = body.insertRow();
+      const first = put(element("th"), name);
+      first.scope = "row";
+      line.append(first, ...values.map((value) => put(element("td"), value)));
+    }
+    const box = element("div", "scroll");
+    box.append(table);
+    return box;
+  }
+
+  function scores(sample) {
+    const lines = Object.keys(sample).filter((name) => name.startsWith("score.") || name.startsWith("reason.")).map((name) => name.slice(name.indexOf(".") + 1));
+    const names = [...new Set(lines)];
+    if (!names.length) return [];
+    return [title("Scores"), rows(["scorer", "score", "reason"], names.map((name) => {
+      const value = sample[`score.${name}`];
+      return [name, value === undefined || value === null ? "none" : fixed(value, 4), sample[`reason.${name}`] ?? ""];
+    }))];
+  }
+
+  function measures(sample) {
+    const lines = [
+      ["time to first token", sample.ttft_s, time], ["end to end", sample.e2e_s, time],
+      ["per output token", sample.tpot_s, time], ["waited in evalrun", sample.client_queue_s, time],
+      ["prompt tokens", sample.prompt_tokens, number], ["output tokens", sample.completion_tokens, number],
+      ["finish reason", sample.finish_reason, String], ["attempts", sample.attempts, number],
+      ["cost", sample.cost_usd, (value) => `$${fixed(value, 6)}`], ["model said", sample.model, String],
+      ["fingerprint", sample.fingerprint, String],
+    ].filter(([, value]) => value !== undefined && value !== null).map(([name, value, write]) => [name, write(value)]);
+    return lines.length ? [title("Measurements"), rows(null, lines)] : [];
+  }
+
+  function attempts(sample) {
+    let log = null;
+    try { log = JSON.parse(sample.attempt_log || "null"); } catch { log = null; }
+    if (!Array.isArray(log) || !log.length) return [];
+    return [title("Attempts"), rows(["began after", "took", "ended", "then waited"], log.map((each) => [
+      time(each.start_s || 0), time(each.duration_s || 0),
+      [each.error || "answered", each.message].filter(Boolean).join(": "), time(each.wait_s || 0)]))];
+  }
+
+  function others(sample) {
+    const names = Object.keys(sample).filter((name) => name.startsWith("vars.") && sample[name] !== null);
+    if (!names.length) return [];
+    return [title("Other columns of the row"), rows(null, names.map((name) => [name.slice(5), String(sample[name]).slice(0, 4000)]))];
+  }
+
+  // Keyboard and links
+
+  function inView() {
+    const box = frame.getBoundingClientRect();
+    return box.top < innerHeight * 0.75 && box.bottom > innerHeight * 0.25;
+  }
+
+  function key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = event.target.closest("input, select, textarea");
+    if (event.key === "Escape" && typing === search) { search.value = ""; search.blur(); filter(); return; }
+    if (typing) return;
+    if (event.key === "/") { event.preventDefault(); frame.scrollIntoView({ block: "start" }); search.focus(); return; }
+    if (event.key === "Escape") { wanted = "all"; search.value = ""; filter(selected); return; }
+    if (!inView()) return;
+    const inList = document.activeElement === list;
+    if (event.key === "j" || (inList && event.key === "ArrowDown")) step(1);
+    else if (event.key === "k" || (inList && event.key === "ArrowUp")) step(-1);
+    else if (event.key === "ArrowRight" || event.key === "ArrowLeft") turnPage(event.key === "ArrowRight" ? 1 : -1);
+    else return;
+    event.preventDefault();
+  }
+
+  function turnPage(by_) {
+    const before = page;
+    page += by_;
+    showPage();
+    if (page !== before) open(shown[page * PAGE], true);
+  }
+
+  async function follow() {
+    const match = /^#sample=([^/]*)\/([^/]*)\/(\d+)$/.exec(location.hash);
+    if (!match) return false;
+    let at = -1;
+    try { at = await store.find(decodeURIComponent(match[1]), decodeURIComponent(match[2]), Number(match[3])); }
+    catch { at = -1; }
+    if (at < 0) { found.textContent = "The sample that the address names is not in this report."; return false; }
+    if (!shown.includes(at)) { wanted = "all"; search.value = ""; by("filter-run").value = "-1"; for (const group of store.groups) group.select.value = "-1"; }
+    await filter(at);
+    by("samples").scrollIntoView();
+    return true;
+  }
+
+  async function begin() {
+    store = await Store.open();
+    if (!store.n) return;
+    frame.hidden = false;
+    makeFilters();
+    list.addEventListener("click", (event) => {
+      const item = event.target.closest("li");
+      if (item) open(Number(item.dataset.at), true);
+    });
+    by("page-back").addEventListener("click", () => turnPage(-1));
+    by("page-on").addEventListener("click", () => turnPage(1));
+    document.addEventListener("keydown", key);
+    addEventListener("hashchange", follow);
+    if (!(await follow())) await filter();
+    frame.dataset.ready = "true";
+  }
+
+  begin().catch((error) => {
+    frame.hidden = false;
+    frame.replaceChildren(element("p", "quiet", `The samples cannot be shown in this browser: ${error.message}`));
+  });
+})();

@@ -1,0 +1,1 @@
+"""Charts as data: Vega-Lite specifications, drawn in the reader's browser."""

@@ -1,0 +1,115 @@
+"""Fairness: a metric by group, a point with its interval for every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from evalrun.reports.charts.theme import base, run_scale, shape_scale
+from evalrun.reports.numbers import NONE, count, decimals_for, fixed, interval
+from evalrun.reports.view import Chart, RunView, Table
+from evalrun.reports.visible import visible
+
+SHOWN = 6
+"""Runs that are drawn; the table has them all."""
+
+
+def groups_of(run: RunView, column: str, metric: str) -> list[dict[str, Any]]:
+    """The run's values by the groups of a column: group, value, n, low, high, compared, note."""
+    found = (run.details.get("groups") or {}).get(column) or {}
+    return ((found.get("metrics") or {}).get(metric) or {}).get("groups") or []
+
+
+def gap_of(run: RunView, column: str, metric: str) -> dict[str, Any] | None:
+    """The run's gap for a column: value, best, worst, chance_gap_p95, p; None where it has none."""
+    found = (run.details.get("groups") or {}).get(column) or {}
+    return ((found.get("metrics") or {}).get(metric) or {}).get("gap")
+
+
+def by_group(key: str, title: str, column: str, metric: str, runs: Sequence[RunView]) -> Chart | None:
+    """The chart of a metric by the groups of one sensitive column; None where no run has any."""
+    having = [run for run in runs if groups_of(run, column, metric)]
+    if not having:
+        return None
+    rows = [
+        {
+            "run": run.label, "group": _axis_label(each), "v": each["value"], "low": each["low"],
+            "high": each["high"], "n": each["n"],
+            "note": visible(each.get("note") or ""),
+            "value": f"{fixed(each['value'])} {interval(each['low'], each['high'])}".strip(),
+        }
+        for run in having[:SHOWN]
+        for each in groups_of(run, column, metric)
+        if each["value"] is not None
+    ]  # fmt: skip
+    if not rows:
+        return None
+    more = len(having) - SHOWN
+    note = f"The {SHOWN} best runs are drawn; the table has all {len(having)}. " if more > 0 else ""
+    small = any(not each["compared"] for run in having for each in groups_of(run, column, metric))
+    note += "Groups marked * are not compared: too few samples, or no group given." if small else ""
+    return Chart(
+        key=key,
+        title=title,
+        alt=f"Dot plot of {metric} by {column} with 95 % intervals for {min(len(having), SHOWN)} runs.",
+        spec=_spec(having[:SHOWN], rows, metric),
+        table=_table(having, column, metric),
+        note=note,
+    )
+
+
+def _axis_label(group: dict[str, Any]) -> str:
+    return f"{visible(str(group['group']))}{'' if group['compared'] else ' *'}"
+
+
+def _spec(runs: Sequence[RunView], rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
+    labels = [run.label for run in runs]
+    y = {
+        "field": "group", "type": "nominal", "title": None, "sort": None,
+        "scale": {"paddingInner": 0.35, "paddingOuter": 0.2},
+        "axis": {"ticks": False, "domain": False, "labelColor": "var(--ink)", "grid": False},
+    }  # fmt: skip
+    offset = {"field": "run", "type": "nominal", "sort": None, "scale": {"domain": labels, "padding": 0.2}}
+    x = {
+        "field": "v", "type": "quantitative", "title": metric,
+        "scale": {"zero": False, "nice": True}, "axis": {"tickCount": 6, "format": ".2~f"},
+    }  # fmt: skip
+    colour = {
+        "field": "run", "type": "nominal", "title": None, "sort": None, "scale": run_scale(runs, labels),
+        "legend": {} if len(runs) > 1 else None,
+    }  # fmt: skip
+    shape = {
+        "field": "run", "type": "nominal", "title": None, "sort": None, "scale": shape_scale(runs, labels),
+        "legend": {} if len(runs) > 1 else None,
+    }  # fmt: skip
+    tooltip = [
+        {"field": "group", "title": "group"}, {"field": "run", "title": "run"},
+        {"field": "value", "title": metric}, {"field": "n", "title": "n"},
+        {"field": "note", "title": "note"},
+    ]  # fmt: skip
+    layers = [
+        {"mark": {"type": "rule", "strokeWidth": 1.5},
+         "encoding": {"y": y, "yOffset": offset, "x": {**x, "field": "low"}, "x2": {"field": "high"},
+                      "color": colour}},
+        {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
+         "encoding": {"y": y, "yOffset": offset, "x": x, "color": colour, "shape": shape,
+                      "tooltip": tooltip}},
+    ]  # fmt: skip
+    groups = len({row["group"] for row in rows})
+    height = groups * (16 * len(runs) + 18)
+    return base(height, data={"values": rows}, layer=layers)
+
+
+def _table(runs: Sequence[RunView], column: str, metric: str) -> Table:
+    rows = []
+    for run in runs:
+        for each in groups_of(run, column, metric):
+            half = (each["high"] - each["low"]) / 2 if each["low"] is not None else None
+            decimals = decimals_for(half)
+            rows.append(
+                (run.label, str(each["group"]), fixed(each["value"], decimals),
+                 interval(each["low"], each["high"], decimals) or NONE, count(each["n"]),
+                 each.get("note") or "")
+            )  # fmt: skip
+    columns = ("run", column, metric, "95 % interval", "n", "note")
+    return Table(f"{metric} by {column}", columns, rows, frozenset({2, 4}))

@@ -1,0 +1,85 @@
+"""What all charts share: colours as CSS variables (so that they follow light, dark and print), shapes, fonts.
+
+Colours stand for runs; shapes say the same once more for readers who cannot tell the colours apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evalrun.reports.view import PALETTE, RunView
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+
+COLOURS = tuple(f"var(--run-{index})" for index in range(PALETTE))
+SHAPES = (
+    "circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left",
+)  # fmt: skip
+DASHES: tuple[tuple[int, ...], ...] = (
+    (1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (4, 2), (1, 3), (10, 4), (6, 2, 1, 2, 1, 2),
+)  # fmt: skip
+
+LINE_LEGEND: Mapping[str, Any] = {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2}
+"""A legend of lines, long enough that their dashes can be told apart."""
+
+_FONT = '-apple-system, BlinkMacSystemFont, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+
+CONFIG: Mapping[str, Any] = {
+    "background": None,
+    "font": _FONT,
+    "padding": 4,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "var(--soft)", "titleColor": "var(--soft)", "gridColor": "var(--grid)",
+        "domainColor": "var(--rule)", "tickColor": "var(--rule)", "labelFontSize": 12, "titleFontSize": 12,
+        "titleFontWeight": "normal", "labelPadding": 6, "titlePadding": 10, "tickSize": 4, "labelLimit": 220,
+    },
+    "legend": {
+        "labelColor": "var(--ink)", "titleColor": "var(--soft)", "labelFontSize": 12, "symbolSize": 80,
+        "titleFontSize": 12, "titleFontWeight": "normal", "orient": "top", "labelLimit": 260, "title": None,
+        "columnPadding": 18, "rowPadding": 4, "offset": 8,
+    },
+    "header": {"labelColor": "var(--ink)", "titleColor": "var(--soft)", "labelFontSize": 12},
+    "text": {"color": "var(--ink)", "fontSize": 12},
+    "rule": {"color": "var(--soft)"},
+    "style": {"guide-label": {"font": _FONT}, "guide-title": {"font": _FONT}},
+}  # fmt: skip
+
+
+def base(height: int | Mapping[str, Any], **parts: Any) -> dict[str, Any]:
+    """A specification as wide as its box. `parts` are data, layer, mark, encoding, …"""
+    return {
+        "$schema": SCHEMA,
+        "config": CONFIG,
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        **parts,
+    }
+
+
+def run_scale(runs: Sequence[RunView], values: Sequence[str]) -> dict[str, Any]:
+    """The scale that maps names of runs (label, full name or family), in their order, to colours."""
+    return {"domain": list(values), "range": [COLOURS[_colours(runs)[name]] for name in values]}
+
+
+def shape_scale(runs: Sequence[RunView], values: Sequence[str]) -> dict[str, Any]:
+    """The scale that maps names of runs to shapes."""
+    return {"domain": list(values), "range": [SHAPES[_colours(runs)[name]] for name in values]}
+
+
+def dash_scale(runs: Sequence[RunView], values: Sequence[str]) -> dict[str, Any]:
+    """The scale that maps names of runs to dash patterns."""
+    return {"domain": list(values), "range": [list(DASHES[_colours(runs)[name]]) for name in values]}
+
+
+def _colours(runs: Sequence[RunView]) -> dict[str, int]:
+    return {name: run.colour for run in runs for name in (run.label, run.full, run.family)}
+
+
+def padded(values: Sequence[float], share: float = 0.08) -> list[float]:
+    """A domain around values, a little wider than they reach."""
+    low, high = min(values), max(values)
+    room = (high - low) * share or abs(high) * share or 0.1
+    return [low - room, high + room]

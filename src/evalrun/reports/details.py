@@ -1,0 +1,308 @@
+"""The report's quieter parts: gates, confusion matrices, failures, how numbers were made, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalrun.reports.columns import RunColumns
+from evalrun.reports.numbers import NONE, count, fixed, moment, quantity, size
+from evalrun.reports.runs import figure_of, plain_value
+from evalrun.reports.view import RunView, Table
+from evalrun.reports.visible import visible
+from evalrun.types import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class GateView:
+    """One gate on one run."""
+
+    gate: str
+    run: str
+    passed: bool
+    value: str
+    interval: str
+    n: str
+    reason: str
+
+
+def gates(results: Sequence[Mapping[str, JSON]], runs: Sequence[RunView]) -> list[GateView]:
+    """The gates' verdicts, the failed ones first, with the figure each was held against."""
+    by_id = {run.run: run for run in runs}
+    views = []
+    for result in results:
+        run = by_id.get(result.get("run") or "")
+        text = str(result.get("gate") or "")
+        figure = run.figure(text.split(" ")[0]) if run else None
+        value = result.get("value")
+        shown = quantity(value, figure.unit, figure.decimals) if figure else fixed(value, 3)
+        views.append(
+            GateView(
+                gate=text,
+                run=run.full if run else str(result.get("run") or "all runs"),
+                passed=result.get("verdict") == "pass",
+                value=shown,
+                interval=figure.interval if figure else "",
+                n=count(figure.n) if figure else NONE,
+                reason=str(result.get("reason") or ""),
+            )
+        )
+    return sorted(views, key=lambda view: view.passed)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionCell:
+    """A count, its share of the row, and a shade from 0 to 9. `right` where target and answer agree."""
+
+    count: int
+    share: str
+    shade: int
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionView:
+    """A confusion matrix: rows are targets, columns answers."""
+
+    run: RunView
+    scorer: str
+    labels: Sequence[str]
+    columns: Sequence[str]
+    cells: Sequence[Sequence[ConfusionCell]]
+    totals: Sequence[int]
+
+
+def confusions(runs: Sequence[RunView]) -> list[ConfusionView]:
+    """The matrices of the runs, in their order, without those of too many classes."""
+    views = []
+    for run in runs:
+        for scorer, matrix in (run.details.get("confusion") or {}).items():
+            if matrix.get("labels"):
+                views.append(_confusion(run, scorer, matrix))
+    return views
+
+
+def _confusion(run: RunView, scorer: str, matrix: Mapping[str, Any]) -> ConfusionView:
+    cells, totals = [], []
+    for at, row in enumerate(matrix["counts"]):
+        total = sum(row)
+        totals.append(total)
+        cells.append(
+            [
+                ConfusionCell(value, f"{value / total:.0%}" if total else NONE,
+                              round(9 * value / total) if total else 0, at == column)
+                for column, value in enumerate(row)
+            ]
+        )  # fmt: skip
+    return ConfusionView(run, scorer, matrix["labels"], matrix["columns"], cells, totals)
+
+
+def failures(runs: Sequence[RunView], columns: Mapping[str, RunColumns]) -> Table | None:
+    """Why answers failed or could not be parsed, counted by run; None where all went well."""
+    rows = []
+    for run in runs:
+        found = columns[run.run].errors if run.run in columns else {}
+        for (status, kind), times in found.items():
+            rows.append((run.full, status, kind, count(times), f"{times / max(1, run.counts.samples):.1%}"))
+    if not rows:
+        return None
+    names = ("run", "ending", "cause", "samples", "share of samples")
+    return Table("Answers that failed or could not be parsed, by cause", names, rows, frozenset({3, 4}))
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionView:
+    """What a metric means, and how its values here were made."""
+
+    name: str
+    definition: str
+    unit: str
+    better: str
+    n: str
+    methods: str
+    notes: Sequence[str]
+
+
+_METHODS = {
+    "wilson": "Wilson score interval",
+    "t": "Student's t",
+    "clustered-t": "Student's t over clusters",
+    "bootstrap": "bootstrap percentile",
+    "order-statistic": "order statistics",
+}
+_BETTER = {"higher": "higher is better", "lower": "lower is better"}
+_NOTES = 4
+
+
+def definitions(runs: Sequence[RunView], first: Sequence[str]) -> list[DefinitionView]:
+    """Every metric over all samples, those named in `first` at the front, gaps last."""
+    known: dict[str, Mapping[str, Any]] = {}
+    for run in runs:
+        known.update(run.details.get("definitions") or {})
+    names = dict.fromkeys(each.name for run in runs for each in run.figures if not each.slice)
+    ordered = sorted(names, key=lambda name: (name not in first, name.startswith("fairness.")))
+    return [_definition(name, known.get(name) or {}, runs) for name in ordered]
+
+
+def _definition(name: str, own: Mapping[str, Any], runs: Sequence[RunView]) -> DefinitionView:
+    """`own` is what the run says of a metric whose scorer has its own name; else the general one holds."""
+    from evalrun.analysis.definitions import definition
+
+    general = definition(name)
+    figures = [figure for run in runs if (figure := run.figure(name))]
+    sizes = sorted({figure.n for figure in figures})
+    n = count(sizes[0]) if len(sizes) == 1 else f"{count(sizes[0])} to {count(sizes[-1])}"
+    methods = dict.fromkeys(_METHODS.get(f.method, f.method) for f in figures if f.method)
+    notes = dict.fromkeys(figure.note for figure in figures if figure.note)
+    return DefinitionView(
+        name=name,
+        definition=str(own.get("definition") or general.definition),
+        unit=figures[0].unit,
+        better=_BETTER.get(figures[0].direction, "descriptive"),
+        n=n,
+        methods=", ".join(methods) or "no interval",
+        notes=list(notes)[:_NOTES],
+    )
+
+
+def pipeline(suite: Mapping[str, JSON]) -> list[tuple[str, str]]:
+    """What was done to each answer, in words: parsers, scorers, repeats, warm-up."""
+    performance = suite.get("performance") or {}
+    excluded = suite.get("unparsed") == "exclude"
+    parsers = [_component(each) for each in suite.get("parse") or []]
+    found = [
+        (
+            "parsers, in order",
+            " → ".join(parsers) if parsers else "none: the output, stripped, is the answer",
+        ),
+        ("scorers", ", ".join(_component(each) for each in suite.get("scorers") or [])),
+        (
+            "unparsed answers",
+            "left out of scores" if excluded else "count as wrong",
+        ),
+        ("repeats of each row", str(suite.get("repeats") or 1)),
+        ("streaming", "yes" if performance.get("stream") else "no: there is no time to first token"),
+        ("warm-up requests a run", f"{performance.get('warmup') or 0}, left out of speed"),
+        ("deadline a sample", f"{performance.get('timeout_s', NONE)} s, retries included"),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _component(entry: JSON) -> str:
+    """`regex(pattern=Label: (\\w+))`: the name and the options that are set."""
+    if not isinstance(entry, Mapping) or not entry:
+        return str(entry)
+    name, options = next(iter(entry.items()))
+    if name == "python":
+        name, options = str(options), entry.get("args")
+    if not isinstance(options, Mapping):
+        return str(name) if options is None else f"{name}({plain_value(options)})"
+    given = ", ".join(
+        f"{key}={plain_value(value)}" for key, value in options.items() if value not in (None, False, [], {})
+    )
+    return f"{name}({given})" if given else str(name)
+
+
+def provenance(manifest: Mapping[str, JSON]) -> list[tuple[str, str]]:
+    """Where the sweep came from, as name and value."""
+    found = manifest.get("provenance") or {}
+    git, machine, python = found.get("git") or {}, found.get("machine") or {}, found.get("python") or {}
+    rows = [
+        ("sweep", manifest.get("sweep")),
+        ("project", manifest.get("project")),
+        ("started", moment(manifest.get("started_at"))),
+        ("finished", moment(manifest.get("finished_at"))),
+        ("command", " ".join(["evalrun", *map(str, found.get("argv") or [])])),
+        ("evalrun", found.get("evalrun")),
+        ("git commit", _git(git)),
+        ("git branch", git.get("branch") if isinstance(git, Mapping) else None),
+        ("Python", python.get("version") if isinstance(python, Mapping) else python),
+        *_machine(machine),
+        ("user", found.get("user")),
+        ("CI job", found.get("ci_url")),
+        ("root seed", (manifest.get("seeds") or {}).get("root")),
+        ("suite", (manifest.get("suite") or {}).get("path")),
+        ("suite digest", (manifest.get("suite") or {}).get("digest")),
+        ("tags", ", ".join(f"{key}={value}" for key, value in (manifest.get("tags") or {}).items())),
+    ]
+    return [(name, _text(value)) for name, value in rows if value not in (None, "", NONE)]
+
+
+def _git(git: JSON) -> str | None:
+    if not isinstance(git, Mapping):
+        return None
+    commit = git.get("commit")
+    if not commit:
+        return str(git.get("unavailable") or "") or None
+    dirty = git.get("dirty")
+    return f"{commit}{' with uncommitted changes' if dirty else ''}"
+
+
+def _machine(machine: JSON) -> list[tuple[str, JSON]]:
+    if not isinstance(machine, Mapping):
+        return []
+    rows = []
+    for key, value in machine.items():
+        if isinstance(value, (int, float)) and key.endswith("_bytes"):
+            rows.append((f"machine: {key.removesuffix('_bytes').replace('_', ' ')}", size(value)))
+        elif value not in (None, "", [], {}):
+            rows.append((f"machine: {key.replace('_', ' ')}", value))
+    return rows
+
+
+def _text(value: JSON) -> str:
+    return value if isinstance(value, str) else plain_value(value)
+
+
+def facts_of(document: Mapping[str, JSON], skip: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """A mapping of the manifest as rows, nested mappings flattened by dots, nothing empty."""
+    rows: list[tuple[str, str]] = []
+    for key, value in document.items():
+        if key in skip or value in (None, "", [], {}):
+            continue
+        if isinstance(value, Mapping):
+            rows += [(f"{key}.{inner}", text) for inner, text in facts_of(value)]
+        else:
+            rows.append((key.replace("_", " "), _text(value)))
+    return rows
+
+
+def texts_of(source: Mapping[str, JSON], under: str = "") -> list[tuple[str, str]]:
+    """The texts of a prompt's source, each with the name or path it has there."""
+    found: list[tuple[str, str]] = []
+    for key, value in source.items():
+        name = f"{under}{key}"
+        if isinstance(value, Mapping):
+            found += texts_of(value, f"{name} / ")
+        elif isinstance(value, str):
+            found.append((name, value))
+        elif value not in (None, [], {}):
+            found.append((name, plain_value(value)))
+    return found
+
+
+def packages(manifest: Mapping[str, JSON]) -> list[str]:
+    """Installed packages as `name version`."""
+    found = (manifest.get("provenance") or {}).get("packages") or []
+    if isinstance(found, Mapping):
+        return [f"{name} {version}" for name, version in found.items() if name != "unavailable"]
+    return [f"{each.get('name')} {each.get('version')}" for each in found if isinstance(each, Mapping)]
+
+
+def all_metrics(runs: Sequence[Mapping[str, JSON]], names: Mapping[str, str]) -> Table:
+    """Every metric of every run, for reading and download. `names` maps run ids to what they are called."""
+    rows = []
+    for run in runs:
+        for metric in run.get("metrics") or []:
+            figure = figure_of(metric)
+            where = visible(", ".join(f"{key}={value}" for key, value in figure.slice.items()))
+            rows.append(
+                (names.get(run["run"], run["run"]), figure.name, where,
+                 NONE if figure.value is None else f"{figure.value:.6g}",
+                 NONE if figure.low is None else f"{figure.low:.6g}",
+                 NONE if figure.high is None else f"{figure.high:.6g}",
+                 count(figure.n), figure.unit, figure.method, visible(figure.note))
+            )  # fmt: skip
+    columns = ("run", "metric", "slice", "value", "low", "high", "n", "unit", "method", "note")
+    return Table("Every metric of every run", columns, rows, frozenset({3, 4, 5, 6}))

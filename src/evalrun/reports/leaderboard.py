@@ -1,0 +1,211 @@
+"""The leaderboard of one dataset: which columns it has, and each run's row with its interval drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from evalrun.reports import numbers
+from evalrun.reports.charts.theme import padded
+from evalrun.reports.numbers import (
+    NONE,
+    count,
+    decimals_for,
+    fixed,
+    interval,
+)
+from evalrun.reports.runs import Primary, plain_value, varying_params
+from evalrun.reports.standings import CLIENT_MEMORY, COST, E2E, MEMORY, TOKENS, TTFT, lower_is_better
+from evalrun.reports.view import Figure, RunView
+
+WIDTH = 132
+"""Units of the drawing in which a run's interval stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An interval as drawn: positions of its ends and its value, 0 to WIDTH; None where there is none."""
+
+    low: float | None
+    value: float
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure: its text, the number that it is sorted by, what is said beside it."""
+
+    text: str
+    sort: float | None
+    beside: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of figures: its title, its unit, the metric whose definition explains it."""
+
+    title: str
+    unit: str
+    metric: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One run. `difference` says how far behind the best it is, with its interval."""
+
+    run: RunView
+    params: str
+    mark: Mark | None
+    score: Cell
+    difference: Cell
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """All runs of a dataset from best to worst.
+
+    `orders` are the parts of their names that runs can be sorted by; `same` is what all have in common.
+    """
+
+    dataset: str
+    named: bool
+    metric: str
+    better: str
+    axis: tuple[str, str]
+    ticks: Sequence[float]
+    orders: Sequence[str]
+    show_difference: bool
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    same: str
+    absent: str = ""
+    tied: int = field(default=0)
+
+
+_COUNTED = ("unparsed", "refused", "failed", "cached")
+
+
+def leaderboard(
+    dataset: str, runs: Sequence[RunView], primary: Primary | None, *, named: bool
+) -> Leaderboard:
+    """The leaderboard of runs that are ranked already."""
+    low, high = _domain([run.primary for run in runs if run.primary])
+    columns = _columns(runs)
+    cells = [[make(run) for _, make in columns] for run in runs]
+    params = varying_params([{"model": run.model, "params": run.params} for run in runs])
+    models, prompts = {run.model for run in runs}, {run.prompt for run in runs}
+    same = [f"model {next(iter(models))}"] if len(models) == 1 else []
+    same += [f"prompt {next(iter(prompts))}"] if len(prompts) == 1 and len(runs) > 1 else []
+    if runs:
+        same += [f"{key} {plain_value(v)}" for key, v in runs[0].params.items() if key not in params]
+    orders = [name for name, values in (("prompt", prompts), ("model", models)) if len(values) > 1]
+    orders += ["parameters"] if params else []
+    zero = [name for name in _COUNTED if not any(getattr(run.counts, name) for run in runs)]
+    return Leaderboard(
+        dataset=dataset,
+        named=named,
+        metric=primary.metric if primary else "",
+        better="lower is better" if lower_is_better(runs) else "higher is better",
+        axis=(fixed(low, 2), fixed(high, 2)),
+        ticks=[WIDTH * share for share in (0.25, 0.5, 0.75)],
+        orders=orders if len(orders) > 1 else [],
+        show_difference=any(run.difference for run in runs),
+        columns=[column for column, _ in columns],
+        rows=[_row(run, params, cells[at], low, high) for at, run in enumerate(runs)],
+        same=", ".join(same),
+        absent=", ".join(zero),
+        tied=sum(run.standing == "tied" for run in runs),
+    )
+
+
+def _domain(figures: Sequence[Figure]) -> tuple[float, float]:
+    values = [v for f in figures for v in (f.value, f.low, f.high) if v is not None]
+    if not values:
+        return 0.0, 1.0
+    low, high = padded(values, 0.06)
+    if all(figure.unit in ("fraction",) for figure in figures):
+        low, high = max(0.0, low), min(1.0, high)
+    return low, high if high > low else low + 1
+
+
+def _row(run: RunView, params: Sequence[str], cells: Sequence[Cell], low: float, high: float) -> Row:
+    figure = run.primary
+    score = Cell(NONE, None, "", figure.note if figure else "")
+    mark = None
+    if figure is not None and figure.value is not None:
+        score = Cell(figure.text, figure.value, figure.interval, figure.note)
+
+        def place(value: float | None) -> float | None:
+            return None if value is None else round(WIDTH * (value - low) / (high - low), 1)
+
+        mark = Mark(place(figure.low), place(figure.value) or 0.0, place(figure.high))
+    shown = ", ".join(f"{name}={plain_value(run.params[name])}" for name in params if name in run.params)
+    return Row(run, shown, mark, score, _difference(run), cells)
+
+
+def _difference(run: RunView) -> Cell:
+    """The run minus the best, so that a worse run stands below zero."""
+    if run.standing == "best":
+        return Cell("best", 0.0)
+    found = run.difference
+    if found is None:
+        return Cell(NONE, None)
+    half = None if found.low is None or found.high is None else (found.high - found.low) / 2
+    decimals = decimals_for(half)
+    low = None if found.high is None else -found.high
+    high = None if found.low is None else -found.low
+    note = f"{found.method}, n = {found.n}"
+    return Cell(
+        fixed(-found.mean, decimals, sign=True), -found.mean, interval(low, high, decimals, sign=True), note
+    )
+
+
+_Maker = Callable[[RunView], Cell]
+
+
+def _columns(runs: Sequence[RunView]) -> list[tuple[Column, _Maker]]:
+    """The columns of figures that any run has something in."""
+    found: list[tuple[Column, _Maker]] = [(Column("n", "samples"), _n)]
+    found += [
+        (Column(name, "samples"), _counter(name))
+        for name in _COUNTED
+        if any(getattr(run.counts, name) for run in runs)
+    ]
+    for title, metric, unit, write in (
+        ("first token", TTFT, "median", numbers.seconds),
+        ("whole answer", E2E, "median", numbers.seconds),
+        ("output", TOKENS, "tokens/s", numbers.significant),
+        ("engine memory", MEMORY, "peak", numbers.size),
+        ("evalrun memory", CLIENT_MEMORY, "peak", numbers.size),
+        ("cost", COST, "USD", numbers.usd),
+    ):
+        if metric == CLIENT_MEMORY and any(run.value(MEMORY) is not None for run in runs):
+            continue
+        if any(run.value(metric) is not None for run in runs):
+            found.append((Column(title, unit, metric), _metric(metric, write)))
+    return found
+
+
+def _n(run: RunView) -> Cell:
+    n = run.primary.n if run.primary else run.counts.scored
+    return Cell(count(n), float(n))
+
+
+def _counter(name: str) -> _Maker:
+    def make(run: RunView) -> Cell:
+        value = getattr(run.counts, name)
+        return Cell(count(value), float(value))
+
+    return make
+
+
+def _metric(metric: str, write: Callable[[float | None], str]) -> _Maker:
+    def make(run: RunView) -> Cell:
+        figure = run.figure(metric)
+        if figure is None:
+            return Cell(NONE, None)
+        return Cell(write(figure.value), figure.value, figure.interval, figure.note)
+
+    return make

@@ -1,0 +1,297 @@
+"""Results in a terminal: tables that fit 80 columns, plain text where the output is piped.
+
+Everything is printed as `Text`, never as markup, and texts from outside are stripped of control characters:
+a model's answer can neither colour nor clear the screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalrun.reports import details, numbers
+from evalrun.reports.fairness import fairness
+from evalrun.reports.numbers import count, plural, seconds, significant, size
+from evalrun.reports.report import Verdicts, judge
+from evalrun.reports.source import Source
+from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT
+from evalrun.reports.view import RunView, words
+from evalrun.reports.visible import terminal
+from evalrun.types import JSON
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from evalrun.tracking.rows import SweepRow
+
+MOST_LOST = 8
+"""So many runs are listed with their unparsed, refused and failed samples."""
+
+Column = tuple[str, str, list[str]]
+"""Title, "left" or "right", and the cells."""
+
+
+def print_result(
+    manifest: Mapping[str, JSON], runs: Sequence[Mapping[str, JSON]], report: Path | None,
+    folder: Path | None = None,
+) -> None:  # fmt: skip
+    """Print what a sweep found to standard output.
+
+    With its `folder` the runs are told apart sample by sample; without it nothing is said of ties.
+    """
+    from rich.console import Console
+
+    result_table(manifest, runs, Console(highlight=False), report=report, folder=folder)
+
+
+def result_table(
+    manifest: Mapping[str, JSON],
+    runs: Sequence[Mapping[str, JSON]],
+    console: Console,
+    *,
+    report: Path | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Print a sweep's answer, its runs, fairness, gates and warnings, and what to do next."""
+    source = Source(folder, manifest, runs)
+    verdicts = judge(source)
+    _head(console, manifest, source)
+    for each in verdicts.answers:
+        _print(console, words(each.verdict), "bold")
+        for sentence in each.more:
+            _print(console, words(sentence))
+    for name, ranked in verdicts.by_dataset.items():
+        console.print()
+        if verdicts.named:
+            _print(console, name, "bold")
+        console.print(_runs_table(ranked, verdicts, console.width))
+        _lost(console, ranked)
+    _fairness(console, verdicts)
+    _gates(console, manifest, verdicts)
+    cautions = dict.fromkeys(caution for each in verdicts.answers for caution in each.cautions)
+    if cautions:
+        console.print()
+    for caution in cautions:
+        _print(console, f"Note: {caution}", "yellow")
+    _next(console, manifest, report)
+
+
+def show(
+    manifest: Mapping[str, JSON], runs: Sequence[Mapping[str, JSON]], folder: Path | None = None
+) -> None:
+    """Print the results of a sweep that lies in the store."""
+    print_result(manifest, runs, None, folder)
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    from rich.text import Text
+
+    console.print(Text(terminal(text, 2000), style=style))
+
+
+def _head(console: Console, manifest: Mapping[str, JSON], source: Source) -> None:
+    status = str(manifest.get("status") or "")
+    samples = sum((run.get("counts") or {}).get("samples", 0) for run in source.runs)
+    parts = [str(manifest.get("name") or ""), str(manifest.get("sweep") or ""), status]
+    parts += [plural(len(source.runs), "run"), plural(samples, "sample")]
+    _print(console, "  ".join(part for part in parts if part), "dim")
+    if source.missing:
+        missing = len(source.missing)
+        of = missing + len(source.runs)
+        _print(
+            console,
+            f"{missing} of {plural(of, 'run')} {'has' if missing == 1 else 'have'} no results.",
+            "red",
+        )
+
+
+def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, width: int) -> Table:
+    metric = verdicts.primary.metric if verdicts.primary else "score"
+    columns: list[Column] = [
+        ("run", "left", [run.label for run in ranked]),
+        ("", "left", [_standing(run) for run in ranked]),
+        (metric, "left", [_score(run) for run in ranked]),
+        ("n", "right", [count(run.primary.n) if run.primary else numbers.NONE for run in ranked]),
+    ]
+    for title, name, write in (
+        ("median", E2E, seconds),
+        ("memory", MEMORY, size),
+        ("tokens/s", TOKENS, significant),
+        ("1st token", TTFT, seconds),
+    ):
+        values = [run.value(name) for run in ranked]
+        if any(value is not None for value in values):
+            columns.append((title, "right", [write(value) for value in values]))
+    if not any(columns[1][2]):
+        del columns[1]
+    return _table(_fitting(columns, width, least=3))
+
+
+def _fitting(columns: list[Column], width: int, least: int) -> list[Column]:
+    """The columns that fit beside one another; the last ones go first, the first column may wrap to 24."""
+
+    def natural(column: Column, at: int) -> int:
+        needed = max(len(column[0]), *map(len, column[2])) if column[2] else len(column[0])
+        return min(needed, 24) if at == 0 else needed
+
+    kept = list(columns)
+    while len(kept) > least and sum(natural(c, at) + 2 for at, c in enumerate(kept)) - 2 > width:
+        kept.pop()
+    return kept
+
+
+def _table(columns: Sequence[Column]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False, header_style="dim")
+    for at, (title, side, _) in enumerate(columns):
+        right = side == "right"
+        table.add_column(
+            Text(terminal(title)), justify="right" if right else "left", no_wrap=at > 0, overflow="fold",
+            min_width=8 if at == 0 else None,
+        )  # fmt: skip
+    for row in zip(*(cells for _, _, cells in columns), strict=True):
+        table.add_row(*(Text(terminal(cell)) for cell in row))
+    return table
+
+
+def _standing(run: RunView) -> str:
+    return run.standing if run.standing in ("best", "tied") else ""
+
+
+def _score(run: RunView) -> str:
+    if run.primary is None:
+        return numbers.NONE
+    return f"{run.primary.text} {run.primary.interval}".strip()
+
+
+def _lost(console: Console, runs: Sequence[RunView]) -> None:
+    """The runs with unparsed, refused or failed samples; nothing where all were scored."""
+    lines = []
+    for run in runs:
+        counts = run.counts
+        found = [
+            f"{getattr(counts, name)} {name}"
+            for name in ("unparsed", "refused", "failed")
+            if getattr(counts, name)
+        ]
+        if found:
+            lines.append(f"{run.label}: {', '.join(found)} of {count(counts.samples)}")
+    for line in lines[:MOST_LOST]:
+        _print(console, line, "dim")
+    if len(lines) > MOST_LOST:
+        _print(console, f"and {plural(len(lines) - MOST_LOST, 'run')} more with such samples", "dim")
+
+
+def _fairness(console: Console, verdicts: Verdicts) -> None:
+    if verdicts.primary is None:
+        return
+    for at, (name, runs) in enumerate(verdicts.by_dataset.items()):
+        for view in fairness(runs[:1], verdicts.primary.metric, name, named=verdicts.named, at=at):
+            console.print()
+            _print(console, f"By {view.column}: {view.sentence}")
+            for note in view.notes:
+                _print(console, note, "yellow")
+
+
+def _gates(console: Console, manifest: Mapping[str, JSON], verdicts: Verdicts) -> None:
+    views = details.gates(manifest.get("gates") or [], verdicts.views)
+    if not views:
+        return
+    console.print()
+    failed = [view for view in views if not view.passed]
+    for view in failed:
+        why = f" ({view.reason})" if view.reason else ""
+        _print(console, f"FAIL  {view.gate}  {view.run}: {view.value} {view.interval}{why}", "bold red")
+    passed = len(views) - len(failed)
+    if passed:
+        _print(console, f"pass  {passed} of {plural(len(views), 'gate check')}", "green")
+
+
+def _next(console: Console, manifest: Mapping[str, JSON], report: Path | None) -> None:
+    console.print()
+    if report is not None:
+        _print(console, f"Report: {report}", "bold")
+    if manifest.get("status") in ("interrupted", "incomplete"):
+        _print(console, "Run the same command again to go on where it stopped.")
+    elif report is not None:
+        _print(
+            console, f"Next: open the report, or `evalrun show {manifest.get('sweep', '')}` for these lines."
+        )
+    else:
+        _print(console, f"Next: `evalrun report {manifest.get('sweep', '')}` writes the HTML report.")
+
+
+def print_sweeps(rows: Sequence[SweepRow]) -> None:
+    """Print sweeps, the newest first, to standard output."""
+    from rich.console import Console
+
+    sweep_list(rows, Console(highlight=False))
+
+
+def sweep_list(rows: Sequence[SweepRow], console: Console) -> None:
+    """Print sweeps as a table, or what to do where there are none."""
+    if not rows:
+        _print(console, "No sweeps yet. Begin with: evalrun init my-suite")
+        return
+    columns: list[Column] = [
+        ("name", "left", [row.name for row in rows]),
+        ("sweep", "left", [row.sweep for row in rows]),
+        ("status", "left", [row.status for row in rows]),
+        ("started (UTC)", "left", [_short_time(row.started_at) for row in rows]),
+        ("runs", "right", [f"{row.runs}/{row.planned}" for row in rows]),
+        ("samples", "right", [count(row.samples) for row in rows]),
+        ("failed", "right", [count(row.failed) if row.failed else "" for row in rows]),
+    ]
+    console.print(_table(_fitting(columns, console.width, least=3)))
+
+
+def _short_time(text: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M}"
+    except ValueError:
+        return text
+
+
+def print_plan(document: Mapping[str, Any]) -> None:
+    """Print what a suite would run (the document of `evalrun plan --json`) to standard output."""
+    from rich.console import Console
+
+    plan_table(document, Console(highlight=False))
+
+
+def plan_table(document: Mapping[str, Any], console: Console) -> None:
+    """Print a plan: one line a run, then the totals."""
+    runs = document["runs"]
+    columns: list[Column] = [
+        ("run", "left", [run["run"] for run in runs]),
+        ("requests", "right", [count(run["requests"]) for run in runs]),
+        ("prompt tokens", "right", [f"~{count(run['prompt_tokens'])}" for run in runs]),
+        ("answer tokens", "right", [_at_most(run["max_completion_tokens"]) for run in runs]),
+    ]
+    if any(run["usd"] is not None for run in runs):
+        columns.append(("cost", "right", [_cost(run["usd"]) for run in runs]))
+    console.print(_table(_fitting(columns, console.width, least=3)))
+    total = document["total"]
+    console.print()
+    parts = [
+        f"{plural(total['runs'], 'run')}, {plural(total['requests'], 'request')}",
+        f"about {count(total['prompt_tokens'])} prompt tokens",
+    ]
+    if total["max_completion_tokens"] is not None:
+        parts.append(f"at most {count(total['max_completion_tokens'])} answer tokens")
+    if total["usd"] is not None:
+        parts.append(f"at most about {numbers.usd(total['usd'])}")
+    _print(console, ", ".join(parts) + ". Nothing was sent.")
+
+
+def _at_most(tokens: int | None) -> str:
+    return numbers.NONE if tokens is None else f"<= {count(tokens)}"
+
+
+def _cost(usd: float | None) -> str:
+    return numbers.NONE if usd is None else f"<= {numbers.usd(usd)}"

@@ -1,0 +1,75 @@
+"""What CI shows of gates, with texts that are meant to do harm."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalrun.reports.ci import junit, markdown, publish, workflow_lines
+
+HOSTILE = "</failure><x>&\x00\x1b[31m ]]> | `a` <img src=x onerror=alert(1)> \n::error::owned\r::set-output name=a::b %0A"
+
+
+def gate(verdict: str, text: str = "exact_match >= 0.5", reason: str = "", run: str = "r") -> dict[str, Any]:
+    return {"gate": text, "run": run, "verdict": verdict, "value": 0.4, "reason": reason}
+
+
+def manifest(*gates: dict[str, Any], name: str = "triage") -> dict[str, Any]:
+    return {
+        "sweep": "01K00000000000000000000000", "name": name, "status": "complete",
+        "started_at": "2026-11-23T07:00:00+00:00", "gates": gates,
+    }  # fmt: skip
+
+
+def run(name: str = "r") -> dict[str, Any]:
+    metric = {"name": "exact_match", "slice": {}, "value": 0.5, "n": 10, "ci_low": 0.2, "ci_high": 0.8}
+    return {"run": name, "counts": {"samples": 10, "failed": 0}, "metrics": [metric]}
+
+
+def test_junit_has_one_case_a_gate_and_run() -> None:
+    document = manifest(gate("pass"), gate("fail", reason="too low"), gate("inconclusive"))
+    root = ElementTree.fromstring(junit(document))
+    assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("3", "1", "1")
+    (failure,) = root.iter("failure")
+    assert failure.get("message") == "value 0.4; too low"
+    strict = ElementTree.fromstring(junit(document, strict=True))
+    assert (strict.get("failures"), strict.get("skipped")) == ("2", "0")
+
+
+@given(st.text(max_size=60))
+def test_any_text_gives_whole_xml_with_the_same_cases(text: str) -> None:
+    document = manifest(gate("fail", text + HOSTILE, HOSTILE + text, text), name=text + HOSTILE)
+    root = ElementTree.fromstring(junit(document))
+    assert [each.tag for each in root.iter()] == ["testsuites", "testsuite", "testcase", "failure"]
+
+
+@given(st.text(max_size=60))
+def test_markdown_keeps_its_rows_and_no_markup_gets_through(text: str) -> None:
+    document = manifest(gate("fail", HOSTILE + text, text + HOSTILE, text), name=HOSTILE)
+    lines = markdown(document, [run(HOSTILE + text)]).split("\n")
+    assert len(lines) == 13
+    assert not [line for line in lines if line.startswith(("::", "<")) or "<img" in line]
+    cells = lines[6].replace("\\|", "")
+    assert cells.count("|") == 6
+
+
+def test_workflow_lines_are_one_line_each_and_cannot_begin_another() -> None:
+    lines = workflow_lines(manifest(gate("fail", reason=HOSTILE), gate("inconclusive"), gate("pass")))
+    assert [line.split(" ")[0] for line in lines] == ["::error", "::warning"]
+    assert not any(char in line for line in lines for char in "\n\r\x1b\x00")
+    assert "%0A::error::owned%0D" in lines[0] and "%250A" in lines[0]
+    assert workflow_lines(manifest(gate("inconclusive")), strict=True)[0].startswith("::error ")
+
+
+def test_the_summary_is_added_to_what_github_names(tmp_path: Path) -> None:
+    summary = tmp_path / "step.md"
+    summary.write_text("before\n")
+    environment = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_ACTIONS": "true"}
+    lines = publish(manifest(gate("fail")), [run()], environment=environment)
+    assert len(lines) == 1
+    assert summary.read_text().startswith("before\n## evalrun: triage")
+    assert publish(manifest(gate("fail")), [run()], environment={}) == []

@@ -1,0 +1,109 @@
+"""What the report says in words, from real folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_data import QUICKSTART, Cell, make_sweep
+
+from evalrun.reports.report import Verdicts, build_report, judge
+from evalrun.reports.source import Source
+from evalrun.reports.view import words
+
+
+def verdicts(root: Path, *args: Any, **options: Any) -> Verdicts:
+    return judge(Source.of(make_sweep(root, *args, **options)))
+
+
+def test_the_best_its_ties_and_its_speed(tmp_path: Path) -> None:
+    found = verdicts(tmp_path, QUICKSTART, by=())
+    (answer,) = found.answers
+    assert words(answer.verdict) == (
+        "few_shot scores highest: 0.58 [0.48, 0.68] exact_match (n = 96); not distinguishable from reasoned."
+    )
+    assert words(answer.more[0]).startswith(
+        "It is 2.2\u00d7 slower than direct, the fastest: 1.13 s against 505 ms"
+    )
+    assert "ship few_shot" in words(answer.more[1])
+    assert [run.standing for run in answer.runs] == ["best", "tied", "behind"]
+    assert any("true difference below about" in caution for caution in answer.cautions)
+
+
+def test_a_clear_winner(tmp_path: Path) -> None:
+    cells = [Cell("m", "good", accuracy=0.9, e2e_s=0.4), Cell("m", "bad", accuracy=0.3, e2e_s=0.8)]
+    (answer,) = verdicts(tmp_path, cells, by=()).answers
+    assert ", ahead of bad." in words(answer.verdict)
+    assert "is best" in words(answer.verdict)
+    assert "faster than bad: " in words(answer.more[0])
+    assert words(answer.more[1]) == "Ship good."
+
+
+def test_a_faster_run_that_is_as_good_is_recommended(tmp_path: Path) -> None:
+    cells = [Cell("m", "slow", accuracy=0.62, e2e_s=3.0), Cell("m", "quick", accuracy=0.6, e2e_s=0.5)]
+    (answer,) = verdicts(tmp_path, cells, by=()).answers
+    assert answer.best is not None
+    other = "quick" if answer.best.label == "slow" else "slow"
+    assert f"not distinguishable from {other}" in words(answer.verdict)
+    assert any("quick" in words(each) and "ship" in words(each) for each in answer.more)
+
+
+def test_equal_runs(tmp_path: Path) -> None:
+    cells = [Cell("m", name, accuracy=2.0) for name in "abc"]
+    (answer,) = verdicts(tmp_path, cells, by=()).answers
+    assert words(answer.verdict).startswith("All 3 runs score alike: 1.00")
+
+
+def test_nothing_but_failures(tmp_path: Path) -> None:
+    (answer,) = verdicts(tmp_path, [Cell("m", "p", failed=1.1)], by=()).answers
+    assert (
+        words(answer.verdict) == "No answer could be scored: all 96 requests failed, most often by timeout."
+    )
+    assert answer.best is None
+
+
+def test_one_run(tmp_path: Path) -> None:
+    (answer,) = verdicts(tmp_path, [Cell("m", "p")], n=12, by=()).answers
+    assert words(answer.verdict).startswith("p is the only run: ")
+    assert any("n = 12 is small" in caution for caution in answer.cautions)
+
+
+def test_every_dataset_has_its_own_answer(tmp_path: Path) -> None:
+    cells = [Cell("m", p, dataset=d, accuracy=a) for d in ("x", "y") for p, a in (("p", 0.3), ("q", 0.9))]
+    found = verdicts(tmp_path, cells, by=())
+    assert [answer.dataset for answer in found.answers] == ["x", "y"]
+    assert all(f"on {answer.dataset}" in words(answer.verdict) for answer in found.answers)
+
+
+def test_a_failed_gate_of_the_best_run_is_said(tmp_path: Path) -> None:
+    gate = {"gate": "exact_match >= 0.9", "run": QUICKSTART[0].run, "verdict": "fail", "value": 0.58}
+    (answer,) = verdicts(tmp_path, QUICKSTART, by=(), gates=[gate]).answers
+    assert answer.cautions[0] == "few_shot does not pass exact_match >= 0.9."
+
+
+def test_without_the_samples_nothing_is_said_of_ties(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path, QUICKSTART, by=())
+    documents = Source(None, folder.read_manifest(), folder.runs())
+    (answer,) = judge(documents).answers
+    assert "distinguishable" not in words(answer.verdict)
+    assert [run.standing for run in answer.runs] == ["best", "unknown", "unknown"]
+
+
+@pytest.mark.parametrize("unparsed", ["count", "exclude"])
+def test_excluded_answers_leave_the_comparison_too(tmp_path: Path, unparsed: str) -> None:
+    folder = make_sweep(tmp_path, [Cell("m", "p"), Cell("m", "q", unparsed=0.5)], by=())
+    manifest = folder.read_manifest()
+    manifest["suite"]["resolved"]["unparsed"] = unparsed
+    folder.write_manifest(manifest)
+    found = judge(Source.of(folder))
+    counts = {run.prompt: run.counts for run in found.views}
+    (difference,) = (run.difference for run in found.by_dataset["tickets"] if run.difference)
+    assert difference.n == (96 if unparsed == "count" else 96 - counts["q"].unparsed)
+
+
+def test_missing_runs_are_said(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path, QUICKSTART, by=(), status="interrupted")
+    (folder.path / "runs" / QUICKSTART[2].run / "run.json").unlink()
+    report = build_report(Source.of(folder))
+    assert report.header.trouble == "This sweep was interrupted: 1 of 3 runs has no results."

@@ -1,0 +1,166 @@
+"""The samples inside the report: what is written is what the browser will read."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from sweep_data import Cell, make_sweep
+
+from evalrun.reports import samples as writing
+from evalrun.reports.report import judge
+from evalrun.reports.samples import SampleWriter, cut
+from evalrun.reports.source import Source
+
+BLOCK = re.compile(rb'<script type="([^"]+)" ([\w-]+)="([^"]+)">(.*?)</script>', re.DOTALL)
+
+
+class Written:
+    """The blocks of a report, read back."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self.chunks: list[dict[str, Any]] = []
+        for kind, attribute, value, body in BLOCK.findall(data):
+            if attribute == b"data-chunk":
+                assert int(value) == len(self.chunks)
+                self.chunks.append(orjson.loads(zlib.decompress(base64.b64decode(body))))
+            elif kind == b"application/json":
+                self.index = orjson.loads(body)
+            else:
+                self.columns = zlib.decompress(base64.b64decode(body))
+
+    def samples(self) -> list[dict[str, Any]]:
+        """All samples as the browser makes them up again."""
+        found = []
+        for chunk in self.chunks:
+            for row in chunk["rows"]:
+                sample = {**chunk["const"], **dict(zip(chunk["fields"], row, strict=True))}
+                for message in sample.get("messages") or []:
+                    if isinstance(message[1], int):
+                        message[1] = chunk["texts"][message[1]]
+                found.append(sample)
+        return found
+
+
+def write(source: Source, score: str | None = "exact_match") -> Written:
+    out = io.BytesIO()
+    writer = SampleWriter(out, score)
+    for run in judge(source).views:
+        path = source.samples(run.run)
+        assert path is not None
+        writer.add_run(run, path)
+    writer.finish()
+    return Written(out.getvalue())
+
+
+def test_every_sample_comes_back(tmp_path: Path) -> None:
+    source = Source.of(make_sweep(tmp_path, [Cell("m", "p", unparsed=0.1, failed=0.1)], n=1201))
+    written = write(source)
+    path = source.samples(source.runs[0]["run"])
+    assert path is not None
+    rows = pq.read_table(path).to_pylist()
+    assert [len(chunk["rows"]) for chunk in written.chunks] == [500, 500, 201]
+    for sample, row in zip(written.samples(), rows, strict=True):
+        assert sample["sample_id"] == row["sample_id"]
+        assert sample.get("output") == row["output"]
+        assert sample.get("target") == row["target"]
+        expected = [[m["role"], m["content"]] for m in orjson.loads(row["messages"])]
+        assert sample["messages"] == expected
+        if row["score.exact_match"] is not None:
+            assert sample["score.exact_match"] == row["score.exact_match"]
+        if row["e2e_s"] is not None:
+            assert sample["e2e_s"] == pytest.approx(row["e2e_s"], abs=6e-5)
+
+
+def test_what_repeats_is_written_once(tmp_path: Path) -> None:
+    written = write(Source.of(make_sweep(tmp_path, [Cell("m", "p")], n=300)))
+    (chunk,) = written.chunks
+    assert "You sort support tickets (p). Give one label." in chunk["texts"]
+    assert chunk["const"]["finish_reason"] == "stop"
+    assert "vars.text" not in chunk["fields"], "the prompt shows it anyway"
+    assert "vars.channel" in chunk["fields"]
+    assert not any(name.startswith(("attempt_log", "cost_usd")) for name in chunk["fields"])
+    assert written.size < 300 * 120
+
+
+def test_the_index_holds_what_filters_need(tmp_path: Path) -> None:
+    cells = [Cell("m", "p", unparsed=0.2, failed=0.2), Cell("m", "q", cached=True)]
+    source = Source.of(make_sweep(tmp_path, cells, n=60))
+    written = write(source)
+    n = written.index["n"]
+    assert n == 120
+    assert [run["start"] for run in written.index["runs"]] == [0, 60]
+    scores = struct.unpack_from(f"<{n}f", written.columns, 0)
+    keys = struct.unpack_from(f"<{n}I", written.columns, 8 * n)
+    groups = struct.unpack_from(f"<{n}H", written.columns, 12 * n)
+    flags = written.columns[14 * n :]
+    endings = ["scored", "unparsed", "refused", "failed"]
+    (group,) = written.index["groups"]
+    path = source.samples(source.runs[0]["run"])
+    assert path is not None
+    for at, row in enumerate(pq.read_table(path).to_pylist()):
+        assert endings[flags[at] & 3] == row["status"]
+        assert bool(flags[at] & writing.WARMUP) == row["warmup"]
+        assert bool(flags[at] & writing.RETRIED) == (row["attempts"] > 1)
+        assert group["labels"][groups[at] - 1] == row["sensitive.dialect"]
+        assert keys[at] == zlib.crc32(f"{row['sample_id']}/0".encode())
+        assert (scores[at] == row["score.exact_match"]) or row["status"] == "failed"
+    assert all(flag & writing.CACHED for flag in flags[60:])
+
+
+def test_hostile_text_cannot_leave_its_block(tmp_path: Path) -> None:
+    bad = "</script><script>alert(1)</script>\u202e\x00"
+
+    def change(record: dict[str, Any], _: Any) -> dict[str, Any]:
+        return {
+            **record,
+            "output": bad,
+            "sensitive": {"dialect": bad},
+            "sample_id": bad + record["sample_id"],
+        }
+
+    folder = make_sweep(tmp_path, [Cell("m", "p")], n=20, change=change)
+    written = write(Source.of(folder))
+    assert all(sample["output"] == bad for sample in written.samples())
+    assert written.index["groups"][0]["labels"] == [bad]
+
+
+def test_huge_texts_are_cut_and_say_so(tmp_path: Path) -> None:
+    def change(record: dict[str, Any], _: Any) -> dict[str, Any]:
+        return {**record, "output": "x" * 3_000_000 if record["position"] == 3 else "short"}
+
+    written = write(Source.of(make_sweep(tmp_path, [Cell("m", "p")], n=40, change=change)))
+    longest = max((sample["output"] for sample in written.samples()), key=len)
+    assert len(longest) < 210_000
+    assert "2,800,000 characters are left out of the report" in longest
+    assert cut("short") == "short"
+    assert written.size < 100_000
+
+
+def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
+    peaks = []
+    for n in (2_000, 10_000):
+        source = Source.of(
+            make_sweep(tmp_path / str(n), [Cell("m", "p")], n=n, by=(), scorers=[{"exact_match": {}}])
+        )
+        view = judge(source).views[0]
+        path = source.samples(view.run)
+        assert path is not None
+        with (tmp_path / "out").open("wb") as out:
+            tracemalloc.start()
+            writer = SampleWriter(out, "exact_match")
+            writer.add_run(view, path)
+            writer.finish()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
