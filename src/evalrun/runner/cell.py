@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -220,11 +220,7 @@ class CellRun:
         self._journal_record(self._records.cached(prepared, response))
 
     def _keep(self, prepared: Prepared, response: Response, record: SampleRecord) -> None:
-        if (
-            self._cache is not None
-            and prepared.key is not None
-            and record.status is not Status.REFUSED
-        ):
+        if self._cache is not None and prepared.key is not None and record.status is not Status.REFUSED:
             self._cache.put(prepared.key, response)
         self._journal_record(record)
 
@@ -256,6 +252,18 @@ class CellRun:
             return
         self._observer.sample(self._cell.spec.run_id, record)
 
+    async def _ask_batch(
+        self, provider: BatchProvider, batch: Sequence[Prepared]
+    ) -> Sequence[Response | ProviderError]:
+        """One call for all. The samples share their deadlines: what one does not use another may."""
+        seconds = self._options.timeout_s * len(batch)
+        try:
+            async with asyncio.timeout(seconds):
+                return await provider.generate_batch([each.request for each in batch])
+        except TimeoutError:
+            message = f"no answer to a batch of {len(batch)} within {seconds:g} s"
+            return [ProviderError(ErrorKind.TIMEOUT, message)] * len(batch)
+
     async def _run_batches(self, provider: BatchProvider) -> None:
         while not self._stop.requested and self._fault is None:
             batch: list[Prepared] = []
@@ -264,7 +272,7 @@ class CellRun:
             if not batch:
                 return
             scheduled_ns = time.perf_counter_ns()
-            answers = await provider.generate_batch([each.request for each in batch])
+            answers = await self._ask_batch(provider, batch)
             for prepared, answer in zip(batch, answers, strict=True):
                 warmup = self._is_warmup()
                 if isinstance(answer, ProviderError):

@@ -214,6 +214,44 @@ async def test_a_failed_status_is_asked_once_and_named(
     assert len(chat_server.bodies) == 1
 
 
+async def test_a_key_that_the_server_repeats_is_not_kept(
+    tmp_path: Path, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def behave(body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        said = f"wrong: {request.headers['Authorization'].removeprefix('Bearer ')}"
+        return web.json_response({"error": {"message": said}}, status=401)
+
+    chat_server.behaviour = behave
+    monkeypatch.setenv("PLAIN_NAME", "hush-hush")  # neither this name nor this value looks secret
+    made = provider(tmp_path, base_url=chat_server.base_url, api_key_env="PLAIN_NAME")
+    assert (await fault(made, request())).message == "HTTP 401: wrong: ***"
+
+
+async def test_one_request_a_connection_for_llama_cpp(tmp_path: Path, serve: Serve) -> None:
+    """It hangs up after each stream without saying so: the next request on the connection would fail."""
+    asked: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.headers.get("Connection"))
+        return web.json_response(completion("x"))
+
+    async def as_llama_cpp(request: web.Request, answer: web.StreamResponse) -> None:
+        answer.headers["Server"] = "llama.cpp"
+
+    for_others = provider(tmp_path, base_url=await serve(handler))
+    await ask(for_others, request())
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    app.on_response_prepare.append(as_llama_cpp)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    await ask(provider(tmp_path, base_url=base_url), request())
+    await runner.cleanup()
+    assert asked == ["keep-alive", "close"]
+
+
 async def test_dropped_connections_are_no_timeouts(tmp_path: Path, chat_server: ChatServer) -> None:
     async def drop(body: dict[str, Any], request: web.Request) -> web.StreamResponse:
         assert request.transport is not None

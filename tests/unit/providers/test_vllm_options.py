@@ -134,6 +134,14 @@ def test_the_cause_is_found_in_the_log(tmp_path: Path) -> None:
         "(APIServer pid=3) WARNING 11-23 07:48:58 [core_client.py:817] engine core exited unexpectedly\n"
     )
     assert root_cause(log) == "engine core exited unexpectedly"
+    log.write_text(
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+        "  Value error, no such architecture\n"
+    )
+    cause = "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig Value error,"
+    assert root_cause(log) == f"{cause} no such architecture"
+    log.write_text("")
+    assert root_cause(log) is None
     assert root_cause(tmp_path / "none.log") is None
 
 

@@ -1,0 +1,336 @@
+"""The official OpenAI SDK: OpenAI, Azure OpenAI, and whatever the SDK's environment variables point to.
+
+The SDK signs and sends requests, on its aiohttp transport where it has one; its own retries are off. Its
+answers are taken as bytes and read by `answers`, which saves the building of its response objects and
+keeps fields that its version does not know (reasoning, vendors' extras).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from evalrun.errors import ExitCode, UserError
+from evalrun.providers.addresses import http_address, origin
+from evalrun.providers.base import Provider, ProviderContext
+from evalrun.providers.openai_account import NO_KEY, account_of
+from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
+
+if TYPE_CHECKING:
+    from evalrun.suite.schema import ModelSpec
+
+START_TIMEOUT_S = 10.0
+_CONNECTIONS = 65_536  # the runner limits what is in flight; the SDK's pool must not
+_KEEP_ALIVE_S = 4.0  # less than the 5 s after which uvicorn and llama.cpp drop an idle connection
+_DRAIN_S = 1.0
+
+
+class OpenAIOptions(BaseModel):
+    """What a model entry with `provider: openai` may say besides the common keys.
+
+    What is not given comes from the environment variables of the SDK: OPENAI_API_KEY, OPENAI_BASE_URL,
+    OPENAI_ORG_ID, OPENAI_PROJECT_ID; with `azure: true` AZURE_OPENAI_ENDPOINT, AZURE_OPENAI_API_KEY,
+    AZURE_OPENAI_AD_TOKEN, OPENAI_API_VERSION.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    api: Literal["chat", "completions"] = Field(
+        default="chat",
+        description="Which endpoint is asked: chat/completions with messages, or completions with raw text.",
+    )
+    base_url: str | None = Field(
+        default=None,
+        description="Address of the API with its version. Default: OPENAI_BASE_URL, else OpenAI's own.",
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        description="Name of the environment variable that holds the key. Default: OPENAI_API_KEY; "
+        "for Azure AZURE_OPENAI_AD_TOKEN or AZURE_OPENAI_API_KEY.",
+    )
+    azure: bool = Field(
+        default=False, description="Ask Azure OpenAI; `model` is then the name of the deployment."
+    )
+    azure_endpoint: str | None = Field(
+        default=None,
+        description="Address of the Azure resource, such as https://name.openai.azure.com. "
+        "Default: AZURE_OPENAI_ENDPOINT.",
+    )
+    api_version: str | None = Field(
+        default=None, description="Version of Azure's API, such as 2024-10-21. Default: OPENAI_API_VERSION."
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict, description="Fields added to every request as they are."
+    )
+    include_usage: bool = Field(
+        default=True,
+        description="Ask for token counts at the end of streams; false for servers that refuse the field.",
+    )
+
+    @field_validator("base_url", "azure_endpoint")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        return None if value is None else http_address(value)
+
+
+class OpenAI(Provider):
+    """Asks through the official SDK."""
+
+    Options: ClassVar[type[BaseModel]] = OpenAIOptions
+    shorthand: ClassVar[str | None] = None
+    summary: ClassVar[str] = "OpenAI and Azure OpenAI through the official SDK"
+    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "stream"})
+
+    def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
+        super().__init__(spec, context)
+        self.options = cast(OpenAIOptions, spec.options)
+        self._account = account_of(self.options, spec, os.environ)
+        self._client: Any = None
+        self._headers: dict[str, str] = {}
+        self._create: Any = None
+        self._open_stream: Any = None
+
+    @property
+    def endpoint(self) -> str:
+        return origin(self._account["address"])
+
+    async def start(self) -> None:
+        """Import the SDK, and see whether the server is there: any HTTP answer will do.
+
+        Raises UserError (exit 3) when nothing answers at the address.
+        """
+        if self._client is not None:
+            return
+        client = self._client = await asyncio.to_thread(self._connect)  # importing takes over a second
+        seen: Any = None
+        try:
+            seen = await client.with_options(timeout=START_TIMEOUT_S).models.with_raw_response.list()
+        except transport_errors() as error:
+            if nothing_listens(error):
+                await self.close()
+                raise self._absent(error) from error
+            # Something is there; what it says to real requests will be recorded.
+            seen = getattr(error, "response", None)
+        if seen is not None and seen.headers.get("server") == "llama.cpp":
+            from evalrun.providers.chat_client import ONE_REQUEST_A_CONNECTION
+
+            self._headers = dict(ONE_REQUEST_A_CONNECTION)
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def generate(self, request: Request) -> Response:
+        if self._client is None:
+            raise ProviderError(ErrorKind.CONNECTION, "the provider is not started")
+        arguments = self._arguments(request)
+        answering = False
+        sent_ns = perf_counter_ns()
+        try:
+            if not request.stream:
+                return await self._whole(arguments, sent_ns)
+            async with self._open_stream(**arguments) as answer:
+                answering = True
+                return await _streamed(answer, sent_ns)
+        except transport_errors() as error:
+            raise provider_error(error, answering, self._account["key"]) from error
+
+    def identity(self) -> dict[str, JSON]:
+        from evalrun.secrets import scrub_json, scrub_url
+
+        identity: dict[str, JSON] = {
+            "provider": "openai",
+            "base_url": scrub_url(self._account["address"]),
+            "api": self.options.api,
+            "model": self.spec.model,
+            "extra_body": scrub_json(self.options.extra_body),
+        }
+        if self.options.azure:
+            identity["api_version"] = self._account["api_version"]
+        return identity
+
+    def _connect(self) -> Any:
+        import openai
+
+        client: Any
+        common: dict[str, Any] = {"max_retries": 0, "timeout": None, "http_client": _http_client()}
+        account = self._account
+        if self.options.azure:
+            client = openai.AsyncAzureOpenAI(
+                azure_endpoint=account["address"],
+                api_version=account["api_version"],
+                api_key=account["key"],
+                **common,
+            )
+        else:
+            client = openai.AsyncOpenAI(
+                api_key=account["key"],
+                base_url=account["address"],
+                **common,
+            )
+        # Named now, since the SDK imports these parts of itself at the first use.
+        chat = self.options.api == "chat"
+        resource = client.chat.completions if chat else client.completions
+        self._create = resource.with_raw_response.create
+        self._open_stream = resource.with_streaming_response.create
+        return client
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        """The SDK's arguments; parameters go in `extra_body`, where it passes on what it does not know."""
+        body: dict[str, JSON] = {**request.params, **self.options.extra_body}
+        body.pop("stream", None)  # whether an answer is streamed is the request's to say
+        arguments: dict[str, Any] = {"model": body.pop("model", self.spec.model), "extra_body": body}
+        if self._headers:
+            arguments["extra_headers"] = self._headers
+        if request.stream:
+            arguments["stream"] = True
+            if self.options.include_usage:
+                body["stream_options"] = {"include_usage": True, **body.get("stream_options", {})}
+        if self.options.api == "chat":
+            if not request.messages:
+                raise ProviderError(
+                    ErrorKind.BAD_REQUEST, "no messages: this text prompt needs api: completions"
+                )
+            arguments["messages"] = [
+                {"role": each.role, "content": each.content} for each in request.messages
+            ]
+        else:
+            if request.prompt is None:
+                raise ProviderError(
+                    ErrorKind.BAD_REQUEST, "chat messages cannot be sent with api: completions"
+                )
+            arguments["prompt"] = request.prompt
+        return arguments
+
+    async def _whole(self, arguments: dict[str, Any], sent_ns: int) -> Response:
+        from evalrun.providers.answers import whole_answer
+
+        answer = await self._create(**arguments)
+        return whole_answer(answer.content, sent_ns, perf_counter_ns())
+
+    def _absent(self, error: Exception) -> UserError:
+        from evalrun.secrets import scrub_url
+
+        return UserError(
+            f"the server {scrub_url(self._account['address'])} is not there:"
+            f" {provider_error(error, answering=False).message}",
+            where=f"model {self.spec.id}",
+            remedy="See that the address is right and that this machine can reach it.",
+            exit_code=ExitCode.INCOMPLETE,
+        )
+
+
+async def _streamed(answer: Any, sent_ns: int) -> Response:
+    from evalrun.providers.answers import StreamedAnswer, whole_answer
+    from evalrun.providers.sse import SSEParser
+
+    content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "application/json":  # the server does not stream
+        return whole_answer(await answer.read(), sent_ns, perf_counter_ns())
+    if content_type == "text/html":
+        raise ProviderError(ErrorKind.PROTOCOL, "the answer is a web page, not a stream of events")
+    parser = SSEParser()
+    result = StreamedAnswer(sent_ns)
+    pieces: AsyncIterator[bytes] = answer.iter_bytes()
+    async for piece in pieces:
+        now_ns = perf_counter_ns()
+        if events := parser.feed(piece):
+            result.feed(events, now_ns)
+            if result.done:
+                await _drain(pieces)
+                return result.response()
+    result.feed_last(parser.finish(), perf_counter_ns())
+    return result.response()
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """Read on to the end of a finished stream, so that its connection can be used again."""
+    with contextlib.suppress(TimeoutError, *transport_errors()):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in pieces:
+                pass
+
+
+def _http_client() -> Any:
+    """The SDK's aiohttp transport, which costs the least CPU; its own default where that is not there."""
+    import openai
+
+    http = sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]
+    limits = http.Limits(
+        max_connections=_CONNECTIONS,
+        max_keepalive_connections=_CONNECTIONS,
+        keepalive_expiry=_KEEP_ALIVE_S,
+    )
+    try:
+        return openai.DefaultAioHttpClient(limits=limits, timeout=None)
+    except RuntimeError:  # SDK 2 without its aiohttp extra
+        return openai.DefaultAsyncHttpxClient(limits=limits, timeout=None)
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What the SDK and the HTTP clients under it raise; only of modules that are imported already."""
+    import aiohttp
+    import openai
+
+    under = [sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modules]
+    return (openai.OpenAIError, aiohttp.ClientError, OSError, *(module.HTTPError for module in under))
+
+
+def provider_error(error: Exception, answering: bool, key: str | None = None) -> ProviderError:
+    """What an exception of the SDK stands for. `answering`: the head of the answer had arrived.
+
+    `key` is what we sent as one, which a server may repeat in its message and nobody shall read there.
+    """
+    import aiohttp
+    import openai
+
+    from evalrun.providers.http_faults import error_of_exception, error_of_status, shorten
+
+    if isinstance(error, openai.APIStatusError):
+        response = error.response
+        body = response.content
+        if key is not None and key != NO_KEY:
+            body = body.replace(key.encode(), b"***")
+        return error_of_status(response.status_code, body, response.headers)
+    # The SDK's own names are no guide: its transport calls a dropped connection a timeout. What lies at
+    # the bottom says what happened.
+    chain = list(causes(error))
+    for cause in chain:
+        if isinstance(cause, aiohttp.ClientError):
+            return error_of_exception(cause, answering)
+    names = {type(cause).__name__ for cause in chain}
+    text = shorten(str(chain[-1]) or type(chain[-1]).__name__)
+    if names & {"ReadError", "RemoteProtocolError"} and (answering or "message body" in text):
+        return ProviderError(ErrorKind.TRUNCATED, f"the answer broke off: {text}")
+    if any("Timeout" in name for name in names):
+        return ProviderError(ErrorKind.TIMEOUT, f"no answer in time: {text}")
+    if isinstance(error, openai.APIConnectionError | OSError) or names & {"ConnectError", "ReadError"}:
+        return ProviderError(ErrorKind.CONNECTION, text)
+    return ProviderError(ErrorKind.PROTOCOL, text)
+
+
+def nothing_listens(error: Exception) -> bool:
+    """Whether an exception says that no connection could be made at all."""
+    import aiohttp
+
+    chain = causes(error)
+    if any(isinstance(cause, aiohttp.ClientError) for cause in chain):
+        kinds = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+        return any(isinstance(cause, kinds) for cause in chain)
+    return any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in chain)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The exception and what it came from, outermost first."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain
