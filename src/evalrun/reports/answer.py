@@ -19,6 +19,10 @@ FEW_SAMPLES = 30
 ALIKE = 1.05
 """Speeds within this ratio are called alike."""
 
+MUCH_FASTER = 1.2
+MARGIN = 0.05
+"""A run that is so much faster, and worse by no more than this, is recommended in place of the best."""
+
 MANY_FAILED = 0.02
 NAMED = 4
 NAMED_LONG = 3
@@ -144,26 +148,39 @@ def _speed(best: RunView, runs: Sequence[RunView]) -> Sentence:
 
 
 def _advice(best: RunView, runs: Sequence[RunView]) -> Sentence:
-    """What to ship: the best run, or of those that cannot be told apart the fastest one."""
+    """What to ship: the best run, unless a tied one is clearly faster and surely not much worse."""
     tied = [run for run in runs if run.standing == "tied"]
     if not any(run.standing in ("tied", "behind") for run in runs):
+        if len(runs) > 1 and best.standing == "best":
+            return [Phrase("Whether the others can be told apart from it stands in the report.")]
         return []
     if not tied:
         return [Phrase("Ship "), _run(best), Phrase(" if its speed will do."
                 if _slower(best, runs) else ".")]  # fmt: skip
-    candidates = _timed([best, *tied])
-    if len(candidates) < len(tied) + 1:
-        return [Phrase("More samples are needed to choose among these by quality.")]
-    fastest = min(candidates, key=lambda run: run.value(E2E) or 0.0)
-    if fastest is best or (best.value(E2E) or 0.0) / (fastest.value(E2E) or 1.0) < ALIKE:
-        return [Phrase("Of the runs that cannot be told apart it is also the fastest: ship "),
-                _run(best), Phrase(".")]  # fmt: skip
+    own = best.value(E2E)
+    faster = [run for run in _timed(tied) if own and own / (run.value(E2E) or own) >= MUCH_FASTER]
+    if not faster or own is None:
+        return [Phrase("Ship "), _run(best), Phrase(": no tied run is clearly faster." if own else ".")]
+    other = min(faster, key=lambda run: run.value(E2E) or own)
+    speed = f" is {ratio(own, other.value(E2E) or own)} faster"
+    worst = _at_worst(best, other)
+    if worst is not None and worst <= MARGIN:
+        surely = f"{speed} and at most {fixed(worst)} worse: ship "
+        return [_run(other), Phrase(surely), _run(other), Phrase(".")]
+    how_much = "may be worse" if worst is None else f"may be up to {fixed(worst)} worse"
     return [
-        Phrase("Of the runs that cannot be told apart, "), _run(fastest),
-        Phrase(f" is the fastest ({seconds(fastest.value(E2E))}): ship it, or run more samples "),
-        Phrase("to learn whether "),
-        _run(best), Phrase(" is worth the wait."),
+        Phrase("Ship "), _run(best), Phrase(" if quality decides. "), _run(other),
+        Phrase(f"{speed} but {how_much}: more samples would tell."),
     ]  # fmt: skip
+
+
+def _at_worst(best: RunView, other: RunView) -> float | None:
+    """By how much the other run may be worse: the far end of the difference's interval."""
+    found = other.difference
+    if found is None or found.low is None or found.high is None:
+        return 0.0 if found is not None and found.mean == 0 == found.se else None
+    lower = best.primary is not None and best.primary.direction == "lower"
+    return max(0.0, -found.low if lower else found.high)
 
 
 def _slower(best: RunView, runs: Sequence[RunView]) -> bool:

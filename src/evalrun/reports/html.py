@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SAMPLES_MARK = "<!--samples-->"
-SCRIPTS = ("page.js", "tables.js", "charts.js", "text.js", "store.js", "samples.js")
+SCRIPTS = ("page.js", "tables.js", "charts.js", "text.js", "store.js", "sample.js", "samples.js")
 
 SHAPES = (
     "M0-6A6 6 0 1 1 0 6A6 6 0 1 1 0-6Z", "M-5.3-5.3H5.3V5.3H-5.3Z", "M0-6.4L6.2 4.8H-6.2Z",

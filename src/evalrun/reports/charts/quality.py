@@ -118,7 +118,11 @@ def _spec(
             },
         },
     ]  # fmt: skip
-    layers += _names(_uncrowded(front if many else rows, x, y), x, y)
+    named = list(front if many else rows)
+    above = _uncrowded(named, x, y)
+    layers += _names(above, x, y, -9)
+    if not many:
+        layers += _names(_uncrowded([row for row in named if row not in above], x, y), x, y, 15)
     return base(340, data={"values": list(rows)}, layer=layers)
 
 
@@ -136,7 +140,9 @@ def _uncrowded(rows: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, A
     return kept
 
 
-def _names(rows: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any]) -> list[dict[str, Any]]:
+def _names(
+    rows: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], dy: int
+) -> list[dict[str, Any]]:
     """Names beside the points: right of those in the left half, left of the others; so all stay inside."""
     low, high = x["scale"]["domain"]
     halves: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
@@ -145,7 +151,7 @@ def _names(rows: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any])
     return [
         {
             "data": {"values": half},
-            "mark": {"type": "text", "align": align, "dx": dx, "dy": -9, "fontSize": 12},
+            "mark": {"type": "text", "align": align, "dx": dx, "dy": dy, "fontSize": 12},
             "encoding": {"x": x, "y": y, "text": {"field": "run"}},
         }
         for half, align, dx in zip(halves, ("left", "right"), (8, -8), strict=True)

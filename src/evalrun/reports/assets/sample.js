@@ -1,0 +1,117 @@
+// One sample in full: the prompt as sent, the output, how it was read and scored, what was measured.
+(() => {
+  "use strict";
+  const { element, put, textBlock } = evalrun;
+  const number = (value) => value.toLocaleString("en");
+  const fixed = (value, digits) => Number(value).toLocaleString("en", { maximumFractionDigits: digits });
+  const time = (seconds) => (seconds < 1 ? `${fixed(seconds * 1000, 1)} ms` : `${fixed(seconds, 2)} s`);
+
+  // The part of the page's address that names a sample.
+  function address(sample) {
+    return `#sample=${[sample.run.run, sample.sample_id, sample.repeat ?? 0].map(encodeURIComponent).join("/")}`;
+  }
+
+  // Everything about one sample. `verdict` is the word for how it ended; `query` is marked in the texts.
+  evalrun.sampleSections = (store, sample, verdict, query) => {
+    const parts = [head(store, sample, verdict), title("Prompt as sent"), ...prompt(sample, query)];
+    if (sample.reasoning) parts.push(title("Reasoning"), textBlock(sample.reasoning, query));
+    parts.push(title("Output"), sample.output ? textBlock(sample.output, query, "output") : nothing("There is no output."));
+    if (sample.tool_calls) parts.push(title("Tool calls"), textBlock(String(sample.tool_calls), query));
+    if (sample.error) parts.push(title(store.ending(sample.at) === "failed" ? "Why it failed" : "Why it was not read"), textBlock(sample.error, query));
+    const pair = element("div", "pair");
+    for (const [name, value] of [["Parsed answer", sample.answer], ["Target", sample.target]]) {
+      const side = element("div");
+      side.append(title(name), value === undefined || value === null ? nothing("none") : textBlock(String(value), query));
+      pair.append(side);
+    }
+    parts.push(pair, ...scores(sample), ...measures(sample), ...attempts(sample), ...others(sample));
+    return parts;
+  };
+
+  const title = (text) => element("h4", "", text);
+  const nothing = (text) => element("p", "none", text);
+
+  function head(store, sample, verdict) {
+    const box = element("div", "head");
+    const heading = put(element("h3"), sample.sample_id);
+    if (sample.repeat) heading.append(`, repeat ${sample.repeat}`);
+    box.append(heading, element("span", `ending ${verdict}`, verdict));
+    const flags = [sample.run.label];
+    if (store.cached(sample.at)) flags.push("cached, so not timed");
+    if (store.warmup(sample.at)) flags.push("warm-up, so left out of speed");
+    for (const { column } of store.groups) if (sample[`sensitive.${column}`] !== undefined && sample[`sensitive.${column}`] !== null) flags.push(`${column}: ${sample[`sensitive.${column}`]}`);
+    if (sample.cluster !== undefined && sample.cluster !== null) flags.push(`cluster ${sample.cluster}`);
+    box.append(put(element("span", "quiet"), flags.join(" \u00b7 ")));
+    const link = element("a", "quiet", "link to this sample");
+    link.href = address(sample);
+    box.append(link);
+    return box;
+  }
+
+  function prompt(sample, query) {
+    const messages = sample.messages || (sample.prompt ? [["text", sample.prompt]] : []);
+    if (!messages.length) return [nothing("No prompt was sent.")];
+    return messages.map(([role, content]) => {
+      const bubble = element("div", "bubble");
+      bubble.append(put(element("div", "role"), role), textBlock(typeof content === "string" ? content : JSON.stringify(content, null, 1), query));
+      return bubble;
+    });
+  }
+
+  function rows(names, lines) {
+    const table = element("table");
+    if (names) {
+      const top = table.createTHead().insertRow();
+      for (const name of names) { const cell = element("th", "", name); cell.scope = "col"; top.append(cell); }
+    }
+    const body = table.createTBody();
+    for (const [name, ...values] of lines) {
+      const line = body.insertRow();
+      const first = put(element("th"), name);
+      first.scope = "row";
+      line.append(first, ...values.map((value) => put(element("td"), value)));
+    }
+    const box = element("div", "scroll");
+    box.append(table);
+    return box;
+  }
+
+  function scores(sample) {
+    const lines = Object.keys(sample).filter((name) => name.startsWith("score.") || name.startsWith("reason.")).map((name) => name.slice(name.indexOf(".") + 1));
+    const names = [...new Set(lines)];
+    if (!names.length) return [];
+    return [title("Scores"), rows(["scorer", "score", "reason"], names.map((name) => {
+      const value = sample[`score.${name}`];
+      return [name, value === undefined || value === null ? "none" : fixed(value, 4), sample[`reason.${name}`] ?? ""];
+    }))];
+  }
+
+  function measures(sample) {
+    const lines = [
+      ["time to first token", sample.ttft_s, time], ["end to end", sample.e2e_s, time],
+      ["per output token", sample.tpot_s, time], ["waited in evalrun", sample.client_queue_s, time],
+      ["prompt tokens", sample.prompt_tokens, number], ["output tokens", sample.completion_tokens, number],
+      ["finish reason", sample.finish_reason, String], ["attempts", sample.attempts, number],
+      ["cost", sample.cost_usd, (value) => `$${fixed(value, 6)}`], ["model said", sample.model, String],
+      ["fingerprint", sample.fingerprint, String],
+    ].filter(([, value]) => value !== undefined && value !== null).map(([name, value, write]) => [name, write(value)]);
+    return lines.length ? [title("Measurements"), rows(null, lines)] : [];
+  }
+
+  function attempts(sample) {
+    let log = null;
+    try { log = JSON.parse(sample.attempt_log || "null"); } catch { log = null; }
+    if (!Array.isArray(log) || !log.length) return [];
+    return [title("Attempts"), rows(["began after", "took", "ended", "then waited"], log.map((each) => [
+      time(each.start_s || 0), time(each.duration_s || 0),
+      [each.error || "answered", each.message].filter(Boolean).join(": "), time(each.wait_s || 0)]))];
+  }
+
+  function others(sample) {
+    const names = Object.keys(sample).filter((name) => name.startsWith("vars.") && sample[name] !== null);
+    if (!names.length) return [];
+    return [title("Other columns of the row"), rows(null, names.map((name) => [name.slice(5), String(sample[name]).slice(0, 4000)]))];
+  }
+
+  Object.assign(evalrun, { fixed, address });
+})();
