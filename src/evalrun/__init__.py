@@ -1,4 +1,4 @@
-"""evalrun: LLM evaluation and prompt experiments, with quality, fairness, speed and cost of the same samples."""
+"""evalrun: LLM evaluation and prompt experiments: quality, fairness, speed and cost of the same samples."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from evalrun._version import __version__
 
 if TYPE_CHECKING:
-    from evalrun.api import Run, Sweep, open_store, run
+    from evalrun.api import Run, Sweep, compare, open_store, run
 
-__all__ = ["Run", "Sweep", "__version__", "open_store", "run"]
+__all__ = ["Run", "Sweep", "__version__", "compare", "open_store", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,11 @@ from evalrun.sweep.options import SweepOptions, default_store
 if TYPE_CHECKING:
     import pandas
 
+    from evalrun.analysis.comparison import Comparison
+    from evalrun.analysis.pairing import Chosen
     from evalrun.tracking.folder import SweepFolder
+    from evalrun.tracking.rows import RunRow
+    from evalrun.tracking.store import Store
 
 
 class Run:
@@ -79,6 +83,16 @@ class OpenStore:
         """A sweep by any unique beginning of its id, by name, or the latest. Raises UserError."""
         return Sweep(self._store.resolve(which))
 
+    def find(self, query: str = "", **options: Any) -> list[RunRow]:
+        """The runs that a query finds: `open_store().find('metric.exact_match > 0.8')`.
+
+        `options` are those of `Search.of`: sort, metrics, limit (50), archived. Raises UserError that points
+        at what is wrong in the query.
+        """
+        from evalrun.tracking.finding import Search
+
+        return [*self._store.find(Search.of(query, **options)).rows]
+
     def list(self, limit: int = 20, project: str | None = None) -> list[Any]:
         """The newest sweeps as catalog rows."""
         return list(self._store.list(limit=limit, project=project))
@@ -101,3 +115,35 @@ def run(suite: str | Path, **options: Any) -> Sweep:
 def open_store(path: str | Path | None = None) -> OpenStore:
     """Open a store: the given folder, else `$EVALRUN_STORE`, else `.evalrun`."""
     return OpenStore(Path(path) if path is not None else default_store())
+
+
+def compare(
+    a: Sweep | Run | str | Path,
+    *others: Sweep | Run | str | Path,
+    store: str | Path | None = None,
+    **options: Any,
+) -> Comparison:
+    """Compare sweeps or runs sample by sample: each of the others against `a`; a sweep alone within itself.
+
+    Each is a Sweep, a Run, or what the command line takes (SWEEP, SWEEP/RUN, a folder). `options` are those
+    of `CompareOptions`: metrics, margin, common, correction, alpha, seed. Raises UserError where datasets
+    differ and `common` is not set, and for unknown metrics.
+    """
+    from evalrun.analysis.compare import CompareOptions
+    from evalrun.analysis.compare import compare as compared
+    from evalrun.tracking.store import Store
+
+    where = Store(Path(store) if store is not None else default_store())
+    if "metrics" in options:
+        options["metrics"] = tuple(options["metrics"])
+    return compared([_chosen(each, where) for each in (a, *others)], CompareOptions(**options))
+
+
+def _chosen(what: Sweep | Run | str | Path, store: Store) -> Chosen:
+    from evalrun.analysis.pairing import Chosen, choose
+
+    if isinstance(what, Run):
+        return Chosen(what._folder, what.id)
+    if isinstance(what, Sweep):
+        return Chosen(what._folder)
+    return choose(store, str(what))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from evalrun.analysis.comparison import Compared, Comparison
@@ -28,7 +29,7 @@ def print_comparison(comparison: Comparison) -> None:
         _print_table(console, title, _HEADS, [_cells(each) for each in rows], verdict_column=5)
         for each in rows:
             _print_line(console, f"{_label(each)}: {each.verdict.word}, {each.verdict.sentence}", 2)
-            for note in (*_flip_lines(each), *each.notes, *filter(None, [each.result.note])):
+            for note in _remarks(each):
                 _print_line(console, note, 4, "dim")
         console.print()
     for table in _sections(comparison):
@@ -47,8 +48,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         lines += _markdown_table(title, _HEADS, [_cells(each) for each in rows])
         for each in rows:
             lines.append(f"- {_escaped(_label(each))}: **{each.verdict.word}**, {each.verdict.sentence}")
-            remarks = (*_flip_lines(each), *each.notes, *filter(None, [each.result.note]))
-            lines += [f"  - {_escaped(note)}" for note in remarks]
+            lines += [f"  - {_escaped(note)}" for note in _remarks(each)]
         lines.append("")
     for title, heads, cells, notes in _sections(comparison):
         lines += _markdown_table(title, heads, cells)
@@ -113,6 +113,12 @@ def _flip_lines(each: Compared) -> list[str]:
             more = f", … {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
             named.append(f"{len(ids)} went from {what}: {', '.join(ids[:SHOWN_IDS])}{more}")
     return named
+
+
+def _remarks(each: Compared) -> list[str]:
+    """What else is to be said, without what the verdict says already."""
+    note = each.result.note
+    return [*_flip_lines(each), *each.notes, *([note] if note and note not in each.verdict.sentence else [])]
 
 
 def _interval(estimate: Estimate) -> str:
@@ -185,7 +191,7 @@ def _footer(comparison: Comparison) -> list[str]:
         lines += [f"b: {each}" for each in dict.fromkeys(_sweep(each.b) for each in comparison.compared)]
     if comparison.tests:
         what = _CORRECTIONS[comparison.correction]
-        over = "" if comparison.correction == "none" else f" over {comparison.tests} comparisons"
+        over = "" if comparison.correction == "none" else f" over {_count(comparison.tests, 'comparison')}"
         lines.append(
             f"p: {what}{over}. Intervals: {100 * (1 - comparison.alpha):g} %, of each difference alone."
         )
@@ -197,10 +203,8 @@ def _sweep(run: RunInfo) -> str:
 
 
 def _print_line(console: Console, text: str, indent: int, style: str = "default") -> None:
-    from rich.padding import Padding
-    from rich.text import Text
-
-    console.print(Padding(Text(text, style=style), (0, 0, 0, indent), expand=False))
+    margin = " " * indent
+    console.print(fill(text, console.width, initial_indent=margin, subsequent_indent=margin), style=style)
 
 
 def _print_table(

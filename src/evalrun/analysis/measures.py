@@ -1,0 +1,277 @@
+"""What can be compared sample by sample, and the values of a run for it: one a sample id."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalrun.analysis.definitions import definition
+from evalrun.analysis.quality import counted, score_column, score_infos
+from evalrun.analysis.rates import RATES, Rate
+from evalrun.analysis.table import SampleTable
+from evalrun.errors import UserError
+from evalrun.registry import nearest
+from evalrun.scoring.base import MetricInfo, Scorer
+from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.model import RunManifest, SweepManifest
+from evalrun.tracking.parquet import column_names, read_columns
+from evalrun.types import JSON, Direction
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+LATENCIES = ("e2e_s", "ttft_s", "tpot_s", "client_queue_s")
+TOKENS = ("prompt_tokens", "completion_tokens")
+COST = "cost_usd"
+
+QUEUEING = (
+    "answers that are under way together slow one another, so the interval of a latency, which takes samples "
+    "as independent, is too narrow; several sweeps of each would tell more"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """Which run: enough to find it, and what makes it different from others."""
+
+    sweep: str
+    name: str
+    run: str
+    model: str
+    prompt: str
+    dataset: str
+    params: Mapping[str, JSON]
+
+    def document(self) -> dict[str, JSON]:
+        """As JSON."""
+        return {each: getattr(self, each) for each in self.__slots__} | {"params": dict(self.params)}
+
+
+class RunSamples:
+    """The samples of one finished run, read when first needed."""
+
+    def __init__(self, folder: SweepFolder, sweep: SweepManifest, run: RunManifest) -> None:
+        self.folder = folder
+        self.sweep = sweep
+        self.run = run
+        self.info = RunInfo(
+            sweep.sweep, sweep.name, run.run, run.model, run.prompt, run.dataset, dict(run.params)
+        )
+
+    def __repr__(self) -> str:
+        return f"RunSamples({self.info.sweep}/{self.info.run})"
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the dataset as this sweep read it, or None where the manifest has none."""
+        found = self.sweep.datasets.get(self.run.dataset, {}).get("digest")
+        return str(found) if found else None
+
+    @property
+    def prompt_digest(self) -> str | None:
+        """The digest of the prompt, or None."""
+        found = self.sweep.prompts.get(self.run.prompt, {}).get("digest")
+        return str(found) if found else None
+
+    @property
+    def exclude_unparsed(self) -> bool:
+        """Whether the suite leaves answers that no parser could read out of the scores."""
+        return bool(self.run.details.get("unparsed") == "exclude")
+
+    @cached_property
+    def table(self) -> SampleTable:
+        """The samples as columns. Raises UserError where the file is missing or broken."""
+        path = self.folder.samples_path(self.run.run)
+        if not path.exists():
+            raise UserError("the run has no samples", where=str(path), remedy="Was the folder copied whole?")
+        column_names(path)  # raises a UserError where the file is broken
+        return SampleTable.from_parquet(path)
+
+    @cached_property
+    def ids(self) -> NDArray[Any]:
+        """The distinct sample ids: entry i is the id with code i in the table."""
+        order = self.table.order
+        assert order is not None
+        column = read_columns(self.folder.samples_path(self.run.run), ["sample_id"]).column(0)
+        names = np.array(column.to_pylist(), dtype=object)
+        ids = np.empty(self.table.distinct, dtype=object)
+        ids[self.table.ids] = names[order]
+        return ids
+
+    @cached_property
+    def scorers(self) -> tuple[Scorer, ...]:
+        """The scorers of the run's suite that are at hand. Code that a suite brings itself is not run."""
+        from evalrun.suite.components import ScorerSpec
+
+        resolved = self.sweep.suite.resolved
+        entries = resolved.get("scorers") if isinstance(resolved, dict) else None
+        found = []
+        for entry in entries if isinstance(entries, list) else []:
+            # One of another version, or of an extension that is not installed, cannot be made: do without.
+            with contextlib.suppress(ValueError, UserError):
+                if isinstance(entry, dict) and "python" not in entry:
+                    found.append(ScorerSpec.model_validate(entry).build())
+        return tuple(scorer for scorer in found if isinstance(scorer, Scorer))
+
+    @cached_property
+    def infos(self) -> Mapping[str, MetricInfo]:
+        """What the score columns mean, by column."""
+        return {column: info for scorer in self.scorers for column, info in score_infos(scorer)}
+
+    @cached_property
+    def clusters(self) -> NDArray[Any] | None:
+        """The cluster code of each sample id, or None."""
+        if self.table.clusters is None:
+            return None
+        first = np.zeros(self.table.distinct, np.int64)
+        first[self.table.ids[::-1]] = np.arange(len(self.table))[::-1]
+        return self.table.clusters[first].astype(np.int64)
+
+    def by_id(self, values: Floats, keep: Mask) -> Floats:
+        """The mean over the kept repeats of each sample id, NaN where none is kept; in the order of `ids`."""
+        keep = keep & ~np.isnan(values)
+        ids, size = self.table.ids[keep], self.table.distinct
+        count = np.bincount(ids, minlength=size)
+        sums = np.bincount(ids, weights=values[keep], minlength=size)
+        return np.asarray(np.divide(sums, count, out=np.full(size, np.nan), where=count > 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A metric that is a mean over samples: `values` gives one value a sample id of a run, NaN if missing."""
+
+    name: str
+    unit: str
+    direction: Direction
+    values: Callable[[RunSamples], Floats]
+    note: str = ""
+
+
+def default_metrics(runs: Sequence[RunSamples]) -> list[str]:
+    """The score of every scorer that all the runs have, without its parts, in the order of the first run.
+
+    Of scores that are equal throughout (accuracy under two names) only the first.
+    """
+    shared = set.intersection(*(set(run.table.scores) for run in runs))
+    ordered = [name for name in runs[0].table.scores if name in shared]
+    named = [scorer.name for scorer in runs[0].scorers]
+    ordered.sort(key=lambda name: named.index(name) if name in named else len(named))
+    whole = [name for name in ordered if "." not in name] or ordered
+    kept: list[str] = []
+    for name in whole:
+        if not any(_same(name, other, runs) for other in kept):
+            kept.append(name)
+    return kept
+
+
+def _same(name: str, other: str, runs: Sequence[RunSamples]) -> bool:
+    """Whether two scores are equal in every sample: testing both would correct for one test too many."""
+    scores = [run.table.scores for run in runs]
+    return all(np.array_equal(each[name], each[other], equal_nan=True) for each in scores)
+
+
+def find_measure(name: str, runs: Sequence[RunSamples]) -> Measure:
+    """The measure of that name: a score column, a rate, a latency, tokens, or cost.
+
+    Latencies leave out cached, warm-up and failed samples, cost leaves out cached ones. Raises UserError
+    where no run has such values.
+    """
+    plain = _plain_name(name)
+    column = _score_column(plain, runs)
+    if column is not None:
+        return _score_measure(column, runs)
+    for rate in RATES:
+        if rate.info.name == plain:
+            return Measure(plain, rate.info.unit, rate.info.direction, partial(_rate, rate))
+    if plain in (*LATENCIES, *TOKENS, COST):
+        return _number_measure(plain)
+    raise unknown_metric(name, runs)
+
+
+def is_mean(name: str, runs: Sequence[RunSamples]) -> bool:
+    """Whether the metric is a mean over samples, so that `find_measure` finds it."""
+    plain = _plain_name(name)
+    others = {*LATENCIES, *TOKENS, COST, *(rate.info.name for rate in RATES)}
+    return plain in others or _score_column(plain, runs) is not None
+
+
+def _score_column(name: str, runs: Sequence[RunSamples]) -> str | None:
+    """The column of a score by its own name, or by that of the metric that is its mean."""
+    if any(name in run.table.scores for run in runs):
+        return name
+    found = (column for run in runs for column, info in run.infos.items() if info.name == name)
+    return next((column for column in found if any(column in run.table.scores for run in runs)), None)
+
+
+def unknown_metric(name: str, runs: Sequence[RunSamples]) -> UserError:
+    """What there is to compare instead."""
+    listed = [metric.name for run in runs for metric in run.run.metrics if not metric.slice]
+    known = [*dict.fromkeys([*(each for run in runs for each in run.table.scores), *_numbers(runs), *listed])]
+    near = nearest(name, known)
+    return UserError(
+        f"there is no metric '{name}' to compare",
+        where="--metric",
+        remedy=(f"Did you mean '{near}'? " if near else "") + f"There are: {', '.join(known)}.",
+    )
+
+
+def _plain_name(name: str) -> str:
+    """The column behind a metric's name: performance.e2e_s.mean is the mean of e2e_s."""
+    if name in ("cost.usd", "cost"):
+        return COST
+    if name.startswith("performance.") and name.endswith(".mean"):
+        return name.removeprefix("performance.").removesuffix(".mean")
+    return name
+
+
+def _numbers(runs: Sequence[RunSamples]) -> list[str]:
+    names = (*LATENCIES, *TOKENS, COST)
+    present = [name for name in names if any(not np.isnan(run.table.number(name)).all() for run in runs)]
+    return present + [rate.info.name for rate in RATES]
+
+
+def _score_measure(column: str, runs: Sequence[RunSamples]) -> Measure:
+    values = partial(_scores, column)
+    info = next((run.infos[column] for run in runs if column in run.infos), None)
+    if info is not None:
+        return Measure(info.name, info.unit, info.direction, values)
+    for run in runs:
+        for metric in run.run.metrics:
+            if metric.name == column and not metric.slice:
+                return Measure(column, metric.unit, metric.direction, values)
+    info = definition(column)
+    return Measure(column, info.unit, info.direction, values)
+
+
+def _rate(rate: Rate, run: RunSamples) -> Floats:
+    return run.by_id(rate.hits(run.table).astype(np.float64), rate.within(run.table))
+
+
+def _scores(name: str, run: RunSamples) -> Floats:
+    return run.by_id(score_column(run.table, name), counted(run.table, run.exclude_unparsed))
+
+
+def _number_measure(name: str) -> Measure:
+    if name == COST:
+        return Measure(name, "usd", "lower", lambda run: _number(run, name, ~run.table.cached))
+    if name in TOKENS:
+        return Measure(
+            f"performance.{name}.mean", "tokens", "none", lambda run: _number(run, name, run.table.answered)
+        )
+    return Measure(
+        f"performance.{name}.mean",
+        "s",
+        "lower",
+        lambda run: _number(run, name, run.table.answered & ~run.table.cached & ~run.table.warmup),
+        QUEUEING,
+    )
+
+
+def _number(run: RunSamples, name: str, keep: Mask) -> Floats:
+    return run.by_id(run.table.number(name), keep)

@@ -1,0 +1,189 @@
+"""What several answers to the same sample say: how much of the spread is chance, how often one is right.
+
+Every function takes one entry an answer, with `ids` saying which sample it belongs to. Repeats of a sample
+are never counted as samples: n is the number of samples everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalrun.analysis.intervals import Estimate, mean
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Where the variance of scores comes from (one-way analysis of variance with samples as groups).
+
+    `samples` with `answers` in all; `within` the variance of one sample's answers about its mean, `between`
+    that of the samples' true means. `se` is the standard error of the mean as it is; `se_many_repeats` what
+    would be left of it with endless repeats: only more samples reduce that.
+    """
+
+    samples: int
+    answers: int
+    mean: float | None
+    within: float | None
+    between: float | None
+    se: float | None
+    se_many_repeats: float | None
+
+    @property
+    def within_share(self) -> float | None:
+        """The share of the variance of a single answer's score that is chance within a sample."""
+        if self.within is None or self.between is None or self.within + self.between == 0:
+            return None
+        return self.within / (self.within + self.between)
+
+
+def spread(ids: NDArray[Any] | Sequence[Hashable], scores: Floats) -> Spread:
+    """Variance within and between samples; scores that are NaN are left out.
+
+    within = sum of squares about the samples' means / (N - n); between = (mean square between - within) / k0
+    with k0 = (N - sum k_i^2 / N) / (n - 1), and not below 0. The mean is over the samples' means; its
+    squared error is var(means) / n, which estimates (between + within / k) / n.
+    """
+    codes, values, count = _grouped(ids, scores)
+    n, total = len(count), len(values)
+    if n == 0:
+        return Spread(0, 0, None, None, None, None, None)
+    means = np.bincount(codes, weights=values) / count
+    overall = float(means.mean())
+    if n == 1:
+        return Spread(1, total, overall, None, None, None, None)
+    se = float(means.std(ddof=1)) / math.sqrt(n)
+    if total == n:
+        return Spread(n, total, overall, None, None, se, None)
+    within = float(((values - means[codes]) ** 2).sum()) / (total - n)
+    grand = float(values.mean())
+    mean_square = float((count * (means - grand) ** 2).sum()) / (n - 1)
+    k0 = (total - float((count**2).sum()) / total) / (n - 1)
+    between = max(0.0, (mean_square - within) / k0)
+    return Spread(n, total, overall, within, between, se, math.sqrt(between / n))
+
+
+def _grouped(ids: NDArray[Any] | Sequence[Hashable], scores: Floats) -> tuple[Ints, Floats, Floats]:
+    """(codes 0 … n-1, scores, number of answers of each sample), without the missing scores."""
+    values = np.asarray(scores, np.float64)
+    known = ~np.isnan(values)
+    _, codes = np.unique(np.asarray(ids)[known], return_inverse=True)
+    codes = codes.astype(np.int64)
+    return codes, values[known], np.bincount(codes).astype(np.float64)
+
+
+def _right(ids: NDArray[Any] | Sequence[Hashable], scores: Floats, k: int) -> tuple[Floats, Floats, str]:
+    """(right answers, answers) of each sample with at least k, and a note on those with fewer."""
+    if k < 1:
+        raise ValueError("k must be at least 1")
+    codes, values, count = _grouped(ids, scores)
+    if not ((values == 0) | (values == 1)).all():
+        raise ValueError("pass@k and pass^k need scores of 0 and 1")
+    right: Floats = np.asarray(np.bincount(codes, weights=values, minlength=len(count)), np.float64)
+    enough = count >= k
+    short = int(len(count) - enough.sum())
+    note = f"left out: {short} samples with fewer than {k} answers" if short else ""
+    return right[enough], count[enough], note
+
+
+def _estimate(values: Floats, clusters: Ints | None, note: str) -> Estimate:
+    found = mean(values, clusters, repeated=True, bounds=(0.0, 1.0))
+    return replace(found, note="; ".join(part for part in (found.note, note) if part))
+
+
+def pass_at_k(ids: NDArray[Any] | Sequence[Hashable], scores: Floats, k: int) -> Estimate:
+    """The chance that at least one of k answers is right, unbiased: mean of 1 - C(n - c, k) / C(n, k).
+
+    For n answers of which c are right (Chen et al. 2021, arXiv 2107.03374). Samples with fewer than k answers
+    are left out and counted. Raises ValueError for k < 1 and for scores that are neither 0 nor 1.
+    """
+    right, count, note = _right(ids, scores, k)
+    return _estimate(1 - _none_drawn(count, right, k), None, note)
+
+
+def pass_hat_k(ids: NDArray[Any] | Sequence[Hashable], scores: Floats, k: int) -> Estimate:
+    """pass^k, the chance that k answers are all right, unbiased: mean of C(c, k) / C(n, k).
+
+    (Yao et al. 2024, arXiv 2406.12045.) Conditions as for `pass_at_k`.
+    """
+    right, count, note = _right(ids, scores, k)
+    return _estimate(_none_drawn(count, count - right, k), None, note)
+
+
+def _none_drawn(count: Floats, marked: Floats, k: int) -> Floats:
+    """C(n - m, k) / C(n, k): no marked one among k of n, as a product, so that nothing overflows."""
+    chance = np.ones(len(count))
+    for drawn in range(k):
+        chance *= np.maximum(0.0, count - marked - drawn) / (count - drawn)
+    return chance
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """Of each sample (in the order of `ids`, sorted): its most frequent answer, and how its answers agree.
+
+    `agreement` is the share of pairs of answers that are equal (NaN for a single answer), `tied` says that
+    several answers were equally frequent; `answers` then holds the one given first. `score` is the score of
+    the winning answer, averaged over tied winners: what a fair draw among them would score.
+    """
+
+    ids: NDArray[Any]
+    answers: tuple[Hashable, ...]
+    tied: NDArray[np.bool_]
+    agreement: Floats
+    score: Floats
+
+    def accuracy(self, clusters: Ints | None = None) -> Estimate:
+        """The mean score of the majority's answers, over the samples that have one."""
+        known = ~np.isnan(self.score)
+        note = f"{int(self.tied.sum())} samples had ties" if self.tied.any() else ""
+        return _estimate(self.score[known], None if clusters is None else clusters[known], note)
+
+    def consistency(self, clusters: Ints | None = None) -> Estimate:
+        """The chance that two answers to the same sample are equal, over samples with two or more."""
+        known = ~np.isnan(self.agreement)
+        return _estimate(self.agreement[known], None if clusters is None else clusters[known], "")
+
+
+def majority(
+    ids: NDArray[Any] | Sequence[Hashable],
+    answers: Sequence[Hashable],
+    scores: Floats | None = None,
+) -> Votes:
+    """Vote among the answers of each sample. None is no vote; a sample with none has answer None, score 0.
+
+    `scores` are those of the single answers, one an entry; without them `score` is NaN.
+    """
+    values = np.full(len(answers), np.nan) if scores is None else np.asarray(scores, np.float64)
+    distinct, codes = np.unique(np.asarray(ids), return_inverse=True)
+    ballots: list[dict[Hashable, list[float]]] = [{} for _ in distinct]
+    size = np.zeros(len(distinct), np.int64)
+    for code, answer, value in zip(codes.tolist(), answers, values.tolist(), strict=True):
+        size[code] += 1
+        if answer is not None:
+            ballots[code].setdefault(answer, []).append(value)
+    counted = [_count(ballot, int(k), scores is not None) for ballot, k in zip(ballots, size, strict=True)]
+    winners, tied, agreement, score = zip(*counted, strict=True) if counted else ((), (), (), ())
+    return Votes(distinct, tuple(winners), np.array(tied, np.bool_), np.array(agreement), np.array(score))
+
+
+def _count(
+    ballot: dict[Hashable, list[float]], size: int, scored: bool
+) -> tuple[Hashable, bool, float, float]:
+    """(winner, tied, agreement, score). Answers that could not be read agree with nothing."""
+    agreeing = sum(len(votes) * (len(votes) - 1) for votes in ballot.values())
+    agreement = agreeing / (size * (size - 1)) if size > 1 else math.nan
+    if not ballot:
+        return None, False, agreement, 0.0 if scored else math.nan
+    most = max(map(len, ballot.values()))
+    winners = [answer for answer, votes in ballot.items() if len(votes) == most]
+    score = sum(sum(ballot[each]) / most for each in winners) / len(winners)
+    return winners[0], len(winners) > 1, agreement, score

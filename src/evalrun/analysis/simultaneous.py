@@ -1,0 +1,136 @@
+"""The best of several runs on the same samples, and the runs that cannot be told from it.
+
+Who looks best was chosen by the data, so each comparison with it must hold among all comparisons that could
+have been made: all pairs at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalrun.analysis.blas import single_threaded
+from evalrun.analysis.bootstrap import resampled_sums, unit_totals
+from evalrun.analysis.distributions import normal_quantile, sorted_quantile, t_quantile
+from evalrun.types import Direction
+
+Floats = NDArray[np.float64]
+
+RESAMPLES = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class AllPairs:
+    """Means of k columns over the same n samples, and how far any two of them differ by chance.
+
+    `se` is (k, k), the standard error of each difference; `greatest` the greatest |difference| / se of any
+    pair in each resample of centred data, sorted.
+    """
+
+    means: Floats
+    se: Floats
+    greatest: Floats
+    n: int
+    units: int
+
+    def difference(self, i: int, j: int) -> float:
+        """Mean of column i minus that of column j."""
+        return float(self.means[i] - self.means[j])
+
+    def p(self, i: int, j: int) -> float:
+        """p of i = j, corrected for all pairs: share of resamples in which some pair differs as much."""
+        difference, se = abs(self.difference(i, j)), float(self.se[i, j])
+        if difference == 0 or len(self.greatest) == 0:
+            return 1.0
+        size = difference / se if se > 0 else math.inf
+        as_large = len(self.greatest) - int(np.searchsorted(self.greatest, size - 1e-9))
+        return (1 + as_large) / (1 + len(self.greatest))
+
+    def interval(self, i: int, j: int, level: float = 0.95) -> tuple[float, float] | None:
+        """Bounds for i - j that hold for all pairs at once with probability `level`."""
+        if len(self.greatest) == 0:
+            return None
+        half = sorted_quantile(self.greatest, level) * float(self.se[i, j])
+        return self.difference(i, j) - half, self.difference(i, j) + half
+
+
+def all_pairs(
+    values: Floats,
+    clusters: NDArray[Any] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> AllPairs:
+    """Compare the columns of `values`, shape (n, k), without NaN, row by row (max-T bootstrap).
+
+    Samples, or whole clusters (n,), are drawn with replacement, the same for all columns, so that what they
+    have in common cancels. The draws are widened as Student's t is wider than the normal distribution.
+    (Romano and Wolf 2005, Econometrica 73, 1237, for why the greatest statistic corrects for all.)
+    """
+    n, k = values.shape
+    means = values.mean(axis=0)
+    totals = unit_totals(values - means, clusters)
+    units = len(totals)
+    if units < 2 or k < 2:
+        return AllPairs(means, np.zeros((k, k)), np.empty(0), n, units)
+    with single_threaded():
+        covariance = units / (units - 1) * (totals.T @ totals) / n**2
+        variances = np.diag(covariance)
+        squared = np.maximum(variances[:, None] + variances[None, :] - 2 * covariance, 0.0)
+        squared[squared <= 1e-20 * max(1e-300, float(variances.max()))] = 0.0
+        se = np.sqrt(squared)
+        wider = math.sqrt(units / (units - 1)) * t_quantile(0.975, units - 1) / normal_quantile(0.975)
+        blocks = [_greatest(sums / n, se) for sums in resampled_sums(totals, seed=seed, resamples=resamples)]
+    return AllPairs(means, se, np.sort(np.concatenate(blocks)) * wider, n, units)
+
+
+def _greatest(means: Floats, se: Floats) -> Floats:
+    """The greatest |difference| / se of any pair, for each row of means."""
+    inverse = np.divide(1.0, se, out=np.zeros_like(se), where=se > 0)
+    found = np.zeros(len(means))
+    for i in range(1, means.shape[1]):
+        sizes = np.abs(means[:, :i] - means[:, i : i + 1]) * inverse[i, :i]
+        np.maximum(found, sizes.max(axis=1), out=found)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class TiedSet:
+    """`order` of the columns from best to worst; `tied` those that cannot be told from the best, with it.
+
+    `p[i]` is that of the best against column i, corrected for all pairs (1 for the best itself).
+    """
+
+    order: tuple[int, ...]
+    tied: tuple[int, ...]
+    p: tuple[float, ...]
+    pairs: AllPairs
+
+    @property
+    def best(self) -> int:
+        """The column with the best mean."""
+        return self.order[0]
+
+
+def tied_set(
+    values: Floats,
+    clusters: NDArray[Any] | None = None,
+    *,
+    direction: Direction = "higher",
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> TiedSet:
+    """The best column of `values`, shape (n, k), and those not shown to be behind it at level alpha.
+
+    With probability 1 - alpha no column that is truly as good as the best-looking one is left out.
+    """
+    pairs = all_pairs(values, clusters, seed=seed)
+    sign = 1 if direction == "lower" else -1
+    order = tuple(int(at) for at in np.argsort(sign * pairs.means, kind="stable"))
+    p = tuple(pairs.p(order[0], at) for at in range(values.shape[1]))
+    tied = tuple(at for at in order if at == order[0] or p[at] > alpha)
+    return TiedSet(order, tied, p, pairs)

@@ -1,0 +1,72 @@
+"""`evalrun compare`: sweeps and runs against one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from evalrun.cli.options import json_option, print_json, store_option
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweeps", nargs=-1, required=True, metavar="A [B C …]")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="A score, a rate, e2e_s, ttft_s, completion_tokens, cost_usd. [default: every score]",
+)
+@click.option(
+    "--margin",
+    type=float,
+    metavar="X",
+    help="Differences smaller than this, in the metric's unit, do not matter.",
+)
+@click.option("--common", is_flag=True, help="Where datasets differ, compare the samples that both have.")
+@click.option(
+    "--correction",
+    type=click.Choice(["holm", "bh", "none"]),
+    default="holm",
+    show_default=True,
+    help="How p values are corrected over all comparisons made.",
+)
+@click.option("--markdown", is_flag=True, help="Print Markdown.")
+@store_option
+@json_option
+def compare(
+    sweeps: tuple[str, ...],
+    metrics: tuple[str, ...],
+    margin: float | None,
+    common: bool,
+    correction: str,
+    markdown: bool,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare sweeps or runs, sample by sample: B, C, … each against A.
+
+    A and B are sweeps (the beginning of an id, a name, `latest`, a folder) or runs of them (SWEEP/RUN). One
+    sweep alone is compared within itself: which run is best, what each axis does, how much prompts matter.
+    """
+    if markdown and as_json:
+        raise click.UsageError("--json and --markdown exclude one another.")
+    from evalrun.analysis.compare import CompareOptions
+    from evalrun.analysis.compare import compare as compared
+    from evalrun.analysis.pairing import choose
+    from evalrun.sweep.options import default_store
+    from evalrun.tracking.store import Store
+
+    where = Store(store or default_store())
+    options = CompareOptions(metrics, margin, common, correction)  # type: ignore[arg-type]
+    comparison = compared([choose(where, each) for each in sweeps], options)
+    if as_json:
+        print_json(comparison.document())
+        return
+    from evalrun.reports.compared import comparison_markdown, print_comparison
+
+    if markdown:
+        click.echo(comparison_markdown(comparison), nl=False)
+    else:
+        print_comparison(comparison)
