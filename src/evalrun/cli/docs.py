@@ -8,16 +8,20 @@ import click
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["suite", "metrics"]))
+@click.argument("what", type=click.Choice(["suite", "metrics", "scorers"]))
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there."
 )
 def docs(what: str, out: Path | None) -> None:
-    """Print the suite reference or the metric definitions as Markdown."""
+    """Print the suite reference, the metric definitions or the scorer reference as Markdown."""
     if what == "suite":
         from evalrun.suite.docs import suite_reference
 
         text = suite_reference()
+    elif what == "scorers":
+        from evalrun.scoring.reference import scorer_reference
+
+        text = scorer_reference()
     else:
         from evalrun.analysis.definitions import metric_reference
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -22,6 +22,19 @@ from evalrun.cli.options import json_option, make_overrides, print_json, store_o
 @click.option("--no-report", is_flag=True, help="Write no report.")
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
 @click.option("--fresh", is_flag=True, help="Begin a new sweep even if an unfinished one could go on.")
+@click.option(
+    "--baseline", metavar="NAME", help="What gates compare with: a baseline or sweep. [default: main]"
+)
+@click.option(
+    "--inconclusive", type=click.Choice(["warn", "fail"]), default="warn", show_default=True,
+    help="Whether a gate that the samples cannot decide fails.",
+)  # fmt: skip
+@click.option(
+    "--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.xml", help="Gates as JUnit XML."
+)
+@click.option(
+    "--summary", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.md", help="Markdown summary."
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @json_option
 @click.pass_context
@@ -34,6 +47,10 @@ def run(
     no_report: bool,
     no_cache: bool,
     fresh: bool,
+    baseline: str | None,
+    inconclusive: Literal["warn", "fail"],
+    junit: Path | None,
+    summary: Path | None,
     quiet: bool,
     as_json: bool,
     **overrides: Any,
@@ -54,6 +71,8 @@ def run(
         use_cache=not no_cache,
         fresh=fresh,
         argv=tuple(sys.argv[1:]),
+        baseline=baseline,
+        inconclusive=inconclusive,
     )
     outcome = run_sweep(suite, options, make_progress(quiet=quiet))
     if as_json:
@@ -63,9 +82,16 @@ def run(
     else:
         from evalrun.reports.terminal import print_result
 
-        print_result(outcome.manifest, outcome.runs, outcome.report)
+        print_result(outcome.manifest, outcome.runs, outcome.report, outcome.folder.path)
     for fault in outcome.faults:
         click.echo(f"error: {fault}", err=True)
     for warning in outcome.warnings:
         click.echo(f"warning: {warning}", err=True)
+    from evalrun.reports.ci import publish
+
+    strict = inconclusive == "fail"
+    for line in publish(
+        outcome.manifest, outcome.runs, junit_file=junit, summary_file=summary, strict=strict
+    ):
+        click.echo(line, err=True)
     ctx.exit(int(outcome.exit_code))

@@ -22,11 +22,12 @@ def _store(store: Path | None):  # type: ignore[no-untyped-def]
 @click.option(
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="How many."
 )
+@click.option("--archived", is_flag=True, help="Archived sweeps too.")
 @store_option
 @json_option
-def list_sweeps(project: str | None, limit: int, store: Path | None, as_json: bool) -> None:
+def list_sweeps(project: str | None, limit: int, archived: bool, store: Path | None, as_json: bool) -> None:
     """List the sweeps in the store, the newest first."""
-    rows = _store(store).list(limit=limit, project=project)
+    rows = _store(store).list(limit=limit, project=project, archived=archived)
     if as_json:
         print_json([asdict(row) for row in rows])
         return
@@ -48,7 +49,7 @@ def show(sweep: str, store: Path | None, as_json: bool) -> None:
         return
     from evalrun.reports.terminal import print_result
 
-    print_result(manifest, runs, None)
+    print_result(manifest, runs, None, folder.path)
 
 
 @click.command(no_args_is_help=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from evalrun.analysis.run import SystemSummary, analyse_run
 from evalrun.analysis.table import SampleTable
-from evalrun.gates.conditions import Gate, GateResult, check_gate
+from evalrun.datasets import Dataset
 from evalrun.runner.limits import AdaptiveLimit, Limit
 from evalrun.runner.monitor import LagWatch, Monitor
 from evalrun.runner.runfolder import RunFolder
@@ -54,13 +53,26 @@ class Measured:
         return cls(system, timings)
 
 
-def finish_run(folder: SweepFolder, spec: RunSpec, suite: Suite, run: RunFolder, measured: Measured) -> None:
-    """Turn the journal into Parquet, compute the metrics, write `run.json`, drop the journal."""
+def finish_run(
+    folder: SweepFolder,
+    spec: RunSpec,
+    suite: Suite,
+    run: RunFolder,
+    measured: Measured,
+    dataset: Dataset | None = None,
+) -> None:
+    """Turn the journal into Parquet, compute the metrics, write `run.json`, drop the journal.
+
+    Groups that are not to be stored are read from the dataset, by sample id, for the metrics alone.
+    """
     samples = run.path / "samples.parquet"
     journal_to_parquet(run.journal, samples)
     if run.system.exists():
         system_to_parquet(run.system, run.path / "system.parquet")
-    analysis = analyse_run(SampleTable.from_parquet(samples), suite, spec, measured.system)
+    table = SampleTable.from_parquet(samples)
+    if spec.dataset.withheld and dataset is not None:
+        table = table.with_groups(dataset.withheld_groups())
+    analysis = analyse_run(table, suite, spec, measured.system)
     folder.finish_run(
         spec.run_id,
         {
@@ -79,11 +91,3 @@ def finish_run(folder: SweepFolder, spec: RunSpec, suite: Suite, run: RunFolder,
     )
     run.journal.unlink(missing_ok=True)
     run.system.unlink(missing_ok=True)
-
-
-def check_gates(
-    gates: Sequence[Gate], runs: Sequence[dict[str, Any]], planned: Sequence[str]
-) -> list[GateResult]:
-    """Every gate on every planned run; a run that was not finished has no metrics and does not pass."""
-    metrics = {run["run"]: run["metrics"] for run in runs}
-    return [check_gate(gate, run_id, metrics.get(run_id, [])) for gate in gates for run_id in planned]

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 from evalrun.canonical import digest
 from evalrun.errors import ExitCode, UserError
-from evalrun.gates.conditions import Verdict
+from evalrun.gates.baseline import choose_baseline
+from evalrun.gates.check import blocks, check_sweep
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Stop
 from evalrun.suite.load import load_suite
 from evalrun.sweep.execute import Execution, Services, execute
-from evalrun.sweep.finish import check_gates
 from evalrun.sweep.options import SweepOptions
 from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.sweep.progress import Display, ProgressAdapter
@@ -85,6 +85,8 @@ class _Sweep:
         self._display = display
         self._provenance = provenance
         self._suite = prepared.loaded.suite
+        # Before anything is sent: a baseline that does not exist is an error then.
+        self._baseline = choose_baseline(store, options.baseline, self._suite.project)
 
     def run(self) -> Outcome:
         folder = None if self._options.fresh else self._store.find_incomplete(self._prepared.work_digest)
@@ -182,14 +184,15 @@ class _Sweep:
         runs = folder.runs()
         planned = [spec.run_id for spec in self._prepared.specs]
         complete = not interrupted and not execution.faults and len(runs) == len(planned)
-        gates = check_gates(self._prepared.gates, runs, planned)
-        exit_code = _exit_code(interrupted, complete, any(gate.verdict is Verdict.FAIL for gate in gates))
+        gates = check_sweep(self._prepared.gates, folder, manifest["plan"], self._baseline)
+        exit_code = _exit_code(interrupted, complete, blocks(gates, self._options.inconclusive))
         manifest |= {
             "status": "interrupted" if interrupted else "complete" if complete else "incomplete",
             "finished_at": datetime.now(UTC).isoformat(),
             "models": {**manifest["models"], **execution.identities},
             "provenance": self._provenance.result(),
             "gates": [asdict(gate) for gate in gates],
+            "baseline": self._baseline.ulid if self._baseline else None,
             "faults": [str(fault) for fault in execution.faults],
             "exit_code": int(exit_code),
         }

@@ -6,8 +6,9 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -17,12 +18,17 @@ from evalrun.tracking.database import BrokenCatalog, connect, database_errors, e
 from evalrun.tracking.entries import SweepEntry, insert, read_entry, stamp
 from evalrun.tracking.folder import MANIFEST, SweepFolder
 from evalrun.tracking.rows import Reindexed, SweepRow
-from evalrun.tracking.tables import metadata, project, sweep
+from evalrun.tracking.tables import metadata, project, sweep, sweep_tag
 
 __all__ = ["BrokenCatalog", "Catalog"]
 
+_Answer = TypeVar("_Answer")
+
 _BATCH = 100
 """Sweeps entered in one transaction when there are many: others get their turn in between."""
+
+_VALUES = 500
+"""Ids that one statement may name; for more, all is read."""
 
 
 class Catalog:
@@ -64,24 +70,24 @@ class Catalog:
         with writing(self._engine) as connection:
             insert(connection, entry)
 
-    def sync(self, folders: Sequence[SweepFolder]) -> tuple[Problem, ...]:
+    def sync(self, names: Sequence[str]) -> tuple[Problem, ...]:
         """Enter what the catalog lacks or holds in an older state, and drop what is gone from the disk.
 
+        `names` are those of all sweep folders there are.
         Complete sweeps do not change, so only the others are looked at again. Returns the folders that
         could not be read.
         """
         with self._engine.connect() as connection:
-            known = {
-                row.ulid: None if row.status == "complete" else row.stamp
-                for row in connection.execute(sa.select(sweep.c.ulid, sweep.c.status, sweep.c.stamp))
-            }
-        changed = [
-            folder
-            for folder in folders
-            if folder.ulid not in known
-            or (known[folder.ulid] is not None and known[folder.ulid] != stamp(folder))
-        ]
-        self._drop(known.keys() - {folder.ulid for folder in folders})
+            known = set(connection.scalars(sa.select(sweep.c.ulid)))
+            open_ = sa.select(sweep.c.ulid, sweep.c.stamp).where(sweep.c.status != "complete")
+            stamps = {row.ulid: row.stamp for row in connection.execute(open_)}
+        by_id = {name[:26]: name for name in names}
+        changed = [SweepFolder(self._sweeps / by_id[ulid]) for ulid in by_id.keys() - known]
+        for ulid, old in stamps.items():
+            folder = SweepFolder(self._sweeps / by_id.get(ulid, ulid))
+            if ulid in by_id and old != stamp(folder):
+                changed.append(folder)
+        self._drop(known - by_id.keys())
         return self._enter(changed)
 
     def rebuild(self, folders: Sequence[SweepFolder]) -> Reindexed:
@@ -94,8 +100,8 @@ class Catalog:
             count = connection.scalar(sa.select(sa.func.count()).select_from(sweep))
         return Reindexed(int(count or 0), problems)
 
-    def sweeps(self, limit: int | None, of_project: str | None) -> list[SweepRow]:
-        """The newest sweeps first."""
+    def sweeps(self, limit: int | None, of_project: str | None, *, archived: bool = True) -> list[SweepRow]:
+        """The newest sweeps first; without the archived ones if asked."""
         query = (
             sa.select(sweep, project.c.name.label("project"))
             .join_from(sweep, project)
@@ -104,10 +110,24 @@ class Catalog:
         )
         if of_project is not None:
             query = query.where(project.c.name == of_project)
+        if not archived:
+            query = query.where(sweep.c.archived == 0)
         with self._engine.connect() as connection:
-            return [self._row(row) for row in connection.execute(query)]
+            rows = list(connection.execute(query))
+            tags: dict[str, dict[str, str]] = {}
+            wanted = sa.select(sweep_tag)
+            if len(rows) <= _VALUES:
+                wanted = wanted.where(sweep_tag.c.sweep.in_([row.ulid for row in rows]))
+            for tag in connection.execute(wanted):
+                tags.setdefault(tag.sweep, {})[tag.key] = tag.value
+        return [self._row(row, tags) for row in rows]
 
-    def _row(self, row: sa.Row[tuple[object, ...]]) -> SweepRow:
+    def read(self, question: Callable[[sa.Connection], _Answer]) -> _Answer:
+        """Put a question of one's own, which changes nothing."""
+        with self._engine.connect() as connection:
+            return question(connection)
+
+    def _row(self, row: sa.Row[tuple[object, ...]], tags: dict[str, dict[str, str]]) -> SweepRow:
         values = row._mapping
         same = ("project", "name", "status", "started_at", "finished_at", "exit_code", "planned", "runs")
         return SweepRow(
@@ -118,6 +138,9 @@ class Catalog:
             user=values["user_name"],
             git_commit=values["git_commit"],
             folder=self._sweeps / values["folder"],
+            tags=tags.get(values["ulid"], {}),
+            note=values["note"],
+            archived=bool(values["archived"]),
         )
 
     def _drop(self, gone: set[str]) -> None:

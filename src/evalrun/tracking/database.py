@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from importlib import resources
@@ -11,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from evalrun.atomic import no_room
+from evalrun.atomic import FILE_MODE, disk_errors, no_room
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.tables import metadata
 
@@ -75,6 +76,7 @@ def ensure_schema(engine: sa.Engine, where: Path) -> None:
     if found is None:
         _create(engine, known[-1])
     elif found in known:
+        _back_up(engine, where, found)
         upgrade(engine)
     else:
         raise UserError(
@@ -94,6 +96,20 @@ def upgrade(engine: sa.Engine, revision: str = "head") -> None:
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+
+
+def _back_up(engine: sa.Engine, where: Path, revision: str) -> None:
+    """A copy of the catalog as it was, beside it: `catalog.db.schema-0001`. An earlier copy is kept."""
+    kept = where.with_name(f"{where.name}.schema-{revision}")
+    if kept.exists():
+        return
+    with disk_errors(where.parent):
+        os.close(os.open(kept, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        if isinstance(driver, sqlite3.Connection):
+            with contextlib.closing(sqlite3.connect(kept)) as copy:
+                driver.backup(copy)
 
 
 def _stored_revision(connection: sa.Connection) -> str | None:

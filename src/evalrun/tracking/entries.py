@@ -9,8 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from evalrun.canonical import canonical_json
-from evalrun.tracking.folder import MANIFEST, SweepFolder
+from evalrun.errors import UserError
+from evalrun.tracking.folder import MANIFEST, RUN, SweepFolder
 from evalrun.tracking.model import RunManifest, SweepManifest
+from evalrun.tracking.people import fold
 from evalrun.tracking.plain import plain
 from evalrun.tracking.tables import (
     dataset_version,
@@ -52,11 +54,16 @@ def stamp(folder: SweepFolder) -> str:
 
 def read_entry(folder: SweepFolder) -> SweepEntry:
     """Read a folder. Raises UserError that names the file which is missing, broken or later."""
+    runs = {run_id: folder.run(run_id) for run_id in folder.run_ids()}
+    for run_id, run_ in runs.items():
+        if run_.run != run_id:
+            what = f"says that it is run '{run_.run}', but lies in the folder of '{run_id}'"
+            raise UserError(what, where=str(folder.path / "runs" / run_id / RUN))
     return SweepEntry(
         folder=folder,
         stamp=stamp(folder),
         manifest=folder.manifest(),
-        runs=tuple(folder.run(run_id) for run_id in folder.run_ids()),
+        runs=tuple(runs.values()),
         events=tuple(folder.events()),
     )
 
@@ -64,6 +71,7 @@ def read_entry(folder: SweepFolder) -> SweepEntry:
 def insert(connection: sa.Connection, entry: SweepEntry) -> None:
     """Put a sweep in the place of what was known of it."""
     manifest, ulid = entry.manifest, entry.folder.ulid
+    said = fold(manifest.tags, entry.events)
     connection.execute(sweep.delete().where(sweep.c.ulid == ulid))
     connection.execute(
         sweep.insert().values(
@@ -84,12 +92,14 @@ def insert(connection: sa.Connection, entry: SweepEntry) -> None:
             samples=sum(each.counts.samples for each in entry.runs),
             failed=sum(each.counts.failed for each in entry.runs),
             stamp=entry.stamp,
+            archived=int(said.archived),
+            note=said.notes[-1].text if said.notes else None,
         )
     )
     _insert_many(
         connection,
         sweep_tag,
-        [{"sweep": ulid, "key": key, "value": value} for key, value in manifest.tags.items()],
+        [{"sweep": ulid, "key": key, "value": value} for key, value in said.tags.items()],
     )
     for each in entry.runs:
         _insert_run(connection, ulid, manifest, each)

@@ -63,6 +63,19 @@ def append_event(
     return event
 
 
+def last_event(path: Path) -> dict[str, Any] | None:
+    """The newest whole event, read from the end of the file; None where there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        last = _last_event(descriptor)[1]
+    finally:
+        os.close(descriptor)
+    return last if last and last["seq"] else None
+
+
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """The events in order, without checking them. Ends at the first line that is not a whole event."""
     if not path.exists():

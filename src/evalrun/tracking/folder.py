@@ -26,6 +26,8 @@ from evalrun.tracking.plain import document_bytes, plain, read_document
 
 MANIFEST, EVENTS, UNFINISHED, LOCK = "sweep.json", "events.jsonl", "unfinished", "lock"
 SAMPLES, SYSTEM, RUN = "samples.parquet", "system.parquet", "run.json"
+RUN_DIGEST, MANIFEST_DIGEST = "run_sha256", "manifest_sha256"
+"""Keys of digests in events: of `run.json` when a run is finished, of `sweep.json` when a sweep is."""
 
 _RUN_ID = re.compile(r"[^/\\\x00-\x1f\x7f.][^/\\\x00-\x1f\x7f]*\Z")
 _RUN_ID_BYTES = 200
@@ -111,7 +113,8 @@ class SweepFolder:
         document["digests"] = {**(document.get("digests") or {}), **digests}
         checked = RunManifest.read(document, folder / RUN)
         self._write_document(folder / RUN, checked)
-        self.append_event("finish_run", {"status": checked.status, "digests": checked.digests}, target=run_id)
+        digests = {**checked.digests, RUN_DIGEST: file_sha256(folder / RUN)}
+        self.append_event("finish_run", {"status": checked.status, "digests": digests}, target=run_id)
         return checked
 
     def is_finished(self, run_id: str) -> bool:
@@ -148,12 +151,21 @@ class SweepFolder:
     def append_event(
         self, action: str, detail: Mapping[str, Any] | None = None, *, target: str = "", actor: str = ""
     ) -> dict[str, Any]:
-        """Append to the audit trail, durably; see `evalrun.tracking.events`."""
+        """Append to the audit trail, durably; see `evalrun.tracking.events`.
+
+        A `finish` seals the manifest: the event keeps the SHA-256 of `sweep.json` as it is then.
+        """
+        if action == "finish" and (self.path / MANIFEST).exists():
+            detail = {**(detail or {}), MANIFEST_DIGEST: file_sha256(self.path / MANIFEST)}
         return events.append_event(self.path / EVENTS, action, detail, target=target, actor=actor)
 
     def events(self) -> list[dict[str, Any]]:
         """The audit trail, oldest first, not checked."""
         return list(events.read_events(self.path / EVENTS))
+
+    def last_event(self) -> dict[str, Any] | None:
+        """The newest event, or None where there is none."""
+        return events.last_event(self.path / EVENTS)
 
     def verify_events(self) -> int | None:
         """The first broken event, or None."""

@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from evalrun.atomic import private_folder, write_private
 from evalrun.errors import ExitCode, UserError
+from evalrun.tracking.events import append_event
 from evalrun.tracking.folder import MANIFEST, SweepFolder, names_of
 from evalrun.tracking.ulid import PATTERN, new_ulid
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from evalrun.tracking.catalog import Catalog
-    from evalrun.tracking.rows import Reindexed, SweepRow
+    from evalrun.tracking.finding import Search
+    from evalrun.tracking.rows import Found, Reindexed, SweepRow
 
 Folders: TypeAlias = list[SweepFolder]
+Names: TypeAlias = list[str]
+Paths: TypeAlias = list[Path]
 SweepRows: TypeAlias = "list[SweepRow]"
 
 _Answer = TypeVar("_Answer")
@@ -48,6 +55,8 @@ class Store:
         self.root = root
         self.sweeps = root / "sweeps"
         self.catalog_path = root / "catalog.db"
+        self.events_path = root / "events.jsonl"
+        self.marks = root / "changed"
 
     # Sweeps
 
@@ -60,10 +69,14 @@ class Store:
 
     def folders(self) -> Folders:
         """All sweeps, the newest first. Reads names only; a folder may still lack its manifest."""
+        return [SweepFolder(self.sweeps / name) for name in self._names()]
+
+    def _names(self) -> Names:
+        """The names of all sweep folders, the newest first. Paths would take ten times as long to make."""
         if not self.sweeps.is_dir():
             return []
-        found = [path for path in self.sweeps.iterdir() if PATTERN.match(path.name)]
-        return [SweepFolder(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
+        with os.scandir(self.sweeps) as entries:
+            return sorted((each.name for each in entries if PATTERN.match(each.name)), reverse=True)
 
     def find_incomplete(self, work_digest: str) -> SweepFolder | None:
         """The newest sweep of the same work that is not complete and that no living process holds."""
@@ -145,9 +158,19 @@ class Store:
 
         Raises UserError where the catalog is of a later version, the disk is full or it stays locked.
         """
+        self._record(folder)
         self._ask(lambda catalog: catalog.index(folder))
 
-    def list(self, limit: int | None = 50, project: str | None = None) -> SweepRows:
+    def _record(self, folder: SweepFolder) -> None:
+        """Note the head of the sweep's audit trail in the store's: a cut in the one shows in the other."""
+        if folder.path.parent != self.sweeps:
+            return
+        last = folder.last_event()
+        if last is not None:
+            detail = {"seq": last["seq"], "head": last["hash"], "name": folder.path.name[27:]}
+            self.append_event("record", detail, target=folder.ulid)
+
+    def list(self, limit: int | None = 50, project: str | None = None, *, archived: bool = True) -> SweepRows:
         """The newest sweeps first. What the folders have and the catalog lacks is entered on the way.
 
         A sweep whose process was killed is shown as `interrupted`.
@@ -156,8 +179,8 @@ class Store:
             return []
 
         def read(catalog: Catalog) -> SweepRows:
-            catalog.sync(self.folders())
-            return catalog.sweeps(limit, project)
+            self._sync(catalog)
+            return catalog.sweeps(limit, project, archived=archived)
 
         return [
             replace(row, status="interrupted")
@@ -166,9 +189,58 @@ class Store:
             for row in self._ask(read)
         ]
 
+    def find(self, search: Search) -> Found:
+        """The runs that a search asks for; what the catalog lacks is entered on the way.
+
+        Raises UserError that points at an unknown name or a wrong type in the query.
+        """
+        from evalrun.tracking.finding import find
+
+        return self.read(lambda connection: find(connection, search))
+
+    def read(self, question: Callable[[Connection], _Answer]) -> _Answer:
+        """Put a question of one's own to the catalog, brought up to date first. It may change nothing."""
+
+        def ask(catalog: Catalog) -> _Answer:
+            self._sync(catalog)
+            return catalog.read(question)
+
+        return self._ask(ask)
+
     def reindex(self) -> Reindexed:
         """Make the catalog anew from the folders. Folders that cannot be read are named in the result."""
-        return self._ask(lambda catalog: catalog.rebuild(self.folders()))
+        done = self._ask(lambda catalog: catalog.rebuild(self.folders()))
+        for mark in self._marked():
+            mark.unlink(missing_ok=True)
+        return done
+
+    @contextlib.contextmanager
+    def changing(self, folder: SweepFolder) -> Iterator[None]:
+        """Around a change to a finished sweep: should this process die in it, the catalog learns it later."""
+        mark = private_folder(self.marks) / folder.path.name
+        mark.touch(mode=0o600)
+        yield
+        self.index(folder)
+        mark.unlink(missing_ok=True)
+
+    def append_event(
+        self, action: str, detail: Mapping[str, Any] | None = None, *, target: str = ""
+    ) -> dict[str, Any]:
+        """Append to the store's own audit trail, which outlives every sweep in it."""
+        self._prepare()
+        return append_event(self.events_path, action, detail, target=target)
+
+    def _sync(self, catalog: Catalog) -> None:
+        catalog.sync(self._names())
+        for mark in self._marked():
+            folder = SweepFolder(self.sweeps / mark.name)
+            if _has_manifest(folder):
+                catalog.index(folder)
+            # Whoever is making a change at this moment indexes it, so that the mark may go.
+            mark.unlink(missing_ok=True)
+
+    def _marked(self) -> Paths:
+        return [*self.marks.iterdir()] if self.marks.is_dir() else []
 
     def _ask(self, question: Callable[[Catalog], _Answer]) -> _Answer:
         """Put a question to the catalog. A broken one, which holds nothing of its own, is made anew first."""
@@ -183,7 +255,7 @@ class Store:
             _log.warning("the catalog was broken (%s): kept as %s and made anew", broken, kept)
         try:
             with Catalog.open(self.catalog_path, self.sweeps) as catalog:
-                catalog.sync(self.folders())
+                catalog.sync(self._names())
                 return question(catalog)
         except BrokenCatalog as broken:
             raise UserError(

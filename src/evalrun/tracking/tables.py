@@ -55,6 +55,8 @@ sweep = Table(
     Column("samples", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
     Column("stamp", Text, nullable=False),
+    Column("archived", Integer, nullable=False, server_default="0"),
+    Column("note", Text),
     Index(None, "project_id", "ulid"),
     Index(None, "name", "ulid"),
     Index(None, "spec_digest"),

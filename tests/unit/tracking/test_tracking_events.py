@@ -39,7 +39,7 @@ def test_events_are_chained_and_readable(trail: Path) -> None:
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 def test_any_changed_byte_is_found(trail: Path, data: st.DataObject) -> None:
     original = trail.read_bytes()
     # The end of the last line is left out: without it the line is one that a crash tore.

@@ -1,0 +1,135 @@
+"""`evalrun find`, `samples` and `sql`: what the store holds, by what it says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalrun.cli.opened import open_store
+from evalrun.cli.options import json_option, print_json, store_option
+
+_SORT = click.option(
+    "--sort", multiple=True, metavar="NAME",
+    help="Order by a name of the query language; -NAME downwards. May be given again.",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("query", default="")
+@_SORT
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Show this metric too.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="How many."
+)
+@click.option("--archived", is_flag=True, help="Archived sweeps too.")
+@store_option
+@json_option
+def find(
+    query: str,
+    sort: tuple[str, ...],
+    metrics: tuple[str, ...],
+    limit: int,
+    archived: bool,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    """Find runs, as in: evalrun find 'metric.exact_match > 0.8 and tag.team == "nlp"' --sort -cost
+
+    Names: metric.<name>, param.<name>, tag.<name>, model, prompt, dataset, project, name, status, started_at,
+    samples, failed, cost, wall_s and more; metric("exact_match", dialect="aave").ci_low for a slice and part.
+    Joined by and, or, not, brackets; compared by == != < <= > >= and in.
+    """
+    from evalrun.tracking.finding import Search
+
+    search = Search.of(query, sort=sort, metrics=metrics, limit=limit, archived=archived)
+    found = open_store(store).find(search)
+    if as_json:
+        print_json({"total": found.total, "runs": [asdict(row) for row in found.rows]})
+        return
+    from evalrun.cli.plain_table import print_rows
+
+    shown = [*found.rows[0].metrics] if found.rows else []
+    rows = [
+        [row.sweep, row.started_at[:16], row.name, row.run, row.status, row.samples, row.cost_usd]
+        + [(row.metrics[name] or {}).get("value") for name in shown]
+        for row in found.rows
+    ]
+    print_rows(["sweep", "started", "name", "run", "status", "samples", "cost", *shown], rows)
+    click.echo(f"{found.total:,} runs found" + _shown(found.total, len(rows)), err=True)
+
+
+@click.command(no_args_is_help=True)
+@click.argument("run")
+@click.argument("query", default="")
+@click.option("--sweep", default="latest", show_default=True, metavar="SWEEP", help="Of this sweep.")
+@_SORT
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="How many."
+)
+@store_option
+@json_option
+def samples(
+    run: str, query: str, sweep: str, sort: tuple[str, ...], limit: int, store: Path | None, as_json: bool
+) -> None:
+    """Find samples of a run, as in: evalrun samples RUN 'score.exact_match == 0 and len(output) > 200'
+
+    Names are the columns of samples.parquet: score.<name>, vars.<column>, sensitive.<column>, status, output,
+    answer, target, completion_tokens, e2e_s and more. RUN is a run's id, or SWEEP/RUN.
+    """
+    from evalrun.tracking.samples import find_run, find_samples
+
+    given, slash, name = run.partition("/")
+    folder = open_store(store).resolve(given if slash else sweep)
+    run_id = find_run(folder, name if slash else run)
+    found = find_samples(folder.samples_path(run_id), query, sort=sort, limit=limit)
+    if as_json:
+        print_json({"sweep": folder.ulid, "run": run_id, "total": found.total, "samples": list(found.rows)})
+        return
+    from evalrun.cli.plain_table import print_rows
+
+    fixed = ["sample_id", "status", "target", "answer", "output", "completion_tokens", "e2e_s"]
+    scores = [each for each in (found.rows[0] if found.rows else ()) if each.startswith("score.")]
+    header = [*fixed, *scores]
+    print_rows(header, [[row.get(each) for each in header] for row in found.rows], widest=40)
+    click.echo(f"{found.total:,} samples found" + _shown(found.total, len(found.rows)), err=True)
+
+
+@click.command(no_args_is_help=True)
+@click.argument("question")
+@click.option("--sweep", "sweeps", multiple=True, metavar="SWEEP", help="Samples of these sweeps only.")
+@store_option
+@json_option
+def sql(question: str, sweeps: tuple[str, ...], store: Path | None, as_json: bool) -> None:
+    """Ask one SELECT over `runs`, `metrics` and `samples` (DuckDB). Nothing else is read, nothing written."""
+    from evalrun.tracking.sql import ask
+
+    opened = open_store(store)
+    result = ask(opened, question, [opened.resolve(each) for each in sweeps] if sweeps else None)
+    if as_json:
+        print_json(
+            {"columns": result.columns, "rows": [[_plain(value) for value in row] for row in result.rows]}
+        )
+        return
+    from evalrun.cli.plain_table import print_rows
+
+    print_rows(result.columns, result.rows)
+
+
+def _shown(total: int, shown: int) -> str:
+    return f", {shown:,} shown (--limit)" if shown < total else ""
+
+
+def _plain(value: Any) -> Any:
+    """DuckDB's dates, decimals and the like as JSON."""
+    from decimal import Decimal
+
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -1,0 +1,123 @@
+"""`evalrun baseline` and `gate`: what a sweep is held against, and holding a stored one against it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from evalrun.cli.opened import open_store
+from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.errors import ExitCode, Problem, UserError
+
+
+@click.group()
+def baseline() -> None:
+    """Name sweeps that others are compared with."""
+
+
+@baseline.command("set", no_args_is_help=True)
+@click.argument("name")
+@click.argument("sweep")
+@store_option
+def set_(name: str, sweep: str, store: Path | None) -> None:
+    """Let NAME stand for SWEEP in its project. `main` is the one that gates take by default."""
+    from evalrun.gates.baseline import set_baseline
+
+    opened = open_store(store)
+    done = set_baseline(opened, name, opened.resolve(sweep))
+    click.echo(f"baseline {done.name} of {done.project} is {done.sweep}")
+
+
+@baseline.command("list")
+@store_option
+@json_option
+def list_(store: Path | None, as_json: bool) -> None:
+    """List the baselines of all projects."""
+    from evalrun.gates.baseline import list_baselines
+
+    found = list_baselines(open_store(store))
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    from evalrun.cli.plain_table import print_rows
+
+    rows = [
+        (
+            each.project,
+            each.name,
+            each.sweep if each.present else f"{each.sweep} (gone)",
+            each.actor,
+            each.ts[:16],
+        )
+        for each in found
+    ]
+    print_rows(["project", "name", "sweep", "set by", "when"], rows)
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.option("--gate", "texts", multiple=True, metavar="CONDITION", help="Instead of the suite's gates.")
+@click.option("--baseline", "name", metavar="NAME", help="A baseline's name or a sweep. [default: main]")
+@click.option(
+    "--inconclusive", type=click.Choice(["warn", "fail"]), default="warn", show_default=True,
+    help="Whether a gate that the samples cannot decide stops the way.",
+)  # fmt: skip
+@click.option(
+    "--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.xml", help="JUnit XML."
+)
+@click.option(
+    "--summary", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.md", help="Markdown."
+)
+@store_option
+@json_option
+@click.pass_context
+def gate(
+    ctx: click.Context,
+    /,
+    sweep: str,
+    texts: tuple[str, ...],
+    name: str | None,
+    inconclusive: str,
+    junit: Path | None,
+    summary: Path | None,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    """Hold a stored sweep against gates: its suite's, or those given. Exit code 1 when one fails."""
+    from evalrun.gates.baseline import choose_baseline
+    from evalrun.gates.check import blocks, check_sweep
+    from evalrun.gates.conditions import Gate, parse_gate
+    from evalrun.reports.ci import publish
+
+    opened = open_store(store)
+    folder = opened.resolve(sweep)
+    manifest = folder.read_manifest()
+    resolved = manifest["suite"].get("resolved") or {}
+    parsed = [parse_gate(text) for text in texts or resolved.get("gates") or ()]
+    problems = [each for each in parsed if isinstance(each, Problem)]
+    if problems:
+        raise UserError(problems)
+    if not parsed:
+        raise UserError("the sweep's suite has no gates", remedy="Give some: --gate 'exact_match >= 0.5'")
+    held = choose_baseline(opened, name, manifest["project"])
+    gates = [each for each in parsed if isinstance(each, Gate)]
+    results = check_sweep(gates, folder, manifest["plan"], held)
+    strict = inconclusive == "fail"
+    manifest["gates"] = [{**asdict(each), "verdict": each.verdict.value} for each in results]
+    for line in publish(manifest, folder.runs(), junit_file=junit, summary_file=summary, strict=strict):
+        click.echo(line, err=True)
+    failed = blocks(results, "fail" if strict else "warn")
+    code = ExitCode.GATE_FAILED if failed else ExitCode.OK
+    if as_json:
+        held_id = held.ulid if held else None
+        print_json(
+            {"sweep": folder.ulid, "baseline": held_id, "exit_code": int(code), "gates": manifest["gates"]}
+        )
+    else:
+        from evalrun.cli.plain_table import print_rows
+
+        rows = [(each.verdict.value, each.gate, each.run, each.value, each.reason) for each in results]
+        print_rows(["verdict", "gate", "run", "value", ""], rows, widest=110)
+    ctx.exit(int(code))

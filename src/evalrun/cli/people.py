@@ -1,0 +1,90 @@
+"""`evalrun tag`, `note`, `archive` and `delete`: what people say of sweeps and do to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from evalrun.cli.opened import open_store
+from evalrun.cli.options import json_option, print_json, store_option
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.argument("tags", nargs=-1, metavar="[NAME=VALUE]…")
+@click.option("--remove", multiple=True, metavar="NAME", help="Remove this tag.")
+@store_option
+@json_option
+def tag(
+    sweep: str, tags: tuple[str, ...], remove: tuple[str, ...], store: Path | None, as_json: bool
+) -> None:
+    """Set or remove tags of a sweep; without any, show them."""
+    from evalrun.tracking import changes
+    from evalrun.tracking.people import read_tags
+
+    opened = open_store(store)
+    folder = opened.resolve(sweep)
+    given = read_tags(tags)
+    now = changes.tag(opened, folder, given, remove) if given or remove else changes.said(folder).tags
+    if as_json:
+        print_json({"sweep": folder.ulid, "tags": dict(now)})
+        return
+    from evalrun.cli.plain_table import print_rows
+
+    print_rows(["tag", "value"], sorted(now.items()))
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.argument("text", required=False)
+@store_option
+@json_option
+def note(sweep: str, text: str | None, store: Path | None, as_json: bool) -> None:
+    """Add a note to a sweep; without a text, show its notes."""
+    from dataclasses import asdict
+
+    from evalrun.tracking import changes
+
+    opened = open_store(store)
+    folder = opened.resolve(sweep)
+    if text is not None:
+        changes.note(opened, folder, text)
+    notes = changes.said(folder).notes
+    if as_json:
+        print_json({"sweep": folder.ulid, "notes": [asdict(each) for each in notes]})
+        return
+    from evalrun.cli.plain_table import print_rows
+
+    print_rows(["when", "who", "note"], [(each.ts[:16], each.actor, each.text) for each in notes], widest=100)
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.option("--undo", is_flag=True, help="Put it back.")
+@store_option
+def archive(sweep: str, undo: bool, store: Path | None) -> None:
+    """Take a sweep out of `list` and `find`; it stays on disk, and `--archived` shows it."""
+    from evalrun.tracking import changes
+
+    opened = open_store(store)
+    folder = opened.resolve(sweep)
+    changes.archive(opened, folder, not undo)
+    click.echo(f"{folder.path.name} is {'back in the lists' if undo else 'archived'}")
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.option("--reason", default="", metavar="TEXT", help="Why; kept in the tombstone.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@store_option
+def delete(sweep: str, reason: str, yes: bool, store: Path | None) -> None:
+    """Delete a sweep's folder for good. Its name, digests, who deleted it and why stay in the audit trail."""
+    from evalrun.tracking import changes
+
+    opened = open_store(store)
+    folder = opened.resolve(sweep)
+    if not yes:
+        click.confirm(f"Delete {folder.path.name} with all its samples?", abort=True, err=True)
+    changes.delete(opened, folder, reason)
+    click.echo(f"deleted {folder.path.name}")

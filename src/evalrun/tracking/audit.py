@@ -1,0 +1,246 @@
+"""Verifying what the store holds against what was written down when it was made.
+
+Three things hold each other: the events of a sweep form a chain of hashes; the events hold the digests of the
+manifest, of every `run.json` and of the Parquet files; the store's own chain holds the head of each sweep's.
+Someone who may write all files can make all of it anew: only a head that was kept elsewhere (`anchor`) tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evalrun.errors import UserError
+from evalrun.tracking.audit_catalog import altered_tables
+from evalrun.tracking.changes import DELETE
+from evalrun.tracking.events import read_events, verify_events
+from evalrun.tracking.folder import (
+    EVENTS,
+    MANIFEST,
+    MANIFEST_DIGEST,
+    RUN,
+    RUN_DIGEST,
+    SAMPLES,
+    SYSTEM,
+    SweepFolder,
+    file_sha256,
+)
+from evalrun.tracking.model import utc_now
+from evalrun.tracking.plain import read_document
+from evalrun.tracking.store import Store
+
+_FILES: Mapping[str, str] = {"samples_sha256": SAMPLES, "system_sha256": SYSTEM, RUN_DIGEST: RUN}
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """One thing that is not as it was written. `sweep` is empty for the store's own trail."""
+
+    sweep: str
+    where: str
+    what: str
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was looked at, and what was found."""
+
+    sweeps: int = 0
+    events: int = 0
+    files: int = 0
+    broken: list[Broken] = field(default_factory=list)
+
+    def found(self, sweep: str, where: Path | str, what: str) -> None:
+        """One thing more that is wrong."""
+        self.broken.append(Broken(sweep, str(where), what))
+
+
+def verify(
+    store: Store, folders: Sequence[SweepFolder] | None = None, anchor: Path | None = None
+) -> Verified:
+    """Check sweeps (all by default, then also the store's own trail), and both against an anchor if given.
+
+    Raises UserError where the anchor cannot be read.
+    """
+    result = Verified()
+    heads = _recorded(store)
+    for folder in store.folders() if folders is None else folders:
+        if (folder.path / MANIFEST).exists() or (folder.path / EVENTS).exists():
+            result.sweeps += 1
+            _verify_sweep(folder, heads.get(folder.ulid), result)
+    for ulid, tables in altered_tables(store, store.folders() if folders is None else folders).items():
+        what = f"differs from the folder of {ulid} in: {', '.join(tables)} (`evalrun reindex` makes it anew)"
+        result.found(ulid, store.catalog_path, what)
+    if folders is None:
+        _verify_store(store, heads, result)
+    if anchor is not None:
+        _verify_anchor(store, read_document(anchor), anchor, folders, result)
+    return result
+
+
+def make_anchor(store: Store) -> dict[str, Any]:
+    """The heads of all trails at this moment, to be kept where nobody who writes the store can write."""
+    sweeps = {}
+    for folder in store.folders():
+        last = folder.last_event()
+        if last is not None:
+            sweeps[folder.ulid] = {"seq": last["seq"], "head": last["hash"]}
+    *_, last = [None, *read_events(store.events_path)]
+    head = {"seq": last["seq"], "head": last["hash"]} if last else None
+    return {"schema_version": 1, "made_at": utc_now(), "store": head, "sweeps": sweeps}
+
+
+def _verify_sweep(folder: SweepFolder, head: Mapping[str, Any] | None, result: Verified) -> None:
+    ulid, path = folder.ulid, folder.path / EVENTS
+    first = verify_events(path)
+    events = folder.events()
+    result.events += len(events)
+    if first is not None:
+        result.found(ulid, path, f"event {first} is not what was written: {_described(path, first)}")
+        return
+    if head is not None:
+        _check_head(ulid, path, events, head, "the store's trail", result)
+    _verify_manifest(folder, events, result)
+    _verify_runs(folder, events, result)
+
+
+def _described(path: Path, number: int) -> str:
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    if not lines:
+        return "the file is missing or empty"
+    if number > len(lines):
+        return "the trail ends before it"
+    for at, event in enumerate(read_events(path), 1):
+        if at == number:
+            return (
+                f"it reads seq {event['seq']}, '{event['action']}' by {event['actor']} at {event['ts']}; "
+                "it, or one before it, was edited, removed or moved"
+            )
+    return "the line is no event"
+
+
+def _check_head(
+    ulid: str,
+    path: Path,
+    events: Sequence[Mapping[str, Any]],
+    head: Mapping[str, Any],
+    source: str,
+    result: Verified,
+) -> None:
+    """The event of that number must be there, with that hash."""
+    seq = head.get("seq")
+    if not isinstance(seq, int) or seq < 1 or len(events) < seq:
+        result.found(ulid, path, f"cut off: {source} knows {seq} events, {len(events)} are left")
+    elif events[seq - 1]["hash"] != head.get("head"):
+        result.found(ulid, path, f"written anew: event {seq} is not the one that {source} knows")
+
+
+def _verify_manifest(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
+    """As the last `finish` sealed it, unless the sweep was taken up again since."""
+    sealed = None
+    for event in events:
+        if event["action"] in ("start", "resume"):
+            sealed = None
+        elif event["action"] == "finish":
+            sealed = event["detail"].get(MANIFEST_DIGEST)
+    path = folder.path / MANIFEST
+    if sealed is None:
+        return
+    result.files += 1
+    if not path.exists():
+        result.found(folder.ulid, path, "is gone")
+    elif file_sha256(path) != sealed:
+        result.found(folder.ulid, path, "was altered after the sweep had finished")
+
+
+def _verify_runs(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
+    finished = {
+        event["target"]: event["detail"].get("digests") or {}
+        for event in events
+        if event["action"] == "finish_run"
+    }
+    for run_id, digests in finished.items():
+        for key, name in _FILES.items():
+            path = folder.path / "runs" / run_id / name
+            if key not in digests:
+                if path.exists() and key != RUN_DIGEST:
+                    result.found(folder.ulid, path, "was added after the run had finished")
+                continue
+            result.files += 1
+            if not path.exists():
+                result.found(folder.ulid, path, "is gone")
+            elif file_sha256(path) != digests[key]:
+                result.found(folder.ulid, path, "was altered after the run had finished")
+    root = folder.path / "runs"
+    for path in sorted(root.glob(f"*/{RUN}")) if root.is_dir() else ():
+        if path.parent.name not in finished:
+            result.found(folder.ulid, path, "no event tells of this run")
+
+
+# The store
+
+
+def _recorded(store: Store) -> dict[str, dict[str, Any]]:
+    """The last head of each sweep's trail that the store's own trail knows."""
+    return {
+        event["target"]: event["detail"]
+        for event in read_events(store.events_path)
+        if event["action"] == "record"
+    }
+
+
+def _verify_store(store: Store, heads: Mapping[str, Mapping[str, Any]], result: Verified) -> None:
+    path = store.events_path
+    if not path.exists():
+        if result.sweeps:
+            result.found("", path, "is missing")
+        return
+    events = list(read_events(path))
+    result.events += len(events)
+    first = verify_events(path)
+    if first is not None:
+        result.found("", path, f"event {first} is not what was written: {_described(path, first)}")
+    deleted = {event["target"] for event in events if event["action"] == DELETE}
+    present = {folder.ulid for folder in store.folders()}
+    for ulid, head in heads.items():
+        if ulid not in present and ulid not in deleted:
+            result.found(ulid, store.sweeps, f"the sweep ({head.get('name')}) is gone without a tombstone")
+
+
+def _verify_anchor(
+    store: Store,
+    anchor: Mapping[str, Any],
+    path: Path,
+    folders: Sequence[SweepFolder] | None,
+    result: Verified,
+) -> None:
+    if not isinstance(anchor.get("sweeps"), Mapping):
+        raise UserError("is no anchor", where=str(path), remedy="Make one by: evalrun audit anchor > FILE")
+    if folders is None and isinstance(anchor.get("store"), Mapping):
+        events = list(read_events(store.events_path))
+        _check_head("", store.events_path, events, anchor["store"], "the anchor", result)
+    by_id = {folder.ulid: folder for folder in (store.folders() if folders is None else folders)}
+    deleted = {each["target"] for each in read_events(store.events_path) if each["action"] == DELETE}
+    for ulid, head in anchor["sweeps"].items():
+        if ulid in by_id:
+            file = by_id[ulid].path / EVENTS
+            _check_head(ulid, file, by_id[ulid].events(), head, "the anchor", result)
+        elif folders is None and ulid not in deleted:
+            result.found(ulid, store.sweeps, "the sweep is gone without a tombstone; the anchor knows it")
+
+
+def log(store: Store, folder: SweepFolder | None = None) -> Iterator[dict[str, Any]]:
+    """The events of a sweep, or of the store and all its sweeps by time, oldest first."""
+    if folder is not None:
+        yield from ({**event, "sweep": folder.ulid} for event in folder.events())
+        return
+    events = [
+        {**event, "sweep": event["target"]}
+        for event in read_events(store.events_path)
+        if event["action"] != "record"
+    ]
+    for each in store.folders():
+        events += [{**event, "sweep": each.ulid} for event in each.events()]
+    yield from sorted(events, key=lambda event: (event["ts"], event["seq"]))

@@ -1,0 +1,21 @@
+"""What people add to a sweep: the latest note, and whether it is archived."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Add the columns. What the folders say comes in when a sweep is indexed next."""
+    op.add_column("sweep", sa.Column("archived", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("sweep", sa.Column("note", sa.Text(), nullable=True))
+
+
+def downgrade() -> None:
+    """Drop the columns."""
+    op.drop_column("sweep", "note")
+    op.drop_column("sweep", "archived")

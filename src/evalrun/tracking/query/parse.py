@@ -1,0 +1,237 @@
+"""From the text of a query to its tree. Python's own parser reads it; everything unknown is refused."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Mapping
+from typing import Literal
+
+from evalrun.errors import UserError
+from evalrun.tracking.query.tree import (
+    Call,
+    Compare,
+    Contains,
+    Holds,
+    Literal_,
+    Name,
+    Node,
+    Not,
+    OneOf,
+    Operand,
+    Operator,
+    Place,
+    Query,
+    Several,
+    Value,
+    fault,
+)
+
+MAX_LENGTH = 10_000
+MAX_DEPTH = 50
+
+_OPERATORS: Mapping[type[ast.cmpop], Operator] = {
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
+    ast.Is: "==", ast.IsNot: "!=",
+}  # fmt: skip
+_MIRRORED: Mapping[Operator, Operator] = {
+    "<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!=",
+}  # fmt: skip
+_EXAMPLE = "For example: metric.exact_match > 0.8 and (\"llama\" in model or tag.team == 'nlp')"
+_FUNCTIONS: Mapping[str, Literal["len", "lower"]] = {"len": "len", "lower": "lower"}
+
+
+def parse(text: str) -> Query:
+    """Read a query. Raises UserError that points at what is wrong."""
+    if len(text) > MAX_LENGTH:
+        raise UserError(f"the query is {len(text):,} characters long; {MAX_LENGTH:,} are allowed")
+    text = text.replace("\r", " ").replace("\n", " ").replace("\t", " ").strip()
+    if not text:
+        return Query(text, None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in strings: they mean what they mean
+            tree = ast.parse(text, mode="eval")
+    except SyntaxError as error:
+        raise _syntax_fault(text, error) from None
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise UserError(
+            "the query cannot be read: it is nested too deeply or holds a character that none may",
+            remedy=_EXAMPLE,
+        ) from error
+    return Query(text, _Reader(text).node(tree.body, 0))
+
+
+def parse_name(text: str) -> tuple[str, Name]:
+    """Read one name, as `--sort` takes it. Returns the text as read, for messages, and the name."""
+    query = parse(text)
+    if not isinstance(query.node, Holds):
+        raise UserError(
+            f"'{text[:80]}' is not the name of one thing", remedy="For example: metric.exact_match"
+        )
+    return query.text, query.node.name
+
+
+def _syntax_fault(text: str, error: SyntaxError) -> UserError:
+    # Where the text ends too soon, Python's parser gives no place, or one behind the end.
+    at = min(error.offset - 1, len(text) - 1) if error.offset else len(text) - 1
+    end = min((error.end_offset or 0) - 1, len(text))
+    what = error.msg if "comma" not in error.msg else "invalid syntax"
+    return fault(
+        text,
+        Place(at, max(end, at + 1)),
+        f"the query cannot be read: {what}",
+        'Names that are not plain words go in brackets: metric("my-score"), tag["team name"]. ' + _EXAMPLE,
+    )
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._ascii = text.isascii()
+        self._bytes = text.encode("utf-8", "surrogatepass")
+
+    def node(self, tree: ast.expr, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            raise self._fault(tree, f"nested more than {MAX_DEPTH} deep")
+        if isinstance(tree, ast.BoolOp):
+            nodes = tuple(self.node(each, depth + 1) for each in tree.values)
+            return Several("and" if isinstance(tree.op, ast.And) else "or", nodes)
+        if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not):
+            return Not(self.node(tree.operand, depth + 1))
+        if isinstance(tree, ast.Compare):
+            return self._comparison(tree)
+        if isinstance(tree, ast.Name | ast.Attribute | ast.Subscript | ast.Call):
+            operand = self._operand(tree)
+            if isinstance(operand, Name):
+                return Holds(operand, operand.place)
+        raise self._fault(
+            tree, "this is not a condition", "Compare it with something, as in " + _EXAMPLE[13:]
+        )
+
+    def _comparison(self, tree: ast.Compare) -> Node:
+        """`a < b < c` means `a < b and b < c`, as in Python."""
+        terms = [tree.left, *tree.comparators]
+        nodes = [
+            self._pair(op, left, right) for op, left, right in zip(tree.ops, terms, terms[1:], strict=False)
+        ]
+        return nodes[0] if len(nodes) == 1 else Several("and", tuple(nodes))
+
+    def _pair(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> Node:
+        place = Place(self._place(left).start, self._place(right).end)
+        if isinstance(op, ast.In | ast.NotIn):
+            node = self._membership(left, right, place)
+            return Not(node) if isinstance(op, ast.NotIn) else node
+        first, second = self._operand(left), self._operand(right)
+        operator = _OPERATORS[type(op)]
+        if isinstance(first, Literal_) and isinstance(second, Literal_):
+            raise self._fault(left, "both sides are fixed values", "Compare a name with a value.", place)
+        if isinstance(op, ast.Is | ast.IsNot) and not (
+            isinstance(second, Literal_) and (second.value is None or isinstance(second.value, bool))
+        ):
+            raise self._fault(right, "'is' compares with None, True or False only", "Write == instead.")
+        if isinstance(first, Literal_):
+            return Compare(_MIRRORED[operator], second, first, place)
+        return Compare(operator, first, second, place)
+
+    def _membership(self, left: ast.expr, right: ast.expr, place: Place) -> Node:
+        if isinstance(right, ast.Tuple | ast.List | ast.Set):
+            operand = self._operand(left)
+            if isinstance(operand, Literal_):
+                raise self._fault(left, "a name must stand before 'in (…)'")
+            values = [self._literal(each) for each in right.elts]
+            if not values or any(each.value is None for each in values):
+                raise self._fault(right, "the list needs values, and None is none")
+            return OneOf(operand, tuple(values), place)
+        needle = self._literal(left)
+        if not isinstance(needle.value, str):
+            raise self._fault(left, "only a text can be in a text")
+        haystack = self._operand(right)
+        if isinstance(haystack, Literal_):
+            raise self._fault(right, "'in' needs a name or a list here", 'As in "llama" in model.')
+        return Contains(needle, haystack, place)
+
+    def _literal(self, tree: ast.expr) -> Literal_:
+        operand = self._operand(tree)
+        if not isinstance(operand, Literal_):
+            raise self._fault(tree, "a fixed value must stand here: a text or a number")
+        return operand
+
+    def _operand(self, tree: ast.expr) -> Operand:
+        place = self._place(tree)
+        if isinstance(tree, ast.Constant):
+            if tree.value is None or isinstance(tree.value, str | bool | int | float):
+                return Literal_(self._checked(tree, tree.value), place)
+            raise self._fault(tree, "only texts, numbers, True, False and None can be compared")
+        if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub | ast.UAdd):
+            value = tree.operand.value if isinstance(tree.operand, ast.Constant) else None
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                sign = -1 if isinstance(tree.op, ast.USub) else 1
+                return Literal_(self._checked(tree, sign * value), place)
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in _FUNCTIONS:
+            if len(tree.args) != 1 or tree.keywords:
+                raise self._fault(tree, f"{tree.func.id}() takes one name")
+            return Call(_FUNCTIONS[tree.func.id], self._only_name(tree.args[0]), place)
+        return self._only_name(tree)
+
+    def _checked(self, tree: ast.expr, value: Value) -> Value:
+        if isinstance(value, str) and ("\x00" in value or not _encodable(value)):
+            raise self._fault(tree, "a text with a character that no database can hold")
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            return float(value) if abs(value) < 10**300 else float("inf") * (1 if value > 0 else -1)
+        return value
+
+    def _only_name(self, tree: ast.expr) -> Name:
+        name = self._name(tree)
+        if name is None:
+            raise self._fault(tree, "this cannot stand in a query", _EXAMPLE)
+        return name
+
+    def _name(self, tree: ast.expr) -> Name | None:
+        place = self._place(tree)
+        if isinstance(tree, ast.Name):
+            return Name((tree.id,), place)
+        if isinstance(tree, ast.Attribute):
+            inner = self._name(tree.value)
+            if inner is None:
+                return None
+            if isinstance(tree.value, ast.Call):
+                return Name(inner.path, place, inner.keywords, tree.attr)
+            return Name((*inner.path, tree.attr), place, inner.keywords)
+        if isinstance(tree, ast.Subscript):
+            inner, key = self._name(tree.value), _text(tree.slice)
+            return Name((*inner.path, key), place, inner.keywords) if inner and key is not None else None
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
+            texts = [_text(each) for each in tree.args]
+            slices = {each.arg: _text(each.value) for each in tree.keywords}
+            if (
+                len(texts) == 1
+                and texts[0] is not None
+                and None not in slices.values()
+                and None not in slices
+            ):
+                keywords = {str(key): str(value) for key, value in slices.items()}
+                return Name((tree.func.id, texts[0]), place, keywords)
+        return None
+
+    def _place(self, tree: ast.expr) -> Place:
+        return Place(self._column(tree.col_offset), self._column(tree.end_col_offset or tree.col_offset + 1))
+
+    def _column(self, offset: int) -> int:
+        """Python counts bytes of UTF-8; people count characters."""
+        return offset if self._ascii else len(self._bytes[:offset].decode("utf-8", "ignore"))
+
+    def _fault(self, tree: ast.expr, what: str, remedy: str = "", place: Place | None = None) -> UserError:
+        return fault(self._text, place or self._place(tree), what, remedy)
+
+
+def _text(tree: ast.expr) -> str | None:
+    return tree.value if isinstance(tree, ast.Constant) and isinstance(tree.value, str) else None
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

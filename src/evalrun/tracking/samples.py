@@ -1,0 +1,117 @@
+"""Finding samples: a query over one run's `samples.parquet`, answered by DuckDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from evalrun.errors import UserError
+from evalrun.registry import nearest
+from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.query.duck import SampleCompiler, kinds_of, quoted
+from evalrun.tracking.query.parse import parse, parse_name
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSamples:
+    """Samples as flat dicts (the columns of `samples.parquet`, JSON columns decoded), and how many in all."""
+
+    total: int
+    rows: tuple[dict[str, Any], ...]
+
+
+def find_run(folder: SweepFolder, name: str) -> str:
+    """A run of the sweep by its id, or any beginning that only one has. Raises UserError with the nearest."""
+    ids = folder.run_ids()
+    matches = [each for each in ids if each == name] or [each for each in ids if each.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(
+            f"'{name}' fits {len(matches)} runs: {', '.join(matches[:10])}", where=str(folder.path)
+        )
+    near = nearest(name, ids)
+    remedy = f"Did you mean '{near}'?" if near else f"There are: {', '.join(ids[:20]) or 'none yet'}."
+    raise UserError(f"there is no run '{name}'", where=str(folder.path), remedy=remedy)
+
+
+def find_samples(
+    path: Path, text: str = "", *, sort: Sequence[str] = (), limit: int | None = None
+) -> FoundSamples:
+    """The samples of a Parquet file that a query holds for, in the file's order unless sorted.
+
+    Raises UserError that points at what is wrong in the query, or names the file that cannot be read.
+    """
+    schema = _schema(path)
+    compiler = SampleCompiler(kinds_of([(each.name, each.type) for each in schema]))
+    where = compiler.condition(parse(text))
+    order = [compiler.order(*parse_name(each.removeprefix("-")), each.startswith("-")) for each in sort]
+    with duck() as database:
+        source = "FROM read_parquet(?)"
+        values = [str(path), *compiler.values]
+        count = database.execute(f"SELECT count(*) {source} WHERE {where}", values).fetchone()
+        names = ", ".join(quoted(each.name) for each in schema)
+        query = f"SELECT {names} {source} WHERE {where}"
+        query += f" ORDER BY {', '.join(order)}" if order else ""
+        query += f" LIMIT {int(limit)}" if limit is not None else ""
+        found = database.execute(query, values).fetchall()
+    encoded = {
+        i for i, each in enumerate(schema) if (each.metadata or {}).get(b"evalrun.encoding") == b"json"
+    }
+    rows = [
+        {
+            each.name: _decoded(value, i in encoded)
+            for i, (each, value) in enumerate(zip(schema, row, strict=True))
+        }
+        for row in found
+    ]
+    return FoundSamples(int(count[0]) if count else 0, tuple(rows))
+
+
+def _decoded(value: Any, encoded: bool) -> Any:
+    if encoded and value is not None:
+        return orjson.loads(value)
+    return value
+
+
+def _schema(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
+    except pa.ArrowException as error:
+        raise UserError(f"is not a whole Parquet file: {error}", where=str(path)) from error
+
+
+@contextmanager
+def duck() -> Iterator[Any]:
+    """A DuckDB in memory that loads nothing, keeps nothing, and sees no variables of ours."""
+    import duckdb
+
+    database = duckdb.connect(":memory:")
+    try:
+        for setting in (
+            "autoinstall_known_extensions = false",
+            "autoload_known_extensions = false",
+            "python_enable_replacements = false",
+            "temp_directory = ''",
+            "enable_progress_bar = false",
+        ):
+            database.execute(f"SET {setting}")
+        yield database
+    except duckdb.IOException as error:
+        raise UserError(f"cannot be read: {_first_line(error)}") from error
+    finally:
+        database.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
