@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evalrun.datasets import Item
 from evalrun.errors import UserError
 from evalrun.prompts.few_shot import FewShotPool, target_text
 from evalrun.templates import TemplateFailure
-from evalrun.types import JSON, Message, Row
+from evalrun.types import JSON, Message, Row, hot_value
 
 if TYPE_CHECKING:
     from evalrun.prompts.prompt import Part, Prompt
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Rendered:
     """What is sent for one sample: `messages`, or for a completions endpoint `prompt`."""
 
@@ -82,7 +81,9 @@ class Renderer:
 
     def _picks(self, item: Item) -> list[int]:
         assert self._pool is not None
-        picks = self._pool.pick(item.sample_id, self._count, self._seed, self._same_question(item.row))
+        # Versions of one sample are shown the same examples: they differ in nothing but the version.
+        sample_id = item.base or item.sample_id
+        picks = self._pool.pick(sample_id, self._count, self._seed, self._same_question(item.row))
         if len(picks) < self._count:
             raise self._too_few(self._pool)
         return picks

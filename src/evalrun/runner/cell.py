@@ -18,6 +18,7 @@ from evalrun.errors import ExitCode, UserError
 from evalrun.prompts import Renderer
 from evalrun.providers.base import BatchProvider, Provider
 from evalrun.runner.cache import KeyMaker, ResponseCache
+from evalrun.runner.deadlines import DeadlineError, Deadlines
 from evalrun.runner.journal import Journal
 from evalrun.runner.limits import Limit
 from evalrun.runner.records import RecordMaker
@@ -91,6 +92,7 @@ class CellRun:
         self._stop = stop
         self._policy = RetryPolicy(retries=options.retries)
         self._breaker = CircuitBreaker()
+        self._deadlines = Deadlines(options.timeout_s)
         self._rng = random.Random(options.seed)
         self._group: asyncio.TaskGroup
         self._workers = 0
@@ -128,9 +130,13 @@ class CellRun:
             raise self._fault
 
     async def _run_workers(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            self._grow()
+        watch = asyncio.get_running_loop().create_task(self._deadlines.watch())
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._grow()
+        finally:
+            watch.cancel()
 
     def _grow(self) -> None:
         while self._workers < self._limit.current:
@@ -159,9 +165,9 @@ class CellRun:
         self._limit.started(self._workers)
         warmup = self._is_warmup()
         try:
-            async with asyncio.timeout(self._options.timeout_s):
+            with self._deadlines.limit():
                 response = await self._attempts(prepared, scheduled_ns, log)
-        except TimeoutError:
+        except DeadlineError:
             self._limit.disturbed()
             message = f"no answer within {self._options.timeout_s:g} s"
             error = ProviderError(ErrorKind.TIMEOUT, message)

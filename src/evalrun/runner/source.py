@@ -16,7 +16,7 @@ from itertools import islice
 from evalrun.datasets import Dataset, Item
 from evalrun.prompts import Renderer
 from evalrun.runner.cache import KeyMaker, ResponseCache
-from evalrun.types import JSON, Request, Response
+from evalrun.types import JSON, Request, Response, hot_value
 
 SMALL_CHUNK = 16
 """Rows prepared at once while requests are in flight: about a third of a millisecond of the event loop."""
@@ -24,7 +24,7 @@ LARGE_CHUNK = 512
 """Rows prepared at once while everything comes from the cache and nothing is being timed."""
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Prepared:
     """A sample that is ready to be asked."""
 
