@@ -38,6 +38,9 @@ _MAX_BITS = 4096
 _WIDE_FIELD = re.compile(r"\d{7,}|\*|:[^}]*\{")
 
 
+_JINJA_ARGUMENTS = frozenset({"_loop_vars", "_block_vars"})
+
+
 class SandboxEnvironment(ImmutableSandboxedEnvironment):
     """For prompts and dataset templates: undefined names are errors, nothing is escaped."""
 
@@ -78,10 +81,13 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
         _spend(__context, _CALL)
         inner = getattr(__obj, "__wrapped__", __obj)  # str.format comes wrapped by Jinja2
         text = getattr(inner, "__self__", None)
-        if isinstance(text, str) and (size := _METHOD_SIZES.get(inner.__name__)):
-            _refuse_size(size(text, *args, *kwargs.values()))
-        if type(text) is str:  # a method of plain text is safe, and most calls are such
-            return __obj(*args, **kwargs)
+        if isinstance(text, str):
+            # Inside loops and blocks Jinja2 adds arguments of its own, meant for templates' macros.
+            given = {name: value for name, value in kwargs.items() if name not in _JINJA_ARGUMENTS}
+            if size := _METHOD_SIZES.get(inner.__name__):
+                _refuse_size(size(text, *args, *given.values()))
+            if type(text) is str:  # a method of plain text is safe, and most calls are such
+                return __obj(*args, **given)
         return super().call(__context, __obj, *args, **kwargs)
 
 

@@ -85,7 +85,7 @@ EXPECTED = {
         GSM8K,
         targets=("5", "1200"),
     ),
-    "bbq": Expected({"smollm2-letter-bbq", "smollm2-cautious-bbq"}, BBQ),
+    "bbq": Expected({"smollm2-letter-bbq", "smollm2-examples-bbq"}, BBQ),
     "bbh_navigate": Expected(
         {"smollm2-answer-bbh_navigate", "smollm2-steps-bbh_navigate"}, NAVIGATE, "json", ("Yes", "No")
     ),
@@ -189,8 +189,9 @@ def test_few_shot_turns_answer_with_a_label(tmp_path: Path) -> None:
     assert set(answers) <= {"World", "Sports", "Business", "Science"}
 
 
-def test_bbq_question_shows_the_three_answers(tmp_path: Path) -> None:
-    (message,) = rendered(load("bbq", tmp_path), "letter")
+@pytest.mark.parametrize("prompt", ["letter", "examples"])
+def test_bbq_question_shows_the_three_answers(prompt: str, tmp_path: Path) -> None:
+    message = rendered(load("bbq", tmp_path), prompt)[-1]
     for line in ("A) The boy", "B) The old man", "C) Not known", "Who forgot his hat?"):
         assert line in message.content.splitlines()
 

@@ -246,3 +246,9 @@ def test_text_and_messages_become_what_the_endpoint_takes(suite: Path) -> None:
     assert "completions endpoint" in problem(suite, "completions", messages=messages)
     both = compiled(suite, messages=messages).bind(None, 1).render(item)
     assert [(m.role, m.content) for m in both.messages] == [("user", "a"), ("assistant", "x")]
+
+
+def test_methods_of_text_work_inside_loops_and_blocks(suite: Path) -> None:
+    text = "{% for i in [1, 2] %}{{ q.split('-')[0] }}{{ q.replace('-', ' ') }}{% endfor %}"
+    rendered = compiled(suite, text=text).bind(None, 1).render(Item("s", 0, {"q": "a-b"}))
+    assert rendered.messages[0].content == "aa baa b"
