@@ -18,9 +18,13 @@ from evalrun.errors import UserError
 Kind: TypeAlias = Literal["provider", "parser", "scorer"]
 
 PROVIDERS: Mapping[str, str] = {
+    "litellm": "evalrun.providers.litellm_sdk:LiteLLM",
     "llamacpp": "evalrun.providers.llamacpp:LlamaCpp",
+    "openai": "evalrun.providers.openai_sdk:OpenAI",
     "openai_compatible": "evalrun.providers.openai_compatible:OpenAICompatible",
+    "python": "evalrun.providers.python_function:PythonFunction",
     "recorded": "evalrun.providers.recorded:Recorded",
+    "vllm": "evalrun.providers.vllm_server:VLLM",
 }
 
 PARSERS: Mapping[str, str] = {
@@ -35,12 +39,38 @@ PARSERS: Mapping[str, str] = {
 }
 
 SCORERS: Mapping[str, str] = {
+    "bbq": "evalrun.scoring.scorers.bbq:BBQ",
+    "bleu": "evalrun.scoring.scorers.bleu:Bleu",
+    "calibration": "evalrun.scoring.scorers.calibration:Calibration",
+    "cer": "evalrun.scoring.scorers.error_rate:CharacterErrorRate",
+    "chrf": "evalrun.scoring.scorers.chrf:Chrf",
     "classification": "evalrun.scoring.scorers.classification:Classification",
+    "contains_all": "evalrun.scoring.scorers.contains:ContainsAll",
+    "contains_any": "evalrun.scoring.scorers.contains:ContainsAny",
+    "correlation": "evalrun.scoring.scorers.correlation:CorrelationScorer",
+    "edit_distance": "evalrun.scoring.scorers.edit_distance:EditDistance",
+    "ends_with": "evalrun.scoring.scorers.affixes:EndsWith",
     "exact_match": "evalrun.scoring.scorers.exact_match:ExactMatch",
     "includes": "evalrun.scoring.scorers.includes:Includes",
+    "json_fields": "evalrun.scoring.scorers.json_fields:JsonFields",
+    "json_schema": "evalrun.scoring.scorers.json_schema:JsonSchema",
+    "json_valid": "evalrun.scoring.scorers.json_valid:JsonValid",
+    "length": "evalrun.scoring.scorers.length:Length",
+    "math": "evalrun.scoring.scorers.math:Math",
+    "not": "evalrun.scoring.scorers.negation:Not",
     "numeric": "evalrun.scoring.scorers.numeric:Numeric",
+    "refusal": "evalrun.scoring.scorers.refusal:Refusal",
     "regex": "evalrun.scoring.scorers.regex:RegexMatch",
+    "rouge": "evalrun.scoring.scorers.rouge:Rouge",
+    "sql_parse": "evalrun.scoring.scorers.sql_parse:SqlParse",
+    "squad": "evalrun.scoring.scorers.squad:Squad",
+    "starts_with": "evalrun.scoring.scorers.affixes:StartsWith",
+    "ter": "evalrun.scoring.scorers.ter:Ter",
+    "threshold": "evalrun.scoring.scorers.threshold:Threshold",
     "token_f1": "evalrun.scoring.scorers.token_f1:TokenF1",
+    "tool_calls": "evalrun.scoring.scorers.tool_calls:ToolCalls",
+    "wer": "evalrun.scoring.scorers.error_rate:WordErrorRate",
+    "xml_valid": "evalrun.scoring.scorers.xml_valid:XmlValid",
 }
 
 BUILT_IN: Mapping[Kind, Mapping[str, str]] = {

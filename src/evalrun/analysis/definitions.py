@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 from evalrun import registry
 from evalrun.analysis.catalogue import performance_catalogue
+from evalrun.analysis.counterfactual_definitions import FLIPS, OF_SCORES, version_definition, version_info
+from evalrun.analysis.fairness_definitions import (
+    CRITERIA,
+    DECISIONS,
+    contrast_info,
+    criterion_info,
+    fairness_definition,
+)
 from evalrun.analysis.rates import RATES, gap_info
 from evalrun.scoring.base import MetricInfo, Scorer
 
@@ -27,6 +36,13 @@ def definition(name: str, scorers: Sequence[Scorer] = ()) -> MetricInfo:
             return MetricInfo(name, info.unit, info.direction, info.definition, info.bounds)
     if name.startswith("fairness.") and name.endswith(".gap"):
         return _gap_definition(name, known, scorers)
+    if name.startswith("fairness."):
+        found = fairness_definition(name, known, lambda each: definition(each, scorers))
+        if found is not None:
+            return found
+    versions = version_definition(name, lambda each: definition(each, scorers))
+    if versions is not None:
+        return versions
     text = f"Mean of the score {name} over the samples that were answered and have it."
     return MetricInfo(name, "score", "higher", text)
 
@@ -48,6 +64,9 @@ def _built_in() -> Mapping[str, MetricInfo]:
         for info in registry.load("scorer", name).describe(name):
             infos[info.name] = info
     infos.update((rate.info.name, rate.info) for rate in RATES)
+    infos.update(DECISIONS)
+    by_label = {f"{name}.{_PLACEHOLDER}": info for name, info in DECISIONS.items()}
+    infos.update((name, replace(info, name=name)) for name, info in by_label.items())
     infos.update(performance_catalogue())
     return infos
 
@@ -57,12 +76,17 @@ def metric_reference() -> str:
     known = _built_in()
     scores = [name for name in known if name.split(".")[0] in registry.SCORERS]
     rates = [rate.info.name for rate in RATES]
-    rest = [name for name in known if name not in scores and name not in rates]
-    gap_text = gap_info("<column>", MetricInfo("<metric>", "that of the metric", "higher", ""))
+    rest = list(performance_catalogue())
+    some = MetricInfo("<metric>", "that of the metric", "higher", "")
+    between = [gap_info("<column>", some), contrast_info("<column>", some)]
+    criteria = [criterion_info("<column>", each) for each in CRITERIA]
+    flips = [version_info("<attribute>", each) for each in FLIPS]
+    versions = [version_info("<attribute>", each, some) for each in ("difference", *OF_SCORES)]
     sections = (
         ("Scores", [known[name] for name in scores]),
         ("Endings that are not scores", [known[name] for name in rates]),
-        ("Fairness", [gap_text]),
+        ("Fairness", [*DECISIONS.values(), *between, *criteria]),
+        ("Versions of a sample", [*flips, *versions]),
         ("Speed, memory and cost", [known[name] for name in rest]),
     )
     return "\n".join(_section(title, infos) for title, infos in sections)

@@ -43,6 +43,11 @@ def t_quantile(p: float, df: int) -> float:
     return t
 
 
+def t_tail(t: float, df: int) -> float:
+    """P(T > t) of Student's t with df >= 1 degrees of freedom."""
+    return _t_upper_tail(t, df)
+
+
 def _t_upper_tail(t: float, df: int) -> float:
     """P(T > t): half the regularised incomplete beta function I_x(df/2, 1/2) at x = df/(df + t^2)."""
     if t < 0:

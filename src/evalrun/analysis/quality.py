@@ -22,7 +22,7 @@ from evalrun.analysis.intervals import (
 )
 from evalrun.analysis.rates import RATES
 from evalrun.analysis.table import SampleTable
-from evalrun.scoring.base import Corpus, Labelled, MetricInfo, ScoreColumns, Scorer
+from evalrun.scoring.base import Corpus, Interval, Labelled, MetricInfo, ScoreColumns, Scorer
 from evalrun.types import JSON, MetricValue, Status
 
 Floats = NDArray[np.float64]
@@ -97,9 +97,12 @@ def score_metrics(
 
 
 def score_infos(scorer: Scorer) -> list[tuple[str, MetricInfo]]:
-    """The score columns that are shown as means, with what they mean: the score, then its parts."""
+    """The score columns that are shown as means, with what they mean: the score, then its parts.
+
+    A part that is the score itself (`rouge.rouge_l`) is not listed again.
+    """
     infos = scorer.metrics()
-    by_name = {info.name: info for info in infos}
+    by_name = {info.name: info for info in infos[1:]}
     parts = [f"{scorer.name}.{part}" for part in scorer.parts]
     return [(scorer.name, infos[0]), *((part, by_name[part]) for part in parts if part in by_name)]
 
@@ -190,6 +193,10 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
     for at, name in enumerate(corpus.names):
         size = round(float(sums[corpus.sizes[name]])) if name in corpus.sizes else n
         bounds = corpus.infos[name].bounds
+        if name in corpus.fixed:
+            value, interval = corpus.fixed[name]
+            estimates.append(_fixed(value, interval if independent else None, n))
+            continue
         if independent and name in corpus.shares:
             hits, trials = corpus.shares[name]
             estimate = wilson(float(sums[hits]), round(float(sums[trials])))
@@ -197,6 +204,15 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
             estimate = percentile_interval(float(values[at]), size, draws[:, at], bounds, note=few)
         estimates.append(estimate)
     return estimates
+
+
+def _fixed(value: float, interval: Interval | None, n: int) -> Estimate:
+    """A figure that brought its own interval; where samples depend on each other that would not hold."""
+    if np.isnan(value):
+        return Estimate(None, n, note="nothing to compute it from")
+    if interval is None:
+        return Estimate(value, n, note="no interval: too few samples, or samples that depend on each other")
+    return Estimate(value, n, interval.se, interval.low, interval.high, interval.method)
 
 
 def _draws(corpus: Corpus, sample_units: Units, weight: Floats, mass: Floats, seed: int) -> Floats:

@@ -11,12 +11,14 @@ from evalrun.analysis.performance import SystemSummary, performance_metrics
 from evalrun.analysis.quality import rate_metrics, score_metrics
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
-from evalrun.scoring.pipeline import as_scorers
+from evalrun.scoring.pipeline import suite_scorers
 from evalrun.types import JSON, Counts, MetricValue
 
 if TYPE_CHECKING:
+    from evalrun.analysis.counterfactual import VersionPlan
+    from evalrun.analysis.fairness_groups import FairnessPlan
     from evalrun.suite.plan import RunSpec
-    from evalrun.suite.schema import Suite
+    from evalrun.suite.schema import DatasetSpec, Suite
 
 __all__ = ["RunAnalysis", "SystemSummary", "analyse", "analyse_run"]
 
@@ -25,10 +27,11 @@ __all__ = ["RunAnalysis", "SystemSummary", "analyse", "analyse_run"]
 class RunAnalysis:
     """The metrics of a run; `details` is what the report draws from, JSON-able throughout.
 
-    details: `confusion` {scorer: matrix}, `groups` {column: scores by group, gaps}, `latency` {measure:
-    distribution}, `throughput_window`, `over_time`, `timed` (what the latencies left out), `client_limited`
-    (a sentence or ""), `unparsed` ("count" or "exclude"), `definitions` of the metrics that only this suite
-    has {name: unit, direction, definition}.
+    details: `signatures` {scorer: how sacrebleu computed it}, `confusion` {scorer: matrix}, `groups`
+    {column: what `fairness_metrics` says}, `versions` {axis: what `version_metrics` says}, `bbq` {scorer:
+    counts by category}, `latency` {measure: distribution}, `throughput_window`, `over_time`, `timed` (what
+    the latencies left out), `client_limited` (a sentence or ""), `unparsed` ("count" or "exclude"),
+    `definitions` of the metrics that only this suite has {name: unit, direction, definition}.
     """
 
     metrics: list[MetricValue]
@@ -40,15 +43,40 @@ def analyse_run(
     table: SampleTable, suite: Suite, spec: RunSpec | None = None, system: SystemSummary | None = None
 ) -> RunAnalysis:
     """All metrics of one run of a suite. `spec` is the run's cell of the matrix."""
-    by = [] if suite.fairness is None else list(suite.fairness.by)
+    plan = None
+    exclude_unparsed = suite.unparsed == "exclude"
+    if suite.fairness is not None:
+        from evalrun.analysis.fairness_groups import FairnessPlan
+
+        plan = FairnessPlan.of(
+            suite.fairness,
+            exclude_unparsed=exclude_unparsed,
+            seed=suite.seed,
+            withheld=() if spec is None else spec.dataset.withheld,
+        )
     return analyse(
         table,
-        as_scorers(each.build() for each in suite.scorers),
+        suite_scorers(suite),
         system or SystemSummary(),
-        by=by,
-        min_group=suite.fairness.min_group if suite.fairness is not None else 0,
-        exclude_unparsed=suite.unparsed == "exclude",
+        fairness=plan,
+        versions=_version_plan(suite, spec),
+        dataset=None if spec is None else spec.dataset,
+        exclude_unparsed=exclude_unparsed,
         stream=suite.performance.stream,
+        seed=suite.seed,
+    )
+
+
+def _version_plan(suite: Suite, spec: RunSpec | None) -> VersionPlan | None:
+    """How versions of samples are compared, where the run's dataset has any."""
+    if spec is None or not (spec.dataset.counterfactual or spec.dataset.perturb):
+        return None
+    from evalrun.analysis.counterfactual import VersionPlan
+
+    return VersionPlan(
+        reference={} if suite.fairness is None else suite.fairness.reference,
+        draws=spec.params.get("temperature", 1) != 0,
+        exclude_unparsed=suite.unparsed == "exclude",
         seed=suite.seed,
     )
 
@@ -60,11 +88,15 @@ def analyse(
     *,
     by: Sequence[str] = (),
     min_group: int = 30,
+    fairness: FairnessPlan | None = None,
+    versions: VersionPlan | None = None,
+    dataset: DatasetSpec | None = None,
     exclude_unparsed: bool = False,
     stream: bool = False,
     seed: int = 0,
 ) -> RunAnalysis:
-    """The same from plain arguments: sensitive columns `by`, and what of the suite shapes the figures."""
+    """The same from plain arguments: sensitive columns `by` or a whole `fairness` plan, and what of the suite
+    shapes the figures."""
     metrics, scored = score_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
     metrics += rate_metrics(table)
     speed, details = performance_metrics(table, system, stream=stream)
@@ -72,22 +104,36 @@ def analyse(
     details["confusion"] = {
         name: detail["confusion"] for name, detail in scored.items() if "confusion" in detail
     }
+    details["signatures"] = {
+        name: detail["signature"] for name, detail in scored.items() if "signature" in detail
+    }
+    details["bbq"] = {name: detail["bbq"] for name, detail in scored.items() if "bbq" in detail}
     details["unparsed"] = "exclude" if exclude_unparsed else "count"
     details["groups"] = {}
-    if by:
-        from evalrun.analysis.fairness import fairness_metrics
+    if by or fairness is not None:
+        from evalrun.analysis.fairness import FairnessPlan, fairness_metrics
 
-        fair, details["groups"] = fairness_metrics(
-            table, scorers, by, min_group=min_group, exclude_unparsed=exclude_unparsed, seed=seed
-        )
+        plan = fairness or FairnessPlan(by, min_group, exclude_unparsed=exclude_unparsed, seed=seed)
+        fair, details["groups"] = fairness_metrics(table, scorers, plan)
         metrics += fair
+    details["versions"] = {}
+    if versions is not None and dataset is not None:
+        from evalrun.analysis.counterfactual import version_metrics
+
+        found, details["versions"] = version_metrics(table, scorers, dataset, versions)
+        metrics += found
     details["definitions"] = _definitions(metrics, scorers)
     return RunAnalysis(metrics, details, table.counts())
 
 
 def _definitions(metrics: Sequence[MetricValue], scorers: Sequence[Scorer]) -> dict[str, JSON]:
-    """What the metrics of scorers with names of their own mean, which `definition(name)` cannot know."""
-    own = [f".{scorer.name}." for scorer in scorers if scorer.name != scorer.registered]
+    """What the metrics of scorers with names or options of their own mean, which `definition(name)` cannot
+    know."""
+    own = [
+        f".{scorer.name}."
+        for scorer in scorers
+        if scorer.name != scorer.registered or scorer.metrics() != scorer.describe(scorer.name)
+    ]
     found = {}
     for name in dict.fromkeys(metric.name for metric in metrics):
         if any(each in f".{name}." for each in own):

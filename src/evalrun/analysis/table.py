@@ -7,7 +7,7 @@ the file only when a scorer asks for them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +64,8 @@ class SampleTable:
     order: NDArray[np.int64] | None = None
     """Position in the source of each entry."""
     given: tuple[Labelled, Labelled] | None = None
+    names: tuple[str, ...] | None = None
+    """The sample ids, where they are at hand."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,6 +88,24 @@ class SampleTable:
         """A column of NUMBERS; all NaN where the file has none."""
         found = self.numbers.get(name)
         return np.full(len(self), np.nan) if found is None else found
+
+    def sample_ids(self) -> Sequence[str]:
+        """The sample id of each entry, read from the file when asked for: they are not kept."""
+        if self.names is not None:
+            return self.names
+        if self.source is None or self.order is None:
+            return [""] * len(self)
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.source, pre_buffer=False) as file:
+            column = file.read(columns=["sample_id"], use_threads=False).column(0).to_pylist()
+        return [column[at] for at in self.order.tolist()]
+
+    def with_groups(self, groups: Mapping[str, Mapping[str, str | None]]) -> SampleTable:
+        """The table with further columns of groups, each given by sample id."""
+        ids = self.sample_ids()
+        added = {name: _coded([by_id.get(each) for each in ids]) for name, by_id in groups.items()}
+        return replace(self, sensitive={**self.sensitive, **added})
 
     def texts(self) -> tuple[Labelled, Labelled]:
         """Answers and targets as codes, read from the file when first asked for."""
@@ -130,7 +150,11 @@ class SampleTable:
 
     @classmethod
     def _made(
-        cls, read: Read, source: Path | None = None, given: tuple[Labelled, Labelled] | None = None
+        cls,
+        read: Read,
+        source: Path | None = None,
+        given: tuple[Labelled, Labelled] | None = None,
+        names: Sequence[str] | None = None,
     ) -> SampleTable:
         """The table in its order. Empties `read`, so that no column is held twice."""
         order = np.lexsort((read.repeat, read.ids))
@@ -158,6 +182,7 @@ class SampleTable:
                 Labelled(given[0].codes[order], given[0].labels),
                 Labelled(given[1].codes[order], given[1].labels),
             ),
+            names=None if names is None else tuple(names[at] for at in order.tolist()),
         )
 
     @classmethod
@@ -189,7 +214,7 @@ class SampleTable:
             _coded([None if value is None else as_text(value) for value in column])
             for column in ([row.answer for row in rows], [row.target for row in rows])
         ]
-        return cls._made(read, given=(texts[0], texts[1]))
+        return cls._made(read, given=(texts[0], texts[1]), names=[row.sample_id for row in rows])
 
 
 def _coded(values: Sequence[str | None]) -> Labelled:

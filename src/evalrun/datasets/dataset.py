@@ -35,7 +35,7 @@ class Dataset:
         self._chosen: Chosen = survey.run()
         self._source, self._shape = source, shape
         self.id = name
-        self.columns = survey.presence.columns
+        self.columns = tuple(each for each in survey.presence.columns if each not in shape.withheld)
         self.partial = {column: source.place(at) for column, at in survey.presence.partial.items()}
         self.digest = self._chosen.digest
         self.warnings: list[str] = survey.warnings
@@ -46,12 +46,34 @@ class Dataset:
 
     def __iter__(self) -> Iterator[Item]:
         """The selected items. Raises UserError when the file has changed since it was opened."""
+        for item, _ in self._selected():
+            yield item
+
+    def withheld_groups(self) -> dict[str, dict[str, str | None]]:
+        """The groups in columns that are not stored, read from the source anew: column to group by sample id.
+
+        They are for aggregates only, and must not be written anywhere.
+        """
+        found: dict[str, dict[str, str | None]] = {name: {} for name in sorted(self._shape.withheld)}
+        for item, row in self._selected() if found else ():
+            groups = self._shape.withheld_groups(self._shape.complete(row))
+            for sample_id in self._ids_of(item, row):
+                for name, group in groups.items():
+                    found[name][sample_id] = group
+        return found
+
+    def _ids_of(self, item: Item, row: dict[str, JSON]) -> list[str]:
+        """The ids of the samples that are made from a selected row."""
+        return [item.sample_id]
+
+    def _selected(self) -> Iterator[tuple[Item, dict[str, JSON]]]:
+        """The selected items, each with its row as the source has it."""
         self._source.check_unchanged()
         rows = self._found_again() if self._chosen.numbers else self._read_again()
         count = 0
         try:
             for number, row, full in islice(rows, self._chosen.count):
-                yield self._shape.item(self._sample_id(number, row, full), count, full)
+                yield self._shape.item(self._sample_id(number, row, full), count, full), row
                 count += 1
         except BadRow as error:
             self._source.check_unchanged()
@@ -97,7 +119,13 @@ def open_dataset(spec: DatasetSpec, base_dir: Path, seed: int, split: str | None
         limit=None if examples else spec.limit, shuffle=spec.shuffle and not examples, seed=seed
     )
     shape = Shape(spec, examples=examples)
-    return Dataset(spec.id, open_source(spec, base_dir, split), shape, selection)
+    source = open_source(spec, base_dir, split)
+    if not examples and (spec.counterfactual or spec.perturb):
+        from evalrun.datasets.versioned import VersionedDataset
+        from evalrun.datasets.versions import open_versions
+
+        return VersionedDataset(spec.id, source, shape, selection, open_versions(spec, base_dir, seed))
+    return Dataset(spec.id, source, shape, selection)
 
 
 def open_examples(spec: DatasetSpec, path: Path, base_dir: Path) -> Dataset:

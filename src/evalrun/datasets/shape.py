@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from evalrun.canonical import canonical_json
 from evalrun.datasets.item import Item
+from evalrun.errors import Problem, UserError
 from evalrun.templates import Compiled, TemplateFailure, compile_condition, compile_value, is_template
 from evalrun.types import JSON, Row
 
@@ -41,6 +42,16 @@ class Setting:
         except TemplateFailure as failure:
             raise BadRow(f"{self.name} cannot be made: {failure}") from failure
 
+    def reads(self, columns: frozenset[str]) -> frozenset[str]:
+        """Those of some columns that it reads; the whole row reads them all."""
+        if self.template is None:
+            return columns & {self.column}
+        used = self.template.variables
+        looked_up = used.attributes.get("row")
+        if "row" in used.lines and not looked_up:
+            return columns
+        return columns & {*used.lines, *(looked_up or ())}
+
     def missing(self, columns: Iterable[str]) -> list[str]:
         """The columns that it needs and that are not among these."""
         known = frozenset(columns)
@@ -73,11 +84,31 @@ class Shape:
             if (setting := _setting(f"sensitive column '{name}'", name, where))
         }
         self.cluster = None if examples else _setting("cluster", spec.cluster, where)
+        # Variables that versions set: the row as it stands has the first value, unless a column says.
+        self.given = {name: each.values[0] for name, each in spec.counterfactual.items() if not each.columns}
         self._optional_key = examples
+        self.withheld = frozenset(spec.withheld)
+        self._refuse_leaks(where)
+
+    def _refuse_leaks(self, where: str) -> None:
+        """What is stored must not be made from a column that is not to be. Raises UserError."""
+        stored = [*self.derived.values(), self.target, self.key, self.cluster]
+        problems = [
+            Problem(
+                f"{setting.name} is stored and made from '{column}', which is not to be",
+                where,
+                "Make it from other columns, or let the column be stored.",
+            )
+            for setting in stored
+            if setting is not None
+            for column in sorted(setting.reads(self.withheld))
+        ]
+        if problems:
+            raise UserError(problems)
 
     def missing(self, columns: Iterable[str]) -> list[tuple[str, str]]:
         """Columns that a row with these columns lacks, each with the setting that needs it."""
-        known = list(columns)
+        known = [*columns, *self.given]
         absent = []
         for name, setting in self.derived.items():
             absent += [(column, setting.name) for column in setting.missing(known)]
@@ -90,9 +121,9 @@ class Shape:
 
     def complete(self, row: dict[str, JSON]) -> dict[str, JSON]:
         """The row with the derived columns, each of which may read those before it. Raises BadRow."""
-        if not self.derived:
+        if not self.derived and not self.given:
             return row
-        full = dict(row)
+        full = {**self.given, **row}
         for name, setting in self.derived.items():
             full[name] = setting.read(full)
         return full
@@ -118,14 +149,30 @@ class Shape:
             _label(self.cluster, full)
         return self.target.read(full) if self.target else None
 
-    def item(self, sample_id: str, position: int, full: Row) -> Item:
+    def visible(self, full: dict[str, JSON]) -> dict[str, JSON]:
+        """The row without the columns that are not to be stored: nobody further on sees these."""
+        if not self.withheld:
+            return full
+        return {name: value for name, value in full.items() if name not in self.withheld}
+
+    def withheld_groups(self, full: Row) -> dict[str, str | None]:
+        """The groups of a complete row that are not to be stored."""
+        return {
+            name: _label(setting, full) for name, setting in self.sensitive.items() if name in self.withheld
+        }
+
+    def item(self, sample_id: str, position: int, full: dict[str, JSON]) -> Item:
         """The item of a complete row. Raises BadRow."""
         return Item(
             sample_id,
             position,
-            full,
+            self.visible(full),
             self.target.read(full) if self.target else None,
-            {name: _label(setting, full) for name, setting in self.sensitive.items()},
+            {
+                name: _label(setting, full)
+                for name, setting in self.sensitive.items()
+                if name not in self.withheld
+            },
             _label(self.cluster, full) if self.cluster else None,
         )
 

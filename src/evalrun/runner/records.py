@@ -131,7 +131,7 @@ class RecordMaker:
         refused = bool(response.refusal) or response.finish_reason in FILTERED
         output = response.output or response.refusal or ""
         item = prepared.item
-        return self._pipeline.evaluate(output, item.target, item.row, refused)
+        return self._pipeline.evaluate(output, item.target, item.row, refused, response.tool_calls)
 
     @staticmethod
     def _queued_s(sent_after_ns: int, log: Sequence[Attempt]) -> float:

@@ -11,20 +11,22 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_serializer, field_validator
 
-from evalrun.types import JSON, Direction, Row, Score, Status
+from evalrun.suite.components import ParserSpec
+from evalrun.types import JSON, Direction, Row, Score, Status, hot_value
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 RESERVED_NAMES = frozenset(
-    {"performance", "memory", "cpu", "cost", "fairness", "error_rate", "unparsed_rate", "refused_rate"}
+    {"performance", "memory", "cpu", "cost", "fairness", "counterfactual", "robustness"}
+    | {"error_rate", "unparsed_rate", "refused_rate"}
 )
 """First parts of metric names that no scorer may take."""
 
@@ -37,15 +39,19 @@ class Unparsed(Exception):
         super().__init__(reason)
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class ScoringInput:
-    """What a scorer sees of a sample: the parsed answer, the raw output, the target and the dataset row."""
+    """What a scorer sees of a sample: the parsed answer, the raw output, the target and the dataset row.
+
+    `tool_calls` are those of the response, as the chat API has them, or None.
+    """
 
     answer: JSON
     output: str
     target: JSON
     status: Status
     row: Row
+    tool_calls: JSON = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,15 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Chain = Annotated[
+    list[ParserSpec],
+    WithJsonSchema(
+        {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}, "default": []}
+    ),
+]
+"""Parsers one after the other, each in any of the forms that a suite's `parse` takes."""
+
+
 class ScorerOptions(Options):
     """Options that every scorer has."""
 
@@ -79,6 +94,16 @@ class ScorerOptions(Options):
         description="Name of the score in results. Default: the scorer's own. "
         "Give one where a suite uses the same scorer twice.",
     )
+
+    parse: Chain = Field(
+        default_factory=list,
+        description="Parsers of this scorer's own, from the raw output to the answer that it sees. "
+        "Default: the suite's.",
+    )
+
+    @field_serializer("parse")
+    def _as_written(self, chain: list[ParserSpec]) -> list[JSON]:
+        return [each.resolved() for each in chain]
 
     @field_validator("name")
     @classmethod
@@ -134,6 +159,16 @@ class ScoreColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """An interval that has a formula of its own; `method` names it."""
+
+    se: float
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
 class Corpus:
     """Figures of a whole set of samples that are a function of sums over the samples.
 
@@ -144,6 +179,8 @@ class Corpus:
     counts, BLEU from n-gram counts). `shares` lists figures that are a plain proportion:
     figure name to (index of the hits, index of the trials) among the sums; they get a Wilson interval.
     `sizes` maps a figure to the index of the sum that is its n, where that is not the number of samples.
+    `fixed` holds figures that are no function of sums (rank correlations), with an interval that holds for
+    independent samples; `figures` need not give them a meaning.
     """
 
     kinds: NDArray[np.int64]
@@ -155,6 +192,7 @@ class Corpus:
     sizes: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, JSON] = field(default_factory=dict)
+    fixed: Mapping[str, tuple[float, Interval | None]] = field(default_factory=dict)
 
 
 class Scorer(ABC):
@@ -163,14 +201,17 @@ class Scorer(ABC):
     `registered` is the name in the registry; `correctness` says that the score judges whether the answer
     is right, so that an answer that could not be read, or a refusal, scores 0. `parts` are the names of
     further values that `score` gives; they are stored as columns `score.<name>.<part>`.
+    `unanswered_as_empty` is for scores of which 0 is the best, or that keep counts: there such a sample is
+    scored as an empty answer.
     """
 
     Options: ClassVar[type[BaseModel]] = ScorerOptions
     shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = ""
     registered: ClassVar[str] = ""
-    correctness: ClassVar[bool] = True
-    parts: ClassVar[tuple[str, ...]] = ()
+    correctness: bool = True
+    unanswered_as_empty: ClassVar[bool] = False
+    parts: tuple[str, ...] = ()
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -179,6 +220,13 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, sample: ScoringInput) -> Score:
         """The verdict on one sample. Pure, synchronous, a few microseconds."""
+
+    def unanswered(self, sample: ScoringInput, reason: str) -> Score:
+        """The verdict on a sample whose output could not be read, or was a refusal; its answer is None."""
+        if self.unanswered_as_empty:
+            return replace(self.score(replace(sample, answer="")), reason=reason)
+        value = 0.0 if self.correctness else None
+        return Score(value, reason, dict.fromkeys(self.parts, value))
 
     @classmethod
     @abstractmethod
@@ -223,6 +271,11 @@ def shown(value: JSON, limit: int = 80) -> str:
 def alternatives(target: JSON) -> Sequence[JSON]:
     """The acceptable targets: the entries of a list, else the one value."""
     return target if isinstance(target, list | tuple) else (target,)
+
+
+def one_or_more(value: Any) -> Any:
+    """A list from a single text; other values as they are."""
+    return [value] if isinstance(value, str) else value
 
 
 def check_labels(value: Any) -> Any:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from evalrun.errors import Problem, UserError
 from evalrun.scoring.base import RESERVED_NAMES, Parser, Scorer, ScoringInput, Unparsed
+from evalrun.scoring.derived import Derived, derived_in_order
 from evalrun.scoring.functions import FunctionParser, FunctionScorer
-from evalrun.types import JSON, ErrorKind, Row, Status
+from evalrun.types import JSON, ErrorKind, Row, Score, Status, hot_value
+
+if TYPE_CHECKING:
+    from evalrun.suite.schema import Suite
 
 
-@dataclass(frozen=True, slots=True)
+@hot_value
 class Scored:
     """What became of an answer. `error` is the parser's reason where it is unparsed.
 
@@ -30,63 +34,104 @@ class Scored:
 class Pipeline:
     """The parsers and scorers of a suite, ready to be used on every sample.
 
-    Either may be a component or a plain function. Raises UserError where two scorers have the same name.
+    Either may be a component or a plain function. A scorer may have parsers of its own: then it sees what
+    these make of the output, and the others do not. Raises UserError where two scorers have the same name.
     """
 
     def __init__(self, parsers: Iterable[Any], scorers: Iterable[Any]) -> None:
-        self.parsers: Sequence[Parser] = tuple(
-            parser if isinstance(parser, Parser) else FunctionParser(parser) for parser in parsers
-        )
+        self.parsers: Sequence[Parser] = _as_parsers(parsers)
         self.scorers: Sequence[Scorer] = as_scorers(scorers)
-        self._steps: list[tuple[Callable[..., JSON], bool]] = [
-            (parser.parse_with_row if parser.reads_row else parser.parse, parser.reads_row)
-            for parser in self.parsers
+        self._chain = _Chain(self.parsers)
+        self._scorers: list[tuple[Scorer, _Chain | None]] = [
+            (scorer, _own_chain(scorer)) for scorer in self.scorers if not isinstance(scorer, Derived)
         ]
-        self._scores = [(scorer.name, scorer.score) for scorer in self.scorers]
+        self._derived = derived_in_order(self.scorers)
 
-    def evaluate(self, output: str, target: JSON, row: Row, refused: bool = False) -> Scored:
+    def evaluate(
+        self, output: str, target: JSON, row: Row, refused: bool = False, tool_calls: JSON = None
+    ) -> Scored:
         """Parse and score one answer. Never raises for what a model wrote."""
+        status, answer, error, reason = Status.SCORED, None, None, ""
         if refused:
-            return self._without_answer(Status.REFUSED, None, "refused: the model declined to answer")
-        answer: JSON = output
-        try:
-            for step, reads_row in self._steps:
-                answer = step(answer, row) if reads_row else step(answer)
-        except Unparsed as error:
-            return self._without_answer(Status.UNPARSED, error.reason, f"unparsed: {error.reason}")
-        except Exception as error:
-            what = f"{ErrorKind.APPLICATION}: a parser broke: {type(error).__name__}: {error}"
-            return Scored(Status.FAILED, None, what, {}, {})
-        if not self._steps:
-            answer = output.strip()
-        sample = ScoringInput(answer, output, target, Status.SCORED, row)
+            status, reason = Status.REFUSED, "refused: the model declined to answer"
+        else:
+            try:
+                answer = self._chain.run(output, row)
+            except Unparsed as unparsed:
+                status, error, reason = Status.UNPARSED, unparsed.reason, f"unparsed: {unparsed.reason}"
+            except Exception as broken:
+                what = f"{ErrorKind.APPLICATION}: a parser broke: {type(broken).__name__}: {broken}"
+                return Scored(Status.FAILED, None, what, {}, {})
+        sample = ScoringInput(answer, output, target, status, row, tool_calls)
         scores: dict[str, float | None] = {}
         reasons: dict[str, str] = {}
-        for name, score in self._scores:
+        for scorer, chain in self._scorers:
             try:
-                verdict = score(sample)
-            except Exception as error:
-                scores[name] = None
-                reasons[name] = f"the scorer broke: {type(error).__name__}: {error}"
+                if chain is not None and not refused:
+                    verdict = _with_own_chain(scorer, chain, sample)
+                elif status is Status.SCORED:
+                    verdict = scorer.score(sample)
+                else:
+                    verdict = scorer.unanswered(sample, reason)
+            except Exception as broken:
+                scores[scorer.name] = None
+                reasons[scorer.name] = f"the scorer broke: {type(broken).__name__}: {broken}"
                 continue
-            scores[name] = verdict.value
-            reasons[name] = verdict.reason
+            scores[scorer.name] = verdict.value
+            reasons[scorer.name] = verdict.reason
             if verdict.parts:
                 for part, value in verdict.parts.items():
-                    scores[f"{name}.{part}"] = value
-        return Scored(Status.SCORED, answer, None, scores, reasons)
+                    scores[f"{scorer.name}.{part}"] = value
+        for derived in self._derived:
+            scores[derived.name], reasons[derived.name] = derived.derive(scores)
+        return Scored(status, answer, error, scores, reasons)
 
-    def _without_answer(self, status: Status, error: str | None, reason: str) -> Scored:
-        """Scores where there is no answer: 0 from scorers of correctness, none from the others."""
-        scores: dict[str, float | None] = {}
-        reasons: dict[str, str] = {}
-        for scorer in self.scorers:
-            value = 0.0 if scorer.correctness else None
-            scores[scorer.name] = value
-            reasons[scorer.name] = reason
-            for part in scorer.parts:
-                scores[f"{scorer.name}.{part}"] = value
-        return Scored(status, None, error, scores, reasons)
+
+class _Chain:
+    """Parsers one after the other."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, parsers: Iterable[Parser]) -> None:
+        self._steps: list[tuple[Callable[..., JSON], bool]] = [
+            (parser.parse_with_row if parser.reads_row else parser.parse, parser.reads_row)
+            for parser in parsers
+        ]
+
+    def run(self, output: str, row: Row) -> JSON:
+        """The answer: the last parser's value, or the output itself, stripped, where there is none."""
+        if not self._steps:
+            return output.strip()
+        answer: JSON = output
+        for step, reads_row in self._steps:
+            answer = step(answer, row) if reads_row else step(answer)
+        return answer
+
+
+def _own_chain(scorer: Scorer) -> _Chain | None:
+    specs = getattr(scorer.options, "parse", None)
+    return _Chain(_as_parsers(spec.build() for spec in specs)) if specs else None
+
+
+def _with_own_chain(scorer: Scorer, chain: _Chain, sample: ScoringInput) -> Score:
+    try:
+        answer = chain.run(sample.output, sample.row)
+    except Unparsed as unparsed:
+        sample = replace(sample, answer=None, status=Status.UNPARSED)
+        return scorer.unanswered(sample, f"unparsed: {unparsed.reason}")
+    return scorer.score(replace(sample, answer=answer, status=Status.SCORED))
+
+
+def _as_parsers(parsers: Iterable[Any]) -> tuple[Parser, ...]:
+    return tuple(parser if isinstance(parser, Parser) else FunctionParser(parser) for parser in parsers)
+
+
+def suite_scorers(suite: Suite) -> tuple[Scorer, ...]:
+    """The scorers of a suite, those derived from others last. Raises UserError with every problem."""
+    built = [each.build() for each in suite.scorers]
+    made = as_scorers([*built, *(Derived(name, formula) for name, formula in suite.derive.items())])
+    derived_in_order(made)
+    return made
 
 
 def as_scorers(scorers: Iterable[Any]) -> tuple[Scorer, ...]:

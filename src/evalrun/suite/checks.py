@@ -15,6 +15,8 @@ from typing import Any
 
 from evalrun.registry import nearest
 from evalrun.suite.findings import DataPath, Finding, did_you_mean
+from evalrun.suite.sensitive import column_name
+from evalrun.suite.versions import PERTURB
 
 
 def check_data(
@@ -60,21 +62,46 @@ def _repeated_ids(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _fairness_columns(data: Mapping[str, Any]) -> Iterator[Finding]:
-    fairness = data.get("fairness")
-    columns = fairness.get("by") if isinstance(fairness, dict) else None
     sensitive = {
         column
         for _, entry in _entries(data, "datasets")
         if isinstance(entry.get("sensitive"), list)
-        for column in entry["sensitive"]
-        if isinstance(column, str)
-    }
-    for index, column in enumerate(columns if isinstance(columns, list) else []):
-        if isinstance(column, str) and column not in sensitive:
+        for column in map(column_name, entry["sensitive"])
+        if column is not None
+    } | _version_columns(data)
+    for path, column in _compared_columns(data.get("fairness")):
+        if column not in sensitive:
             remedy = (
                 did_you_mean(column, sorted(sensitive)) or "Add it to the 'sensitive' columns of a dataset."
             )
-            yield Finding(("fairness", "by", index), f"no dataset lists '{column}' as sensitive", remedy)
+            yield Finding(path, f"no dataset lists '{column}' as sensitive", remedy)
+
+
+def _compared_columns(fairness: Any) -> Iterator[tuple[DataPath, str]]:
+    """Every sensitive column that the fairness section names, with its place."""
+    if not isinstance(fairness, dict):
+        return
+    for key in ("by", "control"):
+        columns = fairness.get(key)
+        for index, column in enumerate(columns if isinstance(columns, list) else []):
+            if isinstance(column, str):
+                yield ("fairness", key, index), column
+    crossed = fairness.get("intersections")
+    for index, columns in enumerate(crossed if isinstance(crossed, list) else []):
+        for number, column in enumerate(columns if isinstance(columns, list) else []):
+            if isinstance(column, str):
+                yield ("fairness", "intersections", index, number), column
+
+
+def _version_columns(data: Mapping[str, Any]) -> set[str]:
+    """What the versions of counterfactual samples differ in: each is a column of groups too."""
+    return {
+        name
+        for _, entry in _entries(data, "datasets")
+        if isinstance(entry.get("counterfactual"), dict)
+        for name in entry["counterfactual"]
+        if isinstance(name, str)
+    } | {PERTURB for _, entry in _entries(data, "datasets") if entry.get("perturb")}
 
 
 def _filters(data: Mapping[str, Any], declared: Mapping[str, Sequence[str]] | None) -> Iterator[Finding]:

@@ -5,11 +5,12 @@ These models are the one source: the JSON Schema for editors and the reference i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from evalrun.suite.components import (
     ComponentSpec,
@@ -20,7 +21,11 @@ from evalrun.suite.components import (
     ScorerSpec,
     Spec,
 )
+from evalrun.suite.fairness import FairnessSpec
 from evalrun.suite.findings import complaint, describe
+from evalrun.suite.formula import FormulaError, parse_formula
+from evalrun.suite.sensitive import SENSITIVE, check_withheld, split_sensitive
+from evalrun.suite.versions import AttributeSpec, PerturbationSpec, check_versions
 from evalrun.types import JSON
 
 __all__ = [
@@ -81,6 +86,18 @@ Fraction = Annotated[
     ),
 ]
 """A share between 0 and 1, or a percentage such as "2%"."""
+
+
+def _formula(value: str) -> str:
+    try:
+        parse_formula(value)
+    except FormulaError as error:
+        raise complaint(str(error), error.remedy) from None
+    return value
+
+
+Formula = Annotated[str, AfterValidator(_formula)]
+"""Arithmetic over the scores of a sample."""
 
 
 def _exactly_one(spec: Spec, keys: tuple[str, ...]) -> None:
@@ -174,34 +191,46 @@ class DatasetSpec(Spec):
     key: str | None = Field(
         default=None, description="Column that names each row. Default: a digest of the row's content."
     )
-    sensitive: list[str] = Field(
-        default_factory=list, description="Columns that hold the groups for fairness."
+    sensitive: Annotated[list[str], WithJsonSchema(SENSITIVE)] = Field(
+        default_factory=list,
+        description="Columns that hold the groups for fairness. {column: gender, store: drop} uses one for "
+        "aggregates and stores it nowhere.",
+    )
+    withheld: list[str] = Field(
+        default_factory=list, description="The sensitive columns that are not stored (store: drop)."
     )
     cluster: str | None = Field(
         default=None,
         description="Column of rows that belong together (one template, one document); "
         "standard errors are clustered by it.",
     )
+    counterfactual: dict[str, AttributeSpec] = Field(
+        default_factory=dict,
+        description="Ask every sample in versions that differ in an attribute: {name: [Emily, Lakisha]} for "
+        "a variable of the template. Several attributes are combined.",
+    )
+    perturb: list[PerturbationSpec] = Field(
+        default_factory=list,
+        description="Ask every sample as it stands and once more for each of these changes of its text.",
+    )
     tags: dict[str, str] = Field(default_factory=dict, description="Notes for display and search.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_sensitive(cls, data: Any) -> Any:
+        return split_sensitive(data)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         _exactly_one(self, ("path", "hub", "rows"))
+        check_withheld(self)
+        check_versions(self)
         for key in ("config", "revision", "split"):
             if getattr(self, key) is not None and self.hub is None:
                 raise complaint(f"'{key}' belongs to a dataset from the Hub", path=(key,))
         if self.format is not None and self.path is None:
             raise complaint("'format' belongs to a dataset with a path", path=("format",))
         return self
-
-
-class FairnessSpec(Spec):
-    """Which groups are compared."""
-
-    by: list[str] = Field(min_length=1, description="Sensitive columns: each score is given by their groups.")
-    min_group: int = Field(
-        default=30, ge=1, description="Groups with fewer samples are marked as too small to judge."
-    )
 
 
 class PerformanceSpec(Spec):
@@ -272,6 +301,11 @@ class Suite(Spec):
         description="Parsers from raw output to answer, one after the other. Default: the output, stripped.",
     )
     scorers: list[ScorerSpec] = Field(min_length=1, description="How answers are scored.")
+    derive: dict[str, Formula] = Field(
+        default_factory=dict,
+        description="Scores made from the others of a sample: name to formula, such as "
+        '"0.7*exact_match + 0.3*rouge.rouge_l".',
+    )
     fairness: FairnessSpec | None = Field(default=None, description="Compare groups of samples.")
     performance: PerformanceSpec = Field(
         default_factory=PerformanceSpec,
@@ -316,6 +350,12 @@ class Suite(Spec):
             if name in names[:index]:
                 remedy = "Scores are kept by name: give one of them another, where it has an option 'name'."
                 raise complaint(f"two scorers are called '{name}'", remedy, ("scorers", index))
+        for name in self.derive:
+            if name in names:
+                raise complaint(f"a scorer is called '{name}' too", "Choose another name.", ("derive", name))
+            if not re.fullmatch(r"[a-z][a-z0-9_]{0,59}", name):
+                remedy = "Begin with a small letter; then small letters, digits and '_', at most 60 in all."
+                raise complaint(f"'{name}' cannot be the name of a score", remedy, ("derive", name))
         return self
 
     def resolved(self) -> dict[str, JSON]:

@@ -163,5 +163,5 @@ async def _run_cell(services: Services, spec: RunSpec, provider: Provider, limit
     if services.stop.requested:
         return
     measured = Measured.of(monitor, lag, limit, started_at, time.perf_counter() - started)
-    await asyncio.to_thread(finish_run, services.folder, spec, suite, run, measured)
+    await asyncio.to_thread(finish_run, services.folder, spec, suite, run, measured, cell.dataset)
     services.progress.end(spec.run_id)

@@ -13,7 +13,7 @@ from evalrun.errors import Problem, UserError
 from evalrun.gates.conditions import Gate, parse_gate
 from evalrun.prompts import Api, Prompt, Renderer, compile_prompt, open_pool
 from evalrun.providers.base import Provider, ProviderContext, create
-from evalrun.scoring.pipeline import Pipeline
+from evalrun.scoring.pipeline import Pipeline, suite_scorers
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.plan import RunSpec, cells
 from evalrun.suite.schema import ModelSpec
@@ -81,7 +81,7 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
     compiled = _compile_prompts(loaded, specs, datasets, problems)
     pipeline: Pipeline | None = None
     with problems.collect():
-        pipeline = Pipeline([each.build() for each in suite.parse], [each.build() for each in suite.scorers])
+        pipeline = Pipeline([each.build() for each in suite.parse], suite_scorers(suite))
     gates = []
     for text in suite.gates:
         gate = parse_gate(text)

@@ -72,7 +72,11 @@ def test_every_metric_of_a_run_is_defined_and_agrees_with_its_definition() -> No
 
 def test_definitions_of_names_of_their_own_travel_with_the_run() -> None:
     analysis = analyse(SampleTable.from_records(records()), SCORERS, SYSTEM, by=["dialect.code"])
-    assert set(analysis.details["definitions"]) == {"mine", "fairness.dialect.code.mine.gap"}
+    assert set(analysis.details["definitions"]) == {
+        "mine",
+        "fairness.dialect.code.mine.gap",
+        "fairness.dialect.code.mine.contrast",
+    }
     assert "holds the target" in analysis.details["definitions"]["mine"]["definition"]
 
 

@@ -8,7 +8,7 @@ from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score
 
 from evalrun import registry
-from evalrun.analysis.fairness import MISSING, fairness_metrics
+from evalrun.analysis.fairness import MISSING, FairnessPlan, fairness_metrics
 from evalrun.analysis.permutation import chance_of_gap
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
@@ -42,10 +42,7 @@ def compare(
     found, details = fairness_metrics(
         SampleTable.from_records(rows),
         [exact_match()],
-        by,
-        min_group=min_group,
-        exclude_unparsed=False,
-        seed=seed,
+        FairnessPlan(by, min_group, seed=seed),
     )
     return {(metric.name, metric.slice.get("dialect", "")): metric for metric in found}, details
 

@@ -9,10 +9,18 @@ from evalrun import registry
 from evalrun.scoring.base import Scorer, ScoringInput
 from evalrun.types import Score, Status
 
+NEEDED: dict[str, dict[str, object]] = {
+    "json_schema": {"schema": {"type": "object"}},
+    "length": {"max": 10},
+    "not": {"scorer": "includes"},
+    "threshold": {"scorer": "token_f1", "at_least": 0.5},
+}
+"""Options without which a scorer cannot be made."""
+
 
 def scorer(name: str, /, **options: object) -> Scorer:
     kind = registry.load("scorer", name)
-    made: Scorer = kind(kind.Options(**options))
+    made: Scorer = kind(kind.Options(**{**NEEDED.get(name, {}), **options}))
     return made
 
 
@@ -28,8 +36,27 @@ ANY = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | s
 @given(ANY, ANY, st.sampled_from([scorer(name) for name in sorted(registry.SCORERS)]))
 def test_a_scorer_bears_any_answer_and_target(answer: object, target: object, made: Scorer) -> None:
     verdict = score(made, answer, target)
-    assert verdict.value is None or 0 <= verdict.value <= 1
+    infos = {info.name: info for info in made.metrics()}
+    values = {made.metrics()[0].name: verdict.value}
+    values |= {f"{made.name}.{part}": value for part, value in verdict.parts.items()}
+    for name, value in values.items():
+        low, high = infos[name].bounds if name in infos else (None, None)
+        assert value is None or low is None or low <= value
+        assert value is None or high is None or value <= high + 1e-9
+    assert verdict.value is None or set(verdict.parts) == set(made.parts)
     assert verdict.reason
+
+
+@pytest.mark.parametrize("name", sorted(registry.SCORERS))
+def test_a_sample_without_an_answer_has_a_score_or_a_reason(name: str) -> None:
+    made = scorer(name)
+    sample = ScoringInput(None, "", "yes", Status.UNPARSED, {})
+    verdict = made.unanswered(sample, "unparsed: no label")
+    assert verdict.reason
+    if made.metrics()[0].direction == "lower" and made.correctness:
+        assert verdict.value is None or verdict.value > 0
+    elif made.correctness and name != "bbq":  # which looks at the row even then
+        assert verdict.value == 0
 
 
 @pytest.mark.parametrize("name", sorted(registry.SCORERS))
@@ -39,7 +66,7 @@ def test_every_scorer_is_described(name: str) -> None:
     assert kind.summary.endswith(".")
     assert all(field.description for field in kind.Options.model_fields.values())
     assert kind.shorthand is None or kind.shorthand in kind.Options.model_fields
-    for info in scorer(name).metrics():
+    for info in kind.describe(name):
         assert info.name.split(".")[0] == name
         assert info.definition.endswith(".")
     assert scorer(name, name="mine").metrics()[0].name.split(".")[0] == "mine"

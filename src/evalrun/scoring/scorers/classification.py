@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from evalrun.scoring.base import (
     Corpus,
@@ -40,6 +40,15 @@ class ClassificationOptions(ScorerOptions):
         "is none of them is wrong; a sample whose target is none of them is not scored.",
     )
     ignore_case: bool = Field(default=False, description="Whether labels are the same in either case.")
+
+    @field_validator("parse")
+    @classmethod
+    def _no_chain(cls, chain: Any) -> Any:
+        if chain:
+            raise ValueError(
+                "classification counts the answers that are stored, which are those of the suite's own parse"
+            )
+        return chain
 
 
 class Classification(Scorer):
@@ -115,6 +124,22 @@ class Classification(Scorer):
             fraction(
                 f"{name}.recall_macro",
                 "Mean over the classes of recall = TP / (TP + FN)." + _MACRO + _COUNTED,
+            ),
+            fraction(
+                f"{name}.f1_micro",
+                "F1 over all classes together: 2 hits / (answers that name a class + samples). Where every "
+                "answer names a class it equals the accuracy; answers that name none lower it less."
+                + _COUNTED,
+            ),
+            MetricInfo(
+                f"{name}.mcc",
+                "correlation",
+                "higher",
+                "Matthews correlation coefficient for several classes (Gorodkin 2004): (c s - sum p t) / "
+                "sqrt((s² - sum p²)(s² - sum t²)), with c hits among s samples, and p answers and t targets "
+                "of each class; 1 is perfect, 0 is chance, and 0 where all answers or all targets are alike. "
+                "Unparsed, refused and unknown answers are a class each.",
+                (-1.0, 1.0),
             ),
             fraction(
                 f"{name}.f1.<label>",

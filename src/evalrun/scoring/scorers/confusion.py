@@ -21,6 +21,14 @@ MOST_CLASSES = 300
 SHOWN_CLASSES = 30
 """With more classes than this only the macro figures are metrics, and the matrix is not shown."""
 
+OVERALL = ("f1_macro", "precision_macro", "recall_macro", "f1_micro", "mcc")
+"""Figures over all classes."""
+
+_ENDINGS = 3
+"""Unparsed, refused, other."""
+
+Floats = NDArray[np.float64]
+
 _CODES = {status: code for code, status in enumerate(Status)}
 
 
@@ -64,7 +72,8 @@ class Confusion:
         return flat.reshape(size + 1, width)[:size]
 
     def corpus(self, name: str, infos: Mapping[str, MetricInfo]) -> Corpus:
-        """The figures as a function of sums: per class the hits, the answers and the targets."""
+        """The figures as a function of sums: per class the hits, the answers and the targets, and how many
+        answers were unparsed, refused or none of the classes."""
         if len(self.classes) > MOST_CLASSES:
             return self._large(name, infos)
         size, width = len(self.classes), len(self.classes) + 3
@@ -72,17 +81,18 @@ class Confusion:
         found = np.bincount(cells) > 0
         pairs, kinds = np.flatnonzero(found), (np.cumsum(found) - 1)[cells]
         target, answer = pairs // width, pairs % width
-        statistics = np.zeros((len(pairs), 3 * size))
+        statistics = np.zeros((len(pairs), 3 * size + _ENDINGS))
         known = target < size
         for where, column in (
             (known & (target == answer), target),
             (known & (answer < size), size + answer),
             (known, 2 * size + target),
+            (known & (answer >= size), 2 * size + answer),
         ):
             statistics[np.flatnonzero(where), column[where]] = 1
         listed = size <= SHOWN_CLASSES
         slugs = _slugs(self.classes) if listed else []
-        names = [f"{name}.{figure}" for figure in ("f1_macro", "precision_macro", "recall_macro")]
+        names = [f"{name}.{figure}" for figure in OVERALL]
         described = {each: infos[each.removeprefix(f"{name}.")] for each in names}
         shares: dict[str, tuple[int, int]] = {}
         sizes: dict[str, int] = {}
@@ -109,8 +119,10 @@ class Confusion:
         """The macro figures alone: all samples are one kind, which adds the mean sample."""
         size = len(self.classes)
         hits = self.target[self.target == self.answer]
-        sums = [np.bincount(each, minlength=size + 3)[:size] for each in (hits, self.answer, self.target)]
-        names = tuple(f"{name}.{figure}" for figure in ("f1_macro", "precision_macro", "recall_macro"))
+        answers = np.bincount(self.answer[self.target < size], minlength=size + _ENDINGS)
+        sums = [np.bincount(each, minlength=size + 1)[:size] for each in (hits, self.target)]
+        sums = [sums[0], answers[:size], sums[1], answers[size:]]
+        names = tuple(f"{name}.{figure}" for figure in OVERALL)
         note = f"{size} classes: too many for an interval"
         return Corpus(
             kinds=np.zeros(len(self.target), np.int64),
@@ -144,13 +156,15 @@ class Confusion:
 
 
 def figures(sums: NDArray[np.float64], *, per_class: bool) -> NDArray[np.float64]:
-    """Macro F1, precision, recall, then each class's F1, precision and recall.
+    """The figures of OVERALL, then each class's F1, precision and recall.
 
-    `sums` has shape (..., 3 L): hits, answers, targets of each of L classes. Result (..., 3 + 3 L), NaN for
-    0/0. In the macro means a class with neither answers nor targets is left out, and 0/0 counts as 0.
+    `sums` has shape (..., 3 L + 3): hits, answers, targets of each of L classes, then the answers that name
+    no class, by ending. Result (..., 5 + 3 L), NaN for 0/0. In the macro means a class with neither answers
+    nor targets is left out, and 0/0 counts as 0.
     """
-    size = sums.shape[-1] // 3
-    hits, answers, targets = sums[..., :size], sums[..., size : 2 * size], sums[..., 2 * size :]
+    size = (sums.shape[-1] - _ENDINGS) // 3
+    hits, answers = sums[..., :size], sums[..., size : 2 * size]
+    targets, nameless = sums[..., 2 * size : 3 * size], sums[..., 3 * size :]
     with np.errstate(invalid="ignore", divide="ignore"):
         f1 = 2 * hits / (answers + targets)
         precision = hits / answers
@@ -160,8 +174,21 @@ def figures(sums: NDArray[np.float64], *, per_class: bool) -> NDArray[np.float64
             np.where(occurs, np.nan_to_num(each), 0.0).sum(axis=-1) / occurs.sum(axis=-1)
             for each in (f1, precision, recall)
         ]
-    parts = [np.stack(macro, axis=-1)]
+        micro = 2 * hits.sum(axis=-1) / (answers.sum(axis=-1) + targets.sum(axis=-1))
+    overall = [*macro, micro, _mcc(hits, answers, targets, nameless)]
+    parts = [np.stack(overall, axis=-1)]
     return np.concatenate([*parts, f1, precision, recall] if per_class else parts, axis=-1)
+
+
+def _mcc(hits: Floats, answers: Floats, targets: Floats, nameless: Floats) -> Floats:
+    """(c s - sum p t) / sqrt((s^2 - sum p^2)(s^2 - sum t^2)) with c hits among s samples, p answers and t
+    targets by class (Gorodkin 2004); 0 where the root is 0, as in scikit-learn."""
+    s = targets.sum(axis=-1)
+    above = hits.sum(axis=-1) * s - (answers * targets).sum(axis=-1)
+    named = s * s - (answers**2).sum(axis=-1) - (nameless**2).sum(axis=-1)
+    below = np.sqrt(np.maximum(named * (s * s - (targets**2).sum(axis=-1)), 0.0))
+    value: Floats = np.where(below > 0, above / np.where(below > 0, below, 1.0), 0.0)
+    return value
 
 
 def _names(column: Labelled, where: NDArray[np.bool_], key: Callable[[str], str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -15,19 +15,16 @@ from evalrun.scoring.base import (
     alternatives,
     as_text,
     fraction,
+    one_or_more,
     shown,
 )
 from evalrun.types import Score
 
 
-def _one_or_more(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 class IncludesOptions(ScorerOptions):
     """Options of the scorer `includes`."""
 
-    values: Annotated[list[str], BeforeValidator(_one_or_more), Field(min_length=1)] | None = Field(
+    values: Annotated[list[str], BeforeValidator(one_or_more), Field(min_length=1)] | None = Field(
         default=None, description="Texts to look for. Default: the target, or its entries where it is a list."
     )
     need: Literal["any", "all"] = Field(

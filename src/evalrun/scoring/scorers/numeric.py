@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -34,6 +36,11 @@ class NumericOptions(ScorerOptions):
         allow_inf_nan=False,
         description="The same as a share of the target's size; the default only forgives binary rounding.",
     )
+    units: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict,
+        description="Units that may follow a number, and what one of each is worth: {km: 1000, m: 1}. "
+        "A number without any of them counts as it stands.",
+    )
 
 
 class Numeric(Scorer):
@@ -51,11 +58,13 @@ class Numeric(Scorer):
         super().__init__(options)
         self._abs = options.abs_tolerance
         self._rel = options.rel_tolerance
+        self._units = dict(options.units)
+        self._unit = _unit_pattern(self._units)
 
     def score(self, sample: ScoringInput) -> Score:
         """1 or 0; None where the target holds no number."""
-        answer = _number(sample.answer)
-        targets = [_number(each) for each in alternatives(sample.target)]
+        answer = self._number(sample.answer)
+        targets = [self._number(each) for each in alternatives(sample.target)]
         known = [each for each in targets if each is not None]
         if not known:
             return Score(None, f"there is no number in the target {shown(sample.target)}")
@@ -66,6 +75,17 @@ class Numeric(Scorer):
                 return Score(1.0, f"answer {as_text(answer)} equals the target {as_text(target)}")
         wanted = " or ".join(as_text(each) for each in known[:5])
         return Score(0.0, f"answer {as_text(answer)} is not the target {wanted}{self._margin()}")
+
+    def _number(self, value: JSON) -> int | float | None:
+        """The last number with its unit, in the unit that is worth 1; else the last number."""
+        if self._unit is not None and isinstance(value, str):
+            found = None
+            for found in self._unit.finditer(value[-MAX_CHARACTERS:]):  # noqa: B007
+                pass
+            number = None if found is None else last_number(found[1])
+            if found is not None and number is not None:
+                return number * self._units[found[2]]
+        return _number(value)
 
     def _equal(self, answer: float, target: float) -> bool:
         if answer == target:
@@ -91,6 +111,14 @@ class Numeric(Scorer):
             "failed samples are left out."
         )
         return (fraction(name, text),)
+
+
+def _unit_pattern(units: Mapping[str, float]) -> re.Pattern[str] | None:
+    """A number and one of the units after it, the longest first."""
+    if not units:
+        return None
+    body = "|".join(re.escape(each) for each in sorted(units, key=len, reverse=True))
+    return re.compile(rf"(?<![\d.,])([+\-]?[\d.,]{{0,40}}\d(?:[eE][+-]?\d+)?)\s?({body})(?!\w)")
 
 
 def _number(value: JSON) -> int | float | None:

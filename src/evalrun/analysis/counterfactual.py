@@ -1,0 +1,302 @@
+"""What versions of a sample change in its answer: flips, and differences of scores, length and endings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalrun.analysis.catalogue import performance_info
+from evalrun.analysis.correction import holm
+from evalrun.analysis.counterfactual_definitions import version_info
+from evalrun.analysis.intervals import Estimate, few_clusters, mean
+from evalrun.analysis.paired import PairedResult, paired_difference
+from evalrun.analysis.quality import counted, metric, score_column, score_infos
+from evalrun.analysis.rates import RATES
+from evalrun.analysis.table import SampleTable
+from evalrun.analysis.versions import Versioned, axes_of
+from evalrun.scoring.base import MetricInfo, Scorer
+from evalrun.suite.versions import ORIGINAL, PERTURB
+from evalrun.types import JSON, MetricValue
+
+if TYPE_CHECKING:
+    from evalrun.suite.schema import DatasetSpec
+
+Floats = NDArray[np.float64]
+
+EXAMPLES = 20
+"""Flips that are listed for the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPlan:
+    """How versions are compared: `reference` names for an axis the version that the others are held against
+    (else the first, or the original); `draws` says that the model samples its answers (temperature > 0)."""
+
+    reference: Mapping[str, str]
+    draws: bool
+    exclude_unparsed: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A figure of samples that versions are compared by: its values, shape (units, versions)."""
+
+    info: MetricInfo
+    values: Floats
+    score: bool
+
+
+def version_metrics(
+    table: SampleTable, scorers: Sequence[Scorer], spec: DatasetSpec, plan: VersionPlan
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    """All metrics of a dataset's versions; the same by axis for the report.
+
+    details: {axis: {versions, reference, units, note, flips: {overall, resample, beyond, by_version},
+    differences: {measure: [one entry a version]}, robustness: {measure: …}, examples: […]}}.
+    """
+    axes = axes_of(spec)
+    metrics: list[MetricValue] = []
+    details: dict[str, JSON] = {}
+    for axis in axes:
+        versioned = Versioned.of(table, axes, axis)
+        found, details[axis] = _axis(versioned, scorers, plan)
+        metrics += found
+    return metrics, details
+
+
+def _axis(
+    versioned: Versioned, scorers: Sequence[Scorer], plan: VersionPlan
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    reference = _reference(versioned, plan)
+    measured = _measured(versioned, scorers, plan)
+    metrics, flips = _flips(versioned, reference, plan)
+    detail: dict[str, JSON] = {
+        "versions": list(versioned.versions),
+        "reference": versioned.versions[reference],
+        "units": versioned.size,
+        "note": _note(versioned, plan),
+        "flips": flips,
+        "differences": {},
+        "robustness": {},
+        "examples": _examples(versioned, reference),
+    }
+    for each in measured:
+        found, entries = _differences(versioned, each, reference, plan)
+        metrics += found
+        detail["differences"][each.info.name] = entries
+        if each.score and versioned.axis == PERTURB:
+            found, detail["robustness"][each.info.name] = _robustness(versioned, each, plan)
+            metrics += found
+    return metrics, detail
+
+
+def _reference(versioned: Versioned, plan: VersionPlan) -> int:
+    wanted = plan.reference.get(versioned.axis)
+    return versioned.versions.index(wanted) if wanted in versioned.versions else 0
+
+
+def _note(versioned: Versioned, plan: VersionPlan) -> str:
+    if versioned.size == 0:
+        return "no sample has versions"
+    if plan.draws and not any((n > 1).any() for _, _, n in versioned.shares):
+        return (
+            "the model draws its answers (temperature above 0), so some flips are chance: with `repeats: 2` "
+            "or more the flips of asking the same again are taken off"
+        )
+    return ""
+
+
+def _measured(versioned: Versioned, scorers: Sequence[Scorer], plan: VersionPlan) -> list[_Measured]:
+    """Scores, endings and length, as they are compared between versions."""
+    table = versioned.table
+    within = counted(table, plan.exclude_unparsed)
+    found = [
+        _Measured(info, versioned.matrix(score_column(table, name), within), score=True)
+        for scorer in scorers
+        for name, info in score_infos(scorer)
+    ]
+    found += [
+        _Measured(
+            rate.info, versioned.matrix(rate.hits(table).astype(np.float64), rate.within(table)), score=False
+        )
+        for rate in RATES
+    ]
+    tokens = table.number("completion_tokens")
+    if not np.isnan(tokens).all():
+        info = performance_info("performance.completion_tokens.mean")
+        found.append(_Measured(info, versioned.matrix(tokens, table.answered), score=False))
+    return found
+
+
+def _estimate(versioned: Versioned, values: Floats, info: MetricInfo) -> Estimate:
+    """The mean over units, with the interval of clusters that were drawn."""
+    known = ~np.isnan(values)
+    clusters = None if versioned.clusters is None else versioned.clusters[known]
+    found = mean(values[known], clusters, bounds=info.bounds)
+    few = few_clusters(clusters)
+    return replace(found, note=few) if few and not found.note else found
+
+
+def _flips(
+    versioned: Versioned, reference: int, plan: VersionPlan
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    """How often another version has another answer: overall, by version, and beyond asking the same again."""
+    width = len(versioned.versions)
+    pairs = list(combinations(range(width), 2))
+    if versioned.axis == PERTURB:
+        pairs = [(reference, other) for other in range(width) if other != reference]
+    flipped = np.array([versioned.flips(one, other) for one, other in pairs])
+    info = version_info(versioned.axis, "flip_rate")
+    overall = _estimate(versioned, _mean_of_known(flipped), info)
+    metrics = [metric(info, overall, _note(versioned, plan))]
+    by_version = []
+    for other in (each for each in range(width) if each != reference):
+        found = _estimate(versioned, versioned.flips(reference, other), info)
+        label = versioned.versions[other]
+        made = metric(info, found, f"against {versioned.versions[reference]}")
+        metrics.append(replace(made, slice={versioned.axis: label}))
+        by_version.append({"version": label, **_shown(found)})
+    detail: dict[str, JSON] = {"overall": _shown(overall), "by_version": by_version}
+    resampled = np.array([versioned.resampled(version) for version in range(width)])
+    if not np.isnan(resampled).all():
+        base = np.array([(resampled[one] + resampled[other]) / 2 for one, other in pairs])
+        for name, values in (
+            ("resample_flip_rate", _mean_of_known(base)),
+            ("flip_rate_beyond_resampling", _mean_of_known(flipped - base)),
+        ):
+            info = version_info(versioned.axis, name)
+            found = _estimate(versioned, values, info)
+            metrics.append(metric(info, found))
+            detail[name] = _shown(found)
+    return metrics, detail
+
+
+def _mean_of_known(values: Floats) -> Floats:
+    """Mean over the first axis of what is not NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    sums = np.where(known, values, 0.0).sum(axis=0)
+    means: Floats = np.divide(sums, count, out=np.full(values.shape[1], np.nan), where=count > 0)
+    return means
+
+
+def _shown(estimate: Estimate) -> dict[str, JSON]:
+    return {
+        "value": estimate.value,
+        "n": estimate.n,
+        "se": estimate.se,
+        "low": estimate.low,
+        "high": estimate.high,
+        "method": estimate.method,
+        "note": estimate.note,
+    }
+
+
+def _differences(
+    versioned: Versioned, measured: _Measured, reference: int, plan: VersionPlan
+) -> tuple[list[MetricValue], list[dict[str, JSON]]]:
+    """Each version minus the reference, unit by unit; p adjusted by Holm over the versions."""
+    info = version_info(versioned.axis, "difference", measured.info)
+    others = [each for each in range(len(versioned.versions)) if each != reference]
+    found = [_paired(versioned, measured.values, reference, other, plan) for other in others]
+    adjusted = holm([each.p for each in found])
+    metrics, entries = [], []
+    against = versioned.versions[reference]
+    for other, each, p in zip(others, found, adjusted, strict=True):
+        said = f"against {against}" + ("" if p is None else f": p = {p:.2g} ({each.test}, Holm)")
+        estimate = Estimate(
+            each.difference, each.n, each.se, each.ci_low, each.ci_high, each.method, each.note
+        )
+        label = versioned.versions[other]
+        metrics.append(replace(metric(info, estimate, said), slice={versioned.axis: label}))
+        entries.append(
+            {
+                "version": label,
+                "against": against,
+                **_shown(estimate),
+                "mean": each.mean_b,
+                "mean_against": each.mean_a,
+                "p": each.p,
+                "p_holm": p,
+                "test": each.test,
+                "discordant": None if each.discordant is None else list(each.discordant),
+            }
+        )
+    return metrics, entries
+
+
+def _paired(versioned: Versioned, values: Floats, one: int, other: int, plan: VersionPlan) -> PairedResult:
+    return paired_difference(values[:, one], values[:, other], versioned.clusters, seed=plan.seed)
+
+
+def _robustness(
+    versioned: Versioned, measured: _Measured, plan: VersionPlan
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    """A score as the data stand, on average over the changes, and at each sample's worst version."""
+    values, kept = measured.values, _has_both(versioned, measured.values)
+    at = versioned.versions.index(ORIGINAL)
+    original = np.where(kept, values[:, at], np.nan)
+    perturbed = np.where(kept, _mean_of_known(np.delete(values, at, axis=1).T), np.nan)
+    worst = np.full(versioned.size, np.nan)
+    if kept.any():
+        extreme = np.nanmax if measured.info.direction == "lower" else np.nanmin
+        worst[kept] = extreme(values[kept], axis=1)
+    metrics, detail = [], {}
+    for name, column in (("original", original), ("perturbed", perturbed), ("worst", worst)):
+        info = version_info(versioned.axis, name, measured.info)
+        found = _estimate(versioned, column, info)
+        metrics.append(metric(info, found))
+        detail[name] = _shown(found)
+    drop = paired_difference(original, worst, versioned.clusters, seed=plan.seed)
+    info = version_info(versioned.axis, "worst_drop", measured.info)
+    note = "the worst of several versions is never better than the original, whatever the changes"
+    if plan.draws:
+        note = "answers are drawn: the worst of several is worse than one even where a change does nothing"
+    estimate = Estimate(drop.difference, drop.n, drop.se, drop.ci_low, drop.ci_high, drop.method, drop.note)
+    metrics.append(metric(info, estimate, note))
+    detail["worst_drop"] = {**_shown(estimate), "note": note}
+    return metrics, detail
+
+
+def _has_both(versioned: Versioned, values: Floats) -> NDArray[np.bool_]:
+    """Units with the original and at least one change of it (a paraphrase file need not have all)."""
+    at = versioned.versions.index(ORIGINAL)
+    known = ~np.isnan(values)
+    return known[:, at] & (np.delete(known, at, axis=1).any(axis=1))
+
+
+def _examples(versioned: Versioned, reference: int) -> list[dict[str, JSON]]:
+    """Some pairs of versions whose first answers differ, those against the reference first, by sample id."""
+    width = len(versioned.versions)
+    first = np.full((versioned.size, width), -1, np.int64)
+    rows = np.flatnonzero((versioned.unit >= 0) & (versioned.outcomes >= 0))[::-1]
+    first[versioned.unit[rows], versioned.version[rows]] = rows
+    found: list[dict[str, JSON]] = []
+    ids = versioned.table.sample_ids()
+    for unit in sorted(range(versioned.size), key=lambda each: versioned.bases[each]):
+        base_row = int(first[unit, reference])
+        for version in range(width):
+            row = int(first[unit, version])
+            if row < 0 or base_row < 0 or versioned.outcomes[row] == versioned.outcomes[base_row]:
+                continue
+            found.append(
+                {
+                    "base": versioned.bases[unit],
+                    "version": versioned.versions[version],
+                    "sample_id": ids[row],
+                    "answer": versioned.outcome_name(int(versioned.outcomes[row])),
+                    "against": versioned.versions[reference],
+                    "against_id": ids[base_row],
+                    "against_answer": versioned.outcome_name(int(versioned.outcomes[base_row])),
+                }
+            )
+            break
+        if len(found) == EXAMPLES:
+            break
+    return found

@@ -1,0 +1,126 @@
+"""What the metrics of fairness mean: the rates of decisions, and what is made of them between groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
+
+from evalrun.scoring.base import MetricInfo, fraction
+
+_STAY = (
+    " Unparsed and refused answers stay in as answers that do not name it (unless the suite says `unparsed: "
+    "exclude`); failed samples are left out."
+)
+
+SELECTION, TPR, FPR = "selection_rate", "true_positive_rate", "false_positive_rate"
+
+DECISIONS: Mapping[str, MetricInfo] = {
+    info.name: info
+    for info in (
+        fraction(
+            SELECTION,
+            "Share of samples whose answer is the positive label of the suite (`fairness.positive`), or the "
+            "label in the metric's name (`one_vs_rest`)." + _STAY,
+            "none",
+        ),
+        fraction(
+            TPR,
+            "Share of the samples whose target is the positive label that are answered with it, TP / (TP + "
+            "FN). Without such a sample it has no value, never 0." + _STAY,
+        ),
+        fraction(
+            FPR,
+            "Share of the samples whose target is another label that are answered with the positive one, FP "
+            "/ (FP + TN). Without such a sample it has no value, never 0." + _STAY,
+            "lower",
+        ),
+    )
+}
+"""Rates of decisions by their names; with `one_vs_rest` the label follows after a dot."""
+
+_CHANCE = (
+    " Its note has the 95th percentile of the figure under shuffled group labels and p: without any "
+    "difference between the groups it is above zero all the same."
+)
+
+_CRITERIA: Mapping[str, tuple[str, str]] = {
+    "demographic_parity.difference": (
+        "greatest minus least selection rate among the groups of {column}",
+        "lower",
+    ),
+    "demographic_parity.ratio": (
+        "least divided by greatest selection rate among the groups of {column}; without a value where no "
+        "group was ever given the label",
+        "higher",
+    ),
+    "equal_opportunity.difference": (
+        "greatest minus least true positive rate among the groups of {column}",
+        "lower",
+    ),
+    "equal_opportunity.ratio": (
+        "least divided by greatest true positive rate among the groups of {column}",
+        "higher",
+    ),
+    "equalized_odds.difference": (
+        "the larger of two gaps among the groups of {column}: that of the true positive rate and that of the "
+        "false positive rate",
+        "lower",
+    ),
+    "equalized_odds.ratio": (
+        "the smaller of two ratios (least divided by greatest) among the groups of {column}: that of the "
+        "true positive rate and that of the false positive rate",
+        "higher",
+    ),
+}
+
+CRITERIA = tuple(_CRITERIA)
+
+
+def criterion_info(column: str, criterion: str, suffix: str = "") -> MetricInfo:
+    """What a criterion of decisions means: `fairness.<column>.<criterion>[.<label>].<difference|ratio>`."""
+    text, direction = _CRITERIA[criterion]
+    kind, _, form = criterion.partition(".")
+    definition = (
+        f"{kind.replace('_', ' ').capitalize()} ({form}), as fairlearn defines it: "
+        f"{text.format(column=column)}. Only groups that are large enough (fairness.min_group) take part, "
+        "for equalized odds those that are so for both rates."
+    )
+    if form == "difference":
+        definition += _CHANCE
+    return fraction(
+        f"fairness.{column}.{kind}{suffix}.{form}", definition, "lower" if direction == "lower" else "higher"
+    )
+
+
+def contrast_info(column: str, of: MetricInfo) -> MetricInfo:
+    """What the signed contrast of one group means."""
+    return MetricInfo(
+        f"fairness.{column}.{of.name}.contrast",
+        of.unit,
+        "none",
+        f"{of.name} of the group in the slice minus that of the reference group of {column}, or of all other "
+        "large enough groups together where the suite names no reference. The interval is Newcombe's for "
+        "independent shares, else by t with clustered standard errors; the note has p (Fisher's exact test "
+        "or t) adjusted by Holm over the groups of the column.",
+    )
+
+
+def fairness_definition(
+    name: str, known: Container[str], lookup: Callable[[str], MetricInfo]
+) -> MetricInfo | None:
+    """The definition of a metric named `fairness.…` that is no gap, or None.
+
+    A column may hold dots: the metric after it is one of `known`, else all after the first word. `lookup`
+    defines the metric.
+    """
+    words = name.removeprefix("fairness.").split(".")
+    if words[-1] == "contrast" and len(words) > 2:
+        metrics = {at: ".".join(words[at:-1]) for at in range(1, len(words) - 1)}
+        at = next((at for at, metric in metrics.items() if metric in known), 1)
+        return contrast_info(".".join(words[:at]), lookup(metrics[at]))
+    kinds = {each.partition(".")[0] for each in CRITERIA}
+    for at, word in enumerate(words[1:-1], start=1):
+        if word in kinds and f"{word}.{words[-1]}" in _CRITERIA:
+            info = criterion_info(".".join(words[:at]), f"{word}.{words[-1]}")
+            return replace(info, name=name)
+    return None

@@ -1,0 +1,128 @@
+"""Whether a model's stated confidence can be believed: Brier score and expected calibration error."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from evalrun.scoring.base import (
+    Corpus,
+    MetricInfo,
+    ScoreColumns,
+    Scorer,
+    ScorerOptions,
+    ScoringInput,
+    alternatives,
+    as_text,
+    fraction,
+    shown,
+)
+from evalrun.scoring.numbers import whole_number
+from evalrun.types import JSON, Score
+
+
+class CalibrationOptions(ScorerOptions):
+    """Options of the scorer `calibration`."""
+
+    answer: str = Field(
+        default="answer", min_length=1, description="Key of the answer in the JSON object that was parsed."
+    )
+    confidence: str = Field(
+        default="confidence", min_length=1, description="Key of the confidence in the same object."
+    )
+    scale: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="The confidence that means certainty: 1 or 100."
+    )
+    bins: int = Field(default=10, ge=1, le=100, description="Bins of equal width for the calibration error.")
+    ignore_case: bool = Field(default=False, description="Whether answers are the same in either case.")
+
+
+class Calibration(Scorer):
+    """Squared error of the confidence, and how far confidence and accuracy lie apart."""
+
+    Options: ClassVar[type[CalibrationOptions]] = CalibrationOptions
+    registered = "calibration"
+    correctness = False
+    parts = ("confidence", "accuracy")
+    summary = (
+        "Brier score and expected calibration error of a confidence that the model states, from an answer "
+        'parsed as JSON: {"answer": …, "confidence": …}.'
+    )
+
+    def score(self, sample: ScoringInput) -> Score:
+        """The squared difference of confidence and correctness; None without a confidence or a target."""
+        options: CalibrationOptions = self.options
+        answer = sample.answer
+        if not isinstance(answer, dict) or options.answer not in answer:
+            return Score(None, f"the answer {shown(answer)} has no '{options.answer}'")
+        confidence = _confidence(answer.get(options.confidence), options.scale)
+        if confidence is None:
+            return Score(
+                None, f"the answer {shown(answer)} has no '{options.confidence}' from 0 to {options.scale:g}"
+            )
+        targets = [self._key(each) for each in alternatives(sample.target) if each is not None]
+        if not targets:
+            return Score(None, "there is no target")
+        right = float(self._key(answer[options.answer]) in targets)
+        reason = f"confidence {confidence:g}, and the answer is {'right' if right else 'wrong'}"
+        return Score((confidence - right) ** 2, reason, {"confidence": confidence, "accuracy": right})
+
+    def _key(self, value: JSON) -> str:
+        text = as_text(value).strip()
+        return text.casefold() if self.options.ignore_case else text
+
+    def aggregate(self, columns: ScoreColumns) -> Corpus | None:
+        """Expected calibration error from sums of confidence and hits by bin."""
+        import numpy as np
+        from numpy.typing import NDArray
+
+        n, bins = len(columns.value), self.options.bins
+        if n == 0:
+            return None
+        confidence, right = columns.parts["confidence"], columns.parts["accuracy"]
+        # A confidence on the edge between two bins counts in the lower one; 0 counts in the first.
+        place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+        statistics = np.zeros((n, bins + 1))
+        statistics[np.arange(n), place] = confidence - right
+        statistics[:, bins] = 1.0
+
+        def figures(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+            found: NDArray[np.float64] = np.abs(sums[..., :bins]).sum(axis=-1) / sums[..., bins]
+            return found[..., None]
+
+        name = f"{self.name}.ece"
+        info = next(each for each in self.metrics() if each.name == name)
+        return Corpus(np.arange(n, dtype=np.int64), statistics, figures, (name,), {name: info})
+
+    @classmethod
+    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
+        """Brier score first."""
+        left_out = " Samples without a stated confidence, unparsed, refused and failed ones are left out."
+        return (
+            fraction(
+                f"{name}.brier",
+                "Brier score (Brier 1950): mean over samples of (confidence - hit)², where hit is 1 for a "
+                "right answer and 0 for a wrong one." + left_out,
+                "lower",
+            ),
+            fraction(
+                f"{name}.ece",
+                "Expected calibration error (Guo et al. 2017): confidences are put into bins of equal width, "
+                "(0, 0.1], (0.1, 0.2] and so on; the sum over bins of the share of samples in the bin times "
+                "the distance of their mean confidence from their accuracy. It is biased upwards for few "
+                "samples, as every estimate of it is." + left_out,
+                "lower",
+            ),
+            fraction(f"{name}.confidence", "Mean of the confidences." + left_out, "none"),
+            fraction(f"{name}.accuracy", "Share of right answers among those with a confidence." + left_out),
+        )
+
+
+def _confidence(value: JSON, scale: float) -> float | None:
+    if isinstance(value, str):
+        value = whole_number(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    share = float(value) / scale if abs(value) <= scale else -1.0
+    return share if 0 <= share <= 1 else None

@@ -1,0 +1,57 @@
+"""Scorers around another scorer: how the inner one is written in a suite, and made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, Field, WithJsonSchema, field_serializer, model_validator
+
+from evalrun.scoring.base import Scorer, ScorerOptions
+from evalrun.suite.components import ScorerSpec
+from evalrun.types import JSON
+
+Inner = Annotated[ScorerSpec, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
+
+
+class WrappingOptions(ScorerOptions):
+    """Options of a scorer around another one."""
+
+    scorer: Inner = Field(
+        description="The scorer, in any of the forms that a suite's `scorers` take; its name may also stand "
+        "as the key, with its options under it."
+    )
+
+    prefix: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_as_key(cls, data: Any) -> Any:
+        """{includes: sorry} is {scorer: {includes: sorry}}; the name comes from the inner one."""
+        if not isinstance(data, dict):
+            return data
+        own = set(cls.model_fields)
+        others = [key for key in data if key not in own]
+        if "scorer" not in data and len(others) == 1:
+            data = {**{key: data[key] for key in data if key in own}, "scorer": {others[0]: data[others[0]]}}
+        if data.get("name") is None and "scorer" in data:
+            inner = data["scorer"]
+            spec = inner if isinstance(inner, ScorerSpec) else ScorerSpec.model_validate(inner)
+            data = {**data, "name": f"{cls.prefix}_{spec.id}"[:60]}
+        return data
+
+    @field_serializer("scorer")
+    def _written(self, spec: ScorerSpec) -> JSON:
+        return spec.resolved()
+
+
+class Wrapping(Scorer):
+    """A scorer whose score is made from another's."""
+
+    Options: ClassVar[type[BaseModel]] = WrappingOptions
+    shorthand: ClassVar[str | None] = "scorer"
+
+    def __init__(self, options: WrappingOptions) -> None:
+        from evalrun.scoring.pipeline import as_scorers
+
+        super().__init__(options)
+        self.inner: Scorer = as_scorers([options.scorer.build()])[0]

@@ -1,0 +1,173 @@
+"""Signed contrasts: the formulas against SciPy's, the coverage and the false alarms by simulation."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from evalrun.analysis.correction import holm
+from evalrun.analysis.fairness_contrasts import contrast, fisher_exact
+from evalrun.analysis.intervals import bootstrap_units, percentile_interval
+from evalrun.analysis.permutation import Part, chance_of_gap, chance_of_largest
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "other", "m"), [(3, 40, 9, 35), (0, 50, 4, 60), (50, 50, 60, 60), (7, 9, 1, 8)]
+)
+def test_fishers_exact_test_is_that_of_scipy(hits: int, n: int, other: int, m: int) -> None:
+    table = [[hits, n - hits], [other, m - other]]
+    assert fisher_exact(hits, n, other, m) == pytest.approx(stats.fisher_exact(table).pvalue)
+
+
+def test_newcombes_interval_is_that_of_his_paper() -> None:
+    """Newcombe (1998), table II, method 10: 56/70 - 48/80 and 0/20 - 0/10."""
+    values = np.concatenate([np.arange(70) < 56, np.arange(80) < 48]).astype(float)
+    first = np.arange(150) < 70
+    found = contrast(values, first, ~first, None)
+    assert (round(found.low or 0, 4), round(found.high or 0, 4)) == (0.0524, 0.3339)
+    none = contrast(np.zeros(30), np.arange(30) < 20, np.arange(30) >= 20, None)
+    assert (none.value, round(none.low or 0, 4), round(none.high or 0, 4)) == (0.0, -0.2775, 0.1611)
+    assert none.p == 1.0
+
+
+def test_without_clusters_other_values_get_welchs_t() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=90)
+    mine = np.arange(90) < 25
+    found = contrast(values, mine, ~mine, None)
+    expected = stats.ttest_ind(values[mine], values[~mine], equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    assert found.p == pytest.approx(expected.pvalue, rel=0.01)  # whole degrees of freedom
+    assert (found.low, found.high) == (
+        pytest.approx(interval.low, rel=0.01),
+        pytest.approx(interval.high, rel=0.01),
+    )
+
+
+def test_complete_pairs_get_the_paired_t() -> None:
+    rng = np.random.default_rng(1)
+    one, other = rng.normal(size=(2, 40)) + rng.normal(size=40)
+    pairs = np.tile(np.arange(40), 2)
+    found = contrast(np.concatenate([one, other]), np.arange(80) < 40, np.arange(80) >= 40, pairs)
+    expected = stats.ttest_rel(one, other)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.se == pytest.approx(np.std(one - other, ddof=1) / np.sqrt(40))
+
+
+def test_no_data_and_no_spread() -> None:
+    mine = np.array([True, True, False])
+    assert contrast(np.ones(3), mine, np.zeros(3, bool), None).value is None
+    clustered = contrast(
+        np.array([1.0, 1, 1, 0, 0, 0]), np.arange(6) < 3, np.arange(6) >= 3, np.arange(6) // 1
+    )
+    assert clustered.value == 1.0
+    assert clustered.low is not None
+    assert clustered.low < 1.0
+    assert clustered.high == 1.0
+
+
+def clustered_data(rng: np.random.Generator, clusters: int, size: int) -> tuple[Any, Any, Any]:
+    """Each cluster has one group and its own rate; the groups are alike."""
+    code = np.repeat(np.arange(clusters), size)
+    values = (rng.random(clusters * size) < rng.beta(2, 2, clusters)[code]).astype(float)
+    return values, code % 2 == 0, code
+
+
+def test_the_clustered_interval_covers_where_the_plain_one_and_few_bootstrapped_clusters_do_not() -> None:
+    rng = np.random.default_rng(2)
+    hits = np.zeros(3)
+    trials = 400
+    for _ in range(trials):
+        values, mine, code = clustered_data(rng, 16, 8)
+        by_t = contrast(values, mine, ~mine, code)
+        plain = contrast(values, mine, ~mine, None)
+        totals = np.stack(
+            [np.bincount(code, weights=each) for each in (values * mine, mine, values * ~mine, ~mine)], axis=1
+        )
+        with np.errstate(invalid="ignore"):
+            draws = bootstrap_units(
+                totals, lambda s: (s[..., :1] / s[..., 1:2]) - (s[..., 2:3] / s[..., 3:]), 3, 300
+            )
+        boot = percentile_interval(float(by_t.value or 0), 128, draws[:, 0])
+        for at, found in enumerate((by_t, plain, boot)):
+            hits[at] += found.low is not None and found.low <= 0 <= (found.high or 0)
+    covered = hits / trials
+    assert 0.925 <= covered[0] <= 0.98
+    assert covered[1] < 0.85
+    assert covered[2] < covered[0]
+
+
+def test_with_many_clusters_the_bootstrap_adds_nothing() -> None:
+    values, mine, code = clustered_data(np.random.default_rng(3), 400, 4)
+    found = contrast(values, mine, ~mine, code)
+    totals = np.stack(
+        [np.bincount(code, weights=each) for each in (values * mine, mine, values * ~mine, ~mine)], axis=1
+    )
+    draws = bootstrap_units(totals, lambda s: (s[..., :1] / s[..., 1:2]) - (s[..., 2:3] / s[..., 3:]), 5)
+    boot = percentile_interval(float(found.value or 0), len(values), draws[:, 0])
+    assert boot.se == pytest.approx(found.se, rel=0.06)
+    assert boot.low == pytest.approx(found.low, abs=0.01)
+    assert boot.high == pytest.approx(found.high, abs=0.01)
+
+
+def test_false_alarms_of_contrasts_are_one_in_twenty_at_most() -> None:
+    rng = np.random.default_rng(4)
+    alarms = []
+    for _ in range(600):
+        values = (rng.random(200) < 0.3).astype(float)
+        mine = np.arange(200) < 80
+        found = contrast(values, mine, ~mine, None)
+        alarms.append((found.p or 1) <= 0.05)
+    assert 0.015 <= np.mean(alarms) <= 0.07
+
+
+def odds_parts(rng: np.random.Generator, shift: float, clustered: bool) -> list[Part]:
+    """Two strata (target positive, negative), three groups; `shift` moves group 0's true positives."""
+    parts = []
+    for stratum, rate in enumerate((0.7, 0.2)):
+        groups = np.repeat(np.arange(3), 40)
+        clusters = np.repeat(np.arange(30), 4) if clustered else None
+        noise = 0.0 if clusters is None else rng.uniform(-0.15, 0.15, 30)[clusters]
+        p = rate + noise + shift * (groups == 0) * (stratum == 0)
+        parts.append(Part((rng.random(120) < p).astype(float), groups, clusters))
+    return parts
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_equalized_odds_without_a_disparity_alarms_one_time_in_twenty(clustered: bool) -> None:
+    rng = np.random.default_rng(6)
+    trials = 150 if clustered else 400
+    ps = [chance_of_largest(odds_parts(rng, 0.0, clustered), trial).p for trial in range(trials)]
+    assert 0.01 <= np.mean(np.array(ps) <= 0.05) <= 0.1
+
+
+def test_a_known_disparity_is_found() -> None:
+    rng = np.random.default_rng(7)
+    ps = [chance_of_largest(odds_parts(rng, -0.35, clustered=False), trial).p for trial in range(60)]
+    assert np.mean(np.array(ps) <= 0.05) > 0.8
+
+
+def test_the_expected_gap_of_several_groups_is_that_of_the_literature() -> None:
+    """Five groups of 100 at 50 %: on average 0.12, 95th percentile 0.19."""
+    chance = chance_of_gap(np.tile([0.0, 1.0], 250), np.repeat(np.arange(5), 100), None, seed=0)
+    assert chance.gap_mean == pytest.approx(0.115, abs=0.015)
+    assert chance.gap_p95 == pytest.approx(0.19, abs=0.02)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_after_holm_one_column_in_twenty_has_a_false_alarm_at_most(clustered: bool) -> None:
+    """Four groups alike, each against the rest."""
+    rng = np.random.default_rng(8)
+    trials, alarms = 200, 0
+    clusters = np.repeat(np.arange(160), 3)
+    groups = clusters % 4
+    for _ in range(trials):
+        rates = rng.beta(2, 2, 160)[clusters] if clustered else np.full(480, 0.4)
+        values = (rng.random(480) < rates).astype(float)
+        ps = [
+            contrast(values, groups == each, groups != each, clusters if clustered else None).p
+            for each in range(4)
+        ]
+        alarms += min(p for p in holm(ps) if p is not None) <= 0.05
+    assert alarms / trials <= 0.085
