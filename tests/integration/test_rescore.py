@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.servers import ChatServer
 
 from evalrun.errors import UserError
 from evalrun.sweep.rescore import rescore
 from evalrun.tracking.parquet import iter_samples
 from evalrun.tracking.store import Store
-from tests.servers import ChatServer
 
 N = 30
 

@@ -62,8 +62,24 @@ def test_every_room_is_known() -> None:
 
 @pytest.mark.parametrize(
     "heavy",
-    ["pandas", "pyarrow", "numpy", "scipy", "sklearn", "fairlearn", "datasets", "evaluate", "aiohttp"]
-    + ["sqlalchemy", "alembic", "rich", "openai", "pydantic", "yaml", "jinja2"],
+    [
+        "pandas",
+        "pyarrow",
+        "numpy",
+        "scipy",
+        "sklearn",
+        "fairlearn",
+        "datasets",
+        "evaluate",
+        "aiohttp",
+        "sqlalchemy",
+        "alembic",
+        "rich",
+        "openai",
+        "pydantic",
+        "yaml",
+        "jinja2",
+    ],
 )
 def test_help_imports_nothing_heavy(heavy: str) -> None:
     code = (

@@ -27,7 +27,7 @@ def definition(name: str, scorers: Sequence[Scorer] = ()) -> MetricInfo:
 
     A name that nothing is known of is taken for the mean of a score.
     """
-    known = {**_built_in(), **{info.name: info for scorer in scorers for info in scorer.metrics()}}
+    known = {**_built_in(_scorers_in(name)), **{info.name: info for one in scorers for info in one.metrics()}}
     if name in known:
         return known[name]
     for pattern, info in known.items():
@@ -57,10 +57,15 @@ def _gap_definition(name: str, known: Mapping[str, MetricInfo], scorers: Sequenc
     return gap_info(words[0], definition(".".join(words[1:]), scorers))
 
 
+def _scorers_in(name: str) -> frozenset[str]:
+    """The built-in scorers that a metric's name mentions. Others need not be imported to know it."""
+    return frozenset(registry.SCORERS).intersection(name.split("."))
+
+
 @cache
-def _built_in() -> Mapping[str, MetricInfo]:
+def _built_in(scorers: frozenset[str]) -> Mapping[str, MetricInfo]:
     infos: dict[str, MetricInfo] = {}
-    for name in registry.SCORERS:
+    for name in sorted(scorers):
         for info in registry.load("scorer", name).describe(name):
             infos[info.name] = info
     infos.update((rate.info.name, rate.info) for rate in RATES)
@@ -73,7 +78,7 @@ def _built_in() -> Mapping[str, MetricInfo]:
 
 def metric_reference() -> str:
     """The definitions of all metrics as Markdown, for docs/metrics.md."""
-    known = _built_in()
+    known = _built_in(frozenset(registry.SCORERS))
     scores = [name for name in known if name.split(".")[0] in registry.SCORERS]
     rates = [rate.info.name for rate in RATES]
     rest = list(performance_catalogue())

@@ -45,7 +45,11 @@ class Library:
         self._follow(source, place, frozenset())
         if len(self.problems) > before:
             return None
-        return renderer(self._environment.from_string(source))
+        render = renderer(self._environment.from_string(source))
+        if "{" in source:
+            return render
+        text = render({})  # a text without any template in it, such as most system messages
+        return lambda values: text
 
     def _follow(self, source: str, place: Callable[[int], str], defined: frozenset[str]) -> None:
         """Parse a template and what it refers to. `defined` are the names that surrounding templates set."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import operator
 import os
 import sqlite3
 import time
@@ -36,6 +37,9 @@ _FIELDS = (
 )
 
 
+_answer = operator.attrgetter(*_FIELDS)
+
+
 class KeyMaker:
     """Makes the keys of one run; the run's part is hashed once."""
 
@@ -51,12 +55,12 @@ class KeyMaker:
 
 def encode_response(response: Response) -> bytes:
     """The parts of a response that are an answer, not a measurement."""
-    return orjson.dumps({name: getattr(response, name) for name in _FIELDS})
+    return orjson.dumps(_answer(response))
 
 
 def decode_response(data: bytes) -> Response:
     """The response that `encode_response` wrote: no timing, no cost."""
-    return Response(**orjson.loads(data))
+    return Response(**dict(zip(_FIELDS, orjson.loads(data), strict=True)))
 
 
 class ResponseCache:
@@ -66,7 +70,7 @@ class ResponseCache:
     is kept in `warning` and caching stops.
     """
 
-    BATCH = 256
+    BATCH = 2048
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,6 +78,7 @@ class ResponseCache:
         self.warning: str | None = None
         self._pending: list[tuple[bytes, bytes, float]] = []
         self._task: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         self._reader = self._connect()
@@ -82,7 +87,8 @@ class ResponseCache:
             "CREATE TABLE IF NOT EXISTS response"
             " (key BLOB PRIMARY KEY, value BLOB NOT NULL, created_at REAL NOT NULL)"
         )
-        self._empty = self._reader.execute("SELECT 1 FROM response LIMIT 1").fetchone() is None
+        self._empty = True
+        self.begin_run()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -90,6 +96,10 @@ class ResponseCache:
         # Losing the last answers to a power cut costs a repeat of those requests and nothing else.
         connection.execute("PRAGMA synchronous=OFF")
         return connection
+
+    def begin_run(self) -> None:
+        """Look whether there is anything to find. What a run itself adds, it need not look for."""
+        self._empty = self._reader.execute("SELECT 1 FROM response LIMIT 1").fetchone() is None
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Response]:
         """The answers that are there, by key."""
@@ -109,16 +119,16 @@ class ResponseCache:
 
     async def flush(self) -> None:
         """Write what is pending."""
-        batch, self._pending = self._pending, []
-        if batch:
-            await asyncio.to_thread(self._write, batch)
+        async with self._writing:
+            batch, self._pending = self._pending, []
+            if batch:
+                await asyncio.to_thread(self._write, batch)
 
     def _write(self, batch: list[tuple[bytes, bytes, float]]) -> None:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             self._writer.executemany("INSERT OR REPLACE INTO response VALUES (?, ?, ?)", batch)
             self._writer.execute("COMMIT")
-            self._empty = False
         except sqlite3.Error as error:
             self.warning = f"answers are no longer cached: {error} ({self._path})"
 

@@ -100,6 +100,8 @@ class CellRun:
         self._asked = len(done)
         self._failed = 0
         self._cache = cache if cell.provider.measured else None
+        if self._cache is not None:
+            self._cache.begin_run()
         keys = KeyMaker(cell.provider.identity(), cell.spec.params) if self._cache is not None else None
         self._records = RecordMaker(cell.pipeline, cell.spec.model.price, clock_offset_s)
         self._total = len(cell.dataset) * cell.spec.repeats
@@ -165,7 +167,7 @@ class CellRun:
         self._limit.started(self._workers)
         warmup = self._is_warmup()
         try:
-            with self._deadlines.limit():
+            with self._deadlines:
                 response = await self._attempts(prepared, scheduled_ns, log)
         except DeadlineError:
             self._limit.disturbed()

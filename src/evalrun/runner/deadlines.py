@@ -7,8 +7,7 @@ dictionary, and a task looks through the entries now and then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 
 class DeadlineError(Exception):
@@ -23,23 +22,24 @@ class Deadlines:
         self._due: dict[asyncio.Task[object], float] = {}
         self._expired: set[asyncio.Task[object]] = set()
 
-    @contextmanager
-    def limit(self) -> Iterator[None]:
-        """Everything inside has `seconds`; then DeadlineError is raised here. Not to be nested."""
+    def __enter__(self) -> None:
+        """Everything in the block has `seconds`; then DeadlineError is raised here. Not to be nested."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a deadline needs a task")
         self._due[task] = asyncio.get_running_loop().time() + self._seconds
-        try:
-            yield
-        except asyncio.CancelledError:
-            # Ours, and nobody else's as well: only then is it a deadline and not the end of everything.
-            if task in self._expired and task.uncancel() == 0:
-                raise DeadlineError from None
-            raise
-        finally:
-            self._due.pop(task, None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._due.pop(task, None)
+        if task in self._expired:
             self._expired.discard(task)
+            # Ours, and nobody else's as well: only then is it a deadline and not the end of everything.
+            if kind is asyncio.CancelledError and task.uncancel() == 0:
+                raise DeadlineError from None
 
     async def watch(self) -> None:
         """Cancel what is overdue, until cancelled."""

@@ -1,8 +1,8 @@
 """Scores a finished sweep again, as a child of it, without asking any model.
 
 The file names what is new: a list of scorers, or a mapping with any of scorers, parse, derive, gates,
-unparsed and fairness. Everything else is the suite's of the sweep, which stays as it was but for one event that names
-the child. What was measured about the answers (times, tokens, memory, cost) is carried over.
+unparsed and fairness. Everything else is the suite's of the sweep, which stays as it was but for one event
+that names the child. What was measured about the answers (times, tokens, memory, cost) is carried over.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ async def test_what_was_written_in_this_process_is_found_in_it(tmp_path: Path) -
     cache = ResponseCache(tmp_path / "responses.db")
     cache.put(_key(), Response("yes"))
     await cache.flush()
+    cache.begin_run()
     assert cache.get_many([_key()]) == {_key(): Response("yes")}
     await cache.close()
 
