@@ -37,6 +37,9 @@ _FIELDS = (
 )
 
 
+_ROWS = 250
+"""Rows of one INSERT: 750 values, which every build of SQLite takes."""
+
 _answer = operator.attrgetter(*_FIELDS)
 
 
@@ -70,7 +73,7 @@ class ResponseCache:
     is kept in `warning` and caching stops.
     """
 
-    BATCH = 2048
+    BATCH = 1000
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -127,7 +130,13 @@ class ResponseCache:
     def _write(self, batch: list[tuple[bytes, bytes, float]]) -> None:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            self._writer.executemany("INSERT OR REPLACE INTO response VALUES (?, ?, ?)", batch)
+            for start in range(0, len(batch), _ROWS):
+                rows = batch[start : start + _ROWS]
+                # One statement for many rows: SQLite gives the interpreter up once, and not once a row, after
+                # each of which this thread would wait for its turn beside a busy event loop.
+                marks = ",".join(["(?, ?, ?)"] * len(rows))
+                values = [value for row in rows for value in row]
+                self._writer.execute(f"INSERT OR REPLACE INTO response VALUES {marks}", values)
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             self.warning = f"answers are no longer cached: {error} ({self._path})"

@@ -287,7 +287,7 @@ def _rare_collection() -> Iterator[None]:
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(20_000, 3, 3)
     try:
         yield
     finally:
