@@ -238,7 +238,9 @@ class PerformanceSpec(Spec):
 
     stream: bool = Field(default=False, description="Stream the answers, which measures time to first token.")
     warmup: int = Field(
-        default=0, ge=0, description="Requests sent before each run that no figure of speed counts."
+        default=0,
+        ge=0,
+        description="First samples of each run that no figure of speed counts; their scores count.",
     )
     concurrency: int | None = Field(
         default=None,
