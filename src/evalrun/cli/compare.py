@@ -33,6 +33,13 @@ from evalrun.cli.options import json_option, print_json, store_option
     help="How p values are corrected over all comparisons made.",
 )
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write one HTML file, with what changed in between and the samples side by side.",
+)
 @store_option
 @json_option
 def compare(
@@ -42,6 +49,7 @@ def compare(
     common: bool,
     correction: str,
     markdown: bool,
+    page: Path | None,
     store: Path | None,
     as_json: bool,
 ) -> None:
@@ -60,7 +68,13 @@ def compare(
 
     where = Store(store or default_store())
     options = CompareOptions(metrics, margin, common, correction)  # type: ignore[arg-type]
-    comparison = compared([choose(where, each) for each in sweeps], options)
+    chosen = [choose(where, each) for each in sweeps]
+    comparison = compared(chosen, options)
+    if page is not None:
+        from evalrun.reports.comparison_page import write_comparison
+
+        write_comparison(comparison, [each.folder for each in chosen], page)
+        click.echo(f"wrote {page}", err=True)
     if as_json:
         print_json(comparison.document())
         return

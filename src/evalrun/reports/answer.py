@@ -9,7 +9,7 @@ from evalrun.reports import numbers
 from evalrun.reports.charts.groups import gap_of
 from evalrun.reports.numbers import count, fixed, listing, plural, ratio, seconds, size
 from evalrun.reports.runs import Primary
-from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT
+from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT, equal
 from evalrun.reports.view import Answer, Fact, Figure, Phrase, RunView, Sentence
 from evalrun.reports.visible import visible
 
@@ -44,7 +44,7 @@ def answer(
     `causes` are the kinds of failures of all runs, the commonest first.
     """
     where = f" on {dataset}" if named else ""
-    best = runs[0] if runs and runs[0].standing == "best" else None
+    best = runs[0] if runs and (runs[0].standing == "best" or equal(runs)) else None
     if best is None or best.primary is None or primary is None:
         return Answer(dataset, _no_verdict(runs, primary, where, causes), [], [], [], runs)
     more = [_speed(best, runs), _advice(best, runs)]
@@ -53,7 +53,7 @@ def answer(
         verdict=_verdict(best, runs, primary, where),
         more=[sentence for sentence in more if sentence],
         cautions=[*_gate_cautions(best, runs, failed_gates), *_cautions(best, runs, primary)],
-        facts=_facts(best),
+        facts=[] if equal(runs) else _facts(best),
         runs=runs,
     )
 
@@ -105,9 +105,10 @@ def _verdict(best: RunView, runs: Sequence[RunView], primary: Primary, where: st
         return [_run(best), Phrase(f" {lead}{where}: "), figure, metric, Phrase(".")]
     tied = [run for run in others if run.standing == "tied"]
     behind = [run for run in others if run.standing == "behind"]
-    if len(tied) == len(others) and all(run.difference and run.difference.mean == 0 for run in tied):
+    if equal(runs):
+        every = "Both" if len(runs) == 2 else f"All {len(runs)}"
         return [
-            Phrase(f"All {len(runs)} runs score alike{where}: "), figure, metric,
+            Phrase(f"{every} runs score the same{where}: "), figure, metric,
             Phrase(". By quality there is nothing to choose."),
         ]  # fmt: skip
     lead = "is best" if behind and not tied else "scores highest"
@@ -126,12 +127,18 @@ def _timed(runs: Sequence[RunView]) -> list[RunView]:
     return [run for run in runs if run.value(E2E)]
 
 
+def _median(run: RunView) -> float:
+    return run.value(E2E) or float("inf")
+
+
 def _speed(best: RunView, runs: Sequence[RunView]) -> Sentence:
     """How its median end-to-end time stands against the fastest (or, if it is the fastest, the next) run."""
     own = best.value(E2E)
     others = [run for run in _timed(runs) if run is not best]
     if not own or not others:
         return []
+    if equal(runs):
+        return _fastest(runs)
     other = min(others, key=lambda run: run.value(E2E) or 0.0)
     theirs = other.value(E2E) or own
     against = f": {seconds(own)} against {seconds(theirs)} (median, end to end)."
@@ -147,8 +154,20 @@ def _speed(best: RunView, runs: Sequence[RunView]) -> Sentence:
     return [Phrase(f"It is also {ratio(theirs, own)} faster than {last}"), _run(other), Phrase(against)]
 
 
+def _fastest(runs: Sequence[RunView]) -> Sentence:
+    """Which of several equally good runs is the fastest, if they differ in that."""
+    quick, slow = min(_timed(runs), key=_median), max(_timed(runs), key=_median)
+    if _median(slow) / _median(quick) < ALIKE:
+        return []
+    pace = f": {seconds(_median(quick))} against {seconds(_median(slow))} (median, end to end)."
+    lead = f" is the fastest, {ratio(_median(slow), _median(quick))} faster than "
+    return [_run(quick), Phrase(lead), _run(slow), Phrase(pace)]
+
+
 def _advice(best: RunView, runs: Sequence[RunView]) -> Sentence:
     """What to ship: the best run, unless a tied one is clearly faster and surely not much worse."""
+    if equal(runs):
+        return []
     tied = [run for run in runs if run.standing == "tied"]
     if not any(run.standing in ("tied", "behind") for run in runs):
         if len(runs) > 1 and best.standing == "best":
@@ -178,7 +197,7 @@ def _at_worst(best: RunView, other: RunView) -> float | None:
     """By how much the other run may be worse: the far end of the difference's interval."""
     found = other.difference
     if found is None or found.low is None or found.high is None:
-        return 0.0 if found is not None and found.mean == 0 == found.se else None
+        return None
     lower = best.primary is not None and best.primary.direction == "lower"
     return max(0.0, -found.low if lower else found.high)
 
@@ -192,7 +211,7 @@ def _gate_cautions(
     best: RunView, runs: Sequence[RunView], failed_gates: Mapping[str, Sequence[str]]
 ) -> list[str]:
     """The gates that the best run, or one that cannot be told apart from it, does not pass."""
-    leading = [best, *(run for run in runs if run.standing == "tied")]
+    leading = [best, *(run for run in runs[1:] if run.standing == "tied")]
     return [
         f"{run.spoken} does not pass {listing(failed_gates[run.run][:NAMED])}."
         for run in leading[:NAMED]
@@ -211,12 +230,22 @@ def _cautions(best: RunView, runs: Sequence[RunView], primary: Primary) -> list[
         found.append(
             f"With these samples a true difference below about {fixed(max(known), 2)} would often go unseen."
         )
+    if _all_wrong(runs):
+        found.append(
+            "Every answer was scored 0. Read some samples: a parser or a target that does not fit is a "
+            "commoner reason than a model that is never right."
+        )
     if not primary.exact and any(run.difference for run in runs):
         found.append(
             f"{primary.metric} has no value for a single sample; runs are told apart by the score "
             f"{primary.score} of each sample."
         )
     return found + _failures(runs) + _client(runs)
+
+
+def _all_wrong(runs: Sequence[RunView]) -> bool:
+    figures = [run.primary for run in runs if run.primary is not None and run.primary.value is not None]
+    return all(f.value == 0 and f.direction == "higher" and f.unit == "fraction" for f in figures)
 
 
 def _failures(runs: Sequence[RunView]) -> list[str]:
@@ -265,7 +294,8 @@ def _gap(best: RunView, metric: str) -> list[Fact]:
     found = {column: gap for column in columns if (gap := gap_of(best, column, metric))}
     if not found:
         return []
-    column = max(found, key=lambda name: found[name]["value"])
+    # Widest beside what chance gives: of many small groups some gap is always wide.
+    column = max(found, key=lambda name: found[name]["value"] - (found[name].get("chance_gap_p95") or 0))
     gap = found[column]
     beside = (
         f"by chance up to {fixed(gap['chance_gap_p95'])}" if gap.get("chance_gap_p95") is not None else ""

@@ -14,6 +14,7 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from evalrun.atomic import disk_errors
+from evalrun.reports.visible import terminal
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>@$:])")
@@ -52,6 +53,13 @@ def markdown(manifest: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> 
             value = "" if gate["value"] is None else f"{gate['value']:.4g}"
             cells = (_plain(gate["gate"]), _plain(gate["run"]), _VERDICTS[gate["verdict"]], value)
             lines.append("| " + " | ".join((*cells, _plain(gate["reason"]))) + " |")
+    fired = [alert for alert in manifest.get("alerts") or () if alert["fired"]]
+    if fired:
+        lines += ["", "| alert | run | value | |", "| --- | --- | ---: | --- |"]
+        for alert in fired:
+            value = "" if alert["value"] is None else f"{alert['value']:.4g}"
+            cells = (f"🔔 {_plain(alert['alert'])}", _plain(alert["run"]), value, _plain(alert["reason"]))
+            lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| run | samples | failed | metric | value | 95 % interval | n |"]
     lines.append("| --- | ---: | ---: | --- | ---: | --- | ---: |")
     for run in runs[:_MOST_RUNS]:
@@ -71,6 +79,22 @@ def workflow_lines(manifest: Mapping[str, Any], strict: bool = False) -> list[st
             kind = "error" if _fails(gate, strict) else "warning"
             text = f"{gate['gate']} ({gate['run']}): {gate['verdict']}, {_sentence(gate)}"
             lines.append(f"::{kind} title=evalrun gate::{_command(text)}")
+    for alert in manifest.get("alerts") or ():
+        if alert["fired"]:
+            text = f"{alert['alert']} ({alert['run']}): {_sentence(alert)}"
+            lines.append(f"::warning title=evalrun alert::{_command(text)}")
+    return lines
+
+
+def alert_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """The alerts that fired, and those that could not be checked, as lines for a terminal."""
+    lines = []
+    for alert in manifest.get("alerts") or ():
+        run = f" ({alert['run']})" if alert["run"] else ""
+        if alert["fired"]:
+            lines.append(terminal(f"ALERT {alert['alert']}{run}: {_sentence(alert)}", 500))
+        elif not alert["checked"]:
+            lines.append(terminal(f"alert not checked: {alert['alert']}{run}: {alert['reason']}", 500))
     return lines
 
 

@@ -7,7 +7,7 @@ megabytes. Ids are hashes of this process, so that the runs of one report can be
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,17 +34,47 @@ class RunColumns:
     cluster: Any | None = None
     errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
-    def by_sample(self) -> tuple[Any, Any, Any | None]:
-        """Unique sample ids that have a score, the mean score over each one's repeats, and their clusters."""
+    def by_sample(self) -> BySample:
+        """The sample ids that have a score, each with the mean score over its repeats."""
         import numpy as np
 
         scored = ~np.isnan(self.score)
         ids, first, codes = np.unique(self.ids[scored], return_index=True, return_inverse=True)
-        if len(ids) == 0:
-            return ids, np.empty(0), None
-        means = np.bincount(codes, weights=self.score[scored]) / np.bincount(codes)
+        means = np.bincount(codes, weights=self.score[scored]) / np.bincount(codes) if len(ids) else first
         clusters = None if self.cluster is None else self.cluster[scored][first]
-        return ids, means, clusters
+        return BySample(ids, means, first, clusters)
+
+
+@dataclass(frozen=True, slots=True)
+class BySample:
+    """Arrays of equal length, one entry a sample id, sorted by id; `first` is the id's place in the run."""
+
+    ids: Any
+    means: Any
+    first: Any
+    clusters: Any | None
+
+
+def joined(runs: Sequence[RunColumns]) -> tuple[Any, Any | None]:
+    """Scores of the samples that all runs have, shape (n, k), and their clusters (n,) or None.
+
+    Rows stand in the order of the first run: ids are hashes of this process, and an order by them would give
+    other resamples each time.
+    """
+    import numpy as np
+
+    parts = [run.by_sample() for run in runs]
+    common = parts[0].ids
+    for part in parts[1:]:
+        common = np.intersect1d(common, part.ids, assume_unique=True)
+    places = [np.searchsorted(part.ids, common) for part in parts]
+    order = np.argsort(parts[0].first[places[0]])
+    columns = [part.means[place][order] for part, place in zip(parts, places, strict=True)]
+    values = np.stack(columns, axis=1).astype(np.float64)
+    clusters = parts[0].clusters
+    if clusters is None:
+        return values, None
+    return values, np.unique(clusters[places[0]][order], return_inverse=True)[1]
 
 
 class _Gathered:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+from evalrun.analysis.ablation import PromptAblation
 from evalrun.analysis.comparison import Compared, Comparison
-from evalrun.analysis.effects import AxisEffect, PromptSensitivity, Standing
+from evalrun.analysis.effects import Standing
 from evalrun.analysis.intervals import Estimate
+from evalrun.analysis.marginal import AxisEffect
 from evalrun.analysis.measures import RunInfo
+from evalrun.analysis.sensitivity import PromptSensitivity
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,11 +28,11 @@ def print_comparison(comparison: Comparison) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
-    for title, rows in _by_metric(comparison.compared):
-        _print_table(console, title, _HEADS, [_cells(each) for each in rows], verdict_column=5)
+    for title, rows in by_metric(comparison.compared):
+        _print_table(console, title, HEADS, [cells(each) for each in rows], verdict_column=5)
         for each in rows:
             _print_line(console, f"{_label(each)}: {each.verdict.word}, {each.verdict.sentence}", 2)
-            for note in _remarks(each):
+            for note in remarks(each):
                 _print_line(console, note, 4, "dim")
         console.print()
     for table in _sections(comparison):
@@ -37,31 +40,32 @@ def print_comparison(comparison: Comparison) -> None:
         for line in table[3]:
             _print_line(console, line, 2)
         console.print()
-    for line in _footer(comparison):
+    for line in footer(comparison):
         console.print(line, style="dim")
 
 
 def comparison_markdown(comparison: Comparison) -> str:
     """The same as Markdown, for a pull request or a wiki."""
     lines: list[str] = []
-    for title, rows in _by_metric(comparison.compared):
-        lines += _markdown_table(title, _HEADS, [_cells(each) for each in rows])
+    for title, rows in by_metric(comparison.compared):
+        lines += _markdown_table(title, HEADS, [cells(each) for each in rows])
         for each in rows:
             lines.append(f"- {_escaped(_label(each))}: **{each.verdict.word}**, {each.verdict.sentence}")
-            lines += [f"  - {_escaped(note)}" for note in _remarks(each)]
+            lines += [f"  - {_escaped(note)}" for note in remarks(each)]
         lines.append("")
-    for title, heads, cells, notes in _sections(comparison):
-        lines += _markdown_table(title, heads, cells)
+    for title, heads, rows_of_cells, notes in _sections(comparison):
+        lines += _markdown_table(title, heads, rows_of_cells)
         lines += [f"- {_escaped(note)}" for note in notes]
         lines.append("")
-    lines += _footer(comparison)
+    lines += footer(comparison)
     return "\n".join(lines).strip() + "\n"
 
 
-_HEADS = ("run", "a", "b", "b - a (interval)", "p", "verdict")
+HEADS = ("run", "a", "b", "b - a (interval)", "p", "verdict")
 
 
-def _by_metric(compared: Sequence[Compared]) -> list[tuple[str, list[Compared]]]:
+def by_metric(compared: Sequence[Compared]) -> list[tuple[str, list[Compared]]]:
+    """The comparisons of each metric, under a title that says which way it gets better."""
     found: dict[str, list[Compared]] = {}
     for each in compared:
         found.setdefault(each.metric, []).append(each)
@@ -81,7 +85,8 @@ def _label(each: Compared) -> str:
     return f"{each.b.run} against {each.a.run}"
 
 
-def _cells(each: Compared) -> tuple[str, ...]:
+def cells(each: Compared) -> tuple[str, ...]:
+    """One comparison as a row of a table, under HEADS."""
     result = each.result
     difference = "" if result.difference is None else f"{result.difference:+.3g}"
     if result.ci_low is not None and result.ci_high is not None:
@@ -115,10 +120,14 @@ def _flip_lines(each: Compared) -> list[str]:
     return named
 
 
-def _remarks(each: Compared) -> list[str]:
-    """What else is to be said, without what the verdict says already."""
+def remarks(each: Compared) -> list[str]:
+    return [*_flip_lines(each), *notes(each)]
+
+
+def notes(each: Compared) -> list[str]:
+    """What else is to be said about a comparison, without what the verdict says already."""
     note = each.result.note
-    return [*_flip_lines(each), *each.notes, *([note] if note and note not in each.verdict.sentence else [])]
+    return [*each.notes, *([note] if note and note not in each.verdict.sentence else [])]
 
 
 def _interval(estimate: Estimate) -> str:
@@ -135,6 +144,7 @@ def _sections(comparison: Comparison) -> list[Section]:
         *(_standing(each) for each in comparison.standings),
         *(_effect(each) for each in comparison.effects),
         *(_sensitivity(each) for each in comparison.sensitivity),
+        *(_ablation(each) for each in comparison.ablations),
     ]
 
 
@@ -184,7 +194,22 @@ def _sensitivity(each: PromptSensitivity) -> Section:
     return title, ("prompt, best first", "mean (interval)"), rows, notes
 
 
-def _footer(comparison: Comparison) -> list[str]:
+def _ablation(each: PromptAblation) -> Section:
+    rows = [("(whole prompt)", _interval(each.whole), "", "", "", "")]
+    for part in each.parts:
+        gain = "" if part.gain.difference is None else f"{part.gain.difference:+.3g}"
+        if part.gain.ci_low is not None and part.gain.ci_high is not None:
+            gain += f" ({part.gain.ci_low:+.3g} … {part.gain.ci_high:+.3g})"
+        tokens = "" if part.tokens is None else f"{part.tokens:.3g}"
+        word = part.verdict.word if part.verdict else ""
+        rows.append((part.part, _interval(part.without), gain, tokens, _p(part.p_corrected), word))
+    title = f"{each.metric}: parts of prompt {each.prompt}, {each.model} on {each.dataset}, n = {each.n}"
+    heads = ("without", "mean (interval)", "the part adds (interval)", "tokens", "p", "verdict")
+    return title, heads, rows, [part.sentence for part in each.parts if part.sentence]
+
+
+def footer(comparison: Comparison) -> list[str]:
+    """Which sweeps a and b are, and how p values and intervals were made."""
     lines = list(comparison.notes)
     if comparison.compared:
         lines += [f"a: {_sweep(comparison.compared[0].a)}"]

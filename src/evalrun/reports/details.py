@@ -1,4 +1,4 @@
-"""The report's quieter parts: gates, confusion matrices, failures, how numbers were made, provenance."""
+"""The report's quieter parts: confusion matrices, failures, how numbers were made, provenance."""
 
 from __future__ import annotations
 
@@ -7,48 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalrun.reports.columns import RunColumns
-from evalrun.reports.numbers import NONE, count, fixed, moment, quantity, size
+from evalrun.reports.numbers import NONE, count, moment, size
 from evalrun.reports.runs import figure_of, plain_value
 from evalrun.reports.view import RunView, Table
 from evalrun.reports.visible import visible
 from evalrun.types import JSON
-
-
-@dataclass(frozen=True, slots=True)
-class GateView:
-    """One gate on one run."""
-
-    gate: str
-    run: str
-    passed: bool
-    value: str
-    interval: str
-    n: str
-    reason: str
-
-
-def gates(results: Sequence[Mapping[str, JSON]], runs: Sequence[RunView]) -> list[GateView]:
-    """The gates' verdicts, the failed ones first, with the figure each was held against."""
-    by_id = {run.run: run for run in runs}
-    views = []
-    for result in results:
-        run = by_id.get(result.get("run") or "")
-        text = str(result.get("gate") or "")
-        figure = run.figure(text.split(" ")[0]) if run else None
-        value = result.get("value")
-        shown = quantity(value, figure.unit, figure.decimals) if figure else fixed(value, 3)
-        views.append(
-            GateView(
-                gate=text,
-                run=run.full if run else str(result.get("run") or "all runs"),
-                passed=result.get("verdict") == "pass",
-                value=shown,
-                interval=figure.interval if figure else "",
-                n=count(figure.n) if figure else NONE,
-                reason=str(result.get("reason") or ""),
-            )
-        )
-    return sorted(views, key=lambda view: view.passed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +61,24 @@ def _confusion(run: RunView, scorer: str, matrix: Mapping[str, Any]) -> Confusio
     return ConfusionView(run, scorer, matrix["labels"], matrix["columns"], cells, totals)
 
 
+def causes(runs: Sequence[RunView], columns: Mapping[str, RunColumns]) -> Table | None:
+    """The same over all runs, the commonest first; None where one run, or none, has any."""
+    totals: dict[tuple[str, str], list[int]] = {}
+    for run in runs:
+        for cause, times in (columns[run.run].errors if run.run in columns else {}).items():
+            totals.setdefault(cause, []).append(times)
+    if not any(len(counts) > 1 for counts in totals.values()):
+        return None
+    samples = max(1, sum(run.counts.samples for run in runs))
+    rows = [
+        (status, kind, count(sum(counts)), f"{sum(counts) / samples:.1%}", count(len(counts)))
+        for (status, kind), counts in sorted(totals.items(), key=lambda each: -sum(each[1]))
+    ]
+    names = ("ending", "cause", "samples", "share of samples", "runs")
+    title = "Answers that failed or could not be parsed, by cause over all runs"
+    return Table(title, names, rows, frozenset({2, 3, 4}))
+
+
 def failures(runs: Sequence[RunView], columns: Mapping[str, RunColumns]) -> Table | None:
     """Why answers failed or could not be parsed, counted by run; None where all went well."""
     rows = []
@@ -108,7 +89,9 @@ def failures(runs: Sequence[RunView], columns: Mapping[str, RunColumns]) -> Tabl
     if not rows:
         return None
     names = ("run", "ending", "cause", "samples", "share of samples")
-    return Table("Answers that failed or could not be parsed, by cause", names, rows, frozenset({3, 4}))
+    return Table(
+        "Answers that failed or could not be parsed, by run and cause", names, rows, frozenset({3, 4})
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,17 @@ from evalrun.reports.numbers import (
     interval,
 )
 from evalrun.reports.runs import Primary, plain_value, varying_params
-from evalrun.reports.standings import CLIENT_MEMORY, COST, E2E, MEMORY, TOKENS, TTFT, lower_is_better
+from evalrun.reports.standings import (
+    CLIENT_MEMORY,
+    COST,
+    E2E,
+    MEMORY,
+    TOKENS,
+    TTFT,
+    equal,
+    lower_is_better,
+    standing_word,
+)
 from evalrun.reports.view import Figure, RunView
 
 WIDTH = 132
@@ -52,9 +62,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run. `difference` says how far behind the best it is, with its interval."""
+    """One run. `tag` is its standing in a word; `difference` says how far behind the best it is."""
 
     run: RunView
+    tag: str
     params: str
     mark: Mark | None
     score: Cell
@@ -111,12 +122,14 @@ def leaderboard(
         axis=(fixed(low, 2), fixed(high, 2)),
         ticks=[WIDTH * share for share in (0.25, 0.5, 0.75)],
         orders=orders if len(orders) > 1 else [],
-        show_difference=any(run.difference for run in runs),
+        show_difference=not equal(runs) and any(run.difference for run in runs),
         columns=[column for column, _ in columns],
-        rows=[_row(run, params, cells[at], low, high) for at, run in enumerate(runs)],
+        rows=[
+            _row(run, standing_word(run, runs), params, cells[at], (low, high)) for at, run in enumerate(runs)
+        ],
         same=", ".join(same),
         absent=", ".join(zero),
-        tied=sum(run.standing == "tied" for run in runs),
+        tied=0 if equal(runs) else sum(run.standing == "tied" for run in runs),
     )
 
 
@@ -130,8 +143,10 @@ def _domain(figures: Sequence[Figure]) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def _row(run: RunView, params: Sequence[str], cells: Sequence[Cell], low: float, high: float) -> Row:
-    figure = run.primary
+def _row(
+    run: RunView, tag: str, params: Sequence[str], cells: Sequence[Cell], domain: tuple[float, float]
+) -> Row:
+    figure, (low, high) = run.primary, domain
     score = Cell(NONE, None, "", figure.note if figure else "")
     mark = None
     if figure is not None and figure.value is not None:
@@ -142,13 +157,13 @@ def _row(run: RunView, params: Sequence[str], cells: Sequence[Cell], low: float,
 
         mark = Mark(place(figure.low), place(figure.value) or 0.0, place(figure.high))
     shown = ", ".join(f"{name}={plain_value(run.params[name])}" for name in params if name in run.params)
-    return Row(run, shown, mark, score, _difference(run), cells)
+    return Row(run, tag, shown, mark, score, _difference(run), cells)
 
 
 def _difference(run: RunView) -> Cell:
     """The run minus the best, so that a worse run stands below zero."""
     if run.standing == "best":
-        return Cell("best", 0.0)
+        return Cell(NONE, 0.0)
     found = run.difference
     if found is None:
         return Cell(NONE, None)
@@ -156,7 +171,7 @@ def _difference(run: RunView) -> Cell:
     decimals = decimals_for(half)
     low = None if found.high is None else -found.high
     high = None if found.low is None else -found.low
-    note = f"{found.method}, n = {found.n}"
+    note = f"{found.method}, p = {found.p:.2g}, n = {found.n}"
     return Cell(
         fixed(-found.mean, decimals, sign=True), -found.mean, interval(low, high, decimals, sign=True), note
     )

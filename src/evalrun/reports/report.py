@@ -9,16 +9,23 @@ from typing import Any
 
 from evalrun.reports import details
 from evalrun.reports.answer import answer, client_limited
+from evalrun.reports.bias import bbq_tables, pair_table
+from evalrun.reports.charts.forest import forest
 from evalrun.reports.charts.latency import NAMES, latency
-from evalrun.reports.charts.quality import quality_latency
+from evalrun.reports.charts.load import load_charts
+from evalrun.reports.charts.quality import quality_charts
 from evalrun.reports.charts.resources import read_system, resources
 from evalrun.reports.columns import RunColumns, read_columns
+from evalrun.reports.effects import Effects, effects
 from evalrun.reports.fairness import FairnessView, fairness
+from evalrun.reports.gateview import GateView, gates
 from evalrun.reports.leaderboard import Leaderboard, leaderboard
+from evalrun.reports.matrix import Matrix, matrix
 from evalrun.reports.numbers import moment, plural, seconds
 from evalrun.reports.runs import Primary, find_primary, make_runs
 from evalrun.reports.source import Source
 from evalrun.reports.standings import ranked
+from evalrun.reports.versions import VersionsView, versions
 from evalrun.reports.view import Answer, Chart, RunView, Table
 from evalrun.types import JSON, Status
 
@@ -45,15 +52,21 @@ class Report:
 
     header: Header
     answers: Sequence[Answer]
-    gates: Sequence[details.GateView]
+    gates: Sequence[GateView]
     leaderboards: Sequence[Leaderboard]
+    matrix: Matrix | None
     quality: Sequence[Chart]
+    effects: Effects
     speed: Sequence[Chart]
+    load: Sequence[Chart]
     speed_note: str
     speed_cautions: Sequence[str]
     fairness: Sequence[FairnessView]
+    versions: Sequence[VersionsView]
+    bias: Sequence[Table]
     fairness_note: str
     confusions: Sequence[details.ConfusionView]
+    causes: Table | None
     failures: Table | None
     resources: Sequence[Chart]
     definitions: Sequence[details.DefinitionView]
@@ -67,7 +80,7 @@ class Report:
     def charts(self) -> list[Chart]:
         """All charts of the page."""
         groups = [view.chart for view in self.fairness if view.chart]
-        return [*self.quality, *self.speed, *groups, *self.resources]
+        return [*self.quality, *self.effects.charts, *self.speed, *self.load, *groups, *self.resources]
 
     @property
     def what(self) -> Mapping[str, str]:
@@ -77,13 +90,18 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The runs, ranked within each dataset, and what that says. `views` are in the order of the plan."""
+    """The runs, ranked within each dataset, and what that says. `views` are in the order of the plan.
+
+    `variants` are the runs of prompts with a part left out (`ablate: true`): nobody means to use these, so
+    they are not ranked.
+    """
 
     primary: Primary | None
     views: Sequence[RunView]
     by_dataset: Mapping[str, Sequence[RunView]]
     columns: Mapping[str, RunColumns]
     answers: Sequence[Answer]
+    variants: Sequence[RunView] = ()
 
     @property
     def named(self) -> bool:
@@ -94,20 +112,30 @@ class Verdicts:
 def judge(source: Source) -> Verdicts:
     """Rank the runs and say what that means; without Parquet files the runs are not told apart."""
     primary = find_primary(source.suite, source.manifest.get("gates") or [], source.runs)
-    views = make_runs(source.manifest.get("plan") or [], source.runs, primary)
+    plan = source.manifest.get("plan") or []
+    everything = make_runs(plan, source.runs, primary)
+    ablated = {each["run"] for each in plan if each.get("ablates")}
+    views = [view for view in everything if view.run not in ablated]
     columns = _columns(source, views, primary)
     datasets = list(dict.fromkeys(view.dataset for view in views))
     by_dataset = {name: ranked([v for v in views if v.dataset == name], columns) for name in datasets}
     named = len(datasets) > 1
     failed: dict[str, list[str]] = {}
     for gate in source.manifest.get("gates") or []:
-        if gate.get("verdict") != "pass":
+        if gate.get("verdict") not in ("pass", "inconclusive"):
             failed.setdefault(str(gate.get("run")), []).append(str(gate.get("gate")))
     answers = [
         answer(name, runs, primary, named=named, failed_gates=failed, causes=_causes(runs, columns))
         for name, runs in by_dataset.items()
     ]
-    return Verdicts(primary, views, by_dataset, columns, answers or [answer("", [], primary, named=False)])
+    return Verdicts(
+        primary,
+        everything,
+        by_dataset,
+        columns,
+        answers or [answer("", [], primary, named=False)],
+        [view for view in everything if view.run in ablated],
+    )
 
 
 def _causes(runs: Sequence[RunView], columns: Mapping[str, RunColumns]) -> list[str]:
@@ -127,27 +155,33 @@ def build_report(source: Source) -> Report:
     verdicts = judge(source)
     primary, views, by_dataset = verdicts.primary, verdicts.views, verdicts.by_dataset
     named, columns = verdicts.named, verdicts.columns
-    everything = [run for runs in by_dataset.values() for run in runs]
-    parts = [
-        _dataset_parts(at, name, runs, primary, named) for at, (name, runs) in enumerate(by_dataset.items())
-    ]
+    whole_runs = [run for runs in by_dataset.values() for run in runs]
+    everything = [*whole_runs, *verdicts.variants]
+    whole = _Whole(primary, named, column_titles(suite))
+    parts = [_dataset_parts(at, name, runs, whole) for at, (name, runs) in enumerate(by_dataset.items())]
     speed = [chart for part in parts for chart in part.speed]
     fair = [view for part in parts for view in part.fairness]
     first = [primary.metric] if primary else []
     return Report(
         header=_header(source, views),
         answers=verdicts.answers,
-        gates=details.gates(results, views),
+        gates=gates(results, views),
         leaderboards=[leaderboard(name, runs, primary, named=named) for name, runs in by_dataset.items()],
-        quality=[part.quality for part in parts if part.quality],
+        matrix=matrix(by_dataset, primary.metric if primary else ""),
+        quality=[chart for part in parts for chart in part.quality],
+        effects=effects(source, primary, whole_runs, ablated=bool(verdicts.variants)),
         speed=speed,
+        load=[chart for part in parts for chart in part.load],
         speed_note="" if speed else _no_speed(everything),
         speed_cautions=[
             f"{run.full}: {run.details['client_limited']}." for run in everything if client_limited(run)
         ],
         fairness=fair,
+        versions=[view for part in parts for view in part.versions],
+        bias=[table for part in parts for table in part.bias],
         fairness_note="" if fair else _no_fairness(suite),
         confusions=details.confusions(everything),
+        causes=details.causes(everything, columns),
         failures=details.failures(everything, columns),
         resources=resources(views, _readings(source, views)),
         definitions=details.definitions(everything, first),
@@ -161,20 +195,43 @@ def build_report(source: Source) -> Report:
 
 @dataclass(frozen=True, slots=True)
 class _DatasetParts:
-    quality: Chart | None
+    quality: list[Chart]
     speed: list[Chart]
+    load: list[Chart]
     fairness: list[FairnessView]
+    versions: list[VersionsView]
+    bias: list[Table]
 
 
-def _dataset_parts(
-    at: int, dataset: str, runs: Sequence[RunView], primary: Primary | None, named: bool
-) -> _DatasetParts:
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What the parts of all datasets share."""
+
+    primary: Primary | None
+    named: bool
+    titles: Mapping[str, str]
+
+
+def column_titles(suite: Mapping[str, JSON]) -> dict[str, str]:
+    """How columns taken together are called: `a-b` is a \N{MULTIPLICATION SIGN} b."""
+    crossed = (suite.get("fairness") or {}).get("intersections") or []
+    return {"-".join(names): " \N{MULTIPLICATION SIGN} ".join(names) for names in crossed}
+
+
+def _dataset_parts(at: int, dataset: str, runs: Sequence[RunView], whole: _Whole) -> _DatasetParts:
+    named = whole.named
     charts = [latency(f"{name}-{at}", name, dataset, runs, named=named) for name in NAMES]
-    metric = primary.metric if primary else ""
+    metric = whole.primary.metric if whole.primary else ""
+    by_metric = _group_metric(runs, metric)
+    pairs = pair_table(runs)
+    apart = forest(f"forest-{at}", dataset, runs, named=named)
     return _DatasetParts(
-        quality=quality_latency(f"quality-{at}", dataset, runs, named=named),
+        quality=[*([apart] if apart else []), *quality_charts(at, dataset, runs, named=named)],
         speed=[chart for chart in charts if chart],
-        fairness=fairness(runs, _group_metric(runs, metric), dataset, named=named, at=at),
+        load=load_charts(at, dataset, runs, named=named),
+        fairness=fairness(runs, by_metric, dataset, named=named, at=at, titles=whole.titles),
+        versions=versions(runs, metric, dataset),
+        bias=[*bbq_tables(runs), *([pairs] if pairs else [])],
     )
 
 

@@ -15,7 +15,7 @@ import sys
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +33,10 @@ TEXT_LIMIT = 200_000
 
 CACHED, WARMUP, RETRIED = 4, 8, 16
 """Bits of an index entry's first byte above the two of the ending."""
+
+TOKENS = 2_000
+OTHERS = 3
+"""Tokens of an answer, and other likely tokens of each, whose probabilities the report keeps."""
 
 _LEVEL = 6
 _SKIPPED = {"position", "answer_json", "target_json", "status", "cached", "warmup", "sent_s", "done_s"}
@@ -203,9 +207,51 @@ def _values(batch: Any, name: str) -> list[Any]:
     if name == "attempt_log" and "attempts" in batch.schema.names:
         tries = batch.column("attempts").to_pylist()
         return [log if (n or 0) > 1 else None for log, n in zip(values, tries, strict=True)]
+    if name in _PARSED:
+        return [None if value is None else _PARSED[name](value) for value in values]
     if column.nbytes > TEXT_LIMIT and name != "messages":
         return [cut(value) if isinstance(value, str) else value for value in values]
     return values
+
+
+def _tokens(text: str) -> list[Any] | None:
+    """Log-probabilities as `[token, value, [[other, value], …]]`, in the form of chat or of completions."""
+    try:
+        found = orjson.loads(text)
+        if isinstance(found.get("content"), list):
+            given = [
+                (each["token"], each["logprob"],
+                 {one["token"]: one["logprob"] for one in each.get("top_logprobs") or ()})
+                for each in found["content"]
+            ]  # fmt: skip
+        else:
+            tops = found.get("top_logprobs") or [{}] * len(found["tokens"])
+            given = list(
+                zip(found["tokens"], found["token_logprobs"], (top or {} for top in tops), strict=True)
+            )
+        return [[token, _rounded(value), _likely(token, top)] for token, value, top in given[:TOKENS]]
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _likely(token: str, top: dict[str, float]) -> list[list[Any]]:
+    others = sorted(((value, other) for other, value in top.items() if other != token), reverse=True)
+    return [[other, round(value, 3)] for value, other in others[:OTHERS]]
+
+
+def _document(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+
+
+_PARSED: Mapping[str, Callable[[str], Any]] = {"logprobs": _tokens, "likelihood": _document}
+"""Columns of JSON that the browser shows as more than text."""
 
 
 def cut(text: str) -> str:

@@ -11,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalrun.reports import details, numbers
+from evalrun.reports import numbers
 from evalrun.reports.fairness import fairness
+from evalrun.reports.gateview import gates
 from evalrun.reports.numbers import count, plural, seconds, significant, size
-from evalrun.reports.report import Verdicts, judge
+from evalrun.reports.report import Verdicts, column_titles, judge
 from evalrun.reports.source import Source
-from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT
+from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT, standing_word
 from evalrun.reports.view import RunView, words
 from evalrun.reports.visible import terminal
 from evalrun.types import JSON
@@ -69,7 +70,7 @@ def result_table(
             _print(console, name, "bold")
         console.print(_runs_table(ranked, verdicts, console.width))
         _lost(console, ranked)
-    _fairness(console, verdicts)
+    _fairness(console, verdicts, source.suite)
     _gates(console, manifest, verdicts)
     cautions = dict.fromkeys(caution for each in verdicts.answers for caution in each.cautions)
     if cautions:
@@ -112,7 +113,7 @@ def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, width: int) -> Ta
     metric = verdicts.primary.metric if verdicts.primary else "score"
     columns: list[Column] = [
         ("run", "left", [run.label for run in ranked]),
-        ("", "left", [_standing(run) for run in ranked]),
+        ("", "left", [standing_word(run, ranked) for run in ranked]),
         (metric, "left", [_score(run) for run in ranked]),
         ("n", "right", [count(run.primary.n) if run.primary else numbers.NONE for run in ranked]),
     ]
@@ -159,10 +160,6 @@ def _table(columns: Sequence[Column]) -> Table:
     return table
 
 
-def _standing(run: RunView) -> str:
-    return run.standing if run.standing in ("best", "tied") else ""
-
-
 def _score(run: RunView) -> str:
     if run.primary is None:
         return numbers.NONE
@@ -187,11 +184,14 @@ def _lost(console: Console, runs: Sequence[RunView]) -> None:
         _print(console, f"and {plural(len(lines) - MOST_LOST, 'run')} more with such samples", "dim")
 
 
-def _fairness(console: Console, verdicts: Verdicts) -> None:
+def _fairness(console: Console, verdicts: Verdicts, suite: Mapping[str, JSON]) -> None:
     if verdicts.primary is None:
         return
     for at, (name, runs) in enumerate(verdicts.by_dataset.items()):
-        for view in fairness(runs[:1], verdicts.primary.metric, name, named=verdicts.named, at=at):
+        titles = column_titles(suite)
+        for view in fairness(
+            runs[:1], verdicts.primary.metric, name, named=verdicts.named, at=at, titles=titles
+        ):
             console.print()
             _print(console, f"By {view.column}: {view.sentence}")
             for note in view.notes:
@@ -199,15 +199,15 @@ def _fairness(console: Console, verdicts: Verdicts) -> None:
 
 
 def _gates(console: Console, manifest: Mapping[str, JSON], verdicts: Verdicts) -> None:
-    views = details.gates(manifest.get("gates") or [], verdicts.views)
+    views = gates(manifest.get("gates") or [], verdicts.views)
     if not views:
         return
     console.print()
-    failed = [view for view in views if not view.passed]
-    for view in failed:
+    passed = sum(view.passed for view in views)
+    for view in views[: len(views) - passed]:
         why = f" ({view.reason})" if view.reason else ""
-        _print(console, f"FAIL  {view.gate}  {view.run}: {view.value} {view.interval}{why}", "bold red")
-    passed = len(views) - len(failed)
+        sign, style = ("FAIL", "bold red") if view.verdict == "fail" else ("inconclusive", "yellow")
+        _print(console, f"{sign}  {view.gate}  {view.run}: {view.value} {view.interval}{why}", style)
     if passed:
         _print(console, f"pass  {passed} of {plural(len(views), 'gate check')}", "green")
 
@@ -286,6 +286,8 @@ def plan_table(document: Mapping[str, Any], console: Console) -> None:
         parts.append(f"at most {count(total['max_completion_tokens'])} answer tokens")
     if total["usd"] is not None:
         parts.append(f"at most about {numbers.usd(total['usd'])}")
+    if total.get("judge_requests"):
+        parts.append(f"{plural(total['judge_requests'], 'request')} to judges")
     _print(console, ", ".join(parts) + ". Nothing was sent.")
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from evalrun.reports.numbers import decimals_for, interval, quantity
-from evalrun.reports.paired import Difference
 from evalrun.types import JSON, Counts
 
 Standing: TypeAlias = Literal["best", "tied", "behind", "unknown"]
-"""Where a run stands against the best of its dataset by the primary metric; "tied" cannot be told apart."""
+"""Where a run stands against the best of its dataset by the primary metric; "tied" cannot be told apart.
+Where all runs have the same value all are tied and nobody is best."""
 
 PALETTE = 8
 """Colours and shapes that runs can be told apart by."""
@@ -60,6 +60,22 @@ class Figure:
     def is_share(self) -> bool:
         """Whether it is a fraction or a plain score, written without a unit."""
         return self.unit in ("fraction", "score", "", "1")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """best - run over the `n` sample ids that both scored, with its p and 95 % bounds (see standings.py).
+
+    `detectable` is the true difference that so many pairs find four times in five; None where unknown.
+    """
+
+    mean: float
+    n: int
+    p: float
+    low: float | None
+    high: float | None
+    method: str
+    detectable: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +157,18 @@ class Answer:
     runs: Sequence[RunView]
 
     @property
+    def verdict_is_measured(self) -> bool:
+        """Whether the verdict gives a figure with its interval."""
+        return bool(self.runs) and self.runs[0].primary is not None and bool(self.runs[0].primary.interval)
+
+    @property
+    def has_tied(self) -> bool:
+        """Whether some run cannot be told apart from the best."""
+        return any(run.standing == "tied" for run in self.runs[1:])
+
+    @property
     def best(self) -> RunView | None:
-        """The run that the verdict is about."""
+        """The run that the verdict is about; None where nobody is best."""
         return next((run for run in self.runs if run.standing == "best"), None)
 
 

@@ -58,7 +58,7 @@ def test_a_faster_run_that_may_be_much_worse_is_not_recommended(tmp_path: Path) 
     assert "not distinguishable from quick" in words(answer.verdict)
     advice = words(answer.more[-1])
     assert advice.startswith("Ship slow if quality decides. quick is ")
-    assert advice.endswith("faster but may be up to 0.19 worse: more samples would tell.")
+    assert advice.endswith("faster but may be up to 0.20 worse: more samples would tell.")
 
 
 def test_a_faster_run_that_is_surely_as_good_is_recommended(tmp_path: Path) -> None:
@@ -73,13 +73,13 @@ def test_a_faster_run_that_is_surely_as_good_is_recommended(tmp_path: Path) -> N
     assert answer.best is not None and answer.best.label == "slow"
     advice = words(answer.more[-1])
     assert advice.startswith("quick is ")
-    assert advice.endswith("faster and at most 0.01 worse: ship quick.")
+    assert advice.endswith("faster and at most 0.02 worse: ship quick.")
 
 
 def test_equal_runs(tmp_path: Path) -> None:
     cells = [Cell("m", name, accuracy=2.0) for name in "abc"]
     (answer,) = verdicts(tmp_path, cells, by=()).answers
-    assert words(answer.verdict).startswith("All 3 runs score alike: 1.00")
+    assert words(answer.verdict).startswith("All 3 runs score the same: 1.00")
 
 
 def test_nothing_but_failures(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from sweep_data import QUICKSTART, Cell, make_sweep
 
-from evalrun.reports import bundle, html
+from evalrun.errors import UserError
+from evalrun.reports import bundle
+from evalrun.reports import page as page_frame
 from evalrun.reports.html import write_report
 from evalrun.tracking.folder import SweepFolder
 
@@ -137,9 +139,9 @@ def test_without_the_charts_javascript_the_report_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> str:
-        raise html.UserError("the charts' JavaScript cannot be made: no room")
+        raise UserError("the charts' JavaScript cannot be made: no room")
 
-    monkeypatch.setattr(html, "read_bundle", broken)
+    monkeypatch.setattr(page_frame, "read_bundle", broken)
     page = report(tmp_path)
     assert "the charts' JavaScript cannot be made: no room" in page.text
     assert "few_shot" in page.text

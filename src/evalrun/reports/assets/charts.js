@@ -37,11 +37,14 @@
       const spec = specs[box.dataset.chart];
       if (!spec || !window.vegaEmbed) continue;
       const label = box.getAttribute("aria-label");
+      // In a narrow box a legend of many names goes on over several lines.
+      if (box.clientWidth < 620) spec.config = { ...spec.config, legend: { ...spec.config.legend, columns: 2, labelLimit: box.clientWidth < 420 ? 130 : 220 } };
       try {
         box.replaceChildren();
         const { view } = await vegaEmbed(box, spec, OPTIONS);
         // The box is an image with a description; its hundreds of marks are not for a screen reader.
         box.setAttribute("aria-label", label);
+        box.setAttribute("role", "img");
         const svg = box.querySelector("svg");
         if (svg) svg.setAttribute("aria-hidden", "true");
         views.push({ view, box });

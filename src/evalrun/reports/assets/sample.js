@@ -1,7 +1,7 @@
 // One sample in full: the prompt as sent, the output, how it was read and scored, what was measured.
 (() => {
   "use strict";
-  const { element, put, textBlock } = evalrun;
+  const { element, put, textBlock, diffBlock } = evalrun;
   const number = (value) => value.toLocaleString("en");
   const fixed = (value, digits) => Number(value).toLocaleString("en", { maximumFractionDigits: digits });
   const time = (seconds) => (seconds < 1 ? `${fixed(seconds * 1000, 1)} ms` : `${fixed(seconds, 2)} s`);
@@ -11,10 +11,14 @@
     return `#sample=${[sample.run.run, sample.sample_id, sample.repeat ?? 0].map(encodeURIComponent).join("/")}`;
   }
 
-  // Everything about one sample. `verdict` is the word for how it ended; `query` is marked in the texts.
-  evalrun.sampleSections = (store, sample, verdict, query) => {
+  // Everything about one sample. `verdict` is the word for how it ended; `query` is marked in the texts;
+  // `against` {name, text} is what the output is compared with, word by word, if anything.
+  evalrun.sampleSections = (store, sample, verdict, query, against = null) => {
     const parts = [head(store, sample, verdict), title("Prompt as sent"), ...prompt(sample, query)];
     if (sample.reasoning) parts.push(title("Reasoning"), textBlock(sample.reasoning, query));
+    if (against) parts.push(title(`Output against ${against.name}`), against.text === null
+      ? nothing(`There is nothing to compare with: ${against.name} has no text here.`)
+      : diffBlock(against.text, sample.output || "", against.name, sample.run.label));
     parts.push(title("Output"), sample.output ? textBlock(sample.output, query, "output") : nothing("There is no output."));
     if (sample.tool_calls) parts.push(title("Tool calls"), textBlock(String(sample.tool_calls), query));
     if (sample.error) parts.push(title(store.ending(sample.at) === "failed" ? "Why it failed" : "Why it was not read"), textBlock(sample.error, query));
@@ -24,7 +28,7 @@
       side.append(title(name), value === undefined || value === null ? nothing("none") : textBlock(String(value), query));
       pair.append(side);
     }
-    parts.push(pair, ...scores(sample), ...measures(sample), ...attempts(sample), ...others(sample));
+    parts.push(pair, ...scores(sample), ...options(sample), ...tokens(sample), ...measures(sample), ...attempts(sample), ...others(sample));
     return parts;
   };
 
@@ -58,8 +62,9 @@
     });
   }
 
-  function rows(names, lines) {
+  function rows(names, lines, caption) {
     const table = element("table");
+    table.createCaption().append(element("span", "unseen", caption));
     if (names) {
       const top = table.createTHead().insertRow();
       for (const name of names) { const cell = element("th", "", name); cell.scope = "col"; top.append(cell); }
@@ -83,7 +88,41 @@
     return [title("Scores"), rows(["scorer", "score", "reason"], names.map((name) => {
       const value = sample[`score.${name}`];
       return [name, value === undefined || value === null ? "none" : fixed(value, 4), sample[`reason.${name}`] ?? ""];
-    }))];
+    }), "Scores of this sample")];
+  }
+
+  const percent = (logprob) => `${fixed(100 * Math.exp(logprob), 1)} %`;
+
+  // The likelihood that a model gave each of the options it was to choose from.
+  function options(sample) {
+    const known = sample.likelihood && sample.likelihood.options;
+    if (!Array.isArray(known)) return [];
+    return [title("Likelihood of the options"), rows(["option", "log-probability", "tokens"], known.map((each, at) => [
+      String(at + 1), each && each.logprob !== null ? fixed(each.logprob, 3) : "none", each ? String(each.tokens ?? "") : ""]), "Likelihood of each option")];
+  }
+
+  // The output token by token: the fainter the line below, the surer the model was; a click tells the figures.
+  function tokens(sample) {
+    if (!Array.isArray(sample.logprobs) || !sample.logprobs.length) return [];
+    const block = element("div", "text tokens");
+    const said = element("p", "quiet", "Choose a token to see how likely it was, and what else was likely.");
+    said.setAttribute("role", "status");
+    for (const [text, logprob, others] of sample.logprobs) {
+      const button = put(element("button", logprob === null ? "" : `sure-${Math.min(4, Math.floor(5 * Math.exp(logprob)))}`), text);
+      button.type = "button";
+      button.title = logprob === null ? "no probability" : percent(logprob);
+      button.addEventListener("click", () => {
+        said.replaceChildren();
+        put(said, `\u201c${text}\u201d ${logprob === null ? "without a probability" : percent(logprob)}`);
+        if (others && others.length) put(said, `; also likely: ${others.map(([word, value]) => `\u201c${word}\u201d ${percent(value)}`).join(", ")}`);
+      });
+      block.append(button);
+    }
+    const known = sample.logprobs.filter(([, value]) => value !== null);
+    const mean = known.length ? known.reduce((sum, [, value]) => sum + value, 0) / known.length : null;
+    const frame = element("div");
+    frame.append(block, said);
+    return [title(mean === null ? "Tokens" : `Tokens, ${percent(mean)} likely each on (geometric) average`), frame];
   }
 
   function measures(sample) {
@@ -95,7 +134,7 @@
       ["cost", sample.cost_usd, (value) => `$${fixed(value, 6)}`], ["model said", sample.model, String],
       ["fingerprint", sample.fingerprint, String],
     ].filter(([, value]) => value !== undefined && value !== null).map(([name, value, write]) => [name, write(value)]);
-    return lines.length ? [title("Measurements"), rows(null, lines)] : [];
+    return lines.length ? [title("Measurements"), rows(null, lines, "Measurements of this sample")] : [];
   }
 
   function attempts(sample) {
@@ -104,13 +143,13 @@
     if (!Array.isArray(log) || !log.length) return [];
     return [title("Attempts"), rows(["began after", "took", "ended", "then waited"], log.map((each) => [
       time(each.start_s || 0), time(each.duration_s || 0),
-      [each.error || "answered", each.message].filter(Boolean).join(": "), time(each.wait_s || 0)]))];
+      [each.error || "answered", each.message].filter(Boolean).join(": "), time(each.wait_s || 0)]), "Attempts to get an answer")];
   }
 
   function others(sample) {
     const names = Object.keys(sample).filter((name) => name.startsWith("vars.") && sample[name] !== null);
     if (!names.length) return [];
-    return [title("Other columns of the row"), rows(null, names.map((name) => [name.slice(5), String(sample[name]).slice(0, 4000)]))];
+    return [title("Other columns of the row"), rows(null, names.map((name) => [name.slice(5), String(sample[name]).slice(0, 4000)]), "Other columns of the row")];
   }
 
   Object.assign(evalrun, { fixed, address });

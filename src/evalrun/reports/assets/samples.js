@@ -9,6 +9,7 @@
   const by = (id) => document.getElementById(id);
   const list = by("list"), detail = by("sample"), search = by("search"), found = by("found");
   let store = null, shown = new Int32Array(0), page = 0, selected = -1, wanted = "all", turn = 0;
+  let partner = null;       // by place, the same row's sample in the run that is compared with; null without one
 
   const number = (value) => value.toLocaleString("en");
 
@@ -19,6 +20,8 @@
     ["unparsed", "Unparsed", (at) => store.ending(at) === "unparsed"],
     ["refused", "Refused", (at) => store.ending(at) === "refused"],
     ["failed", "Failed", (at) => store.ending(at) === "failed"],
+    ["won", "Better here", (at) => partner !== null && partner[at] >= 0 && change(at) > 0],
+    ["lost", "Worse here", (at) => partner !== null && partner[at] >= 0 && change(at) < 0],
     ["retried", "Retried", (at) => store.retried(at)],
     ["cached", "Cached", (at) => store.cached(at)],
   ];
@@ -26,8 +29,16 @@
     ["as asked", null],
     ["lowest score first", (a, b) => last(store.scores[a], store.scores[b], 1)],
     ["highest score first", (a, b) => last(store.scores[a], store.scores[b], -1)],
+    ["greatest change first", (a, b) => last(Math.abs(change(a)), Math.abs(change(b)), -1)],
     ["slowest first", (a, b) => last(store.times[a], store.times[b], -1)],
   ];
+
+  // How much better a sample is than its partner; NaN where one has no score. Failed ones have none.
+  function change(at) {
+    const other = partner === null ? -1 : partner[at];
+    const by = other < 0 ? NaN : store.scores[at] - store.scores[other];
+    return store.lower ? -by : by;
+  }
 
   // Numbers in order; what has none comes last either way.
   function last(a, b, sign) {
@@ -45,19 +56,27 @@
 
   // Filters
 
-  function options(select, names) {
+  function options(select, names, chosen = () => filter()) {
     select.replaceChildren(...names.map((name, at) => {
       const option = element("option");
       option.value = String(at - 1);
       put(option, name);
       return option;
     }));
-    select.addEventListener("change", () => filter());
+    select.addEventListener("change", chosen);
   }
 
   function makeFilters() {
     options(by("filter-run"), [`all ${store.runs.length} runs`, ...store.runs.map((run) => run.label)]);
     by("filter-run").parentElement.hidden = store.runs.length < 2;
+    options(by("filter-other"), ["nothing", ...store.runs.map((run) => run.label)], () => {
+      by("filter-diff").value = by("filter-other").value === "-1" ? "-1" : "1";
+      filter(selected);
+    });
+    by("filter-other").parentElement.hidden = store.runs.length < 2;
+    by("filter-range").hidden = store.binary;
+    for (const name of ["filter-low", "filter-high"]) by(name).addEventListener("input", () => filter());
+    options(by("filter-diff"), ["nothing", "the target", ...(store.runs.length < 2 ? [] : ["the other run"])], () => { if (selected >= 0) open(selected, false); });
     options(by("filter-order"), ["", ...ORDERS.map(([name]) => name)]);
     by("filter-order").remove(0);
     for (const group of store.groups) {
@@ -87,11 +106,25 @@
     const run = Number(by("filter-run").value);
     const groups = store.groups.map(({ select, codes }) => [codes, Number(select.value) + 1]).filter(([, code]) => code > 0);
     const [start, end] = run < 0 ? [0, store.n] : [store.runs[run].start, store.runs[run].end];
+    const [low, high] = ["filter-low", "filter-high"].map((name) => (by(name).value === "" ? null : Number(by(name).value)));
+    const within = (score) => (low === null || score >= low) && (high === null || score <= high);
     const result = [];
     for (let at = start; at < end; at++) {
-      if (groups.every(([codes, code]) => codes[at] === code)) result.push(at);
+      if (groups.every(([codes, code]) => codes[at] === code) && within(store.scores[at])) result.push(at);
     }
     return result;
+  }
+
+  // Pair the shown runs with the one that is compared with; runs of other datasets have no partners.
+  function pair() {
+    const run = Number(by("filter-run").value), other = Number(by("filter-other").value);
+    if (other < 0) { partner = null; return; }
+    partner = new Int32Array(store.n).fill(-1);
+    store.runs.forEach((each, at) => {
+      if ((run >= 0 && at !== run) || at === other || each.dataset !== store.runs[other].dataset) return;
+      const found = store.partners(at, other);
+      for (let place = each.start; place < each.end; place++) partner[place] = found[place];
+    });
   }
 
   function countKinds(places) {
@@ -107,6 +140,8 @@
 
   async function filter(keep = -1) {
     const mine = ++turn;
+    pair();
+    if (partner === null && (wanted === "won" || wanted === "lost")) wanted = "all";
     const places = candidates();
     countKinds(places);
     const test = KINDS.find(([kind]) => kind === wanted)[2];
@@ -216,10 +251,31 @@
     selected = at;
     markSelected();
     const sample = await store.sample(at);
+    const other = await against(at, sample);
     if (selected !== at) return;
-    detail.replaceChildren(...sampleSections(store, sample, verdict(at), search.value.trim().toLowerCase()));
+    detail.replaceChildren(...sampleSections(store, sample, verdict(at), search.value.trim().toLowerCase(), other));
     detail.scrollTop = 0;
     if (name) remember(sample);
+  }
+
+  // What the output is compared with, word by word: {name, text}, or null for nothing.
+  async function against(at, sample) {
+    const which = Number(by("filter-diff").value);
+    if (which < 0) return null;
+    if (which === 0) return { name: "the target", text: sample.target === undefined || sample.target === null ? null : String(sample.target) };
+    if (partner === null) return { name: "another run (choose one under \u201ccompare with\u201d)", text: null };
+    const other = partner[at] < 0 ? null : await store.sample(partner[at]);
+    const name = store.runs[Number(by("filter-other").value)].label;
+    const same = other && other.sample_id === sample.sample_id;
+    return { name, text: same && other.output ? other.output : null };
+  }
+
+  // Which difference is shown: none, against the target, against the other run; by key as by the list.
+  function nextDiff() {
+    const list = by("filter-diff");
+    const last = partner === null ? 0 : 1;
+    list.value = String(Number(list.value) >= last ? -1 : Number(list.value) + 1);
+    if (selected >= 0) open(selected, false);
   }
 
   function remember(sample) {
@@ -239,11 +295,12 @@
     if (event.key === "Escape" && typing === search) { search.value = ""; search.blur(); filter(); return; }
     if (typing) return;
     if (event.key === "/") { event.preventDefault(); frame.scrollIntoView({ block: "start" }); search.focus(); return; }
-    if (event.key === "Escape") { wanted = "all"; search.value = ""; filter(selected); return; }
+    if (event.key === "Escape") { wanted = "all"; search.value = ""; by("filter-low").value = ""; by("filter-high").value = ""; filter(selected); return; }
     if (!inView()) return;
     const inList = document.activeElement === list;
     if (event.key === "j" || (inList && event.key === "ArrowDown")) step(1);
     else if (event.key === "k" || (inList && event.key === "ArrowUp")) step(-1);
+    else if (event.key === "d") nextDiff();
     else if (event.key === "ArrowRight" || event.key === "ArrowLeft") turnPage(event.key === "ArrowRight" ? 1 : -1);
     else return;
     event.preventDefault();
@@ -263,7 +320,7 @@
     try { at = await store.find(decodeURIComponent(match[1]), decodeURIComponent(match[2]), Number(match[3])); }
     catch { at = -1; }
     if (at < 0) { found.textContent = "The sample that the address names is not in this report."; return false; }
-    if (!shown.includes(at)) { wanted = "all"; search.value = ""; by("filter-run").value = "-1"; for (const group of store.groups) group.select.value = "-1"; }
+    if (!shown.includes(at)) { wanted = "all"; search.value = ""; by("filter-run").value = "-1"; by("filter-low").value = ""; by("filter-high").value = ""; for (const group of store.groups) group.select.value = "-1"; }
     await filter(at);
     by("samples").scrollIntoView();
     return true;

@@ -36,7 +36,7 @@
 
     constructor(header, columns) {
       const n = header.n;
-      Object.assign(this, { n, runs: header.runs, score: header.score });
+      Object.assign(this, { n, runs: header.runs, score: header.score, lower: header.lower });
       this.scores = new Float32Array(columns, 0, n);
       this.times = new Float32Array(columns, 4 * n, n);
       this.keys = new Uint32Array(columns, 8 * n, n);
@@ -99,6 +99,16 @@
       if (sample.prompt !== undefined) sample.prompt = full(sample.prompt);
       if (sample.answer === 0) sample.answer = (sample.output || "").trim();
       return Object.assign(sample, { at, run: this.runs[this.run[at]] });
+    }
+
+    // The samples of another run that answer the same row, by place: -1 where there is none. Keys are digests.
+    partners(run, other) {
+      const from = this.runs[run], to = this.runs[other];
+      const found = new Int32Array(this.n).fill(-1);
+      const places = new Map();
+      for (let at = to.start; at < to.end; at++) places.set(this.keys[at], at);
+      for (let at = from.start; at < from.end; at++) found[at] = places.get(this.keys[at]) ?? -1;
+      return found;
     }
 
     // The place of a sample by run, sample id and repeat, or -1. Keys are short digests, so the id is checked.

@@ -26,17 +26,34 @@ def gap_of(run: RunView, column: str, metric: str) -> dict[str, Any] | None:
     return ((found.get("metrics") or {}).get(metric) or {}).get("gap")
 
 
+def contrasts_of(run: RunView, column: str, metric: str) -> list[dict[str, Any]]:
+    """The run's contrasts of groups: group, against, value, low, high, se, p, p_holm, n, n_against, note."""
+    found = (run.details.get("groups") or {}).get(column) or {}
+    return ((found.get("metrics") or {}).get(metric) or {}).get("contrasts") or []
+
+
+def _chance(run: RunView, column: str, metric: str) -> tuple[float | None, float | None]:
+    """Where groups would lie if they differed by chance alone: as wide as 95 % of shuffled gaps."""
+    gap, whole = gap_of(run, column, metric), run.value(metric)
+    if gap is None or gap.get("chance_gap_p95") is None or whole is None:
+        return None, None
+    half = gap["chance_gap_p95"] / 2
+    return whole - half, whole + half
+
+
 def by_group(key: str, title: str, column: str, metric: str, runs: Sequence[RunView]) -> Chart | None:
     """The chart of a metric by the groups of one sensitive column; None where no run has any."""
     having = [run for run in runs if groups_of(run, column, metric)]
     if not having:
         return None
+    bands = {run.run: _chance(run, column, metric) for run in having}
     rows = [
         {
             "run": run.label, "group": _axis_label(each), "v": each["value"], "low": each["low"],
             "high": each["high"], "n": each["n"],
             "note": visible(each.get("note") or ""),
             "value": f"{fixed(each['value'])} {interval(each['low'], each['high'])}".strip(),
+            "from": bands[run.run][0], "to": bands[run.run][1],
         }
         for run in having[:SHOWN]
         for each in groups_of(run, column, metric)
@@ -47,6 +64,8 @@ def by_group(key: str, title: str, column: str, metric: str, runs: Sequence[RunV
     more = len(having) - SHOWN
     note = f"The {SHOWN} best runs are drawn; the table has all {len(having)}. " if more > 0 else ""
     small = any(not each["compared"] for run in having for each in groups_of(run, column, metric))
+    if any(start is not None for start, _ in bands.values()):
+        note += "Grey: where groups would lie by chance alone, 19 times in 20. "
     note += "Groups marked * are not compared: too few samples, or no group given." if small else ""
     return Chart(
         key=key,
@@ -87,7 +106,10 @@ def _spec(runs: Sequence[RunView], rows: Sequence[dict[str, Any]], metric: str) 
         {"field": "value", "title": metric}, {"field": "n", "title": "n"},
         {"field": "note", "title": "note"},
     ]  # fmt: skip
+    band = {"y": y, "yOffset": offset, "x": {**x, "field": "from"}, "x2": {"field": "to"}}
     layers = [
+        {"mark": {"type": "rule", "strokeWidth": 12, "color": "var(--rule)", "opacity": 0.55},
+         "encoding": band},
         {"mark": {"type": "rule", "strokeWidth": 1.5},
          "encoding": {"y": y, "yOffset": offset, "x": {**x, "field": "low"}, "x2": {"field": "high"},
                       "color": colour}},

@@ -83,14 +83,14 @@ def _curves(runs: Sequence[RunView], measure: str) -> dict[str, Any]:
         "type": "nominal",
         "scale": run_scale(runs, labels),
         "title": None,
-        "legend": LINE_LEGEND,
+        "legend": LINE_LEGEND if len(labels) > 1 else None,
     }
     dash = {
         "field": "run",
         "type": "nominal",
         "scale": dash_scale(runs, labels),
         "title": None,
-        "legend": LINE_LEGEND,
+        "legend": LINE_LEGEND if len(labels) > 1 else None,
     }
     x = {
         "field": "x",

@@ -1,20 +1,21 @@
-"""Quality against latency: every run a point with its intervals, and the runs that none beats on both."""
+"""Quality against time, cost and memory: every run a point, and the runs that none beats on both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from evalrun.reports.charts.theme import base, padded, run_scale, shape_scale
-from evalrun.reports.numbers import count, fixed, listing, seconds
-from evalrun.reports.standings import E2E, lower_is_better
+from evalrun.reports.numbers import count, fixed, listing, seconds, size, usd
+from evalrun.reports.standings import COST, E2E, MEMORY, lower_is_better
 from evalrun.reports.view import Chart, Figure, RunView, Table
 
-LABELLED = 14
+LABELLED = 10
 """Up to so many runs all points carry their names; beyond, those that no other run beats on both."""
 
 LISTED = 5
-CROWDED = (0.24, 0.06)
+CROWDED = (0.32, 0.07)
 """Of two names whose points are closer than this (shares of the axes) the second is left out."""
 
 
@@ -34,57 +35,106 @@ def frontier(points: Sequence[tuple[float, float]], *, lower: bool) -> list[int]
     return found
 
 
-def quality_latency(key: str, dataset: str, runs: Sequence[RunView], *, named: bool) -> Chart | None:
-    """The chart for the runs of one dataset; None unless two runs have both figures."""
-    placed = [(run, run.primary, run.figure(E2E)) for run in runs]
-    points = [
-        (run, quality, speed)
-        for run, quality, speed in placed
-        if quality is not None and quality.value is not None and speed is not None and speed.value
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What quality is held against: a metric of which less is better, and how it is said and written."""
+
+    key: str
+    metric: str
+    title: str
+    noun: str
+    axis: str
+    factor: float
+    write: Callable[[float | None], str]
+
+
+PRICES = (
+    Price("time", E2E, "Quality against time", "time", "median time an answer, end to end (s)", 1, seconds),
+    Price("cost", COST, "Quality against cost", "cost", "cost of the run (USD)", 1, usd),
+    Price("memory", MEMORY, "Quality against memory", "memory", "peak memory of the engine (MB)", 1e-6, size),
+)
+SPREAD = 1.02
+"""Prices that all lie within this ratio are one price: there is nothing to choose by."""
+
+Point = tuple[RunView, Figure, Figure]
+
+
+def quality_charts(at: int, dataset: str, runs: Sequence[RunView], *, named: bool) -> list[Chart]:
+    """Quality against time, cost and memory, as far as two runs have the figures and differ in them."""
+    found = []
+    for price in PRICES:
+        points = _points(runs, price)
+        prices = [own.value or 0.0 for _, _, own in points]
+        if len(points) >= 2 and max(prices) > SPREAD * min(prices):
+            found.append(_chart(f"quality-{price.key}-{at}", dataset, points, price, named=named))
+    return found
+
+
+def _points(runs: Sequence[RunView], price: Price) -> list[Point]:
+    placed = [(run, run.primary, run.figure(price.metric)) for run in runs]
+    return [
+        (run, quality, own)
+        for run, quality, own in placed
+        if quality is not None and quality.value is not None and own is not None and own.value
     ]
-    if len(points) < 2:
-        return None
+
+
+def _chart(key: str, dataset: str, points: Sequence[Point], price: Price, *, named: bool) -> Chart:
+    runs = [run for run, _, _ in points]
     lower = lower_is_better(runs)
-    coordinates = [(speed.value or 0.0, quality.value or 0.0) for _, quality, speed in points]
+    coordinates = [(own.value or 0.0, quality.value or 0.0) for _, quality, own in points]
     front = frontier(coordinates, lower=lower)
-    rows = [_row(run, quality, speed) for run, quality, speed in points]
+    rows = [_row(point, price) for point in points]
     metric = points[0][1].name
-    names = [points[at][0].label for at in front]
+    names = [runs[at].label for at in front]
     better = "lower" if lower else "higher"
     return Chart(
         key=key,
-        title=f"Quality against time{f', {dataset}' if named else ''}",
-        alt=f"Scatter plot of {metric} ({better} is better) against median end-to-end seconds for "
+        title=f"{price.title}{f', {dataset}' if named else ''}",
+        alt=f"Scatter plot of {metric} ({better} is better) against {price.axis} for "
         f"{len(points)} runs. No run beats {listing(names)} on both.",
-        spec=_spec(runs, rows, [rows[at] for at in front], metric),
-        table=_table(points, set(front), metric),
-        note="The dotted line joins the runs that no other run beats on both, in quality and in time"
+        spec=_spec(runs, rows, [rows[at] for at in front], Axes(metric, price)),
+        table=_table(points, set(front), metric, price),
+        note=f"The dotted line joins the runs that no other run beats on both, in quality and in {price.noun}"
         f"{f': {listing(names)}' if len(names) <= LISTED else ''}. Bars are 95 % intervals.",
     )
 
 
-def _row(run: RunView, quality: Figure, speed: Figure) -> dict[str, Any]:
+def _row(point: Point, price: Price) -> dict[str, Any]:
+    run, quality, own = point
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else value * price.factor
+
     return {
         "run": run.label, "family": run.family, "q": quality.value, "ql": quality.low, "qh": quality.high,
-        "t": speed.value, "tl": speed.low, "th": speed.high, "n": quality.n,
+        "t": scaled(own.value), "tl": scaled(own.low), "th": scaled(own.high), "n": quality.n,
         "score": f"{quality.text} {quality.interval}".strip(),
-        "time": f"{speed.text} {speed.interval}".strip(), "standing": run.standing,
+        "price": f"{price.write(own.value)} {own.interval}".strip(), "standing": run.standing,
     }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """The chart's two axes: the metric upwards, the price to the right."""
+
+    metric: str
+    price: Price
+
+
 def _spec(
-    runs: Sequence[RunView], rows: Sequence[dict[str, Any]], front: Sequence[dict[str, Any]], metric: str
+    runs: Sequence[RunView], rows: Sequence[dict[str, Any]], front: Sequence[dict[str, Any]], axes: Axes
 ) -> dict[str, Any]:
     families = list(dict.fromkeys(run.family for run in sorted(runs, key=lambda run: run.colour)))
     many = len(rows) > LABELLED
     x = {
-        "field": "t", "type": "quantitative", "title": "median time an answer, end to end (s)",
+        "field": "t", "type": "quantitative", "title": axes.price.axis,
         "scale": {"domain": padded([v for r in rows for v in (r["t"], r["tl"], r["th"]) if v is not None]),
                   "nice": False},
         "axis": {"grid": False, "tickCount": 6},
     }  # fmt: skip
     y = {
-        "field": "q", "type": "quantitative", "title": metric,
+        "field": "q", "type": "quantitative", "title": axes.metric,
         "scale": {"domain": padded([v for r in rows for v in (r["q"], r["ql"], r["qh"]) if v is not None]),
                   "nice": False, "zero": False},
         "axis": {"tickCount": 6, "format": ".2~f"},
@@ -94,8 +144,8 @@ def _spec(
         "legend": {"symbolOpacity": 1} if 1 < len(families) < len(rows) else None,
     }  # fmt: skip
     tooltip = [
-        {"field": "run", "title": "run"}, {"field": "score", "title": metric},
-        {"field": "time", "title": "median time"}, {"field": "n", "title": "n"},
+        {"field": "run", "title": "run"}, {"field": "score", "title": axes.metric},
+        {"field": "price", "title": axes.price.axis}, {"field": "n", "title": "n"},
     ]  # fmt: skip
     whisker = {"type": "rule", "strokeWidth": 1.5, "opacity": 0.25 if many else 0.55}
     layers: list[dict[str, Any]] = [
@@ -159,12 +209,12 @@ def _names(
     ]
 
 
-def _table(points: Sequence[tuple[RunView, Figure, Figure]], front: set[int], metric: str) -> Table:
+def _table(points: Sequence[Point], front: set[int], metric: str, price: Price) -> Table:
     rows = []
-    for at, (run, quality, speed) in enumerate(points):
+    for at, (run, quality, own) in enumerate(points):
         rows.append(
-            (run.label, fixed(quality.value, quality.decimals), quality.interval, seconds(speed.value),
-             speed.interval, count(quality.n), "yes" if at in front else "no")
+            (run.label, fixed(quality.value, quality.decimals), quality.interval, price.write(own.value),
+             own.interval, count(quality.n), "yes" if at in front else "no")
         )  # fmt: skip
-    columns = ("run", metric, "95 % interval", "median time", "95 % interval", "n", "unbeaten on both")
-    return Table("Quality and time of each run", columns, rows, frozenset({1, 3, 5}))
+    columns = ("run", metric, "95 % interval", price.noun, "95 % interval", "n", "unbeaten on both")
+    return Table(f"Quality and {price.noun} of each run", columns, rows, frozenset({1, 3, 5}))

@@ -1,0 +1,246 @@
+"""What a comparison's page shows, as plain values: the comparison, what changed in between, the runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from evalrun.analysis.comparison import Compared, Comparison
+from evalrun.analysis.measures import RunInfo
+from evalrun.reports.charts.differences import differences
+from evalrun.reports.compared import HEADS, by_metric, cells, footer, notes
+from evalrun.reports.numbers import count, moment, plural
+from evalrun.reports.report import judge
+from evalrun.reports.source import Source
+from evalrun.reports.view import Chart, RunView, Table
+from evalrun.reports.visible import visible
+from evalrun.tracking.diff import SweepDiff, diff_sweeps
+from evalrun.tracking.folder import SweepFolder
+
+LINKS = 8
+"""Samples that changed sides are linked to, so many each way."""
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the sweeps. `letter` names it on the page."""
+
+    letter: str
+    sweep: str
+    name: str
+    when: str
+    size: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlipsView:
+    """Samples that changed sides: how many, which way, and links to the first few."""
+
+    text: str
+    links: Sequence[tuple[str, str]]
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One run against another: what is said about it, and the samples that changed sides."""
+
+    label: str
+    word: str
+    sentence: str
+    remarks: Sequence[str]
+    flips: Sequence[FlipsView]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricView:
+    """All pairs of one metric."""
+
+    title: str
+    pairs: Sequence[Pair]
+    table: Table
+    chart: Chart | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is different in `letter` from the first sweep: tables by title, and prompts word by word."""
+
+    letter: str
+    same: bool
+    tables: Sequence[Table]
+    prompts: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonView:
+    """The page. `samples` are the runs whose samples are inside, with their files."""
+
+    title: str
+    sides: Sequence[Side]
+    lead: str
+    metrics: Sequence[MetricView]
+    changes: Sequence[Changes]
+    notes: Sequence[str]
+    runs: Sequence[RunView]
+    samples: Sequence[tuple[RunView, Path]]
+    score: str | None
+    lower: bool
+
+    @property
+    def charts(self) -> list[Chart]:
+        """All charts of the page."""
+        return [metric.chart for metric in self.metrics if metric.chart]
+
+
+def view(comparison: Comparison, folders: Sequence[SweepFolder]) -> ComparisonView:
+    """The page of a comparison of these sweeps, the first of which is what the others are held against."""
+    folders = list({folder.ulid: folder for folder in folders}.values())
+    letters = {folder.ulid: LETTERS[at % len(LETTERS)] for at, folder in enumerate(folders)}
+    sources = {folder.ulid: Source.of(folder) for folder in folders}
+    sides = [_side(letters[ulid], ulid, source) for ulid, source in sources.items()]
+    views = _runs(comparison, sources, letters)
+    metrics = [
+        _metric(at, title, rows, letters) for at, (title, rows) in enumerate(by_metric(comparison.compared))
+    ]
+    first = comparison.compared[0] if comparison.compared else None
+    return ComparisonView(
+        title=_title(sides),
+        sides=sides,
+        lead=_lead(comparison),
+        metrics=metrics,
+        changes=[_changes(letters[each.ulid], diff_sweeps(folders[0], each)) for each in folders[1:]],
+        notes=[visible(line) for line in footer(comparison)],
+        runs=[run for run, _ in views],
+        samples=[(run, path) for run, path in views if path is not None],
+        score=first.metric if first else None,
+        lower=first is not None and first.direction == "lower",
+    )
+
+
+def _title(sides: Sequence[Side]) -> str:
+    if len(sides) == 1:
+        return f"{visible(sides[0].name)}: its runs compared"
+    names = list(dict.fromkeys(visible(side.name) for side in sides))
+    others = ", ".join(side.letter for side in sides[1:])
+    return f"{' and '.join(names)}: {others} against {sides[0].letter}"
+
+
+def _side(letter: str, ulid: str, source: Source) -> Side:
+    runs = source.runs
+    samples = sum(run["counts"]["samples"] for run in runs)
+    return Side(
+        letter=letter,
+        sweep=ulid,
+        name=visible(str(source.manifest.get("name"))),
+        when=moment(source.manifest.get("started_at")),
+        size=f"{plural(len(runs), 'run')}, {plural(samples, 'sample')}",
+    )
+
+
+def _runs(
+    comparison: Comparison, sources: Mapping[str, Source], letters: Mapping[str, str]
+) -> list[tuple[RunView, Path | None]]:
+    """The runs that take part, named by their sweep's letter, and where their samples are."""
+    part = {(each.sweep, each.run) for pair in comparison.compared for each in (pair.a, pair.b)}
+    found = []
+    for ulid, source in sources.items():
+        for run in judge(source).views:
+            if (ulid, run.run) in part:
+                letter = f"{letters[ulid]} " if len(sources) > 1 else ""
+                named = replace(run, run=f"{ulid}/{run.run}", full=f"{letter}{run.full}", figures=())
+                found.append((named, source.samples(run.run)))
+    return found
+
+
+def _lead(comparison: Comparison) -> str:
+    """The verdicts of the first metric, counted."""
+    if not comparison.compared:
+        return "Nothing could be compared."
+    metric = comparison.compared[0].metric
+    words = Counter(each.verdict.word for each in comparison.compared if each.metric == metric)
+    return f"By {metric}: " + ", ".join(f"{number} {word}" for word, number in words.most_common()) + "."
+
+
+def _label(each: Compared, letters: Mapping[str, str]) -> str:
+    """The pair in words: by the run's name alone where both sweeps have it."""
+
+    def named(run: RunInfo) -> str:
+        return f"{letters.get(run.sweep, '')} {visible(run.run)}" if len(letters) > 1 else visible(run.run)
+
+    if each.a.run == each.b.run:
+        others = f" ({', '.join(each.differs)})" if each.differs else ""
+        beside = f", {letters.get(each.b.sweep, '')}" if len(letters) > 2 else ""
+        return visible(each.b.run + others) + beside
+    return f"{named(each.b)} against {named(each.a)}"
+
+
+def _metric(at: int, title: str, rows: Sequence[Compared], letters: Mapping[str, str]) -> MetricView:
+    labels = [_label(each, letters) for each in rows]
+    body = [
+        [label, *map(visible, cells(each)[1:]), count(each.result.n)]
+        for label, each in zip(labels, rows, strict=True)
+    ]
+    table = Table(title, [*HEADS, "pairs"], body, frozenset({1, 2, 3, 4, 6}))
+    pairs = [
+        Pair(
+            label=label,
+            word=each.verdict.word,
+            sentence=each.verdict.sentence,
+            remarks=[visible(line) for line in notes(each)],
+            flips=_flips(each),
+        )
+        for label, each in zip(labels, rows, strict=True)
+    ]
+    chart = differences(f"differences-{at}", rows[0].metric, list(zip(labels, rows, strict=True)), table)
+    return MetricView(visible(title), pairs, table, chart)
+
+
+def _flips(each: Compared) -> list[FlipsView]:
+    if each.flips is None:
+        return []
+    run = quote(f"{each.b.sweep}/{each.b.run}", safe="")
+    return [
+        FlipsView(
+            text=f"{plural(len(ids), 'sample')} went from {what}",
+            links=[(visible(id_), f"#sample={run}/{quote(id_, safe='')}/0") for id_ in ids[:LINKS]],
+            more=max(0, len(ids) - LINKS),
+        )
+        for ids, what in ((each.flips.lost, "right to wrong"), (each.flips.won, "wrong to right"))
+        if ids
+    ]
+
+
+def _changes(letter: str, diff: SweepDiff) -> Changes:
+    tables = []
+    for title in ("suite", "models", "packages", "machine", "code"):
+        changes = getattr(diff, title)
+        if changes:
+            rows = [[visible(c.name), _said(c.before), _said(c.after)] for c in changes]
+            tables.append(Table(title, ["", "before", f"in {letter}"], rows))
+    data = [each for each in diff.data if not each.same]
+    if data:
+        rows = [
+            [visible(d.dataset), count(d.added), count(d.removed), count(d.changed), visible(d.note)]
+            for d in data
+        ]
+        tables.insert(
+            0,
+            Table(
+                "data, in rows", ["dataset", "added", "removed", "changed", ""], rows, frozenset({1, 2, 3})
+            ),
+        )
+    return Changes(letter, diff.same, tables, diff.prompts)
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "(not there)"
+    text = value if isinstance(value, str) else repr(value) if isinstance(value, float) else str(value)
+    return visible(text if len(text) <= 400 else text[:400] + " …")
