@@ -9,11 +9,13 @@ concurrency, deadlines) are not in it. Errors, filtered and truncated answers ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import operator
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from typing import Any
 import orjson
 
 from evalrun.canonical import canonical_json
-from evalrun.types import JSON, Response
+from evalrun.runner.asked import key_parts
+from evalrun.types import JSON, Ask, Request, Response
 
 _FIELDS = (
     "output",
@@ -34,11 +37,12 @@ _FIELDS = (
     "logprobs",
     "model",
     "fingerprint",
+    "likelihood",
 )
 
 
-_ROWS = 250
-"""Rows of one INSERT: 750 values, which every build of SQLite takes."""
+_ROWS = 240
+"""Rows of one INSERT: 960 values, which every build of SQLite takes."""
 
 _answer = operator.attrgetter(*_FIELDS)
 
@@ -47,13 +51,42 @@ class KeyMaker:
     """Makes the keys of one run; the run's part is hashed once."""
 
     def __init__(self, identity: Mapping[str, JSON], params: Mapping[str, JSON]) -> None:
-        self._base = hashlib.sha256(canonical_json({"identity": identity, "params": params}))
+        self.run_part = canonical_json({"identity": identity, "params": params})
+        self._base = hashlib.sha256(self.run_part)
+        self.run_digest = self._base.hexdigest()[:16]
 
-    def key(self, messages: Sequence[Any], prompt: str | None, repeat: int, seed: int | None) -> bytes:
+    def key(
+        self,
+        messages: Sequence[Any],
+        prompt: str | None,
+        repeat: int,
+        seed: int | None,
+        ask: Ask | None = None,
+    ) -> bytes:
         """32 bytes. `messages` are `Message` values."""
         digest = self._base.copy()
         digest.update(orjson.dumps((messages, prompt, repeat, seed)))
+        if ask is not None:
+            digest.update(orjson.dumps(key_parts(ask)))
         return digest.digest()
+
+    def parts(self, request: Request) -> bytes:
+        """What the key of a request was made of, in short: enough to say later which part of it differs.
+
+        JSON: the digest of the run's part, sample id, repeat, seed, a checksum of each message, of the
+        prompt, and of what is wanted besides an answer in words.
+        """
+        return orjson.dumps(
+            (
+                self.run_digest,
+                request.sample_id,
+                request.repeat,
+                request.params.get("seed"),
+                [zlib.crc32(orjson.dumps(message)) for message in request.messages],
+                None if request.prompt is None else zlib.crc32(orjson.dumps(request.prompt)),
+                None if request.ask is None else zlib.crc32(orjson.dumps(key_parts(request.ask))),
+            )
+        )
 
 
 def encode_response(response: Response) -> bytes:
@@ -62,8 +95,33 @@ def encode_response(response: Response) -> bytes:
 
 
 def decode_response(data: bytes) -> Response:
-    """The response that `encode_response` wrote: no timing, no cost."""
-    return Response(**dict(zip(_FIELDS, orjson.loads(data), strict=True)))
+    """The response that `encode_response` wrote: no timing, no cost. Older entries lack the last fields."""
+    # By place, which is faster than by name: `timing` and `cost_usd` stand between.
+    output, finish, prompt, completion, refusal, reasoning, calls, logprobs, model, print_, *later = (
+        orjson.loads(data)
+    )
+    return Response(
+        output, finish, prompt, completion, None, refusal, reasoning, calls, logprobs, model, print_, None,
+        later[0] if later else None,
+    )  # fmt: skip
+
+
+_COLUMNS = "(key, value, created_at, parts)"
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables that are not there, and the column that older files lack."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS response"
+        " (key BLOB PRIMARY KEY, value BLOB NOT NULL, created_at REAL NOT NULL, parts BLOB)"
+    )
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS run_part (digest TEXT PRIMARY KEY, parts BLOB NOT NULL) WITHOUT ROWID"
+    )
+    if "parts" not in [row[1] for row in connection.execute("PRAGMA table_info(response)")]:
+        # Another process may just have done it.
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("ALTER TABLE response ADD COLUMN parts BLOB")
 
 
 class ResponseCache:
@@ -79,17 +137,15 @@ class ResponseCache:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
         self.warning: str | None = None
-        self._pending: list[tuple[bytes, bytes, float]] = []
+        self._pending: list[tuple[bytes, bytes, float, bytes | None]] = []
+        self._run_parts: list[tuple[str, bytes]] = []
         self._task: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         self._reader = self._connect()
         self._writer = self._connect()
-        self._writer.execute(
-            "CREATE TABLE IF NOT EXISTS response"
-            " (key BLOB PRIMARY KEY, value BLOB NOT NULL, created_at REAL NOT NULL)"
-        )
+        create_tables(self._writer)
         self._empty = True
         self.begin_run()
 
@@ -100,8 +156,13 @@ class ResponseCache:
         connection.execute("PRAGMA synchronous=OFF")
         return connection
 
-    def begin_run(self) -> None:
-        """Look whether there is anything to find. What a run itself adds, it need not look for."""
+    def begin_run(self, keys: KeyMaker | None = None) -> None:
+        """Look whether there is anything to find. What a run itself adds, it need not look for.
+
+        `keys` is what the run makes its keys with; its part of them is written beside the answers.
+        """
+        if keys is not None:
+            self._run_parts.append((keys.run_digest, keys.run_part))
         self._empty = self._reader.execute("SELECT 1 FROM response LIMIT 1").fetchone() is None
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Response]:
@@ -112,11 +173,11 @@ class ResponseCache:
         rows = self._reader.execute(f"SELECT key, value FROM response WHERE key IN ({marks})", keys)
         return {key: decode_response(value) for key, value in rows}
 
-    def put(self, key: bytes, response: Response) -> None:
-        """Store one answer, soon. Call inside the event loop."""
+    def put(self, key: bytes, response: Response, parts: bytes | None = None) -> None:
+        """Store one answer, soon, with what `KeyMaker.parts` says. Call inside the event loop."""
         if self.warning is not None:
             return
-        self._pending.append((key, encode_response(response), time.time()))
+        self._pending.append((key, encode_response(response), time.time(), parts))
         if len(self._pending) >= self.BATCH and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self.flush())
 
@@ -127,16 +188,18 @@ class ResponseCache:
             if batch:
                 await asyncio.to_thread(self._write, batch)
 
-    def _write(self, batch: list[tuple[bytes, bytes, float]]) -> None:
+    def _write(self, batch: list[tuple[bytes, bytes, float, bytes | None]]) -> None:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
+            run_parts, self._run_parts = self._run_parts, []
+            self._writer.executemany("INSERT OR IGNORE INTO run_part VALUES (?, ?)", run_parts)
             for start in range(0, len(batch), _ROWS):
                 rows = batch[start : start + _ROWS]
                 # One statement for many rows: SQLite gives the interpreter up once, and not once a row, after
                 # each of which this thread would wait for its turn beside a busy event loop.
-                marks = ",".join(["(?, ?, ?)"] * len(rows))
+                marks = ",".join(["(?, ?, ?, ?)"] * len(rows))
                 values = [value for row in rows for value in row]
-                self._writer.execute(f"INSERT OR REPLACE INTO response VALUES {marks}", values)
+                self._writer.execute(f"INSERT OR REPLACE INTO response {_COLUMNS} VALUES {marks}", values)
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             self.warning = f"answers are no longer cached: {error} ({self._path})"

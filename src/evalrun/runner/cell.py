@@ -17,10 +17,13 @@ from evalrun.datasets import Dataset
 from evalrun.errors import ExitCode, UserError
 from evalrun.prompts import Renderer
 from evalrun.providers.base import BatchProvider, Provider
+from evalrun.runner.asked import sent_params
+from evalrun.runner.asking import Asking
 from evalrun.runner.cache import KeyMaker, ResponseCache
 from evalrun.runner.deadlines import DeadlineError, Deadlines
 from evalrun.runner.journal import Journal
 from evalrun.runner.limits import Limit
+from evalrun.runner.rates import EndpointBudget
 from evalrun.runner.records import RecordMaker
 from evalrun.runner.retry import CircuitBreaker, RetryPolicy
 from evalrun.runner.source import Prepared, Source, SourceOptions
@@ -61,9 +64,10 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class Stop:
-    """Asks all runs to stop taking samples: set by Ctrl-C."""
+    """Asks all runs to stop taking samples: set by Ctrl-C, or with a fault where a budget is spent."""
 
     requested: bool = False
+    fault: UserError | None = None
 
 
 class CellRun:
@@ -81,6 +85,7 @@ class CellRun:
         stop: Stop,
         done: Set[tuple[str, int]],
         clock_offset_s: float = 0.0,
+        budget: EndpointBudget | None = None,
     ) -> None:
         """`done` are the samples that the journal already holds; `clock_offset_s` is where their clock
         ended, so that a resumed run's times go on from there."""
@@ -88,6 +93,7 @@ class CellRun:
         self._options = options
         self._journal = journal
         self._limit = limit
+        self._budget = budget
         self._observer = observer
         self._stop = stop
         self._policy = RetryPolicy(retries=options.retries)
@@ -99,21 +105,29 @@ class CellRun:
         self._fault: UserError | None = None
         self._asked = len(done)
         self._failed = 0
+        self._left = len(cell.dataset) * cell.spec.repeats - len(done)
         self._cache = cache if cell.provider.measured else None
+        params = sent_params(cell.spec)
+        self._keys: KeyMaker | None = None
         if self._cache is not None:
-            self._cache.begin_run()
-        keys = KeyMaker(cell.provider.identity(), cell.spec.params) if self._cache is not None else None
+            self._keys = KeyMaker(cell.provider.identity(), params)
+            self._cache.begin_run(self._keys)
         self._records = RecordMaker(cell.pipeline, cell.spec.model.price, clock_offset_s)
         self._total = len(cell.dataset) * cell.spec.repeats
         self._source = Source(
             cell.dataset,
             cell.renderer,
-            SourceOptions(cell.spec.params, cell.spec.repeats, options.seed, options.stream),
+            SourceOptions(params, cell.spec.repeats, options.seed, options.stream),
             skip=done,
             cache=self._cache,
-            keys=keys,
+            keys=self._keys,
             on_hit=self._hit,
         )
+
+    @property
+    def complete(self) -> bool:
+        """Whether every sample has its record."""
+        return self._left <= 0
 
     async def run(self) -> None:
         """Ask everything that is not done yet.
@@ -162,74 +176,101 @@ class CellRun:
             self._workers -= 1
 
     async def _ask(self, prepared: Prepared) -> None:
-        scheduled_ns = time.perf_counter_ns()
-        log: list[Attempt] = []
-        self._limit.started(self._workers)
-        warmup = self._is_warmup()
+        asking = Asking(prepared, time.perf_counter_ns(), self._is_warmup())
+        if self._budget is not None and not await self._admit(asking):
+            return
+        self._limit.started(self._workers - (self._budget.waiting if self._budget is not None else 0))
         try:
             with self._deadlines:
-                response = await self._attempts(prepared, scheduled_ns, log)
+                response = await self._attempts(asking)
         except DeadlineError:
             self._limit.disturbed()
-            message = f"no answer within {self._options.timeout_s:g} s"
-            error = ProviderError(ErrorKind.TIMEOUT, message)
-            self._log(log, scheduled_ns, error)
-            self._give_up(prepared, error, log, warmup)
+            self._settle(asking, None)
+            error = ProviderError(ErrorKind.TIMEOUT, asking.timeout_message(self._options.timeout_s))
+            asking.attempted(error)
+            self._give_up(prepared, error, asking.log, asking.warmup)
         except ProviderError as error:
-            self._give_up(prepared, error, log, warmup)
+            self._give_up(prepared, error, asking.log, asking.warmup)
         else:
             self._breaker.success()
-            record = self._records.answered(prepared, response, scheduled_ns, log, warmup=warmup)
+            record = self._records.answered(
+                prepared, response, asking.scheduled_ns, asking.log, warmup=asking.warmup
+            )
             self._keep(prepared, response, record)
 
     def _is_warmup(self) -> bool:
         self._asked += 1
         return self._asked <= self._options.warmup
 
-    async def _attempts(self, prepared: Prepared, scheduled_ns: int, log: list[Attempt]) -> Response:
-        deadline = asyncio.get_running_loop().time() + self._options.timeout_s
+    async def _admit(self, asking: Asking) -> bool:
+        """Wait for the endpoint's budget. False when the run ends meanwhile: the sample is not asked then.
+
+        The first wait comes before the sample's deadline begins, and a later one does not count to it:
+        what we hold back ourselves says nothing of the server.
+        """
+        assert self._budget is not None
+        since_ns = time.perf_counter_ns()
+        with self._deadlines.suspended():
+            asking.ticket = await self._budget.admit(asking.prepared.request, self._ends)
+        asking.held_back((time.perf_counter_ns() - since_ns) / 1e9)
+        return asking.ticket is not None
+
+    def _ends(self) -> bool:
+        return self._stop.requested or self._fault is not None
+
+    def _settle(self, asking: Asking, response: Response | None) -> None:
+        if self._budget is not None and asking.ticket is not None:
+            request = asking.prepared.request
+            if response is None:
+                self._budget.settle(asking.ticket, request, None, None)
+            else:
+                self._budget.settle(
+                    asking.ticket, request, response.prompt_tokens, response.completion_tokens
+                )
+
+    async def _attempts(self, asking: Asking) -> Response:
+        loop = asyncio.get_running_loop()
         while True:
             try:
-                response = await self._cell.provider.generate(prepared.request)
+                response = await self._cell.provider.generate(asking.prepared.request)
             except ProviderError as error:
-                now = asyncio.get_running_loop().time()
-                if error.kind is ErrorKind.RATE_LIMIT:
-                    self._limit.rate_limited(now, error.retry_after_s)
-                else:
-                    self._limit.disturbed()
-                wait = self._policy.wait_s(error, len(log) + 1, deadline - now, self._rng)
-                self._log(log, scheduled_ns, error, wait or 0.0)
-                if wait is None or self._stop.requested:
-                    raise
+                self._settle(asking, None)
+                wait = self._next_wait_s(asking, error, loop.time())
                 await asyncio.sleep(wait)
+                if self._budget is not None and not await self._admit(asking):
+                    raise
             else:
-                if log:
-                    self._log(log, scheduled_ns, None)
+                self._settle(asking, response)
+                if asking.log:
+                    asking.attempted(None)
                 else:
-                    self._limit.succeeded(asyncio.get_running_loop().time())
+                    self._limit.succeeded(loop.time())
                 return response
 
-    def _log(
-        self, log: list[Attempt], scheduled_ns: int, error: ProviderError | None, wait_s: float = 0.0
-    ) -> None:
-        start = log[-1].start_s + log[-1].duration_s + log[-1].wait_s if log else 0.0
-        end = (time.perf_counter_ns() - scheduled_ns) / 1e9
-        log.append(
-            Attempt(
-                start_s=start,
-                duration_s=max(0.0, end - start),
-                error=str(error.kind) if error else None,
-                message=error.message if error else None,
-                wait_s=wait_s,
+    def _next_wait_s(self, asking: Asking, error: ProviderError, now_s: float) -> float:
+        """Seconds until the next attempt. Raises the error where there will be none, and says so."""
+        if error.kind is ErrorKind.RATE_LIMIT:
+            self._limit.rate_limited(now_s, error.retry_after_s)
+        else:
+            self._limit.disturbed()
+        failed = len(asking.log) + 1
+        wait = self._policy.wait_s(error, failed, self._deadlines.remaining_s(), self._rng)
+        asking.attempted(error, wait or 0.0)
+        if wait is None and self._policy.may_retry(error, failed):
+            error.message += (
+                f" (waiting any longer would pass the {self._options.timeout_s:g} s of timeout_s)"
             )
-        )
+        if wait is None or self._stop.requested:
+            raise error
+        return wait
 
     def _hit(self, prepared: Prepared, response: Response) -> None:
         self._journal_record(self._records.cached(prepared, response))
 
     def _keep(self, prepared: Prepared, response: Response, record: SampleRecord) -> None:
-        if self._cache is not None and prepared.key is not None and record.status is not Status.REFUSED:
-            self._cache.put(prepared.key, response)
+        if prepared.key is not None and self._keys is not None and record.status is not Status.REFUSED:
+            assert self._cache is not None
+            self._cache.put(prepared.key, response, self._keys.parts(prepared.request))
         self._journal_record(record)
 
     def _give_up(self, prepared: Prepared, error: ProviderError, log: list[Attempt], warmup: bool) -> None:
@@ -237,7 +278,9 @@ class CellRun:
         self._failed += 1
         if self._breaker.failure(error):
             self._fault = UserError(
-                f"{error.message} (the same failure many times in a row)",
+                error.message
+                if error.kind is ErrorKind.ENGINE
+                else f"{error.message} (the same failure many times in a row)",
                 where=f"run {self._cell.spec.run_id}",
                 remedy="Mend the cause, then run the same command again: it goes on where it stopped.",
                 exit_code=ExitCode.INCOMPLETE,
@@ -258,6 +301,7 @@ class CellRun:
             self._fault = error
             self._source.stop()
             return
+        self._left -= 1
         self._observer.sample(self._cell.spec.run_id, record)
 
     async def _ask_batch(

@@ -7,6 +7,8 @@ dictionary, and a task looks through the entries now and then.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 
@@ -40,6 +42,25 @@ class Deadlines:
             # Ours, and nobody else's as well: only then is it a deadline and not the end of everything.
             if kind is asyncio.CancelledError and task.uncancel() == 0:
                 raise DeadlineError from None
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Stop this task's clock in the block, where it runs; it goes on afterwards."""
+        task = asyncio.current_task()
+        assert task is not None
+        due = self._due.pop(task, None)
+        since = asyncio.get_running_loop().time()
+        try:
+            yield
+        finally:
+            if due is not None:
+                self._due[task] = due + asyncio.get_running_loop().time() - since
+
+    def remaining_s(self) -> float:
+        """Seconds that this task has left."""
+        task = asyncio.current_task()
+        assert task is not None
+        return self._due.get(task, float("-inf")) - asyncio.get_running_loop().time()
 
     async def watch(self) -> None:
         """Cancel what is overdue, until cancelled."""

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from evalrun.scoring.likelihood import decided
 from evalrun.scoring.pipeline import Pipeline, Scored
-from evalrun.types import Attempt, ProviderError, Response, SampleRecord, Status
+from evalrun.types import JSON, Attempt, ProviderError, Response, SampleRecord, Status
 
 if TYPE_CHECKING:
     from evalrun.runner.source import Prepared
@@ -30,6 +31,11 @@ def time_per_output_token_s(response: Response) -> float | None:
     if tokens < 2 or rest < 1:
         return None
     return (timing.last_ns - timing.first_ns) / 1e9 / rest
+
+
+def _chosen(likelihood: JSON) -> str:
+    """What stands in place of an output where options were only compared: the chosen one."""
+    return (likelihood.get("chosen") or "") if likelihood else ""
 
 
 class RecordMaker:
@@ -66,7 +72,13 @@ class RecordMaker:
         warmup: bool = False,
         cached: bool = False,
     ) -> SampleRecord:
-        scored = self._score(prepared, response)
+        likelihood = None
+        try:
+            if prepared.request.ask is not None:
+                likelihood = decided(prepared.request.ask, response.likelihood)
+            scored = self._score(prepared, response, likelihood)
+        except ProviderError as error:  # a provider of one's own gave something else than likelihoods
+            scored = Scored(Status.FAILED, None, str(error), {}, {})
         timing = response.timing
         item, request = prepared.item, prepared.request
         return SampleRecord(
@@ -78,7 +90,7 @@ class RecordMaker:
             status=scored.status,
             messages=request.messages,
             prompt=request.prompt,
-            output=response.output,
+            output=response.output or _chosen(likelihood),
             answer=scored.answer,
             error=scored.error,
             finish_reason=response.finish_reason,
@@ -103,6 +115,8 @@ class RecordMaker:
             reasons=scored.reasons,
             sensitive=item.sensitive,
             cluster=item.cluster,
+            logprobs=response.logprobs,
+            likelihood=likelihood,
         )
 
     def failed(
@@ -127,11 +141,13 @@ class RecordMaker:
             cluster=item.cluster,
         )
 
-    def _score(self, prepared: Prepared, response: Response) -> Scored:
+    def _score(self, prepared: Prepared, response: Response, likelihood: JSON) -> Scored:
         refused = bool(response.refusal) or response.finish_reason in FILTERED
         output = response.output or response.refusal or ""
         item = prepared.item
-        return self._pipeline.evaluate(output, item.target, item.row, refused, response.tool_calls)
+        return self._pipeline.evaluate(
+            output, item.target, item.row, refused, response.tool_calls, likelihood
+        )
 
     @staticmethod
     def _queued_s(sent_after_ns: int, log: Sequence[Attempt]) -> float:

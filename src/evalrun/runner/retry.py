@@ -20,6 +20,10 @@ class RetryPolicy:
     base_s: float = 0.5
     cap_s: float = 30.0
 
+    def may_retry(self, error: ProviderError, failed_attempts: int) -> bool:
+        """Whether the kind of error and the number of attempts allow another, the deadline apart."""
+        return error.kind in RETRYABLE and failed_attempts <= self.retries
+
     def wait_s(
         self, error: ProviderError, failed_attempts: int, remaining_s: float, rng: random.Random
     ) -> float | None:
@@ -28,7 +32,7 @@ class RetryPolicy:
         `failed_attempts` counts those made so far (1 after the first); `remaining_s` is what is left of
         the deadline.
         """
-        if error.kind not in RETRYABLE or failed_attempts > self.retries:
+        if not self.may_retry(error, failed_attempts):
             return None
         backoff = min(self.cap_s, self.base_s * 2.0 ** (failed_attempts - 1))
         wait = backoff * (0.5 + 0.5 * rng.random())
@@ -42,7 +46,8 @@ class RetryPolicy:
 class CircuitBreaker:
     """Trips after many identical failures in a row: going on would only fail more samples.
 
-    A wrong key or a wrong address will not mend itself, so those trip sooner than a busy server.
+    A wrong key or a wrong address will not mend itself, so those trip sooner than a busy server; an engine
+    of ours that has ended answers nothing more, so that trips at once.
     """
 
     threshold: int = 20
@@ -58,5 +63,7 @@ class CircuitBreaker:
         signature = (error.kind, error.message)
         self._count = self._count + 1 if signature == self._last else 1
         self._last = signature
-        hopeless = error.kind in (ErrorKind.AUTH, ErrorKind.NOT_FOUND, ErrorKind.ENGINE)
+        if error.kind is ErrorKind.ENGINE:
+            return True
+        hopeless = error.kind in (ErrorKind.AUTH, ErrorKind.NOT_FOUND)
         return self._count >= (self.hopeless_threshold if hopeless else self.threshold)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 
@@ -118,12 +118,19 @@ class Source:
     def _requests(self, dataset: Dataset) -> Iterator[Prepared]:
         options = self._options
         random = options.samples_randomly
+        repeats: Sequence[int] = range(options.repeats)
         for item in dataset:
-            rendered = self._renderer.render(item)
-            for repeat in range(options.repeats):
-                if (item.sample_id, repeat) in self._skip:
+            if self._skip:
+                # Before rendering: what is done already costs a look and nothing else.
+                repeats = [
+                    each for each in range(options.repeats) if (item.sample_id, each) not in self._skip
+                ]
+                if not repeats:
                     continue
-                seed = sample_seed(options.seed, item.sample_id, repeat) if random else None
+            rendered = self._renderer.render(item)
+            for repeat in repeats:
+                drawn = random and rendered.ask is None
+                seed = sample_seed(options.seed, item.sample_id, repeat) if drawn else None
                 params = options.params if seed is None else {**options.params, "seed": seed}
                 request = Request(
                     sample_id=item.sample_id,
@@ -132,9 +139,10 @@ class Source:
                     prompt=rendered.prompt,
                     params=params,
                     row=item.row,
-                    stream=options.stream,
+                    stream=options.stream and rendered.ask is None,
+                    ask=rendered.ask,
                 )
                 key = None
                 if self._keys is not None:
-                    key = self._keys.key(rendered.messages, rendered.prompt, repeat, seed)
+                    key = self._keys.key(rendered.messages, rendered.prompt, repeat, seed, rendered.ask)
                 yield Prepared(item, request, key)

@@ -1,10 +1,12 @@
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
-from evalrun.runner.cache import KeyMaker, ResponseCache
-from evalrun.types import Message, Response, Timing
+from evalrun.runner.cache import KeyMaker, ResponseCache, decode_response, encode_response
+from evalrun.types import Ask, Message, Response, Timing
 
 IDENTITY = {
     "provider": "openai_compatible",
@@ -23,8 +25,9 @@ def _key(
     prompt: str | None = None,
     repeat: int = 0,
     seed: int | None = None,
+    ask: Ask | None = None,
 ) -> bytes:
-    return KeyMaker(identity, params).key(messages, prompt, repeat, seed)
+    return KeyMaker(identity, params).key(messages, prompt, repeat, seed, ask)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +45,39 @@ def _key(
         {"messages": (), "prompt": "How much?"},
         {"repeat": 1},
         {"seed": 3},
+        {"ask": Ask("perplexity")},
     ],
 )
 def test_whatever_shapes_an_answer_changes_the_key(changed: dict[str, object]) -> None:
     assert _key(**changed) != _key()  # type: ignore[arg-type]
+
+
+ASK = Ask("choose", options=("A", "B"), answers=("A", "B"), separator=" ")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"kind": "perplexity"},
+        {"via": "first_token"},
+        {"options": ("A", "C")},
+        {"options": ("B", "A")},
+        {"separator": ""},
+        {"context": "x"},
+    ],
+)
+def test_so_does_whatever_shapes_a_likelihood(changed: dict[str, object]) -> None:
+    assert _key(ask=replace(ASK, **changed)) != _key(ask=ASK)  # type: ignore[arg-type]
+
+
+def test_what_decides_between_likelihoods_does_not() -> None:
+    assert _key(ask=replace(ASK, by="per_byte", answers=("x", "y"), top=5)) == _key(ask=ASK)
+
+
+def test_entries_of_before_there_were_likelihoods_are_read() -> None:
+    whole = orjson.loads(encode_response(Response("yes", "stop", 10, 2, model="m")))
+    old = decode_response(orjson.dumps(whole[:-1]))
+    assert (old.output, old.model, old.likelihood) == ("yes", "m", None)
 
 
 def test_the_order_of_parameters_does_not(tmp_path: Path) -> None:
