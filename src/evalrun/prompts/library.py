@@ -14,6 +14,7 @@ from jinja2 import nodes
 
 from evalrun.errors import Problem, UserError
 from evalrun.prompts.folder import PromptFolder
+from evalrun.prompts.sections import allow_sections
 from evalrun.sandbox import SandboxEnvironment
 from evalrun.templates import UNREADABLE, Variables, renderer, syntax_error, variables
 from evalrun.types import JSON
@@ -32,12 +33,19 @@ class Use:
 class Library:
     """Compiles the templates of one prompt in an environment of their own."""
 
-    def __init__(self, folder: PromptFolder) -> None:
+    def __init__(self, folder: PromptFolder, left_out: str | None = None) -> None:
+        """`left_out` is the marked section that is not to be there."""
         self.included: dict[str, str] = {}
         self.uses: list[Use] = []
         self.problems: list[Problem] = []
         self._folder = folder
         self._environment = SandboxEnvironment(jinja2.DictLoader(self.included))
+        self._sections = allow_sections(self._environment, left_out)
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The names of the marked sections, in the order in which they were found."""
+        return tuple(self._sections)
 
     def add(self, source: str, place: Callable[[int], str]) -> Callable[[Mapping[str, JSON]], str] | None:
         """Compile a template with all that it includes. Gives None where problems were found."""

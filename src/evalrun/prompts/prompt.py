@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from evalrun.canonical import digest
 from evalrun.errors import Problem, UserError
+from evalrun.prompts.asking import Asking, compile_ask
+from evalrun.prompts.content import add_content, content_text
 from evalrun.prompts.few_shot import FewShotPool
 from evalrun.prompts.folder import PromptFolder, open_prompt_file
 from evalrun.prompts.library import Library, Use
 from evalrun.prompts.rendering import Renderer
+from evalrun.prompts.sections import left_out_section
 from evalrun.registry import nearest
 from evalrun.types import JSON
 
@@ -31,7 +34,7 @@ class Part:
 
     role: str
     source: str
-    render: Callable[[Mapping[str, JSON]], str]
+    render: Callable[[Mapping[str, JSON]], JSON]
     place: Callable[[int], str]
 
 
@@ -41,7 +44,9 @@ class Prompt:
 
     `variables` are the names that the templates and their includes read and do not set themselves.
     `digest` is over the texts and the few-shot settings, never over paths. `source` holds the texts by
-    their path from the prompt's folder, for provenance.
+    their path from the prompt's folder, for provenance. `sections` are the names of its marked sections.
+    Where it was made from another prompt by leaving a part out, `ablates` is that prompt's id and `without`
+    the part.
     """
 
     id: str
@@ -57,6 +62,10 @@ class Prompt:
     uses_row: bool
     reads: frozenset[str]
     reads_whole_row: bool
+    asking: Asking | None = None
+    sections: tuple[str, ...] = ()
+    ablates: str = ""
+    without: str = ""
 
     def check(
         self, columns: Collection[str], where: str = "", partial: Mapping[str, str] | None = None
@@ -114,15 +123,16 @@ def compile_prompt(spec: PromptSpec, base_dir: Path, api: Api = "chat") -> Promp
             remedy="Write the prompt as 'text' or 'file', or leave this model out with 'exclude'.",
         )
     folder, written = _templates(spec, base_dir, where)
-    library = Library(folder)
+    library = Library(folder, left_out_section(spec.without))
     parts = []
     for one in written:
-        render = library.add(one.source, one.place)
+        render = add_content(library, one.content, one.place)
         if render is not None:
             parts.append(Part(one.role, one.source, render, one.place))
+    asking = None if spec.ask is None else compile_ask(spec.ask, library, where)
     if library.problems:
         raise UserError(library.problems)
-    return _assemble(spec, api, parts, library, folder, written)
+    return replace(_assemble(spec, api, parts, library, folder, written), asking=asking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +141,13 @@ class _Written:
 
     role: str
     name: str
-    source: str
+    content: JSON
     place: Callable[[int], str]
+
+    @property
+    def source(self) -> str:
+        """The content as one text, for digest and provenance."""
+        return content_text(self.content)
 
 
 def _templates(spec: PromptSpec, base_dir: Path, where: str) -> tuple[PromptFolder, list[_Written]]:
@@ -153,8 +168,8 @@ def _templates(spec: PromptSpec, base_dir: Path, where: str) -> tuple[PromptFold
     return folder, written
 
 
-def _inline(role: str, name: str, source: str, where: str) -> _Written:
-    return _Written(role, name, source, lambda line: f"{where}, {name}, line {line}")
+def _inline(role: str, name: str, content: JSON, where: str) -> _Written:
+    return _Written(role, name, content, lambda line: f"{where}, {name}, line {line}")
 
 
 def _assemble(
@@ -168,11 +183,15 @@ def _assemble(
     names = {name: use for use in library.uses for name in use.variables.lines}
     looked_up = {name for use in library.uses for name in use.variables.attributes.get("row", {})}
     few_shot = spec.few_shot
-    shape = {
+    shape: dict[str, JSON] = {
         "messages": [[part.role, part.source] for part in parts],
         "included": library.included,
         "few_shot": {"count": few_shot.count, "split": few_shot.split} if few_shot else None,
     }
+    if spec.without:
+        shape["without"] = spec.without
+    if spec.ask is not None:
+        shape["ask"] = spec.ask.model_dump(mode="json")
     return Prompt(
         id=spec.id,
         api=api,
@@ -187,4 +206,7 @@ def _assemble(
         uses_row="row" in names,
         reads=(frozenset(names) | looked_up) - frozenset(GIVEN),
         reads_whole_row="row" in names and not looked_up,
+        sections=library.sections,
+        ablates=spec.ablates,
+        without=spec.without,
     )

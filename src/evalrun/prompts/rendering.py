@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from evalrun.datasets import Item
 from evalrun.errors import UserError
+from evalrun.prompts.asking import as_failure
 from evalrun.prompts.few_shot import FewShotPool, target_text
+from evalrun.prompts.sections import left_out_example
 from evalrun.templates import TemplateFailure
-from evalrun.types import JSON, Message, Row, hot_value
+from evalrun.types import JSON, Ask, Message, Row, hot_value
 
 if TYPE_CHECKING:
     from evalrun.prompts.prompt import Part, Prompt
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 
 @hot_value
 class Rendered:
-    """What is sent for one sample: `messages`, or for a completions endpoint `prompt`."""
+    """What is sent for one sample: `messages`, or for a completions endpoint `prompt`. `ask` is None where an
+    answer in words is wanted."""
 
     messages: tuple[Message, ...]
     prompt: str | None
+    ask: Ask | None = None
 
 
 class Renderer:
@@ -30,9 +34,15 @@ class Renderer:
         self._prompt, self._pool, self._seed = prompt, pool, seed
         self._count = prompt.few_shot.count if prompt.few_shot and pool is not None else 0
         self._shown: dict[int, tuple[str, str]] = {}
+        self._dropped = left_out_example(prompt.without) if prompt.without else None
         self._last_user = max((at for at, part in enumerate(prompt.parts) if part.role == "user"), default=-1)
         if pool is not None and len(pool) < self._count:
             raise self._too_few(pool)
+
+    @property
+    def pool(self) -> FewShotPool | None:
+        """Where the examples come from; None where none are shown."""
+        return self._pool
 
     def render(self, item: Item) -> Rendered:
         """What is sent for an item.
@@ -40,17 +50,27 @@ class Renderer:
         Raises UserError naming prompt and sample where the template cannot be rendered for it.
         """
         values = self._values(item)
+        ask = self._ask(values, item) if self._prompt.asking is not None else None
         texts = [self._text(part, values, item) for part in self._prompt.parts]
         shown: list[tuple[str, str]] = []
         if self._count and not self._prompt.places_examples:
             shown = [self._example(place) for place in self._picks(item)]
         if self._prompt.api == "completions":
-            return Rendered((), self._one_text(texts, shown))
+            return Rendered((), self._one_text(texts, shown), ask)
         messages = [Message(part.role, text) for part, text in zip(self._prompt.parts, texts, strict=True)]
         if shown:
             pairs = [Message(role, text) for pair in shown for role, text in zip(_PAIR, pair, strict=True)]
             messages[self._last_user : self._last_user] = pairs
-        return Rendered(tuple(messages), None)
+        if self._prompt.without:  # a message that was nothing but the part left out is not sent at all
+            messages = [each for each in messages if each.role == "user" or _says(each.content)]
+        return Rendered(tuple(messages), None, ask)
+
+    def _ask(self, values: Mapping[str, JSON], item: Item) -> Ask:
+        assert self._prompt.asking is not None
+        try:
+            return self._prompt.asking.make(values)
+        except TemplateFailure as failure:
+            raise as_failure(failure, self._prompt.id, item.sample_id) from failure
 
     def _values(self, item: Item) -> Mapping[str, JSON]:
         """The row, with what else the template asks for. Columns go before names of our own."""
@@ -62,7 +82,7 @@ class Renderer:
             extra["examples"] = self._example_rows(item) if self._count else []
         return {**extra, **row} if extra else row
 
-    def _text(self, part: Part, values: Mapping[str, JSON], item: Item) -> str:
+    def _text(self, part: Part, values: Mapping[str, JSON], item: Item) -> JSON:
         try:
             return part.render(values)
         except TemplateFailure as failure:
@@ -77,7 +97,10 @@ class Renderer:
     def _one_text(self, texts: Sequence[str], shown: Sequence[tuple[str, str]]) -> str:
         *before, text = texts
         head = "".join(f"{part}\n\n" for part in before)
-        return head + "".join(f"{question}\n{answer}\n\n" for question, answer in shown) + text
+        # Where options are to follow the prompt, the examples show how.
+        asking = self._prompt.asking
+        between = "\n" if asking is None or asking.separator is None else asking.separator
+        return head + "".join(f"{question}{between}{answer}\n\n" for question, answer in shown) + text
 
     def _picks(self, item: Item) -> list[int]:
         assert self._pool is not None
@@ -86,6 +109,8 @@ class Renderer:
         picks = self._pool.pick(sample_id, self._count, self._seed, self._same_question(item.row))
         if len(picks) < self._count:
             raise self._too_few(self._pool)
+        if self._dropped is not None:
+            del picks[self._dropped]
         return picks
 
     def _same_question(self, row: Row) -> Callable[[Item], bool]:
@@ -129,6 +154,10 @@ class Renderer:
             where=f"prompt {self._prompt.id}",
             remedy="Lower few_shot.count, or give more examples.",
         )
+
+
+def _says(content: JSON) -> bool:
+    return bool(content.strip()) if isinstance(content, str) else True
 
 
 _PAIR = ("user", "assistant")

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from pydantic import BaseModel
 
 from evalrun import registry
-from evalrun.types import JSON, ProviderError, Request, Response
+from evalrun.errors import Problem
+from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Via
 
 if TYPE_CHECKING:
+    from evalrun.providers.embeddings import Embedded
     from evalrun.suite.schema import ModelSpec
 
 
@@ -47,7 +49,9 @@ class Provider(ABC):
     shorthand: ClassVar[str | None] = None
     summary: ClassVar[str]
     supports: ClassVar[frozenset[str]] = frozenset({"chat"})
-    """Of "chat", "completions", "stream"."""
+    """Of "chat", "completions", "stream", "json_schema" (answers by a schema: response_format), "embeddings",
+    and of what likelihoods may come from: "prompt_logprobs",
+    "first_token"."""
     measured: ClassVar[bool] = True
     """False where answers are only looked up: no latency, no throughput, and nothing to cache."""
     batched: ClassVar[bool] = False
@@ -61,6 +65,22 @@ class Provider(ABC):
     def endpoint(self) -> str:
         """The thing that limits are shared on: "http://host:port", "local:llamacpp"."""
 
+    def unfit(self, via: Via) -> Problem | None:
+        """Why it cannot answer requests for likelihoods that come from there; None where it can."""
+        where = f"model {self.spec.id}"
+        if via not in self.supports:
+            what = f"provider '{self.spec.provider}' gives no log-probabilities of " + (
+                "prompts" if via == "prompt_logprobs" else "first tokens"
+            )
+            remedy = "Use via: first_token, or leave the model out with 'exclude'."
+            if via == "first_token" or "first_token" not in self.supports:
+                remedy = "Ask in another way, or leave the model out with 'exclude'."
+            return Problem(what, where, remedy)
+        if via == "prompt_logprobs" and getattr(self.spec.options, "api", "completions") == "chat":
+            what = "likelihoods of texts need api: completions; chat endpoints do not give them"
+            return Problem(what, where, "Set api: completions for the model, or use via: first_token.")
+        return None
+
     @property
     def default_concurrency(self) -> int | None:
         """How many requests to keep in flight when the suite does not say. None: adaptive."""
@@ -70,6 +90,15 @@ class Provider(ABC):
     def engine_pid(self) -> int | None:
         """Root of the process tree whose memory is the engine's, where the engine is ours."""
         return None
+
+    def pins(self) -> dict[str, JSON]:
+        """Digests of what will answer, told without starting or fetching it; empty where only the endpoint
+        knows. May read large files once."""
+        return {}
+
+    def knows_price(self) -> bool:
+        """Whether its responses say what they cost, so that the suite need not name prices."""
+        return False
 
     @abstractmethod
     async def start(self) -> None:
@@ -85,6 +114,15 @@ class Provider(ABC):
 
         It goes into the cache key and the manifest; it holds no secret.
         """
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """The embeddings of texts, where `supports` has "embeddings". Raises ProviderError; never retries."""
+        raise ProviderError(ErrorKind.BAD_REQUEST, f"provider '{self.spec.provider}' makes no embeddings")
+
+    async def engine_stats(self) -> dict[str, float]:
+        """What the engine says of itself now (names as in `vllm_metrics.FIGURES`); empty where it says
+        nothing. Asked about once a second while a run runs; may raise anything."""
+        return {}
 
     @abstractmethod
     async def generate(self, request: Request) -> Response:

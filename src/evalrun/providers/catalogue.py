@@ -194,6 +194,24 @@ def ensure(
     raise AssertionError("unreachable: an unknown name raises")
 
 
+def known_sha256(name: str, base_dir: Path | None = None) -> str | None:
+    """The digest of the weights that `model:` names, without fetching any; None where they are not here.
+
+    A catalogue entry's weights are checked against its digest whenever they are used.
+    """
+    if name.startswith("hf:"):
+        cached = downloads.hub_cached(name)
+        return file_sha256(cached) if cached is not None else None
+    for model in Catalogue(models_dir()).models:
+        if model.name == name:
+            return model.sha256
+    path = (base_dir or Path()) / Path(name).expanduser()
+    try:
+        return file_sha256(path) if path.is_file() else None
+    except OSError:
+        return None
+
+
 def _local(path: Path) -> Path:
     try:
         with path.open("rb") as file:

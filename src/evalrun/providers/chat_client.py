@@ -2,8 +2,8 @@
 
 It adds a few microseconds to what aiohttp costs, so that measured latencies are the server's: the
 unchanging part of the request body is written once per parameter object, the address is parsed once,
-answers are read as bytes and parsed by orjson. Times are taken around the wire: `sent_ns` right before
-the request is handed to the connection pool.
+answers are read as bytes and parsed by orjson. Times are taken at the wire: `sent_ns` as the body is written
+to its connection, the others as bytes are read from it (`arrival`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import aiohttp
 import orjson
@@ -21,9 +21,13 @@ from yarl import URL
 
 from evalrun._version import __version__
 from evalrun.providers.answers import StreamedAnswer, whole_answer
+from evalrun.providers.arrival import arrival_clock, stamp_arrivals
 from evalrun.providers.http_faults import error_of_exception, error_of_status
 from evalrun.providers.sse import SSEParser
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
+
+if TYPE_CHECKING:
+    from evalrun.providers.likelihood_client import LikelihoodClient
 
 Api: TypeAlias = Literal["chat", "completions"]
 
@@ -51,6 +55,26 @@ class Target:
     verify_tls: bool = True
 
 
+class _Body(aiohttp.BytesPayload):
+    """The bytes of one request, which know when they were handed to the socket.
+
+    That is when a request is sent. Before, it may wait for a connection to be opened: with many requests
+    at once, for those of all the others. Such waiting is ours and not the server's.
+    """
+
+    def __init__(self, value: bytes) -> None:
+        # Not BytesPayload's own, which warns of bodies over 1 MB, such as those with images.
+        aiohttp.Payload.__init__(self, value, content_type="application/json")
+        self._size = len(value)
+        self.sent_ns = perf_counter_ns()
+
+    async def write_with_length(
+        self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        self.sent_ns = perf_counter_ns()
+        await writer.write(self._value)
+
+
 class ChatClient:
     """Sends requests to one target. The session is made at the first use, inside the running loop."""
 
@@ -60,6 +84,7 @@ class ChatClient:
         self._url = self.below(_PATHS[target.api])
         self._proxy = _proxy_for(self.base_url)
         self._session: aiohttp.ClientSession | None = None
+        self._likelihood: LikelihoodClient | None = None
         # By identity, each entry holding its object, so that no other object can take the same id.
         self._prefixes: dict[tuple[int, bool], tuple[Mapping[str, JSON], bytes]] = {}
 
@@ -75,10 +100,12 @@ class ChatClient:
     def session(self) -> aiohttp.ClientSession:
         """The one session, made when first asked for."""
         if self._session is None or self._session.closed:
+            connector = aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=_KEEP_ALIVE_S, ssl=self.target.verify_tls
+            )
+            stamp_arrivals(connector)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=_KEEP_ALIVE_S, ssl=self.target.verify_tls
-                ),
+                connector=connector,
                 timeout=_NO_DEADLINE,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={
@@ -104,21 +131,47 @@ class ChatClient:
 
     async def send(self, request: Request) -> Response:
         """Answer one request, streamed if it says so. Raises ProviderError for every fault."""
-        body = self.body(request)
+        if request.ask is not None:
+            return await self._likelihoods().send(request, request.ask)
+        body = _Body(self.body(request))
         session = self._session or self.session()
         answering = False
-        sent_ns = perf_counter_ns()
         try:
             async with session.post(self._url, data=body, proxy=self._proxy, allow_redirects=False) as answer:
                 answering = True
                 if answer.status >= 300:
                     raise error_of_status(answer.status, await self._error_body(answer), answer.headers)
                 if request.stream and answer.content_type != "application/json":
-                    return await _streamed(answer, sent_ns)
+                    return await _streamed(answer, body.sent_ns)
                 data = await answer.read()
-                return whole_answer(data, sent_ns, perf_counter_ns())
+                return whole_answer(data, body.sent_ns, arrival_clock(answer)())
         except (aiohttp.ClientError, OSError) as error:
             raise error_of_exception(error, answering) from error
+
+    async def post(self, body: bytes) -> tuple[bytes, int, int]:
+        """Send a body of one's own: the answer's bytes, when it was sent and when all of it was there.
+
+        Raises ProviderError for every fault.
+        """
+        answering = False
+        sent_ns = perf_counter_ns()
+        try:
+            async with self.session().post(
+                self._url, data=body, proxy=self._proxy, allow_redirects=False
+            ) as answer:
+                answering = True
+                if answer.status >= 300:
+                    raise error_of_status(answer.status, await self._error_body(answer), answer.headers)
+                return await answer.read(), sent_ns, perf_counter_ns()
+        except (aiohttp.ClientError, OSError) as error:
+            raise error_of_exception(error, answering) from error
+
+    def _likelihoods(self) -> LikelihoodClient:
+        if self._likelihood is None:
+            from evalrun.providers.likelihood_client import LikelihoodClient
+
+            self._likelihood = LikelihoodClient(self)
+        return self._likelihood
 
     async def _error_body(self, answer: aiohttp.ClientResponse) -> bytes:
         """The body of a failed answer, without the keys that we sent and it may repeat.
@@ -189,14 +242,15 @@ async def _streamed(answer: aiohttp.ClientResponse, sent_ns: int) -> Response:
     result = StreamedAnswer(sent_ns)
     read = answer.content.readany
     feed = parser.feed
+    clock = arrival_clock(answer)
     while data := await read():
-        now_ns = perf_counter_ns()
+        now_ns = clock()
         if events := feed(data):
             result.feed(events, now_ns)
             if result.done:
                 await _drain(answer)
                 return result.response()
-    result.feed_last(parser.finish(), perf_counter_ns())
+    result.feed_last(parser.finish(), clock())
     return result.response()
 
 

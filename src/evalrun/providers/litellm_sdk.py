@@ -90,6 +90,14 @@ class LiteLLM(Provider):
         vendor, slash, _ = str(self.spec.model).partition("/")
         return f"litellm:{vendor}" if slash else "litellm"
 
+    def knows_price(self) -> bool:
+        """Whether LiteLLM's map of prices holds the model. Imports LiteLLM, which takes seconds."""
+        try:
+            _quiet_litellm().cost_per_token(model=self.spec.model, prompt_tokens=1, completion_tokens=1)
+        except Exception:  # it is not installed, or it raises plain Exception for models without a price
+            return False
+        return True
+
     async def start(self) -> None:
         """Import LiteLLM, which takes seconds. Raises UserError (exit 3) when it is not installed."""
         if self._litellm is not None:

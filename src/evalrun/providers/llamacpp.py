@@ -8,7 +8,7 @@ import importlib.util
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
@@ -22,11 +22,13 @@ from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
     from evalrun.providers.chat_client import ChatClient
+    from evalrun.providers.embeddings import Embedded
     from evalrun.providers.engine import Engine
     from evalrun.suite.schema import ModelSpec
 
 DEFAULT_SLOTS = 4
 _ENGINE_FAULTS = frozenset({ErrorKind.CONNECTION, ErrorKind.TRUNCATED, ErrorKind.PROTOCOL})
+_STATS_TIMEOUT_S = 2.0
 
 
 class LlamaCppOptions(BaseModel):
@@ -64,6 +66,14 @@ class LlamaCppOptions(BaseModel):
         "production servers, time to first token then leaves out a shared beginning (instructions, "
         "few-shot examples). false: every prompt is computed whole, as always with deterministic: true.",
     )
+    embeddings: bool = Field(
+        default=False,
+        description="Make embeddings and nothing else: for the scorer 'embedding'. Such a model stands under "
+        "`judges`, and answers no prompts.",
+    )
+    pooling: Literal["mean", "cls", "last"] = Field(
+        default="mean", description="How the tokens of a text become one embedding."
+    )
     startup_timeout_s: float = Field(
         default=120, gt=0, strict=False, description="Seconds that loading the weights may take."
     )
@@ -75,7 +85,9 @@ class LlamaCpp(Provider):
     Options: ClassVar[type[BaseModel]] = LlamaCppOptions
     shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = "the embedded engine: llama.cpp on this machine, no server and no key needed"
-    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "stream"})
+    supports: ClassVar[frozenset[str]] = frozenset(
+        {"chat", "completions", "stream", "first_token", "json_schema", "embeddings"}
+    )
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
@@ -152,8 +164,37 @@ class LlamaCpp(Provider):
                 raise ProviderError(ErrorKind.ENGINE, reason) from error
             raise
 
+    def pins(self) -> dict[str, JSON]:
+        from evalrun.providers import catalogue
+
+        sha256 = catalogue.known_sha256(self.spec.model or "", self.context.base_dir)
+        return {"weights_sha256": sha256} if sha256 else {}
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        from evalrun.providers.embeddings import embed_over_http
+
+        client, engine = self._client, self._engine
+        if client is None or engine is None:
+            raise ProviderError(ErrorKind.ENGINE, "the engine is not running")
+        try:
+            return await embed_over_http(client, texts)
+        except ProviderError as error:
+            if error.kind in _ENGINE_FAULTS and (reason := await engine.failure()) is not None:
+                raise ProviderError(ErrorKind.ENGINE, reason) from error
+            raise
+
     def identity(self) -> dict[str, JSON]:
         return dict(self._identity)
+
+    async def engine_stats(self) -> dict[str, float]:
+        """What the engine says of itself now: see `llamacpp_metrics`."""
+        from evalrun.providers.llamacpp_metrics import engine_figures
+
+        client = self._client
+        if client is None:
+            return {}
+        status, body, _ = await client.get(client.base_url.with_path("/metrics"), _STATS_TIMEOUT_S)
+        return engine_figures(body.decode("utf-8", "replace")) if status == 200 else {}
 
     def _weights(self) -> tuple[Path, str]:
         from evalrun.providers import catalogue
@@ -181,6 +222,7 @@ class LlamaCpp(Provider):
             ctx=self.options.ctx,
             threads=self.threads,
             prompt_cache=self.prompt_cache,
+            pooling=self.options.pooling if self.options.embeddings else None,
         )
         module = "evalrun.providers.llamacpp_server"
         return Engine(
@@ -228,6 +270,7 @@ class LlamaCpp(Provider):
             "threads": self.threads,
             "prompt_cache": self.prompt_cache,
             "chat_template_sha256": template,
+            **({"embeddings": self.options.pooling} if self.options.embeddings else {}),
         }
 
 

@@ -33,6 +33,8 @@ class ServerConfig:
     ctx: int
     threads: int
     prompt_cache: bool
+    pooling: str | None = None
+    """Makes embeddings, pooled so, and nothing else."""
 
 
 def main() -> None:
@@ -76,6 +78,14 @@ def _params(config: ServerConfig) -> Any:
     params.port = 0  # a free one
     params.n_threads_http = max(_HTTP_THREADS, 2 * config.slots)  # each open connection holds one
     params.ui = False
+    if config.pooling is not None:
+        params.embedding = True
+        params.pooling_type = getattr(
+            xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{config.pooling.upper()}"
+        )
+        # A text is embedded in one piece, which must fit the batches of the engine.
+        params.n_batch = params.n_ubatch = config.ctx
+    params.endpoint_metrics = True  # what it says of itself, for the time series
     params.verbosity = 1  # errors: a line for every request would fill disks
     key = os.environ.get(KEY_VARIABLE)
     if key:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,6 +14,7 @@ from evalrun.types import JSON, Request, Response
 
 if TYPE_CHECKING:
     from evalrun.providers.chat_client import ChatClient
+    from evalrun.providers.embeddings import Embedded
     from evalrun.suite.schema import ModelSpec
 
 START_TIMEOUT_S = 2.0
@@ -84,7 +85,9 @@ class OpenAICompatible(Provider):
     summary: ClassVar[str] = (
         "a server that speaks the OpenAI API (vLLM, SGLang, llama.cpp, Ollama and others)"
     )
-    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "stream"})
+    supports: ClassVar[frozenset[str]] = frozenset(
+        {"chat", "completions", "stream", "prompt_logprobs", "first_token", "json_schema", "embeddings"}
+    )
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
@@ -145,6 +148,11 @@ class OpenAICompatible(Provider):
 
     async def generate(self, request: Request) -> Response:
         return await self._client.send(request)
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        from evalrun.providers.embeddings import embed_over_http
+
+        return await embed_over_http(self._client, texts)
 
     def identity(self) -> dict[str, JSON]:
         from evalrun.secrets import scrub_json, scrub_url

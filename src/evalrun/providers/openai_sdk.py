@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -24,6 +24,7 @@ from evalrun.providers.openai_account import NO_KEY, account_of
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
+    from evalrun.providers.embeddings import Embedded
     from evalrun.suite.schema import ModelSpec
 
 START_TIMEOUT_S = 10.0
@@ -86,7 +87,9 @@ class OpenAI(Provider):
     Options: ClassVar[type[BaseModel]] = OpenAIOptions
     shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = "OpenAI and Azure OpenAI through the official SDK"
-    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "stream"})
+    supports: ClassVar[frozenset[str]] = frozenset(
+        {"chat", "completions", "stream", "json_schema", "embeddings", "first_token"}
+    )
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
@@ -131,6 +134,10 @@ class OpenAI(Provider):
     async def generate(self, request: Request) -> Response:
         if self._client is None:
             raise ProviderError(ErrorKind.CONNECTION, "the provider is not started")
+        if request.ask is not None:
+            from evalrun.providers.likelihood_client import by_first_token
+
+            return await by_first_token(self.generate, request, chat=self.options.api == "chat")
         arguments = self._arguments(request)
         answering = False
         sent_ns = perf_counter_ns()
@@ -142,6 +149,19 @@ class OpenAI(Provider):
                 return await _streamed(answer, sent_ns)
         except transport_errors() as error:
             raise provider_error(error, answering, self._account["key"]) from error
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        from evalrun.providers.embeddings import read_embeddings
+
+        if self._client is None:
+            raise ProviderError(ErrorKind.CONNECTION, "the provider is not started")
+        try:
+            answer = await self._client.embeddings.create(
+                model=self.spec.model, input=list(texts), encoding_format="float", extra_headers=self._headers
+            )
+        except transport_errors() as error:
+            raise provider_error(error, False, self._account["key"]) from error
+        return read_embeddings(answer.model_dump(), len(texts))
 
     def identity(self) -> dict[str, JSON]:
         from evalrun.secrets import scrub_json, scrub_url

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from evalrun.errors import ExitCode, UserError
+from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.providers.base import BatchProvider, Provider, ProviderContext
 from evalrun.providers.daemon_threads import DaemonThreads
-from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Row, Timing
+from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Row, Timing, Via
 
 if TYPE_CHECKING:
     from evalrun.suite.schema import ModelSpec
@@ -39,7 +39,8 @@ class FunctionInput:
     """What the function is given for one sample.
 
     `messages` are chat messages as the OpenAI API has them; `prompt` is the raw text where the model entry
-    says `api: completions`, else None. `row` is the dataset row. `repeat` counts from 0.
+    says `api: completions`, else None. `row` is the dataset row. `repeat` counts from 0. `ask` is None, or
+    says which likelihoods are wanted (see `evalrun.types.Ask`).
     """
 
     sample_id: str
@@ -48,6 +49,7 @@ class FunctionInput:
     prompt: str | None
     params: Mapping[str, JSON]
     row: Row
+    ask: Ask | None = None
 
     @property
     def text(self) -> str:
@@ -77,6 +79,11 @@ class PythonOptions(BaseModel):
     api: Literal["chat", "completions"] = Field(
         default="chat", description="chat gives messages, completions the raw text of a text prompt."
     )
+    likelihood: bool = Field(
+        default=False,
+        description="Whether the function answers prompts that ask for likelihoods: its argument then has an "
+        "`ask`, and its result the key `likelihood`.",
+    )
 
 
 class PythonFunction(Provider):
@@ -97,6 +104,10 @@ class PythonFunction(Provider):
         super().__init__(spec, context)
         self._function = _Function(spec, context)
 
+    def unfit(self, via: Via) -> Problem | None:
+        """As `Provider.unfit`: the suite says whether the function gives likelihoods."""
+        return _unfit_for_likelihood(self.spec)
+
     @property
     def endpoint(self) -> str:
         return f"python:{self._function.name}"
@@ -115,9 +126,12 @@ class PythonFunction(Provider):
     def identity(self) -> dict[str, JSON]:
         return self._function.identity()
 
+    def pins(self) -> dict[str, JSON]:
+        return {"source_sha256": self._function.identity()["source_sha256"]}
+
     async def generate(self, request: Request) -> Response:
         value, timing = await self._function.call(_input(request))
-        return _response(value, timing)
+        return _response(value, timing, request.ask)
 
 
 class PythonBatch(BatchProvider):
@@ -132,6 +146,10 @@ class PythonBatch(BatchProvider):
         super().__init__(spec, context)
         self._function = _Function(spec, context)
         self._batch = cast(PythonOptions, spec.options).batch or 1
+
+    def unfit(self, via: Via) -> Problem | None:
+        """As `Provider.unfit`: the suite says whether the function gives likelihoods."""
+        return _unfit_for_likelihood(self.spec)
 
     @property
     def endpoint(self) -> str:
@@ -151,6 +169,9 @@ class PythonBatch(BatchProvider):
     def identity(self) -> dict[str, JSON]:
         return self._function.identity()
 
+    def pins(self) -> dict[str, JSON]:
+        return {"source_sha256": self._function.identity()["source_sha256"]}
+
     async def generate_batch(self, requests: Sequence[Request]) -> Sequence[Response | ProviderError]:
         """Call the function once. An exception in its list fails that sample, one it raises fails all."""
         try:
@@ -161,7 +182,10 @@ class PythonBatch(BatchProvider):
                 raise _unfit(f"the function returned {len(values)} results for {len(requests)} samples")
         except ProviderError as error:
             return [error] * len(requests)
-        return [_response_or_error(value, timing) for value in values]
+        return [
+            _response_or_error(value, timing, request.ask)
+            for value, request in zip(values, requests, strict=True)
+        ]
 
 
 class _Function:
@@ -304,23 +328,47 @@ def _source_file(target: Any) -> Path | None:
 def _input(request: Request) -> FunctionInput:
     messages = [{"role": each.role, "content": each.content} for each in request.messages]
     return FunctionInput(
-        request.sample_id, request.repeat, messages, request.prompt, request.params, request.row
+        request.sample_id,
+        request.repeat,
+        messages,
+        request.prompt,
+        request.params,
+        request.row,
+        request.ask,
     )
 
 
-def _response_or_error(value: Any, timing: Timing) -> Response | ProviderError:
+def _response_or_error(value: Any, timing: Timing, ask: Ask | None) -> Response | ProviderError:
     if isinstance(value, ProviderError):
         return value
     if isinstance(value, Exception):
         return _unfit(_told(value))
     try:
-        return _response(value, timing)
+        return _response(value, timing, ask)
     except ProviderError as error:
         return error
 
 
-def _response(value: Any, timing: Timing) -> Response:
+def _response(value: Any, timing: Timing, ask: Ask | None) -> Response:
     """What the function returned, as a Response. Raises ProviderError (application) for what is none."""
+    if ask is None:
+        return _answer(value, timing)
+    from evalrun.providers.likelihood import given_likelihood
+
+    if isinstance(value, Mapping):
+        value = {"output": "", **value}
+    answer = _answer(value, timing)
+    return replace(answer, likelihood=given_likelihood(answer.likelihood, ask))
+
+
+def _unfit_for_likelihood(spec: ModelSpec) -> Problem | None:
+    if cast(PythonOptions, spec.options).likelihood:
+        return None
+    what = "the function does not say that it gives likelihoods"
+    return Problem(what, f"model {spec.id}", "Set likelihood: true for the model if it does.")
+
+
+def _answer(value: Any, timing: Timing) -> Response:
     if isinstance(value, str):
         return Response(output=value, timing=timing)
     if isinstance(value, Response):

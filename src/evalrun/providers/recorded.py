@@ -81,6 +81,12 @@ class Recorded(Provider):
         if answers is not None:
             answers.close()
 
+    def pins(self) -> dict[str, JSON]:
+        from evalrun.providers.digests import file_sha256
+
+        path = self.context.base_dir / self.options.path if self.options.path is not None else None
+        return {"answers_sha256": file_sha256(path)} if path is not None and path.is_file() else {}
+
     def identity(self) -> dict[str, JSON]:
         identity: dict[str, JSON] = {"provider": "recorded", "model": self.spec.model}
         if self.options.column is not None:

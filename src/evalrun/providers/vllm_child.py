@@ -240,7 +240,10 @@ def _run(llm: Any, job: _Job) -> None:
     while engine.has_unfinished_requests():
         for output in engine.step():
             if output.finished:
-                job.answer(indices[str(output.request_id)], **_answer(output, job.api, job.began))
+                fields = _answer(output, job.api, job.began)
+                if output.prompt_logprobs:
+                    fields["prompt_logprobs"] = _prompt_logprobs(llm, output)
+                job.answer(indices[str(output.request_id)], **fields)
 
 
 def _enqueue(llm: Any, api: str, request: dict[str, Any]) -> str:
@@ -298,6 +301,18 @@ def _answer(output: Any, api: str, began: float) -> dict[str, Any]:
             for each in (stats.queued_ts, stats.first_token_ts, stats.last_token_ts)
         ]
     return fields
+
+
+def _prompt_logprobs(llm: Any, output: Any) -> dict[str, Any]:
+    """The prompt's own tokens with their log probabilities; the first has none, unless it is conditioned."""
+    tokens: list[str] = []
+    values: list[float | None] = []
+    for token_id, known in zip(output.prompt_token_ids, output.prompt_logprobs, strict=True):
+        own = known.get(token_id) if known else None
+        text = own.decoded_token if own is not None else None
+        tokens.append(llm.get_tokenizer().decode([token_id]) if text is None else text)
+        values.append(max(own.logprob, -9999.0) if own is not None else None)
+    return {"tokens": tokens, "token_logprobs": values}
 
 
 def _logprobs(choice: Any, api: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Pure: no network. Names have changed between versions of vLLM; each figure lists
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,21 +54,25 @@ FIGURES: tuple[_Figure, ...] = (
 the start of the engine, the prefix cache in tokens looked up and found."""
 
 _CACHE_CONFIG = "vllm:cache_config_info"
+_WANTED = frozenset({_CACHE_CONFIG, *(name for figure in FIGURES for name in figure.names)})
 _LINE = re.compile(
     r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?\s*"
 )
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*,?')
 _ESCAPE = re.compile(r"\\(.)")
 
 
-def parse_metrics(text: str, prefix: str = "") -> list[MetricSample]:
-    """The samples of a text in the Prometheus format (0.0.4) whose names begin with `prefix`.
+def parse_metrics(text: str, names: Collection[str] | None = None) -> list[MetricSample]:
+    """The samples of a text in the Prometheus format (0.0.4), of these names or of all.
 
-    Comments and lines that are not of the format are left out.
+    Comments and lines that are not of the format are left out. A page of vLLM has hundreds of lines, most
+    of them of histograms: what is not wanted costs one look at its name.
     """
     found = []
     for line in text.splitlines():
-        if not line.startswith(prefix) or line.startswith("#"):
+        name = _NAME.match(line)
+        if name is None or (names is not None and name[0] not in names):
             continue
         match = _LINE.fullmatch(line)
         if match is None:
@@ -86,7 +90,7 @@ def engine_figures(text: str) -> dict[str, float]:
 
     A figure that the text does not hold is left out, never guessed.
     """
-    samples = parse_metrics(text, "vllm:")
+    samples = parse_metrics(text, _WANTED)
     by_name: dict[str, list[MetricSample]] = {}
     for sample in samples:
         by_name.setdefault(sample.name, []).append(sample)

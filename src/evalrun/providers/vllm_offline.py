@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -15,6 +16,8 @@ from pydantic import BaseModel
 from evalrun.errors import UserError
 from evalrun.providers.base import BatchProvider, ProviderContext
 from evalrun.providers.http_faults import shorten
+from evalrun.providers.likelihood import chosen_by_first_token, scored
+from evalrun.providers.likelihood_client import asked_texts, first_token_request, joined, likelihood_of
 from evalrun.providers.vllm_child import KEY_VARIABLE
 from evalrun.providers.vllm_options import (
     VLLMOptions,
@@ -46,7 +49,9 @@ class VLLMOffline(BatchProvider):
     Options: ClassVar[type[BaseModel]] = VLLMOptions
     shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = "vLLM offline, on whole batches"
-    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions"})
+    supports: ClassVar[frozenset[str]] = frozenset(
+        {"chat", "completions", "prompt_logprobs", "first_token"}
+    )
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
@@ -117,6 +122,12 @@ class VLLMOffline(BatchProvider):
             if engine is not None:
                 await engine.stop()
 
+    def pins(self) -> dict[str, JSON]:
+        if self.spec.model is None:
+            return {}
+        revision = self._engine_args.get("revision")
+        return weights_identity(model_argument(self.spec, self.context), revision)
+
     def identity(self) -> dict[str, JSON]:
         return dict(self._identity)
 
@@ -170,20 +181,72 @@ class VLLMOffline(BatchProvider):
     ) -> None:
         if not requests:
             return
-        entries = [
-            {"messages": each.messages, "params": each.params}
-            if self.options.api == "chat"
-            else {"prompt": each.prompt, "params": each.params}
-            for each in requests
-        ]
+        entries, owners, parts = self._entries(requests)
         body = orjson.dumps({"api": self.options.api, "requests": entries})
         sent_ns = perf_counter_ns()
         async with session.post(f"{self._address}/batch", data=body) as answer:
             answer.raise_for_status()
             async for line in answer.content:
-                if line.endswith(b"\n"):  # a line that was cut short is no answer
-                    value = orjson.loads(line)
-                    answers[places[value["index"]]] = self._response(value, sent_ns)
+                if not line.endswith(b"\n"):  # a line that was cut short is no answer
+                    continue
+                value = orjson.loads(line)
+                owner, number = owners[value["index"]]
+                parts[owner][number] = value
+                if None not in parts[owner]:
+                    found = cast("list[dict[str, Any]]", parts[owner])
+                    answers[places[owner]] = self._whole(requests[owner], found, sent_ns)
+
+    def _entries(
+        self, requests: Sequence[Request]
+    ) -> tuple[list[dict[str, JSON]], list[tuple[int, int]], list[list[dict[str, Any] | None]]]:
+        """What the engine is given; of each entry the request and which part of it it is; room for the parts.
+
+        A request for likelihoods of texts has one entry a text, every other request one.
+        """
+        entries: list[dict[str, JSON]] = []
+        owners: list[tuple[int, int]] = []
+        parts: list[list[dict[str, Any] | None]] = []
+        for owner, request in enumerate(requests):
+            found = self._entries_of(request)
+            owners += [(owner, number) for number in range(len(found))]
+            parts.append([None] * len(found))
+            entries += found
+        return entries, owners, parts
+
+    def _entries_of(self, request: Request) -> list[dict[str, JSON]]:
+        ask, chat = request.ask, self.options.api == "chat"
+        if ask is not None and ask.via == "prompt_logprobs":
+            params = {**request.params, "max_tokens": 1, "prompt_logprobs": 0}
+            _, texts = asked_texts(request.prompt or "", ask)
+            return [{"prompt": text, "params": params} for text in texts]
+        if ask is not None:
+            request = first_token_request(request, ask, chat=chat)
+        asked = {"messages": request.messages} if chat else {"prompt": request.prompt}
+        return [{**asked, "params": request.params}]
+
+    def _whole(
+        self, request: Request, parts: Sequence[dict[str, Any]], sent_ns: int
+    ) -> Response | ProviderError:
+        """The answer to a request from those to its entries."""
+        answers = [self._response(each, sent_ns) for each in parts]
+        for each in answers:
+            if isinstance(each, ProviderError):
+                return each
+        ask, first = request.ask, cast(Response, answers[0])
+        if ask is None:
+            return first
+        try:
+            if ask.via == "first_token":
+                found = chosen_by_first_token(first.logprobs, ask)
+                return replace(first, likelihood=found, logprobs=None)
+            context, texts = asked_texts(request.prompt or "", ask)
+            known = [
+                scored(text, each.get("prompt_logprobs")) for text, each in zip(texts, parts, strict=True)
+            ]
+            whole = replace(joined(cast("list[Response]", answers)), output="", finish_reason=None)
+            return replace(whole, likelihood=likelihood_of(ask, known, context))
+        except ProviderError as error:
+            return error
 
     def _response(self, value: dict[str, Any], sent_ns: int) -> Response | ProviderError:
         if "error" in value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -195,7 +196,7 @@ def weights_identity(model: str, revision: str | None) -> dict[str, JSON]:
     """What pins the weights: a digest over a folder's files, or the commit in the Hub's cache."""
     path = Path(model)
     if path.exists():
-        return {"weights_sha256": _folder_sha256(path)}
+        return {"weights_sha256": _folder_sha256(path), **_tokenizer_identity(path)}
     return {"revision": revision or "main", "commit": _hub_commit(model, revision or "main")}
 
 
@@ -206,6 +207,25 @@ def _folder_sha256(path: Path) -> str:
     for file in sorted(_weight_files(path)):
         digest.update(f"{file.name}\0{file_sha256(file)}\n".encode())
     return digest.hexdigest()
+
+
+def _tokenizer_identity(path: Path) -> dict[str, JSON]:
+    """Digests of the tokenizer and of the chat template in a folder of weights, where it has them."""
+    found: dict[str, JSON] = {}
+    for name in ("tokenizer.json", "tokenizer.model"):
+        if (path / name).is_file():
+            found["tokenizer_sha256"] = hashlib.sha256((path / name).read_bytes()).hexdigest()
+            break
+    template = None
+    with contextlib.suppress(OSError, ValueError):
+        if (path / "chat_template.jinja").is_file():
+            template = (path / "chat_template.jinja").read_text("utf-8")
+        else:
+            template = orjson.loads((path / "tokenizer_config.json").read_bytes()).get("chat_template")
+    if template is not None:
+        text = template if isinstance(template, str) else orjson.dumps(template).decode()
+        found["chat_template_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return found
 
 
 def _weight_files(path: Path) -> Iterator[Path]:

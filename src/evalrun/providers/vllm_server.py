@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import orjson
@@ -25,6 +26,7 @@ from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
     from evalrun.providers.chat_client import ChatClient
+    from evalrun.providers.embeddings import Embedded
     from evalrun.providers.engine import Engine
     from evalrun.suite.schema import ModelSpec
 
@@ -43,7 +45,9 @@ class VLLM(Provider):
     Options: ClassVar[type[BaseModel]] = VLLMOptions
     shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = "vLLM: a server of our own, one that runs already, or offline on whole batches"
-    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "stream"})
+    supports: ClassVar[frozenset[str]] = frozenset(
+        {"chat", "completions", "stream", "prompt_logprobs", "first_token", "json_schema", "embeddings"}
+    )
 
     def __new__(cls, spec: ModelSpec, context: ProviderContext) -> Any:
         """Offline mode answers batches, so it is another class; a suite knows one provider."""
@@ -108,6 +112,13 @@ class VLLM(Provider):
             if engine is not None:
                 await engine.stop()
 
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        from evalrun.providers.embeddings import embed_over_http
+
+        if self._client is None:
+            raise ProviderError(ErrorKind.ENGINE, "the engine is not running")
+        return await embed_over_http(self._client, texts)
+
     async def generate(self, request: Request) -> Response:
         client = self._client
         if client is None:
@@ -118,6 +129,12 @@ class VLLM(Provider):
             if error.kind in _ENGINE_FAULTS and (death := await self._death(error)) is not None:
                 raise death from error
             raise
+
+    def pins(self) -> dict[str, JSON]:
+        if not self._managed or self.spec.model is None:
+            return {}
+        revision = self._engine_args.get("revision")
+        return weights_identity(model_argument(self.spec, self.context), revision)
 
     def identity(self) -> dict[str, JSON]:
         return dict(self._identity)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
 
+from evalrun.errors import Problem
 from evalrun.scoring.base import (
     Corpus,
     MetricInfo,
@@ -31,6 +33,12 @@ class CalibrationOptions(ScorerOptions):
     confidence: str = Field(
         default="confidence", min_length=1, description="Key of the confidence in the same object."
     )
+    column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column of the row that holds the confidence instead (of recorded answers). The answer "
+        "is then taken whole, or from its key where it is an object.",
+    )
     scale: float = Field(
         default=1.0, gt=0, allow_inf_nan=False, description="The confidence that means certainty: 1 or 100."
     )
@@ -50,21 +58,29 @@ class Calibration(Scorer):
         'parsed as JSON: {"answer": …, "confidence": …}.'
     )
 
+    def check(self, columns: Sequence[str], where: str) -> list[Problem]:
+        """The column of the confidence must be there."""
+        column = self.options.column
+        if column is None or column in columns:
+            return []
+        return [Problem(f"the scorer {self.name} reads '{column}', which is no column of the data", where)]
+
     def score(self, sample: ScoringInput) -> Score:
         """The squared difference of confidence and correctness; None without a confidence or a target."""
         options: CalibrationOptions = self.options
         answer = sample.answer
-        if not isinstance(answer, dict) or options.answer not in answer:
+        given = isinstance(answer, dict) and options.answer in answer
+        if not given and options.column is None:
             return Score(None, f"the answer {shown(answer)} has no '{options.answer}'")
-        confidence = _confidence(answer.get(options.confidence), options.scale)
+        place, key = (answer, options.confidence) if options.column is None else (sample.row, options.column)
+        confidence = _confidence(place.get(key), options.scale)
         if confidence is None:
-            return Score(
-                None, f"the answer {shown(answer)} has no '{options.confidence}' from 0 to {options.scale:g}"
-            )
+            what = f"the answer {shown(answer)}" if options.column is None else "the row"
+            return Score(None, f"{what} has no '{key}' from 0 to {options.scale:g}")
         targets = [self._key(each) for each in alternatives(sample.target) if each is not None]
         if not targets:
             return Score(None, "there is no target")
-        right = float(self._key(answer[options.answer]) in targets)
+        right = float(self._key(answer[options.answer] if given else answer) in targets)
         reason = f"confidence {confidence:g}, and the answer is {'right' if right else 'wrong'}"
         return Score((confidence - right) ** 2, reason, {"confidence": confidence, "accuracy": right})
 
@@ -74,26 +90,11 @@ class Calibration(Scorer):
 
     def aggregate(self, columns: ScoreColumns) -> Corpus | None:
         """Expected calibration error from sums of confidence and hits by bin."""
-        import numpy as np
-        from numpy.typing import NDArray
+        from evalrun.scoring.scorers.calibration_figures import calibration_error
 
-        n, bins = len(columns.value), self.options.bins
-        if n == 0:
-            return None
-        confidence, right = columns.parts["confidence"], columns.parts["accuracy"]
-        # A confidence on the edge between two bins counts in the lower one; 0 counts in the first.
-        place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-        statistics = np.zeros((n, bins + 1))
-        statistics[np.arange(n), place] = confidence - right
-        statistics[:, bins] = 1.0
-
-        def figures(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-            found: NDArray[np.float64] = np.abs(sums[..., :bins]).sum(axis=-1) / sums[..., bins]
-            return found[..., None]
-
-        name = f"{self.name}.ece"
-        info = next(each for each in self.metrics() if each.name == name)
-        return Corpus(np.arange(n, dtype=np.int64), statistics, figures, (name,), {name: info})
+        info = next(each for each in self.metrics() if each.name == f"{self.name}.ece")
+        parts = columns.parts
+        return calibration_error(parts["confidence"], parts["accuracy"], self.options.bins, info)
 
     @classmethod
     def describe(cls, name: str) -> tuple[MetricInfo, ...]:

@@ -1,0 +1,266 @@
+"""Log-likelihoods of texts from the token log-probabilities that servers give. Pure: no clock, no network.
+
+Where the context ends and an option begins is decided by characters, never by counting the tokens of the
+context alone: a token may reach over the boundary ("Answer:" + " A" may be cut "Answer", ": A"). Then the
+boundary is moved back, for all options alike, to the nearest place at which every option has a boundary
+between tokens. All options are then scored from the same place, so that their log-likelihoods compare.
+(lm-evaluation-harness, `TemplateLM._encode_pair`, moves trailing spaces to the option and cuts there by the
+number of tokens of the context alone, which is off where a token reaches over.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalrun.types import JSON, Ask, ErrorKind, ProviderError
+
+_HALF = "\ufffd"
+"""What a token that holds only some bytes of a character is shown as."""
+_RAW = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n", "ĉ": "\t"})
+"""How vocabularies write white space; some servers show tokens so."""
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A text with its tokens: from where to where each reaches in it (a token that stands for no text, such
+    as a begin-of-text token, is empty), and its log-probability, None where the server gives none."""
+
+    text: str
+    spans: Sequence[Span]
+    logprobs: Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Log-likelihood of a part of a text: `tokens` were scored, `unscored` begin the text unconditionally.
+    `start` is where the scored part begins."""
+
+    logprob: float
+    tokens: int
+    unscored: int
+    start: int
+
+
+def scored(text: str, logprobs: JSON, generated: int = 0) -> Scored:
+    """A prompt that a completions server echoed with log-probabilities.
+
+    `logprobs` has `tokens`, `token_logprobs` and perhaps `text_offset`; its last `generated` tokens are no
+    part of the prompt. Raises ProviderError where the server gives none, or tokens of another text.
+    """
+    try:
+        tokens, values = list(logprobs["tokens"]), list(logprobs["token_logprobs"])
+        offsets = logprobs.get("text_offset")
+        known = len(tokens) == len(values) > generated and all(isinstance(each, str) for each in tokens)
+    except (LookupError, TypeError, AttributeError):
+        known = False
+    if not known:
+        raise ProviderError(
+            ErrorKind.BAD_REQUEST,
+            "the server gives no log-probabilities of prompts (echo with logprobs in completions)",
+        )
+    kept = len(tokens) - generated
+    found = spans(text, tokens[:kept]) or _by_offset(text, offsets, kept)
+    if found is None:
+        raise ProviderError(
+            ErrorKind.BAD_REQUEST,
+            "the tokens that the server gives log-probabilities of do not add up to the prompt that was sent",
+        )
+    return Scored(text, found, values[: len(found)])
+
+
+def spans(text: str, tokens: Sequence[str]) -> list[Span] | None:
+    """Where each token stands in the text; None where they do not add up to it.
+
+    Tokens that hold parts of characters share the span of all of them. A token that is not in the text at
+    its place (begin of text) is empty. What follows the end of the text is left out.
+    """
+    found: list[Span] = []
+    place, at = 0, 0
+    while at < len(tokens) and (place < len(text) or not tokens[at]):
+        token = tokens[at]
+        if _HALF not in token:
+            end = _end(text, place, token)
+            found.append((place, place if end is None else end))
+            place, at = found[-1][1], at + 1
+            continue
+        run = at
+        while at < len(tokens) and _HALF in tokens[at]:
+            at += 1
+        end = _after_halves(text, place, tokens, run, at)
+        if end is None:
+            return None
+        found += [(place, end)] * (at - run)
+        place = end
+    return found if place == len(text) else None
+
+
+def _end(text: str, place: int, token: str) -> int | None:
+    """Where a token ends that stands at a place, or None where it does not stand there."""
+    for shown in (token, token.translate(_RAW)):
+        if text.startswith(shown, place):
+            return place + len(shown)
+        if place == 0 and shown[:1] == " " and text.startswith(shown[1:]):
+            return len(shown) - 1  # SentencePiece puts a space before every text
+        if shown and text[place : place + 1] == " " and text.startswith(shown, place + 1):
+            return place + 1 + len(shown)  # a space that decoding a single token drops
+    return None
+
+
+def _after_halves(text: str, place: int, tokens: Sequence[str], run: int, after: int) -> int | None:
+    """Where a run of tokens with parts of characters ends: where the next whole token stands.
+
+    Every such token holds a byte at least, and a character has four at most.
+    """
+    first = place + len(tokens[run].partition(_HALF)[0]) + 1
+    if after == len(tokens):
+        return len(text)
+    longest = place + sum(len(each) for each in tokens[run:after]) + 1
+    for end in range(first, min(longest, len(text)) + 1):
+        if text.startswith(tokens[after], end):
+            return end
+    return len(text) if longest >= len(text) else None
+
+
+def _by_offset(text: str, offsets: JSON, count: int) -> list[Span] | None:
+    """The spans by the server's own offsets, where these make sense."""
+    if not isinstance(offsets, list) or len(offsets) < count or not offsets:
+        return None
+    starts = [each for each in offsets[:count] if isinstance(each, int)]
+    if len(starts) != count or starts[0] != 0 or sorted(starts) != starts or starts[-1] > len(text):
+        return None
+    return list(zip(starts, [*starts[1:], len(text)], strict=True))
+
+
+def common_boundary(texts: Sequence[Scored], boundary: int) -> int:
+    """The last place, not after `boundary`, at which no token of any of the texts reaches over."""
+    while True:
+        over = [start for each in texts for start, end in each.spans if start < boundary < end]
+        if not over:
+            return boundary
+        boundary = min(over)
+
+
+def part(text: Scored, boundary: int) -> Part:
+    """The log-likelihood of what follows a boundary. Raises ProviderError where none of it is scored."""
+    total, tokens, unscored, start = 0.0, 0, 0, len(text.text)
+    for at, ((begin, _), value) in enumerate(zip(text.spans, text.logprobs, strict=True)):
+        if begin < boundary:
+            continue
+        if value is None:
+            if at:
+                raise ProviderError(ErrorKind.PROTOCOL, "the server left a log-probability out")
+            unscored += 1
+            continue
+        total += max(float(value), -9999.0)
+        tokens += 1
+        start = min(start, begin)
+    if not tokens:
+        raise ProviderError(
+            ErrorKind.BAD_REQUEST,
+            "nothing is known of the likelihood of a text that is one token with nothing before it: "
+            "put something before it",
+        )
+    return Part(total, tokens, unscored, start)
+
+
+def chosen_by_prompts(texts: Sequence[Scored], context: int) -> dict[str, JSON]:
+    """The likelihood of each option. `context` is the number of characters that all texts begin with."""
+    boundary = common_boundary(texts, context)
+    parts = [part(each, boundary) for each in texts]
+    found: dict[str, JSON] = {"options": [{"logprob": each.logprob, "tokens": each.tokens} for each in parts]}
+    if boundary < context:
+        found["moved"] = context - boundary
+    if unscored := max(each.unscored for each in parts):
+        found["unscored"] = unscored
+    return found
+
+
+def text_likelihood(text: Scored, context: int) -> dict[str, JSON]:
+    """The likelihood of what follows the context, with its tokens, UTF-8 bytes and words.
+
+    Where nothing stands before the text, its first token has no probability: it is left out of all counts.
+    """
+    boundary = common_boundary([text], context)
+    found = part(text, boundary)
+    counted = text.text[found.start :]
+    return {
+        "logprob": found.logprob,
+        "tokens": found.tokens,
+        "bytes": len(counted.encode("utf-8", "replace")),
+        "words": len(counted.split()),
+        "unscored": found.unscored,
+    }
+
+
+def chosen_by_first_token(logprobs: JSON, ask: Ask) -> dict[str, JSON]:
+    """The likelihood that the answer begins as each option does: null for those not among the top tokens.
+
+    The probabilities of all first tokens that begin one option and no other are added up, whatever white
+    space they begin with. Raises ProviderError where the answer has no log-probabilities.
+    """
+    options = [option.strip() for option in ask.options]
+    masses: list[list[float]] = [[] for _ in options]
+    for token, value in _top(logprobs).items():
+        word = token.translate(_RAW).strip()
+        begun = [at for at, option in enumerate(options) if word and option.startswith(word)]
+        whole = [at for at in begun if options[at] == word]
+        if len(whole or begun) == 1:
+            masses[(whole or begun)[0]].append(value)
+    return {"options": [{"logprob": _sum(each), "tokens": 1} for each in masses]}
+
+
+def _sum(values: Sequence[float]) -> float | None:
+    """The logarithm of the sum of probabilities."""
+    if not values:
+        return None
+    highest = max(values)
+    return min(0.0, highest + math.log(sum(math.exp(each - highest) for each in values)))
+
+
+def _top(logprobs: JSON) -> Mapping[str, float]:
+    """The likeliest first tokens, in the form of chat or of completions."""
+    try:
+        if logprobs.get("content"):
+            first = logprobs["content"][0]
+            entries: list[Any] = [*(first.get("top_logprobs") or ()), first]
+            return {each["token"]: float(each["logprob"]) for each in entries}
+        top = dict(logprobs["top_logprobs"][0])
+        if logprobs.get("tokens"):
+            top.setdefault(logprobs["tokens"][0], logprobs["token_logprobs"][0])
+        return {token: float(value) for token, value in top.items()}
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise ProviderError(
+            ErrorKind.BAD_REQUEST, "the server gives no log-probabilities of the first token (top_logprobs)"
+        ) from None
+
+
+def given_likelihood(value: JSON, ask: Ask) -> dict[str, JSON]:
+    """What a function of the user's gave: for a choice a list with a log-likelihood for each option (a "
+    "number,
+    null, or a mapping with `logprob` and perhaps `tokens`); for a perplexity a mapping with `logprob`,
+    `tokens`, `bytes` and `words`. Raises ProviderError (application) for anything else.
+    """
+    if ask.kind == "perplexity":
+        wanted = ("logprob", "tokens", "bytes", "words")
+        if not isinstance(value, Mapping) or not all(_is_number(value.get(name)) for name in wanted):
+            raise _not_given(f"no mapping with the numbers {', '.join(wanted)}")
+        return dict(value)
+    if not isinstance(value, list | tuple) or len(value) != len(ask.options):
+        raise _not_given(f"no list with one entry for each of the {len(ask.options)} options")
+    options = [dict(each) if isinstance(each, Mapping) else {"logprob": each} for each in value]
+    if not all(each.get("logprob") is None or _is_number(each["logprob"]) for each in options):
+        raise _not_given("something else than log-probabilities")
+    return {"options": [{"logprob": each.get("logprob"), "tokens": each.get("tokens")} for each in options]}
+
+
+def _is_number(value: JSON) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _not_given(what: str) -> ProviderError:
+    return ProviderError(ErrorKind.APPLICATION, f"the function's 'likelihood' is {what}")
