@@ -115,11 +115,122 @@ _SINGLE: tuple[tuple[str, str, Direction, str], ...] = (
         "Processor time, user and system, that evalrun itself used during the run.",
     ),
     (
+        "performance.load_s",
+        "s",
+        "lower",
+        "Time from starting the engine's process until it was ready to answer: weights read, memory "
+        "reserved, kernels compiled. It is shared by all runs of the model in a sweep and is part of no "
+        "latency. Only for engines that evalrun starts.",
+    ),
+    (
+        "memory.engine_load_peak_bytes",
+        "bytes",
+        "lower",
+        "Greatest memory of the engine's whole process tree while it started, as proportional set size.",
+    ),
+    (
+        "memory.cgroup_peak_bytes",
+        "bytes",
+        "none",
+        "Greatest memory that the kernel ever charged to the cgroup (the container) in which evalrun and "
+        "its engines run, page cache included. The kernel counts since the group was made, so earlier "
+        "work of the same container is in it.",
+    ),
+    (
+        "disk.read_bytes",
+        "bytes",
+        "none",
+        "Bytes that evalrun and its engine read from storage devices during the run; what the page cache "
+        "served is not counted.",
+    ),
+    (
+        "disk.written_bytes",
+        "bytes",
+        "none",
+        "Bytes that evalrun and its engine had written to storage devices during the run.",
+    ),
+    (
+        "gpu.use.mean",
+        "fraction",
+        "none",
+        "Mean over the readings of the share of time in which the GPU ran any kernel, as NVML gives it "
+        "(also averaged over GPUs). It says nothing of how much of the GPU a kernel fills.",
+    ),
+    (
+        "gpu.power_w.mean",
+        "W",
+        "lower",
+        "Mean power draw of the GPUs together over the run, from NVML's power readings.",
+    ),
+    (
+        "memory.gpu_peak_bytes",
+        "bytes",
+        "lower",
+        "Greatest memory in use on the GPUs on which the model runs, by all processes, as NVML gives it. "
+        "vLLM reserves a set share of the memory at its start, so for it this is that share and not what "
+        "the model needs.",
+    ),
+    (
+        "energy.gpu_j",
+        "J",
+        "lower",
+        "Energy that the GPUs on which the model runs used during the run: the difference of NVML's "
+        "energy counter, which is refreshed about every 100 ms; where a GPU has no counter, its power "
+        "readings integrated over time. Idle draw is in it, CPU and memory of the host are not.",
+    ),
+    (
+        "energy.gpu_j_per_output_token",
+        "J/token",
+        "lower",
+        "Energy of the GPUs during the run divided by the output tokens that the run generated, as the "
+        "server counts them.",
+    ),
+    (
+        "engine.kv_cache_use.max",
+        "fraction",
+        "none",
+        "Greatest share of the engine's KV cache in use, of readings about 1 s apart.",
+    ),
+    (
+        "engine.requests_running.max",
+        "requests",
+        "none",
+        "Greatest number of requests that the engine computed at once, of readings about 1 s apart.",
+    ),
+    (
+        "engine.requests_waiting.max",
+        "requests",
+        "lower",
+        "Greatest number of requests that waited within the engine, of readings about 1 s apart.",
+    ),
+    (
+        "engine.preemptions",
+        "requests",
+        "lower",
+        "How often the engine took a request's KV cache away during the run, to compute it again later: "
+        "its cache was too small for the requests in flight.",
+    ),
+    (
+        "engine.prefix_cache_hit_rate",
+        "fraction",
+        "none",
+        "Prompt tokens that the engine found in its prefix cache divided by those it looked up, during "
+        "the run. Prompts that are cached are answered sooner, so runs that differ in it are not alike in"
+        " time to first token.",
+    ),
+    (
         "cost.usd",
         "usd",
         "lower",
         "Sum of what this run's answers cost in US dollars: the price that the server states, else prompt "
         "and output tokens times the suite's prices. Cached answers cost nothing.",
+    ),
+    (
+        "cost.judge_usd",
+        "usd",
+        "lower",
+        "Sum of what scorers that ask a model (judge, embedding) cost for this run, in US dollars. It is no part "
+        "of cost.usd.",
     ),
 )
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from evalrun.analysis.ablation import PromptAblation, corrected_ablations, prompt_ablations
 from evalrun.analysis.comparison import Compared, Comparison, Flips
 from evalrun.analysis.correction import Correction, corrected
-from evalrun.analysis.effects import AxisEffect, Standing, axis_effects, prompt_sensitivity, standings
+from evalrun.analysis.effects import Standing, standings
 from evalrun.analysis.figures import FigureMeasure, Level, find_figure
+from evalrun.analysis.marginal import AxisEffect, axis_effects, corrected_effects
+from evalrun.analysis.matrix import seed_of, whole_prompts
 from evalrun.analysis.measures import Floats, Measure, RunInfo, RunSamples, default_metrics, find_measure
 from evalrun.analysis.paired import ALPHA, PairedResult, paired_difference
 from evalrun.analysis.pairing import Chosen, Joined, RunPair, check_digests, join, match_runs
+from evalrun.analysis.sensitivity import prompt_sensitivity
 from evalrun.analysis.verdict import verdict
 from evalrun.errors import UserError
 
@@ -99,13 +102,8 @@ def _measures(runs: Sequence[RunSamples], options: CompareOptions) -> list[AnyMe
     return list(measures.values())
 
 
-def _seed(measure: AnyMeasure, options: CompareOptions) -> int:
-    """A seed of its own for every metric, whatever else is compared."""
-    return zlib.crc32(measure.name.encode(), options.seed & 0xFFFFFFFF)
-
-
 def _compared(pair: RunPair, joined: Joined, measure: AnyMeasure, options: CompareOptions) -> Compared:
-    seed, flips = _seed(measure, options), None
+    seed, flips = seed_of(measure, options.seed), None
     if isinstance(measure, FigureMeasure):
         result = measure.result(pair, joined, Level(seed, options.alpha, options.margin))
     else:
@@ -177,6 +175,8 @@ def _within(runs: Sequence[RunSamples], options: CompareOptions) -> Comparison:
     places: list[Standing] = []
     effects: list[AxisEffect] = []
     sensitivity = []
+    taken_apart: list[PromptAblation] = []
+    own = whole_prompts(runs)
     for measure in _measures(runs, options):
         if isinstance(measure, FigureMeasure):
             raise UserError(
@@ -184,44 +184,22 @@ def _within(runs: Sequence[RunSamples], options: CompareOptions) -> Comparison:
                 where="--metric",
                 remedy="Name two runs, as SWEEP/RUN.",
             )
-        seed = _seed(measure, options)
-        places += standings(runs, measure, alpha=options.alpha, seed=seed)
-        effects += axis_effects(runs, measure, alpha=options.alpha, seed=seed)
-        sensitivity += prompt_sensitivity(runs, measure, alpha=options.alpha, seed=seed)
-    effects, tests = _corrected_effects(effects, options)
+        seed = seed_of(measure, options.seed)
+        places += standings(own, measure, alpha=options.alpha, seed=seed)
+        effects += axis_effects(own, measure, alpha=options.alpha, seed=seed)
+        sensitivity += prompt_sensitivity(own, measure, alpha=options.alpha, seed=seed)
+        taken_apart += prompt_ablations(runs, measure, alpha=options.alpha, seed=seed)
+    effects, tests = corrected_effects(effects, options.correction, options.margin)
+    taken_apart, more = corrected_ablations(taken_apart, options.correction, options.margin)
     return Comparison(
         (),
         options.correction,
-        tests,
+        tests + more,
         options.alpha,
         options.margin,
         options.common,
         standings=tuple(places),
         effects=tuple(effects),
         sensitivity=tuple(sensitivity),
+        ablations=tuple(taken_apart),
     )
-
-
-def _corrected_effects(
-    effects: Sequence[AxisEffect], options: CompareOptions
-) -> tuple[list[AxisEffect], int]:
-    """The levels with p values corrected over all axes and metrics, and verdicts against the first level."""
-    results = [
-        level.against_first and replace(level.against_first, margin=options.margin)
-        for effect in effects
-        for level in effect.levels
-    ]
-    ps = corrected([None if each is None else each.p for each in results], options.correction)
-    todo = iter(zip(results, ps, strict=True))
-    made = []
-    for effect in effects:
-        levels = []
-        for level in effect.levels:
-            result, p = next(todo)
-            if result is None:
-                levels.append(level)
-                continue
-            word = verdict(result, effect.direction, effect.unit, p=p)
-            levels.append(replace(level, against_first=result, p_corrected=p, verdict=word))
-        made.append(replace(effect, levels=tuple(levels)))
-    return made, sum(p is not None for p in ps)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from evalrun.analysis.ablation import PromptAblation
 from evalrun.analysis.correction import Correction
-from evalrun.analysis.effects import AxisEffect, PromptSensitivity, Standing
+from evalrun.analysis.effects import Standing
+from evalrun.analysis.marginal import AxisEffect
 from evalrun.analysis.measures import RunInfo
 from evalrun.analysis.paired import PairedResult
+from evalrun.analysis.sensitivity import PromptSensitivity
 from evalrun.analysis.verdict import Verdict
 from evalrun.types import JSON, Direction
 
@@ -71,7 +74,7 @@ class Compared:
 class Comparison:
     """Everything that was compared, `tests` of which gave a p value that `correction` takes into account.
 
-    `standings`, `effects` and `sensitivity` are there where a sweep was compared within itself.
+    `standings`, `effects`, `sensitivity` and `ablations` are there where a sweep was compared within itself.
     """
 
     compared: tuple[Compared, ...]
@@ -84,6 +87,7 @@ class Comparison:
     standings: tuple[Standing, ...] = ()
     effects: tuple[AxisEffect, ...] = ()
     sensitivity: tuple[PromptSensitivity, ...] = ()
+    ablations: tuple[PromptAblation, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     def document(self) -> dict[str, JSON]:
@@ -100,6 +104,7 @@ class Comparison:
             "standings": [each.document() for each in self.standings],
             "effects": [each.document() for each in self.effects],
             "sensitivity": [each.document() for each in self.sensitivity],
+            "ablations": [each.document() for each in self.ablations],
             "notes": list(self.notes),
         }
 

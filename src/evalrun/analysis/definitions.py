@@ -17,6 +17,8 @@ from evalrun.analysis.fairness_definitions import (
     fairness_definition,
 )
 from evalrun.analysis.rates import RATES, gap_info
+from evalrun.analysis.repeat_definitions import OF_K, consistency_info, repeat_definition, repeat_info
+from evalrun.analysis.repeat_definitions import OF_SCORES as OF_REPEATS
 from evalrun.scoring.base import MetricInfo, Scorer
 
 _PLACEHOLDER = "<label>"
@@ -40,6 +42,9 @@ def definition(name: str, scorers: Sequence[Scorer] = ()) -> MetricInfo:
         found = fairness_definition(name, known, lambda each: definition(each, scorers))
         if found is not None:
             return found
+    repeats = repeat_definition(name, lambda each: definition(each, scorers))
+    if repeats is not None:
+        return repeats
     versions = version_definition(name, lambda each: definition(each, scorers))
     if versions is not None:
         return versions
@@ -87,9 +92,11 @@ def metric_reference() -> str:
     criteria = [criterion_info("<column>", each) for each in CRITERIA]
     flips = [version_info("<attribute>", each) for each in FLIPS]
     versions = [version_info("<attribute>", each, some) for each in ("difference", *OF_SCORES)]
+    repeats = [repeat_info(each, some) for each in (*(f"{each}_k" for each in OF_K), *OF_REPEATS)]
     sections = (
         ("Scores", [known[name] for name in scores]),
         ("Endings that are not scores", [known[name] for name in rates]),
+        ("Repeats", [*repeats, consistency_info()]),
         ("Fairness", [*DECISIONS.values(), *between, *criteria]),
         ("Versions of a sample", [*flips, *versions]),
         ("Speed, memory and cost", [known[name] for name in rest]),

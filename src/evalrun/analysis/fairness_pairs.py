@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from evalrun.analysis.fairness_contrasts import Contrast, contrast
 from evalrun.analysis.intervals import Estimate, bootstrap_units, percentile_interval, wilson
 from evalrun.analysis.sign_tests import mcnemar_exact
+from evalrun.scoring.scorers.pair_figures import stereoset_figures
 
 Floats = NDArray[np.float64]
 
@@ -44,6 +45,17 @@ def binomial_test(hits: int, n: int) -> float | None:
     It is McNemar's exact test of the pairs that prefer one or the other.
     """
     return mcnemar_exact(hits, n - hits) if n else None
+
+
+def binomial_note(hits: float, trials: float, *, independent: bool) -> str:
+    """The test in words, for a figure's note; of dependent samples it says that there is none."""
+    if not independent:
+        return "no binomial test: samples depend on each other"
+    p = binomial_test(round(hits), round(trials))
+    if p is None:
+        return ""
+    shown = f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+    return f"{hits:,.0f} of {trials:,.0f}; {shown} against one half (exact binomial test)"
 
 
 def pair_preference(more: Floats, less: Floats) -> Preference:
@@ -118,19 +130,14 @@ def stereoset(
             np.ones(len(names)),
         ]
     )
-    values = _stereoset_figures(per_term.sum(axis=0))
-    draws = bootstrap_units(per_term, _stereoset_figures, seed)
+    values = stereoset_figures(per_term.sum(axis=0))
+    draws = bootstrap_units(per_term, stereoset_figures, seed)
     lms, ss, icat = (
         percentile_interval(float(values[at]), len(names), draws[:, at], (0.0, 100.0)) for at in range(3)
     )
     return StereoSet(
         lms, ss, icat, int(known.sum()), len(names), left_out, binomial_test(int(prefers.sum()), len(s))
     )
-
-
-def _stereoset_figures(sums: Floats) -> Floats:
-    lms, ss = sums[..., 0] / sums[..., 2], sums[..., 1] / sums[..., 2]
-    return np.stack([lms, ss, lms * np.minimum(ss, 100 - ss) / 50], axis=-1)
 
 
 def winobias_gap(

@@ -129,7 +129,8 @@ def mean(
     """
     if len(values) == 0:
         return NO_DATA
-    binary = bool(((values == 0) | (values == 1)).all())
+    shares = bounds[1] is None or bounds[1] <= 1  # on a scale of 1 to 5 a 1 is no hit
+    binary = shares and bool(((values == 0) | (values == 1)).all())
     if clusters is None and binary and not repeated:
         return wilson(float(values.sum()), len(values))
     if binary and values.min() == values.max():

@@ -80,6 +80,17 @@ class RunSamples:
         return str(found) if found else None
 
     @property
+    def ablates(self) -> str | None:
+        """The prompt of which this run's prompt leaves a part out (`ablate: true`), or None."""
+        found = self.sweep.prompts.get(self.run.prompt, {}).get("ablates")
+        return str(found) if found else None
+
+    @property
+    def left_out(self) -> str:
+        """The part that it leaves out: "section rules", "example 2"; "" where it is no such prompt."""
+        return str(self.sweep.prompts.get(self.run.prompt, {}).get("without") or "")
+
+    @property
     def exclude_unparsed(self) -> bool:
         """Whether the suite leaves answers that no parser could read out of the scores."""
         return bool(self.run.details.get("unparsed") == "exclude")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,18 @@ from evalrun.analysis.table import SampleTable
 from evalrun.analysis.window import Window, over_time, steady_window
 from evalrun.types import JSON, MetricValue
 
+if TYPE_CHECKING:
+    from evalrun.runner.calibration import Calibration
+
 Floats = NDArray[np.float64]
 
 CDF_POINTS = 200
 HISTOGRAM_BINS = 40
 LAG_SHARE = 0.05
 """A client whose event loop lags by more than this share of the median latency is part of the latency."""
+
+CLIENT_SHARE = 0.8
+"""From this share of evalrun's own highest rate on, what is measured may be evalrun and not the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,14 @@ class SystemSummary:
     wall_s: float | None = None
     loop_lag_p99_s: float | None = None
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Further readings by the name of their metric; `notes` what must be said beside them."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    gpus: Sequence[Mapping[str, JSON]] = ()
+    client: Calibration | None = None
+    """What evalrun itself reaches on this machine, where that was measured."""
+    since_s: float = 0.0
+    """When the readings begin on the run's clock: later than 0 for a run that was taken up again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +96,12 @@ def performance_metrics(
 ) -> tuple[list[MetricValue], dict[str, JSON]]:
     """All metrics of speed, memory and cost, and the details that the charts are drawn from."""
     timed = Timed.of(table)
-    lagging = _client_limited(table, timed, system)
+    held_back = system.notes.get("performance.requests_per_s", "")
+    throughput, throughput_details = _throughput(table, timed, held_back)
+    limits = (_client_limited(table, timed, system), _near_limit(table, timed, system, throughput))
+    lagging = "; ".join(limit for limit in limits if limit)
     latency, latency_details = _latency(table, timed, stream=stream, note=lagging)
-    throughput, throughput_details = _throughput(table, timed)
-    metrics = [*latency, *throughput, *_tokens(table), *_resources(system, len(table)), *_cost(table)]
+    metrics = [*latency, *throughput, *_tokens(table), *_resources(system, table), *_cost(table)]
     details: dict[str, JSON] = {
         "latency": latency_details,
         **throughput_details,
@@ -95,6 +112,7 @@ def performance_metrics(
             "failed": timed.failed,
         },
         "client_limited": lagging,
+        "machine": {"unavailable": dict(system.unavailable), "gpus": [dict(gpu) for gpu in system.gpus]},
     }
     return metrics, details
 
@@ -108,6 +126,25 @@ def _client_limited(table: SampleTable, timed: Timed, system: SystemSummary) -> 
     if lag <= LAG_SHARE * median:
         return ""
     return f"evalrun itself lagged (event loop p99 {lag * 1000:.3g} ms), so the latencies contain its delay"
+
+
+def _near_limit(
+    table: SampleTable, timed: Timed, system: SystemSummary, throughput: Sequence[MetricValue]
+) -> str:
+    """A sentence where requests came about as fast as evalrun can send them on this machine, else empty."""
+    rates = [each.value for each in throughput if each.name == "performance.requests_per_s"]
+    if system.client is None or not rates or rates[0] is None:
+        return ""
+    stream = bool((~np.isnan(table.number("ttft_s")[timed.rows])).any())
+    tokens = table.number("completion_tokens")[timed.rows]
+    chunks = 0.0 if np.isnan(tokens).all() else float(np.nanmean(tokens))  # mostly one chunk a token
+    highest = system.client.highest_rate(stream, chunks)
+    if rates[0] < CLIENT_SHARE * highest:
+        return ""
+    return (
+        f"evalrun reached {rates[0]:.4g} requests/s of the {highest:.4g} that it can on this machine"
+        " (evalrun calibrate), so the latencies may contain its delay"
+    )
 
 
 def _latency(
@@ -161,7 +198,9 @@ def distribution(ordered: Floats) -> dict[str, JSON]:
     }
 
 
-def _throughput(table: SampleTable, timed: Timed) -> tuple[list[MetricValue], dict[str, JSON]]:
+def _throughput(
+    table: SampleTable, timed: Timed, held_back: str
+) -> tuple[list[MetricValue], dict[str, JSON]]:
     rows = timed.rows
     sent, done = table.number("sent_s")[rows], table.number("done_s")[rows]
     known = ~np.isnan(sent) & ~np.isnan(done)
@@ -169,7 +208,8 @@ def _throughput(table: SampleTable, timed: Timed) -> tuple[list[MetricValue], di
     window = steady_window(sent, done)
     if window is None:
         return [], {}
-    metrics = throughput_metrics(window, tokens, timed.excluded())
+    notes = "; ".join(part for part in (held_back, timed.excluded()) if part)
+    metrics = throughput_metrics(window, tokens, notes)
     return metrics, {"throughput_window": window.details(), "over_time": over_time(sent, done, tokens)}
 
 
@@ -216,9 +256,9 @@ _RESOURCES: Sequence[tuple[str, str]] = (
 )
 
 
-def _resources(system: SystemSummary, n: int) -> list[MetricValue]:
+def _resources(system: SystemSummary, table: SampleTable) -> list[MetricValue]:
     """One reading each; n is the number of samples it was taken over."""
-    metrics = []
+    metrics, n = [], len(table)
     for name, attribute in _RESOURCES:
         value = getattr(system, attribute)
         why = system.unavailable.get(attribute, "") or system.unavailable.get(name, "")
@@ -227,7 +267,20 @@ def _resources(system: SystemSummary, n: int) -> list[MetricValue]:
                 None if value is None else float(value), n, note="" if value is not None else why
             )
             metrics.append(metric(performance_info(name), estimate))
+    for name, reading in {**system.figures, **_energy_per_token(system, table)}.items():
+        estimate = Estimate(float(reading), n)
+        metrics.append(metric(performance_info(name), estimate, system.notes.get(name, "")))
     return metrics
+
+
+def _energy_per_token(system: SystemSummary, table: SampleTable) -> dict[str, float]:
+    """Over the tokens that were generated while the energy was measured; nothing where some are unknown."""
+    energy_j = system.figures.get("energy.gpu_j")
+    made = ~table.cached & table.answered & (table.number("sent_s") >= system.since_s)
+    tokens = table.number("completion_tokens")[made]
+    if energy_j is None or not tokens.sum() > 0:  # NaN where a count is unknown
+        return {}
+    return {"energy.gpu_j_per_output_token": energy_j / float(tokens.sum())}
 
 
 def _cost(table: SampleTable) -> list[MetricValue]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,9 @@ class Units:
 
     def estimate(self, bounds: Bounds = (None, None)) -> Estimate:
         """The mean over units with its interval."""
-        return mean(self.values, self.clusters, repeated=self.repeated, bounds=bounds)
+        # Where the repeats of every sample agree (an engine that draws nothing), there might as well be one.
+        means = self.repeated and not bool(((self.values == 0) | (self.values == 1)).all())
+        return mean(self.values, self.clusters, repeated=means, bounds=bounds)
 
 
 def units(table: SampleTable, values: Floats, keep: Mask) -> Units:
@@ -202,6 +204,12 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
             estimate = wilson(float(sums[hits]), round(float(sums[trials])))
         else:
             estimate = percentile_interval(float(values[at]), size, draws[:, at], bounds, note=few)
+        if name in corpus.tests:
+            from evalrun.analysis.fairness_pairs import binomial_note
+
+            hits, trials = corpus.tests[name]
+            told = binomial_note(float(sums[hits]), float(sums[trials]), independent=independent)
+            estimate = replace(estimate, note="; ".join(part for part in (estimate.note, told) if part))
         estimates.append(estimate)
     return estimates
 

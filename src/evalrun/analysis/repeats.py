@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.intervals import Estimate, mean
+from evalrun.analysis.intervals import Bounds, Estimate, mean
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -80,8 +80,23 @@ def _grouped(ids: NDArray[Any] | Sequence[Hashable], scores: Floats) -> tuple[In
     return codes, values[known], np.bincount(codes).astype(np.float64)
 
 
-def _right(ids: NDArray[Any] | Sequence[Hashable], scores: Floats, k: int) -> tuple[Floats, Floats, str]:
-    """(right answers, answers) of each sample with at least k, and a note on those with fewer."""
+@dataclass(frozen=True, slots=True)
+class _Right:
+    """Of each sample with at least k answers: how many there are and how many are right, and its cluster.
+    `note` says how many samples have fewer."""
+
+    right: Floats
+    count: Floats
+    clusters: Ints | None
+    note: str
+
+    def estimate(self, chances: Floats) -> Estimate:
+        return _estimate(chances, self.clusters, self.note)
+
+
+def _right(
+    ids: NDArray[Any] | Sequence[Hashable], scores: Floats, k: int, clusters: NDArray[Any] | None
+) -> _Right:
     if k < 1:
         raise ValueError("k must be at least 1")
     codes, values, count = _grouped(ids, scores)
@@ -91,31 +106,50 @@ def _right(ids: NDArray[Any] | Sequence[Hashable], scores: Floats, k: int) -> tu
     enough = count >= k
     short = int(len(count) - enough.sum())
     note = f"left out: {short} samples with fewer than {k} answers" if short else ""
-    return right[enough], count[enough], note
+    return _Right(right[enough], count[enough], _of_samples(ids, scores, clusters, enough), note)
 
 
-def _estimate(values: Floats, clusters: Ints | None, note: str) -> Estimate:
-    found = mean(values, clusters, repeated=True, bounds=(0.0, 1.0))
+def _of_samples(
+    ids: NDArray[Any] | Sequence[Hashable], scores: Floats, clusters: NDArray[Any] | None, keep: Any
+) -> Ints | None:
+    """The cluster code of each sample that is kept, from the clusters of its answers."""
+    if clusters is None:
+        return None
+    known = ~np.isnan(np.asarray(scores, np.float64))
+    _, first = np.unique(np.asarray(ids)[known], return_index=True)
+    _, codes = np.unique(np.asarray(clusters)[known], return_inverse=True)
+    return np.asarray(codes[first][keep], np.int64)
+
+
+def _estimate(values: Floats, clusters: Ints | None, note: str, bounds: Bounds = (0.0, 1.0)) -> Estimate:
+    """The mean over samples. Where every sample has 0 or 1 it is a proportion of samples."""
+    binary = bool(((values == 0) | (values == 1)).all())
+    found = mean(values, clusters, repeated=not binary, bounds=bounds)
     return replace(found, note="; ".join(part for part in (found.note, note) if part))
 
 
-def pass_at_k(ids: NDArray[Any] | Sequence[Hashable], scores: Floats, k: int) -> Estimate:
+def pass_at_k(
+    ids: NDArray[Any] | Sequence[Hashable], scores: Floats, k: int, clusters: NDArray[Any] | None = None
+) -> Estimate:
     """The chance that at least one of k answers is right, unbiased: mean of 1 - C(n - c, k) / C(n, k).
 
     For n answers of which c are right (Chen et al. 2021, arXiv 2107.03374). Samples with fewer than k answers
-    are left out and counted. Raises ValueError for k < 1 and for scores that are neither 0 nor 1.
+    are left out and counted. `clusters`, one an answer, say which samples belong together. Raises ValueError
+    for k < 1 and for scores that are neither 0 nor 1.
     """
-    right, count, note = _right(ids, scores, k)
-    return _estimate(1 - _none_drawn(count, right, k), None, note)
+    found = _right(ids, scores, k, clusters)
+    return found.estimate(1 - _none_drawn(found.count, found.right, k))
 
 
-def pass_hat_k(ids: NDArray[Any] | Sequence[Hashable], scores: Floats, k: int) -> Estimate:
+def pass_hat_k(
+    ids: NDArray[Any] | Sequence[Hashable], scores: Floats, k: int, clusters: NDArray[Any] | None = None
+) -> Estimate:
     """pass^k, the chance that k answers are all right, unbiased: mean of C(c, k) / C(n, k).
 
     (Yao et al. 2024, arXiv 2406.12045.) Conditions as for `pass_at_k`.
     """
-    right, count, note = _right(ids, scores, k)
-    return _estimate(_none_drawn(count, count - right, k), None, note)
+    found = _right(ids, scores, k, clusters)
+    return found.estimate(_none_drawn(found.count, found.count - found.right, k))
 
 
 def _none_drawn(count: Floats, marked: Floats, k: int) -> Floats:
@@ -141,11 +175,11 @@ class Votes:
     agreement: Floats
     score: Floats
 
-    def accuracy(self, clusters: Ints | None = None) -> Estimate:
-        """The mean score of the majority's answers, over the samples that have one."""
+    def accuracy(self, clusters: Ints | None = None, bounds: Bounds = (0.0, 1.0)) -> Estimate:
+        """The mean score of the majority's answers; `clusters` has one code a sample."""
         known = ~np.isnan(self.score)
         note = f"{int(self.tied.sum())} samples had ties" if self.tied.any() else ""
-        return _estimate(self.score[known], None if clusters is None else clusters[known], note)
+        return _estimate(self.score[known], None if clusters is None else clusters[known], note, bounds)
 
     def consistency(self, clusters: Ints | None = None) -> Estimate:
         """The chance that two answers to the same sample are equal, over samples with two or more."""
@@ -158,31 +192,35 @@ def majority(
     answers: Sequence[Hashable],
     scores: Floats | None = None,
 ) -> Votes:
-    """Vote among the answers of each sample. None is no vote; a sample with none has answer None, score 0.
+    """Vote among the answers of each sample. None is no vote; a sample with no vote has answer None and the
+    mean of its scores.
 
     `scores` are those of the single answers, one an entry; without them `score` is NaN.
     """
     values = np.full(len(answers), np.nan) if scores is None else np.asarray(scores, np.float64)
     distinct, codes = np.unique(np.asarray(ids), return_inverse=True)
     ballots: list[dict[Hashable, list[float]]] = [{} for _ in distinct]
+    blank: list[list[float]] = [[] for _ in distinct]
     size = np.zeros(len(distinct), np.int64)
     for code, answer, value in zip(codes.tolist(), answers, values.tolist(), strict=True):
         size[code] += 1
-        if answer is not None:
+        if answer is None:
+            blank[code].append(value)
+        else:
             ballots[code].setdefault(answer, []).append(value)
-    counted = [_count(ballot, int(k), scores is not None) for ballot, k in zip(ballots, size, strict=True)]
+    counted = [_count(*each) for each in zip(ballots, blank, size.tolist(), strict=True)]
     winners, tied, agreement, score = zip(*counted, strict=True) if counted else ((), (), (), ())
     return Votes(distinct, tuple(winners), np.array(tied, np.bool_), np.array(agreement), np.array(score))
 
 
 def _count(
-    ballot: dict[Hashable, list[float]], size: int, scored: bool
+    ballot: dict[Hashable, list[float]], blank: list[float], size: int
 ) -> tuple[Hashable, bool, float, float]:
     """(winner, tied, agreement, score). Answers that could not be read agree with nothing."""
     agreeing = sum(len(votes) * (len(votes) - 1) for votes in ballot.values())
     agreement = agreeing / (size * (size - 1)) if size > 1 else math.nan
     if not ballot:
-        return None, False, agreement, 0.0 if scored else math.nan
+        return None, False, agreement, sum(blank) / len(blank)
     most = max(map(len, ballot.values()))
     winners = [answer for answer, votes in ballot.items() if len(votes) == most]
     score = sum(sum(ballot[each]) / most for each in winners) / len(winners)

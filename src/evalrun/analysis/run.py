@@ -98,6 +98,10 @@ def analyse(
     """The same from plain arguments: sensitive columns `by` or a whole `fairness` plan, and what of the suite
     shapes the figures."""
     metrics, scored = score_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
+    if table.distinct < len(table):
+        from evalrun.analysis.repeat_metrics import repeat_metrics
+
+        metrics += repeat_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
     metrics += rate_metrics(table)
     speed, details = performance_metrics(table, system, stream=stream)
     metrics += speed

@@ -42,17 +42,25 @@ class AllPairs:
         return float(self.means[i] - self.means[j])
 
     def p(self, i: int, j: int) -> float:
-        """p of i = j, corrected for all pairs: share of resamples in which some pair differs as much."""
+        """p of i = j, corrected for all pairs: share of resamples in which some pair differs as much.
+
+        Where every unit differs by the same, resampling knows no chance at all; then it is the exact sign
+        test's, times the number of pairs.
+        """
         difference, se = abs(self.difference(i, j)), float(self.se[i, j])
         if difference == 0 or len(self.greatest) == 0:
             return 1.0
-        size = difference / se if se > 0 else math.inf
-        as_large = len(self.greatest) - int(np.searchsorted(self.greatest, size - 1e-9))
+        if se == 0:
+            return min(1.0, math.comb(len(self.means), 2) * 2.0 ** (1 - self.units))
+        as_large = len(self.greatest) - int(np.searchsorted(self.greatest, difference / se - 1e-9))
         return (1 + as_large) / (1 + len(self.greatest))
 
     def interval(self, i: int, j: int, level: float = 0.95) -> tuple[float, float] | None:
-        """Bounds for i - j that hold for all pairs at once with probability `level`."""
-        if len(self.greatest) == 0:
+        """Bounds for i - j that hold for all pairs at once with probability `level`.
+
+        None where every unit differs by the same: that shows no chance, not that there is none.
+        """
+        if len(self.greatest) == 0 or (self.se[i, j] == 0 and self.difference(i, j) != 0):
             return None
         half = sorted_quantile(self.greatest, level) * float(self.se[i, j])
         return self.difference(i, j) - half, self.difference(i, j) + half

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_serializer, field_validator
 
+from evalrun.errors import Problem
 from evalrun.suite.components import ParserSpec
 from evalrun.types import JSON, Direction, Row, Score, Status, hot_value
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESERVED_NAMES = frozenset(
-    {"performance", "memory", "cpu", "cost", "fairness", "counterfactual", "robustness"}
+    {"performance", "memory", "cpu", "cost", "fairness", "counterfactual", "robustness", "repeats"}
     | {"error_rate", "unparsed_rate", "refused_rate"}
 )
 """First parts of metric names that no scorer may take."""
@@ -43,7 +44,8 @@ class Unparsed(Exception):
 class ScoringInput:
     """What a scorer sees of a sample: the parsed answer, the raw output, the target and the dataset row.
 
-    `tool_calls` are those of the response, as the chat API has them, or None.
+    `tool_calls` are those of the response, as the chat API has them, or None. `likelihood` is what
+    `evalrun.scoring.likelihood.decided` gives where the prompt asks for one, else None.
     """
 
     answer: JSON
@@ -52,6 +54,7 @@ class ScoringInput:
     status: Status
     row: Row
     tool_calls: JSON = None
+    likelihood: JSON = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,8 @@ class Corpus:
     figure name to (index of the hits, index of the trials) among the sums; they get a Wilson interval.
     `sizes` maps a figure to the index of the sum that is its n, where that is not the number of samples.
     `fixed` holds figures that are no function of sums (rank correlations), with an interval that holds for
-    independent samples; `figures` need not give them a meaning.
+    independent samples; `figures` need not give them a meaning. `tests` are shares whose p against one half
+    (two-sided exact binomial test) is told: figure name to (index of the hits, index of the trials).
     """
 
     kinds: NDArray[np.int64]
@@ -193,6 +197,7 @@ class Corpus:
     notes: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, JSON] = field(default_factory=dict)
     fixed: Mapping[str, tuple[float, Interval | None]] = field(default_factory=dict)
+    tests: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Scorer(ABC):
@@ -211,6 +216,14 @@ class Scorer(ABC):
     registered: ClassVar[str] = ""
     correctness: bool = True
     unanswered_as_empty: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
+    """Whether its scores come from a model that is asked after the run (`evalrun.scoring.asking`)."""
+    reads_likelihood: ClassVar[bool] = False
+    """Whether it scores samples that were asked for a likelihood and have no answer."""
+    late: bool = False
+    """Whether it takes so long that it scores, in threads, when a run's answers are all there."""
+    runs_code: bool = False
+    """Whether it runs what models wrote, which a suite must allow."""
     parts: tuple[str, ...] = ()
 
     def __init__(self, options: Any) -> None:
@@ -220,6 +233,10 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, sample: ScoringInput) -> Score:
         """The verdict on one sample. Pure, synchronous, a few microseconds."""
+
+    def check(self, columns: Sequence[str], where: str) -> Sequence[Problem]:
+        """What keeps it from scoring rows with these columns on this machine; `where` names the dataset."""
+        return ()
 
     def unanswered(self, sample: ScoringInput, reason: str) -> Score:
         """The verdict on a sample whose output could not be read, or was a refusal; its answer is None."""

@@ -27,7 +27,7 @@ def correlation_corpus(
     # Sums of squares of numbers far from 0 would lose their digits: measure from the means, in deviations.
     x, y = (_standard(column) for column in (answers, targets))
     names = tuple(f"{name}.{which}" for which in ("pearson", "spearman", "kendall"))
-    spearman = pearson(_ranks(answers), _ranks(targets))
+    spearman = pearson(ranks(answers), ranks(targets))
     kendall = kendall_tau(answers, targets) if n <= max_pairs else math.nan
     notes = {} if n <= max_pairs else {names[2]: f"{n} samples: more than max_pairs, which is {max_pairs}"}
     return Corpus(
@@ -38,8 +38,8 @@ def correlation_corpus(
         infos={each: infos[each] for each in names},
         notes=notes,
         fixed={
-            names[1]: (spearman, _fisher(spearman, (1 + spearman**2 / 2), n - 3)),
-            names[2]: (kendall, _fisher(kendall, 0.437, n - 4)),
+            names[1]: (spearman, fisher_interval(spearman, (1 + spearman**2 / 2), n - 3)),
+            names[2]: (kendall, fisher_interval(kendall, 0.437, n - 4)),
         },
     )
 
@@ -69,7 +69,7 @@ def pearson(x: Floats, y: Floats) -> float:
     return max(-1.0, min(1.0, float(x @ y) / below)) if below > 0 else math.nan
 
 
-def _ranks(column: Floats) -> Floats:
+def ranks(column: Floats) -> Floats:
     """Ranks from 1; equal values share the mean of theirs."""
     _, code, count = np.unique(column, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
@@ -95,8 +95,12 @@ def kendall_tau(x: Floats, y: Floats) -> float:
     return score / below if below > 0 else math.nan
 
 
-def _fisher(value: float, variance: float, freedom: int) -> Interval | None:
-    """tanh(atanh(r) ± z sqrt(variance / freedom)); None for too few samples and for r = ±1."""
+def fisher_interval(value: float, variance: float, freedom: int) -> Interval | None:
+    """The 95 % interval of a correlation, tanh(atanh(r) ± z sqrt(variance / freedom)).
+
+    `variance` and `freedom` (n less a few) are those of the coefficient: Bonett & Wright 2000. None for
+    too few samples and for r = ±1.
+    """
     if freedom < 1 or math.isnan(value) or abs(value) >= 1:
         return None
     width = math.sqrt(variance / freedom)

@@ -38,19 +38,33 @@ class Pipeline:
     these make of the output, and the others do not. Raises UserError where two scorers have the same name.
     """
 
-    def __init__(self, parsers: Iterable[Any], scorers: Iterable[Any]) -> None:
+    def __init__(self, parsers: Iterable[Any], scorers: Iterable[Any], *, late: bool = True) -> None:
+        """`late` says whether scorers that take long are to score."""
         self.parsers: Sequence[Parser] = _as_parsers(parsers)
         self.scorers: Sequence[Scorer] = as_scorers(scorers)
         self._chain = _Chain(self.parsers)
         self._scorers: list[tuple[Scorer, _Chain | None]] = [
-            (scorer, _own_chain(scorer)) for scorer in self.scorers if not isinstance(scorer, Derived)
+            (scorer, _own_chain(scorer))
+            for scorer in self.scorers
+            if not (isinstance(scorer, Derived) or scorer.asks or (scorer.late and not late))
         ]
         self._derived = derived_in_order(self.scorers)
 
     def evaluate(
-        self, output: str, target: JSON, row: Row, refused: bool = False, tool_calls: JSON = None
+        self,
+        output: str,
+        target: JSON,
+        row: Row,
+        refused: bool = False,
+        tool_calls: JSON = None,
+        likelihood: JSON = None,
     ) -> Scored:
-        """Parse and score one answer. Never raises for what a model wrote."""
+        """Parse and score one answer. Never raises for what a model wrote.
+
+        Where a likelihood was asked for, the chosen option is the answer, and no parser reads the output.
+        """
+        if likelihood is not None:
+            return self._by_likelihood(output, target, row, likelihood)
         status, answer, error, reason = Status.SCORED, None, None, ""
         if refused:
             status, reason = Status.REFUSED, "refused: the model declined to answer"
@@ -82,6 +96,31 @@ class Pipeline:
             if verdict.parts:
                 for part, value in verdict.parts.items():
                     scores[f"{scorer.name}.{part}"] = value
+        for derived in self._derived:
+            scores[derived.name], reasons[derived.name] = derived.derive(scores)
+        return Scored(status, answer, error, scores, reasons)
+
+    def _by_likelihood(self, output: str, target: JSON, row: Row, likelihood: JSON) -> Scored:
+        """Score a choice. A perplexity has no answer: only scorers that read likelihoods speak of it."""
+        answer, choice = likelihood.get("chosen"), likelihood["kind"] == "choose"
+        status, error = Status.SCORED, None
+        if choice and answer is None:
+            status, error = Status.UNPARSED, "none of the options is among the likeliest first tokens"
+        sample = ScoringInput(answer, output, target, status, row, None, likelihood)
+        scores: dict[str, float | None] = {}
+        reasons: dict[str, str] = {}
+        for scorer, _ in self._scorers:
+            try:
+                if not (choice or scorer.reads_likelihood):
+                    verdict = Score(None, "no answer was asked for")
+                elif error is None:
+                    verdict = scorer.score(sample)
+                else:
+                    verdict = scorer.unanswered(sample, f"unparsed: {error}")
+            except Exception as broken:
+                verdict = Score(None, f"the scorer broke: {type(broken).__name__}: {broken}")
+            scores[scorer.name], reasons[scorer.name] = verdict.value, verdict.reason
+            scores.update({f"{scorer.name}.{part}": value for part, value in verdict.parts.items()})
         for derived in self._derived:
             scores[derived.name], reasons[derived.name] = derived.derive(scores)
         return Scored(status, answer, error, scores, reasons)
@@ -131,6 +170,12 @@ def suite_scorers(suite: Suite) -> tuple[Scorer, ...]:
     built = [each.build() for each in suite.scorers]
     made = as_scorers([*built, *(Derived(name, formula) for name, formula in suite.derive.items())])
     derived_in_order(made)
+    if "code_execution" not in suite.allow and (running := [each.name for each in made if each.runs_code]):
+        raise UserError(
+            f"the scorer {running[0]} runs code that models wrote, which the suite does not allow",
+            where="scorers",
+            remedy="Say 'allow: [code_execution]' in the suite if you want that.",
+        )
     return made
 
 

@@ -77,10 +77,10 @@ def test_without_a_target_there_is_no_score_and_the_tolerance_is_relative() -> N
      "__import__('os').system('true')", r"\frac" * 80, r"\boxed{" * 70, "9^512^512", "1" + "/3" * 240],
 )  # fmt: skip
 def test_hostile_texts_end_quickly(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     value_of(text)
     assert score(text, "1").value in (0, 1)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @settings(max_examples=300, deadline=None)
@@ -107,6 +107,6 @@ def test_numeric_with_units() -> None:
     assert score("3 km", "3 m", made).value == 0
     assert score("3", "3 m", made).value == 1
     assert score("-2 km", "-2000", made).value == 1
-    started = time.perf_counter()
+    started = time.process_time()
     assert score("1" * 90_000, "1 m", made).value == 0
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

@@ -112,9 +112,9 @@ def test_regex_is_checked_before_any_model_is_asked(bad: dict[str, object]) -> N
 
 @pytest.mark.parametrize("pattern", [r"(a+)+b", r"(a|aa)+$", r"a*a*a*a*a*a*b", r"(a?){40}a{40}b"])
 def test_a_catastrophic_pattern_ends_in_bounded_time(pattern: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     said = reason(parser("regex", pattern=pattern), "a" * 4000 + "!")
-    assert time.perf_counter() - started < 4
+    assert time.process_time() - started < 4
     assert "took longer" in said or "nothing matches" in said
 
 
@@ -303,11 +303,11 @@ def test_last_number_refuses_what_is_none(text: str) -> None:
 
 def test_last_number_is_linear_in_the_length_of_the_text() -> None:
     made = parser("last_number")
-    started = time.perf_counter()
+    started = time.process_time()
     for text in ("1,111" * 20_000, "," * 100_000, "1,11" * 25_000, "+-" * 50_000, "." * 100_000):
         with contextlib.suppress(Unparsed):
             made.parse(text)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 @settings(deadline=None)
@@ -334,9 +334,9 @@ def test_json_takes_a_field_by_its_path() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "{'a': 1}", "NaN", '{"a": NaN}', "plain"])
 def test_json_refuses_what_is_none(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert reason(parser("json"), text)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 def test_labels_that_are_letters_are_not_found_in_every_article() -> None:

@@ -12,8 +12,21 @@ from evalrun.scoring.pipeline import Pipeline
 from evalrun.scoring.reference import scorer_reference
 from evalrun.suite.components import ParserSpec, ScorerSpec
 
-NEED_A_ROW = {"bbq"}
-"""Scorers that read columns of the dataset, for which an answer and a target make no example."""
+NEED_A_ROW = {
+    "bbq",
+    "code",
+    "crows_pairs",
+    "embedding",
+    "hub",
+    "judge",
+    "meteor",
+    "option_likelihood",
+    "perplexity",
+    "stereoset",
+    "winobias",
+}
+"""Scorers that read columns of the dataset or likelihoods, or need what not every machine has: an answer and
+a target make no example for them."""
 
 PAGE = Path(__file__).parents[3] / "docs" / "scorers.md"
 

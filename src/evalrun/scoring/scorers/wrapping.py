@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, WithJsonSchema, field_serializer, model_validator
 
+from evalrun.errors import UserError
 from evalrun.scoring.base import Scorer, ScorerOptions
 from evalrun.suite.components import ScorerSpec
 from evalrun.types import JSON
@@ -55,3 +56,10 @@ class Wrapping(Scorer):
 
         super().__init__(options)
         self.inner: Scorer = as_scorers([options.scorer.build()])[0]
+        self.late, self.runs_code = self.inner.late, self.inner.runs_code
+        if self.inner.asks:
+            raise UserError(
+                f"'{self.registered}' cannot stand around '{self.inner.name}', which asks a model after the run",
+                where="scorers",
+                remedy="Use a formula under derive, such as {good: \"judge >= 4\"}.",
+            )

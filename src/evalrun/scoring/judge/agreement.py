@@ -1,0 +1,95 @@
+"""How far judges agree with each other, and with people. All from tables of counts, so that a bootstrap over
+samples costs nothing but sums. Every function takes arrays with any number of leading axes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Level: TypeAlias = Literal["nominal", "ordinal", "interval"]
+
+
+def coincidences(counts: Floats) -> Floats:
+    """What one unit adds to the coincidence matrix: shape (..., V, V) from counts of grades (..., V).
+
+    A unit with fewer than two ratings adds nothing (Krippendorff 2011, "Computing Krippendorff's
+    alpha-reliability").
+    """
+    m = counts.sum(-1)[..., None, None]
+    pairs = counts[..., :, None] * counts[..., None, :] - np.eye(counts.shape[-1]) * counts[..., :, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(m > 1, pairs / (m - 1), 0.0))
+
+
+def alpha(o: Floats, level: Level, values: Floats) -> Floats:
+    """Krippendorff's alpha from coincidences (..., V, V): 1 - (n - 1) sum(o d) / sum(n_c n_k d).
+
+    d is 1 for different grades (nominal), the squared difference of their values (interval) or of their mid
+    ranks among all ratings (ordinal). NaN where there is nothing to compare, or only one grade was given.
+    """
+    marginal = o.sum(-1)
+    n = marginal.sum(-1)
+    if level == "nominal":
+        delta = np.broadcast_to(1.0 - np.eye(o.shape[-1]), o.shape)
+    else:
+        place = np.broadcast_to(values, marginal.shape)
+        if level == "ordinal":
+            place = np.cumsum(marginal, axis=-1) - marginal / 2
+        delta = (place[..., :, None] - place[..., None, :]) ** 2
+    observed = (o * delta).sum((-1, -2))
+    expected = (marginal[..., :, None] * marginal[..., None, :] * delta).sum((-1, -2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(expected > 0, 1 - (n - 1) * observed / expected, np.nan))
+
+
+def kappa(table: Floats, *, quadratic: bool) -> Floats:
+    """Cohen's kappa from a table (..., V, V) of people by judges: 1 - sum(w o) / sum(w e).
+
+    w is 1 off the diagonal, or the squared distance of the steps (Cohen 1968). NaN where both only ever gave
+    one and the same grade.
+    """
+    size = table.shape[-1]
+    steps = np.arange(size, dtype=np.float64)
+    weights = (steps[:, None] - steps[None, :]) ** 2 if quadratic else 1.0 - np.eye(size)
+    n = table.sum((-1, -2))
+    chance = table.sum(-1)[..., :, None] * table.sum(-2)[..., None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = (weights * chance).sum((-1, -2)) / n
+        observed = (weights * table).sum((-1, -2))
+        return np.asarray(np.where(expected > 0, 1 - observed / expected, np.nan))
+
+
+def spearman(table: Floats) -> Floats:
+    """Spearman's rank correlation of rows and columns of a table whose grades are in order."""
+    rows, columns = table.sum(-1), table.sum(-2)
+    n = rows.sum(-1)[..., None]
+    x = np.cumsum(rows, -1) - rows / 2 - n / 2
+    y = np.cumsum(columns, -1) - columns / 2 - n / 2
+    both = (table * x[..., :, None] * y[..., None, :]).sum((-1, -2))
+    spread = (rows * x * x).sum(-1) * (columns * y * y).sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(spread > 1e-12, both / np.sqrt(spread), np.nan))
+
+
+def kendall(table: Floats) -> Floats:
+    """Kendall's tau-b of rows and columns of a table whose grades are in order."""
+    below = _after(_after(table, -1), -2)  # sums over later rows and later columns
+    left = _after(np.flip(table, -1), -1)  # over earlier columns
+    above = np.flip(_after(left, -2), -1)
+    score = (table * (below - above)).sum((-1, -2))
+    n = table.sum((-1, -2))
+    pairs = n * n
+    free_x = pairs - (table.sum(-1) ** 2).sum(-1)
+    free_y = pairs - (table.sum(-2) ** 2).sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        product = np.where((free_x > 1e-9) & (free_y > 1e-9), free_x * free_y, np.nan)
+        return np.asarray(2 * score / np.sqrt(product))
+
+
+def _after(table: Floats, axis: int) -> Floats:
+    """At each place the sum of what comes after it."""
+    return np.asarray(table.sum(axis, keepdims=True) - np.cumsum(table, axis))

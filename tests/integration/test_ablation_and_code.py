@@ -1,0 +1,177 @@
+"""`ablate: true` and the scorer `code` in whole sweeps, as their users run them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.servers import ChatServer
+
+from evalrun.analysis.ablation import ablations
+from evalrun.analysis.marginal import marginal_effects
+from evalrun.analysis.sensitivity import prompt_sensitivities
+from evalrun.tracking.store import Store
+
+N = 40
+
+
+def evalrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "evalrun", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def answer(body: dict[str, Any]) -> str:
+    """Right where the rules are there; the tone is worth nothing."""
+    question = body["messages"][-1]["content"]
+    number = int(question.split()[-1])
+    return str(number) if "exactly" in question or number % 4 == 0 else "?"
+
+
+@pytest.fixture
+def ablated(project: Path, chat_server: ChatServer) -> dict[str, Any]:
+    chat_server.answer = answer
+    sections = "{% section rules %}Say exactly. {% endsection %}{% section tone %}Be kind. {% endsection %}"
+    text = sections + "{{ q }}"
+    suite = {
+        "name": "parts",
+        "models": [
+            {
+                "id": "m",
+                "provider": "openai_compatible",
+                "base_url": chat_server.base_url,
+                "model": "scripted",
+            }
+        ],
+        "prompts": [
+            {"id": "whole", "text": text, "ablate": True},
+            {"id": "plain", "text": "{{ q }}"},
+        ],
+        "datasets": [{"id": "d", "rows": [{"q": f"say {i}", "a": str(i)} for i in range(N)], "target": "a"}],
+        "scorers": ["exact_match"],
+        "repeats": 2,
+        "gates": ["exact_match >= 0.2"],
+    }
+    (project / "suite.yaml").write_text(json.dumps(suite))
+    done = evalrun("suite.yaml", "--store", "st", "--no-report", "--json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_the_parts_of_a_prompt_are_told_apart(ablated: dict[str, Any]) -> None:
+    assert [run["prompt"] for run in ablated["runs"]] == [
+        "whole",
+        "whole-without-rules",
+        "whole-without-tone",
+        "plain",
+    ]
+    # Gates do not speak of prompts that nobody means to use.
+    assert {gate["run"] for gate in ablated["gates"]} == {"m-whole-d", "m-plain-d"}
+    folder = Store(Path("st")).resolve("latest")
+    [found] = ablations(folder)
+    assert (found.prompt, found.n) == ("whole", N)
+    rules, tone = found.parts
+    assert (rules.part, rules.prompt) == ("section rules", "whole-without-rules")
+    assert rules.gain.difference == pytest.approx(0.75)
+    assert rules.gain.n == N  # samples, not answers
+    assert rules.verdict is not None
+    assert rules.verdict.word == "better"
+    assert "section rules helps" in rules.sentence
+    assert tone.gain.difference == 0
+    assert rules.tokens == 0  # the server says 7 tokens whatever it is sent
+    # What is over all the rest is over the suite's own prompts.
+    [effect] = marginal_effects(folder)
+    assert [level.value for level in effect.levels] == ["whole", "plain"]
+    [sensitivity] = prompt_sensitivities(folder)
+    assert [name for name, _ in sensitivity.prompts] == ["whole", "plain"]
+
+
+def test_compare_shows_them(ablated: dict[str, Any]) -> None:
+    shown = evalrun("compare", "latest", "--store", "st")
+    assert "parts of prompt whole" in shown.stdout
+    assert "section rules helps" in " ".join(shown.stdout.split())
+    document = json.loads(evalrun("compare", "latest", "--store", "st", "--json").stdout)
+    [entry] = document["ablations"]
+    assert [part["verdict"] for part in entry["parts"]] == ["better", "inconclusive"]
+    assert entry["parts"][0]["gain"]["difference"] == pytest.approx(0.75)
+    assert document["tests"] == 3  # two parts and one other prompt
+
+
+def test_a_rescored_sweep_keeps_its_variants(ablated: dict[str, Any], project: Path) -> None:
+    (project / "new.yaml").write_text("scorers: [includes]\n")
+    done = evalrun("rescore", "latest", "--scorers", "new.yaml", "--store", "st")
+    assert done.returncode == 0, done.stderr
+    [found] = ablations(Store(Path("st")).resolve("latest"))
+    assert found.metric == "includes"
+    assert found.parts[0].gain.difference == pytest.approx(0.75)
+
+
+def code_suite(folder: Path, **more: Any) -> Path:
+    rows = [{"id": "add", "test": "assert add(1, 2) == 3"}, {"id": "hang", "test": "hang()"}]
+    outputs = [
+        ("add", 0, "```python\ndef add(a, b):\n    return a + b\n```"),
+        ("add", 1, "```python\ndef add(a, b):\n    return a - b\n```"),
+        ("hang", 0, "```python\ndef hang():\n    while True: pass\n```"),
+        ("hang", 1, "I would rather not."),
+    ]
+    lines = [{"sample_id": a, "repeat": b, "output": c} for a, b, c in outputs]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    suite = {
+        "name": "code",
+        "models": [{"id": "m", "provider": "recorded", "path": "answers.jsonl"}],
+        "prompts": [{"id": "p", "text": "{{ id }}"}],
+        "datasets": [{"id": "d", "rows": rows, "key": "id"}],
+        "repeats": 2,
+        "parse": [{"code": {"unfenced": "unparsed"}}],
+        "scorers": [{"code": {"tests": "test", "timeout_s": 2}}],
+        "derive": {"twice": "2*code"},
+        **more,
+    }
+    path = folder / "suite.yaml"
+    path.write_text(json.dumps(suite))
+    return path
+
+
+def test_code_is_run_only_where_the_suite_allows_it(project: Path) -> None:
+    done = evalrun(code_suite(project), "--store", "st", "--no-report")
+    assert done.returncode == 2
+    assert "allow: [code_execution]" in done.stderr
+    assert not (project / "st" / "sweeps").exists() or not list((project / "st" / "sweeps").iterdir())
+
+
+def test_code_is_scored_when_the_answers_are_there(project: Path) -> None:
+    path = code_suite(project, allow=["code_execution"])
+    done = evalrun(path, "--store", "st", "--no-report", "--json")
+    assert done.returncode == 0, done.stderr
+    [run] = json.loads(done.stdout)["runs"]
+    values = {each["name"]: (each["value"], each["n"]) for each in run["metrics"] if not each["slice"]}
+    assert values["code"] == (0.25, 2)
+    assert values["repeats.code.pass_at_2"] == (0.5, 2)
+    assert run["counts"]["unparsed"] == 1
+    samples = json.loads(evalrun("samples", "m-p-d", "--store", "st", "--json").stdout)["samples"]
+    by_key = {(each["sample_id"], each["repeat"]): each for each in samples}
+    assert len(samples) == 4
+    assert "AssertionError" in by_key["add", 1]["reason.code"]
+    assert "stopped after 2 s" in by_key["hang", 0]["reason.code"]
+    assert by_key["add", 0]["score.twice"] == 2
+
+
+def test_old_answers_can_be_run_by_rescoring(project: Path) -> None:
+    path = code_suite(project, scorers=[{"length": {"max": 1000}}], derive={})
+    assert evalrun(path, "--store", "st", "--no-report").returncode == 0
+    new = project / "new.yaml"
+    new.write_text("scorers: [{code: {tests: test, timeout_s: 2}}]\n")
+    assert evalrun("rescore", "latest", "--scorers", new, "--store", "st").returncode == 2
+    new.write_text("allow: [code_execution]\nscorers: [{code: {tests: test, timeout_s: 2}}]\n")
+    done = evalrun("rescore", "latest", "--scorers", new, "--store", "st", "--json")
+    assert done.returncode == 0, done.stderr
+    [run] = json.loads(done.stdout)["runs"]
+    assert next(each["value"] for each in run["metrics"] if each["name"] == "code") == 0.25
