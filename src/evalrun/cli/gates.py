@@ -61,8 +61,8 @@ def list_(store: Path | None, as_json: bool) -> None:
 @click.option("--gate", "texts", multiple=True, metavar="CONDITION", help="Instead of the suite's gates.")
 @click.option("--baseline", "name", metavar="NAME", help="A baseline's name or a sweep. [default: main]")
 @click.option(
-    "--inconclusive", type=click.Choice(["warn", "fail"]), default="warn", show_default=True,
-    help="Whether a gate that the samples cannot decide stops the way.",
+    "--inconclusive", type=click.Choice(["warn", "fail"]),
+    help="Whether a gate that the samples cannot decide fails. [default: as the suite says, else warn]",
 )  # fmt: skip
 @click.option(
     "--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.xml", help="JUnit XML."
@@ -79,7 +79,7 @@ def gate(
     sweep: str,
     texts: tuple[str, ...],
     name: str | None,
-    inconclusive: str,
+    inconclusive: str | None,
     junit: Path | None,
     summary: Path | None,
     store: Path | None,
@@ -104,7 +104,7 @@ def gate(
     held = choose_baseline(opened, name, manifest["project"])
     gates = [each for each in parsed if isinstance(each, Gate)]
     results = check_sweep(gates, folder, manifest["plan"], held)
-    strict = inconclusive == "fail"
+    strict = (inconclusive or resolved.get("inconclusive")) == "fail"
     manifest["gates"] = [{**asdict(each), "verdict": each.verdict.value} for each in results]
     for line in publish(manifest, folder.runs(), junit_file=junit, summary_file=summary, strict=strict):
         click.echo(line, err=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def open_store(store: Path | None) -> Store:
     """The store that `--store` names, else `$EVALRUN_STORE`, else `.evalrun`."""
-    from evalrun.sweep.options import default_store
+    from evalrun.paths import default_store
     from evalrun.tracking.store import Store
 
     return Store(store or default_store())

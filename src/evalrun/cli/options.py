@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,13 +34,35 @@ def suite_options(command: Command) -> Command:
 
 
 def store_option(command: Command) -> Command:
-    """Where sweeps are kept."""
+    """Where sweeps are kept, and which catalog indexes them."""
+    command = click.option(
+        "--catalog",
+        metavar="URL",
+        expose_value=False,
+        callback=_use_catalog,
+        help="PostgreSQL catalog of the store. [default: $EVALRUN_CATALOG, else the store's own]",
+    )(command)
     return click.option(
         "--store",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
         help="Where sweeps are kept. [default: $EVALRUN_STORE, else .evalrun]",
     )(command)
+
+
+def _use_catalog(ctx: click.Context, _: click.Parameter, url: str | None) -> None:
+    """For as long as the command runs, as if the variable were set: every store that it opens has it."""
+    if url is None:
+        return
+    before = os.environ.get("EVALRUN_CATALOG")
+    os.environ["EVALRUN_CATALOG"] = url
+
+    def restore() -> None:
+        os.environ.pop("EVALRUN_CATALOG", None)
+        if before is not None:
+            os.environ["EVALRUN_CATALOG"] = before
+
+    ctx.call_on_close(restore)
 
 
 def json_option(command: Command) -> Command:

@@ -1,4 +1,4 @@
-"""`evalrun tag`, `note`, `archive` and `delete`: what people say of sweeps and do to them."""
+"""`evalrun tag`, `annotate`, `rename`, `archive` and `delete`: what people say of sweeps and do to them."""
 
 from __future__ import annotations
 
@@ -36,27 +36,53 @@ def tag(
 
 
 @click.command(no_args_is_help=True)
-@click.argument("sweep")
+@click.argument("target", metavar="SWEEP[/RUN[/SAMPLE]]")
 @click.argument("text", required=False)
 @store_option
 @json_option
-def note(sweep: str, text: str | None, store: Path | None, as_json: bool) -> None:
-    """Add a note to a sweep; without a text, show its notes."""
+def annotate(target: str, text: str | None, store: Path | None, as_json: bool) -> None:
+    """Add a note to a sweep, a run or a sample; without a text, show the notes there are.
+
+    \b
+    Examples:
+      evalrun annotate latest "few-shot examples cleaned up"
+      evalrun annotate latest/smollm2-direct-tickets/T-17 "the target is wrong"
+    """
     from dataclasses import asdict
 
+    from evalrun.tracking import changes
+    from evalrun.tracking.targets import find_target
+
+    opened = open_store(store)
+    found = find_target(opened, target)
+    if text is not None:
+        changes.note(opened, found.folder, text, found.name)
+    notes = [
+        each
+        for each in changes.said(found.folder).notes
+        if found.name in ("", each.target) or each.target.startswith(f"{found.name}/")
+    ]
+    if as_json:
+        print_json({"sweep": found.folder.ulid, "notes": [asdict(each) for each in notes]})
+        return
+    from evalrun.cli.plain_table import print_rows
+
+    rows = [(each.ts[:16], each.actor, each.target, each.text) for each in notes]
+    print_rows(["when", "who", "on", "note"], rows, widest=100)
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.argument("name")
+@store_option
+def rename(sweep: str, name: str, store: Path | None) -> None:
+    """Give a sweep another name. Its folder and manifest stay as they are; lists show the new one."""
     from evalrun.tracking import changes
 
     opened = open_store(store)
     folder = opened.resolve(sweep)
-    if text is not None:
-        changes.note(opened, folder, text)
-    notes = changes.said(folder).notes
-    if as_json:
-        print_json({"sweep": folder.ulid, "notes": [asdict(each) for each in notes]})
-        return
-    from evalrun.cli.plain_table import print_rows
-
-    print_rows(["when", "who", "note"], [(each.ts[:16], each.actor, each.text) for each in notes], widest=100)
+    changes.rename(opened, folder, name)
+    click.echo(f"{folder.ulid} is called '{name.strip()}' now")
 
 
 @click.command(no_args_is_help=True)

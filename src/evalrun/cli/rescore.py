@@ -18,7 +18,8 @@ from evalrun.cli.options import json_option, print_json, store_option
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
     metavar="FILE.yaml",
-    help="A list of scorers, or a mapping with any of scorers, parse, derive, gates, unparsed, fairness.",
+    help="A list of scorers, or a mapping with any of scorers, parse, derive, judges, gates, unparsed, "
+    "fairness.",
 )
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html",
@@ -38,18 +39,20 @@ def rescore(
     store: Path | None,
     as_json: bool,
 ) -> None:
-    """Score a finished sweep again without asking any model.
+    """Score a finished sweep again. The models that answered are not asked; judges are.
 
     The result is a sweep of its own that names the first as its parent; that one stays as it was.
     """
     from dataclasses import replace
 
+    from evalrun.reports.live import make_progress
     from evalrun.sweep.options import default_store
     from evalrun.sweep.rescore import rescore as score_again
     from evalrun.tracking.store import Store
 
     opened = Store(store or default_store())
-    outcome = score_again(opened, opened.resolve(sweep), file, tuple(sys.argv[1:]))
+    progress = make_progress(quiet=as_json)
+    outcome = score_again(opened, opened.resolve(sweep), file, tuple(sys.argv[1:]), progress)
     if not no_report:
         from evalrun.reports.html import write_report
 

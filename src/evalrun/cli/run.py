@@ -26,8 +26,8 @@ from evalrun.cli.options import json_option, make_overrides, print_json, store_o
     "--baseline", metavar="NAME", help="What gates compare with: a baseline or sweep. [default: main]"
 )
 @click.option(
-    "--inconclusive", type=click.Choice(["warn", "fail"]), default="warn", show_default=True,
-    help="Whether a gate that the samples cannot decide fails.",
+    "--inconclusive", type=click.Choice(["warn", "fail"]),
+    help="Whether a gate that the samples cannot decide fails. [default: as the suite says, else warn]",
 )  # fmt: skip
 @click.option(
     "--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.xml", help="Gates as JUnit XML."
@@ -35,6 +35,8 @@ from evalrun.cli.options import json_option, make_overrides, print_json, store_o
 @click.option(
     "--summary", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.md", help="Markdown summary."
 )
+@click.option("--reuse", is_flag=True, help="Take over runs that were done before with the same digests.")
+@click.option("--no-lock", is_flag=True, help="Run even if something is not as evalrun.lock says.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @json_option
 @click.pass_context
@@ -48,9 +50,11 @@ def run(
     no_cache: bool,
     fresh: bool,
     baseline: str | None,
-    inconclusive: Literal["warn", "fail"],
+    inconclusive: Literal["warn", "fail"] | None,
     junit: Path | None,
     summary: Path | None,
+    reuse: bool,
+    no_lock: bool,
     quiet: bool,
     as_json: bool,
     **overrides: Any,
@@ -73,6 +77,8 @@ def run(
         argv=tuple(sys.argv[1:]),
         baseline=baseline,
         inconclusive=inconclusive,
+        reuse=reuse,
+        use_lock=not no_lock,
     )
     outcome = run_sweep(suite, options, make_progress(quiet=quiet))
     if as_json:
@@ -87,9 +93,11 @@ def run(
         click.echo(f"error: {fault}", err=True)
     for warning in outcome.warnings:
         click.echo(f"warning: {warning}", err=True)
-    from evalrun.reports.ci import publish
+    from evalrun.reports.ci import alert_lines, publish
 
-    strict = inconclusive == "fail"
+    for line in alert_lines(outcome.manifest):
+        click.echo(line, err=True)
+    strict = outcome.manifest["inconclusive"] == "fail"
     for line in publish(
         outcome.manifest, outcome.runs, junit_file=junit, summary_file=summary, strict=strict
     ):

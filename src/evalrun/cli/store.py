@@ -11,7 +11,7 @@ from evalrun.cli.options import json_option, print_json, store_option
 
 
 def _store(store: Path | None):  # type: ignore[no-untyped-def]
-    from evalrun.sweep.options import default_store
+    from evalrun.paths import default_store
     from evalrun.tracking.store import Store
 
     return Store(store or default_store())

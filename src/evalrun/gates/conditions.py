@@ -25,20 +25,20 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_METRIC = r'(?:"(?P<quoted>[^"]+)"|(?P<metric>[\w.\-]+))'
-_SLICE = r"(?:\[(?P<slice>[^\]]*)\])?"
+NUMBER_FORM = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+METRIC_FORM = r'(?:"(?P<quoted>[^"]+)"|(?P<metric>[\w.\-]+))'
+SLICE_FORM = r"(?:\[(?P<slice>[^\]]*)\])?"
 _BOUND = (
-    rf"(?:(?P<bound>{_NUMBER})(?P<percent>%?)"
+    rf"(?:(?P<bound>{NUMBER_FORM})(?P<percent>%?)"
     r"|baseline(?:\s*(?P<sign>[-+*])\s*(?P<change>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?)"
 )
-_SCOPE = r"(?:\s+for\s+(?P<scope>\S.*?))?"
-_COMPARISON = re.compile(rf"\s*{_METRIC}{_SLICE}\s*(?P<op>>=|<=|>|<)\s*{_BOUND}{_SCOPE}\s*")
+SCOPE_FORM = r"(?:\s+for\s+(?P<scope>\S.*?))?"
+_COMPARISON = re.compile(rf"\s*{METRIC_FORM}{SLICE_FORM}\s*(?P<op>>=|<=|>|<)\s*{_BOUND}{SCOPE_FORM}\s*")
 _NO_WORSE = re.compile(
-    rf"\s*{_METRIC}{_SLICE}\s+(?P<strict>strictly\s+)?no\s+worse\s+than\s+baseline"
-    rf"(?:\s+by\s+(?P<margin>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?{_SCOPE}\s*"
+    rf"\s*{METRIC_FORM}{SLICE_FORM}\s+(?P<strict>strictly\s+)?no\s+worse\s+than\s+baseline"
+    rf"(?:\s+by\s+(?P<margin>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?{SCOPE_FORM}\s*"
 )
-_SCOPES = ("model", "prompt", "dataset", "run")
+SCOPES = ("model", "prompt", "dataset", "run")
 _FORMS = (
     "Write one of: exact_match >= 0.5; exact_match[dialect=aave] >= 0.5; exact_match >= baseline - 0.02; "
     "performance.e2e_s.p95 <= baseline * 1.2; exact_match no worse than baseline by 0.02; "
@@ -123,12 +123,12 @@ def parse_gate(text: str) -> Gate | Problem:
     if match is None:
         return Problem(f"cannot read the gate '{text}'", "gates", _FORMS)
     parts = match.groupdict()
-    pairs = _pairs(parts["slice"]), _pairs(parts["scope"])
+    pairs = read_pairs(parts["slice"]), read_pairs(parts["scope"])
     if pairs[0] is None or pairs[1] is None:
         return Problem(f"cannot read the gate '{text}': groups are written NAME=VALUE", "gates", _FORMS)
     for key in pairs[1]:
-        if key not in _SCOPES:
-            what = f"cannot read the gate '{text}': 'for' takes {', '.join(_SCOPES)}, not '{key}'"
+        if key not in SCOPES:
+            what = f"cannot read the gate '{text}': 'for' takes {', '.join(SCOPES)}, not '{key}'"
             return Problem(what, "gates", _FORMS)
     return _gate(text.strip(), parts, pairs[0], pairs[1])
 
@@ -146,7 +146,7 @@ def _gate(text: str, parts: Mapping[str, str | None], slice_: dict[str, str], sc
     return Gate(text, metric, op, float(parts["change"] or 0), "relative", sign, slice_, scope)
 
 
-def _pairs(text: str | None) -> dict[str, str] | None:
+def read_pairs(text: str | None) -> dict[str, str] | None:
     """`a=b, c=d` (or with `and`) as a dict; None where it is not of that form."""
     pairs: dict[str, str] = {}
     for part in re.split(r",|\sand\s", text) if text is not None else ():
@@ -177,7 +177,7 @@ def check_gate(
 
     Metrics are as `run.json` has them. For paired gates see `evalrun.gates.paired`.
     """
-    value, missing = _value(gate, metrics)
+    value, missing = value_of(gate, metrics)
     if value is None:
         return GateResult(gate.text, run_id, Verdict.FAIL, None, missing)
     if gate.kind == "absolute":
@@ -185,7 +185,7 @@ def check_gate(
         return GateResult(gate.text, run_id, verdict, value, limit=gate.bound)
     if baseline is None:
         return GateResult(gate.text, run_id, Verdict.FAIL, value, NO_BASELINE)
-    held, missing = _value(gate, baseline)
+    held, missing = value_of(gate, baseline)
     if held is None:
         return GateResult(gate.text, run_id, Verdict.FAIL, value, f"the baseline: {missing}")
     verdict = Verdict.PASS if gate.holds(value, held) else Verdict.FAIL
@@ -197,7 +197,7 @@ def check_gate(
 NO_BASELINE = "there is no baseline to compare with (`evalrun baseline set NAME SWEEP`, then --baseline NAME)"
 
 
-def _value(gate: Gate, metrics: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
+def value_of(gate: Gate, metrics: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
     metric = find_metric(metrics, gate.metric, gate.slice)
     where = "[" + ", ".join(f"{key}={value}" for key, value in gate.slice.items()) + "]" if gate.slice else ""
     if metric is None:

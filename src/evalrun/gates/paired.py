@@ -42,7 +42,7 @@ def check_paired(gate: Gate, pair: RunPair, seed: int = 0) -> GateResult:
         return GateResult(gate.text, run_id, Verdict.FAIL, None, what)
     joined = join(pair)
     a, b = measure.values(pair.a)[joined.in_a], measure.values(pair.b)[joined.in_b]
-    keep = _in_slice(pair.b, gate.slice)[joined.in_b] & _in_slice(pair.a, gate.slice)[joined.in_a]
+    keep = in_slice(pair.b, gate.slice)[joined.in_b] & in_slice(pair.a, gate.slice)[joined.in_a]
     clusters = joined.clusters(pair)
     a, b, clusters = a[keep], b[keep], None if clusters is None else clusters[keep]
     result = paired_difference(a, b, clusters, seed=seed, margin=gate.bound)
@@ -111,7 +111,7 @@ def _power(gate: Gate, result: PairedResult, verdict: Verdict) -> list[str]:
     return said
 
 
-def _in_slice(run: RunSamples, slice_: Mapping[str, str]) -> NDArray[np.bool_]:
+def in_slice(run: RunSamples, slice_: Mapping[str, str]) -> NDArray[np.bool_]:
     """Which sample ids of a run (in the order of its ids) belong to the groups."""
     table = run.table
     inside = np.ones(len(table), np.bool_)

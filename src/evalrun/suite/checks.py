@@ -46,8 +46,9 @@ def _entries(data: Mapping[str, Any], section: str) -> Iterator[tuple[int, dict[
 
 
 def _repeated_ids(data: Mapping[str, Any]) -> Iterator[Finding]:
-    for section in ("models", "prompts", "datasets"):
-        seen: dict[str, str] = {}
+    models: dict[str, str] = {}  # a judge is named like a model: the two share their ids
+    for section in ("models", "judges", "prompts", "datasets"):
+        seen = models if section in ("models", "judges") else {}
         for index, entry in _entries(data, section):
             name = entry.get("id")
             if not isinstance(name, str):

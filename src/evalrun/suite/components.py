@@ -35,6 +35,9 @@ from evalrun.suite.findings import (
     from_pydantic,
     known_keys,
 )
+from evalrun.suite.spec import LimitsSpec
+from evalrun.suite.spec import PriceSpec as PriceSpec
+from evalrun.suite.spec import Spec as Spec
 from evalrun.types import JSON
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -64,12 +67,6 @@ Id = Annotated[
 """A name that may stand in file names and dotted paths."""
 
 
-class Spec(BaseModel):
-    """The base of everything in a suite: frozen, strict, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
-
-
 class NoOptions(Spec):
     """The options of a thing that has none."""
 
@@ -78,15 +75,6 @@ class FunctionArguments(BaseModel):
     """The keyword arguments of a plain function named by `python`."""
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
-
-
-class PriceSpec(Spec):
-    """What a model costs, in US dollars for each million tokens."""
-
-    input_per_million_usd: float = Field(ge=0, description="Price of a million prompt tokens, in US dollars.")
-    output_per_million_usd: float = Field(
-        ge=0, description="Price of a million generated tokens, in US dollars."
-    )
 
 
 class ModelSpec(Spec):
@@ -101,6 +89,10 @@ class ModelSpec(Spec):
     )
     price: PriceSpec | None = Field(
         default=None, description="Prices, for the cost of each sample. Without them no cost is shown."
+    )
+    limits: LimitsSpec | None = Field(
+        default=None,
+        description="Requests and tokens a minute that the endpoint allows. Default: as many as it bears.",
     )
     concurrency: int | None = Field(
         default=None,
@@ -260,6 +252,8 @@ def _written_form(kind: str, data: str | dict[str, Any]) -> tuple[str, Any, Data
         return data["name"], data.get("args"), ("args",) if "args" in data else ()
     if PYTHON in data and set(data) <= {PYTHON, "args"}:
         return PYTHON, data[PYTHON], (PYTHON,)
+    if kind == "scorer" and isinstance(data.get("hub"), str) and len(data) > 1:
+        return "hub", {"metric": data["hub"], **{key: data[key] for key in data if key != "hub"}}, ()
     if len(data) == 1:
         name, value = next(iter(data.items()))
         return name, value, (name,)

@@ -52,10 +52,14 @@ _SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("PromptSpec", "prompts", "Exactly one of `file`, `text` and `messages`."),
     ("PromptMessage", "prompts: messages", ""),
     ("FewShotSpec", "prompts: few_shot", "Exactly one of `split` and `path`."),
+    ("AskSpec", "prompts: ask", "`generate` and `perplexity` may stand for themselves."),
+    ("ChooseSpec", "prompts: ask: choose", ""),
+    ("PerplexitySpec", "prompts: ask: perplexity", ""),
     ("DatasetSpec", "datasets", "Exactly one of `path`, `hub` and `rows`."),
     ("FairnessSpec", "fairness", ""),
     ("PerformanceSpec", "performance", ""),
     ("ErrorsSpec", "errors", ""),
+    ("BudgetSpec", "budget", ""),
     ("CellFilter", "include and exclude", ""),
 )
 
@@ -82,6 +86,7 @@ def _models(definitions: Schema) -> Iterator[str]:
     yield f"## models\n\n{ModelSpec.__doc__}\n"
     yield _table(properties, common["required"])
     yield _section(3, "models: price", definitions["PriceSpec"])
+    yield _section(3, "models: limits", definitions["LimitsSpec"])
     for name, schema in entries.items():
         yield _section(3, f"provider: {name}", schema, leave_out=properties)
 

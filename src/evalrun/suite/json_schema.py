@@ -34,6 +34,7 @@ def suite_json_schema() -> Schema:
     properties["models"]["items"] = {
         "anyOf": [{"$ref": _define(definitions, name, _model_entry(name))} for name in _provider_names()]
     }
+    properties["judges"]["items"] = properties["models"]["items"]
     properties["parse"]["items"] = _component_forms("parser", definitions)
     properties["scorers"]["items"] = _component_forms("scorer", definitions)
     return {"$schema": DIALECT, "title": "evalrun suite", **schema, "$defs": definitions}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
@@ -57,6 +57,13 @@ def matrix(suite: Suite) -> tuple[RunSpec, ...]:
     # Ids are made before the filters, so that a filter changes no id.
     named = zip(_run_ids(found), found, strict=True)
     return tuple(replace(cell, run_id=name) for name, cell in named if _wanted(cell, suite))
+
+
+def with_prompt(cell: RunSpec, prompt: PromptSpec, taken: Container[str]) -> RunSpec:
+    """The same cell with another prompt, under an id of its own that is not among those taken."""
+    made = replace(cell, prompt=prompt)
+    name, exact = _slug(made)
+    return replace(made, run_id=name if exact and name not in taken else _with_digest(name, made))
 
 
 def _combinations(suite: Suite) -> Iterator[tuple[ModelSpec, PromptSpec, DatasetSpec, dict[str, JSON]]]:

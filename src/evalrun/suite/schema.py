@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
+from evalrun.suite.alerts import AlertsSpec
+from evalrun.suite.asking import Asked
 from evalrun.suite.components import (
     ComponentSpec,
     Id,
@@ -25,10 +27,13 @@ from evalrun.suite.fairness import FairnessSpec
 from evalrun.suite.findings import complaint, describe
 from evalrun.suite.formula import FormulaError, parse_formula
 from evalrun.suite.sensitive import SENSITIVE, check_withheld, split_sensitive
+from evalrun.suite.spec import BudgetSpec, LimitsSpec
 from evalrun.suite.versions import AttributeSpec, PerturbationSpec, check_versions
 from evalrun.types import JSON
 
 __all__ = [
+    "AlertsSpec",
+    "BudgetSpec",
     "CellFilter",
     "ComponentSpec",
     "DatasetSpec",
@@ -36,6 +41,7 @@ __all__ = [
     "FairnessSpec",
     "FewShotSpec",
     "Id",
+    "LimitsSpec",
     "ModelSpec",
     "ParserSpec",
     "PerformanceSpec",
@@ -127,7 +133,10 @@ class PromptMessage(Spec):
     """One message of a chat."""
 
     role: str = Field(min_length=1, description="Who speaks: system, user or assistant.")
-    content: str = Field(description="What is said: a Jinja2 template over the row's columns.")
+    content: str | Annotated[list[dict[str, JSON]], Field(min_length=1)] = Field(
+        description="What is said: a Jinja2 template over the row's columns, or a list of parts as the chat "
+        "API has them ({type: image_url, image_url: {url: '{{ picture }}'}}), every text in them a template."
+    )
 
 
 class PromptSpec(Spec):
@@ -143,6 +152,35 @@ class PromptSpec(Spec):
         default=None, description="System message put before a file or text prompt; a template too."
     )
     few_shot: FewShotSpec | None = Field(default=None, description="Worked examples before the question.")
+    ask: Asked = Field(
+        default=None,
+        description="What is wanted: generate (an answer in words, the default), {choose: …} (the likeliest "
+        "of several texts) or perplexity (how likely the prompt's text is).",
+    )
+    ablate: bool = Field(
+        default=False,
+        description="Run the prompt also without each of its marked sections ({% section NAME %}… "
+        "{% endsection %}) and without each few-shot example, to see what each of them adds.",
+    )
+
+    _ablates: str = PrivateAttr(default="")
+    _without: str = PrivateAttr(default="")
+
+    @property
+    def ablates(self) -> str:
+        """The id of the prompt that this one is made from by leaving a part out; "" for one of the suite's."""
+        return self._ablates
+
+    @property
+    def without(self) -> str:
+        """The part that is left out, such as "section rules" or "example 2"; "" where there is none."""
+        return self._without
+
+    def leaving_out(self, part: str, prompt_id: str) -> Self:
+        """The same prompt under another id with one part left out."""
+        made = self.model_copy(update={"id": prompt_id, "ablate": False})
+        made._ablates, made._without = self.id, part
+        return made
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -291,6 +329,11 @@ class Suite(Spec):
         default=0, ge=0, description="Root of all randomness: shuffles, few-shot picks, bootstrap."
     )
     models: list[ModelSpec] = Field(min_length=1, description="The models to ask.")
+    judges: list[ModelSpec] = Field(
+        default_factory=list,
+        description="Models that scorers ask (judge, embedding) and that are not evaluated themselves. A model "
+        "under `models` may be asked too.",
+    )
     prompts: list[PromptSpec] = Field(min_length=1, description="The ways to put each row to a model.")
     datasets: list[DatasetSpec] = Field(min_length=1, description="The rows to ask about.")
     sweep: dict[str, Annotated[list[JSON], Field(min_length=1)]] = Field(
@@ -317,6 +360,12 @@ class Suite(Spec):
         default_factory=list,
         description='Conditions that decide the exit code, such as "exact_match >= 0.5".',
     )
+    inconclusive: Literal["warn", "fail"] = Field(
+        default="warn",
+        description="What a gate does that the samples cannot decide: tell of it, or fail. --inconclusive "
+        "goes before.",
+    )
+    alerts: AlertsSpec | None = Field(default=None, description="What is told of at the end of a sweep.")
     tags: dict[str, str] = Field(default_factory=dict, description="Notes for display and search.")
     include: list[CellFilter] = Field(
         default_factory=list, description="Keep only cells that one of these matches. Default: all."
@@ -327,6 +376,14 @@ class Suite(Spec):
     unparsed: Literal["count", "exclude"] = Field(
         default="count",
         description="Whether answers that no parser could read count as wrong or are left out of scores.",
+    )
+    budget: BudgetSpec | None = Field(
+        default=None,
+        description="US dollars, minutes or tokens after which the sweep stops; it can be taken up again.",
+    )
+    allow: list[Literal["code_execution"]] = Field(
+        default_factory=list,
+        description="What scorers may do that is dangerous: code_execution runs code that models wrote.",
     )
     errors: ErrorsSpec = Field(
         default_factory=ErrorsSpec, description="How many failed samples a run bears before it stops."
@@ -376,15 +433,21 @@ class Suite(Spec):
         hashed (`evalrun.canonical.digest`), never stored: expanded variables stand in it.
         """
         data = self._plain()
-        for key in ("description", "tags", "gates", "fairness", "errors", "unparsed"):
+        for key in (
+            "description", "tags", "gates", "inconclusive", "alerts", "fairness", "errors", "unparsed",
+            "budget",
+        ):  # fmt: skip
             del data[key]
         for dataset in data["datasets"]:
             del dataset["tags"]
+        for model in data["models"]:
+            del model["limits"]
         return data
 
     def _plain(self) -> dict[str, JSON]:
-        data: dict[str, JSON] = self.model_dump(mode="json", exclude={"models", "parse", "scorers"})
+        data: dict[str, JSON] = self.model_dump(mode="json", exclude={"models", "judges", "parse", "scorers"})
         data["models"] = [model.resolved() for model in self.models]
+        data["judges"] = [model.resolved() for model in self.judges]
         data["parse"] = [parser.resolved() for parser in self.parse]
         data["scorers"] = [scorer.resolved() for scorer in self.scorers]
         return {name: data[name] for name in Suite.model_fields}

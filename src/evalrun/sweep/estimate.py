@@ -8,7 +8,7 @@ from typing import Any
 
 from evalrun.suite.plan import RunSpec
 from evalrun.sweep.prepare import PreparedSweep
-from evalrun.types import Message
+from evalrun.types import Ask, Message
 
 CHARACTERS_PER_TOKEN = 4.0
 """A rule of thumb for English under common tokenisers; the estimate says that it is one."""
@@ -34,21 +34,38 @@ class RunEstimate:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeEstimate:
+    """What one scorer asks one model about one run. `requests` is the most without asking again."""
+
+    run: str
+    scorer: str
+    model: str
+    requests: int
+    prompt_tokens: int
+    max_completion_tokens: int
+    usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
-    """All runs of a plan."""
+    """All runs of a plan, and what is asked about them."""
 
     name: str
     runs: tuple[RunEstimate, ...]
+    judges: tuple[JudgeEstimate, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """As plain JSON values, with totals."""
-        costs = [run.usd for run in self.runs if run.usd is not None]
+        every: tuple[RunEstimate | JudgeEstimate, ...] = (*self.runs, *self.judges)
+        costs = [each.usd for each in every if each.usd is not None]
         return {
             "name": self.name,
             "runs": [asdict(run) for run in self.runs],
+            "judges": [asdict(each) for each in self.judges],
             "total": {
                 "runs": len(self.runs),
                 "requests": sum(run.requests for run in self.runs),
+                "judge_requests": sum(each.requests for each in self.judges),
                 "prompt_tokens": sum(run.prompt_tokens for run in self.runs),
                 "max_completion_tokens": _sum_known([run.max_completion_tokens for run in self.runs]),
                 "usd": sum(costs) if costs else None,
@@ -63,9 +80,22 @@ def _sum_known(values: list[int | None]) -> int | None:
 
 def estimate(prepared: PreparedSweep) -> Estimate:
     """Estimate every run of a prepared sweep."""
-    return Estimate(
-        prepared.loaded.suite.name, tuple(_estimate_run(prepared, spec) for spec in prepared.specs)
-    )
+    runs = tuple(_estimate_run(prepared, spec) for spec in prepared.specs)
+    judges: tuple[JudgeEstimate, ...] = ()
+    if prepared.judging is not None:
+        from evalrun.sweep.judge_estimate import estimate_judges
+
+        judges = estimate_judges(prepared, runs)
+    return Estimate(prepared.loaded.suite.name, runs, judges)
+
+
+def judge_requests(prepared: PreparedSweep) -> list[tuple[str, int]]:
+    """For progress: what judges will be asked, by the name it goes under. Embeddings are not known before."""
+    if prepared.judging is None:
+        return []
+    from evalrun.sweep.judge_estimate import planned_requests
+
+    return planned_requests(prepared)
 
 
 def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
@@ -74,10 +104,10 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
     lengths = []
     for item in islice(iter(dataset), RENDERED_ROWS):
         rendered = renderer.render(item)
-        lengths.append(_tokens(rendered.messages, rendered.prompt))
+        lengths.append(_tokens(rendered.messages, rendered.prompt) * _texts(rendered.ask))
     requests = len(dataset) * spec.repeats
     prompt_tokens = round(requests * sum(lengths) / len(lengths)) if lengths else 0
-    limit = spec.params.get("max_tokens")
+    limit = spec.params.get("max_tokens") if spec.prompt.ask is None else 1
     completion = requests * limit if isinstance(limit, int) else None
     price = spec.model.price
     usd = None
@@ -95,6 +125,11 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
         max_completion_tokens=completion,
         usd=usd,
     )
+
+
+def _texts(ask: Ask | None) -> int:
+    """How often the prompt is read for a sample: once for each option that is scored behind it."""
+    return len(ask.options) if ask is not None and ask.options and ask.via == "prompt_logprobs" else 1
 
 
 def _tokens(messages: tuple[Message, ...], prompt: str | None) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from collections.abc import Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -14,13 +14,16 @@ from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Cell, CellOptions, CellRun, Stop
 from evalrun.runner.journal import Journal
 from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Limit
-from evalrun.runner.monitor import LagWatch, Monitor
+from evalrun.runner.rates import EndpointBudget, Throttle
 from evalrun.runner.runfolder import RunFolder
+from evalrun.runner.watch import LoadOnce, Watch, watched_start
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.schema import ModelSpec, Suite
 from evalrun.sweep.finish import Measured, finish_run
+from evalrun.sweep.order import in_order
 from evalrun.sweep.prepare import PreparedSweep
 from evalrun.sweep.progress import ProgressAdapter
+from evalrun.sweep.spending import Spending
 from evalrun.tracking.folder import SweepFolder
 
 
@@ -43,6 +46,8 @@ class Services:
     cache: ResponseCache | None
     progress: ProgressAdapter
     stop: Stop
+    spending: Spending | None = None
+    """What is spent, where the suite has a budget."""
 
 
 async def execute(services: Services) -> Execution:
@@ -52,6 +57,11 @@ async def execute(services: Services) -> Execution:
     everything; what was answered is journalled.
     """
     execution = Execution()
+    clock = None
+    if services.spending is not None:
+        clock = asyncio.get_running_loop().create_task(services.spending.watch_clock())
+    judging = services.prepared.judging
+    judges = judging.model_ids if judging is not None else frozenset()
     groups: dict[str, dict[str, list[RunSpec]]] = {}
     for spec in services.prepared.specs:
         provider = services.prepared.providers[spec.model.id]
@@ -59,13 +69,39 @@ async def execute(services: Services) -> Execution:
     try:
         async with asyncio.TaskGroup() as tasks:
             for models in groups.values():
-                tasks.create_task(_run_endpoint(services, models, execution))
+                tasks.create_task(_run_endpoint(services, judges_last(models, judges), execution))
+        if judging is not None:
+            from evalrun.sweep.aside import judge_all
+
+            await judge_all(services, execution)
     finally:
+        if judging is not None:
+            await judging.close()
+        if clock is not None:
+            clock.cancel()
+            await asyncio.gather(clock, return_exceptions=True)
         if services.cache is not None:
             await services.cache.close()
             if services.cache.warning:
                 execution.warnings.append(services.cache.warning)
+    finished = all(services.folder.is_finished(spec.run_id) for spec in services.prepared.specs)
+    if services.stop.fault is not None and not finished:
+        # Made anew: what was in flight when the budget was spent has been counted since.
+        execution.faults.append(services.spending.fault() if services.spending else services.stop.fault)
     return execution
+
+
+def judges_last(models: dict[str, list[RunSpec]], judges: Set[str]) -> dict[str, list[RunSpec]]:
+    """The models of an endpoint, those last that are asked as judges afterwards: their engines then run on."""
+    return {name: models[name] for name in sorted(models, key=lambda each: each in judges)}
+
+
+def _awaits_judges(services: Services, run_id: str) -> bool:
+    if services.prepared.judging is None:
+        return False
+    from evalrun.sweep.aside import is_aside
+
+    return is_aside(services.folder, run_id)
 
 
 def _place(provider: Provider) -> str:
@@ -76,9 +112,14 @@ def _place(provider: Provider) -> str:
 
 async def _run_endpoint(services: Services, models: dict[str, list[RunSpec]], execution: Execution) -> None:
     limits: dict[int | None, Limit] = {}
+    budget = EndpointBudget.of([spec.model.limits for specs in models.values() for spec in specs])
     for model_id, specs in models.items():
         provider = services.prepared.providers[model_id]
-        todo = [spec for spec in specs if not services.folder.is_finished(spec.run_id)]
+        todo = [
+            spec
+            for spec in specs
+            if not (services.folder.is_finished(spec.run_id) or _awaits_judges(services, spec.run_id))
+        ]
         if services.stop.requested:
             return
         if not todo:
@@ -86,20 +127,21 @@ async def _run_endpoint(services: Services, models: dict[str, list[RunSpec]], ex
             continue
         try:
             services.progress.phase(todo[0].run_id, "starting")
-            await provider.start()
+            load = LoadOnce(await watched_start(provider))
             execution.identities[model_id] = provider.identity()
-            for spec in todo:
+            for spec in in_order(todo, services.prepared.loaded.suite.seed):
                 if services.stop.requested:
                     return
                 limit = _limit(services.prepared.loaded.suite, spec.model, provider, limits)
-                await _run_cell(services, spec, provider, limit)
-                if not services.stop.requested:
+                if await _run_cell(services, spec, provider, Throttle(limit, budget), load):
                     execution.finished.append(spec.run_id)
         except UserError as fault:
             execution.faults.append(fault)
             services.progress.message(str(fault))
         finally:
-            await provider.close()
+            judging = services.prepared.judging
+            if judging is None or model_id not in judging.model_ids:  # a judge's engine is needed again
+                await provider.close()
 
 
 def _limit(suite: Suite, model: ModelSpec, provider: Provider, limits: dict[int | None, Limit]) -> Limit:
@@ -123,16 +165,22 @@ def _cell_options(suite: Suite, model: ModelSpec, provider: Provider) -> CellOpt
     )
 
 
-async def _run_cell(services: Services, spec: RunSpec, provider: Provider, limit: Limit) -> None:
+async def _run_cell(
+    services: Services, spec: RunSpec, provider: Provider, throttle: Throttle, load: LoadOnce
+) -> bool:
+    """Run one cell, or what is left of it. True when it is finished."""
     prepared = services.prepared
     suite = prepared.loaded.suite
     run = RunFolder(services.folder.run_dir(spec.run_id))
     earlier = run.open(provider.identity())
     total = len(prepared.datasets[spec.dataset.id]) * spec.repeats
     services.progress.begin(spec.run_id, total, earlier)
+    services.folder.append_event("begin_run", {"done": len(earlier.done), "of": total}, target=spec.run_id)
     journal = Journal(run.journal)
-    monitor = Monitor(lambda: provider.engine_pid, run.write_system)
-    lag = LagWatch()
+    load.write_to(run.write_system, earlier.clock_s)
+    if throttle.budget is not None:
+        throttle.budget.begin_run()
+    watch = Watch(provider, run.write_system, earlier.clock_s)
     started_at = datetime.now(UTC)
     started = time.perf_counter()
     cell = Cell(
@@ -143,25 +191,28 @@ async def _run_cell(services: Services, spec: RunSpec, provider: Provider, limit
         _cell_options(suite, spec.model, provider),
         journal=journal,
         cache=services.cache,
-        limit=limit,
-        observer=services.progress,
+        limit=throttle.limit,
+        budget=throttle.budget,
+        observer=services.spending or services.progress,
         stop=services.stop,
         done=earlier.done,
         clock_offset_s=earlier.clock_s,
     )
-    lag_task = asyncio.get_running_loop().create_task(lag.run())
-    monitor.start("inference")
     try:
-        await cell_run.run()
+        async with watch:
+            await cell_run.run()
     finally:
-        lag_task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await lag_task
-        monitor.stop()
         run.close()
         await journal.close()
-    if services.stop.requested:
-        return
-    measured = Measured.of(monitor, lag, limit, started_at, time.perf_counter() - started)
+    if services.stop.requested and not cell_run.complete:
+        return False
+    measured = Measured.of(watch, load.load, throttle, started_at, time.perf_counter() - started)
+    if prepared.judging is not None:
+        from evalrun.sweep.aside import put_aside
+
+        await asyncio.to_thread(put_aside, suite, run, measured, provider.identity())
+        services.progress.end(spec.run_id)
+        return False
     await asyncio.to_thread(finish_run, services.folder, spec, suite, run, measured, cell.dataset)
     services.progress.end(spec.run_id)
+    return True

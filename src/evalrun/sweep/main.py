@@ -20,12 +20,25 @@ from evalrun.gates.check import blocks, check_sweep
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Stop
 from evalrun.suite.load import load_suite
+from evalrun.sweep.alerts import check, stored_text, tell
+from evalrun.sweep.estimate import judge_requests
 from evalrun.sweep.execute import Execution, Services, execute
+from evalrun.sweep.inputs import keep_inputs
+from evalrun.sweep.lock import check_lock
 from evalrun.sweep.options import SweepOptions
+from evalrun.sweep.order import order_made
+from evalrun.sweep.pins import cell_digests
 from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.sweep.progress import Display, ProgressAdapter
+from evalrun.sweep.spending import Spending, running_s, spent_earlier
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.indexing import begin_index
+from evalrun.tracking.reuse import find_earlier, note_cells, take_over
 from evalrun.tracking.store import Store
+
+
+_POINTED_OUT = 5
+"""Runs done before that are named one by one."""
 
 
 class ProgressDisplay(Display, Protocol):
@@ -64,9 +77,12 @@ def run_sweep(suite_path: Path, options: SweepOptions, display: ProgressDisplay)
 
 
 def _provenance(options: SweepOptions, suite_path: Path) -> dict[str, Any]:
+    from evalrun.runner import calibration
     from evalrun.tracking.provenance import collect
 
-    return collect(list(options.argv), suite_path.resolve().parent)
+    known = calibration.load()
+    client = {"calibration": asdict(known) if known else None}
+    return {**collect(list(options.argv), suite_path.resolve().parent), "client": client}
 
 
 class _Sweep:
@@ -86,6 +102,8 @@ class _Sweep:
         self._display = display
         self._provenance = provenance
         self._suite = prepared.loaded.suite
+        self._lock = check_lock(prepared, options.overrides) if options.use_lock else None
+        self._cells = cell_digests(prepared)
         # Before anything is sent: a baseline that does not exist is an error then.
         self._baseline = choose_baseline(store, options.baseline, self._suite.project)
 
@@ -98,7 +116,11 @@ class _Sweep:
         with folder.lock():
             manifest = self._manifest(folder, resumed)
             folder.write_manifest(manifest)
-            folder.append_event("resume" if resumed else "start", {"argv": list(self._options.argv)})
+            earlier = {"earlier_s": running_s(folder)} if resumed else {}
+            started = {"argv": list(self._options.argv), **earlier}
+            keep_inputs(folder, self._prepared)
+            folder.append_event("resume" if resumed else "start", started)
+            self._look_back(folder, manifest)
             execution, interrupted = self._execute(folder)
             return self._finish(folder, manifest, execution, interrupted, resumed, bundle)
 
@@ -118,7 +140,7 @@ class _Sweep:
             "spec_digest": prepared.work_digest,
             "suite": {
                 "path": str(loaded.path),
-                "text": loaded.text,
+                "text": stored_text(loaded),
                 "digest": digest(loaded.text),
                 "resolved": self._suite.resolved(),
             },
@@ -130,6 +152,8 @@ class _Sweep:
                     "dataset": spec.dataset.id,
                     "params": dict(spec.params),
                     "repeats": spec.repeats,
+                    "cell_digest": self._cells[spec.run_id],
+                    **({"ablates": spec.prompt.ablates} if spec.prompt.ablates else {}),
                 }
                 for spec in prepared.specs
             ],
@@ -144,10 +168,17 @@ class _Sweep:
                 for name, dataset in prepared.datasets.items()
             },
             "prompts": {
-                name: {"digest": prompt.digest, "source": prompt.source, "api": api}
+                name: {
+                    "digest": prompt.digest,
+                    "source": prompt.source,
+                    "api": api,
+                    **({"ablates": prompt.ablates, "without": prompt.without} if prompt.without else {}),
+                }
                 for (name, api), prompt in prepared.prompts.items()
             },
             "examples": dict(prepared.examples),
+            "lock": self._lock,
+            "reused": earlier.get("reused", {}),
             "models": earlier.get("models", {}),
             "tags": self._suite.tags,
             "seeds": {"root": self._suite.seed},
@@ -155,18 +186,45 @@ class _Sweep:
             "exit_code": None,
         }
 
+    def _look_back(self, folder: SweepFolder, manifest: dict[str, Any]) -> None:
+        """Point out the runs that were done before with the same digests; take them over if asked."""
+        unfinished = {run_id: cell for run_id, cell in self._cells.items() if not folder.is_finished(run_id)}
+        found = find_earlier(self._store, unfinished)
+        if self._options.reuse:
+            found = {run_id: earlier for run_id, earlier in found.items() if earlier.is_whole()}
+        if found and self._options.reuse:
+            manifest["reused"] |= take_over(folder, found)
+            for spec in self._prepared.specs:
+                if spec.run_id in found:
+                    earlier = found[spec.run_id]
+                    manifest["models"][spec.model.id] = earlier.folder.identity(earlier.document["model"])
+            folder.write_manifest(manifest)
+        for run_id, earlier in list(found.items())[:_POINTED_OUT]:
+            done = "taken over:" if self._options.reuse else "the same was"
+            self._display.message(f"{run_id}: {done} {earlier.sentence()}")
+        if len(found) > _POINTED_OUT:
+            self._display.message(f"and {len(found) - _POINTED_OUT} more runs")
+        if found and not self._options.reuse:
+            self._display.message("--reuse takes such runs over instead of asking again.")
+
     def _execute(self, folder: SweepFolder) -> tuple[Execution, bool]:
         cache = None
         if self._options.use_cache:
             cache = ResponseCache(self._options.store / "cache" / "responses.db")
         stop = Stop()
         progress = ProgressAdapter(self._display, self._suite.scorers[0].id)
-        services = Services(self._prepared, folder, cache, progress, stop)
+        spending = None
+        if (budget := self._suite.budget) is not None:
+            prices = {spec.run_id: spec.model.price for spec in self._prepared.specs}
+            spending = Spending(budget, spent_earlier(folder, prices), prices, stop, progress)
+        services = Services(self._prepared, folder, cache, progress, stop, spending)
         self._display.start(
             [
                 (spec.run_id, len(self._prepared.datasets[spec.dataset.id]) * spec.repeats)
                 for spec in self._prepared.specs
+                if not folder.is_finished(spec.run_id)
             ]
+            + judge_requests(self._prepared)
         )
         try:
             return _run_loop(_interruptible(services, self._display))
@@ -186,21 +244,34 @@ class _Sweep:
         planned = [spec.run_id for spec in self._prepared.specs]
         complete = not interrupted and not execution.faults and len(runs) == len(planned)
         gates = check_sweep(self._prepared.gates, folder, manifest["plan"], self._baseline)
-        exit_code = _exit_code(interrupted, complete, blocks(gates, self._options.inconclusive))
+        inconclusive = self._options.inconclusive or self._suite.inconclusive
+        exit_code = _exit_code(interrupted, complete, blocks(gates, inconclusive))
+        alerts = [] if interrupted else check(self._prepared, folder, manifest["plan"], self._store)
         manifest |= {
             "status": "interrupted" if interrupted else "complete" if complete else "incomplete",
             "finished_at": datetime.now(UTC).isoformat(),
             "models": {**manifest["models"], **execution.identities},
             "provenance": self._provenance.result(),
             "gates": [asdict(gate) for gate in gates],
+            "inconclusive": inconclusive,
+            "alerts": [asdict(alert) for alert in alerts],
             "baseline": self._baseline.ulid if self._baseline else None,
+            "order": order_made(folder),
             "faults": [str(fault) for fault in execution.faults],
             "exit_code": int(exit_code),
         }
         folder.write_manifest(manifest)
         folder.append_event("finish", {"status": manifest["status"], "exit_code": int(exit_code)})
-        warnings = [*execution.warnings, *self._index(folder)]
-        report = self._report(folder, bundle) if runs and self._options.write_report else None
+        note_cells(self._store, folder, self._cells, runs)
+        told = tell(self._suite, folder, alerts)
+        indexed = begin_index(self._store, folder)
+        try:
+            report = self._report(folder, bundle) if runs and self._options.write_report else None
+        finally:
+            # The folder is complete without the catalog: a failure is a warning.
+            fault = indexed()
+        of_runs = [f"{run['run']}: {each}" for run in runs for each in run.get("warnings") or ()]
+        warnings = [*execution.warnings, *of_runs, *told, *([f"not in the catalog yet: {fault}"] if fault else [])]
         return Outcome(
             folder=folder,
             manifest=manifest,
@@ -211,14 +282,6 @@ class _Sweep:
             warnings=tuple(warnings),
             resumed=resumed,
         )
-
-    def _index(self, folder: SweepFolder) -> list[str]:
-        """Enter the sweep into the catalog. Its folder is complete without: a failure is a warning."""
-        try:
-            self._store.index(folder)
-        except UserError as error:
-            return [f"not in the catalog yet: {error}"]
-        return []
 
     def _report(self, folder: SweepFolder, bundle: Callable[[], None] | None) -> Path:
         from evalrun.reports.html import write_report
@@ -265,7 +328,7 @@ async def _interruptible(services: Services, display: ProgressDisplay) -> tuple[
         execution = await task
     except asyncio.CancelledError:
         execution = Execution()
-    return execution, services.stop.requested
+    return execution, services.stop.requested and services.stop.fault is None
 
 
 def _run_loop(main: Any) -> tuple[Execution, bool]:

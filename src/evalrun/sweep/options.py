@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from evalrun.paths import default_store as default_store
 from evalrun.suite.overrides import Overrides
-
-
-def default_store() -> Path:
-    """`EVALRUN_STORE`, else `.evalrun/` in the current folder."""
-    return Path(os.environ.get("EVALRUN_STORE") or ".evalrun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +17,8 @@ class SweepOptions:
     `report` is where the HTML goes: None for `reports/<name>-<sweep>.html`; `write_report=False` for none.
     `fresh` starts a new sweep even where an unfinished one could go on. `baseline` is what gates compare
     with, a baseline's name or a sweep (None: the project's `main`); `inconclusive` says whether a gate that
-    the samples cannot decide fails.
+    the samples cannot decide fails (None: as the suite says). `reuse` takes over runs of the same cell from
+    earlier sweeps; `use_lock=False` passes over `evalrun.lock`.
     """
 
     overrides: Overrides = field(default_factory=Overrides)
@@ -33,4 +29,6 @@ class SweepOptions:
     fresh: bool = False
     argv: tuple[str, ...] = ()
     baseline: str | None = None
-    inconclusive: Literal["warn", "fail"] = "warn"
+    inconclusive: Literal["warn", "fail"] | None = None
+    reuse: bool = False
+    use_lock: bool = True

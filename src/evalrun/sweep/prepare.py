@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evalrun.canonical import digest
 from evalrun.datasets import Dataset, open_dataset
 from evalrun.errors import Problem, UserError
 from evalrun.gates.conditions import Gate, parse_gate
-from evalrun.prompts import Api, Prompt, Renderer, compile_prompt, open_pool
+from evalrun.prompts import Api, Prompt, Renderer, compile_prompt, open_pool, with_variants
 from evalrun.providers.base import Provider, ProviderContext, create
 from evalrun.scoring.pipeline import Pipeline, suite_scorers
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.plan import RunSpec, cells
 from evalrun.suite.schema import ModelSpec
+from evalrun.sweep.spending import budget_problems
+
+if TYPE_CHECKING:
+    from evalrun.gates.alerts import Alert
+    from evalrun.sweep.judging import Judging
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,9 @@ class PreparedSweep:
     pipeline: Pipeline
     gates: tuple[Gate, ...]
     work_digest: str
+    alerts: tuple[Alert, ...] = ()
+    judging: Judging | None = None
+    """What scorers ask of models, where any does."""
 
     def renderer(self, spec: RunSpec) -> Renderer:
         """The renderer of a run's prompt over its dataset."""
@@ -77,18 +86,25 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
     suite = loaded.suite
     problems = _Problems()
     specs = cells(suite)
+    if any(prompt.ablate for prompt in suite.prompts):
+        with problems.collect():
+            specs = with_variants(specs, loaded.base_dir)
     datasets = _open_datasets(loaded, specs, problems)
     compiled = _compile_prompts(loaded, specs, datasets, problems)
     pipeline: Pipeline | None = None
     with problems.collect():
-        pipeline = Pipeline([each.build() for each in suite.parse], suite_scorers(suite))
+        pipeline = Pipeline([each.build() for each in suite.parse], suite_scorers(suite), late=False)
+        for dataset in datasets.values():
+            for scorer in pipeline.scorers:
+                problems.found.extend(scorer.check(dataset.columns, f"dataset {dataset.id}"))
     gates = []
-    for text in suite.gates:
+    for at, text in enumerate(suite.gates):
         gate = parse_gate(text)
         if isinstance(gate, Problem):
-            problems.found.append(gate)
+            problems.found.append(replace(gate, where=loaded.locate("gates", at)))
         else:
             gates.append(gate)
+    alerts = _parse_alerts(loaded, problems)
     context = ProviderContext(
         base_dir=loaded.base_dir, work_dir=work_dir, deterministic=suite.deterministic, seed=suite.seed
     )
@@ -97,6 +113,13 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
         if spec.model.id not in providers:
             with problems.collect():
                 providers[spec.model.id] = create(spec.model, context)
+    judging = None
+    if pipeline is not None and any(scorer.asks for scorer in pipeline.scorers):
+        with problems.collect():
+            judging = _judging(loaded, pipeline, context, providers, datasets)
+    problems.found.extend(_unfit_for_prompts(specs, providers))
+    asked = {**(judging.providers if judging is not None else {}), **providers}
+    problems.found.extend(budget_problems(loaded, specs, asked))
     problems.raise_if_any()
     if pipeline is None:
         raise AssertionError("a pipeline that was not built is a problem that was raised")
@@ -110,8 +133,48 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
         providers=providers,
         pipeline=pipeline,
         gates=tuple(gates),
-        work_digest=_work_digest(loaded, datasets, compiled),
+        alerts=alerts,
+        judging=judging,
+        work_digest=_work_digest(loaded, datasets, compiled, judging),
     )
+
+
+def _judging(
+    loaded: LoadedSuite,
+    pipeline: Pipeline,
+    context: ProviderContext,
+    providers: Mapping[str, Provider],
+    datasets: Mapping[str, Dataset],
+) -> Judging:
+    from evalrun.sweep.judge_prepare import prepare_judging
+
+    columns = {name: dataset.columns for name, dataset in datasets.items()}
+    return prepare_judging(loaded.suite, pipeline.scorers, context, providers, columns)
+
+
+def _parse_alerts(loaded: LoadedSuite, problems: _Problems) -> tuple[Alert, ...]:
+    if loaded.suite.alerts is None:
+        return ()
+    from evalrun.gates.alerts import parse_alert
+
+    alerts = []
+    for at, text in enumerate(loaded.suite.alerts.when):
+        alert = parse_alert(text)
+        if isinstance(alert, Problem):
+            problems.found.append(replace(alert, where=loaded.locate("alerts", "when", at)))
+        else:
+            alerts.append(alert)
+    return tuple(alerts)
+
+
+def _unfit_for_prompts(specs: tuple[RunSpec, ...], providers: Mapping[str, Provider]) -> Iterator[Problem]:
+    """Prompts that ask a model for what its provider cannot give."""
+    for spec in specs:
+        provider = providers.get(spec.model.id)
+        if spec.prompt.ask is not None and provider is not None:
+            problem = provider.unfit(spec.prompt.ask.via)
+            if problem is not None:
+                yield replace(problem, what=f"prompt {spec.prompt.id}: {problem.what}")
 
 
 def _open_datasets(
@@ -158,7 +221,9 @@ def _compile_prompts(
     return compiled
 
 
-def _work_digest(loaded: LoadedSuite, datasets: Mapping[str, Dataset], compiled: _Compiled) -> str:
+def _work_digest(
+    loaded: LoadedSuite, datasets: Mapping[str, Dataset], compiled: _Compiled, judging: Judging | None
+) -> str:
     """Identifies the work: two sweeps with one digest would ask and score the same."""
     return digest(
         {
@@ -166,5 +231,6 @@ def _work_digest(loaded: LoadedSuite, datasets: Mapping[str, Dataset], compiled:
             "datasets": {name: dataset.digest for name, dataset in datasets.items()},
             "prompts": {f"{name}/{api}": prompt.digest for (name, api), prompt in compiled.prompts.items()},
             "examples": compiled.examples,
+            **({"judging": judging.digest} if judging is not None else {}),
         }
     )

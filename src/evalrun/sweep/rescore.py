@@ -1,7 +1,7 @@
-"""Scores a finished sweep again, as a child of it, without asking any model.
+"""Scores a finished sweep again, as a child of it. No model is asked but those that scorers ask.
 
-The file names what is new: a list of scorers, or a mapping with any of scorers, parse, derive, gates,
-unparsed and fairness. Everything else is the suite's of the sweep, which stays as it was but for one event
+The file names what is new: a list of scorers, or a mapping with any of scorers, parse, derive, judges,
+gates, unparsed and fairness. Everything else is the suite's of the sweep, which stays as it was but for one event
 that names the child. What was measured about the answers (times, tokens, memory, cost) is carried over.
 """
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalrun.canonical import digest
+from evalrun.canonical import canonical_json, digest
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.suite.load import parse_suite
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
@@ -29,13 +29,16 @@ if TYPE_CHECKING:
     from evalrun.suite.plan import RunSpec
     from evalrun.suite.schema import Suite
     from evalrun.suite.tree import Node
-    from evalrun.sweep.main import Outcome
+    from evalrun.sweep.main import Outcome, ProgressDisplay
+    from evalrun.sweep.rescore_judging import Rejudging
 
-KEYS = ("scorers", "parse", "derive", "gates", "unparsed", "fairness")
+KEYS = ("scorers", "parse", "derive", "judges", "gates", "unparsed", "fairness", "allow")
 """What a file of scorers may say."""
 
 _CARRIED = frozenset({"performance", "memory", "cpu", "cost"})
 """First words of the metrics that scoring has no part in."""
+JUDGE_COST = "cost.judge_usd"
+"""The one cost that belongs to scoring."""
 _CARRIED_DETAILS = ("latency", "throughput_window", "over_time", "timed", "client_limited")
 
 
@@ -50,10 +53,17 @@ class NewScoring:
     gates: tuple[Gate, ...]
 
 
-def rescore(store: Store, parent: SweepFolder, file: Path, argv: tuple[str, ...] = ()) -> Outcome:
+def rescore(
+    store: Store,
+    parent: SweepFolder,
+    file: Path,
+    argv: tuple[str, ...] = (),
+    display: ProgressDisplay | None = None,
+) -> Outcome:
     """Score `parent` again by what `file` says; returns the child sweep, complete.
 
-    Raises UserError, with nothing written, where the sweep is not complete or the file is wrong.
+    Raises UserError, with nothing written, where the sweep is not complete or the file is wrong. Where a judge
+    could not be asked to the end (exit 3), the same call goes on with what it has said.
     """
     from evalrun.gates.baseline import choose_baseline
 
@@ -65,18 +75,46 @@ def rescore(store: Store, parent: SweepFolder, file: Path, argv: tuple[str, ...]
             remedy="Run its suite again to finish it, then score it again.",
         )
     scoring = read_scoring(file, manifest)
+    _check_columns(parent, scoring)
     baseline = choose_baseline(store, None, manifest["project"]) if scoring.gates else None
-    child = store.create_sweep(manifest["name"])
+    work = digest({"parent": parent.ulid, "suite": scoring.suite.resolved()})
+    judging = None
+    if any(scorer.asks for scorer in scoring.pipeline.scorers):
+        from evalrun.sweep.rescore_judging import judging_of
+
+        judging = judging_of(scoring.suite, scoring.pipeline, parent, file, store)
+        work = digest([work, judging.digest if judging is not None else ""])
+    child = (store.find_incomplete(work) if judging else None) or store.create_sweep(manifest["name"])
     try:
         with child.lock():
-            outcome = _Rescoring(parent, child, scoring, manifest, argv).run(baseline)
+            rescoring = _Rescoring(parent, child, scoring, manifest, argv)
+            if judging is not None:
+                from evalrun.sweep.rescore_judging import Rejudging
+
+                rescoring.judging = Rejudging(judging, scoring.suite, scoring.pipeline, child)
+            outcome = rescoring.run(baseline, work, store, display)
     except BaseException:
-        # Nothing in it cost anything: half a child is of no use to anyone.
-        shutil.rmtree(child.path, ignore_errors=True)
+        if judging is None:
+            # Nothing in it cost anything: half a child is of no use to anyone.
+            shutil.rmtree(child.path, ignore_errors=True)
         raise
     _tell(store, parent, child, scoring)
     store.index(child)
     return outcome
+
+
+def _check_columns(parent: SweepFolder, scoring: NewScoring) -> None:
+    """Raise a UserError with what keeps the scorers from scoring the samples that there are."""
+    from evalrun.tracking.parquet import column_names
+
+    problems: dict[Problem, None] = {}
+    for run_id in parent.run_ids():
+        names = column_names(parent.samples_path(run_id))
+        columns = [name.removeprefix("vars.") for name in names if name.startswith("vars.")]
+        for scorer in scoring.pipeline.scorers:
+            problems.update(dict.fromkeys(scorer.check(columns, str(scoring.path))))
+    if problems:
+        raise UserError(list(problems))
 
 
 def _tell(store: Store, parent: SweepFolder, child: SweepFolder, scoring: NewScoring) -> None:
@@ -199,24 +237,34 @@ class _Rescoring:
         self._scoring = scoring
         self._old = manifest
         self._argv = argv
+        self.judging: Rejudging | None = None
 
-    def run(self, baseline: SweepFolder | None) -> Outcome:
+    def run(
+        self, baseline: SweepFolder | None, work: str, store: Store, display: ProgressDisplay | None
+    ) -> Outcome:
         from evalrun.gates.check import blocks, check_sweep
-        from evalrun.suite.plan import cells
         from evalrun.sweep.main import Outcome
 
-        manifest = self._manifest()
+        manifest = self._manifest(work)
         self._child.write_manifest(manifest)
         detail = {"parent": self._parent.ulid, "argv": list(self._argv)}
         self._child.append_event("rescore", detail, target=self._parent.ulid)
-        specs = {spec.run_id: spec for spec in cells(self._scoring.suite)}
-        for run_id in self._parent.run_ids():
-            self._run(run_id, specs.get(run_id))
+        specs = _specs(self._scoring.suite, manifest["plan"])
+        todo = [run_id for run_id in self._parent.run_ids() if not self._child.is_finished(run_id)]
+        for run_id in todo:
+            self._score(run_id)
+        if self.judging is not None:
+            self.judging.ask(manifest["plan"], store, display)
+            manifest["models"] = {**manifest["models"], **self.judging.identities}
+        for run_id in todo:
+            self._finish(run_id, specs.get(run_id), manifest["models"])
         gates = check_sweep(self._scoring.gates, self._child, manifest["plan"], baseline)
-        exit_code = ExitCode.GATE_FAILED if blocks(gates, "warn") else ExitCode.OK
+        inconclusive = self._scoring.suite.inconclusive
+        exit_code = ExitCode.GATE_FAILED if blocks(gates, inconclusive) else ExitCode.OK
         manifest |= {
             "status": "complete",
             "finished_at": utc_now(),
+            "inconclusive": inconclusive,
             "gates": [asdict(gate) for gate in gates],
             "baseline": baseline.ulid if baseline else None,
             "exit_code": int(exit_code),
@@ -231,7 +279,7 @@ class _Rescoring:
             exit_code=exit_code,
         )
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self, work: str) -> dict[str, Any]:
         from evalrun.tracking.provenance import collect
 
         scoring, old = self._scoring, self._old
@@ -244,7 +292,7 @@ class _Rescoring:
             "started_at": utc_now(),
             "resumed_at": [],
             "finished_at": None,
-            "spec_digest": digest({"parent": self._parent.ulid, "suite": resolved}),
+            "spec_digest": work,
             "suite": {**old["suite"], "resolved": resolved},
             "rescore": {"path": str(scoring.path), "text": scoring.text, "digest": digest(scoring.text)},
             "provenance": collect(list(self._argv), scoring.path.resolve().parent),
@@ -253,20 +301,37 @@ class _Rescoring:
             "exit_code": None,
         }
 
-    def _run(self, run_id: str, spec: RunSpec | None) -> None:
-        from evalrun.analysis.run import analyse_run
-        from evalrun.analysis.table import SampleTable
+    def _score(self, run_id: str) -> None:
         from evalrun.sweep.rescore_samples import rescore_samples
 
-        folder, old = self._child.run_dir(run_id), self._parent.read_run(run_id)
+        folder = self._child.run_dir(run_id)
         source = self._parent.samples_path(run_id)
         rescore_samples(source, folder / SAMPLES, self._scoring.pipeline)
         if (source.parent / SYSTEM).exists():
             shutil.copyfile(source.parent / SYSTEM, folder / SYSTEM)
             (folder / SYSTEM).chmod(0o600)
+
+    def _finish(self, run_id: str, spec: RunSpec | None, identities: Mapping[str, Any]) -> None:
+        from evalrun.analysis.run import analyse_run
+        from evalrun.analysis.table import SampleTable
+
+        folder, old = self._child.run_dir(run_id), self._parent.read_run(run_id)
+        judgement = self.judging.judgement(run_id, old["model"], identities) if self.judging else None
         analysis = analyse_run(SampleTable.from_parquet(folder / SAMPLES), self._scoring.suite, spec)
-        carried = [each for each in old["metrics"] if _first_word(each["name"]) in _CARRIED]
-        made = [asdict(each) for each in analysis.metrics if _first_word(each.name) not in _CARRIED]
+        warnings = list(old.get("warnings") or ())
+        if judgement is not None:
+            judgement.enter(analysis)
+            warnings = [*warnings, *(each for each in judgement.warnings if each not in warnings)]
+        carried = [
+            each
+            for each in old["metrics"]
+            if _first_word(each["name"]) in _CARRIED and each["name"] != JUDGE_COST
+        ]
+        made = [
+            asdict(each)
+            for each in analysis.metrics
+            if _first_word(each.name) not in _CARRIED or each.name == JUDGE_COST
+        ]
         kept = {name: old["details"][name] for name in _CARRIED_DETAILS if name in old["details"]}
         self._child.finish_run(
             run_id,
@@ -275,10 +340,29 @@ class _Rescoring:
                 "counts": asdict(analysis.counts),
                 "metrics": [*made, *carried],
                 "details": {**analysis.details, **kept},
+                "warnings": warnings,
                 "timings": {**old["timings"], "rescored_at": utc_now()},
                 "digests": {},
             },
         )
+        if self.judging is not None:
+            self.judging.finished(run_id)
+
+
+def _specs(suite: Suite, plan: Sequence[Mapping[str, Any]]) -> dict[str, RunSpec]:
+    """The cells of the matrix by run id; a run without a part of its prompt has the cell of the whole."""
+    from evalrun.suite.plan import cells
+
+    found = {spec.run_id: spec for spec in cells(suite)}
+    places = {
+        (spec.model.id, spec.prompt.id, spec.dataset.id, canonical_json(dict(spec.params))): spec
+        for spec in found.values()
+    }
+    for run in plan:
+        key = (run["model"], run.get("ablates"), run["dataset"], canonical_json(run["params"]))
+        if key in places:
+            found[run["run"]] = places[key]
+    return found
 
 
 def _first_word(name: str) -> str:

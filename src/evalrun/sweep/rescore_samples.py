@@ -6,7 +6,10 @@ be, the second writes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -21,10 +24,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH = 2048
+AT_ONCE = 64
+"""So many samples are held at once by scorers that take long."""
 _VARS, _SCORE, _REASON, _SENSITIVE = "vars.", "score.", "reason.", "sensitive."
 _MADE = {"status": STRING, "answer": STRING, "answer_json": AS_JSON, "error": STRING}
 """Columns that scoring makes, besides scores and reasons."""
-_READ = ("status", "output", "target", "target_json", "tool_calls", "error")
+_READ = ("status", "output", "target", "target_json", "tool_calls", "likelihood", "error")
 
 
 def rescore_samples(source: Path, out: Path, pipeline: Pipeline) -> int:
@@ -50,8 +55,7 @@ def _score(source: Path, lines: BinaryIO, pipeline: Pipeline) -> tuple[list[str]
     wanted = [name for name in present if name in _READ or name.startswith(_VARS)]
     scores: dict[str, None] = {}
     reasons: dict[str, None] = {}
-    for sample in iter_samples(source, BATCH, wanted, decode=True):
-        scored = _scored(sample, pipeline)
+    for scored in _all_scored(iter_samples(source, BATCH, wanted, decode=True), pipeline):
         scores.update(dict.fromkeys(scored.scores))
         reasons.update(dict.fromkeys(scored.reasons))
         line = {
@@ -65,6 +69,17 @@ def _score(source: Path, lines: BinaryIO, pipeline: Pipeline) -> tuple[list[str]
     return list(scores), list(reasons)
 
 
+def _all_scored(samples: Iterator[Mapping[str, Any]], pipeline: Pipeline) -> Iterator[Scored]:
+    """The samples scored, in their order: in threads where a scorer takes long."""
+    if not any(scorer.late for scorer in pipeline.scorers):
+        for sample in samples:
+            yield _scored(sample, pipeline)
+        return
+    with ThreadPoolExecutor(os.cpu_count() or 1, "evalrun-late") as pool:
+        while some := list(islice(samples, AT_ONCE)):
+            yield from pool.map(lambda sample: _scored(sample, pipeline), some)
+
+
 def _scored(sample: Mapping[str, Any], pipeline: Pipeline) -> Scored:
     status, output = Status(sample["status"]), sample.get("output")
     if status is Status.FAILED and output is None:
@@ -73,7 +88,8 @@ def _scored(sample: Mapping[str, Any], pipeline: Pipeline) -> Scored:
     typed = sample.get("target_json")
     target = sample.get("target") if typed is None else typed
     refused = status is Status.REFUSED
-    return pipeline.evaluate(output or "", target, row, refused, sample.get("tool_calls"))
+    tool_calls, likelihood = sample.get("tool_calls"), sample.get("likelihood")
+    return pipeline.evaluate(output or "", target, row, refused, tool_calls, likelihood)
 
 
 def _write(source: Path, out: Path, lines: BinaryIO, names: tuple[list[str], list[str]]) -> int:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from evalrun.errors import UserError
+from evalrun.tracking import labels
 from evalrun.tracking.audit_catalog import altered_tables
 from evalrun.tracking.changes import DELETE
 from evalrun.tracking.events import read_events, verify_events
 from evalrun.tracking.folder import (
+    ASKED,
     EVENTS,
     MANIFEST,
     MANIFEST_DIGEST,
@@ -28,10 +30,16 @@ from evalrun.tracking.folder import (
     file_sha256,
 )
 from evalrun.tracking.model import utc_now
+from evalrun.tracking.people import LABEL
 from evalrun.tracking.plain import read_document
 from evalrun.tracking.store import Store
 
-_FILES: Mapping[str, str] = {"samples_sha256": SAMPLES, "system_sha256": SYSTEM, RUN_DIGEST: RUN}
+_FILES: Mapping[str, str] = {
+    "samples_sha256": SAMPLES,
+    "system_sha256": SYSTEM,
+    "judge_sha256": ASKED,
+    RUN_DIGEST: RUN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ def verify(
             _verify_sweep(folder, heads.get(folder.ulid), result)
     for ulid, tables in altered_tables(store, store.folders() if folders is None else folders).items():
         what = f"differs from the folder of {ulid} in: {', '.join(tables)} (`evalrun reindex` makes it anew)"
-        result.found(ulid, store.catalog_path, what)
+        result.found(ulid, store.catalog_shown, what)
     if folders is None:
         _verify_store(store, heads, result)
     if anchor is not None:
@@ -104,6 +112,7 @@ def _verify_sweep(folder: SweepFolder, head: Mapping[str, Any] | None, result: V
         _check_head(ulid, path, events, head, "the store's trail", result)
     _verify_manifest(folder, events, result)
     _verify_runs(folder, events, result)
+    _verify_labels(folder, events, result)
 
 
 def _described(path: Path, number: int) -> str:
@@ -177,6 +186,19 @@ def _verify_runs(folder: SweepFolder, events: Sequence[Mapping[str, Any]], resul
     for path in sorted(root.glob(f"*/{RUN}")) if root.is_dir() else ():
         if path.parent.name not in finished:
             result.found(folder.ulid, path, "no event tells of this run")
+
+
+def _verify_labels(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
+    for event in events:
+        name = event["detail"].get("file") if event["action"] == LABEL else None
+        if not isinstance(name, str):
+            continue
+        path = folder.path / labels.FOLDER / Path(name).name
+        result.files += 1
+        if not path.exists():
+            result.found(folder.ulid, path, "is gone")
+        elif file_sha256(path) != event["detail"].get(labels.DIGEST):
+            result.found(folder.ulid, path, "was altered after it was kept")
 
 
 # The store

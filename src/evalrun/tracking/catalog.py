@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
-from evalrun.atomic import FILE_MODE, disk_errors
 from evalrun.errors import Problem, UserError
-from evalrun.tracking.database import BrokenCatalog, connect, database_errors, ensure_schema, writing
-from evalrun.tracking.entries import SweepEntry, insert, read_entry, stamp
-from evalrun.tracking.folder import MANIFEST, SweepFolder
+from evalrun.tracking.database import BrokenCatalog, Place, database_errors, writing
+from evalrun.tracking.folder import MANIFEST, SweepFolder, stamp
 from evalrun.tracking.rows import Reindexed, SweepRow
 from evalrun.tracking.tables import metadata, project, sweep, sweep_tag
+
+if TYPE_CHECKING:
+    from evalrun.tracking.entries import SweepEntry
 
 __all__ = ["BrokenCatalog", "Catalog"]
 
@@ -34,38 +32,30 @@ _VALUES = 500
 class Catalog:
     """The catalog in one database. Open it with `Catalog.open`; it raises BrokenCatalog or UserError."""
 
-    def __init__(self, engine: sa.Engine, path: Path, sweeps: Path) -> None:
+    def __init__(self, engine: sa.Engine, sweeps: Path) -> None:
         self._engine = engine
-        self._path = path
         self._sweeps = sweeps
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, path: Path, sweeps: Path) -> Iterator[Catalog]:
-        """The catalog at `path` (made where there is none, 0600) over the folders in `sweeps`.
+    def open(cls, place: Place, sweeps: Path) -> Iterator[Catalog]:
+        """The catalog at a place (made where there is none) over the folders in `sweeps`.
 
-        Raises BrokenCatalog where the file is no database, UserError where it is of a later version.
+        Raises BrokenCatalog where it cannot be read as one, UserError where it is of a later version.
         """
-        with database_errors(path):
-            with _alone(path):
-                with disk_errors(path.parent):
-                    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
-                engine = connect(path)
-                ensure_schema(engine, path)
-            yield cls(engine, path, sweeps)
+        with database_errors(place):
+            yield cls(place.ready(), sweeps)
 
     @staticmethod
-    def set_aside(path: Path) -> Path:
+    def set_aside(place: Place) -> str:
         """Move a broken catalog out of the way, and say where to."""
-        kept = path.with_name(f"{path.name}.broken-{time.time_ns()}")
-        with _alone(path), disk_errors(path.parent):
-            for suffix in ("", "-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
-        return kept
+        with database_errors(place):
+            return place.set_aside()
 
     def index(self, folder: SweepFolder) -> None:
         """Enter one sweep as its folder is now. Raises UserError where the folder cannot be read."""
+        from evalrun.tracking.entries import insert, read_entry
+
         entry = read_entry(folder)
         with writing(self._engine) as connection:
             insert(connection, entry)
@@ -150,6 +140,10 @@ class Catalog:
                     connection.execute(sweep.delete().where(sweep.c.ulid == ulid))
 
     def _enter(self, folders: Sequence[SweepFolder]) -> tuple[Problem, ...]:
+        if not folders:
+            return ()  # nearly always: what reads folders need not be imported then
+        from evalrun.tracking.entries import insert, read_entry
+
         problems: list[Problem] = []
         for start in range(0, len(folders), _BATCH):
             entries: list[SweepEntry] = []
@@ -165,15 +159,3 @@ class Catalog:
                     for entry in entries:
                         insert(connection, entry)
         return tuple(problems)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time: two that start in a fresh store must not both make the tables."""
-    with disk_errors(path.parent):
-        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

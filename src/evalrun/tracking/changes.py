@@ -10,7 +10,8 @@ from typing import Any
 from evalrun.atomic import disk_errors
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.people import ARCHIVE, MAX_NOTE, NOTE, TAG, Said, fold
+from evalrun.tracking.people import ARCHIVE, MAX_NAME, MAX_NOTE, NOTE, RENAME, TAG, Said, fold
+from evalrun.tracking.promotions import check_not_placed, kept_of
 from evalrun.tracking.store import Store
 
 DELETE = "delete"
@@ -39,12 +40,27 @@ def tag(
     return said(folder).tags
 
 
-def note(store: Store, folder: SweepFolder, text: str) -> None:
-    """Add a note. Notes are never changed: a correction is another note."""
+def note(store: Store, folder: SweepFolder, text: str, target: str = "") -> None:
+    """Add a note to a sweep, or to RUN or RUN/SAMPLE of it (which must be there: `tracking.targets`).
+
+    Notes are never changed: a correction is another note.
+    """
     if not text.strip() or len(text) > MAX_NOTE:
         raise UserError(f"a note has between 1 and {MAX_NOTE:,} characters")
     with store.changing(folder):
-        folder.append_event(NOTE, {"text": text.strip()})
+        folder.append_event(NOTE, {"text": text.strip()}, target=target)
+
+
+def rename(store: Store, folder: SweepFolder, name: str) -> None:
+    """Give a sweep another name for lists, queries and commands. Its folder and manifest stay as they are."""
+    name = name.strip()
+    if not name or len(name) > MAX_NAME or not name.isprintable() or "/" in name:
+        raise UserError(
+            f"'{name[:80]}' cannot name a sweep",
+            remedy=f"Use at most {MAX_NAME} printable characters without '/'.",
+        )
+    with store.changing(folder):
+        folder.append_event(RENAME, {"name": name})
 
 
 def archive(store: Store, folder: SweepFolder, archived: bool = True) -> None:
@@ -56,7 +72,7 @@ def archive(store: Store, folder: SweepFolder, archived: bool = True) -> None:
 def delete(store: Store, folder: SweepFolder, reason: str = "") -> dict[str, Any]:
     """Delete a sweep's folder for good. Returns the tombstone, which stays in the store's audit trail.
 
-    Raises UserError for a sweep that is running, or that lies in another store.
+    Raises UserError for a sweep that is running, that lies in another store, or that is promoted.
     """
     if folder.path.parent.resolve() != store.sweeps.resolve():
         raise UserError("the sweep lies in another store", where=str(folder.path))
@@ -67,6 +83,7 @@ def delete(store: Store, folder: SweepFolder, reason: str = "") -> dict[str, Any
             remedy="End it first.",
             exit_code=ExitCode.INCOMPLETE,
         )
+    check_not_placed(store, folder)
     tombstone = store.append_event(DELETE, _epitaph(folder, reason), target=folder.ulid)
     with disk_errors(store.sweeps):
         folder.path.rename(store.sweeps / f"{_TRASH}{folder.path.name}")
@@ -90,6 +107,7 @@ def _epitaph(folder: SweepFolder, reason: str) -> dict[str, Any]:
         "runs": {run_id: folder.run(run_id).digests for run_id in folder.run_ids()},
         "events": last["seq"] if last else 0,
         "head": last["hash"] if last else "",
+        "placed": kept_of(folder),
         "reason": reason,
     }
 

@@ -66,6 +66,9 @@ FACTS: tuple[tuple[str, str], ...] = (
 )
 """How it went."""
 
+SOMETIMES: tuple[tuple[str, str], ...] = (("logprobs", AS_JSON), ("likelihood", AS_JSON))
+"""Columns that are there only where a sample has such a value."""
+
 _TOP: tuple[str, ...] = (
     *(name for name, _ in IDENTITY),
     *(name for name, _ in FACTS),
@@ -83,7 +86,9 @@ _TOP: tuple[str, ...] = (
 
 _ATTEMPT_LOG = [name for name, _ in FACTS].index("attempt_log")
 
-LONG_TEXTS = frozenset({"messages", "prompt", "output", "reasoning", "tool_calls", "attempt_log"})
+LONG_TEXTS = frozenset(
+    {"messages", "prompt", "output", "reasoning", "tool_calls", "attempt_log", "logprobs", "likelihood"}
+)
 """Columns whose smallest and largest value say nothing: no statistics, no dictionary."""
 
 
@@ -96,10 +101,15 @@ class Shape:
         self._reasons: dict[str, None] = {}
         self._sensitive: dict[str, None] = {}
         self._seen: dict[tuple[object, ...], tuple[str, ...]] = {}
+        self._sometimes: set[str] = set()
 
     def learn(self, record: Mapping[str, Any]) -> None:
         """Take one record into account."""
         row = record.get("vars") or {}
+        if record.get("logprobs") is not None:
+            self._sometimes.add("logprobs")
+        if record.get("likelihood") is not None:
+            self._sometimes.add("likelihood")
         # Nearly all rows look alike: what a look has taught is learnt once.
         look = (
             *row,
@@ -135,6 +145,7 @@ class Shape:
             *((f"vars.{key}", kind_of(bits)) for key, bits in self._vars.items()),
             *TEXTS,
             *FACTS,
+            *(each for each in SOMETIMES if each[0] in self._sometimes),
             *((f"score.{key}", NUMBER) for key in self._scores),
             *((f"reason.{key}", STRING) for key in self._reasons),
             *((f"sensitive.{key}", STRING) for key in self._sensitive),
@@ -158,6 +169,7 @@ class Shape:
             [text_form(value) for value in target],
             [None if isinstance(value, str) else value for value in target],
             *facts,
+            *transposed(records, [name for name, _ in SOMETIMES if name in self._sometimes]),
             *transposed(scores, list(self._scores)),
             *transposed(reasons, list(self._reasons)),
             *transposed(sensitive, list(self._sensitive)),

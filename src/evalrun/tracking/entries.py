@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from evalrun.canonical import canonical_json
 from evalrun.errors import UserError
-from evalrun.tracking.folder import MANIFEST, RUN, SweepFolder
-from evalrun.tracking.model import RunManifest, SweepManifest
+from evalrun.tracking.folder import RUN, SweepFolder, stamp
+from evalrun.tracking.model import RunManifest, SweepManifest, SweepStatus
 from evalrun.tracking.people import fold
 from evalrun.tracking.plain import plain
 from evalrun.tracking.tables import (
@@ -34,22 +34,17 @@ _METRIC_FIELDS = ("name", "value", "n", "se", "ci_low", "ci_high", "unit", "dire
 
 @dataclass(frozen=True, slots=True)
 class SweepEntry:
-    """All that the catalog keeps of one sweep, read from its folder."""
+    """All that the catalog keeps of one sweep, read from its folder.
+
+    `status` is `interrupted` where the manifest says `running` and no living process holds the sweep.
+    """
 
     folder: SweepFolder
     stamp: str
+    status: SweepStatus
     manifest: SweepManifest
     runs: tuple[RunManifest, ...]
     events: tuple[dict[str, Any], ...]
-
-
-def stamp(folder: SweepFolder) -> str:
-    """Changes whenever the manifest is written: its inode's time and size. Empty where there is none."""
-    try:
-        status = (folder.path / MANIFEST).stat()
-    except OSError:
-        return ""
-    return f"{status.st_mtime_ns}:{status.st_size}"
 
 
 def read_entry(folder: SweepFolder) -> SweepEntry:
@@ -59,10 +54,13 @@ def read_entry(folder: SweepFolder) -> SweepEntry:
         if run_.run != run_id:
             what = f"says that it is run '{run_.run}', but lies in the folder of '{run_id}'"
             raise UserError(what, where=str(folder.path / "runs" / run_id / RUN))
+    seen, manifest = stamp(folder), folder.manifest()
+    dead = manifest.status == "running" and not seen.endswith(":held")
     return SweepEntry(
         folder=folder,
-        stamp=stamp(folder),
-        manifest=folder.manifest(),
+        stamp=seen,
+        status="interrupted" if dead else manifest.status,
+        manifest=manifest,
         runs=tuple(runs.values()),
         events=tuple(folder.events()),
     )
@@ -77,9 +75,9 @@ def insert(connection: sa.Connection, entry: SweepEntry) -> None:
         sweep.insert().values(
             ulid=ulid,
             project_id=_id_of(connection, project, name=manifest.project),
-            name=manifest.name,
+            name=said.name or manifest.name,
             folder=entry.folder.path.name,
-            status=manifest.status,
+            status=entry.status,
             started_at=manifest.started_at,
             finished_at=manifest.finished_at,
             exit_code=manifest.exit_code,
@@ -93,7 +91,7 @@ def insert(connection: sa.Connection, entry: SweepEntry) -> None:
             failed=sum(each.counts.failed for each in entry.runs),
             stamp=entry.stamp,
             archived=int(said.archived),
-            note=said.notes[-1].text if said.notes else None,
+            note=said.notes_of()[-1].text if said.notes_of() else None,
         )
     )
     _insert_many(

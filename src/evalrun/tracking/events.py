@@ -17,7 +17,7 @@ from typing import Any
 from evalrun.atomic import FILE_MODE, disk_errors
 from evalrun.canonical import canonical_json
 from evalrun.secrets import scrub_json
-from evalrun.tracking.model import utc_now
+from evalrun.tracking.clock import utc_now
 from evalrun.tracking.plain import plain
 
 FIRST_HASH = "0" * 64

@@ -13,7 +13,7 @@ from evalrun.tracking.query.parse import parse, parse_name
 from evalrun.tracking.query.runs import METRIC_PARTS, Compiler
 from evalrun.tracking.query.tree import Query
 from evalrun.tracking.rows import Found, RunRow
-from evalrun.tracking.tables import project, run, run_metric, run_param, sweep, sweep_tag
+from evalrun.tracking.tables import event, project, run, run_metric, run_param, sweep, sweep_tag
 
 _CHUNK = 500
 """Keys looked up at once: databases limit the values of a statement."""
@@ -75,6 +75,24 @@ def find(connection: sa.Connection, search: Search) -> Found:
     rows: list[Mapping[str, Any]] = [dict(row._mapping) for row in connection.execute(query)]
     labels = [_label(metric.name, metric.slice) for metric in named]
     return Found(int(rows[0]["total"]) if rows else 0, tuple(_rows(connection, rows, labels)))
+
+
+def folder_named(connection: sa.Connection, name: str) -> str | None:
+    """The folder of the newest sweep of that name."""
+    query = sa.select(sweep.c.folder).where(sweep.c.name == name).order_by(sweep.c.ulid.desc()).limit(1)
+    return connection.scalar(query)
+
+
+def events_of(connection: sa.Connection, actions: Sequence[str]) -> list[dict[str, Any]]:
+    """The events of these kinds with their project, the oldest first; `detail` as JSON text."""
+    query = (
+        sa.select(event, project.c.name.label("project"))
+        .join_from(event, sweep, event.c.sweep == sweep.c.ulid)
+        .join(project, sweep.c.project_id == project.c.id)
+        .where(event.c.action.in_(actions))
+        .order_by(event.c.ts, event.c.sweep, event.c.seq)
+    )
+    return [dict(row._mapping) for row in connection.execute(query)]
 
 
 def _order(compiler: Compiler, text: str) -> list[sa.ColumnElement[Any]]:

@@ -15,17 +15,22 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalrun.atomic import FILE_MODE, disk_errors, private_folder, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.secrets import scrub_json
 from evalrun.tracking import events
-from evalrun.tracking.model import RunManifest, SweepManifest, SweepStatus, utc_now
+from evalrun.tracking.clock import utc_now
 from evalrun.tracking.plain import document_bytes, plain, read_document
+
+if TYPE_CHECKING:
+    from evalrun.tracking.model import RunManifest, SweepManifest, SweepStatus
 
 MANIFEST, EVENTS, UNFINISHED, LOCK = "sweep.json", "events.jsonl", "unfinished", "lock"
 SAMPLES, SYSTEM, RUN = "samples.parquet", "system.parquet", "run.json"
+ASKED = "judge.parquet"
+"""What models that score were asked about a run, and said."""
 RUN_DIGEST, MANIFEST_DIGEST = "run_sha256", "manifest_sha256"
 """Keys of digests in events: of `run.json` when a run is finished, of `sweep.json` when a sweep is."""
 
@@ -55,6 +60,9 @@ class SweepFolder:
 
         Raises UserError (exit 3) when the disk is full, and where the manifest is not of its form.
         """
+        # Not at the top: whoever only looks for folders does without pydantic, a tenth of a second.
+        from evalrun.tracking.model import SweepManifest
+
         where = self.path / MANIFEST
         checked = SweepManifest.read(_document(manifest), where)
         if checked.status == "complete":
@@ -66,6 +74,8 @@ class SweepFolder:
 
     def manifest(self) -> SweepManifest:
         """The manifest, checked. Raises UserError that names the file if it is missing, broken or later."""
+        from evalrun.tracking.model import SweepManifest
+
         where = self.path / MANIFEST
         return SweepManifest.read(read_document(where), where)
 
@@ -103,11 +113,13 @@ class SweepFolder:
 
         Raises UserError (exit 3) when the disk is full.
         """
+        from evalrun.tracking.model import RunManifest
+
         folder = self.run_dir(run_id)
         document = _document(run)
         digests = {
             f"{name.partition('.')[0]}_sha256": file_sha256(folder / name)
-            for name in (SAMPLES, SYSTEM)
+            for name in (SAMPLES, SYSTEM, ASKED)
             if (folder / name).exists()
         }
         document["digests"] = {**(document.get("digests") or {}), **digests}
@@ -119,11 +131,15 @@ class SweepFolder:
 
     def is_finished(self, run_id: str) -> bool:
         """Whether the run has a `run.json` that says it is complete."""
+        from evalrun.tracking.model import RunManifest
+
         where = self._run_path(run_id) / RUN
         return where.exists() and RunManifest.read(read_document(where), where).status == "complete"
 
     def run(self, run_id: str) -> RunManifest:
         """The results of one run, checked."""
+        from evalrun.tracking.model import RunManifest
+
         where = self._run_path(run_id) / RUN
         return RunManifest.read(read_document(where), where)
 
@@ -257,6 +273,17 @@ def file_sha256(path: Path) -> str:
 
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(folder: SweepFolder) -> str:
+    """Changes whenever the manifest is written (its time and size) and when a process takes or leaves the
+    sweep. Empty where there is no manifest."""
+    try:
+        status = (folder.path / MANIFEST).stat()
+    except OSError:
+        return ""
+    held = ":held" if folder.is_locked() else ""
+    return f"{status.st_mtime_ns}:{status.st_size}{held}"
 
 
 def names_of(folders: Sequence[SweepFolder]) -> str:

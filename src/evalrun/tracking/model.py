@@ -8,13 +8,13 @@ else there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evalrun.errors import Problem, UserError
+from evalrun.tracking.clock import utc_now as utc_now
 from evalrun.types import JSON, Counts, MetricValue
 
 SCHEMA_VERSION = 1
@@ -23,11 +23,6 @@ SweepStatus: TypeAlias = Literal["running", "complete", "incomplete", "interrupt
 """`running` also stands in the manifest of a sweep whose process was killed: its lock is then free."""
 
 RunStatus: TypeAlias = Literal["complete", "incomplete"]
-
-
-def utc_now() -> str:
-    """The time as ISO 8601 in UTC, to the microsecond."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 class _Document(BaseModel):

@@ -21,12 +21,14 @@ from evalrun._version import __version__
 from evalrun.secrets import scrub_json, scrub_url
 from evalrun.tracking.events import user_name
 from evalrun.tracking.git_state import git_state
+from evalrun.tracking.hardware import cpu_flags, governors, gpus, lock_files, sources_sha256
 from evalrun.tracking.plain import plain
 
 ENVIRONMENT: tuple[str, ...] = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS", "TOKENIZERS_PARALLELISM", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "VLLM_ATTENTION_BACKEND", "VLLM_BATCH_INVARIANT", "GOMP_SPINCOUNT",
     "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONOPTIMIZE", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "CI",
     "GITHUB_ACTIONS", "GITLAB_CI", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANSFORMERS_OFFLINE", "VIRTUAL_ENV",
     "CONDA_DEFAULT_ENV", "SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "EVALRUN_STORE", "EVALRUN_CACHE",
@@ -47,10 +49,13 @@ def collect(argv: Sequence[str], suite_folder: Path) -> dict[str, Any]:
     """
     parts: dict[str, Any] = {
         "evalrun": __version__,
+        "evalrun_sha256": _attempt(lambda: sources_sha256(Path(__file__).parents[1])),
         "argv": [os.fsdecode(os.fsencode(each)) for each in argv],
         "python": _python(),
         "machine": _attempt(machine),
+        "gpus": _attempt(gpus),
         "packages": _attempt(packages),
+        "lock_files": _attempt(lambda: lock_files(suite_folder)),
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "ci_url": ci_url(os.environ),
         "user": _attempt(user_name),
@@ -133,6 +138,8 @@ def cgroup_limits(
 def _hardware() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "cpu": _cpu_model(),
+        "cpu_flags": cpu_flags(),
+        "governors": governors(),
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "architecture": platform.machine(),

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -54,9 +53,12 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.sweeps = root / "sweeps"
-        self.catalog_path = root / "catalog.db"
         self.events_path = root / "events.jsonl"
         self.marks = root / "changed"
+
+    def create_root(self) -> None:
+        """Make the store's folders. Raises UserError (exit 3) when they cannot be made."""
+        self._prepare()
 
     # Sweeps
 
@@ -123,7 +125,17 @@ class Store:
                 with contextlib.suppress(UserError):
                     if folder.manifest().name == name:
                         return folder
-        return self._of_project(name, folders)
+        return self._renamed(name) or self._of_project(name, folders)
+
+    def _renamed(self, name: str) -> SweepFolder | None:
+        """The newest sweep that was given this name after it ended; the catalog knows."""
+        from evalrun.tracking.finding import folder_named
+
+        with contextlib.suppress(UserError):
+            named = name and self.sweeps.is_dir()
+            found = self.read(lambda connection: folder_named(connection, name)) if named else None
+            return SweepFolder(self.sweeps / found) if found else None
+        return None
 
     def _of_project(self, project: str, folders: Folders) -> SweepFolder | None:
         with contextlib.suppress(UserError):
@@ -182,12 +194,7 @@ class Store:
             self._sync(catalog)
             return catalog.sweeps(limit, project, archived=archived)
 
-        return [
-            replace(row, status="interrupted")
-            if row.status == "running" and not SweepFolder(row.folder).is_locked()
-            else row
-            for row in self._ask(read)
-        ]
+        return self._ask(read)
 
     def find(self, search: Search) -> Found:
         """The runs that a search asks for; what the catalog lacks is entered on the way.
@@ -207,11 +214,21 @@ class Store:
 
         return self._ask(ask)
 
+    @property
+    def catalog_shown(self) -> str:
+        """Where the catalog is, for messages; without any password."""
+        from evalrun.tracking.catalog_setting import catalog_place
+
+        return catalog_place(self.root).shown
+
     def reindex(self) -> Reindexed:
         """Make the catalog anew from the folders. Folders that cannot be read are named in the result."""
         done = self._ask(lambda catalog: catalog.rebuild(self.folders()))
         for mark in self._marked():
             mark.unlink(missing_ok=True)
+        from evalrun.tracking.reuse import rebuild_index
+
+        rebuild_index(self)
         return done
 
     @contextlib.contextmanager
@@ -245,22 +262,24 @@ class Store:
     def _ask(self, question: Callable[[Catalog], _Answer]) -> _Answer:
         """Put a question to the catalog. A broken one, which holds nothing of its own, is made anew first."""
         from evalrun.tracking.catalog import BrokenCatalog, Catalog
+        from evalrun.tracking.catalog_setting import catalog_place
 
         self._prepare()
+        place = catalog_place(self.root)
         try:
-            with Catalog.open(self.catalog_path, self.sweeps) as catalog:
+            with Catalog.open(place, self.sweeps) as catalog:
                 return question(catalog)
         except BrokenCatalog as broken:
-            kept = Catalog.set_aside(self.catalog_path)
+            kept = Catalog.set_aside(place)
             _log.warning("the catalog was broken (%s): kept as %s and made anew", broken, kept)
         try:
-            with Catalog.open(self.catalog_path, self.sweeps) as catalog:
+            with Catalog.open(place, self.sweeps) as catalog:
                 catalog.sync(self._names())
                 return question(catalog)
         except BrokenCatalog as broken:
             raise UserError(
                 f"the catalog cannot be made anew: {broken}",
-                where=str(self.catalog_path),
+                where=place.shown,
                 remedy="The sweep folders hold everything; look at the disk, then run `evalrun reindex`.",
                 exit_code=ExitCode.INCOMPLETE,
             ) from broken

@@ -6,8 +6,11 @@ JSON is kept as text with sorted keys, so that it can be compared.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     Column,
+    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -15,9 +18,27 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    Text,
     UniqueConstraint,
 )
+from sqlalchemy import Text as PlainText
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+
+class Text(TypeDecorator[str]):
+    """A text that both databases hold and compare alike: by code point, and without NUL, which one of them
+    cannot store."""
+
+    impl = PlainText
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """PostgreSQL would else order texts by the language of its server."""
+        return PlainText(collation="C" if dialect.name == "postgresql" else None)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """NUL becomes U+FFFD, in what is stored and in what is asked for."""
+        return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
 
 metadata = MetaData(
     naming_convention={

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from catalogs import BOTH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracking_samples import MakeSweep, run_of
@@ -16,6 +17,8 @@ from evalrun.errors import UserError
 from evalrun.tracking.finding import Search
 from evalrun.tracking.query.parse import parse
 from evalrun.tracking.store import Store
+
+CATALOGS = BOTH
 
 
 @pytest.fixture

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
+from catalogs import BOTH, drop, execute
 from tracking_samples import MakeSweep
 
 from evalrun.errors import UserError
 from evalrun.tracking import changes
 from evalrun.tracking.audit import make_anchor, verify
-from evalrun.tracking.database import connect, upgrade
-from evalrun.tracking.finding import Search
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.people import fold
 from evalrun.tracking.store import Store
+
+CATALOGS = BOTH
 
 
 @pytest.fixture
@@ -62,9 +60,7 @@ def test_several_sweeps_are_verified(store: Store, folder: SweepFolder, make_swe
 def test_an_event_that_the_catalog_has_not_seen_is_no_alteration(store: Store, folder: SweepFolder) -> None:
     folder.append_event("export", {"to": "elsewhere"})
     assert broken(store) == []
-    with closing(sqlite3.connect(store.catalog_path)) as connection:
-        connection.execute("UPDATE event SET actor = 'mallory' WHERE seq = 1")
-        connection.commit()
+    execute(store, "UPDATE event SET actor = 'mallory' WHERE seq = 1")
     assert any("in: event" in each for each in broken(store))
 
 
@@ -114,9 +110,7 @@ def test_files_and_runs_that_no_event_tells_of_are_named(store: Store, folder: S
 def test_rows_changed_in_the_catalog_are_named_and_mended_by_reindex(
     store: Store, folder: SweepFolder
 ) -> None:
-    with closing(sqlite3.connect(store.catalog_path)) as connection:
-        connection.execute("UPDATE run_metric SET value = 0.99 WHERE name = 'exact_match' AND slice = '{}'")
-        connection.commit()
+    execute(store, "UPDATE run_metric SET value = 0.99 WHERE name = 'exact_match' AND slice = '{}'")
     assert [each for each in broken(store) if "run_metric" in each]
     store.reindex()
     assert broken(store) == []
@@ -168,7 +162,7 @@ def test_reindex_loses_no_tag_note_or_archiving(store: Store, folder: SweepFolde
     changes.tag(store, folder, {"owner": "ada"})
     changes.archive(store, folder)
     before = store.list()
-    store.catalog_path.unlink()
+    drop(store)
     assert store.list() == before
     assert before[0].tags == {"release": "v1", "owner": "ada"}
     assert (before[0].note, before[0].archived) == ("first look", True)
@@ -197,21 +191,6 @@ def test_events_of_an_odd_form_are_passed_over() -> None:
         {"x": "1"}, [*({**event, **each} for each in odd), {**event, "action": "tag", "detail": None}]
     )
     assert (said.tags, said.notes, said.archived) == ({"x": "1"}, (), False)
-
-
-def test_an_older_catalog_is_upgraded_after_a_backup(store: Store, folder: SweepFolder) -> None:
-    store.catalog_path.unlink()
-    engine = connect(store.catalog_path)
-    upgrade(engine, "0001")
-    with engine.begin() as connection:
-        connection.execute(sa.text("INSERT INTO project (name) VALUES ('kept')"))
-    engine.dispose()
-    assert store.find(Search.of("note == 'first look'")).total == 2
-    backup = store.catalog_path.with_name("catalog.db.schema-0001")
-    with closing(sqlite3.connect(backup)) as connection:
-        assert connection.execute("SELECT name FROM project").fetchall() == [("kept",)]
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
-    assert backup.stat().st_mode & 0o777 == 0o600
 
 
 def evalrun(store: Store, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -212,7 +212,12 @@ class Compiler:
         if term.kind not in ("text", "any"):
             raise fault(self.text, haystack.place, f"this is a {_WORDS[term.kind]}, not a text")
         # Not LIKE: it would take % and _ for patterns, and SQLite's ignores case.
-        return self._certain(sa.func.instr(_text_of(term), needle.value) > 0)
+        place = sa.func.strpos if self._postgres else sa.func.instr
+        return self._certain(place(_text_of(term), needle.value) > 0)
+
+    @property
+    def _postgres(self) -> bool:
+        return self.connection.dialect.name == "postgresql"
 
     @staticmethod
     def _certain(condition: Condition) -> Condition:

@@ -8,23 +8,26 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+"""Compared by code point in both databases."""
+
 
 def upgrade() -> None:
     """Make all tables."""
     op.create_table(
         "dataset_version",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
         sa.Column("n", sa.Integer(), nullable=True),
-        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("source", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_dataset_version")),
         sa.UniqueConstraint("name", "digest", name=op.f("uq_dataset_version_name_digest")),
     )
     op.create_table(
         "project",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_project")),
         sa.UniqueConstraint("name", name=op.f("uq_project_name")),
     )
@@ -32,21 +35,21 @@ def upgrade() -> None:
         "sweep",
         sa.Column("ulid", sa.String(length=26), nullable=False),
         sa.Column("project_id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("folder", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("started_at", sa.Text(), nullable=False),
-        sa.Column("finished_at", sa.Text(), nullable=True),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("folder", TEXT, nullable=False),
+        sa.Column("status", TEXT, nullable=False),
+        sa.Column("started_at", TEXT, nullable=False),
+        sa.Column("finished_at", TEXT, nullable=True),
         sa.Column("exit_code", sa.Integer(), nullable=True),
-        sa.Column("spec_digest", sa.Text(), nullable=False),
-        sa.Column("suite_digest", sa.Text(), nullable=False),
-        sa.Column("git_commit", sa.Text(), nullable=True),
-        sa.Column("user_name", sa.Text(), nullable=True),
+        sa.Column("spec_digest", TEXT, nullable=False),
+        sa.Column("suite_digest", TEXT, nullable=False),
+        sa.Column("git_commit", TEXT, nullable=True),
+        sa.Column("user_name", TEXT, nullable=True),
         sa.Column("planned", sa.Integer(), nullable=False),
         sa.Column("runs", sa.Integer(), nullable=False),
         sa.Column("samples", sa.Integer(), nullable=False),
         sa.Column("failed", sa.Integer(), nullable=False),
-        sa.Column("stamp", sa.Text(), nullable=False),
+        sa.Column("stamp", TEXT, nullable=False),
         sa.ForeignKeyConstraint(["project_id"], ["project.id"], name=op.f("fk_sweep_project_id")),
         sa.PrimaryKeyConstraint("ulid", name=op.f("pk_sweep")),
     )
@@ -57,11 +60,11 @@ def upgrade() -> None:
         "event",
         sa.Column("sweep", sa.String(length=26), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
-        sa.Column("ts", sa.Text(), nullable=False),
-        sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("target", sa.Text(), nullable=False),
-        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("ts", TEXT, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+        sa.Column("action", TEXT, nullable=False),
+        sa.Column("target", TEXT, nullable=False),
+        sa.Column("detail", TEXT, nullable=False),
         sa.Column("hash", sa.String(length=64), nullable=False),
         sa.ForeignKeyConstraint(["sweep"], ["sweep.ulid"], name=op.f("fk_event_sweep"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("sweep", "seq", name=op.f("pk_event")),
@@ -72,13 +75,13 @@ def upgrade() -> None:
         "run",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("sweep", sa.String(length=26), nullable=False),
-        sa.Column("run", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("prompt", sa.Text(), nullable=False),
-        sa.Column("dataset", sa.Text(), nullable=False),
+        sa.Column("run", TEXT, nullable=False),
+        sa.Column("model", TEXT, nullable=False),
+        sa.Column("prompt", TEXT, nullable=False),
+        sa.Column("dataset", TEXT, nullable=False),
         sa.Column("dataset_version_id", sa.Integer(), nullable=True),
-        sa.Column("prompt_digest", sa.Text(), nullable=True),
-        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("prompt_digest", TEXT, nullable=True),
+        sa.Column("status", TEXT, nullable=False),
         sa.Column("repeats", sa.Integer(), nullable=False),
         sa.Column("samples", sa.Integer(), nullable=False),
         sa.Column("scored", sa.Integer(), nullable=False),
@@ -87,9 +90,9 @@ def upgrade() -> None:
         sa.Column("failed", sa.Integer(), nullable=False),
         sa.Column("cached", sa.Integer(), nullable=False),
         sa.Column("retried", sa.Integer(), nullable=False),
-        sa.Column("started_at", sa.Text(), nullable=True),
+        sa.Column("started_at", TEXT, nullable=True),
         sa.Column("wall_s", sa.Float(), nullable=True),
-        sa.Column("samples_sha256", sa.Text(), nullable=True),
+        sa.Column("samples_sha256", TEXT, nullable=True),
         sa.ForeignKeyConstraint(
             ["dataset_version_id"], ["dataset_version.id"], name=op.f("fk_run_dataset_version_id")
         ),
@@ -103,8 +106,8 @@ def upgrade() -> None:
     op.create_table(
         "sweep_tag",
         sa.Column("sweep", sa.String(length=26), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.Column("value", TEXT, nullable=False),
         sa.ForeignKeyConstraint(
             ["sweep"], ["sweep.ulid"], name=op.f("fk_sweep_tag_sweep"), ondelete="CASCADE"
         ),
@@ -114,17 +117,17 @@ def upgrade() -> None:
     op.create_table(
         "run_metric",
         sa.Column("run_id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("slice", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("slice", TEXT, nullable=False),
         sa.Column("value", sa.Float(), nullable=True),
         sa.Column("n", sa.Integer(), nullable=False),
         sa.Column("se", sa.Float(), nullable=True),
         sa.Column("ci_low", sa.Float(), nullable=True),
         sa.Column("ci_high", sa.Float(), nullable=True),
-        sa.Column("unit", sa.Text(), nullable=False),
-        sa.Column("direction", sa.Text(), nullable=False),
-        sa.Column("method", sa.Text(), nullable=False),
-        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("unit", TEXT, nullable=False),
+        sa.Column("direction", TEXT, nullable=False),
+        sa.Column("method", TEXT, nullable=False),
+        sa.Column("note", TEXT, nullable=False),
         sa.ForeignKeyConstraint(
             ["run_id"], ["run.id"], name=op.f("fk_run_metric_run_id"), ondelete="CASCADE"
         ),
@@ -136,10 +139,10 @@ def upgrade() -> None:
     op.create_table(
         "run_param",
         sa.Column("run_id", sa.Integer(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.Column("type", TEXT, nullable=False),
         sa.Column("num", sa.Float(), nullable=True),
-        sa.Column("text", sa.Text(), nullable=True),
+        sa.Column("text", TEXT, nullable=True),
         sa.ForeignKeyConstraint(["run_id"], ["run.id"], name=op.f("fk_run_param_run_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("run_id", "key", name=op.f("pk_run_param")),
     )

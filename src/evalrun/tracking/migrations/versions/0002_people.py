@@ -8,11 +8,13 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     """Add the columns. What the folders say comes in when a sweep is indexed next."""
     op.add_column("sweep", sa.Column("archived", sa.Integer(), server_default="0", nullable=False))
-    op.add_column("sweep", sa.Column("note", sa.Text(), nullable=True))
+    op.add_column("sweep", sa.Column("note", TEXT, nullable=True))
 
 
 def downgrade() -> None:

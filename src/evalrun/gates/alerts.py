@@ -1,0 +1,159 @@
+"""Alerts: what is told of at the end of a sweep, without changing its exit code.
+
+    exact_match < 0.5                                  a metric against a number
+    performance.e2e_s.p95 worse than last 5            against the mean of the sweeps before
+    exact_match better than last 5 by 0.02 for model=m
+    exact_match better than ever                       against the best sweep there was
+
+Only sweeps of the same project are compared, and of them only runs of the same model, prompt, dataset and
+parameters whose data has the same digest. The value must lie beyond each of theirs, and the change be shown:
+for a metric that is a mean over samples by a paired test on the samples (a 99 % interval leaves zero out),
+for any other by a 99 % prediction interval from the values before. The level is the stricter one because
+alerts are looked at every night.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from evalrun.errors import Problem, UserError
+from evalrun.gates.conditions import (
+    METRIC_FORM,
+    SCOPE_FORM,
+    SCOPES,
+    SLICE_FORM,
+    Gate,
+    check_gate,
+    find_metric,
+    parse_gate,
+    read_pairs,
+)
+
+if TYPE_CHECKING:
+    from evalrun.tracking.folder import SweepFolder
+    from evalrun.tracking.store import Store
+
+MOST = 100
+"""So many sweeps before are looked at for `better than ever`."""
+
+_CHANGE = re.compile(
+    rf"\s*{METRIC_FORM}{SLICE_FORM}\s+(?P<way>worse|better)\s+than\s+"
+    r"(?:(?:the\s+)?last\s+(?P<count>[1-9]\d{0,2})(?:\s+sweeps?)?|(?P<ever>ever))"
+    rf"(?:\s+by\s+(?P<margin>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?{SCOPE_FORM}\s*"
+)
+_REMEDY = (
+    "Write one of: exact_match < 0.5; exact_match worse than last 5; exact_match better than last 5 by 0.02; "
+    "exact_match better than ever; each may end in: for model=ID"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One condition. `gate` holds the threshold of a plain one; the others compare with `count` sweeps before
+    (None: with the best of all), and fire from a change of more than `margin` on."""
+
+    text: str
+    metric: str
+    kind: Literal["threshold", "change"]
+    gate: Gate
+    way: Literal["worse", "better"] = "worse"
+    count: int | None = None
+    margin: float = 0.0
+
+    @property
+    def slice(self) -> Mapping[str, str]:
+        """The slice of the metric."""
+        return self.gate.slice
+
+    def covers(self, run: Mapping[str, Any]) -> bool:
+        """Whether it speaks of a run (given with run, model, prompt and dataset)."""
+        return self.gate.covers(run)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertResult:
+    """An alert on a run. `reason` says what was seen; of one that could not be checked `checked` is False.
+
+    `compared` are the sweeps it was held against.
+    """
+
+    alert: str
+    run: str
+    fired: bool
+    value: float | None
+    reason: str
+    checked: bool = True
+    difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    compared: tuple[str, ...] = field(default=())
+
+
+def parse_alert(text: str) -> Alert | Problem:
+    """An alert, or what is wrong with its text."""
+    match = _CHANGE.fullmatch(text)
+    if match is None:
+        gate = parse_gate(text)
+        if isinstance(gate, Problem) or gate.kind != "absolute":
+            return Problem(f"cannot read the alert '{text}'", "alerts.when", _REMEDY)
+        return Alert(gate.text, gate.metric, "threshold", gate)
+    parts = match.groupdict()
+    slice_, scope = read_pairs(parts["slice"]), read_pairs(parts["scope"])
+    if slice_ is None or scope is None or any(key not in SCOPES for key in scope):
+        return Problem(f"cannot read the alert '{text}'", "alerts.when", _REMEDY)
+    if parts["ever"] and parts["way"] == "worse":
+        what = f"cannot read the alert '{text}': only 'better than ever' is known"
+        return Problem(what, "alerts.when", _REMEDY)
+    metric = parts["quoted"] or parts["metric"]
+    count = int(parts["count"]) if parts["count"] else None
+    gate = Gate(text.strip(), metric, "", 0.0, slice=slice_, scope=scope)
+    way: Literal["worse", "better"] = "worse" if parts["way"] == "worse" else "better"
+    return Alert(text.strip(), metric, "change", gate, way, count, float(parts["margin"] or 0))
+
+
+def check_alerts(
+    alerts: Sequence[Alert], folder: SweepFolder, planned: Sequence[Mapping[str, Any]], store: Store
+) -> list[AlertResult]:
+    """Every alert on every planned run that it speaks of; a run without results is told of once.
+
+    What cannot be checked is said in the results; nothing is raised for it.
+    """
+    runs = {run["run"]: run for run in folder.runs()}
+    missing = [str(each["run"]) for each in planned if each["run"] not in runs]
+    results = [
+        AlertResult("every run is finished", run_id, True, None, "the run was not finished")
+        for run_id in missing
+    ]
+    for alert in alerts:
+        covered = [str(each["run"]) for each in planned if alert.covers(each) and each["run"] in runs]
+        for run_id in covered:
+            try:
+                results.append(_check(alert, runs[run_id], folder, store))
+            except UserError as error:
+                results.append(_unchecked(alert, run_id, error.problems[0].what))
+        if not covered and not missing:
+            results.append(_unchecked(alert, "", "it speaks of no run of this sweep"))
+    return results
+
+
+def _unchecked(alert: Alert, run_id: str, why: str, value: float | None = None) -> AlertResult:
+    return AlertResult(alert.text, run_id, False, value, why, checked=False)
+
+
+def _check(alert: Alert, run: Mapping[str, Any], folder: SweepFolder, store: Store) -> AlertResult:
+    run_id = run["run"]
+    if alert.kind == "threshold":
+        held = check_gate(alert.gate, run_id, run["metrics"])
+        if held.value is None:
+            return _unchecked(alert, run_id, held.reason)
+        return AlertResult(alert.text, run_id, held.verdict == "pass", held.value, held.reason)
+    metric = find_metric(run["metrics"], alert.metric, alert.slice)
+    value = None if metric is None else metric["value"]
+    if metric is None or value is None:
+        return _unchecked(alert, run_id, f"no value of '{alert.metric}' in this run")
+    from evalrun.gates.history import check_change
+
+    return check_change(alert, run_id, metric, folder, store)

@@ -1,0 +1,116 @@
+"""`evalrun.lock`: the digests that a suite is held to. What is otherwise when it runs is an error.
+
+One file beside the suites, JSON with sorted keys, one entry a suite by the name of its file. It pins rows,
+prompts, few-shot examples, weights, Hub commits and the code of scorers; the suite itself may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evalrun.atomic import replacing
+from evalrun.errors import Problem, UserError
+from evalrun.suite.load import LoadedSuite
+from evalrun.suite.overrides import Overrides
+from evalrun.sweep.pins import pins
+from evalrun.sweep.prepare import PreparedSweep
+from evalrun.tracking.plain import document_bytes, read_document
+
+LOCK = "evalrun.lock"
+_KINDS = {
+    "datasets": "dataset", "prompts": "prompt", "examples": "examples", "models": "model", "code": "code",
+}  # fmt: skip
+_WORDS = {
+    "rows": "the selected rows", "file": "the file", "commit": "the commit", "weights_sha256": "the weights",
+    "source_sha256": "the code", "answers_sha256": "the file of answers",
+}  # fmt: skip
+
+
+def lock_path(loaded: LoadedSuite) -> Path:
+    """Where the lock of a suite is."""
+    return loaded.base_dir / LOCK
+
+
+def write_lock(prepared: PreparedSweep) -> tuple[Path, list[Problem]]:
+    """Pin what the suite is made of now; returns the file, and what differs from what was pinned before.
+
+    Raises UserError where the file that is there cannot be read.
+    """
+    path = lock_path(prepared.loaded)
+    document = read_document(path) if path.exists() else {}
+    suites: dict[str, Any] = dict(document.get("suites") or {})
+    name = prepared.loaded.path.name
+    now = pins(prepared)
+    before = suites.get(name)
+    changed = list(_differences(before, now, str(path))) if isinstance(before, Mapping) else []
+    suites[name] = now
+    data = document_bytes({"schema_version": 1, "suites": {key: suites[key] for key in sorted(suites)}})
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    path.chmod(0o644)  # it is committed beside the suite
+    return path, changed
+
+
+def drift(prepared: PreparedSweep, overrides: Overrides | None = None) -> list[Problem] | None:
+    """What differs from the suite's entry in the lock; None where there is no lock, or none for this suite.
+
+    Where the command line limits the rows or names other data, the selected rows are not compared.
+    """
+    path = lock_path(prepared.loaded)
+    if not path.exists():
+        return None
+    pinned = (read_document(path).get("suites") or {}).get(prepared.loaded.path.name)
+    if not isinstance(pinned, Mapping):
+        return None
+    return list(_differences(pinned, _comparable(pins(prepared), overrides or Overrides()), str(path)))
+
+
+def check_lock(prepared: PreparedSweep, overrides: Overrides) -> str | None:
+    """Hold a sweep to its lock: UserError names what changed. Returns the lock's digest, if there is one."""
+    found = drift(prepared, overrides)
+    if found:
+        last = found[-1]
+        remedy = "Take the change over by `evalrun lock SUITE`, or run with --no-lock."
+        raise UserError([*found[:-1], Problem(last.what, last.where, remedy)])
+    if found is None:
+        return None
+    from evalrun.tracking.folder import file_sha256
+
+    return file_sha256(lock_path(prepared.loaded))
+
+
+def _comparable(now: dict[str, dict[str, Any]], overrides: Overrides) -> dict[str, dict[str, Any]]:
+    datasets = {name: dict(each) for name, each in now["datasets"].items() if name not in overrides.data}
+    if overrides.limit is not None:
+        for each in datasets.values():
+            each.pop("rows")
+    return {**now, "datasets": datasets}
+
+
+def _differences(
+    pinned: Mapping[str, Any], now: Mapping[str, Mapping[str, Any]], path: str
+) -> Iterator[Problem]:
+    """Only what is used now is compared: parts that the command line left out are no drift."""
+    for kind, entries in now.items():
+        known = pinned.get(kind) or {}
+        for name, value in entries.items():
+            what = f"{_KINDS.get(kind, kind)} {name}"
+            if name not in known:
+                yield Problem(f"{what} is not pinned", path)
+                continue
+            before = known[name]
+            if not isinstance(value, Mapping) or not isinstance(before, Mapping):
+                if value != before:
+                    yield Problem(f"{what} has changed ({_short(before)} -> {_short(value)})", path)
+                continue
+            for key, each in value.items():
+                if before.get(key) != each:
+                    detail = f"({_short(before.get(key))} -> {_short(each)})"
+                    yield Problem(f"{what}: {_WORDS.get(key, key)} changed {detail}", path)
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 20 else text[:12]
