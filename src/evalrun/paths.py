@@ -40,3 +40,8 @@ def _made(folder: Path) -> Path:
             exit_code=ExitCode.INCOMPLETE,
         ) from error
     return folder
+
+
+def default_store() -> Path:
+    """Where sweeps are kept: `EVALRUN_STORE`, else `.evalrun/` in the current folder."""
+    return Path(os.environ.get("EVALRUN_STORE") or ".evalrun")

@@ -42,6 +42,10 @@ _KEY_SHAPES: tuple[tuple[str, str], ...] = (
     ("k_live_", r"[rsp]k_live_[A-Za-z0-9]{10,}"),  # Stripe
     ("k_test_", r"[rsp]k_test_[A-Za-z0-9]{10,}"),
     ("whsec_", r"whsec_[A-Za-z0-9+/=]{16,}"),
+    *(
+        (host, rf"{host}/[A-Za-z0-9/_@.-]{{12,}}")  # addresses that anybody may post to
+        for host in ("hooks.slack.com", "discord.com/api/webhooks", "webhook.office.com")
+    ),
     ("npm_", r"npm_[A-Za-z0-9]{30,}"),
     ("pypi-", r"pypi-[A-Za-z0-9_-]{50,}"),
     ("gsk_", r"gsk_[A-Za-z0-9]{20,}"),  # Groq

@@ -101,12 +101,45 @@ class Message:
     content: JSON
 
 
+Via: TypeAlias = Literal["prompt_logprobs", "first_token"]
+"""Where the likelihood of a text comes from: its own log-probabilities as part of a prompt, or those of the
+first generated token."""
+
+By: TypeAlias = Literal["sum", "per_token", "per_byte"]
+"""What decides between options: the log-likelihood, or that divided by its tokens or by its UTF-8 bytes."""
+
+
+@hot_value
+class Ask:
+    """What is wanted of a request besides or in place of an answer in words.
+
+    `choose`: which of `options` the model finds likeliest after the prompt, `separator` standing between the
+    two; `answers` are what the options stand for. `perplexity`: how likely the text of the prompt is, after
+    `context`, which is not counted. `top` is how many first tokens are looked at.
+    """
+
+    kind: Literal["choose", "perplexity"]
+    via: Via = "prompt_logprobs"
+    by: By = "sum"
+    options: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    separator: str = ""
+    context: str = ""
+    top: int = 20
+
+    @property
+    def continuations(self) -> tuple[str, ...]:
+        """What follows the prompt for each option."""
+        return tuple(self.separator + option for option in self.options)
+
+
 @hot_value
 class Request:
     """One question to a model: either `messages`, or a raw text `prompt` (completion style).
 
     `params` are the generation parameters as sent (temperature, max_tokens, stop, seed, …).
-    `row` is the dataset row it came from; only providers that look answers up read it.
+    `row` is the dataset row it came from; only providers that look answers up read it. `ask` is None where
+    an answer in words is wanted.
     """
 
     sample_id: str
@@ -116,6 +149,7 @@ class Request:
     params: Mapping[str, JSON]
     row: Row
     stream: bool = False
+    ask: Ask | None = None
 
 
 @hot_value
@@ -136,7 +170,11 @@ class Timing:
 
 @hot_value
 class Response:
-    """What a model answered. `timing` is None where nothing was measured (recorded answers)."""
+    """What a model answered. `timing` is None where nothing was measured (recorded answers).
+
+    `likelihood` is the answer to an `Ask`: for `choose` `{"options": [{"logprob", "tokens"}, …]}` in the order
+    of the options, for `perplexity` `{"logprob", "tokens", "bytes", "words"}`; natural logarithms.
+    """
 
     output: str
     finish_reason: str | None = None
@@ -150,6 +188,7 @@ class Response:
     model: str | None = None
     fingerprint: str | None = None
     cost_usd: float | None = None
+    likelihood: JSON = None
 
 
 @hot_value
@@ -218,6 +257,8 @@ class SampleRecord:
     reasons: Mapping[str, str] = field(default_factory=dict)
     sensitive: Mapping[str, str | None] = field(default_factory=dict)
     cluster: str | None = None
+    logprobs: JSON = None
+    likelihood: JSON = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ ROOMS = [
     "reports",
     "sweep",
     "api",
+    "integrations",
     "cli",
 ]
 """Left to right. Single files at the top of the package (errors, types, registry, …) are the foundation."""

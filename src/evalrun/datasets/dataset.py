@@ -49,6 +49,11 @@ class Dataset:
         for item, _ in self._selected():
             yield item
 
+    def source_rows(self) -> Iterator[dict[str, JSON]]:
+        """The selected rows as the source has them, before columns are made and versions of them."""
+        for _, row in self._selected():
+            yield row
+
     def withheld_groups(self) -> dict[str, dict[str, str | None]]:
         """The groups in columns that are not stored, read from the source anew: column to group by sample id.
 

@@ -1,8 +1,8 @@
-"""What the machine did while a run ran: memory and CPU of the engine's process tree and of evalrun itself.
+"""What the machine did while a run ran: a thread that reads the engine's process tree, evalrun itself, the
+cgroup and the GPUs twice a second.
 
 Memory is PSS (each shared page divided among those who share it), summed over the tree, so that the parts
-of a tree add up. One thread reads /proc twice a second; what cannot be read is recorded as unavailable
-with the reason, never guessed.
+of a tree add up. What cannot be read is recorded as unavailable with the reason, never guessed.
 """
 
 from __future__ import annotations
@@ -10,18 +10,26 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from evalrun.runner.machine import MachineFigures
+from evalrun.runner.processes import Cgroup, Usage, own_tree, pss_bytes, tree, usage
+
+if TYPE_CHECKING:
+    from evalrun.runner.gpus import GpuReading, Gpus
 
 INTERVAL_S = 0.5
-_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+_PSS_SHARE = 0.02
+"""The greatest share of time that reading PSS may take. The kernel walks the page tables for it and holds
+up the process meanwhile: 1 ms for a small one, far more for an engine with many gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemSample:
-    """One reading. `t_s` counts from the start of the monitor; CPU times are totals since process start."""
+    """One reading. `t_s` is the run's clock (that of `sent_s` of its samples; the load phase comes before
+    0); CPU times and disk bytes are totals since the processes began. None: not read this time."""
 
     t_s: float
     phase: str
@@ -29,172 +37,149 @@ class SystemSample:
     client_pss_bytes: int | None
     engine_cpu_s: float | None
     client_cpu_s: float
+    engine_read_bytes: int | None = None
+    engine_written_bytes: int | None = None
+    client_read_bytes: int | None = None
+    client_written_bytes: int | None = None
+    cgroup_bytes: int | None = None
+    cgroup_peak_bytes: int | None = None
+    gpus: tuple[GpuReading, ...] = ()
+    engine: Mapping[str, float] = field(default_factory=dict)
+    """What the engine said of itself last: see `Provider.engine_stats`."""
+
+    def row(self) -> dict[str, Any]:
+        """Flat, for the time series: `gpu.<index>.<query>` and `engine.<figure>` beside the others."""
+        row: dict[str, Any] = {
+            name: getattr(self, name) for name in self.__slots__ if name not in ("gpus", "engine")
+        }
+        for gpu in self.gpus:
+            values = asdict(gpu)
+            index = values.pop("index")
+            row |= {f"gpu.{index}.{query}": value for query, value in values.items()}
+        return row | {f"engine.{name}": value for name, value in self.engine.items()}
 
 
-def _tree(root: int) -> list[int]:
-    """The process and all its descendants that still live."""
-    found, todo = [], [root]
-    while todo:
-        pid = todo.pop()
-        found.append(pid)
-        try:
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                todo.extend(int(child) for child in (task / "children").read_text().split())
-        except OSError:
-            continue
-    return found
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a monitor reads. `engine_pid` is asked each time, since an engine may start after the monitor;
+    `gpus` are those of this machine where the model may run on them, else `no_gpus` says why there are
+    none; `origin` is the moment (perf_counter) of t_s = 0."""
 
-
-def _pss_bytes(pid: int) -> int | None:
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        return None
-    return None
-
-
-def _cpu_s(pid: int) -> float | None:
-    try:
-        # The command name, in brackets, may hold spaces: fields are counted after it.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return (int(fields[11]) + int(fields[12])) * _TICK_S
-
-
-_Number = TypeVar("_Number", int, float)
-
-
-def _total(values: list[_Number | None]) -> _Number | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    engine_pid: Callable[[], int | None]
+    gpus: Gpus | None = None
+    no_gpus: str = ""
+    origin: float = field(default_factory=time.perf_counter)
 
 
 class Monitor:
     """Samples in a thread between `start` and `stop`. The first and the last sample are always taken.
 
-    `engine_pid` is asked each time, because an engine may start after the monitor. Readings go to
-    `sink` as they are made, so that memory does not grow with the length of the run.
+    Readings go to `sink` as they are made, so that memory does not grow with the length of the run.
     """
 
-    def __init__(self, engine_pid: Callable[[], int | None], sink: Callable[[SystemSample], None]) -> None:
-        self._engine_pid = engine_pid
+    def __init__(self, watched: Watched, sink: Callable[[SystemSample], None]) -> None:
+        self._watched = watched
         self._sink = sink
-        self._origin = time.perf_counter()
         self._stop = threading.Event()
-        self._phase = "load"
+        self._phase = "inference"
         self._thread: threading.Thread | None = None
-        self.engine_peak_bytes: int | None = None
-        self.client_peak_bytes: int | None = None
-        self._cpu_first: SystemSample | None = None
-        self._cpu_last: SystemSample | None = None
+        self._cgroup = Cgroup()
+        self._pss_due = 0.0
+        self._engine: Mapping[str, float] = {}
+        self.figures = MachineFigures()
 
     def start(self, phase: str) -> None:
-        """Take the first sample and go on in a thread."""
+        """Take the first sample and go on in a thread. `phase` is "load" or "inference"."""
         self._phase = phase
-        self._sample()
+        self._sample(whole=True)
         self._thread = threading.Thread(target=self._run, name="evalrun-monitor", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the last sample and end the thread."""
+        """Take the last sample and end the thread. Safe to call again."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-            self._sample()
+            self._sample(whole=True)
 
-    @property
-    def engine_cpu_s(self) -> float | None:
-        """CPU seconds that the engine used between the first and the last sample."""
-        if self._cpu_first is None or self._cpu_last is None or self._cpu_last.engine_cpu_s is None:
-            return None
-        return self._cpu_last.engine_cpu_s - (self._cpu_first.engine_cpu_s or 0.0)
-
-    @property
-    def client_cpu_s(self) -> float | None:
-        """CPU seconds that evalrun used between the first and the last sample."""
-        if self._cpu_first is None or self._cpu_last is None:
-            return None
-        return self._cpu_last.client_cpu_s - self._cpu_first.client_cpu_s
+    def engine_says(self, figures: Mapping[str, float]) -> None:
+        """What the engine said of itself just now: it stands in the samples from here on."""
+        self._engine = figures
 
     @property
     def unavailable(self) -> dict[str, str]:
         """Figures that could not be read, with the reason."""
+        figures, watched = self.figures, self._watched
         missing = {}
-        if self.client_peak_bytes is None:
+        if figures.client_peak_bytes is None:
             missing["client_peak_bytes"] = "the kernel gives no /proc/self/smaps_rollup"
-        if self.engine_peak_bytes is None:
+        if figures.engine_peak_bytes is None:
             missing["engine_peak_bytes"] = (
                 "the engine is not a process that evalrun started"
-                if self._engine_pid() is None
+                if watched.engine_pid() is None
                 else "the engine's /proc/PID/smaps_rollup cannot be read"
             )
+        if not self._cgroup.available:
+            missing["cgroup"] = "there is no cgroup with memory accounting"
+        if watched.gpus is None:
+            missing["gpu"] = watched.no_gpus
+        else:
+            missing |= watched.gpus.unavailable
         return missing
 
     def _run(self) -> None:
         while not self._stop.wait(INTERVAL_S):
-            self._sample()
+            self._sample(whole=False)
 
-    def _sample(self) -> None:
-        pid = self._engine_pid()
-        tree = _tree(pid) if pid is not None else []
+    def _sample(self, *, whole: bool) -> None:
+        """One reading; with `whole`, memory too, however long that takes."""
+        pid = self._watched.engine_pid()
+        engine_pids = tree(pid) if pid is not None else []
+        client_pids = own_tree()
+        engine_pss, client_pss = self._memory(engine_pids, client_pids, whole)
+        engine, client = usage(engine_pids), usage(client_pids)
         sample = SystemSample(
-            t_s=time.perf_counter() - self._origin,
+            t_s=time.perf_counter() - self._watched.origin,
             phase=self._phase,
-            engine_pss_bytes=_total([_pss_bytes(each) for each in tree]),
-            client_pss_bytes=_pss_bytes(os.getpid()),
-            engine_cpu_s=_total([_cpu_s(each) for each in tree]),
-            client_cpu_s=time.process_time(),
+            engine_pss_bytes=engine_pss,
+            client_pss_bytes=client_pss,
+            engine_cpu_s=engine.cpu_s,
+            client_cpu_s=self._client_cpu_s(client_pids),
+            engine_read_bytes=engine.read_bytes,
+            engine_written_bytes=engine.written_bytes,
+            client_read_bytes=client.read_bytes,
+            client_written_bytes=client.written_bytes,
+            cgroup_bytes=self._cgroup.current_bytes(),
+            cgroup_peak_bytes=self._cgroup.peak_bytes(),
+            gpus=self._gpus(engine_pids),
+            engine=self._engine,
         )
-        self._keep(sample)
+        self.figures.add(sample)
         self._sink(sample)
 
-    def _keep(self, sample: SystemSample) -> None:
-        for name, value in (
-            ("engine_peak_bytes", sample.engine_pss_bytes),
-            ("client_peak_bytes", sample.client_pss_bytes),
-        ):
-            if value is not None:
-                setattr(self, name, max(value, getattr(self, name) or 0))
-        self._cpu_first = self._cpu_first or sample
-        self._cpu_last = sample
+    def _memory(
+        self, engine_pids: list[int], client_pids: list[int], whole: bool
+    ) -> tuple[int | None, int | None]:
+        """PSS of engine and client, or None for both where it is not yet time to read them again."""
+        if not whole and time.perf_counter() < self._pss_due:
+            return None, None
+        began = time.thread_time()  # the walk is this thread's time; waiting for a core is not
+        found = pss_bytes(engine_pids), pss_bytes(client_pids)
+        spent = time.thread_time() - began
+        self._pss_due = time.perf_counter() + spent / _PSS_SHARE - INTERVAL_S / 2
+        return found
 
+    @staticmethod
+    def _client_cpu_s(pids: list[int]) -> float:
+        """Our own to the microsecond, that of our other processes to the clock tick."""
+        others: Usage = usage(pid for pid in pids if pid != os.getpid())
+        return time.process_time() + (others.cpu_s or 0.0)
 
-class LagWatch:
-    """How late the event loop wakes up: the client's own share in every latency it measures.
-
-    Wakes every 20 ms and records by how much it overslept, in a fixed histogram of 0.1 ms steps.
-    """
-
-    INTERVAL_S = 0.02
-    STEP_S = 1e-4
-    STEPS = 10_000
-
-    def __init__(self) -> None:
-        self._histogram = [0] * (self.STEPS + 1)
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + self.INTERVAL_S
-            await asyncio.sleep(self.INTERVAL_S)
-            late = max(0.0, loop.time() - due)
-            self._histogram[min(self.STEPS, int(late / self.STEP_S))] += 1
-
-    def quantile_s(self, q: float) -> float | None:
-        """The q-quantile of the lag in seconds (upper edge of its step), or None if nothing was seen."""
-        total = sum(self._histogram)
-        if not total:
-            return None
-        seen = 0
-        for step, count in enumerate(self._histogram):
-            seen += count
-            if seen >= q * total:
-                return (step + 1) * self.STEP_S
-        return (self.STEPS + 1) * self.STEP_S
+    def _gpus(self, engine_pids: Collection[int]) -> tuple[GpuReading, ...]:
+        gpus = self._watched.gpus
+        if gpus is None:
+            return ()
+        if engine_pids:
+            self.figures.gpus_used |= gpus.used_by(engine_pids)
+        return tuple(gpus.read())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Set
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -63,7 +63,7 @@ class RunFolder:
         """Append one resource reading. A full disk is the journal's to report."""
         if self._system is not None:
             with contextlib.suppress(OSError):
-                os.write(self._system, orjson.dumps(asdict(sample), option=orjson.OPT_APPEND_NEWLINE))
+                os.write(self._system, orjson.dumps(sample.row(), option=orjson.OPT_APPEND_NEWLINE))
 
     def close(self) -> None:
         """Close the resource readings."""

@@ -62,3 +62,7 @@ def test_a_wrong_key_trips_sooner() -> None:
     breaker = CircuitBreaker()
     tripped = [breaker.failure(_error(ErrorKind.AUTH)) for _ in range(5)]
     assert tripped == [False, False, False, False, True]
+
+
+def test_an_engine_that_ended_trips_at_once() -> None:
+    assert CircuitBreaker().failure(ProviderError(ErrorKind.ENGINE, "the engine ended (SIGKILL)"))

@@ -1,0 +1,217 @@
+"""evalrun beside vLLM's own tools on the same engine: its share of the tokens/s, and the same latencies.
+
+    python benchmarks/vllm_compare.py --python VENV/bin/python --model FOLDER [--turns 3] [--out FILE.json]
+
+`server`: one vLLM server; `vllm bench serve` and evalrun ask it the same prompts with the same number in
+flight and the same output length, in turns. `offline`: the same prompts to `vllm.LLM.chat` directly and
+through evalrun's `mode: offline`, each in a process of its own. Shares are evalrun's tokens/s over the
+other's. `vllm bench serve` needs pandas beside vLLM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ENGINE_ARGS = {"dtype": "bfloat16", "max_model_len": 1024, "enforce_eager": True}
+ENGINE_FLAGS = ["--dtype", "bfloat16", "--max-model-len", "1024", "--enforce-eager"]
+ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+BENCH = """
+import sys
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.benchmarks.serve import add_cli_args, main
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args(sys.argv[1:]))
+"""
+DIRECT = """
+import json, sys, time
+from vllm import LLM, SamplingParams
+config = json.loads(sys.argv[1])
+llm = LLM(config["model"], **config["engine_args"])
+chats = [[{"role": "user", "content": text}] for text in config["prompts"]]
+params = SamplingParams(temperature=0, max_tokens=config["tokens"], ignore_eos=True)
+llm.chat(chats[:2], params, use_tqdm=False)
+times = []
+for turn in range(config["turns"]):
+    llm.reset_prefix_cache()
+    began = time.perf_counter()
+    outputs = llm.chat(chats, params, use_tqdm=False)
+    times.append(sum(len(o.outputs[0].token_ids) for o in outputs) / (time.perf_counter() - began))
+print("RESULT " + json.dumps(times))
+"""
+SUITE = """\
+name: vllm-compare
+models: [{model}]
+prompts: [{{id: ask, messages: [{{role: user, content: "{{{{ prompt }}}}"}}]}}]
+datasets: [{{id: rows, path: rows.jsonl, target: "{{{{ prompt }}}}"}}]
+scorers: [exact_match]
+performance: {performance}
+"""
+
+
+def prompts(n: int) -> list[str]:
+    return [f"Question {i}: tell me a story of {i} foxes, {i % 7} owls and one old bridge." for i in range(n)]
+
+
+def evalrun(folder: Path, model: dict[str, Any], performance: dict[str, Any]) -> dict[str, float]:
+    """One run of the program without its cache; its metrics by name."""
+    suite = SUITE.format(model=json.dumps(model), performance=json.dumps(performance))
+    (folder / "suite.yaml").write_text(suite)
+    store = tempfile.mkdtemp(dir=folder)
+    command = [sys.executable, "-m", "evalrun", "suite.yaml", "--store", store, "--no-report", "--no-cache"]
+    done = subprocess.run([*command, "--quiet", "--json"], cwd=folder, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["counts"]["failed"] == 0, run["counts"]
+    found: dict[str, float] = {metric["name"]: metric["value"] for metric in run["metrics"]}
+    (timings,) = Path(store).glob("sweeps/*/runs/*/run.json")
+    wall_s = json.loads(timings.read_text())["timings"]["wall_s"]
+    n = run["counts"]["samples"]
+    found["run_tokens_per_s"] = n * found["performance.completion_tokens.mean"] / wall_s
+    return found
+
+
+def bench(options: argparse.Namespace, folder: Path, port: int) -> dict[str, float]:
+    """One `vllm bench serve` on the same prompts."""
+    result = folder / "bench.json"
+    command = [
+        options.python, "-c", BENCH, "--backend", "openai-chat", "--base-url", f"http://127.0.0.1:{port}",
+        "--endpoint", "/v1/chat/completions", "--model", options.model, "--served-model-name", "m",
+        "--dataset-name", "custom", "--dataset-path", str(folder / "rows.jsonl"), "--skip-chat-template",
+        "--custom-output-len", str(options.tokens), "--num-prompts", str(options.prompts), "--ignore-eos",
+        "--max-concurrency", str(options.concurrency), "--temperature", "0", "--disable-tqdm",
+        "--save-result", "--result-dir", str(folder), "--result-filename", result.name,
+        "--percentile-metrics", "ttft,tpot,e2el", "--disable-shuffle", "--num-warmups", "0",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ENVIRONMENT)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr[-3000:])
+    return dict(json.loads(result.read_text()))
+
+
+def server_turns(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    command = [options.python, "-m", "vllm.entrypoints.openai.api_server", "--model", options.model]
+    command += ["--served-model-name", "m", "--host", "127.0.0.1", "--port", str(port), *ENGINE_FLAGS]
+    command += ["--no-enable-prefix-caching"]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | ENVIRONMENT)
+        try:
+            wait_for(server, port, folder / "server.log")
+            entry = {
+                "id": "m", "provider": "vllm", "base_url": f"http://127.0.0.1:{port}/v1", "model": "m",
+                "params": {"temperature": 0, "max_tokens": options.tokens, "ignore_eos": True},
+            }  # fmt: skip
+            performance = {"stream": True, "concurrency": options.concurrency, "timeout_s": 600}
+            bench(options, folder, port)  # the first answers compile and allocate
+            turns = []
+            for _ in range(options.turns):
+                theirs = bench(options, folder, port)
+                turns.append((theirs, evalrun(folder, entry, performance)))
+                print(compared(turns[-1:]), file=sys.stderr, flush=True)
+            return compared(turns)
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def compared(turns: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, Any]:
+    """Medians over the turns, of both, and the ratio of each turn's."""
+    rows = {}
+    for name, theirs, ours, scale in (
+        ("ttft_mean_ms", "mean_ttft_ms", "performance.ttft_s.mean", 1e3),
+        ("tpot_mean_ms", "mean_tpot_ms", "performance.tpot_s.mean", 1e3),
+        ("e2e_mean_ms", "mean_e2el_ms", "performance.e2e_s.mean", 1e3),
+        ("output_tokens_per_s", "output_throughput", "run_tokens_per_s", 1.0),
+    ):
+        rows[name] = {
+            "vllm_bench": round(statistics.median(turn[0][theirs] for turn in turns), 3),
+            "evalrun": round(statistics.median(turn[1][ours] * scale for turn in turns), 3),
+            "ratio": round(statistics.median(turn[1][ours] * scale / turn[0][theirs] for turn in turns), 4),
+        }
+    return rows
+
+
+def offline_turns(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    given = {
+        "model": options.model, "engine_args": ENGINE_ARGS, "prompts": prompts(options.prompts),
+        "tokens": options.tokens, "turns": options.turns,
+    }  # fmt: skip
+    done = subprocess.run(
+        [options.python, "-c", DIRECT, json.dumps(given)],
+        capture_output=True, text=True, env=os.environ | ENVIRONMENT,
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not lines:
+        raise SystemExit(done.stderr[-3000:])
+    direct = statistics.median(json.loads(lines[0][7:]))
+    entry = {
+        "id": "m", "provider": "vllm", "mode": "offline", "model": options.model, "env": ENVIRONMENT,
+        "engine_args": ENGINE_ARGS, "python": options.python,
+        "params": {"temperature": 0, "max_tokens": options.tokens, "ignore_eos": True},
+    }  # fmt: skip
+    ours = [evalrun(folder, entry, {"timeout_s": 600})["run_tokens_per_s"] for _ in range(options.turns)]
+    through = statistics.median(ours)
+    return {"direct_tokens_per_s": direct, "evalrun_tokens_per_s": through, "share": through / direct}
+
+
+def wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    for _ in range(600):
+        if server.poll() is not None:
+            raise SystemExit(log.read_text()[-3000:])
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(1)
+    raise SystemExit("the server was not ready after 10 minutes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--python", default=os.environ.get("EVALRUN_VLLM_PYTHON"), help="has vLLM installed")
+    parser.add_argument("--model", required=True, help="a folder with a small model")
+    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--only", choices=["server", "offline"])
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="evalrun-vllm-") as name:
+        folder = Path(name)
+        with (folder / "rows.jsonl").open("w") as file:
+            for text in prompts(options.prompts):
+                file.write(json.dumps({"prompt": text}) + "\n")
+        figures: dict[str, Any] = {
+            key: getattr(options, key) for key in ("prompts", "tokens", "concurrency", "turns")
+        }
+        figures["cpus"] = os.cpu_count()
+        if options.only != "offline":
+            figures["server"] = server_turns(options, folder)
+        if options.only != "server":
+            figures["offline"] = offline_turns(options, folder)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What the kernel says of processes: memory, processor time and disk traffic of a tree, and its cgroup.
+
+Linux only: elsewhere every reading is None. Reads /proc and /sys, keeps nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What processes used since they began; None where it cannot be read. Disk bytes are those that went
+    to or came from a device, so what the page cache served is not in them."""
+
+    cpu_s: float | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+
+
+def tree(root: int) -> list[int]:
+    """The process and all its descendants that still live; empty when it is gone."""
+    found, todo = [], [root]
+    while todo:
+        pid = todo.pop()
+        try:
+            tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  (hot: no Path made)
+        except OSError:
+            continue
+        found.append(pid)
+        for task in tasks:
+            children = _read(f"/proc/{pid}/task/{task}/children")
+            todo.extend(int(child) for child in (children or "").split())
+    return found
+
+
+def own_tree() -> list[int]:
+    """This process and those descendants that share its session. Engines have sessions of their own."""
+    mine = os.getpid()
+    session = os.getsid(0)
+    return [pid for pid in tree(mine) if pid == mine or _session(pid) == session]
+
+
+def pss_bytes(pids: Iterable[int]) -> int | None:
+    """Proportional set size: a page that several processes share is divided among them, so parts add up."""
+    return _total(_pss(pid) for pid in pids)
+
+
+def usage(pids: Iterable[int]) -> Usage:
+    """Processor time (with that of children that ended and were waited for) and disk traffic, summed."""
+    listed = list(pids)
+    traffic = [_traffic(pid) for pid in listed]
+    return Usage(
+        _total(_cpu_s(pid) for pid in listed),
+        _total(each[0] if each else None for each in traffic),
+        _total(each[1] if each else None for each in traffic),
+    )
+
+
+class Cgroup:
+    """The memory that the kernel charges to the group of processes (the container) that we are in.
+
+    `peak` is the greatest since the group was made: the kernel does not begin anew for a run.
+    """
+
+    def __init__(self, own: Path = Path("/proc/self/cgroup"), root: Path = _CGROUP_ROOT) -> None:
+        self._files = _memory_files(own, root)
+
+    @property
+    def available(self) -> bool:
+        """Whether there is a group with memory accounting."""
+        return self._files is not None
+
+    def current_bytes(self) -> int | None:
+        """Bytes charged now, page cache included."""
+        return None if self._files is None else _integer(self._files[0])
+
+    def peak_bytes(self) -> int | None:
+        """The most bytes that were ever charged at once."""
+        return None if self._files is None else _integer(self._files[1])
+
+
+def _memory_files(own: Path, root: Path) -> tuple[Path, Path] | None:
+    """The files with current and greatest use: version 2, else version 1. In a container the path that
+    /proc names may not be visible; the root of the mount then is our group."""
+    groups = {}
+    for line in (_read(own) or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        groups[controllers] = path.lstrip("/")
+    places = [(root / groups.get("", ""), "memory.current", "memory.peak")]
+    if "memory" in groups:
+        names = ("memory.usage_in_bytes", "memory.max_usage_in_bytes")
+        places.append((root / "memory" / groups["memory"], *names))
+        places.append((root / "memory", *names))
+    places.append((root, "memory.current", "memory.peak"))
+    for folder, current, peak in places:
+        if _integer(folder / current) is not None:
+            return folder / current, folder / peak
+    return None
+
+
+def _session(pid: int) -> int | None:
+    fields = _stat(pid)
+    return int(fields[3]) if fields else None
+
+
+def _pss(pid: int) -> int | None:
+    for line in (_read(f"/proc/{pid}/smaps_rollup") or "").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _cpu_s(pid: int) -> float | None:
+    fields = _stat(pid)
+    return sum(int(field) for field in fields[11:15]) * _TICK_S if fields else None
+
+
+def _traffic(pid: int) -> tuple[int, int] | None:
+    values = {}
+    for line in (_read(f"/proc/{pid}/io") or "").splitlines():
+        name, _, value = line.partition(": ")
+        values[name] = int(value)
+    try:
+        return values["read_bytes"], values["write_bytes"]
+    except KeyError:
+        return None
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields after the command name, which stands in brackets and may hold spaces."""
+    return (_read(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
+
+
+def _read(path: str | Path) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123  (hot: no Path made)
+            return file.read()
+    except OSError:
+        return None
+
+
+def _integer(path: Path) -> int | None:
+    text = (_read(path) or "").strip()
+    return int(text) if text.isdigit() else None
+
+
+def _total(values: Iterable[_Number | None]) -> _Number | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

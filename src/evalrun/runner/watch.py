@@ -1,0 +1,154 @@
+"""All that watches a run: the machine, the event loop's lag, and what the engine says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from evalrun.providers.base import Provider
+from evalrun.runner.gpus import Gpus, open_gpus
+from evalrun.runner.lag import LagWatch
+from evalrun.runner.monitor import Monitor, SystemSample, Watched
+
+Sink = Callable[[SystemSample], None]
+
+STATS_INTERVAL_S = 1.0
+_STATS_PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What starting an engine took. `seconds` is None where no engine of ours was started; `rows` are its
+    readings, with the end of the load as the zero of their clock."""
+
+    seconds: float | None = None
+    engine_peak_bytes: int | None = None
+    samples: tuple[SystemSample, ...] = ()
+
+    def figures(self) -> dict[str, float]:
+        """Metric name to value, for what was measured."""
+        known = {"performance.load_s": self.seconds, "memory.engine_load_peak_bytes": self.engine_peak_bytes}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+async def watched_start(provider: Provider) -> Load:
+    """Start a provider and, where that starts an engine, watch the machine meanwhile. Raises what `start`
+    raises."""
+    if not provider.endpoint.startswith("local:"):
+        await provider.start()
+        return Load()
+    samples: list[SystemSample] = []
+    began = time.perf_counter()
+    monitor = Monitor(Watched(lambda: provider.engine_pid, no_gpus="not read while loading"), samples.append)
+    await asyncio.to_thread(monitor.start, "load")
+    try:
+        await provider.start()
+    finally:
+        seconds = time.perf_counter() - began
+        await asyncio.to_thread(monitor.stop)
+    if provider.engine_pid is None:
+        return Load()
+    return Load(seconds, monitor.figures.engine_peak_bytes, tuple(samples))
+
+
+@dataclass(slots=True)
+class LoadOnce:
+    """Hands the readings of the load to the first run after it, and its figures to every run."""
+
+    load: Load = field(default_factory=Load)
+    _given: bool = False
+
+    def write_to(self, sink: Sink, at_s: float) -> None:
+        """Write the readings so that the load ends at `at_s` of the run's clock, once."""
+        if self._given or self.load.seconds is None:
+            return
+        self._given = True
+        for sample in self.load.samples:
+            sink(replace(sample, t_s=sample.t_s - self.load.seconds + at_s))
+
+
+class Watch:
+    """An async context around a run: `async with Watch(…) as watch`. Read its results afterwards."""
+
+    def __init__(self, provider: Provider, sink: Sink, clock_offset_s: float = 0.0) -> None:
+        """`clock_offset_s` is where the run's clock stands, for a run that is taken up again."""
+        self._provider = provider
+        self._gpus, no_gpus = _gpus_of(provider)
+        watched = Watched(
+            lambda: provider.engine_pid, self._gpus, no_gpus, time.perf_counter() - clock_offset_s
+        )
+        self.monitor = Monitor(watched, sink)
+        self.lag = LagWatch()
+        self.since_s = clock_offset_s
+        self.devices: list[dict[str, Any]] = self._gpus.describe() if self._gpus is not None else []
+        self.unavailable: dict[str, str] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._silent = ""
+
+    async def __aenter__(self) -> Watch:
+        said = await self._ask_engine()
+        self.monitor.start("inference")
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self.lag.run()))
+        if said:
+            self._tasks.append(loop.create_task(self._keep_asking()))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            if error is None and len(self._tasks) > 1:
+                await self._ask_engine()
+        finally:
+            self.monitor.stop()
+            self.unavailable = self.monitor.unavailable
+            if self._silent:
+                self.unavailable["engine"] = self._silent
+            if self._gpus is not None:
+                self._gpus.close()
+
+    async def _keep_asking(self) -> None:
+        while True:
+            await asyncio.sleep(STATS_INTERVAL_S)
+            await self._ask_engine()
+
+    async def _ask_engine(self) -> bool:
+        """Hand the monitor what the engine says of itself; whether it said anything."""
+        figures: dict[str, float] = {}
+        reason = "the provider gives no figures of its engine"
+        with contextlib.suppress(Exception):  # a figure that is missing must not cost a run
+            reason = "the engine did not answer"
+            async with asyncio.timeout(_STATS_PATIENCE_S):
+                figures = await self._provider.engine_stats()
+            reason = "the provider gives no figures of its engine"
+        self.monitor.engine_says(figures)
+        if not figures and not self._silent:
+            self._silent = reason
+        return bool(figures)
+
+
+def _gpus_of(provider: Provider) -> tuple[Gpus | None, str]:
+    """The GPUs that the provider's model may run on."""
+    if not provider.measured:
+        return None, "no model runs: its answers are recorded ones"
+    if provider.engine_pid is None and not _on_this_machine(provider.endpoint):
+        return None, "the model does not run on this machine"
+    return open_gpus(os.environ)
+
+
+def _on_this_machine(endpoint: str) -> bool:
+    if endpoint.startswith(("local:", "python:")):
+        return True
+    host = urlsplit(endpoint).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")

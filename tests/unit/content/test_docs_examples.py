@@ -1,0 +1,185 @@
+"""Every YAML block, every command and every Python block in README and docs works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from doc_blocks import ROOT, Block, Command, blocks
+from doc_world import World, write_files, write_modules
+
+from evalrun.cli.main import cli
+from evalrun.suite.schema import Suite
+from tests.servers import ChatServer
+
+BLOCKS = blocks()
+YAML = [block for block in BLOCKS if block.language in ("yaml", "yml")]
+SHELL = [block for block in BLOCKS if any(each.words[0] == "evalrun" for each in block.commands)]
+PYTHON = [block for block in BLOCKS if block.language == "python" and not block.text.startswith("# ")]
+COMMANDS = [
+    (block.place, command)
+    for block in SHELL
+    for command in block.commands
+    if command.words[0] == "evalrun"
+]  # fmt: skip
+WHOLE = {"name", "models", "prompts", "datasets", "scorers"}
+
+BASE: dict[str, Any] = {
+    "name": "example",
+    "models": [{"id": "recorded", "provider": "recorded", "column": "answer"}],
+    "prompts": [{"id": "direct", "text": "Answer."}, {"id": "old_prompt", "text": "Say it."}],
+    "datasets": [
+        {"id": "tickets", "path": "data/tickets.jsonl", "key": "ticket_id", "target": "label",
+         "sensitive": ["dialect"]}
+    ],
+    "scorers": ["exact_match"],
+}  # fmt: skip
+"""What a part of a suite is completed with."""
+
+SERVED = {"id": "served", "provider": "openai_compatible", "base_url": "http://127.0.0.1:9/v1", "api": "completions"}
+"""The model where prompts ask for likelihoods; a plan sends it nothing."""
+
+ELSEWHERE = (
+    "evalrun models pull",  # the network
+    "evalrun calibrate",  # ten seconds of both cores
+    "evalrun catalog use postgresql",  # a database
+    "evalrun suites/crows_pairs.yaml",  # a server that gives log-probabilities of prompts
+)
+"""Beginnings of commands that are not run here but only read. The tests of these commands run them."""
+
+
+def _id(block: Block) -> str:
+    return block.place
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The modules that extending.md shows, where Python finds them."""
+    folder = tmp_path_factory.mktemp("modules")
+    write_modules(BLOCKS, folder)
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with ChatServer() as server, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("EVALRUN_STORE", raising=False)
+        patch.setenv("NO_COLOR", "1")
+        made = World(tmp_path_factory.mktemp("world"), server)
+        made.make()
+        yield made
+
+
+@pytest.mark.parametrize("block", YAML, ids=_id)
+def test_a_yaml_block_is_part_of_a_suite_that_can_be_planned(
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: Path
+) -> None:
+    document = yaml.safe_load(block.text)
+    assert isinstance(document, dict), "show the key as well, so that readers know where the lines belong"
+    if "jobs" in document:
+        assert any("run" in step for job in document["jobs"].values() for step in job["steps"])
+        return
+    unknown = set(document) - set(Suite.model_fields)
+    assert not unknown, f"no keys of a suite: {sorted(unknown)}"
+    for name in re.findall(r"(?<!\$)\$\{(\w+)\}|api_key_env: (\w+)", block.text):
+        monkeypatch.setenv("".join(name), "https://example.org/hook")
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    write_files(tmp_path)
+    base = {**BASE, "models": [SERVED]} if "ask:" in block.text else BASE
+    (tmp_path / "suites" / "suite.yaml").write_text(
+        block.text if set(document) >= WHOLE else yaml.safe_dump({**base, **document})
+    )
+    here = [
+        f"--data={each['id']}={tmp_path / 'path/to/test.jsonl'}"
+        for each in document.get("datasets", [])
+        if "hub" in each
+    ]
+    result = CliRunner().invoke(cli, ["plan", str(tmp_path / "suites" / "suite.yaml"), *here])
+    assert result.exit_code == 0, result.exception
+
+
+@pytest.mark.parametrize(
+    ("place", "command"), COMMANDS, ids=[f"{place} {command.text}" for place, command in COMMANDS]
+)
+def test_a_command_is_one_that_evalrun_understands(place: str, command: Command) -> None:
+    words = list(command.words[1:])
+    if words and words[0].startswith("-"):
+        assert words[0] in ("--help", "--version")
+        return
+    context = click.Context(cli, info_name="evalrun")
+    name, found, rest = cli.resolve_command(context, words)
+    assert found is not None, f"there is no command {name}"
+    found.make_context(name, list(rest), parent=context)
+
+
+@pytest.mark.parametrize("block", SHELL, ids=_id)
+def test_the_commands_of_a_block_work_one_after_the_other(
+    block: Block, world: World, tmp_path: Path
+) -> None:
+    world.follow(block.commands, tmp_path / "here", ELSEWHERE)
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=_id)
+def test_a_python_block_runs(
+    block: Block, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.follow([], tmp_path / "here", ())
+    monkeypatch.chdir(tmp_path / "here")
+    exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
+
+
+def test_own_provider_parser_and_scorer_work_by_their_entry_points(
+    world: World, modules: Path, tmp_path: Path
+) -> None:
+    suite = {
+        **BASE,
+        "models": [{"id": "echo", "provider": "echo", "prefix": "so: "}],
+        "prompts": [{"id": "boxed", "text": r"\boxed{ {{ label }} }"}],
+        "parse": ["boxed"],
+        "scorers": ["exact_match", "length_ratio", {"python": "my_scores:short"}],
+    }
+    write_files(tmp_path)
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    done = subprocess.run(
+        [sys.executable, "-m", "evalrun", "suite.yaml", "--json", "--no-report"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(modules)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)["runs"]
+    values = {each["name"]: each["value"] for each in run["metrics"] if not each["slice"]}
+    assert (values["exact_match"], values["length_ratio"], values["short"]) == (1, 1, 1)
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    missing = [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in readme]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", sorted({block.place.rpartition(":")[0] for block in BLOCKS}))
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", text):
+        assert not target or (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_examples_are_found() -> None:
+    assert len(YAML) > 20
+    assert len(COMMANDS) > 50
+    assert len(PYTHON) >= 2
