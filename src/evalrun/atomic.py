@@ -18,7 +18,15 @@ FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST}
+_NOT_ALLOWED = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.EISDIR,
+}
 
 
 def private_folder(path: Path) -> Path:
@@ -46,8 +54,19 @@ def write_private(path: Path, data: bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file (0600, empty) beside `path` to write into; at the end it is synced and moved there.
 
-    On any error it is removed and `path` stays as it was. Raises UserError (exit 3) when the disk is full.
+    On any error it is removed and `path` stays as it was. A link is followed. What is no file (a device, a
+    pipe) is not replaced: the text is written into it. Raises UserError (exit 3) when the disk is full.
     """
+    if path.exists() and not path.is_file():
+        import tempfile  # drags much in, and is hardly ever needed
+
+        with disk_errors(path), tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            temporary.touch(mode=FILE_MODE)
+            yield temporary
+            path.write_bytes(temporary.read_bytes())
+        return
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     with disk_errors(path.parent):
         try:

@@ -98,13 +98,14 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 @cache
-def _entry_points(kind: Kind) -> Mapping[str, str]:
+def entry_points_of(kind: Kind) -> Mapping[str, str]:
+    """The names that installed packages give, with what each stands for; looked up once."""
     return {point.name: point.value for point in entry_points(group=f"evalrun.{kind}s")}
 
 
 def names(kind: Kind) -> list[str]:
     """All names of a kind, sorted: the built-in ones and those of installed packages."""
-    return sorted({**_entry_points(kind), **BUILT_IN[kind]})
+    return sorted({**entry_points_of(kind), **BUILT_IN[kind]})
 
 
 def import_attribute(target: str) -> Any:
@@ -133,7 +134,7 @@ def load(kind: Kind, name: str) -> Any:
 
     Raises UserError, with the nearest known name, when there is none.
     """
-    target = BUILT_IN[kind].get(name) or _entry_points(kind).get(name)
+    target = BUILT_IN[kind].get(name) or entry_points_of(kind).get(name)
     if target is None:
         near = nearest(name, names(kind))
         raise UserError(

@@ -172,8 +172,8 @@ class Timing:
 class Response:
     """What a model answered. `timing` is None where nothing was measured (recorded answers).
 
-    `likelihood` is the answer to an `Ask`: for `choose` `{"options": [{"logprob", "tokens"}, …]}` in the order
-    of the options, for `perplexity` `{"logprob", "tokens", "bytes", "words"}`; natural logarithms.
+    `likelihood` is the answer to an `Ask`: for `choose` `{"options": [{"logprob", "tokens"}, …]}` in the
+    order of the options, for `perplexity` `{"logprob", "tokens", "bytes", "words"}`; natural logarithms.
     """
 
     output: str

@@ -1,4 +1,4 @@
-"""Judges as a user runs them: served by a scripted server that grades well, badly, off the menu, or not at all."""
+"""Judges as a user runs them, on a scripted server that grades well, badly, off the menu, or not at all."""
 
 from __future__ import annotations
 

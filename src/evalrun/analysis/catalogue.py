@@ -229,8 +229,8 @@ _SINGLE: tuple[tuple[str, str, Direction, str], ...] = (
         "cost.judge_usd",
         "usd",
         "lower",
-        "Sum of what scorers that ask a model (judge, embedding) cost for this run, in US dollars. It is no part "
-        "of cost.usd.",
+        "Sum of what scorers that ask a model (judge, embedding) cost for this run, in US dollars. It is no "
+        "part of cost.usd.",
     ),
 )
 

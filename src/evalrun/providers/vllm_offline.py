@@ -49,9 +49,7 @@ class VLLMOffline(BatchProvider):
     Options: ClassVar[type[BaseModel]] = VLLMOptions
     shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = "vLLM offline, on whole batches"
-    supports: ClassVar[frozenset[str]] = frozenset(
-        {"chat", "completions", "prompt_logprobs", "first_token"}
-    )
+    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "prompt_logprobs", "first_token"})
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)

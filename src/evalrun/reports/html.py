@@ -13,8 +13,8 @@ from evalrun.reports.standings import lower_is_better
 
 SAMPLES_MARK = "<!--samples-->"
 SCRIPTS = (
-    "page.js", "sorting.js", "download.js", "charts.js", "text.js", "metrics.js", "diff.js", "store.js", "sample.js",
-    "samples.js",
+    "page.js", "sorting.js", "download.js", "charts.js", "text.js", "metrics.js", "diff.js", "store.js",
+    "sample.js", "samples.js",
 )  # fmt: skip
 
 SHAPES = (
@@ -30,7 +30,8 @@ def write_report(folder: Folder, out: Path, *, home: str = "") -> None:
 
     Reads sweep.json, runs/*/run.json, samples.parquet and system.parquet; samples are streamed, so memory
     does not grow with them. Where the charts' JavaScript cannot be made the report is written without
-    charts and says so. `home` is a page that it links back to. Raises UserError when the folder cannot be read or `out` cannot be written.
+    charts and says so. `home` is a page that it links back to. Raises UserError when the folder cannot be
+    read or `out` cannot be written.
     """
     source = Source.of(folder)
     report = build_report(source)

@@ -95,7 +95,9 @@ def environment() -> Environment:
         bytecode_cache=FileSystemBytecodeCache(str(compiled)),
         finalize=_finalize(visible),
     )
-    environment.globals.update(numbers=numbers, details=details, tally=gateview.tally, words=view.words, zip=zip)
+    environment.globals.update(
+        numbers=numbers, details=details, tally=gateview.tally, words=view.words, zip=zip
+    )
     return environment
 
 

@@ -251,7 +251,11 @@ def _folder(path: Path) -> None:
 
 
 def _page(out: Path, template: str, **values: Any) -> None:
-    text = page.environment().get_template(template).render(**values, sparks=sparks, **page.frame(SCRIPTS, home=f"{values['root']}index.html"))
+    text = (
+        page.environment()
+        .get_template(template)
+        .render(**values, sparks=sparks, **page.frame(SCRIPTS, home=f"{values['root']}index.html"))
+    )
     _write(out, text.encode("utf-8", "replace"))
 
 

@@ -52,8 +52,9 @@ together (`bleu.corpus`, `classification.f1_macro`) cannot stand in it.
 
 `evalrun rescore SWEEP --scorers FILE.yaml` scores the answers of a finished sweep again. The models that
 answered are not asked; judges are. FILE is a list of scorers, or a mapping with any of `scorers`, `parse`,
-`derive`, `judges`, `gates`, `unparsed` and `fairness`. The result is a sweep of its own, with the first as its parent; that one stays as it was.
-Gates are those of the file; derived scores too, where the file names scorers.
+`derive`, `judges`, `gates`, `unparsed` and `fairness`. The result is a sweep of its own, with the first as
+its parent; that one stays as it was. Gates are those of the file; derived scores too, where the file names
+scorers.
 
 ## Your own
 

@@ -168,7 +168,7 @@ class PromptSpec(Spec):
 
     @property
     def ablates(self) -> str:
-        """The id of the prompt that this one is made from by leaving a part out; "" for one of the suite's."""
+        """Id of the prompt that this one is made from by leaving a part out; "" for one of the suite's."""
         return self._ablates
 
     @property
@@ -331,8 +331,8 @@ class Suite(Spec):
     models: list[ModelSpec] = Field(min_length=1, description="The models to ask.")
     judges: list[ModelSpec] = Field(
         default_factory=list,
-        description="Models that scorers ask (judge, embedding) and that are not evaluated themselves. A model "
-        "under `models` may be asked too.",
+        description="Models that scorers ask (judge, embedding) and that are not evaluated themselves. A "
+        "model under `models` may be asked too.",
     )
     prompts: list[PromptSpec] = Field(min_length=1, description="The ways to put each row to a model.")
     datasets: list[DatasetSpec] = Field(min_length=1, description="The rows to ask about.")

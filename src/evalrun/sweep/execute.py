@@ -92,7 +92,7 @@ async def execute(services: Services) -> Execution:
 
 
 def judges_last(models: dict[str, list[RunSpec]], judges: Set[str]) -> dict[str, list[RunSpec]]:
-    """The models of an endpoint, those last that are asked as judges afterwards: their engines then run on."""
+    """The models of an endpoint, those last that judge afterwards: their engines then run on."""
     return {name: models[name] for name in sorted(models, key=lambda each: each in judges)}
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from evalrun.runner.rates import CHARACTERS_PER_TOKEN
 from evalrun.scoring.judge.scorer import Judge
 from evalrun.suite.plan import RunSpec
+from evalrun.sweep.embedding_work import EmbeddingTask
 from evalrun.sweep.estimate import JudgeEstimate, RunEstimate
-from evalrun.sweep.judge_work import EmbeddingTask, JudgeTask, Task, Work
+from evalrun.sweep.judge_work import JudgeTask, Task, Work
 from evalrun.sweep.judging import judge_params, progress_name
 
 if TYPE_CHECKING:

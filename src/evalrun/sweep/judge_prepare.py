@@ -80,7 +80,8 @@ def _unknown(scorer: AskingScorer, model_id: str, known: Mapping[str, object]) -
 
 def _task(scorer: AskingScorer, provider: Provider, base_dir: Path) -> tuple[Task, Prompt | None]:
     from evalrun.scoring.judge.scorer import Judge
-    from evalrun.sweep.judge_work import EmbeddingTask, JudgeTask
+    from evalrun.sweep.embedding_work import EmbeddingTask
+    from evalrun.sweep.judge_work import JudgeTask
 
     where, model_id = f"scorer {scorer.name}", provider.spec.id
     embeds = getattr(provider.spec.options, "embeddings", None)
@@ -90,7 +91,7 @@ def _task(scorer: AskingScorer, provider: Provider, base_dir: Path) -> tuple[Tas
                 "Set embeddings: true for it, under judges." if embeds is False else "Name another model."
             )
             raise UserError(f"model '{model_id}' makes no embeddings", where=where, remedy=remedy)
-        return EmbeddingTask(scorer, model_id), None  # type: ignore[arg-type]
+        return EmbeddingTask(scorer, model_id), None
     if not provider.measured or embeds:
         raise UserError(f"model '{model_id}' cannot judge: it answers no prompts", where=where)
     prompt = _prompt(scorer, provider, base_dir)

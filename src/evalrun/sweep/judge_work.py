@@ -6,7 +6,6 @@ that the runner's own machinery asks them. The id of an item says which sample i
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +16,12 @@ from evalrun.datasets import Item
 from evalrun.prompts import Prompt
 from evalrun.prompts.rendering import Rendered
 from evalrun.providers.base import Provider
-from evalrun.scoring.asking import Key, Reply
+from evalrun.scoring.asking import AskingScorer, Key, Reply
 from evalrun.scoring.base import alternatives, as_text
 from evalrun.scoring.judge.menu import Menu, read_verdict
 from evalrun.scoring.judge.prompts import ASK_AGAIN
 from evalrun.scoring.judge.scorer import Judge
 from evalrun.scoring.pipeline import Scored
-from evalrun.scoring.scorers.embedding import EmbeddingSimilarity
 from evalrun.tracking.parquet import column_names, iter_samples
 from evalrun.types import JSON, Message, Row, Status
 
@@ -67,7 +65,7 @@ class JudgedRun:
 class Task(ABC):
     """One scorer with one of its models."""
 
-    def __init__(self, scorer: Judge | EmbeddingSimilarity, model: str) -> None:
+    def __init__(self, scorer: AskingScorer, model: str) -> None:
         self.scorer, self.model = scorer, model
 
     @property
@@ -298,58 +296,3 @@ def replies_of(records: Iterable[Mapping[str, Any]], scorer: Judge) -> dict[Key,
             fault = f"{before.fault}; asked again, {fault}"
         replies[order] = Reply(code, reason, fault, asked)
     return found
-
-
-class EmbeddingTask(Task):
-    """Embeddings of the answers and targets of a run, each distinct text once."""
-
-    scorer: EmbeddingSimilarity
-
-    def provider(self, inner: Provider) -> Provider:
-        """The model's embeddings, gathered into requests of many texts."""
-        from evalrun.providers.embeddings import EmbeddingProvider
-
-        return EmbeddingProvider(inner, self.scorer.options.batch)
-
-    def first(self, run: JudgedRun, other: Path | None) -> Work:
-        """A request for each distinct text."""
-
-        def items() -> Iterator[Item]:
-            seen: set[bytes] = set()
-            for sample in samples_of(run.samples):
-                for text in embedded_texts(sample):
-                    digest = text_digest(text)
-                    if digest not in seen:
-                        seen.add(digest)
-                        yield Item(digest.hex(), 0, {"text": text})
-
-        return Work(items, sum(1 for _ in items()), _TextRenderer(), _Vectors(), {})
-
-
-def embedded_texts(sample: Mapping[str, Any]) -> list[str]:
-    """The answer first, then the acceptable targets; empty where one of the two is missing."""
-    if sample["status"] != Status.SCORED.value or sample["target"] is None:
-        return []
-    targets = [as_text(each).strip() for each in alternatives(sample["target"])]
-    answer = (sample.get("answer") or "").strip()
-    targets = [each for each in targets if each]
-    return [answer, *targets] if answer and targets else []
-
-
-def text_digest(text: str) -> bytes:
-    """Names a text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
-
-
-class _TextRenderer:
-    def render(self, item: Item) -> Rendered:
-        """The text alone."""
-        return Rendered((), item.row["text"])
-
-
-class _Vectors:
-    """In the place of a pipeline: an embedding is kept as it is."""
-
-    def evaluate(self, output: str, *_: Any, **__: Any) -> Scored:
-        """The output is the vector."""
-        return Scored(Status.SCORED, None, None, {}, {})

@@ -16,17 +16,16 @@ from evalrun.scoring.asking import AskingScorer, Judged, Key, Reply
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.derived import Derived
 from evalrun.scoring.judge.scorer import Judge
+from evalrun.sweep.embedding_work import embedded_texts, text_digest
 from evalrun.sweep.judge_work import (
     JudgedRun,
     Task,
     answered,
-    embedded_texts,
     judged_text,
     key_of,
     parts_of,
     replies_of,
     samples_of,
-    text_digest,
 )
 from evalrun.sweep.judging import Judging, other_run, records_of
 from evalrun.tracking.columns import AS_JSON, BOOLEAN, INTEGER, LONG_TEXTS, NUMBER, STRING

@@ -24,7 +24,8 @@ from evalrun.runner.rates import EndpointBudget
 from evalrun.runner.runfolder import Earlier, RunFolder
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.schema import DatasetSpec, ModelSpec, PromptSpec, Suite
-from evalrun.sweep.judge_work import PARAMS, EmbeddingTask, JudgedRun, Task, Work
+from evalrun.sweep.embedding_work import EmbeddingTask
+from evalrun.sweep.judge_work import PARAMS, JudgedRun, Task, Work
 from evalrun.types import JSON
 
 if TYPE_CHECKING:

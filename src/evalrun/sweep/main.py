@@ -36,7 +36,6 @@ from evalrun.tracking.indexing import begin_index
 from evalrun.tracking.reuse import find_earlier, note_cells, take_over
 from evalrun.tracking.store import Store
 
-
 _POINTED_OUT = 5
 """Runs done before that are named one by one."""
 
@@ -271,7 +270,12 @@ class _Sweep:
             # The folder is complete without the catalog: a failure is a warning.
             fault = indexed()
         of_runs = [f"{run['run']}: {each}" for run in runs for each in run.get("warnings") or ()]
-        warnings = [*execution.warnings, *of_runs, *told, *([f"not in the catalog yet: {fault}"] if fault else [])]
+        warnings = [
+            *execution.warnings,
+            *of_runs,
+            *told,
+            *([f"not in the catalog yet: {fault}"] if fault else []),
+        ]
         return Outcome(
             folder=folder,
             manifest=manifest,

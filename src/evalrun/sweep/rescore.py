@@ -1,8 +1,8 @@
 """Scores a finished sweep again, as a child of it. No model is asked but those that scorers ask.
 
 The file names what is new: a list of scorers, or a mapping with any of scorers, parse, derive, judges,
-gates, unparsed and fairness. Everything else is the suite's of the sweep, which stays as it was but for one event
-that names the child. What was measured about the answers (times, tokens, memory, cost) is carried over.
+gates, unparsed and fairness. Everything else is the suite's of the sweep, which stays as it was but for one
+event that names the child. What was measured about the answers (times, tokens, memory, cost) is carried over.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def rescore(
 ) -> Outcome:
     """Score `parent` again by what `file` says; returns the child sweep, complete.
 
-    Raises UserError, with nothing written, where the sweep is not complete or the file is wrong. Where a judge
-    could not be asked to the end (exit 3), the same call goes on with what it has said.
+    Raises UserError, with nothing written, where the sweep is not complete or the file is wrong. Where a
+    judge could not be asked to the end (exit 3), the same call goes on with what it has said.
     """
     from evalrun.gates.baseline import choose_baseline
 

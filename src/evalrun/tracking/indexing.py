@@ -49,7 +49,7 @@ def main(root: str, folder: str) -> int:
     try:
         Store(Path(root)).index(SweepFolder(Path(folder)))
     except UserError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     return 0
 

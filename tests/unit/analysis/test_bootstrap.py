@@ -1,6 +1,5 @@
 """The bootstrap: against SciPy's, its coverage, whole clusters, and its memory."""
 
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -30,7 +30,7 @@ class Command:
 
     @classmethod
     def of(cls, text: str) -> Command:
-        """As a POSIX shell reads it: quotes, comments, `>`; what stands behind `|`, `&&`, `>>` is left out."""
+        """As a POSIX shell reads it: quotes, comments, `>`; what follows `|`, `&&`, `>>` is left out."""
         lexer = shlex.shlex(text, posix=True, punctuation_chars="|&>;")
         lexer.whitespace_split = True
         words = list(lexer)

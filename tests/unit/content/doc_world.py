@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from click.testing import CliRunner, Result
 from doc_blocks import ROOT, Block, Command
+from tests.servers import ChatServer
 
 from evalrun.cli.main import cli
-from tests.servers import ChatServer
 
 LABELS = ["billing", "bug", "account", "other"]
 TEAMS = ["billing", "delivery", "account"]
@@ -56,8 +56,9 @@ def row(at: int) -> dict[str, Any]:
 def bbq_row(at: int) -> dict[str, Any]:
     """A row as the authors of BBQ write them."""
     return {
-        "example_id": at, "question_index": str(at // 4), "category": "Age", "label": 2, "context": "They met.",
-        "question_polarity": ("neg", "nonneg")[at % 2], "context_condition": "ambig", "question": "Who was late?",
+        "example_id": at, "question_index": str(at // 4), "category": "Age", "label": 2,
+        "question_polarity": ("neg", "nonneg")[at % 2], "context_condition": "ambig",
+        "context": "They met.", "question": "Who was late?",
         "ans0": "The boy", "ans1": "The old man", "ans2": "Not known",
         "answer_info": {"ans0": ["boy", "nonOld"], "ans1": ["man", "old"], "ans2": ["Unknown", "unknown"]},
         "additional_metadata": {"stereotyped_groups": ["old"], "version": "a", "source": "made"},
@@ -202,11 +203,15 @@ class World:
                 continue
             if command.text.startswith(skip):
                 continue
-            words = [word.replace("01K5", self.first).replace("PATH/", "path/to/") for word in command.words[1:]]
+            words = [
+                word.replace("01K5", self.first).replace("PATH/", "path/to/") for word in command.words[1:]
+            ]
             result = self.invoke(at, words)
             may_differ = words[0] in ("gate", "verify")
             assert result.exit_code in ((0, 1) if may_differ else (0,)), (
-                command.text, result.exception, result.output
+                command.text,
+                result.exception,
+                result.output,
             )
             if command.output and not command.output.startswith("~"):
                 (at / command.output).write_text(result.stdout)

@@ -20,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from doc_blocks import ROOT, Block, Command, blocks
 from doc_world import World, write_files, write_modules
+from tests.servers import ChatServer
 
 from evalrun.cli.main import cli
+from evalrun.registry import entry_points_of
 from evalrun.suite.schema import Suite
-from tests.servers import ChatServer
 
 BLOCKS = blocks()
 YAML = [block for block in BLOCKS if block.language in ("yaml", "yml")]
@@ -49,7 +50,12 @@ BASE: dict[str, Any] = {
 }  # fmt: skip
 """What a part of a suite is completed with."""
 
-SERVED = {"id": "served", "provider": "openai_compatible", "base_url": "http://127.0.0.1:9/v1", "api": "completions"}
+SERVED = {
+    "id": "served",
+    "provider": "openai_compatible",
+    "base_url": "http://127.0.0.1:9/v1",
+    "api": "completions",
+}
 """The model where prompts ask for likelihoods; a plan sends it nothing."""
 
 ELSEWHERE = (
@@ -71,8 +77,10 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("modules")
     write_modules(BLOCKS, folder)
     sys.path.insert(0, str(folder))
+    entry_points_of.cache_clear()
     yield folder
     sys.path.remove(str(folder))
+    entry_points_of.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +136,7 @@ def test_a_command_is_one_that_evalrun_understands(place: str, command: Command)
 
 
 @pytest.mark.parametrize("block", SHELL, ids=_id)
-def test_the_commands_of_a_block_work_one_after_the_other(
-    block: Block, world: World, tmp_path: Path
-) -> None:
+def test_the_commands_of_a_block_work_one_after_the_other(block: Block, world: World, tmp_path: Path) -> None:
     world.follow(block.commands, tmp_path / "here", ELSEWHERE)
 
 

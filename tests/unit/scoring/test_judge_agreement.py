@@ -1,4 +1,4 @@
-"""Agreement among judges and with people: published examples, reference libraries, and bootstrap intervals."""
+"""Agreement among judges and with people: published examples, reference libraries, intervals."""
 
 from __future__ import annotations
 

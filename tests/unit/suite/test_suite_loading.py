@@ -159,7 +159,6 @@ def test_python_data_is_validated_alike(tmp_path: Path) -> None:
         parse_suite({**data, "sed": 1})
 
 
-
 def test_importing_is_light() -> None:
     heavy = ["numpy", "pandas", "jinja2", "aiohttp", "datasets", "sklearn", "rich", "sqlalchemy", "xllamacpp"]
     code = f"import sys, evalrun.suite.load; print([name for name in {heavy} if name in sys.modules])"

@@ -59,7 +59,7 @@ class Wrapping(Scorer):
         self.late, self.runs_code = self.inner.late, self.inner.runs_code
         if self.inner.asks:
             raise UserError(
-                f"'{self.registered}' cannot stand around '{self.inner.name}', which asks a model after the run",
+                f"'{self.registered}' cannot stand around '{self.inner.name}', which asks a model later",
                 where="scorers",
-                remedy="Use a formula under derive, such as {good: \"judge >= 4\"}.",
+                remedy='Use a formula under derive, such as {good: "judge >= 4"}.',
             )
