@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from evalrun.suite.alerts import AlertsSpec
-from evalrun.suite.asking import Asked
 from evalrun.suite.components import (
     ComponentSpec,
     Id,
@@ -23,12 +21,12 @@ from evalrun.suite.components import (
     ScorerSpec,
     Spec,
 )
+from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.fairness import FairnessSpec
-from evalrun.suite.findings import complaint, describe
-from evalrun.suite.formula import FormulaError, parse_formula
-from evalrun.suite.sensitive import SENSITIVE, check_withheld, split_sensitive
+from evalrun.suite.findings import complaint
+from evalrun.suite.prompt import FewShotSpec, PromptMessage, PromptSpec
 from evalrun.suite.spec import BudgetSpec, LimitsSpec
-from evalrun.suite.versions import AttributeSpec, PerturbationSpec, check_versions
+from evalrun.suite.values import Formula, Fraction, Patterns
 from evalrun.types import JSON
 
 __all__ = [
@@ -51,224 +49,6 @@ __all__ = [
     "ScorerSpec",
     "Suite",
 ]
-
-LocalPath = Annotated[Path, Field(strict=False)]
-"""A path as written: relative ones start at the suite's folder."""
-
-
-def _one_or_more(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Patterns = Annotated[
-    list[str],
-    BeforeValidator(_one_or_more),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
-"""One pattern, or a list of them."""
-
-
-def _fraction(value: Any) -> Any:
-    """0.02 from "2%"; other values as they are."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return float(value.removesuffix("%")) / 100 if value.endswith("%") else float(value)
-    except ValueError:
-        raise complaint(f"expected a fraction or a percentage, found {describe(value)}") from None
-
-
-Fraction = Annotated[
-    float,
-    BeforeValidator(_fraction),
-    Field(ge=0, le=1),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0, "maximum": 1},
-                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"},
-            ]
-        }
-    ),
-]
-"""A share between 0 and 1, or a percentage such as "2%"."""
-
-
-def _formula(value: str) -> str:
-    try:
-        parse_formula(value)
-    except FormulaError as error:
-        raise complaint(str(error), error.remedy) from None
-    return value
-
-
-Formula = Annotated[str, AfterValidator(_formula)]
-"""Arithmetic over the scores of a sample."""
-
-
-def _exactly_one(spec: Spec, keys: tuple[str, ...]) -> None:
-    given = [key for key in keys if getattr(spec, key) is not None]
-    if len(given) == 1:
-        return
-    choice = f"{', '.join(keys[:-1])} or {keys[-1]}"
-    if given:
-        raise complaint(f"{' and '.join(given)} exclude each other", f"Give exactly one of {choice}.")
-    raise complaint(f"one of {choice} is missing")
-
-
-class FewShotSpec(Spec):
-    """Worked examples that are shown to the model before the question."""
-
-    count: int = Field(ge=0, description="How many examples each sample is given.")
-    split: str | None = Field(default=None, description="The split of the same dataset they come from.")
-    path: LocalPath | None = Field(default=None, description="The file they come from instead.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        _exactly_one(self, ("split", "path"))
-        return self
-
-
-class PromptMessage(Spec):
-    """One message of a chat."""
-
-    role: str = Field(min_length=1, description="Who speaks: system, user or assistant.")
-    content: str | Annotated[list[dict[str, JSON]], Field(min_length=1)] = Field(
-        description="What is said: a Jinja2 template over the row's columns, or a list of parts as the chat "
-        "API has them ({type: image_url, image_url: {url: '{{ picture }}'}}), every text in them a template."
-    )
-
-
-class PromptSpec(Spec):
-    """One way to put a row to a model: a template in a file, a text, or chat messages."""
-
-    id: Id = Field(description="Name of the prompt in this suite, in results and on the command line.")
-    file: LocalPath | None = Field(default=None, description="File with a Jinja2 template.")
-    text: str | None = Field(default=None, description="A Jinja2 template over the row's columns.")
-    messages: list[PromptMessage] | None = Field(
-        default=None, min_length=1, description="Chat messages, each a template."
-    )
-    system: str | None = Field(
-        default=None, description="System message put before a file or text prompt; a template too."
-    )
-    few_shot: FewShotSpec | None = Field(default=None, description="Worked examples before the question.")
-    ask: Asked = Field(
-        default=None,
-        description="What is wanted: generate (an answer in words, the default), {choose: …} (the likeliest "
-        "of several texts) or perplexity (how likely the prompt's text is).",
-    )
-    ablate: bool = Field(
-        default=False,
-        description="Run the prompt also without each of its marked sections ({% section NAME %}… "
-        "{% endsection %}) and without each few-shot example, to see what each of them adds.",
-    )
-
-    _ablates: str = PrivateAttr(default="")
-    _without: str = PrivateAttr(default="")
-
-    @property
-    def ablates(self) -> str:
-        """Id of the prompt that this one is made from by leaving a part out; "" for one of the suite's."""
-        return self._ablates
-
-    @property
-    def without(self) -> str:
-        """The part that is left out, such as "section rules" or "example 2"; "" where there is none."""
-        return self._without
-
-    def leaving_out(self, part: str, prompt_id: str) -> Self:
-        """The same prompt under another id with one part left out."""
-        made = self.model_copy(update={"id": prompt_id, "ablate": False})
-        made._ablates, made._without = self.id, part
-        return made
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        _exactly_one(self, ("file", "text", "messages"))
-        if self.messages is not None and self.system is not None:
-            raise complaint(
-                "system and messages exclude each other", "Put the system text among the messages."
-            )
-        return self
-
-
-class DatasetSpec(Spec):
-    """Rows to ask about: a local file, a dataset on the Hugging Face Hub, or rows written in the suite."""
-
-    id: Id = Field(description="Name of the dataset in this suite, in results and on the command line.")
-    path: LocalPath | None = Field(
-        default=None, description="Local file: JSONL (also .gz), JSON, CSV, Parquet."
-    )
-    hub: str | None = Field(default=None, description="Name of a dataset on the Hugging Face Hub.")
-    rows: list[dict[str, JSON]] | None = Field(
-        default=None, min_length=1, description="The rows themselves, each a mapping of column to value."
-    )
-    format: Literal["jsonl", "csv", "parquet", "json"] | None = Field(
-        default=None, description="Format of the local file. Default: by its suffix."
-    )
-    config: str | None = Field(default=None, description="Configuration of the Hub dataset.")
-    revision: str | None = Field(
-        default=None, description="Revision of the Hub dataset: commit, tag or branch."
-    )
-    split: str | None = Field(default=None, description="Split of the Hub dataset.")
-    splits: dict[str, LocalPath] = Field(
-        default_factory=dict,
-        description="Further splits in local files, for few-shot examples: name to path.",
-    )
-    limit: int | None = Field(default=None, ge=1, description="Use this many rows at most.")
-    shuffle: bool = Field(default=False, description="Shuffle the rows by the suite's seed before the limit.")
-    where: str | None = Field(
-        default=None, description="Keep only rows for which this Jinja2 expression over the columns is true."
-    )
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="Further columns made from the others: name to template."
-    )
-    target: str | None = Field(
-        default=None, description="The right answer: a column's name, or a template where it holds {{ }}."
-    )
-    key: str | None = Field(
-        default=None, description="Column that names each row. Default: a digest of the row's content."
-    )
-    sensitive: Annotated[list[str], WithJsonSchema(SENSITIVE)] = Field(
-        default_factory=list,
-        description="Columns that hold the groups for fairness. {column: gender, store: drop} uses one for "
-        "aggregates and stores it nowhere.",
-    )
-    withheld: list[str] = Field(
-        default_factory=list, description="The sensitive columns that are not stored (store: drop)."
-    )
-    cluster: str | None = Field(
-        default=None,
-        description="Column of rows that belong together (one template, one document); "
-        "standard errors are clustered by it.",
-    )
-    counterfactual: dict[str, AttributeSpec] = Field(
-        default_factory=dict,
-        description="Ask every sample in versions that differ in an attribute: {name: [Emily, Lakisha]} for "
-        "a variable of the template. Several attributes are combined.",
-    )
-    perturb: list[PerturbationSpec] = Field(
-        default_factory=list,
-        description="Ask every sample as it stands and once more for each of these changes of its text.",
-    )
-    tags: dict[str, str] = Field(default_factory=dict, description="Notes for display and search.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split_sensitive(cls, data: Any) -> Any:
-        return split_sensitive(data)
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        _exactly_one(self, ("path", "hub", "rows"))
-        check_withheld(self)
-        check_versions(self)
-        for key in ("config", "revision", "split"):
-            if getattr(self, key) is not None and self.hub is None:
-                raise complaint(f"'{key}' belongs to a dataset from the Hub", path=(key,))
-        if self.format is not None and self.path is None:
-            raise complaint("'format' belongs to a dataset with a path", path=("format",))
-        return self
 
 
 class PerformanceSpec(Spec):
