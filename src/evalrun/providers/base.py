@@ -8,7 +8,7 @@ To add one: a file in this folder with a subclass of `Provider`, and a line in `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -55,6 +55,8 @@ class Provider(ABC):
     measured: ClassVar[bool] = True
     """False where answers are only looked up: no latency, no throughput, and nothing to cache."""
     batched: ClassVar[bool] = False
+    spreads: ClassVar[bool] = False
+    """Whether other processes may send its requests: it asks over a network and keeps nothing between them."""
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         self.spec = spec
@@ -90,6 +92,25 @@ class Provider(ABC):
     def engine_pid(self) -> int | None:
         """Root of the process tree whose memory is the engine's, where the engine is ours."""
         return None
+
+    @property
+    def workers(self) -> int:
+        """How many other processes send its requests."""
+        return 0
+
+    def take_lags(self) -> list[Mapping[int, int]]:
+        """How late the event loops of those processes were since this was last asked: for each, steps of
+        `LagWatch` and how often."""
+        return []
+
+    def twin(self) -> tuple[ModelSpec, Mapping[str, str]]:
+        """After `start`, where it `spreads`: a model entry with which another process asks the same server, and
+        environment variables that it needs besides ours."""
+        return self.spec, {}
+
+    async def diagnose(self, error: ProviderError) -> ProviderError:
+        """What a failed request truly was: an engine of ours that ended, where that is the reason."""
+        return error
 
     def pins(self) -> dict[str, JSON]:
         """Digests of what will answer, told without starting or fetching it; empty where only the endpoint

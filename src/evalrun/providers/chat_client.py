@@ -22,6 +22,7 @@ from yarl import URL
 from evalrun._version import __version__
 from evalrun.providers.answers import StreamedAnswer, whole_answer
 from evalrun.providers.arrival import arrival_clock, stamp_arrivals
+from evalrun.providers.forms import wrong_form
 from evalrun.providers.http_faults import error_of_exception, error_of_status
 from evalrun.providers.sse import SSEParser
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
@@ -198,14 +199,10 @@ class ChatClient:
         try:
             if self.target.api == "chat":
                 if not request.messages:
-                    raise ProviderError(
-                        ErrorKind.BAD_REQUEST, "no messages: this text prompt needs api: completions"
-                    )
+                    raise wrong_form("chat")
                 return b'%b"messages":%b}' % (prefix, orjson.dumps(request.messages))
             if request.prompt is None:
-                raise ProviderError(
-                    ErrorKind.BAD_REQUEST, "chat messages cannot be sent with api: completions"
-                )
+                raise wrong_form("completions")
             return b'%b"prompt":%b}' % (prefix, orjson.dumps(request.prompt))
         except TypeError as error:
             raise ProviderError(

@@ -105,7 +105,7 @@ class Engine:
         process = self._process
         if process is None or not await self._gone(process, patience_s):
             return None
-        return f"the engine ended ({_exit_reason(process.returncode)}){self._last_words()}"
+        return f"the engine ended ({exit_reason(process.returncode)}){self._last_words()}"
 
     def _spawn(self) -> None:
         command = self.command
@@ -129,7 +129,7 @@ class Engine:
         threading.Thread(target=_read_output, args=(process.stdout, found), daemon=True).start()
         while not found:
             if process.poll() is not None:
-                raise self._not_started(f"ended while starting ({_exit_reason(process.returncode)})")
+                raise self._not_started(f"ended while starting ({exit_reason(process.returncode)})")
             self._check(deadline)
             await asyncio.sleep(_POLL_S)
         return found[0]
@@ -198,7 +198,8 @@ def _read_output(pipe: IO[bytes], found: list[dict[str, Any]]) -> None:
                         found.append(value)
 
 
-def _exit_reason(code: int) -> str:
+def exit_reason(code: int) -> str:
+    """An exit code in words: the name of the signal where one ended the process."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -220,15 +221,20 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 def watch_parent(parent_pid: int) -> None:
     """In the child: end when the parent does. Call it first.
 
-    On Linux the kernel is asked for SIGKILL at the parent's death. Everywhere a thread waits for the end of
-    standard input, whose other end only the parent holds.
+    Everywhere a thread waits for the end of standard input, whose other end only the parent holds; on Linux
+    the kernel is asked as well.
     """
+    end_with_parent(parent_pid)
+    threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
+
+
+def end_with_parent(parent_pid: int) -> None:
+    """In the child, on Linux: have the kernel send it SIGKILL at the parent's death."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent_pid:  # it died before the call
             os._exit(1)
-    threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
 
 
 def _exit_at_end_of_input() -> None:

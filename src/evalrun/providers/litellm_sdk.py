@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.providers.addresses import http_address, origin
 from evalrun.providers.base import Provider, ProviderContext
+from evalrun.providers.forms import question
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class LiteLLM(Provider):
     shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = "any provider that LiteLLM knows, by its model names"
     supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "stream"})
+    spreads: ClassVar[bool] = True
     _open: ClassVar[weakref.WeakSet[LiteLLM]] = weakref.WeakSet()
     """LiteLLM keeps its connections in one pool for the process: the last provider to close closes it."""
 
@@ -167,21 +169,7 @@ class LiteLLM(Provider):
         arguments = {**request.params, **self._common, "stream": request.stream}
         if request.stream and self.options.include_usage:
             arguments["stream_options"] = {"include_usage": True, **arguments.get("stream_options", {})}
-        if self.options.api == "chat":
-            if not request.messages:
-                raise ProviderError(
-                    ErrorKind.BAD_REQUEST, "no messages: this text prompt needs api: completions"
-                )
-            arguments["messages"] = [
-                {"role": each.role, "content": each.content} for each in request.messages
-            ]
-        else:
-            if request.prompt is None:
-                raise ProviderError(
-                    ErrorKind.BAD_REQUEST, "chat messages cannot be sent with api: completions"
-                )
-            arguments["prompt"] = request.prompt
-        return arguments
+        return {**arguments, **question(request, self.options.api)}
 
     def _whole(self, answer: Any, sent_ns: int, done_ns: int) -> Response:
         from dataclasses import replace
@@ -278,7 +266,7 @@ def provider_error(error: Exception, answering: bool) -> ProviderError:
     import aiohttp
 
     from evalrun.providers.http_faults import error_of_exception, kind_of_status, retry_after_s, shorten
-    from evalrun.providers.openai_sdk import causes
+    from evalrun.providers.sdk_faults import causes
 
     # LiteLLM calls a refused connection an internal server error: what lies at the bottom comes first.
     chain = causes(error)

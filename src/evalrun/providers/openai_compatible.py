@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.providers.addresses import http_address
 from evalrun.providers.base import Provider, ProviderContext
 from evalrun.types import JSON, Request, Response
 
@@ -56,18 +57,7 @@ class OpenAICompatibleOptions(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        from urllib.parse import urlsplit
-
-        try:
-            parts = urlsplit(value)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError(
-                "must be an http:// or https:// address with a host, such as http://127.0.0.1:8000/v1"
-            )
-        return value.rstrip("/").removesuffix("/chat/completions")
+        return http_address(value)
 
     @model_validator(mode="after")
     def _one_credential(self) -> OpenAICompatibleOptions:
@@ -88,6 +78,8 @@ class OpenAICompatible(Provider):
     supports: ClassVar[frozenset[str]] = frozenset(
         {"chat", "completions", "stream", "prompt_logprobs", "first_token", "json_schema", "embeddings"}
     )
+
+    spreads: ClassVar[bool] = True
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
@@ -153,6 +145,9 @@ class OpenAICompatible(Provider):
         from evalrun.providers.embeddings import embed_over_http
 
         return await embed_over_http(self._client, texts)
+
+    def twin(self) -> tuple[ModelSpec, Mapping[str, str]]:
+        return self.spec.model_copy(update={"model": self._model}), {}
 
     def identity(self) -> dict[str, JSON]:
         from evalrun.secrets import scrub_json, scrub_url

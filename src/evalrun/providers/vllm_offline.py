@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from evalrun.errors import UserError
 from evalrun.providers.base import BatchProvider, ProviderContext
+from evalrun.providers.forms import has_form, wrong_form
 from evalrun.providers.http_faults import shorten
 from evalrun.providers.likelihood import chosen_by_first_token, scored
 from evalrun.providers.likelihood_client import asked_texts, first_token_request, joined, likelihood_of
@@ -159,15 +160,9 @@ class VLLMOffline(BatchProvider):
         return cast("list[Response | ProviderError]", answers)
 
     def _fits(self, request: Request, place: int, answers: list[Response | ProviderError | None]) -> bool:
-        chat = self.options.api == "chat"
-        if request.messages if chat else request.prompt is not None:
+        if has_form(request, self.options.api):
             return True
-        what = (
-            "no messages: this text prompt needs api: completions"
-            if chat
-            else "chat messages cannot be sent with api: completions"
-        )
-        answers[place] = ProviderError(ErrorKind.BAD_REQUEST, what)
+        answers[place] = wrong_form(self.options.api)
         return False
 
     async def _ask(

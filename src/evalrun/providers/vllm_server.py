@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import orjson
@@ -36,6 +36,7 @@ _ENGINE_FAULTS = frozenset({ErrorKind.CONNECTION, ErrorKind.TRUNCATED, ErrorKind
 _ENGINE_WORDS = ("EngineCore", "EngineDead", "engine core")
 _DEATH_PATIENCE_S = 15.0
 _STATS_TIMEOUT_S = 2.0
+_WORKER_KEY = "EVALRUN_ENGINE_KEY"
 _START_TIMEOUT_S = 5.0
 
 
@@ -48,6 +49,7 @@ class VLLM(Provider):
     supports: ClassVar[frozenset[str]] = frozenset(
         {"chat", "completions", "stream", "prompt_logprobs", "first_token", "json_schema", "embeddings"}
     )
+    spreads: ClassVar[bool] = True
 
     def __new__(cls, spec: ModelSpec, context: ProviderContext) -> Any:
         """Offline mode answers batches, so it is another class; a suite knows one provider."""
@@ -126,9 +128,34 @@ class VLLM(Provider):
         try:
             return await client.send(request)
         except ProviderError as error:
-            if error.kind in _ENGINE_FAULTS and (death := await self._death(error)) is not None:
-                raise death from error
-            raise
+            truth = await self.diagnose(error)
+            if truth is error:
+                raise
+            raise truth from error
+
+    async def diagnose(self, error: ProviderError) -> ProviderError:
+        if error.kind not in _ENGINE_FAULTS:
+            return error
+        return await self._death(error) or error
+
+    def twin(self) -> tuple[ModelSpec, Mapping[str, str]]:
+        client, options = self._client, self.options
+        assert client is not None
+        entry = {
+            "id": self.spec.id,
+            "provider": "openai_compatible",
+            "base_url": client.target.base_url,
+            "model": client.target.model,
+            "api": options.api,
+            "extra_body": options.extra_body,
+        }
+        secrets = {}
+        if self._managed:
+            entry["api_key_env"] = _WORKER_KEY
+            secrets[_WORKER_KEY] = self._headers["Authorization"].removeprefix("Bearer ")
+        elif options.api_key_env is not None:
+            entry["api_key_env"] = options.api_key_env
+        return type(self.spec).model_validate(entry), secrets
 
     def pins(self) -> dict[str, JSON]:
         if not self._managed or self.spec.model is None:

@@ -108,7 +108,8 @@ class Tally:
         if cell.first is None and phase != "starting":
             cell.first = done
         cell.done, cell.score, cell.errors = done, scored_mean, errors
-        cell.total = max(cell.total, done)
+        # The plan may have counted more than there was to ask: of failed answers no judge is asked.
+        cell.total = done if phase == "done" else max(cell.total, done)
         cell.rate, cell.tokens_per_s, cell.phase = rate, tokens_per_s, phase
         return cell
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 
 class LagWatch:
@@ -14,6 +15,7 @@ class LagWatch:
 
     def __init__(self) -> None:
         self._histogram = [0] * (self.STEPS + 1)
+        self._taken: list[int] | None = None
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -24,14 +26,29 @@ class LagWatch:
             late = max(0.0, loop.time() - due)
             self._histogram[min(self.STEPS, int(late / self.STEP_S))] += 1
 
+    def take(self) -> dict[int, int]:
+        """What was seen since this was last asked: step to how often."""
+        before = self._taken or [0] * len(self._histogram)
+        self._taken = list(self._histogram)
+        return {
+            step: now - then
+            for step, (now, then) in enumerate(zip(self._taken, before, strict=True))
+            if now > then
+        }
+
     def quantile_s(self, q: float) -> float | None:
         """The q-quantile of the lag in seconds (upper edge of its step), or None if nothing was seen."""
-        total = sum(self._histogram)
-        if not total:
-            return None
-        seen = 0
-        for step, count in enumerate(self._histogram):
-            seen += count
-            if seen >= q * total:
-                return (step + 1) * self.STEP_S
-        return (self.STEPS + 1) * self.STEP_S
+        return quantile_s(dict(enumerate(self._histogram)), q)
+
+
+def quantile_s(histogram: Mapping[int, int], q: float) -> float | None:
+    """The q-quantile of a histogram in steps of `LagWatch.STEP_S`, as seconds; None where it is empty."""
+    total = sum(histogram.values())
+    if not total:
+        return None
+    seen, last = 0, 0
+    for step in sorted(histogram):
+        seen, last = seen + histogram[step], step
+        if seen >= q * total:
+            break
+    return (last + 1) * LagWatch.STEP_S

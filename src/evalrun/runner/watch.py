@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from evalrun.providers.base import Provider
 from evalrun.runner.gpus import Gpus, open_gpus
-from evalrun.runner.lag import LagWatch
+from evalrun.runner.lag import LagWatch, quantile_s
 from evalrun.runner.monitor import Monitor, SystemSample, Watched
 
 Sink = Callable[[SystemSample], None]
@@ -85,7 +85,9 @@ class Watch:
             lambda: provider.engine_pid, self._gpus, no_gpus, time.perf_counter() - clock_offset_s
         )
         self.monitor = Monitor(watched, sink)
-        self.lag = LagWatch()
+        self.workers = provider.workers
+        self._lag = LagWatch()
+        self._lags: list[Mapping[int, int]] = []
         self.since_s = clock_offset_s
         self.devices: list[dict[str, Any]] = self._gpus.describe() if self._gpus is not None else []
         self.unavailable: dict[str, str] = {}
@@ -94,9 +96,10 @@ class Watch:
 
     async def __aenter__(self) -> Watch:
         said = await self._ask_engine()
+        self._provider.take_lags()
         self.monitor.start("inference")
         loop = asyncio.get_running_loop()
-        self._tasks.append(loop.create_task(self.lag.run()))
+        self._tasks.append(loop.create_task(self._lag.run()))
         if said:
             self._tasks.append(loop.create_task(self._keep_asking()))
         return self
@@ -112,11 +115,18 @@ class Watch:
                 await self._ask_engine()
         finally:
             self.monitor.stop()
+            self._lags = self._provider.take_lags()
             self.unavailable = self.monitor.unavailable
             if self._silent:
                 self.unavailable["engine"] = self._silent
             if self._gpus is not None:
                 self._gpus.close()
+
+    def lag_s(self, q: float) -> float | None:
+        """The q-quantile of the lag in seconds of the event loop that took the times: ours, or where others
+        sent the requests the worst of theirs. None where nothing was seen."""
+        lags = [lag for each in self._lags if (lag := quantile_s(each, q)) is not None]
+        return max(lags) if lags else self._lag.quantile_s(q)
 
     async def _keep_asking(self) -> None:
         while True:

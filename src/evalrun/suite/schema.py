@@ -65,6 +65,13 @@ class PerformanceSpec(Spec):
         ge=1,
         description="Requests in flight at most. Default: adapted to what the endpoint bears.",
     )
+    workers: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Processes that send the requests, where one core is not enough for them; for models that "
+        "are asked over a network. Results are the same with any number. 0: evalrun sends them itself.",
+    )
     timeout_s: float = Field(
         default=120, gt=0, description="Seconds that a sample may take, retries and waits included."
     )
@@ -218,6 +225,7 @@ class Suite(Spec):
             "budget",
         ):  # fmt: skip
             del data[key]
+        del data["performance"]["workers"]  # who sends the requests changes no answer
         for dataset in data["datasets"]:
             del dataset["tags"]
         for model in data["models"]:

@@ -52,12 +52,12 @@ class Measured:
             engine_cpu_s=machine.engine_cpu_s,
             client_cpu_s=machine.client_cpu_s,
             wall_s=wall_s,
-            loop_lag_p99_s=watch.lag.quantile_s(0.99),
+            loop_lag_p99_s=watch.lag_s(0.99),
             unavailable=watch.unavailable,
             figures={**load.figures(), **machine.figures()},
             notes={**machine.notes(), **(budget.notes() if budget is not None else {})},
             gpus=watch.devices,
-            client=calibration.load(),
+            client=None if watch.workers else calibration.load(),
             since_s=watch.since_s,
         )
         changes = [asdict(change) for change in limit.changes] if isinstance(limit, AdaptiveLimit) else []
@@ -70,6 +70,7 @@ class Measured:
                 "final": limit.current,
                 "changes": changes,
             },
+            "workers": watch.workers,
             "limits": budget.document() if budget is not None else None,
         }
         return cls(system, timings)

@@ -114,7 +114,7 @@ async def _ask_place(
         spec = phase.judging.models[model_id]
         try:
             if phase.progress is not None and runs:
-                phase.progress.phase(f"{model_id} (judge)", "starting")
+                phase.progress.phase(progress_name(runs[0].run_id, tasks[0]), "starting")
             await provider.start()
             asked.identities[model_id] = provider.identity()
             for task in tasks:
@@ -184,11 +184,13 @@ class _Ask:
         """Ask, and ask again what gave no grade. True when nothing is left to ask."""
         earlier = self._folder.open(self._provider.identity())
         try:
-            if not await self._pass(await asyncio.to_thread(self._task.first, self._run, other), earlier):
+            name = progress_name(self._run.run_id, self._task)
+            first = await asyncio.to_thread(self._task.first, self._run, other)
+            if not await self._pass(name, first, earlier):
                 return False
             records = list(read_journal(self._folder.journal))
             again = self._task.second(records)
-            return again is None or await self._pass(again, earlier)
+            return again is None or await self._pass(f"{name} again", again, earlier)
         finally:
             self._folder.close()
             with contextlib.suppress(OSError):
@@ -196,8 +198,7 @@ class _Ask:
             if self._provider is not self._inner:
                 await self._provider.close()
 
-    async def _pass(self, work: Work, earlier: Earlier) -> bool:
-        name = progress_name(self._run.run_id, self._task)
+    async def _pass(self, name: str, work: Work, earlier: Earlier) -> bool:
         present = {item.sample_id for item in work}
         done = {key for key in earlier.done if key[0] in present}
         if self._phase.progress is not None:

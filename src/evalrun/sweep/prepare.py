@@ -112,7 +112,10 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
     for spec in specs:
         if spec.model.id not in providers:
             with problems.collect():
-                providers[spec.model.id] = create(spec.model, context)
+                provider = create(spec.model, context)
+                if suite.performance.workers:
+                    provider = _spread(loaded, provider)
+                providers[spec.model.id] = provider
     judging = None
     if pipeline is not None and any(scorer.asks for scorer in pipeline.scorers):
         with problems.collect():
@@ -137,6 +140,13 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
         judging=judging,
         work_digest=_work_digest(loaded, datasets, compiled, judging),
     )
+
+
+def _spread(loaded: LoadedSuite, provider: Provider) -> Provider:
+    from evalrun.runner.spread import spread
+
+    where = loaded.locate("performance", "workers")
+    return spread(provider, loaded.suite.performance.workers, where)
 
 
 def _judging(

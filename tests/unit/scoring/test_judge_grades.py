@@ -31,6 +31,8 @@ CHOICES = Menu.of_choices({"correct": 1, "partly correct": 0.5, "incorrect": 0})
         ('First {"grade": 1}. No, wait: {"grade": 4}', "4"),
         ("Grade: 4", "4"),
         ("**Grade:** 4", "4"),
+        ("<think>Score: 2? No, it is better.</think>\n\nScore: 4", "4"),
+        ('<think>{"grade": 2}\n</think> It is 4', None),
         ("The score is 4 out of 5.", "4"),
         ("Rating: 4/5 because it is short", "4"),
         ("4", "4"),

@@ -130,9 +130,10 @@ class Verdict:
 def read_verdict(text: str, menu: Menu) -> Verdict:
     """Read a grade: the last JSON object that has one, else "grade: X", else a grade that stands alone.
 
-    Two that contradict each other are none.
+    Of several such objects the last is the verdict; two grades in prose that contradict each other are none.
+    What a model thought before it answered is no verdict.
     """
-    text = text[-_LONGEST:]
+    text = text.rpartition("</think>")[2][-_LONGEST:]
     found = _from_json(text)
     if found is not None:
         said, reason = found

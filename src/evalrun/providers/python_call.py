@@ -1,0 +1,157 @@
+"""A user's function: found when the suite is checked, called while it runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from evalrun.errors import ExitCode, UserError
+from evalrun.providers.daemon_threads import DaemonThreads
+from evalrun.providers.python_answer import described, told, unfit
+from evalrun.types import JSON, ProviderError, Timing
+
+if TYPE_CHECKING:
+    from evalrun.providers.python_function import PythonOptions
+
+
+class UserFunction:
+    """The user's code: found when the suite is checked, called while it runs."""
+
+    def __init__(self, options: PythonOptions, where: str, base_dir: Path) -> None:
+        """`where` names the model in errors. Raises UserError where there is no such function."""
+        self._options, self._where = options, where
+        self.name = self._options.function
+        self._target = _find(self.name, base_dir, self._where)
+        self._is_class = isinstance(self._target, type)
+        _check_arguments(self._target, self._options.args, self._is_class, self._where)
+        self._callable: Callable[..., Any] | None = None if self._is_class else self._target
+        self._arguments = {} if self._is_class else self._options.args
+        self._threads = DaemonThreads()
+
+    async def start(self) -> None:
+        if self._callable is not None:
+            return
+        try:
+            self._callable = await self._threads.run(lambda: self._target(**self._options.args))
+        except Exception as error:
+            raise UserError(
+                f"'{self.name}' could not be made: {told(error)}",
+                where=self._where,
+                remedy="Mend that code, or its args.",
+                exit_code=ExitCode.INCOMPLETE,
+            ) from error
+
+    def close(self) -> None:
+        self._threads.close()
+
+    def identity(self) -> dict[str, JSON]:
+        from evalrun.providers.digests import computed_sha256
+        from evalrun.secrets import scrub_json
+
+        source = _source_file(self._target)
+        return {
+            "provider": "python",
+            "function": self.name,
+            "source_sha256": computed_sha256(source) if source is not None else None,
+            "args": scrub_json(self._options.args),
+            "batch": self._options.batch,
+            "api": self._options.api,
+        }
+
+    async def call(self, argument: Any) -> tuple[Any, Timing]:
+        """What the function returns, and when it was called and done. Raises ProviderError (application)."""
+        function = self._callable
+        if function is None:
+            raise unfit("the provider is not started")
+        try:
+            if _is_async(function):
+                sent_ns = perf_counter_ns()
+                value = await function(argument, **self._arguments)
+                return value, Timing(sent_ns, perf_counter_ns())
+            answer: tuple[Any, Timing] = await self._threads.run(
+                lambda: _timed(function, argument, self._arguments)
+            )
+            return answer
+        except ProviderError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise unfit(told(error)) from error
+
+
+def _timed(function: Callable[..., Any], argument: Any, keywords: dict[str, Any]) -> tuple[Any, Timing]:
+    sent_ns = perf_counter_ns()
+    value = function(argument, **keywords)
+    return value, Timing(sent_ns, perf_counter_ns())
+
+
+def _find(target: str, base_dir: Path, where: str) -> Any:
+    """The object that `module:attribute` names. The suite's folder comes last, so that its files never
+    stand before installed packages. Raises UserError."""
+    module_name, _, attribute = target.partition(":")
+    top = module_name.partition(".")[0]
+    folder = str(base_dir.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)
+    importlib.invalidate_caches()
+    try:
+        found: Any = importlib.import_module(module_name)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"importing '{target}' failed: {told(error)}",
+            where=where,
+            remedy="Mend that code, install what it needs, or name another function.",
+        ) from error
+    if _is_another(top, folder):
+        raise UserError(
+            f"'{top}' in the suite's folder is hidden by another module of that name",
+            where=where,
+            remedy=f"Rename {top}.",
+        )
+    if not callable(found):
+        raise UserError(f"'{target}' is {described(found)}, not a function", where=where)
+    return found
+
+
+def _is_another(top: str, folder: str) -> bool:
+    """Whether the suite's folder holds a module of that name, and the imported one is a different one."""
+    spec = importlib.machinery.PathFinder.find_spec(top, [folder])
+    if spec is None or spec.origin is None:
+        return False
+    imported = getattr(sys.modules.get(top), "__file__", None)
+    return imported is None or Path(imported).resolve() != Path(spec.origin).resolve()
+
+
+def _check_arguments(target: Any, args: dict[str, Any], is_class: bool, where: str) -> None:
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*(() if is_class else (None,)), **args)
+    except TypeError as error:
+        what = "be made with args" if is_class else "be called with one argument and args"
+        raise UserError(f"the function cannot {what}: {error}", where=where) from error
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - the method itself is wanted
+    )
+
+
+def _source_file(target: Any) -> Path | None:
+    target = inspect.unwrap(target)
+    code = target if inspect.isroutine(target) or inspect.isclass(target) else type(target)
+    try:
+        found = inspect.getsourcefile(code)
+    except TypeError:
+        return None
+    return Path(found) if found and Path(found).is_file() else None
