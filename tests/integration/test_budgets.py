@@ -138,24 +138,3 @@ def test_dollars_without_prices_and_limits_without_requests_are_refused(
     for wrong in ({"budget": {}}, {"budget": {"usd": 0}}, {"models": _model(chat_server, limits={})}):
         assert evalrun("validate", write_suite(project, chat_server, **wrong)).returncode == 2
     assert chat_server.bodies == []
-
-
-def test_the_order_of_runs_is_drawn_by_the_seed_and_recorded(project: Path, chat_server: ChatServer) -> None:
-    chat_server.answer = lambda body: "1"
-    prompts = [{"id": f"p{i}", "text": f"{i}: {{{{ a }}}}"} for i in range(6)]
-    orders = []
-    for seed in (1, 2, 1):
-        suite = write_suite(project, chat_server, prompts=prompts, seed=seed)
-        result = json.loads(evalrun(suite, "--no-report", "--no-cache", "--fresh", "--json").stdout)
-        assert [run["prompt"] for run in result["runs"]] == [f"p{i}" for i in range(6)], "shown as written"
-        order = json.loads((Path(result["folder"]) / "sweep.json").read_text())["order"]
-        assert all(part["begun_at"] < part["finished_at"] and part["done"] == 0 for part in order)
-        assert [part["finished_at"] for part in order] == sorted(part["finished_at"] for part in order)
-        orders.append([part["run"].split("-")[1] for part in order])
-    asked = list(dict.fromkeys(f"p{question[0]}" for question in chat_server.questions[-6 * N :]))
-    assert orders[0] == orders[2] == asked
-    assert orders[0] != orders[1]
-    few = evalrun(suite, "--no-report", "--no-cache", "--json", "--prompts", "p4,p1,p3")
-    order = json.loads((Path(json.loads(few.stdout)["folder"]) / "sweep.json").read_text())["order"]
-    kept = [name for name in orders[2] if name in ("p4", "p1", "p3")]
-    assert [part["run"].split("-")[1] for part in order] == kept, "leaving runs out reorders nothing"

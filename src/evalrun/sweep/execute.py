@@ -1,10 +1,11 @@
-"""Runs the cells: one endpoint after its own cells, endpoints side by side, each run finished on its own."""
+"""Runs the cells: those of one endpoint one after the other, endpoints side by side."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -25,6 +26,9 @@ from evalrun.sweep.prepare import PreparedSweep
 from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.spending import Spending
 from evalrun.tracking.folder import SweepFolder
+
+_HERE = "local"
+"""The place of all engines that are ours."""
 
 
 @dataclass(slots=True)
@@ -69,7 +73,9 @@ async def execute(services: Services) -> Execution:
     try:
         async with asyncio.TaskGroup() as tasks:
             for models in groups.values():
-                tasks.create_task(_run_endpoint(services, judges_last(models, judges), execution))
+                specs = [spec for each in models.values() for spec in each]
+                endpoint = _Endpoint(services, execution, specs)
+                tasks.create_task(endpoint.run(judges_last(models, judges)))
         if judging is not None:
             from evalrun.sweep.aside import judge_all
 
@@ -107,41 +113,82 @@ def _awaits_judges(services: Services, run_id: str) -> bool:
 def _place(provider: Provider) -> str:
     """What a provider's runs wait for each other on. Engines of ours share this machine's cores, and two at
     once would slow each other and measure that."""
-    return "local" if provider.endpoint.startswith("local:") else provider.endpoint
+    return _HERE if provider.endpoint.startswith("local:") else provider.endpoint
 
 
-async def _run_endpoint(services: Services, models: dict[str, list[RunSpec]], execution: Execution) -> None:
-    limits: dict[int | None, Limit] = {}
-    budget = EndpointBudget.of([spec.model.limits for specs in models.values() for spec in specs])
-    for model_id, specs in models.items():
-        provider = services.prepared.providers[model_id]
-        todo = [
-            spec
-            for spec in specs
-            if not (services.folder.is_finished(spec.run_id) or _awaits_judges(services, spec.run_id))
-        ]
-        if services.stop.requested:
-            return
-        if not todo:
-            execution.identities[model_id] = services.folder.identity(model_id)
-            continue
+class _Endpoint:
+    """The runs on one endpoint: one after the other, so that none measures another's load.
+
+    Models that are only asked take turns in the order that is drawn (`in_order`); engines of ours are
+    started, asked and stopped one by one, since they share this machine's memory.
+    """
+
+    def __init__(self, services: Services, execution: Execution, specs: list[RunSpec]) -> None:
+        self._services, self._execution = services, execution
+        self._suite = services.prepared.loaded.suite
+        self._limits: dict[int | None, Limit] = {}
+        self._budget = EndpointBudget.of([spec.model.limits for spec in specs])
+        self._loads: dict[str, LoadOnce] = {}
+        """Of the models that are started and have not failed."""
+
+    async def run(self, models: dict[str, list[RunSpec]]) -> None:
+        """Run what is not done yet. Faults of a model end its own runs and are kept in the result."""
+        turns: dict[str, dict[str, list[RunSpec]]] = {}
+        for model_id, specs in models.items():
+            if todo := [spec for spec in specs if self._is_to_do(spec)]:
+                engine = _place(self._provider(model_id)) == _HERE
+                turns.setdefault(model_id if engine else "", {})[model_id] = todo
+            else:
+                self._execution.identities[model_id] = self._services.folder.identity(model_id)
+        for together in turns.values():
+            try:
+                await self._run_together(together)
+            finally:
+                for model_id in together:
+                    await self._close(model_id)
+
+    async def _run_together(self, models: dict[str, list[RunSpec]]) -> None:
+        for model_id, specs in models.items():
+            if self._services.stop.requested:
+                return
+            with self._kept(model_id):
+                self._services.progress.phase(specs[0].run_id, "starting")
+                provider = self._provider(model_id)
+                self._loads[model_id] = LoadOnce(await watched_start(provider))
+                self._execution.identities[model_id] = provider.identity()
+        for spec in in_order([each for specs in models.values() for each in specs], self._suite.seed):
+            if self._services.stop.requested:
+                return
+            load = self._loads.get(spec.model.id)
+            if load is None:
+                continue
+            with self._kept(spec.model.id):
+                provider = self._provider(spec.model.id)
+                throttle = Throttle(_limit(self._suite, spec.model, provider, self._limits), self._budget)
+                if await _run_cell(self._services, spec, provider, throttle, load):
+                    self._execution.finished.append(spec.run_id)
+
+    @contextlib.contextmanager
+    def _kept(self, model_id: str) -> Iterator[None]:
+        """A fault within ends the model's runs, and not those of others."""
         try:
-            services.progress.phase(todo[0].run_id, "starting")
-            load = LoadOnce(await watched_start(provider))
-            execution.identities[model_id] = provider.identity()
-            for spec in in_order(todo, services.prepared.loaded.suite.seed):
-                if services.stop.requested:
-                    return
-                limit = _limit(services.prepared.loaded.suite, spec.model, provider, limits)
-                if await _run_cell(services, spec, provider, Throttle(limit, budget), load):
-                    execution.finished.append(spec.run_id)
+            yield
         except UserError as fault:
-            execution.faults.append(fault)
-            services.progress.message(str(fault))
-        finally:
-            judging = services.prepared.judging
-            if judging is None or model_id not in judging.model_ids:  # a judge's engine is needed again
-                await provider.close()
+            self._loads.pop(model_id, None)
+            self._execution.faults.append(fault)
+            self._services.progress.message(str(fault))
+
+    def _is_to_do(self, spec: RunSpec) -> bool:
+        done = self._services.folder.is_finished(spec.run_id) or _awaits_judges(self._services, spec.run_id)
+        return not done
+
+    def _provider(self, model_id: str) -> Provider:
+        return self._services.prepared.providers[model_id]
+
+    async def _close(self, model_id: str) -> None:
+        judging = self._services.prepared.judging
+        if judging is None or model_id not in judging.model_ids:  # a judge's engine is needed again
+            await self._provider(model_id).close()
 
 
 def _limit(suite: Suite, model: ModelSpec, provider: Provider, limits: dict[int | None, Limit]) -> Limit:

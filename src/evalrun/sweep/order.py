@@ -11,12 +11,12 @@ from evalrun.tracking.folder import SweepFolder
 
 
 def in_order(specs: Sequence[RunSpec], seed: int) -> list[RunSpec]:
-    """The runs of a model in the order of their digests with the seed.
+    """The runs on an endpoint in the order of their digests with the seed.
 
-    A server drifts: it warms up, or others load it. In the suite's order the first prompt would meet it in
-    one state and the last in another, in every sweep; in this one it is drawn which comes first, another seed
-    draws anew, and leaving cells out changes nothing for the others. Runs follow each other whole, so that
-    each has a steady window, and a clock, of its own.
+    A server drifts: it warms up, or others load it. In the suite's order the first model or prompt would
+    meet it in one state and the last in another, in every sweep; in this one it is drawn which comes first,
+    another seed draws anew, and leaving cells out changes nothing for the others. Runs follow each other
+    whole, so that each has a steady window, and a clock, of its own.
     """
     return sorted(specs, key=lambda spec: hashlib.sha256(f"{seed}\x00{spec.run_id}".encode()).digest())
 

@@ -121,6 +121,7 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
         with problems.collect():
             judging = _judging(loaded, pipeline, context, providers, datasets)
     problems.found.extend(_unfit_for_prompts(specs, providers))
+    problems.found.extend(_unfit_for_rows(specs, providers, datasets))
     asked = {**(judging.providers if judging is not None else {}), **providers}
     problems.found.extend(budget_problems(loaded, specs, asked))
     problems.raise_if_any()
@@ -185,6 +186,18 @@ def _unfit_for_prompts(specs: tuple[RunSpec, ...], providers: Mapping[str, Provi
             problem = provider.unfit(spec.prompt.ask.via)
             if problem is not None:
                 yield replace(problem, what=f"prompt {spec.prompt.id}: {problem.what}")
+
+
+def _unfit_for_rows(
+    specs: tuple[RunSpec, ...], providers: Mapping[str, Provider], datasets: Mapping[str, Dataset]
+) -> Iterator[Problem]:
+    """Models that answer from the rows, and rows without what they need."""
+    for model, name in dict.fromkeys((spec.model.id, spec.dataset.id) for spec in specs):
+        provider, dataset = providers.get(model), datasets.get(name)
+        if provider is not None and dataset is not None:
+            problem = provider.check((*dataset.columns, *dataset.partial), f"dataset {name}")
+            if problem is not None:
+                yield replace(problem, what=f"model {model}: {problem.what}")
 
 
 def _open_datasets(
