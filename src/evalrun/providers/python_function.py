@@ -50,35 +50,29 @@ class PythonOptions(BaseModel):
     )
 
 
-class PythonFunction(Provider):
-    """Calls a function for each sample. With `batch` a `PythonBatch` is made in its place."""
+class _CallsFunction(Provider):
+    """What a function's provider is, whether it is called with one sample or with many."""
 
     Options: ClassVar[type[BaseModel]] = PythonOptions
     shorthand: ClassVar[str | None] = "function"
     summary: ClassVar[str] = "a Python function of your own, so that an application can be evaluated"
     supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions"})
 
-    def __new__(cls, spec: ModelSpec, context: ProviderContext) -> Any:
-        """A provider that answers batches is another class; a suite knows one provider."""
-        if cast(PythonOptions, spec.options).batch is not None:
-            return PythonBatch(spec, context)
-        return super().__new__(cls)
-
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
-        self._function = _function(spec, context)
+        self._options = cast(PythonOptions, spec.options)
+        self._function = UserFunction(self._options, f"model {spec.id}", context.base_dir)
 
     def unfit(self, via: Via) -> Problem | None:
         """As `Provider.unfit`: the suite says whether the function gives likelihoods."""
-        return _unfit_for_likelihood(self.spec)
+        if self._options.likelihood:
+            return None
+        what = "the function does not say that it gives likelihoods"
+        return Problem(what, f"model {self.spec.id}", "Set likelihood: true for the model if it does.")
 
     @property
     def endpoint(self) -> str:
         return f"python:{self._function.name}"
-
-    @property
-    def default_concurrency(self) -> int | None:
-        return DEFAULT_CONCURRENCY
 
     async def start(self) -> None:
         """Make the object, where the suite names a class. Raises UserError (exit 3) when that fails."""
@@ -93,48 +87,31 @@ class PythonFunction(Provider):
     def pins(self) -> dict[str, JSON]:
         return {"source_sha256": self._function.identity()["source_sha256"]}
 
+
+class PythonFunction(_CallsFunction):
+    """Calls a function for each sample. With `batch` a `PythonBatch` is made in its place."""
+
+    def __new__(cls, spec: ModelSpec, context: ProviderContext) -> Any:
+        """A provider that answers batches is another class; a suite knows one provider."""
+        if cast(PythonOptions, spec.options).batch is not None:
+            return PythonBatch(spec, context)
+        return super().__new__(cls)
+
+    @property
+    def default_concurrency(self) -> int | None:
+        return DEFAULT_CONCURRENCY
+
     async def generate(self, request: Request) -> Response:
         value, timing = await self._function.call(function_input(request))
         return response(value, timing, request.ask)
 
 
-class PythonBatch(BatchProvider):
+class PythonBatch(_CallsFunction, BatchProvider):
     """Calls a function with lists of samples. Each sample's latency is that of its whole batch."""
-
-    Options: ClassVar[type[BaseModel]] = PythonOptions
-    shorthand: ClassVar[str | None] = "function"
-    summary: ClassVar[str] = PythonFunction.summary
-    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions"})
-
-    def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
-        super().__init__(spec, context)
-        self._function = _function(spec, context)
-        self._batch = cast(PythonOptions, spec.options).batch or 1
-
-    def unfit(self, via: Via) -> Problem | None:
-        """As `Provider.unfit`: the suite says whether the function gives likelihoods."""
-        return _unfit_for_likelihood(self.spec)
-
-    @property
-    def endpoint(self) -> str:
-        return f"python:{self._function.name}"
 
     @property
     def batch_size(self) -> int:
-        return self._batch
-
-    async def start(self) -> None:
-        """As `PythonFunction.start`."""
-        await self._function.start()
-
-    async def close(self) -> None:
-        self._function.close()
-
-    def identity(self) -> dict[str, JSON]:
-        return self._function.identity()
-
-    def pins(self) -> dict[str, JSON]:
-        return {"source_sha256": self._function.identity()["source_sha256"]}
+        return self._options.batch or 1
 
     async def generate_batch(self, requests: Sequence[Request]) -> Sequence[Response | ProviderError]:
         """Call the function once. An exception in its list fails that sample, one it raises fails all."""
@@ -150,14 +127,3 @@ class PythonBatch(BatchProvider):
             response_or_error(value, timing, request.ask)
             for value, request in zip(values, requests, strict=True)
         ]
-
-
-def _function(spec: ModelSpec, context: ProviderContext) -> UserFunction:
-    return UserFunction(cast(PythonOptions, spec.options), f"model {spec.id}", context.base_dir)
-
-
-def _unfit_for_likelihood(spec: ModelSpec) -> Problem | None:
-    if cast(PythonOptions, spec.options).likelihood:
-        return None
-    what = "the function does not say that it gives likelihoods"
-    return Problem(what, f"model {spec.id}", "Set likelihood: true for the model if it does.")
