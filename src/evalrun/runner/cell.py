@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,10 +22,10 @@ from evalrun.runner.asking import Asking
 from evalrun.runner.cache import KeyMaker, ResponseCache
 from evalrun.runner.deadlines import DeadlineError, Deadlines
 from evalrun.runner.journal import Journal
-from evalrun.runner.limits import Limit
-from evalrun.runner.rates import EndpointBudget
+from evalrun.runner.rates import Throttle
 from evalrun.runner.records import RecordMaker
 from evalrun.runner.retry import CircuitBreaker, RetryPolicy
+from evalrun.runner.runfolder import NOTHING_EARLIER, Earlier
 from evalrun.runner.source import Prepared, Source, SourceOptions
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.suite.plan import RunSpec
@@ -70,32 +70,32 @@ class Stop:
     fault: UserError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CellContext:
+    """What a run works with, and shares with others."""
+
+    journal: Journal
+    cache: ResponseCache | None
+    throttle: Throttle
+    observer: Observer
+    stop: Stop
+
+
 class CellRun:
     """The execution of one cell. `run` may be called once."""
 
     def __init__(
-        self,
-        cell: Cell,
-        options: CellOptions,
-        *,
-        journal: Journal,
-        cache: ResponseCache | None,
-        limit: Limit,
-        observer: Observer,
-        stop: Stop,
-        done: Set[tuple[str, int]],
-        clock_offset_s: float = 0.0,
-        budget: EndpointBudget | None = None,
+        self, cell: Cell, options: CellOptions, context: CellContext, earlier: Earlier = NOTHING_EARLIER
     ) -> None:
-        """`done` are the samples that the journal already holds; `clock_offset_s` is where their clock
-        ended, so that a resumed run's times go on from there."""
+        """`earlier` is what the journal already holds of this run: its times go on from there."""
+        done = earlier.done
         self._cell = cell
         self._options = options
-        self._journal = journal
-        self._limit = limit
-        self._budget = budget
-        self._observer = observer
-        self._stop = stop
+        self._journal = context.journal
+        self._limit = context.throttle.limit
+        self._budget = context.throttle.budget
+        self._observer = context.observer
+        self._stop = context.stop
         self._policy = RetryPolicy(retries=options.retries)
         self._breaker = CircuitBreaker()
         self._deadlines = Deadlines(options.timeout_s)
@@ -106,13 +106,13 @@ class CellRun:
         self._asked = len(done)
         self._failed = 0
         self._left = len(cell.dataset) * cell.spec.repeats - len(done)
-        self._cache = cache if cell.provider.measured else None
+        self._cache = context.cache if cell.provider.measured else None
         params = sent_params(cell.spec)
         self._keys: KeyMaker | None = None
         if self._cache is not None:
             self._keys = KeyMaker(cell.provider.identity(), params)
             self._cache.begin_run(self._keys)
-        self._records = RecordMaker(cell.pipeline, cell.spec.model.price, clock_offset_s)
+        self._records = RecordMaker(cell.pipeline, cell.spec.model.price, earlier.clock_s)
         self._total = len(cell.dataset) * cell.spec.repeats
         self._source = Source(
             cell.dataset,

@@ -26,6 +26,9 @@ class Earlier:
     clock_s: float = 0.0
 
 
+NOTHING_EARLIER = Earlier(frozenset())
+
+
 class RunFolder:
     """The folder of one run that is not finished."""
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from evalrun.errors import UserError
 from evalrun.providers.base import Provider
 from evalrun.runner.cache import ResponseCache
-from evalrun.runner.cell import Cell, CellOptions, CellRun, Stop
+from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
 from evalrun.runner.journal import Journal
 from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Limit
 from evalrun.runner.rates import EndpointBudget, Throttle
@@ -236,14 +236,8 @@ async def _run_cell(
     cell_run = CellRun(
         cell,
         _cell_options(suite, spec.model, provider),
-        journal=journal,
-        cache=services.cache,
-        limit=throttle.limit,
-        budget=throttle.budget,
-        observer=services.spending or services.progress,
-        stop=services.stop,
-        done=earlier.done,
-        clock_offset_s=earlier.clock_s,
+        CellContext(journal, services.cache, throttle, services.spending or services.progress, services.stop),
+        earlier,
     )
     try:
         async with watch:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import Provider
 from evalrun.runner.cache import ResponseCache
-from evalrun.runner.cell import Cell, CellOptions, CellRun, Observer, Stop
+from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Observer, Stop
 from evalrun.runner.journal import Journal, read_journal
 from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Limit
-from evalrun.runner.rates import EndpointBudget
+from evalrun.runner.rates import EndpointBudget, Throttle
 from evalrun.runner.runfolder import Earlier, RunFolder
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.schema import DatasetSpec, ModelSpec, PromptSpec, Suite
@@ -169,7 +169,7 @@ class _Ask:
         limits: dict[int | None, Limit],
         budget: EndpointBudget | None,
     ) -> None:
-        self._phase, self._task, self._run, self._budget = phase, task, run, budget
+        self._phase, self._task, self._run = phase, task, run
         self._inner = phase.judging.providers[task.model]
         self._model = phase.judging.models[task.model]
         self._provider = task.provider(self._inner)
@@ -178,7 +178,7 @@ class _Ask:
         fixed = self._model.concurrency or self._provider.default_concurrency
         if fixed not in limits:
             limits[fixed] = FixedLimit(fixed) if fixed else AdaptiveLimit()
-        self._limit = limits[fixed]
+        self._throttle = Throttle(limits[fixed], budget)
 
     async def all(self, other: Path | None) -> bool:
         """Ask, and ask again what gave no grade. True when nothing is left to ask."""
@@ -201,8 +201,9 @@ class _Ask:
     async def _pass(self, name: str, work: Work, earlier: Earlier) -> bool:
         present = {item.sample_id for item in work}
         done = {key for key in earlier.done if key[0] in present}
+        earlier = Earlier(done, earlier.clock_s)
         if self._phase.progress is not None:
-            self._phase.progress.begin(name, len(work), Earlier(done, earlier.clock_s))
+            self._phase.progress.begin(name, len(work), earlier)
         params = judge_params(self._task, self._model, self._phase.suite, work)
         prompt = PromptSpec(id=self._task.scorer.name, text="-")
         spec = RunSpec(name, self._model, prompt, _ANY, params, {}, 1)
@@ -211,14 +212,8 @@ class _Ask:
         cell_run = CellRun(
             cell,
             self._options(),
-            journal=journal,
-            cache=self._phase.cache,
-            limit=self._limit,
-            budget=self._budget,
-            observer=self._phase.observer,
-            stop=self._phase.stop,
-            done=done,
-            clock_offset_s=earlier.clock_s,
+            CellContext(journal, self._phase.cache, self._throttle, self._phase.observer, self._phase.stop),
+            earlier,
         )
         try:
             await cell_run.run()

@@ -137,9 +137,11 @@ class _Check:
         return sorted(found, key=lambda each: list(specs).index(each.run))
 
     async def _run(self, spec: RunSpec, provider: Provider, count: int) -> RunAgreement:
-        from evalrun.runner.cell import Cell, CellOptions, CellRun, Stop
+        from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
         from evalrun.runner.journal import Journal
         from evalrun.runner.limits import AdaptiveLimit, FixedLimit
+        from evalrun.runner.rates import Throttle
+        from evalrun.runner.runfolder import Earlier
 
         before = _chosen(self._folder.samples_path(spec.run_id), count)
         performance, stored = self._suite.performance, _Stored(before, spec)
@@ -155,16 +157,13 @@ class _Check:
             seed=self._suite.seed,
             tolerate=1.0,
         )
+        limit = FixedLimit(fixed) if fixed else AdaptiveLimit()
         try:
             await CellRun(
                 cell,
                 options,
-                journal=journal,
-                cache=None,
-                limit=FixedLimit(fixed) if fixed else AdaptiveLimit(),
-                observer=_Collector(collected),
-                stop=Stop(),
-                done=stored.not_chosen,
+                CellContext(journal, None, Throttle(limit), _Collector(collected), Stop()),
+                Earlier(stored.not_chosen),
             ).run()
         finally:
             await journal.close()

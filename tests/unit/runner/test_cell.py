@@ -14,9 +14,10 @@ from evalrun.errors import ExitCode, UserError
 from evalrun.prompts import compile_prompt
 from evalrun.providers.base import ProviderContext, create
 from evalrun.runner.cache import ResponseCache
-from evalrun.runner.cell import Cell, CellOptions, CellRun, Stop
+from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
 from evalrun.runner.journal import Journal
 from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Limit
+from evalrun.runner.rates import Throttle
 from evalrun.runner.source import sample_seed
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.suite.load import parse_suite
@@ -82,12 +83,7 @@ async def run_cell(
         await CellRun(
             Cell(spec, dataset, renderer, provider, pipeline),
             cell_options or options(),
-            journal=journal,
-            cache=cache,
-            limit=limit or FixedLimit(3),
-            observer=kept,
-            stop=stop or Stop(),
-            done=frozenset(),
+            CellContext(journal, cache, Throttle(limit or FixedLimit(3)), kept, stop or Stop()),
         ).run()
     finally:
         await journal.close()
