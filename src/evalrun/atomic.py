@@ -41,6 +41,24 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def place_for(path: Path) -> Path:
+    """`path`, in a folder that is there and can be written: to be known before the work begins whose result
+    is to go there. Raises UserError (exit 2)."""
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        why = "" if os.access(folder, os.W_OK | os.X_OK) or path.exists() else "no permission"
+    except (FileExistsError, NotADirectoryError):
+        why = "what should be its folder is a file"
+    except OSError as error:
+        why = error.strerror or str(error)
+    if not why and path.is_dir():
+        why = "it is a folder"
+    if why:
+        raise UserError(f"nothing can be written there: {why}", where=str(path), remedy="Name another place.")
+    return path
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a reader, or a crash at any moment, sees the old file or the new one.
 
@@ -101,7 +119,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"cannot write here: {error.strerror}",
                 where=str(folder),
-                remedy="Make the folder writable, or name another store with --store.",
+                remedy="Make that place writable, or name another one.",
                 exit_code=ExitCode.INCOMPLETE,
             ) from error
         raise

@@ -63,6 +63,7 @@ def run(
 
     The same command again goes on where an unfinished sweep stopped.
     """
+    from evalrun.atomic import place_for
     from evalrun.reports.live import make_progress
     from evalrun.sweep.main import run_sweep
     from evalrun.sweep.options import SweepOptions, default_store
@@ -80,6 +81,9 @@ def run(
         reuse=reuse,
         use_lock=not no_lock,
     )
+    for file in (junit, summary):
+        if file is not None:
+            place_for(file)
     outcome = run_sweep(suite, options, make_progress(quiet=quiet))
     if as_json:
         from evalrun.sweep.result import result_document

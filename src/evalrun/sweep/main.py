@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from evalrun.canonical import digest
+from evalrun.atomic import place_for
 from evalrun.errors import ExitCode, UserError
 from evalrun.gates.baseline import choose_baseline
 from evalrun.gates.check import blocks, check_sweep
+from evalrun.reports.progress import Progress
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Stop
 from evalrun.suite.load import load_suite
-from evalrun.sweep.alerts import check, stored_text, tell
+from evalrun.sweep.alerts import check, tell
 from evalrun.sweep.estimate import judge_requests
-from evalrun.sweep.execute import Execution, Services, execute
+from evalrun.sweep.execute import Execution, Services
 from evalrun.sweep.inputs import keep_inputs
 from evalrun.sweep.lock import check_lock
+from evalrun.sweep.loop import interruptible, run_loop
+from evalrun.sweep.manifest import first_manifest
 from evalrun.sweep.options import SweepOptions
 from evalrun.sweep.order import order_made
 from evalrun.sweep.pins import cell_digests
 from evalrun.sweep.prepare import PreparedSweep, prepare
-from evalrun.sweep.progress import Display, ProgressAdapter
+from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.spending import Spending, running_s, spent_earlier
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.indexing import begin_index
 from evalrun.tracking.reuse import find_earlier, note_cells, take_over
 from evalrun.tracking.store import Store
 
+REPORTS = Path("reports")
+"""Where reports go that the user names no place for."""
 _POINTED_OUT = 5
 """Runs done before that are named one by one."""
-
-
-class ProgressDisplay(Display, Protocol):
-    """A display that is told of the plan first and stopped at the end."""
-
-    def start(self, cells: list[tuple[str, int]]) -> None: ...
-    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +55,7 @@ class Outcome:
     resumed: bool = False
 
 
-def run_sweep(suite_path: Path, options: SweepOptions, display: ProgressDisplay) -> Outcome:
+def run_sweep(suite_path: Path, options: SweepOptions, display: Progress) -> Outcome:
     """Run a suite: validate, resume or begin, ask, score, store, report.
 
     Raises UserError before anything is sent when the suite is invalid; afterwards faults are in the
@@ -72,6 +66,8 @@ def run_sweep(suite_path: Path, options: SweepOptions, display: ProgressDisplay)
         provenance = background.submit(_provenance, options, suite_path)
         store = Store(options.store)
         prepared = prepare(loaded, options.store / "engines")
+        if options.write_report:
+            place_for(options.report or REPORTS / "report.html")
         return _Sweep(prepared, options, store, display, provenance).run()
 
 
@@ -92,7 +88,7 @@ class _Sweep:
         prepared: PreparedSweep,
         options: SweepOptions,
         store: Store,
-        display: ProgressDisplay,
+        display: Progress,
         provenance: Future[dict[str, Any]],
     ) -> None:
         self._prepared = prepared
@@ -113,7 +109,7 @@ class _Sweep:
             folder = self._store.create_sweep(self._suite.name)
         bundle = _begin_bundle() if self._options.write_report else None
         with folder.lock():
-            manifest = self._manifest(folder, resumed)
+            manifest = first_manifest(self._prepared, folder, self._cells, self._lock, resumed=resumed)
             folder.write_manifest(manifest)
             earlier = {"earlier_s": running_s(folder)} if resumed else {}
             started = {"argv": list(self._options.argv), **earlier}
@@ -122,68 +118,6 @@ class _Sweep:
             self._look_back(folder, manifest)
             execution, interrupted = self._execute(folder)
             return self._finish(folder, manifest, execution, interrupted, resumed, bundle)
-
-    def _manifest(self, folder: SweepFolder, resumed: bool) -> dict[str, Any]:
-        prepared, loaded = self._prepared, self._prepared.loaded
-        now = datetime.now(UTC).isoformat()
-        earlier = folder.read_manifest() if resumed else {}
-        return {
-            "schema_version": 1,
-            "sweep": folder.ulid,
-            "name": self._suite.name,
-            "project": self._suite.project,
-            "status": "running",
-            "started_at": earlier.get("started_at", now),
-            "resumed_at": [*earlier.get("resumed_at", []), now] if resumed else [],
-            "finished_at": None,
-            "spec_digest": prepared.work_digest,
-            "suite": {
-                "path": str(loaded.path),
-                "text": stored_text(loaded),
-                "digest": digest(loaded.text),
-                "resolved": self._suite.resolved(),
-            },
-            "plan": [
-                {
-                    "run": spec.run_id,
-                    "model": spec.model.id,
-                    "prompt": spec.prompt.id,
-                    "dataset": spec.dataset.id,
-                    "params": dict(spec.params),
-                    "repeats": spec.repeats,
-                    "cell_digest": self._cells[spec.run_id],
-                    **({"ablates": spec.prompt.ablates} if spec.prompt.ablates else {}),
-                }
-                for spec in prepared.specs
-            ],
-            "provenance": {},
-            "datasets": {
-                name: {
-                    "digest": dataset.digest,
-                    "n": len(dataset),
-                    "source": dataset.source,
-                    "warnings": dataset.warnings,
-                }
-                for name, dataset in prepared.datasets.items()
-            },
-            "prompts": {
-                name: {
-                    "digest": prompt.digest,
-                    "source": prompt.source,
-                    "api": api,
-                    **({"ablates": prompt.ablates, "without": prompt.without} if prompt.without else {}),
-                }
-                for (name, api), prompt in prepared.prompts.items()
-            },
-            "examples": dict(prepared.examples),
-            "lock": self._lock,
-            "reused": earlier.get("reused", {}),
-            "models": earlier.get("models", {}),
-            "tags": self._suite.tags,
-            "seeds": {"root": self._suite.seed},
-            "gates": [],
-            "exit_code": None,
-        }
 
     def _look_back(self, folder: SweepFolder, manifest: dict[str, Any]) -> None:
         """Point out the runs that were done before with the same digests; take them over if asked."""
@@ -226,7 +160,7 @@ class _Sweep:
             + judge_requests(self._prepared)
         )
         try:
-            return _run_loop(_interruptible(services, self._display))
+            return run_loop(interruptible(services, self._display))
         finally:
             self._display.stop()
 
@@ -240,60 +174,61 @@ class _Sweep:
         bundle: Callable[[], None] | None,
     ) -> Outcome:
         runs = folder.runs()
-        planned = [spec.run_id for spec in self._prepared.specs]
-        complete = not interrupted and not execution.faults and len(runs) == len(planned)
+        complete = not interrupted and not execution.faults and len(runs) == len(self._prepared.specs)
+        alerts = [] if interrupted else check(self._prepared, folder, manifest["plan"], self._store)
+        manifest |= self._ending(folder, manifest, execution, interrupted, complete)
+        manifest["alerts"] = [asdict(alert) for alert in alerts]
+        folder.write_manifest(manifest)
+        exit_code = ExitCode(manifest["exit_code"])
+        folder.append_event("finish", {"status": manifest["status"], "exit_code": int(exit_code)})
+        note_cells(self._store, folder, self._cells, runs)
+        warnings = [*execution.warnings]
+        warnings += [f"{run['run']}: {each}" for run in runs for each in run.get("warnings") or ()]
+        warnings += tell(self._suite, folder, alerts)
+        indexed = begin_index(self._store, folder)
+        report, faults = None, list(execution.faults)
+        try:
+            report = self._report(folder, bundle) if runs and self._options.write_report else None
+        except UserError as fault:  # the sweep is stored: say how it ended, and that there is no report
+            faults.append(fault)
+            exit_code = ExitCode.INCOMPLETE
+        finally:
+            # The folder is complete without the catalog: a failure is a warning.
+            if fault_of_index := indexed():
+                warnings.append(f"not in the catalog yet: {fault_of_index}")
+        return Outcome(folder, manifest, runs, report, exit_code, tuple(faults), tuple(warnings), resumed)
+
+    def _ending(
+        self,
+        folder: SweepFolder,
+        manifest: dict[str, Any],
+        execution: Execution,
+        interrupted: bool,
+        complete: bool,
+    ) -> dict[str, Any]:
+        """What the manifest says at the end: how it ended, what the gates said."""
         gates = check_sweep(self._prepared.gates, folder, manifest["plan"], self._baseline)
         inconclusive = self._options.inconclusive or self._suite.inconclusive
         exit_code = _exit_code(interrupted, complete, blocks(gates, inconclusive))
-        alerts = [] if interrupted else check(self._prepared, folder, manifest["plan"], self._store)
-        manifest |= {
+        return {
             "status": "interrupted" if interrupted else "complete" if complete else "incomplete",
             "finished_at": datetime.now(UTC).isoformat(),
             "models": {**manifest["models"], **execution.identities},
             "provenance": self._provenance.result(),
             "gates": [asdict(gate) for gate in gates],
             "inconclusive": inconclusive,
-            "alerts": [asdict(alert) for alert in alerts],
             "baseline": self._baseline.ulid if self._baseline else None,
             "order": order_made(folder),
             "faults": [str(fault) for fault in execution.faults],
             "exit_code": int(exit_code),
         }
-        folder.write_manifest(manifest)
-        folder.append_event("finish", {"status": manifest["status"], "exit_code": int(exit_code)})
-        note_cells(self._store, folder, self._cells, runs)
-        told = tell(self._suite, folder, alerts)
-        indexed = begin_index(self._store, folder)
-        try:
-            report = self._report(folder, bundle) if runs and self._options.write_report else None
-        finally:
-            # The folder is complete without the catalog: a failure is a warning.
-            fault = indexed()
-        of_runs = [f"{run['run']}: {each}" for run in runs for each in run.get("warnings") or ()]
-        warnings = [
-            *execution.warnings,
-            *of_runs,
-            *told,
-            *([f"not in the catalog yet: {fault}"] if fault else []),
-        ]
-        return Outcome(
-            folder=folder,
-            manifest=manifest,
-            runs=runs,
-            report=report,
-            exit_code=exit_code,
-            faults=tuple(execution.faults),
-            warnings=tuple(warnings),
-            resumed=resumed,
-        )
 
     def _report(self, folder: SweepFolder, bundle: Callable[[], None] | None) -> Path:
         from evalrun.reports.html import write_report
 
         if bundle is not None:
             bundle()
-        out = self._options.report or Path("reports") / f"{folder.path.name.lower()}.html"
-        out.parent.mkdir(parents=True, exist_ok=True)
+        out = self._options.report or REPORTS / f"{folder.path.name.lower()}.html"
         write_report(folder, out)
         return out
 
@@ -311,52 +246,3 @@ def _begin_bundle() -> Callable[[], None]:
     from evalrun.reports.bundle import begin_bundle
 
     return begin_bundle()
-
-
-async def _interruptible(services: Services, display: ProgressDisplay) -> tuple[Execution, bool]:
-    """Execute; the first Ctrl-C (or SIGTERM) lets what is in flight finish, the second ends at once."""
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(execute(services))
-
-    def interrupt() -> None:
-        if services.stop.requested:
-            task.cancel()
-            return
-        services.stop.requested = True
-        display.message("Stopping: waiting for the requests in flight. Ctrl-C again to end at once.")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            loop.add_signal_handler(number, interrupt)
-    try:
-        execution = await task
-    except asyncio.CancelledError:
-        execution = Execution()
-    return execution, services.stop.requested and services.stop.fault is None
-
-
-def _run_loop(main: Any) -> tuple[Execution, bool]:
-    """Run on uvloop where it is installed: about a quarter less CPU for each request."""
-    make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
-    with contextlib.suppress(ImportError):
-        from uvloop import new_event_loop as make_loop
-    with _rare_collection(), asyncio.Runner(loop_factory=make_loop) as runner:
-        return runner.run(main)  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _rare_collection() -> Iterator[None]:
-    """Collect garbage rarely while requests are in flight, and never look at what was there before.
-
-    Each collection stops the event loop, which is time that would be measured as the server's; hardly
-    anything in the runner is part of a cycle, so there is little to find.
-    """
-    thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 3, 3)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
+from evalrun.reports.progress import News, Phase, Progress
 from evalrun.runner.runfolder import Earlier
 from evalrun.types import SampleRecord, Status
 
 UPDATE_INTERVAL_S = 0.1
-
-
-class Display(Protocol):
-    """Shows progress: a live terminal display, plain lines, or nothing."""
-
-    def update(
-        self,
-        run_id: str,
-        done: int,
-        scored_mean: float | None,
-        errors: int,
-        rate: float | None,
-        tokens_per_s: float | None,
-        phase: str,
-    ) -> None: ...
-
-    def message(self, text: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -45,14 +28,14 @@ class _Running:
 class ProgressAdapter:
     """The runner's observer. `score` names the score whose running mean is shown."""
 
-    def __init__(self, display: Display, score: str) -> None:
+    def __init__(self, display: Progress, score: str) -> None:
         self._display = display
         self._score = score
         self._runs: dict[str, _Running] = {}
 
-    def phase(self, run_id: str, phase: str) -> None:
+    def phase(self, run_id: str, phase: Phase) -> None:
         """Something happens before the first answer: an engine starts."""
-        self._display.update(run_id, 0, None, 0, None, None, phase)
+        self._display.update(News(run_id, phase))
 
     def message(self, text: str) -> None:
         """Say something beside the progress."""
@@ -86,16 +69,18 @@ class ProgressAdapter:
         """A run is finished and its results are on disk."""
         self._show(run_id, "done")
 
-    def _show(self, run_id: str, phase: str) -> None:
+    def _show(self, run_id: str, phase: Phase) -> None:
         run = self._runs[run_id]
         elapsed = time.monotonic() - run.started
         rate = run.asked / elapsed if run.asked and elapsed > 0 else None
         self._display.update(
-            run_id,
-            run.done,
-            run.score_sum / run.score_n if run.score_n else None,
-            run.errors,
-            rate,
-            run.tokens / elapsed if run.tokens and elapsed > 0 else None,
-            phase,
+            News(
+                run_id,
+                phase,
+                done=run.done,
+                score=run.score_sum / run.score_n if run.score_n else None,
+                errors=run.errors,
+                rate=rate,
+                tokens_per_s=run.tokens / elapsed if run.tokens and elapsed > 0 else None,
+            )
         )

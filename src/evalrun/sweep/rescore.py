@@ -25,11 +25,12 @@ from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
     from evalrun.gates.conditions import Gate
+    from evalrun.reports.progress import Progress
     from evalrun.scoring.pipeline import Pipeline
     from evalrun.suite.plan import RunSpec
     from evalrun.suite.schema import Suite
     from evalrun.suite.tree import Node
-    from evalrun.sweep.main import Outcome, ProgressDisplay
+    from evalrun.sweep.main import Outcome
     from evalrun.sweep.rescore_judging import Rejudging
 
 KEYS = ("scorers", "parse", "derive", "judges", "gates", "unparsed", "fairness", "allow")
@@ -58,7 +59,7 @@ def rescore(
     parent: SweepFolder,
     file: Path,
     argv: tuple[str, ...] = (),
-    display: ProgressDisplay | None = None,
+    display: Progress | None = None,
 ) -> Outcome:
     """Score `parent` again by what `file` says; returns the child sweep, complete.
 
@@ -240,7 +241,7 @@ class _Rescoring:
         self.judging: Rejudging | None = None
 
     def run(
-        self, baseline: SweepFolder | None, work: str, store: Store, display: ProgressDisplay | None
+        self, baseline: SweepFolder | None, work: str, store: Store, display: Progress | None
     ) -> Outcome:
         from evalrun.gates.check import blocks, check_sweep
         from evalrun.sweep.main import Outcome

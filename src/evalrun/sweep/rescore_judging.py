@@ -26,9 +26,9 @@ from evalrun.tracking.parquet import column_names
 from evalrun.types import SampleRecord
 
 if TYPE_CHECKING:
+    from evalrun.reports.progress import Progress
     from evalrun.scoring.pipeline import Pipeline
     from evalrun.suite.schema import Suite
-    from evalrun.sweep.main import ProgressDisplay
     from evalrun.tracking.store import Store
 
 
@@ -66,7 +66,7 @@ class Rejudging:
         self._runs: list[JudgedRun] = []
         self.identities: dict[str, dict[str, Any]] = {}
 
-    def ask(self, plan: Sequence[Mapping[str, Any]], store: Store, display: ProgressDisplay | None) -> None:
+    def ask(self, plan: Sequence[Mapping[str, Any]], store: Store, display: Progress | None) -> None:
         """Ask about all runs that are not finished. Raises the first fault (exit 3)."""
         self._runs = [
             JudgedRun(
@@ -95,7 +95,7 @@ class Rejudging:
             raise UserError("the judging was interrupted", exit_code=ExitCode.INTERRUPTED)
         self.identities = asked.identities
 
-    async def _ask(self, todo: Sequence[JudgedRun], store: Store, display: ProgressDisplay | None) -> Asked:
+    async def _ask(self, todo: Sequence[JudgedRun], store: Store, display: Progress | None) -> Asked:
         cache = ResponseCache(store.root / "cache" / "responses.db")
         progress = None
         if display is not None:
