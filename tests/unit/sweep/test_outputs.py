@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,18 @@ def test_a_report_that_cannot_be_written_is_told_after_the_results(suite: Path) 
     assert result.exit_code == ExitCode.INCOMPLETE
     assert "exact_match" in result.stdout, "the results are shown"
     assert "error: /proc: cannot write here" in result.stderr
+
+
+def test_a_plain_sweep_with_its_report_imports_no_slow_library(suite: Path) -> None:
+    code = (
+        "import sys\n"
+        "from evalrun.cli.main import main\n"
+        "sys.argv = ['evalrun', 'suite.yaml', '--quiet']\n"
+        "try:\n    main()\n"
+        "finally:\n"
+        "    slow = ('pandas', 'pyarrow.compute', 'scipy.stats', 'sklearn', 'datasets', 'duckdb', 'openai')\n"
+        "    print('imported:', [name for name in slow if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "imported: []" in done.stderr
