@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.program import evalrun
 from tests.servers import ChatServer
 
 from evalrun.analysis.ablation import ablations
@@ -17,16 +16,6 @@ from evalrun.analysis.sensitivity import prompt_sensitivities
 from evalrun.tracking.store import Store
 
 N = 40
-
-
-def evalrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "evalrun", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def answer(body: dict[str, Any]) -> str:

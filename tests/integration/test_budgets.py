@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.integration.test_sweep import N, correct, evalrun, metric, write_suite
+from tests.integration.test_sweep import N, correct, metric, write_suite
+from tests.program import evalrun
 from tests.servers import ChatServer, completion
 
 

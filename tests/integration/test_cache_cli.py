@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from tests.integration.test_budgets import _model
-from tests.integration.test_sweep import N, correct, evalrun, write_suite
+from tests.integration.test_sweep import N, correct, write_suite
+from tests.program import evalrun
 from tests.servers import ChatServer, completion
 
 

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 from click.testing import CliRunner
-from tests.integration.test_sweep import evalrun, metric
+from tests.integration.test_sweep import metric
+from tests.program import evalrun
 from tests.servers import ChatServer, completion
 
 from evalrun.cli.main import cli

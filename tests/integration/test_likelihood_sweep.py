@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tests import program
 from tests.completions import CompletionsServer, likelihood
 
 ROWS = [
@@ -63,8 +62,7 @@ def write(folder: Path, server: CompletionsServer, name: str = "suite.yaml", **c
 
 
 def evalrun(*arguments: str | Path, expect: int = 0) -> dict[str, Any]:
-    command = [sys.executable, "-m", "evalrun", *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = program.evalrun(*arguments, "--json")
     assert done.returncode == expect, done.stderr
     found: dict[str, Any] = json.loads(done.stdout) if done.stdout else {"stderr": done.stderr}
     return found

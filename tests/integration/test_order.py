@@ -7,7 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from tests.integration.test_budgets import _model
-from tests.integration.test_sweep import N, evalrun, write_suite
+from tests.integration.test_sweep import N, write_suite
+from tests.program import evalrun
 from tests.servers import ChatServer
 
 

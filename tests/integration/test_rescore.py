@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.program import evalrun
 from tests.servers import ChatServer
 
 from evalrun.errors import UserError
@@ -18,16 +17,6 @@ from evalrun.tracking.parquet import iter_samples
 from evalrun.tracking.store import Store
 
 N = 30
-
-
-def evalrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "evalrun", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def write_suite(folder: Path, server: ChatServer) -> Path:

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.integration.test_sweep import N, correct, evalrun, metric, write_suite
+from tests.integration.test_sweep import N, correct, metric, write_suite
+from tests.program import evalrun
 from tests.servers import ChatServer
 
 

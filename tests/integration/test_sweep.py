@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.program import evalrun
 from tests.servers import ChatServer, completion
 
 N = 40
@@ -56,17 +57,6 @@ def correct(body: dict[str, Any]) -> str:
         for word in body["messages"][-1]["content"].replace("Please: ", "").removesuffix(" =").split(" + ")
     )
     return f"That is {a + b}."
-
-
-def evalrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the program in the current folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "evalrun", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_a_sweep_from_suite_to_report(project: Path, chat_server: ChatServer) -> None:

@@ -185,10 +185,11 @@ class _Sweep:
         warnings = [*execution.warnings]
         warnings += [f"{run['run']}: {each}" for run in runs for each in run.get("warnings") or ()]
         warnings += tell(self._suite, folder, alerts)
-        indexed = begin_index(self._store, folder)
+        reported = bool(runs) and self._options.write_report
+        indexed = begin_index(self._store, folder, beside=reported)
         report, faults = None, list(execution.faults)
         try:
-            report = self._report(folder, bundle) if runs and self._options.write_report else None
+            report = self._report(folder, bundle) if reported else None
         except UserError as fault:  # the sweep is stored: say how it ended, and that there is no report
             faults.append(fault)
             exit_code = ExitCode.INCOMPLETE

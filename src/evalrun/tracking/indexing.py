@@ -18,11 +18,15 @@ from evalrun.tracking.store import Store
 TIMEOUT_S = 60
 
 
-def begin_index(store: Store, folder: SweepFolder) -> Callable[[], str | None]:
+def begin_index(store: Store, folder: SweepFolder, *, beside: bool) -> Callable[[], str | None]:
     """Begin to enter `folder`, as it is now, into the store's catalog.
 
-    The result waits for the end and gives the reason why it could not be done, or None.
+    The result waits for the end and gives the reason why it could not be done, or None. `beside` says that
+    there is other work to do meanwhile; without it, or where the database layer is imported already, a
+    process of its own would only cost time.
     """
+    if not beside or "sqlalchemy" in sys.modules:
+        return lambda: _index(store, folder)
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "evalrun.tracking.indexing", str(store.root), str(folder.path)],
         stdin=subprocess.DEVNULL,
@@ -46,12 +50,18 @@ def begin_index(store: Store, folder: SweepFolder) -> Callable[[], str | None]:
 
 def main(root: str, folder: str) -> int:
     """Enter one sweep. The reason of a failure goes to stderr."""
+    fault = _index(Store(Path(root)), SweepFolder(Path(folder)))
+    if fault is not None:
+        sys.stderr.write(f"{fault}\n")
+    return 0 if fault is None else 1
+
+
+def _index(store: Store, folder: SweepFolder) -> str | None:
     try:
-        Store(Path(root)).index(SweepFolder(Path(folder)))
+        store.index(folder)
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+        return str(error)
+    return None
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from tests.servers import ChatServer
 
 from evalrun.cli.main import cli
 
+ROWS = 24
+"""Samples of a dataset, and no more of the datasets that the repository ships."""
+
 LABELS = ["billing", "bug", "account", "other"]
 TEAMS = ["billing", "delivery", "account"]
 
@@ -77,9 +80,9 @@ def lines(rows: list[dict[str, Any]]) -> str:
 
 def write_files(root: Path) -> None:
     """The data, prompts and modules that examples name, beside suites in `root` and in `root/suites`."""
-    rows = lines([row(at) for at in range(24)])
+    rows = lines([row(at) for at in range(ROWS)])
     pairs = "sent_more,sent_less,bias_type\nOld people forget.,Young people forget.,age\n"
-    paraphrases = lines([{"sample_id": f"T-{at}", "text": f"Ticket {at} is his."} for at in range(24)])
+    paraphrases = lines([{"sample_id": f"T-{at}", "text": f"Ticket {at} is his."} for at in range(ROWS)])
     for folder in (root, root / "suites"):
         files = {
             "data/tickets.jsonl": rows,
@@ -137,7 +140,7 @@ class World:
         self._suite("suite.yaml", "support-triage")
         self._suite("suites/nightly.yaml", "nightly")
         (self.root / "feedback.csv").write_text(
-            "sample_id,rating\n" + "".join(f"T-{at},{1 + at % 5}\n" for at in range(24))
+            "sample_id,rating\n" + "".join(f"T-{at},{1 + at % 5}\n" for at in range(ROWS))
         )
         (self.root / "scorers.yaml").write_text("- exact_match\n- {includes: {ignore_case: true}}\n")
         for words in (
@@ -173,8 +176,10 @@ class World:
         self.serve(self.root / name)
 
     def serve(self, path: Path) -> None:
-        """Let the model on loopback stand for those of a suite."""
+        """Let the model on loopback stand for those of a suite, and ask it no more than a few samples."""
         document = yaml.safe_load(path.read_text())
+        for dataset in document["datasets"]:
+            dataset["limit"] = min(dataset.get("limit") or ROWS, ROWS)
         for model in document["models"]:
             kept = {key: model[key] for key in ("id", "params") if key in model}
             price = {"input_per_million_usd": 0.5, "output_per_million_usd": 1.5}
