@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -46,10 +44,7 @@ def nightly(project: Path) -> Path:
 
 
 def evalrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evalrun", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
+    return program.evalrun(*arguments, env=environment)
 
 
 def night(name: str, *arguments: str, **environment: str) -> tuple[int, dict[str, Any], str]:

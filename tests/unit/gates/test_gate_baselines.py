@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import program
 
 from evalrun.errors import UserError
 from evalrun.gates.baseline import choose_baseline, list_baselines, set_baseline
@@ -214,8 +214,7 @@ def test_odd_names_and_unfinished_sweeps_are_refused(store: Store, night: MakeNi
 
 
 def evalrun(store: Store, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evalrun", *arguments, "--store", str(store.root)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return program.evalrun(*arguments, "--store", store.root)
 
 
 def test_the_commands(store: Store, night: MakeNight, tmp_path: Path) -> None:
