@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import program
 
 ROWS = 400
 SUITE = """
