@@ -134,6 +134,9 @@ def cli() -> None:
     """Evaluate language models and prompts: quality, fairness, speed and cost of the same answers."""
 
 
+_PATH_CHARACTERS = 300
+
+
 def main() -> None:
     """The `evalrun` program. Ends with the exit codes of the documentation."""
     try:
@@ -151,12 +154,22 @@ def main() -> None:
         # The reader of our output (head, less) went away: not an error of ours.
         sys.stderr.close()
         code = ExitCode.OK
-    # What is left is not looked through once more on the way out: it takes a tenth of a second.
-    gc.freeze()
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A file that the user named, or the disk: what is known of it is all in the error.
+        print_error(UserError(error.strerror or str(error), where=str(error.filename)[:_PATH_CHARACTERS]))
+        code = ExitCode.INCOMPLETE
+    # What is left is not looked through once more on the way out: it takes a tenth of a second. DuckDB
+    # would then take what it finds for leaks, and say so at length.
+    if "duckdb" not in sys.modules:
+        gc.freeze()
     sys.exit(int(code or 0))
 
 
 def print_error(error: UserError) -> None:
-    """One message a problem: what, where, what to do."""
+    """One message a problem: what, where, what to do. What it quotes cannot steer the terminal."""
+    from evalrun.reports.visible import visible
+
     for problem in error.problems:
-        click.echo(f"error: {problem}", err=True)
+        click.echo(f"error: {visible(str(problem))}", err=True)
