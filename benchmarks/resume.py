@@ -1,6 +1,6 @@
 """How fast work that is done already is passed over: DESIGN part 6, resume.
 
-    python benchmarks/resume.py --base-url http://127.0.0.1:8900/v1 [--samples 100000] [--out FILE.json]
+    python benchmarks/resume.py [--base-url http://127.0.0.1:8900/v1] [--samples 100000] [--out FILE.json]
 
 Three ways, each a whole process over the same samples, after a first sweep that asked the (null) server:
 
@@ -28,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from overhead import IN_FLIGHT, SUITE, SYSTEM, write_data
+from overhead import IN_FLIGHT, SUITE, SYSTEM, server, write_data
 
 
 def _sweep(suite: Path, store: Path, *arguments: str) -> dict[str, Any]:
@@ -102,12 +102,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--base-url", required=True, help="a null server's base URL, on loopback")
+    parser.add_argument("--base-url", help="a null server's base URL, on loopback; default: our own")
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, help="also write the figures there, as JSON")
     options = parser.parse_args()
-    text = json.dumps(measure(options.base_url, options.samples, options.turns), indent=2)
+    with server(options.base_url) as base_url:
+        text = json.dumps(measure(base_url, options.samples, options.turns), indent=2)
     print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ too. They run in turns; the figures are medians of the wall time of the process 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import resource
@@ -20,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,18 +158,6 @@ def requests_of(address: str) -> int:
         return int(answer.read())
 
 
-@contextlib.contextmanager
-def null_server() -> Iterator[str]:
-    command = [sys.executable, "-m", "evalrun.runner.null_server"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
-    finally:
-        process.stdin.close()
-        process.wait(10)
-
-
 def turn(job: Job, names: list[str]) -> dict[str, dict[str, float]]:
     """One run of each. The server's count proves that each asked every question."""
     found = {}
@@ -214,7 +201,7 @@ def main() -> None:
     names = [name for name in options.only or PEERS if (options.installed / name).is_dir()]
     if not names:
         parser.error(f"no peer is installed in {options.installed}")
-    with tempfile.TemporaryDirectory(prefix="evalrun-peers-") as name, null_server() as address:
+    with tempfile.TemporaryDirectory(prefix="evalrun-peers-") as name, overhead.server(None) as address:
         job = Job(options.installed.resolve(), Path(name), address, options.samples)
         overhead.evalrun(job.folder, address, 10, report=True)  # makes the charts' bundle, once
         turns = [turn(job, names) for _ in range(options.turns)]

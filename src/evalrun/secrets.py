@@ -64,6 +64,31 @@ _KEY_SHAPES: tuple[tuple[str, str], ...] = (
     ("shpat_", r"shpat_[0-9a-fA-F]{32}"),
     ("ntn_", r"ntn_[A-Za-z0-9]{30,}"),
     ("AGE-SECRET-KEY-1", r"AGE-SECRET-KEY-1[A-Z0-9]{30,}"),
+    ("csk-", r"csk-[A-Za-z0-9]{20,}"),  # Cerebras
+    ("tgp_v", r"tgp_v\d_[A-Za-z0-9_-]{20,}"),  # Together
+    ("fw_", r"fw_[A-Za-z0-9]{20,}"),  # Fireworks
+    ("sk_", r"sk_[0-9a-f]{40,}"),  # ElevenLabs
+    ("jina_", r"jina_[A-Za-z0-9_-]{32,}"),
+    ("secret_", r"secret_[A-Za-z0-9]{40,}"),  # Notion, the older ones
+    ("pat", r"pat[A-Za-z0-9]{14}\.[0-9a-f]{64}"),  # Airtable
+    ("lin_api_", r"lin_api_[A-Za-z0-9]{20,}"),
+    ("ATATT3", r"ATATT3[A-Za-z0-9_=-]{20,}"),  # Atlassian
+    ("dckr_", r"dckr_(?:pat|oat)_[A-Za-z0-9_-]{20,}"),
+    ("dp.", r"dp\.(?:pt|st|ct|sa|scim|audit)\.(?:[a-z0-9_-]+\.)?[A-Za-z0-9]{40,}"),  # Doppler
+    ("figd_", r"figd_[A-Za-z0-9_-]{20,}"),
+    ("glc_", r"glc_[A-Za-z0-9+/=]{32,}"),
+    ("key-", r"key-[0-9a-f]{32}(?![A-Za-z0-9])"),  # Mailgun
+    ("NRAK-", r"NRAK-[A-Z0-9]{20,}"),
+    ("ops_eyJ", r"ops_eyJ[A-Za-z0-9+/=_-]{40,}"),
+    *((kind, rf"{kind}[A-Za-z0-9]{{32,}}") for kind in ("phc_", "phx_")),  # PostHog
+    ("pscale_", r"pscale_(?:tkn|pw|oauth)_[A-Za-z0-9_.-]{20,}"),
+    ("pul-", r"pul-[0-9a-f]{40}"),
+    ("rubygems_", r"rubygems_[0-9a-f]{40,}"),
+    ("SK", r"SK[0-9a-f]{32}(?![A-Za-z0-9])"),  # Twilio
+    ("sntry", r"sntry[su]_[A-Za-z0-9+/=_-]{30,}"),
+    ("sq0", r"sq0[a-z]{3}-[A-Za-z0-9_-]{20,}"),
+    *((f"shp{kind}_", rf"shp{kind}_[0-9a-fA-F]{{32}}") for kind in ("ss", "ca", "pa")),
+    (":AA", r"\d{8,10}:AA[A-Za-z0-9_-]{30,}"),  # Telegram
     ("eyJ", r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]*"),  # JWT, JWE
 )
 
@@ -211,13 +236,17 @@ def names_secret(name: str) -> bool:
     return bool(_NAMED.search(name)) and not _NOT_A_SECRET_NAME.search(name)
 
 
+def is_secret_variable(name: str, value: str) -> bool:
+    """Whether a variable of the environment holds a secret, by its name; short values are common words."""
+    named = _ENVIRONMENT_NAME.search(name) and not _ENVIRONMENT_NOT.search(name)
+    return bool(named) and len(value) >= MIN_ENVIRONMENT_LENGTH
+
+
 def _environment_secrets() -> tuple[str, ...]:
     """Values of secret-looking variables in the forms they take in text, longest first."""
     found: set[str] = set()
     for name, value in os.environ.items():
-        if len(value) < MIN_ENVIRONMENT_LENGTH or _ENVIRONMENT_NOT.search(name):
-            continue
-        if _ENVIRONMENT_NAME.search(name):
+        if is_secret_variable(name, value):
             found |= {value, value.strip(), quote(value, safe=""), json.dumps(value)[1:-1]}
     return tuple(
         sorted((each for each in found if len(each) >= MIN_ENVIRONMENT_LENGTH), key=len, reverse=True)

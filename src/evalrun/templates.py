@@ -6,7 +6,8 @@ mistyped one is found before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+import copy
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from types import TracebackType
@@ -263,7 +264,7 @@ def syntax_error(error: Exception, where: str) -> UserError:
 
 def variables(tree: nodes.Template) -> Variables:
     """The variables that a parsed template reads and does not define itself."""
-    undeclared = meta.find_undeclared_variables(tree)
+    undeclared = meta.find_undeclared_variables(_with_branches_settled(tree))
     lines: dict[str, int] = {}
     for name in tree.find_all(nodes.Name):
         if name.name in undeclared:
@@ -276,6 +277,58 @@ def variables(tree: nodes.Template) -> Variables:
         if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name)
     }
     return Variables(lines, frozenset(tested & undeclared), _attributes(tree, undeclared))
+
+
+def _with_branches_settled(tree: nodes.Template) -> nodes.Template:
+    """The tree, for Jinja2's analysis: what every branch of an {% if %} sets is set after it.
+
+    Jinja2 takes such a name for one that may be undefined, which here would be a column.
+    """
+    if not any(_set_by_all(node) for node in tree.find_all(nodes.If)):
+        return tree
+    settled = copy.deepcopy(tree)
+    for parent in [settled, *settled.find_all(nodes.Node)]:
+        for field in ("body", "else_"):
+            statements = getattr(parent, field, None)
+            if isinstance(statements, list):
+                statements[:] = [each for one in statements for each in (*_assignments(one), one)]
+    return settled
+
+
+def _assignments(node: nodes.Node) -> list[nodes.Node]:
+    """What stands before a statement in the analysed tree: an assignment of each name that it settles."""
+    if not isinstance(node, nodes.If):
+        return []
+    nothing = nodes.Const(None, lineno=node.lineno)
+    return [
+        nodes.Assign(nodes.Name(name, "store", lineno=node.lineno), nothing, lineno=node.lineno)
+        for name in sorted(_set_by_all(node))
+    ]
+
+
+def _set_by_all(node: nodes.If) -> set[str]:
+    """The names that every branch sets and no condition reads."""
+    branches = [node.body, *(each.body for each in node.elif_), node.else_]
+    tests = [node.test, *(each.test for each in node.elif_)]
+    read = {
+        name.name
+        for test in tests
+        for name in (test, *test.find_all(nodes.Name))
+        if isinstance(name, nodes.Name)
+    }
+    return set.intersection(*(_set_in(branch) for branch in branches)) - read
+
+
+def _set_in(statements: Iterable[nodes.Node]) -> set[str]:
+    """The names that are set once these statements have run."""
+    found: set[str] = set()
+    for each in statements:
+        if isinstance(each, nodes.Assign | nodes.AssignBlock):
+            names = (each.target, *each.target.find_all(nodes.Name))
+            found |= {name.name for name in names if isinstance(name, nodes.Name)}
+        elif isinstance(each, nodes.If):
+            found |= _set_by_all(each)
+    return found
 
 
 def _attributes(tree: nodes.Template, names: set[str]) -> dict[str, dict[str, int]]:

@@ -1,6 +1,6 @@
 """Kills the program at random moments, lets it go on, and compares with a run that nothing disturbed.
 
-    python -m tests.integration.crashes --kills 50 [--samples 400] [--seed 0]
+    python -m tests.integration.crashes --kills 50 [--samples 400] [--seed 0] [--workers 2]
 
 The server on loopback counts the requests by their content. A request whose answer reached the journal may
 never be sent again; one that was in flight when the process was killed must be.
@@ -40,7 +40,7 @@ class Outcome:
     undisturbed: dict[str, Any]
 
 
-def _suite(folder: Path, server: ChatServer, samples: int) -> Path:
+def _suite(folder: Path, server: ChatServer, samples: int, workers: int) -> Path:
     rows = [{"id": f"q{i}", "a": i, "b": i % 7, "sum": i + i % 7} for i in range(samples)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     suite = {
@@ -61,7 +61,7 @@ def _suite(folder: Path, server: ChatServer, samples: int) -> Path:
         "datasets": [{"id": "sums", "path": "rows.jsonl", "key": "id", "target": "sum"}],
         "parse": ["last_number"],
         "scorers": ["numeric"],
-        "performance": {"concurrency": IN_FLIGHT},
+        "performance": {"concurrency": IN_FLIGHT, "workers": workers},
     }
     path = folder / "suite.yaml"
     path.write_text(json.dumps(suite))
@@ -118,13 +118,13 @@ def _asked(question: str) -> tuple[str, str]:
     return f"served-{prompt}-sums", f"q{number}"
 
 
-def crash(kills: int, samples: int, seed: int) -> Outcome:
+def crash(kills: int, samples: int, seed: int, workers: int = 0) -> Outcome:
     """Kill the program `kills` times, at moments drawn by the seed. Raises AssertionError if it shows."""
     rng = random.Random(seed)
     with ChatServer() as server, tempfile.TemporaryDirectory(prefix="evalrun-crash-") as name:
         server.behaviour = _behaviour
         folder = Path(name)
-        suite = _suite(folder, server, samples)
+        suite = _suite(folder, server, samples, workers)
         plain = subprocess.run(_command(suite, folder / "plain"), capture_output=True, text=True, check=False)
         assert plain.returncode == 0, plain.stderr
         server.bodies.clear()
@@ -181,8 +181,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--samples", type=int, default=400, help="samples of each of the two runs")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0, help="processes that send the requests")
     options = parser.parse_args()
-    outcome = crash(options.kills, options.samples, options.seed)
+    outcome = crash(options.kills, options.samples, options.seed, options.workers)
     print(
         f"{outcome.kills} kills; {outcome.requests} requests for {2 * options.samples} samples, "
         f"{outcome.sent_again} of them sent again because they were in flight; metrics equal."

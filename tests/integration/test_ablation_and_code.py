@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +169,70 @@ def test_old_answers_can_be_run_by_rescoring(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     [run] = json.loads(done.stdout)["runs"]
     assert next(each["value"] for each in run["metrics"] if each["name"] == "code") == 0.25
+
+
+def slow_suite(folder: Path) -> Path:
+    """Recorded programs of which each runs for a minute."""
+    rows = [{"k": f"r{i}", "q": "x", "code": "import time", "tests": "time.sleep(60)"} for i in range(12)]
+    suite = {
+        "name": "slow",
+        "allow": ["code_execution"],
+        "models": [{"id": "m", "provider": "recorded", "column": "code"}],
+        "prompts": [{"id": "p", "text": "{{ q }}"}],
+        "datasets": [{"id": "d", "rows": rows, "key": "k"}],
+        "scorers": [{"code": {"tests": "tests", "timeout_s": 300}}],
+    }
+    path = folder / "slow.yaml"
+    path.write_text(json.dumps(suite))
+    return path
+
+
+def sessions() -> set[str]:
+    """The locked-down children that run now."""
+    found = set()
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"scoring/code/child.py" in each.read_bytes():
+                found.add(each.parent.name)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads /proc")
+@pytest.mark.parametrize("command", ["run", "rescore"])
+def test_code_that_runs_is_ended_by_ctrl_c(project: Path, command: str) -> None:
+    """The second Ctrl-C while programs run (of rescoring the first) ends them and evalrun at once."""
+    arguments = [str(slow_suite(project))]
+    if command == "rescore":
+        plain = json.loads((project / "slow.yaml").read_text())
+        (project / "scorers.yaml").write_text(json.dumps({key: plain[key] for key in ("scorers", "allow")}))
+        (project / "plain.yaml").write_text(json.dumps({**plain, "scorers": ["json_valid"], "allow": []}))
+        first = evalrun("plain.yaml", "--store", "st", "--no-report", "--json")
+        assert first.returncode == 0, first.stderr
+        arguments = ["rescore", json.loads(first.stdout)["sweep"], "--scorers", "scorers.yaml"]
+    before = sessions()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evalrun", *arguments, "--store", "st", "--no-report"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    scoring = "journal.jsonl" if command == "run" else "samples.parquet.scores"
+    deadline = time.monotonic() + 60
+    children: set[str] = set()
+    while not children and time.monotonic() < deadline:
+        time.sleep(0.05)
+        files = list((project / "st").rglob(scoring))
+        # Before a run begins a child is tried: it is none of those that are meant.
+        begun = files and (command == "rescore" or files[0].read_bytes().count(b"\n") == 12)
+        children = sessions() - before if begun else set()
+    assert children
+    process.send_signal(signal.SIGINT)
+    if command == "run":
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert not children & sessions()
+    assert not list((project / "st").rglob("samples.parquet")) or command == "rescore"
+    if command == "run":
+        [journal] = (project / "st").rglob("journal.jsonl")
+        scores = [json.loads(line)["scores"] for line in journal.read_text().splitlines()]
+        assert scores == [{}] * 12  # a program that was ended is not a program that failed

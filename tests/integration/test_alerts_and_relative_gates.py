@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
-import subprocess
-import sys
 import threading
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -14,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tests.servers import ChatServer
+
+from evalrun.cli.main import cli
 
 ROWS = 120
 GATES = [
@@ -49,21 +49,11 @@ def rows(project: Path) -> Path:
 
 
 def run(suite: str, *arguments: str, **environment: str) -> tuple[int, dict[str, Any], str]:
+    """The program in this process: eleven times to start it would take longer than all that it does."""
     Path("kinds.yaml").write_text(suite)
-    command = [
-        sys.executable,
-        "-m",
-        "evalrun",
-        "kinds.yaml",
-        "--no-report",
-        "--no-cache",
-        "--quiet",
-        "--json",
-    ]
-    done = subprocess.run(
-        [*command, "--fresh", *arguments], capture_output=True, text=True, env={**os.environ, **environment}
-    )
-    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+    command = ["kinds.yaml", "--no-report", "--no-cache", "--quiet", "--json", "--fresh", *arguments]
+    done = CliRunner(env=environment).invoke(cli, command)
+    return done.exit_code, json.loads(done.stdout or "{}"), done.stderr
 
 
 def test_gates_on_speed_memory_cost_errors_and_fairness_hold_against_the_baseline(

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,11 @@ def length_in(head: str) -> int:
 
 
 class FaultServer:
-    """Plays the fault that the path names (/FAULT/v1/chat/completions), by the attempts of each question."""
+    """Plays the fault that the path names (/FAULT/v1/chat/completions), or the question where the path says
+    by-question; by the attempts of each question."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Mapping[str, Fault] = FAULTS) -> None:
+        self._faults = faults
         self.seen: dict[tuple[str, str], int] = {}
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -181,10 +183,12 @@ class FaultServer:
                 if head.startswith("GET"):
                     writer.write(http("200 OK", b'{"data": [{"id": "m"}]}'))
                     continue
-                name = head.split("/")[1]
                 question = json.loads(body)["messages"][-1]["content"]
+                name = head.split("/")[1]
+                if name == "by-question":
+                    name = question
                 self.seen[name, question] = attempt = self.seen.get((name, question), 0) + 1
-                fault = FAULTS[name]
+                fault = self._faults[name]
                 play = fault.first if attempt == 1 or fault.then is None else fault.then
                 if not await self._play(writer, play if isinstance(play, list) else [play]):
                     return
@@ -197,6 +201,8 @@ class FaultServer:
         for step in steps:
             if step is STALL:
                 await asyncio.sleep(1000)
+            elif isinstance(step, float):
+                await asyncio.sleep(step)
             elif step is HANG_UP:
                 return False
             elif step is RESET:

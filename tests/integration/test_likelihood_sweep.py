@@ -68,6 +68,14 @@ def evalrun(*arguments: str | Path, expect: int = 0) -> dict[str, Any]:
     return found
 
 
+def test_cache_explain_of_a_sweep_knows_what_was_asked_for(project: Path, server: CompletionsServer) -> None:
+    evalrun(write(project, server), "--no-report")
+    found = evalrun("cache", "explain", "latest", "r1")
+    assert sorted((each["run"], each["cached"]) for each in found) == [
+        ("served-choice-rows", True), ("served-text-rows", True), ("served-words-rows", True),
+    ]  # fmt: skip
+
+
 def run_of(document: dict[str, Any], prompt: str) -> dict[str, Any]:
     (run,) = [each for each in document["runs"] if each["prompt"] == prompt]
     metrics = {each["name"]: each for each in run["metrics"] if not each["slice"]}

@@ -114,7 +114,7 @@ class TestPages:
         page.get_by_role("link", name="first", exact=True).click()
         until(page, "document.documentElement.dataset.charts === 'drawn'")
         page.get_by_role("link", name="evalrun").click()
-        assert page.inner_text("h1") == "1 project"
+        assert page.inner_text("h1") == "Evaluations"
         opened.assert_quiet()
 
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from evalrun.analysis.correction import Correction, corrected
+from evalrun.analysis.correction import Correction, Testing, corrected
 from evalrun.analysis.intervals import Estimate
 from evalrun.analysis.matrix import Floats, Matrix, bounds_of, measures_of, runs_of, seed_of, stacked
 from evalrun.analysis.measures import Measure, RunSamples, find_measure
-from evalrun.analysis.paired import ALPHA, PairedResult, paired_difference
+from evalrun.analysis.paired import PairedResult, paired_difference
 from evalrun.analysis.verdict import Verdict, verdict
 from evalrun.canonical import digest
 from evalrun.tracking.folder import SweepFolder
@@ -73,11 +73,7 @@ class PromptAblation:
 def ablations(
     sweep: SweepFolder | Sequence[RunSamples],
     metrics: Sequence[str] = (),
-    *,
-    alpha: float = ALPHA,
-    correction: Correction = "holm",
-    margin: float | None = None,
-    seed: int = 0,
+    testing: Testing | None = None,
 ) -> tuple[PromptAblation, ...]:
     """What each part of the prompts with `ablate: true` adds, in a finished sweep.
 
@@ -85,15 +81,15 @@ def ablations(
     over all parts, prompts, models, datasets and metrics. Empty where no prompt was ablated. Raises UserError
     for an unknown metric.
     """
-    runs = runs_of(sweep)
+    testing, runs = testing or Testing(), runs_of(sweep)
     if not any(run.ablates for run in runs):
         return ()
     found = [
         each
         for measure in measures_of(runs, metrics)
-        for each in prompt_ablations(runs, measure, alpha=alpha, seed=seed_of(measure, seed))
+        for each in prompt_ablations(runs, measure, alpha=testing.alpha, seed=seed_of(measure, testing.seed))
     ]
-    return tuple(corrected_ablations(found, correction, margin)[0])
+    return tuple(corrected_ablations(found, testing.correction, testing.margin)[0])
 
 
 def corrected_ablations(

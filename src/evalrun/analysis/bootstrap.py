@@ -33,6 +33,16 @@ _BLOCK = 100_000
 
 
 @dataclass(frozen=True, slots=True)
+class Resampling:
+    """How an interval is made: the seed, the number of resamples, the level and the method."""
+
+    seed: int = 0
+    resamples: int = RESAMPLES
+    level: float = 0.95
+    method: Method = "bca"
+
+
+@dataclass(frozen=True, slots=True)
 class Draws:
     """A figure of the data, of every resample (NaN dropped), and of the data without each unit in turn."""
 
@@ -113,14 +123,13 @@ def draw(
     statistics: Floats,
     figure: Figure,
     clusters: NDArray[Any] | None = None,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    how: Resampling | None = None,
 ) -> Draws:
     """Resample a figure of sums. `statistics` is (n, k), one row a sample; `clusters` (n,) labels or codes.
 
     Raises ValueError without samples.
     """
+    how = how or Resampling()
     totals = unit_totals(statistics, clusters)
     if len(totals) == 0:
         raise ValueError("there is nothing to resample")
@@ -129,7 +138,10 @@ def draw(
     with single_threaded(), np.errstate(divide="ignore", invalid="ignore"):
         value = float(figure(sums))
         resampled = np.concatenate(
-            [np.asarray(figure(each)) for each in resampled_sums(totals, seed=seed, resamples=resamples)]
+            [
+                np.asarray(figure(each))
+                for each in resampled_sums(totals, seed=how.seed, resamples=how.resamples)
+            ]
         )
         left_out = np.asarray(figure(sums - totals))
     return Draws(value, resampled[~np.isnan(resampled)], left_out, len(totals))
@@ -142,31 +154,22 @@ def _ratio(sums: Floats) -> Floats:
 def bootstrap_mean(
     values: Floats,
     clusters: NDArray[Any] | None = None,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    level: float = 0.95,
-    method: Method = "bca",
+    how: Resampling | None = None,
 ) -> Estimate:
     """The mean of values, shape (n,), with a bootstrap interval; `n` counts samples. NaN is not allowed."""
     statistics = np.stack([values, np.ones(len(values))], axis=1)
-    draws = draw(statistics, _ratio, clusters, seed=seed, resamples=resamples)
-    return _of_samples(draws.interval(level, method), len(values))
+    return _interval(draw(statistics, _ratio, clusters, how), len(values), how)
 
 
 def bootstrap_paired_mean(
     a: Floats,
     b: Floats,
     clusters: NDArray[Any] | None = None,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    level: float = 0.95,
-    method: Method = "bca",
+    how: Resampling | None = None,
 ) -> Estimate:
     """The mean of b - a over aligned pairs, shape (n,): a bootstrap of the differences."""
     difference = np.asarray(b, np.float64) - np.asarray(a, np.float64)
-    return bootstrap_mean(difference, clusters, seed=seed, resamples=resamples, level=level, method=method)
+    return bootstrap_mean(difference, clusters, how)
 
 
 def draw_paired(
@@ -174,9 +177,7 @@ def draw_paired(
     statistics_b: Floats,
     figure: Figure,
     clusters: NDArray[Any] | None = None,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    how: Resampling | None = None,
 ) -> Draws:
     """Resample figure(b) - figure(a), where row i of both (n, k) statistics is sample i; both see the same
     resamples, so that what the pairs share cancels."""
@@ -188,7 +189,7 @@ def draw_paired(
         return np.asarray(figure(sums[..., width:]) - figure(sums[..., :width]))
 
     both = np.concatenate([statistics_a, statistics_b], axis=1)
-    return draw(both, difference, clusters, seed=seed, resamples=resamples)
+    return draw(both, difference, clusters, how)
 
 
 def bootstrap_paired(
@@ -196,15 +197,11 @@ def bootstrap_paired(
     statistics_b: Floats,
     figure: Figure,
     clusters: NDArray[Any] | None = None,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    level: float = 0.95,
-    method: Method = "bca",
+    how: Resampling | None = None,
 ) -> Estimate:
     """The difference figure(b) - figure(a) of a corpus metric, with a paired bootstrap interval."""
-    draws = draw_paired(statistics_a, statistics_b, figure, clusters, seed=seed, resamples=resamples)
-    return _of_samples(draws.interval(level, method), len(statistics_a))
+    draws = draw_paired(statistics_a, statistics_b, figure, clusters, how)
+    return _interval(draws, len(statistics_a), how)
 
 
 def bootstrap_p(draws: Draws) -> float | None:
@@ -218,5 +215,6 @@ def bootstrap_p(draws: Draws) -> float | None:
     return float(1 + apart.sum()) / (1 + len(draws.resampled))
 
 
-def _of_samples(estimate: Estimate, n: int) -> Estimate:
-    return replace(estimate, n=n)
+def _interval(draws: Draws, samples: int, how: Resampling | None) -> Estimate:
+    how = how or Resampling()
+    return replace(draws.interval(how.level, how.method), n=samples)

@@ -8,13 +8,13 @@ from typing import TypeAlias
 
 from evalrun.analysis.ablation import PromptAblation, corrected_ablations, prompt_ablations
 from evalrun.analysis.comparison import Compared, Comparison, Flips
-from evalrun.analysis.correction import Correction, corrected
+from evalrun.analysis.correction import ALPHA, Correction, corrected
 from evalrun.analysis.effects import Standing, standings
 from evalrun.analysis.figures import FigureMeasure, Level, find_figure
 from evalrun.analysis.marginal import AxisEffect, axis_effects, corrected_effects
 from evalrun.analysis.matrix import seed_of, whole_prompts
 from evalrun.analysis.measures import Floats, Measure, RunInfo, RunSamples, default_metrics, find_measure
-from evalrun.analysis.paired import ALPHA, PairedResult, paired_difference
+from evalrun.analysis.paired import PairedResult, paired_difference
 from evalrun.analysis.pairing import Chosen, Joined, RunPair, check_digests, join, match_runs
 from evalrun.analysis.sensitivity import prompt_sensitivity
 from evalrun.analysis.verdict import verdict

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Correction: TypeAlias = Literal["holm", "bh", "none"]
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Testing:
+    """How several differences of a sweep are tested together: the level, the correction over all of them, the
+    difference below which runs count as equivalent, and the root seed."""
+
+    alpha: float = ALPHA
+    correction: Correction = "holm"
+    margin: float | None = None
+    seed: int = 0
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

@@ -128,7 +128,10 @@ class _Level:
 
 
 def _levels(table: SampleTable, plan: FairnessPlan) -> dict[str, tuple[_Level, ...]]:
-    """The levels of the control columns for each column; a column does not control itself."""
+    """The levels of the control columns for each column; a column does not control itself.
+
+    Of a column that is not stored, only levels that are large enough are shown.
+    """
     levels = []
     for name in plan.control:
         column = table.sensitive.get(name)
@@ -136,6 +139,7 @@ def _levels(table: SampleTable, plan: FairnessPlan) -> dict[str, tuple[_Level, .
             levels += [
                 _Level(name, label, (column.codes == code).astype(np.int64))
                 for code, label in enumerate(column.labels)
+                if name not in plan.withheld or int((column.codes == code).sum()) >= plan.min_group
             ]
     by = [*((name,) for name in plan.by), *(tuple(each) for each in plan.intersections)]
     return {"-".join(names): tuple(each for each in levels if each.column not in names) for names in by}

@@ -124,7 +124,7 @@ def _column(
         for one in combined
     )
     reference, note = _reference(name, labels, plan)
-    empty = _empty(parts, combined)
+    empty = _empty(parts, combined, named=not withheld)
     note = "; ".join(part for part in (note, empty) if part)
     return GroupColumn(name, columns, labels, crossed, codes, reference, withheld, note)
 
@@ -141,13 +141,18 @@ def _crossed(parts: Sequence[Labelled]) -> tuple[Ints, list[tuple[int, ...]]]:
     return codes, [tuple(int(at) for at in row) for row in rows]
 
 
-def _empty(parts: Sequence[Labelled], occurring: Sequence[tuple[int, ...]]) -> str:
-    """A sentence on combinations without a single sample, which would else be silently absent."""
+def _empty(parts: Sequence[Labelled], occurring: Sequence[tuple[int, ...]], *, named: bool) -> str:
+    """A sentence on combinations without a single sample, which would else be silently absent.
+
+    Where a column is not stored they are not `named`: a value may be that of a few samples.
+    """
     sizes = [len(part.labels) for part in parts]
     total = int(np.prod(sizes))
     missing = total - len(occurring)
     if not missing:
         return ""
+    if not named:
+        return f"{missing} combinations have no samples"
     there = set(occurring)
     shown = []
     for at in range(min(total, 10_000)):

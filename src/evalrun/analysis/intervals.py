@@ -97,8 +97,9 @@ def mean_clustered(
         return Estimate(value, n, note="all samples are in one cluster, so there is no interval")
     se = math.sqrt(count / (count - 1) * float(sums @ sums)) / n
     note = _few(count)
-    if se <= _NOTHING * abs(value):
-        return Estimate(value, n, 0.0, note=note)
+    if se <= _NOTHING * max(abs(value), float(np.abs(values).max())):
+        alike = "no cluster's mean differs from the others', so there is no interval"
+        return Estimate(value, n, 0.0, note="; ".join(part for part in (alike, note) if part))
     half = t_quantile(0.5 + level / 2, count - 1) * se
     return _clipped(Estimate(value, n, se, value - half, value + half, "clustered-t", note), bounds)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from evalrun.analysis.correction import Correction, corrected
+from evalrun.analysis.correction import Correction, Testing, corrected
 from evalrun.analysis.intervals import Estimate
 from evalrun.analysis.matrix import bounds_of, measures_of, runs_of, seed_of, stacked, whole_prompts
 from evalrun.analysis.measures import Measure, RunSamples
-from evalrun.analysis.paired import ALPHA, PairedResult, paired_difference
+from evalrun.analysis.paired import PairedResult, paired_difference
 from evalrun.analysis.verdict import Verdict, verdict
 from evalrun.canonical import digest
 from evalrun.tracking.folder import SweepFolder
@@ -53,11 +53,7 @@ class AxisEffect:
 def marginal_effects(
     sweep: SweepFolder | Sequence[RunSamples],
     metrics: Sequence[str] = (),
-    *,
-    alpha: float = ALPHA,
-    correction: Correction = "holm",
-    margin: float | None = None,
-    seed: int = 0,
+    testing: Testing | None = None,
 ) -> tuple[AxisEffect, ...]:
     """The effect of every axis of a finished sweep that has several values, on each metric.
 
@@ -65,13 +61,13 @@ def marginal_effects(
     the first of their axis, sample by sample, with p values corrected over all axes and metrics. Runs with a
     prompt that `ablate` made are left out. Raises UserError for an unknown metric.
     """
-    runs = whole_prompts(runs_of(sweep))
+    testing, runs = testing or Testing(), whole_prompts(runs_of(sweep))
     effects = [
         effect
         for measure in measures_of(runs, metrics)
-        for effect in axis_effects(runs, measure, alpha=alpha, seed=seed_of(measure, seed))
+        for effect in axis_effects(runs, measure, alpha=testing.alpha, seed=seed_of(measure, testing.seed))
     ]
-    return tuple(corrected_effects(effects, correction, margin)[0])
+    return tuple(corrected_effects(effects, testing.correction, testing.margin)[0])
 
 
 def corrected_effects(
@@ -172,7 +168,8 @@ def _axis(
     )
     means = data.values.mean(axis=0)
     partial = len(cells) - len(whole)
-    note = f"left out: {partial} combinations that not every value has" if partial else ""
+    plural = "" if partial == 1 else "s"
+    note = f"left out: {partial} combination{plural} that not every value has" if partial else ""
     return AxisEffect(
         measure.name, measure.unit, measure.direction, axis, len(whole), len(data.values),
         float(means.max() - means.min()), made, note,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.correction import benjamini_hochberg, holm
+from evalrun.analysis.correction import ALPHA, benjamini_hochberg, holm
 from evalrun.analysis.distributions import normal_quantile, t_quantile
 from evalrun.analysis.intervals import Estimate, mean_clustered, mean_t
 from evalrun.analysis.sign_tests import PERMUTATIONS, mcnemar_exact, score_interval, sign_flip
@@ -32,7 +32,6 @@ __all__ = [
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-ALPHA = 0.05
 POWER = 0.80
 FEW_DISCORDANT = 25
 """Below so many discordant pairs the t interval covers too rarely (86 % with two), and Tango's is taken."""

@@ -20,7 +20,33 @@ if TYPE_CHECKING:
     from evalrun.suite.plan import RunSpec
     from evalrun.suite.schema import DatasetSpec, Suite
 
-__all__ = ["RunAnalysis", "SystemSummary", "analyse", "analyse_run"]
+__all__ = ["AnalysisOptions", "RunAnalysis", "SystemSummary", "analyse", "analyse_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisOptions:
+    """What of a suite shapes the figures.
+
+    `fairness` is a whole plan, or `by` the sensitive columns alone. `versions` says how the versions of
+    samples are compared that `dataset` declares. `stream` is whether answers were streamed.
+    """
+
+    by: Sequence[str] = ()
+    fairness: FairnessPlan | None = None
+    versions: VersionPlan | None = None
+    dataset: DatasetSpec | None = None
+    exclude_unparsed: bool = False
+    stream: bool = False
+    seed: int = 0
+
+    @property
+    def plan(self) -> FairnessPlan | None:
+        """Which groups are compared; None where none are."""
+        if self.fairness is not None or not self.by:
+            return self.fairness
+        from evalrun.analysis.fairness_groups import FairnessPlan
+
+        return FairnessPlan(self.by, exclude_unparsed=self.exclude_unparsed, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +80,7 @@ def analyse_run(
             seed=suite.seed,
             withheld=() if spec is None else spec.dataset.withheld,
         )
-    return analyse(
-        table,
-        suite_scorers(suite),
-        system or SystemSummary(),
+    options = AnalysisOptions(
         fairness=plan,
         versions=_version_plan(suite, spec),
         dataset=None if spec is None else spec.dataset,
@@ -65,6 +88,7 @@ def analyse_run(
         stream=suite.performance.stream,
         seed=suite.seed,
     )
+    return analyse(table, suite_scorers(suite), system or SystemSummary(), options)
 
 
 def _version_plan(suite: Suite, spec: RunSpec | None) -> VersionPlan | None:
@@ -85,46 +109,33 @@ def analyse(
     table: SampleTable,
     scorers: Sequence[Scorer],
     system: SystemSummary,
-    *,
-    by: Sequence[str] = (),
-    min_group: int = 30,
-    fairness: FairnessPlan | None = None,
-    versions: VersionPlan | None = None,
-    dataset: DatasetSpec | None = None,
-    exclude_unparsed: bool = False,
-    stream: bool = False,
-    seed: int = 0,
+    options: AnalysisOptions | None = None,
 ) -> RunAnalysis:
-    """The same from plain arguments: sensitive columns `by` or a whole `fairness` plan, and what of the suite
-    shapes the figures."""
+    """All metrics of samples, without a suite."""
+    options = options or AnalysisOptions()
+    exclude_unparsed, seed = options.exclude_unparsed, options.seed
     metrics, scored = score_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
     if table.distinct < len(table):
         from evalrun.analysis.repeat_metrics import repeat_metrics
 
         metrics += repeat_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
     metrics += rate_metrics(table)
-    speed, details = performance_metrics(table, system, stream=stream)
+    speed, details = performance_metrics(table, system, stream=options.stream)
     metrics += speed
-    details["confusion"] = {
-        name: detail["confusion"] for name, detail in scored.items() if "confusion" in detail
-    }
-    details["signatures"] = {
-        name: detail["signature"] for name, detail in scored.items() if "signature" in detail
-    }
-    details["bbq"] = {name: detail["bbq"] for name, detail in scored.items() if "bbq" in detail}
+    for kind, key in (("confusion", "confusion"), ("signatures", "signature"), ("bbq", "bbq")):
+        details[kind] = {name: detail[key] for name, detail in scored.items() if key in detail}
     details["unparsed"] = "exclude" if exclude_unparsed else "count"
     details["groups"] = {}
-    if by or fairness is not None:
-        from evalrun.analysis.fairness import FairnessPlan, fairness_metrics
+    if (plan := options.plan) is not None:
+        from evalrun.analysis.fairness import fairness_metrics
 
-        plan = fairness or FairnessPlan(by, min_group, exclude_unparsed=exclude_unparsed, seed=seed)
         fair, details["groups"] = fairness_metrics(table, scorers, plan)
         metrics += fair
     details["versions"] = {}
-    if versions is not None and dataset is not None:
+    if options.versions is not None and options.dataset is not None:
         from evalrun.analysis.counterfactual import version_metrics
 
-        found, details["versions"] = version_metrics(table, scorers, dataset, versions)
+        found, details["versions"] = version_metrics(table, scorers, options.dataset, options.versions)
         metrics += found
     details["definitions"] = _definitions(metrics, scorers)
     return RunAnalysis(metrics, details, table.counts())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from evalrun.analysis.correction import ALPHA
 from evalrun.analysis.intervals import Estimate
 from evalrun.analysis.matrix import (
     Matrix,
@@ -16,7 +17,6 @@ from evalrun.analysis.matrix import (
     whole_prompts,
 )
 from evalrun.analysis.measures import Measure, RunSamples
-from evalrun.analysis.paired import ALPHA
 from evalrun.analysis.simultaneous import tied_set
 from evalrun.canonical import digest
 from evalrun.tracking.folder import SweepFolder

@@ -26,6 +26,11 @@ def audit() -> None:
     """Show what was done to sweeps, by whom and when; verify that nothing was altered.
 
     `evalrun audit [SWEEP]` shows the events of one sweep, or of the whole store.
+
+    \b
+    Examples:
+      evalrun audit latest
+      evalrun audit verify
     """
 
 
@@ -37,7 +42,12 @@ def audit() -> None:
 @store_option
 @json_option
 def log(sweep: str | None, limit: int, store: Path | None, as_json: bool) -> None:
-    """Show the events of a sweep, or of the store, oldest first."""
+    """Show the events of a sweep, or of the store, oldest first.
+
+    \b
+    Example:
+      evalrun audit log latest --limit 10
+    """
     from evalrun.tracking.audit import log as read_log
 
     opened = open_store(store)
@@ -68,7 +78,13 @@ def log(sweep: str | None, limit: int, store: Path | None, as_json: bool) -> Non
 def verify(
     ctx: click.Context, sweep: str | None, anchor: Path | None, store: Path | None, as_json: bool
 ) -> None:
-    """Verify a sweep, or the whole store. Exit code 1 when anything was altered, removed or added."""
+    """Verify a sweep, or the whole store. Exit code 1 when anything was altered, removed or added.
+
+    \b
+    Examples:
+      evalrun audit verify
+      evalrun audit verify --anchor anchor.json
+    """
     from evalrun.tracking.audit import verify as verify_store
 
     opened = open_store(store)
@@ -78,6 +94,8 @@ def verify(
     else:
         for each in result.broken:
             click.echo(f"broken: {each.where}: {each.what}")
+        for each in result.mended:
+            click.echo(f"mended: {each.where}: {each.what}")
         state = "intact" if not result.broken else f"{len(result.broken)} broken"
         click.echo(
             f"{result.sweeps:,} sweeps, {result.events:,} events, {result.files:,} files: {state}", err=True
@@ -88,7 +106,12 @@ def verify(
 @audit.command()
 @store_option
 def anchor(store: Path | None) -> None:
-    """Print the heads of all trails, as JSON. Keep them where the store's writers cannot write."""
+    """Print the heads of all trails, as JSON. Keep them where the store's writers cannot write.
+
+    \b
+    Example:
+      evalrun audit anchor > anchor.json
+    """
     from evalrun.tracking.audit import make_anchor
 
     print_json(make_anchor(open_store(store)))

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @click.group(no_args_is_help=True)
 def cache() -> None:
-    """Look into the response cache of a store, or clear it."""
+    """Look into the response cache of a store, or clear it.
+
+    \b
+    Example:
+      evalrun cache stats
+    """
 
 
 def _file(store: Path | None) -> Path:
@@ -31,7 +36,12 @@ def _file(store: Path | None) -> Path:
 @store_option
 @json_option
 def stats(store: Path | None, as_json: bool) -> None:
-    """Show how many answers are kept, of which models, since when."""
+    """Show how many answers are kept, of which models, since when.
+
+    \b
+    Example:
+      evalrun cache stats --json
+    """
     from evalrun.runner.cache_look import cache_stats
 
     found = cache_stats(_file(store))
@@ -65,7 +75,13 @@ def _print_stats(found: CacheStats) -> None:
 def explain(
     sweep_or_suite: str, sample: str, run: str | None, store: Path | None, as_json: bool, **overrides: Any
 ) -> None:
-    """Say for one sample whether its answer is kept, and which part of the key differs from the nearest."""
+    """Say for one sample whether its answer is kept, and which part of the key differs from the nearest.
+
+    \b
+    Examples:
+      evalrun cache explain latest T-17
+      evalrun cache explain suite.yaml T-17 --json
+    """
     from evalrun.sweep.explain import explain_suite, explain_sweep
 
     if sweep_or_suite.endswith((".yaml", ".yml")):
@@ -130,7 +146,12 @@ def _iso(seconds: float) -> str:
 @store_option
 @json_option
 def clear(older_than: float | None, model: str | None, yes: bool, store: Path | None, as_json: bool) -> None:
-    """Delete kept answers. They are asked, and paid for, anew when a suite needs them again."""
+    """Delete kept answers. They are asked, and paid for, anew when a suite needs them again.
+
+    \b
+    Example:
+      evalrun cache clear --older-than 90
+    """
     from evalrun.runner.cache_look import clear as delete
 
     path = _file(store)

@@ -23,6 +23,10 @@ def calibrate(requests: int, as_json: bool) -> None:
 
     The figures are kept for this machine. Each sweep records them, and says so beside its latencies where
     its rate came near what evalrun can reach. Takes about ten seconds; run it while the machine is quiet.
+
+    \b
+    Example:
+      evalrun calibrate
     """
     from evalrun.runner.calibration import save
     from evalrun.sweep.calibrate import measure

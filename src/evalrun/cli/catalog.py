@@ -16,7 +16,13 @@ from evalrun.cli.options import json_option, print_json, store_option
 @json_option
 @click.pass_context
 def catalog(ctx: click.Context, /, store: Path | None, as_json: bool) -> None:
-    """Show where the catalog is; `use URL` keeps it in PostgreSQL, `use sqlite` beside the sweeps."""
+    """Show where the catalog is; `use URL` keeps it in PostgreSQL, `use sqlite` beside the sweeps.
+
+    \b
+    Examples:
+      evalrun catalog
+      evalrun catalog use postgresql://me@db.example.org/evals
+    """
     if ctx.invoked_subcommand is not None:
         ctx.obj = store
         return
@@ -40,6 +46,11 @@ def use(ctx: click.Context, /, url: str, store: Path | None) -> None:
 
     URL is postgresql://USER@HOST/DATABASE[?schema=NAME] without a password: that goes into PGPASSWORD or
     ~/.pgpass. The catalog is made there from the sweep folders at once.
+
+    \b
+    Examples:
+      evalrun catalog use postgresql://me@db.example.org/evals
+      evalrun catalog use sqlite
     """
     from evalrun.tracking.catalog_setting import VARIABLE, set_catalog, setting
 

@@ -24,7 +24,12 @@ def _prepare(suite: Path, overrides: dict[str, Any]) -> Any:
 @suite_options
 @json_option
 def validate(suite: Path, as_json: bool, **overrides: Any) -> None:
-    """Check a suite, its data, prompts, models and scorers, without sending anything."""
+    """Check a suite, its data, prompts, models and scorers, without sending anything.
+
+    \b
+    Example:
+      evalrun validate suite.yaml
+    """
     prepared = _prepare(suite, overrides)
     samples = {name: len(dataset) for name, dataset in prepared.datasets.items()}
     warnings = [text for dataset in prepared.datasets.values() for text in dataset.warnings]
@@ -42,7 +47,12 @@ def validate(suite: Path, as_json: bool, **overrides: Any) -> None:
 @suite_options
 @json_option
 def plan(suite: Path, as_json: bool, **overrides: Any) -> None:
-    """Show what a suite would run: the matrix, samples, requests, estimated tokens and cost."""
+    """Show what a suite would run: the matrix, samples, requests, estimated tokens and cost.
+
+    \b
+    Example:
+      evalrun plan suite.yaml --limit 50 --json
+    """
     from evalrun.sweep.estimate import estimate
 
     estimated = estimate(_prepare(suite, overrides))
@@ -59,7 +69,12 @@ def plan(suite: Path, as_json: bool, **overrides: Any) -> None:
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there."
 )
 def schema(out: Path | None) -> None:
-    """Print the JSON Schema of the suite language, for editors that complete and check YAML."""
+    """Print the JSON Schema of the suite language, for editors that complete and check YAML.
+
+    \b
+    Example:
+      evalrun schema --out suite.schema.json
+    """
     import orjson
 
     from evalrun.suite.json_schema import suite_json_schema

@@ -21,6 +21,11 @@ def checkout(ctx: click.Context, /, sweep: str, folder: Path, store: Path | None
     """Write the suite, prompts and rows of SWEEP into DIR, a new folder, to be run again from there.
 
     Exit code 3 when something that was written reads otherwise than it did: each is named.
+
+    \b
+    Examples:
+      evalrun checkout latest again/
+      evalrun again/suite.yaml
     """
     from evalrun.sweep.checkout import checkout as check_out
 

@@ -57,6 +57,11 @@ def compare(
 
     A and B are sweeps (the beginning of an id, a name, `latest`, a folder) or runs of them (SWEEP/RUN). One
     sweep alone is compared within itself: which run is best, what each axis does, how much prompts matter.
+
+    \b
+    Examples:
+      evalrun compare main latest
+      evalrun compare latest --metric exact_match --json
     """
     if markdown and as_json:
         raise click.UsageError("--json and --markdown exclude one another.")

@@ -25,7 +25,12 @@ _MOST = 40
 @store_option
 @json_option
 def diff(a: str, b: str, store: Path | None, as_json: bool) -> None:
-    """Show what changed from sweep A to sweep B: suite, models, prompts, data, packages, machine, code."""
+    """Show what changed from sweep A to sweep B: suite, models, prompts, data, packages, machine, code.
+
+    \b
+    Example:
+      evalrun diff main latest
+    """
     from evalrun.tracking.diff import diff_sweeps
 
     opened = open_store(store)

@@ -13,7 +13,12 @@ import click
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there."
 )
 def docs(what: str, out: Path | None) -> None:
-    """Print the suite reference, the metric definitions or the scorer reference as Markdown."""
+    """Print the suite reference, the metric definitions or the scorer reference as Markdown.
+
+    \b
+    Example:
+      evalrun docs metrics --out metrics.md
+    """
     if what == "suite":
         from evalrun.suite.docs import suite_reference
 

@@ -93,7 +93,12 @@ def print_agreement(agreement: Sequence[Mapping[str, Any]]) -> None:
 
 @click.group()
 def dataset() -> None:
-    """Make datasets from what the store holds."""
+    """Make datasets from what the store holds.
+
+    \b
+    Example:
+      evalrun dataset from-feedback latest --worst 50 --out worst.jsonl
+    """
 
 
 @dataset.command("from-feedback", no_args_is_help=True)

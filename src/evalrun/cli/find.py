@@ -103,7 +103,14 @@ def samples(
 @store_option
 @json_option
 def sql(question: str, sweeps: tuple[str, ...], store: Path | None, as_json: bool) -> None:
-    """Ask one SELECT over `runs`, `metrics` and `samples` (DuckDB). Nothing else is read, nothing written."""
+    """Ask one SELECT over `runs`, `metrics` and `samples` (DuckDB). Nothing else is read, nothing written.
+
+    \b
+    Examples:
+      evalrun sql "select model, avg(value) from runs join metrics
+                   using (sweep, run) where metrics.name = 'exact_match' group by 1"
+      evalrun sql 'select status, count(*) from samples group by 1' --sweep latest
+    """
     from evalrun.tracking.sql import ask
 
     opened = open_store(store)

@@ -14,7 +14,12 @@ from evalrun.errors import ExitCode, Problem, UserError
 
 @click.group()
 def baseline() -> None:
-    """Name sweeps that others are compared with."""
+    """Name sweeps that others are compared with.
+
+    \b
+    Example:
+      evalrun baseline set main latest
+    """
 
 
 @baseline.command("set", no_args_is_help=True)
@@ -22,7 +27,12 @@ def baseline() -> None:
 @click.argument("sweep")
 @store_option
 def set_(name: str, sweep: str, store: Path | None) -> None:
-    """Let NAME stand for SWEEP in its project. `main` is the one that gates take by default."""
+    """Let NAME stand for SWEEP in its project. `main` is the one that gates take by default.
+
+    \b
+    Example:
+      evalrun baseline set main latest
+    """
     from evalrun.gates.baseline import set_baseline
 
     opened = open_store(store)
@@ -34,7 +44,12 @@ def set_(name: str, sweep: str, store: Path | None) -> None:
 @store_option
 @json_option
 def list_(store: Path | None, as_json: bool) -> None:
-    """List the baselines of all projects."""
+    """List the baselines of all projects.
+
+    \b
+    Example:
+      evalrun baseline list --json
+    """
     from evalrun.gates.baseline import list_baselines
 
     found = list_baselines(open_store(store))
@@ -85,7 +100,13 @@ def gate(
     store: Path | None,
     as_json: bool,
 ) -> None:
-    """Hold a stored sweep against gates: its suite's, or those given. Exit code 1 when one fails."""
+    """Hold a stored sweep against gates: its suite's, or those given. Exit code 1 when one fails.
+
+    \b
+    Examples:
+      evalrun gate latest --baseline main --junit gates.xml
+      evalrun gate latest --gate "exact_match >= 0.8"
+    """
     from evalrun.gates.baseline import choose_baseline
     from evalrun.gates.check import blocks, check_sweep
     from evalrun.gates.conditions import Gate, parse_gate

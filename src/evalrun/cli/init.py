@@ -10,7 +10,12 @@ import click
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
 def init(folder: Path) -> None:
-    """Write a commented suite, a prompt and a small dataset that run as they stand."""
+    """Write a commented suite, a prompt and a small dataset that run as they stand.
+
+    \b
+    Example:
+      evalrun init my-suite
+    """
     from evalrun.suite.scaffold import write_scaffold
 
     written = write_scaffold(folder)

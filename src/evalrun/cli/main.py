@@ -37,14 +37,18 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "site": ("evalrun.cli.site:site", "Look", "Write the whole store as static HTML pages."),
     "diff": ("evalrun.cli.diff:diff", "Look", "Show what changed from one sweep to another."),
     "trend": ("evalrun.cli.trend:trend", "Look", "Show a metric of a project over time."),
-    "verify": ("evalrun.cli.verify:verify", "Look", "Ask some samples of a sweep again and compare."),
+    "verify": ("evalrun.cli.verify:verify", "Decide", "Ask some samples of a sweep again and compare."),
     "lock": ("evalrun.cli.lock:lock", "Keep", "Pin the data, prompts and weights of a suite."),
     "checkout": ("evalrun.cli.checkout:checkout", "Keep", "Write what a sweep was made from into a folder."),
-    "gate": ("evalrun.cli.gates:gate", "Look", "Hold a stored sweep against gates."),
-    "baseline": ("evalrun.cli.gates:baseline", "Keep", "Name sweeps that others are compared with."),
-    "promote": ("evalrun.cli.promote:promote", "Keep", "Let a run stand for a name such as production."),
-    "deployed": ("evalrun.cli.promote:deployed", "Keep", "Note where a run's model and prompt are deployed."),
-    "whatis": ("evalrun.cli.promote:whatis", "Look", "Show which run stands for a name, and its numbers."),
+    "gate": ("evalrun.cli.gates:gate", "Decide", "Hold a stored sweep against gates."),
+    "baseline": ("evalrun.cli.gates:baseline", "Decide", "Name sweeps that others are compared with."),
+    "promote": ("evalrun.cli.promote:promote", "Decide", "Let a run stand for a name such as production."),
+    "deployed": (
+        "evalrun.cli.promote:deployed",
+        "Decide",
+        "Note where a run's model and prompt are deployed.",
+    ),
+    "whatis": ("evalrun.cli.promote:whatis", "Decide", "Show which run stands for a name, and its numbers."),
     "tag": ("evalrun.cli.people:tag", "Keep", "Set or remove tags of a sweep."),
     "annotate": ("evalrun.cli.people:annotate", "Keep", "Add a note to a sweep, run or sample."),
     "note": ("evalrun.cli.people:annotate", "Keep", "The same as annotate."),
@@ -56,9 +60,12 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "audit": ("evalrun.cli.audit:audit", "Keep", "Show what was done; verify that nothing was altered."),
     "cache": ("evalrun.cli.cache:cache", "Keep", "Look into the cache of answers, or clear it."),
     "catalog": ("evalrun.cli.catalog:catalog", "Keep", "Show or set where the catalog is kept."),
-    "reindex": ("evalrun.cli.store:reindex", "Look", "Rebuild the catalog from the sweep folders."),
+    "reindex": ("evalrun.cli.store:reindex", "Keep", "Rebuild the catalog from the sweep folders."),
 }
 """Command name to (where it is, section of the help, one line)."""
+
+SECTIONS = ("Start", "Run", "Look", "Decide", "Keep")
+"""The sections of the help, in their order."""
 
 
 class Main(click.Group):
@@ -107,7 +114,7 @@ class Main(click.Group):
         return found or [CompletionItem(incomplete, type="file")]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for section in dict.fromkeys(each[1] for each in COMMANDS.values()):
+        for section in SECTIONS:
             with formatter.section(section):
                 formatter.write_dl([(name, c[2]) for name, c in COMMANDS.items() if c[1] == section])
 
@@ -121,10 +128,11 @@ def _suites() -> list[str]:
 
 EPILOG = """\b
 Examples:
-  evalrun suites/quickstart.yaml                run a suite, write a report
-  evalrun suite.yaml --limit 20 --json          a quick try, for a script
-  evalrun plan suite.yaml                       what would be sent, and its cost
-  evalrun show latest                           the last results again
+  evalrun suites/quickstart.yaml          run a suite, write a report
+  evalrun suite.yaml --limit 20 --json    a quick try, for a script
+  evalrun plan suite.yaml                 what would be sent, and its cost
+  evalrun show latest                     the last results again
+  evalrun compare A B --html page.html    two sweeps, sample by sample
 """
 
 

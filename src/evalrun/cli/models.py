@@ -11,13 +11,23 @@ from evalrun.cli.options import json_option, print_json
 
 @click.group()
 def models() -> None:
-    """List, pull and find models for the embedded engine (provider: llamacpp)."""
+    """List, pull and find models for the embedded engine (provider: llamacpp).
+
+    \b
+    Example:
+      evalrun models list
+    """
 
 
 @models.command("list")
 @json_option
 def list_models(as_json: bool) -> None:
-    """List the models of the catalogue."""
+    """List the models of the catalogue.
+
+    \b
+    Example:
+      evalrun models list --json
+    """
     from evalrun.providers import catalogue
 
     entries = catalogue.list_models()
@@ -32,7 +42,12 @@ def list_models(as_json: bool) -> None:
 @models.command(no_args_is_help=True)
 @click.argument("name")
 def pull(name: str) -> None:
-    """Download a model and check its SHA-256."""
+    """Download a model and check its SHA-256.
+
+    \b
+    Example:
+      evalrun models pull smollm2-135m-instruct
+    """
     from evalrun.providers import catalogue
     from evalrun.providers.progress import download_progress
 
@@ -44,7 +59,12 @@ def pull(name: str) -> None:
 @models.command(no_args_is_help=True)
 @click.argument("name")
 def where(name: str) -> None:
-    """Print the path of a model that was pulled."""
+    """Print the path of a model that was pulled.
+
+    \b
+    Example:
+      evalrun models where smollm2-135m-instruct
+    """
     from evalrun.errors import UserError
     from evalrun.providers import catalogue
 

@@ -19,7 +19,13 @@ from evalrun.cli.options import json_option, print_json, store_option
 def tag(
     sweep: str, tags: tuple[str, ...], remove: tuple[str, ...], store: Path | None, as_json: bool
 ) -> None:
-    """Set or remove tags of a sweep; without any, show them."""
+    """Set or remove tags of a sweep; without any, show them.
+
+    \b
+    Examples:
+      evalrun tag latest release=v1 team=nlp
+      evalrun tag latest --remove draft
+    """
     from evalrun.tracking import changes
     from evalrun.tracking.people import read_tags
 
@@ -76,7 +82,12 @@ def annotate(target: str, text: str | None, store: Path | None, as_json: bool) -
 @click.argument("name")
 @store_option
 def rename(sweep: str, name: str, store: Path | None) -> None:
-    """Give a sweep another name. Its folder and manifest stay as they are; lists show the new one."""
+    """Give a sweep another name. Its folder and manifest stay as they are; lists show the new one.
+
+    \b
+    Example:
+      evalrun rename latest "before the new examples"
+    """
     from evalrun.tracking import changes
 
     opened = open_store(store)
@@ -90,7 +101,13 @@ def rename(sweep: str, name: str, store: Path | None) -> None:
 @click.option("--undo", is_flag=True, help="Put it back.")
 @store_option
 def archive(sweep: str, undo: bool, store: Path | None) -> None:
-    """Take a sweep out of `list` and `find`; it stays on disk, and `--archived` shows it."""
+    """Take a sweep out of `list` and `find`; it stays on disk, and `--archived` shows it.
+
+    \b
+    Examples:
+      evalrun archive 01K5
+      evalrun archive 01K5 --undo
+    """
     from evalrun.tracking import changes
 
     opened = open_store(store)
@@ -105,7 +122,12 @@ def archive(sweep: str, undo: bool, store: Path | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_option
 def delete(sweep: str, reason: str, yes: bool, store: Path | None) -> None:
-    """Delete a sweep's folder for good. Its name, digests, who deleted it and why stay in the audit trail."""
+    """Delete a sweep's folder for good. Its name, digests, who deleted it and why stay in the audit trail.
+
+    \b
+    Example:
+      evalrun delete 01K5 --reason "wrong data"
+    """
     from evalrun.tracking import changes
 
     opened = open_store(store)

@@ -42,6 +42,10 @@ def rescore(
     """Score a finished sweep again. The models that answered are not asked; judges are.
 
     The result is a sweep of its own that names the first as its parent; that one stays as it was.
+
+    \b
+    Example:
+      evalrun rescore latest --scorers scorers.yaml
     """
     from dataclasses import replace
 

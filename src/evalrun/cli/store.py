@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from evalrun.cli.opened import open_store
 from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.errors import UserError
 
-
-def _store(store: Path | None):  # type: ignore[no-untyped-def]
-    from evalrun.paths import default_store
+if TYPE_CHECKING:
+    from evalrun.tracking.folder import SweepFolder
+    from evalrun.tracking.promotions import Placed
     from evalrun.tracking.store import Store
-
-    return Store(store or default_store())
 
 
 @click.command("list")
@@ -26,14 +27,34 @@ def _store(store: Path | None):  # type: ignore[no-untyped-def]
 @store_option
 @json_option
 def list_sweeps(project: str | None, limit: int, archived: bool, store: Path | None, as_json: bool) -> None:
-    """List the sweeps in the store, the newest first."""
-    rows = _store(store).list(limit=limit, project=project, archived=archived)
+    """List the sweeps in the store, the newest first.
+
+    \b
+    Example:
+      evalrun list --project nightly --limit 5
+    """
+    opened = open_store(store)
+    rows = opened.list(limit=limit, project=project, archived=archived)
+    standing = _standing(opened) if rows else {}
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json([{**asdict(row), "stands_for": standing.get(row.sweep, [])} for row in rows])
         return
     from evalrun.reports.terminal import print_sweeps
 
-    print_sweeps(rows)
+    print_sweeps(rows, standing)
+
+
+def _standing(store: Store) -> dict[str, list[str]]:
+    """What sweeps stand for now: names of promotions, environments, baselines; by the sweep's id."""
+    from evalrun.gates.baseline import list_baselines
+    from evalrun.tracking.promotions import current, placed
+
+    found: dict[str, list[str]] = {}
+    for each in current(placed(store)).values():
+        found.setdefault(each.sweep, []).append(each.name)
+    for baseline in list_baselines(store):
+        found.setdefault(baseline.sweep, []).append(f"baseline {baseline.name}")
+    return found
 
 
 @click.command(no_args_is_help=True)
@@ -41,15 +62,47 @@ def list_sweeps(project: str | None, limit: int, archived: bool, store: Path | N
 @store_option
 @json_option
 def show(sweep: str, store: Path | None, as_json: bool) -> None:
-    """Show the results of a sweep: any unique beginning of its id, its name, or `latest`."""
-    folder = _store(store).resolve(sweep)
-    manifest, runs = folder.read_manifest(), folder.runs()
+    """Show the results of a sweep, and what was said of it: by a beginning of its id, its name, or `latest`.
+
+    \b
+    Examples:
+      evalrun show latest
+      evalrun show 01K5 --json
+    """
+    from evalrun.gates.baseline import list_baselines
+    from evalrun.reports.said import said_lines, standing_lines
+    from evalrun.tracking.changes import said
+
+    opened = open_store(store)
+    folder = opened.resolve(sweep)
+    manifest, runs, told = folder.read_manifest(), folder.runs(), said(folder)
+    places, now = _places(opened, folder)
+    baselines = [each.name for each in list_baselines(opened) if each.sweep == folder.ulid]
     if as_json:
-        print_json({**manifest, "runs": runs})
+        people = {**asdict(told), "placed": [asdict(each) for each in places], "baselines": baselines}
+        print_json({**manifest, "runs": runs, "said": people})
         return
     from evalrun.reports.terminal import print_result
 
-    print_result(manifest, runs, None, folder.path)
+    print_result({**manifest, "name": told.name or manifest["name"]}, runs, None, folder.path)
+    lines = [*said_lines(told, manifest["name"], standing_lines(places, now, baselines))]
+    for line in ["", *lines] if lines else ():
+        click.echo(line)
+
+
+def _places(store: Store, folder: SweepFolder) -> tuple[list[Placed], dict[tuple[str, str, str], Placed]]:
+    """Where the sweep's runs were put, and what stands everywhere now. Most sweeps stand nowhere, and only
+    for the others is the catalog asked."""
+    from evalrun.tracking.promotions import current, kept_of, placed
+
+    if not kept_of(folder):
+        return [], {}
+    try:
+        everywhere = placed(store)
+    except UserError as error:  # the results lie in the folder, and are shown all the same
+        click.echo(f"warning: {error}", err=True)
+        return [], {}
+    return [each for each in everywhere if each.sweep == folder.ulid], current(everywhere)
 
 
 @click.command(no_args_is_help=True)
@@ -59,10 +112,15 @@ def show(sweep: str, store: Path | None, as_json: bool) -> None:
 )
 @store_option
 def report(sweep: str, out: Path | None, store: Path | None) -> None:
-    """Write the HTML report of a sweep again, from its folder alone."""
+    """Write the HTML report of a sweep again, from its folder alone.
+
+    \b
+    Example:
+      evalrun report latest --out reports/latest.html
+    """
     from evalrun.reports.html import write_report
 
-    folder = _store(store).resolve(sweep)
+    folder = open_store(store).resolve(sweep)
     target = out or Path("reports") / f"{folder.path.name.lower()}.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_report(folder, target)
@@ -73,8 +131,13 @@ def report(sweep: str, out: Path | None, store: Path | None) -> None:
 @store_option
 @json_option
 def reindex(store: Path | None, as_json: bool) -> None:
-    """Rebuild the catalog from the sweep folders, which are the truth."""
-    done = _store(store).reindex()
+    """Rebuild the catalog from the sweep folders, which are the truth.
+
+    \b
+    Example:
+      evalrun reindex --store /data/evals
+    """
+    done = open_store(store).reindex()
     if as_json:
         print_json({"sweeps": done.sweeps, "problems": [str(problem) for problem in done.problems]})
         return

@@ -43,6 +43,10 @@ def verify(
 
     Exit code 0 when the scores agree, 1 when a scorer's mean differs by more than chance (or fewer outputs
     are the same than --min-agreement asks), 3 when a model cannot be asked or half of the samples fail.
+
+    \b
+    Example:
+      evalrun verify latest --samples 20
     """
     from evalrun.sweep.verify import as_document, verify_runs
 

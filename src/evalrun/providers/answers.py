@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from evalrun.providers.answer_fields import count, kept, load, prose, usage_of, whole_text, word
 from evalrun.providers.http_faults import error_of_payload, shorten
 from evalrun.providers.sse import DONE, Event
 from evalrun.types import JSON, ErrorKind, ProviderError, Response, Timing
@@ -42,7 +43,7 @@ def whole_answer(body: bytes, sent_ns: int, done_ns: int) -> Response:
     Raises ProviderError: protocol for what is no completion, else the error that the body reports.
     """
     try:
-        value = orjson.loads(body)
+        value = load(body)
     except orjson.JSONDecodeError:
         raise _broken("the answer is not JSON", body) from None
     if not isinstance(value, dict):
@@ -52,23 +53,23 @@ def whole_answer(body: bytes, sent_ns: int, done_ns: int) -> Response:
     try:
         choice = value["choices"][0]
         message = choice.get("message")
-        usage = value.get("usage") or {}
+        usage = usage_of(value.get("usage"))
         if message is None:
             output, message = text_of(choice["text"]), {}
         else:
             output = text_of(message.get("content"))
         return Response(
-            output=output,
-            finish_reason=choice.get("finish_reason"),
-            prompt_tokens=usage.get("prompt_tokens"),
-            completion_tokens=usage.get("completion_tokens"),
+            output=whole_text(output),
+            finish_reason=word(choice.get("finish_reason")),
+            prompt_tokens=count(usage.get("prompt_tokens")),
+            completion_tokens=count(usage.get("completion_tokens")),
             timing=Timing(sent_ns, done_ns),
-            refusal=message.get("refusal"),
-            reasoning=message.get("reasoning_content") or message.get("reasoning"),
-            tool_calls=message.get("tool_calls") or None,
-            logprobs=choice.get("logprobs"),
-            model=value.get("model"),
-            fingerprint=value.get("system_fingerprint"),
+            refusal=prose(message.get("refusal")),
+            reasoning=prose(message.get("reasoning_content") or message.get("reasoning")),
+            tool_calls=kept(message.get("tool_calls")),
+            logprobs=kept(choice.get("logprobs")),
+            model=word(value.get("model")),
+            fingerprint=word(value.get("system_fingerprint")),
         )
     except (LookupError, AttributeError, TypeError):
         raise _broken("the answer has no usable choices", body) from None
@@ -123,7 +124,7 @@ class StreamedAnswer:
             if name == b"error":
                 raise _error_event(data)
             try:
-                self._take(orjson.loads(data), now_ns)
+                self._take(load(data), now_ns)
             except orjson.JSONDecodeError:
                 raise _broken("a chunk of the stream is not JSON", data) from None
             except (LookupError, AttributeError, TypeError):
@@ -146,25 +147,25 @@ class StreamedAnswer:
             )
         usage = self._usage or {}
         return Response(
-            output="".join(self._text),
+            output=whole_text("".join(self._text)),
             finish_reason=self._finish_reason,
-            prompt_tokens=usage.get("prompt_tokens"),
-            completion_tokens=usage.get("completion_tokens"),
+            prompt_tokens=count(usage.get("prompt_tokens")),
+            completion_tokens=count(usage.get("completion_tokens")),
             timing=Timing(
                 self._sent_ns, self._last_ns, self._first_ns, self._chunks, self._first_chunk_tokens
             ),
-            refusal="".join(self._refusal) or None,
-            reasoning="".join(self._reasoning) or None,
-            tool_calls=[self._tools[index] for index in sorted(self._tools)] or None,
-            logprobs=self._logprobs or None,
-            model=self._model,
-            fingerprint=self._fingerprint,
+            refusal=whole_text("".join(self._refusal)) or None,
+            reasoning=whole_text("".join(self._reasoning)) or None,
+            tool_calls=kept([self._tools[index] for index in sorted(self._tools)]),
+            logprobs=kept(self._logprobs),
+            model=word(self._model),
+            fingerprint=word(self._fingerprint),
         )
 
     def _take(self, chunk: JSON, now_ns: int) -> None:
         usage = chunk.get("usage")
         if usage:
-            self._usage = dict(usage)
+            self._usage = usage = usage_of(usage)
         choices = chunk.get("choices")
         if not choices:
             if chunk.get("error"):
@@ -178,7 +179,7 @@ class StreamedAnswer:
             self._fingerprint = chunk.get("system_fingerprint")
         finish_reason = choice.get("finish_reason")
         if finish_reason:
-            self._finish_reason = finish_reason
+            self._finish_reason = word(finish_reason) or "unknown"
         delta = choice.get("delta")
         if self._take_delta(delta) if delta else self._take_text(choice.get("text")):
             # Only servers that report usage with every chunk say how many tokens the first one holds;
@@ -197,7 +198,7 @@ class StreamedAnswer:
         if self._first_ns is None:
             self._first_ns = now_ns
             if usage is not None:
-                self._first_chunk_tokens = usage.get("completion_tokens")
+                self._first_chunk_tokens = count(usage.get("completion_tokens"))
 
     def _take_text(self, value: JSON) -> bool:
         text = value if type(value) is str else text_of(value)
@@ -223,7 +224,7 @@ class StreamedAnswer:
         bears = False
         for piece in pieces:
             index = piece.get("index")
-            if index is None:  # some servers send whole calls without an index
+            if type(index) is not int:  # some servers send whole calls without an index
                 index = len(self._tools)
             call = self._tools.setdefault(
                 index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
@@ -232,7 +233,7 @@ class StreamedAnswer:
             call["type"] = piece.get("type") or call["type"]
             function = piece.get("function") or {}
             for key in ("name", "arguments"):
-                text = function.get(key)
+                text = prose(function.get(key))  # arguments may come as an object
                 if text and (key == "arguments" or text != call["function"]["name"]):  # some repeat the name
                     call["function"][key] += text
                     bears = True

@@ -8,7 +8,7 @@ To add one: a file in this folder with a subclass of `Provider`, and a line in `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -56,7 +56,7 @@ class Provider(ABC):
     """False where answers are only looked up: no latency, no throughput, and nothing to cache."""
     batched: ClassVar[bool] = False
     spreads: ClassVar[bool] = False
-    """Whether other processes may send its requests: it asks over a network and keeps nothing between them."""
+    """Whether other processes may send its requests: it asks over a network, each request on its own."""
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         self.spec = spec
@@ -83,6 +83,10 @@ class Provider(ABC):
             return Problem(what, where, "Set api: completions for the model, or use via: first_token.")
         return None
 
+    def check(self, columns: Collection[str], where: str) -> Problem | None:
+        """What keeps it from answering about rows with these columns; `where` names the dataset."""
+        return None
+
     @property
     def default_concurrency(self) -> int | None:
         """How many requests to keep in flight when the suite does not say. None: adaptive."""
@@ -104,8 +108,8 @@ class Provider(ABC):
         return []
 
     def twin(self) -> tuple[ModelSpec, Mapping[str, str]]:
-        """After `start`, where it `spreads`: a model entry with which another process asks the same server, and
-        environment variables that it needs besides ours."""
+        """After `start`, where it `spreads`: a model entry with which another process asks the same server,
+        and environment variables that it needs besides ours."""
         return self.spec, {}
 
     async def diagnose(self, error: ProviderError) -> ProviderError:

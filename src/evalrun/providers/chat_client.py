@@ -21,7 +21,7 @@ from yarl import URL
 
 from evalrun._version import __version__
 from evalrun.providers.answers import StreamedAnswer, whole_answer
-from evalrun.providers.arrival import arrival_clock, stamp_arrivals
+from evalrun.providers.arrival import Connector, arrival_clock
 from evalrun.providers.forms import wrong_form
 from evalrun.providers.http_faults import error_of_exception, error_of_status
 from evalrun.providers.sse import SSEParser
@@ -41,6 +41,8 @@ ONE_REQUEST_A_CONNECTION: Mapping[str, str] = {"Connection": "close"}
 """For llama.cpp, which hangs up after each stream without saying so: the next request on that connection
 would fail."""
 _PREFIXES_KEPT = 64
+_MOST_BYTES = 64 << 20
+_MOST_BYTES_OF_AN_ERROR = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +103,7 @@ class ChatClient:
     def session(self) -> aiohttp.ClientSession:
         """The one session, made when first asked for."""
         if self._session is None or self._session.closed:
-            connector = aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=_KEEP_ALIVE_S, ssl=self.target.verify_tls
-            )
-            stamp_arrivals(connector)
+            connector = Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ssl=self.target.verify_tls)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 timeout=_NO_DEADLINE,
@@ -142,9 +141,9 @@ class ChatClient:
                 answering = True
                 if answer.status >= 300:
                     raise error_of_status(answer.status, await self._error_body(answer), answer.headers)
-                if request.stream and answer.content_type != "application/json":
+                if _is_stream(answer, request.stream):
                     return await _streamed(answer, body.sent_ns)
-                data = await answer.read()
+                data = await _body_of(answer)
                 return whole_answer(data, body.sent_ns, arrival_clock(answer)())
         except (aiohttp.ClientError, OSError) as error:
             raise error_of_exception(error, answering) from error
@@ -163,7 +162,7 @@ class ChatClient:
                 answering = True
                 if answer.status >= 300:
                     raise error_of_status(answer.status, await self._error_body(answer), answer.headers)
-                return await answer.read(), sent_ns, perf_counter_ns()
+                return await _body_of(answer), sent_ns, perf_counter_ns()
         except (aiohttp.ClientError, OSError) as error:
             raise error_of_exception(error, answering) from error
 
@@ -180,7 +179,7 @@ class ChatClient:
         The status counts even when the body breaks off.
         """
         try:
-            body = await answer.read()
+            body, _ = await _read(answer, _MOST_BYTES_OF_AN_ERROR)
         except (aiohttp.ClientError, OSError):
             return b""
         for name, value in self.target.headers.items():
@@ -232,6 +231,36 @@ class ChatClient:
         return prefix
 
 
+def _is_stream(answer: aiohttp.ClientResponse, asked: bool) -> bool:
+    """Whether a stream of events comes. Some servers stream always, others never."""
+    kind = answer.headers.get("Content-Type", "").lower()
+    return kind.startswith("text/event-stream") or (asked and not kind.startswith("application/json"))
+
+
+async def _body_of(answer: aiohttp.ClientResponse) -> bytes:
+    """The whole body. Raises ProviderError where it is longer than any answer: memory is everybody's."""
+    length = answer.content_length
+    if length is not None and length <= _MOST_BYTES and "Content-Encoding" not in answer.headers:
+        return await answer.read()
+    body, whole = await _read(answer, _MOST_BYTES)
+    if not whole:
+        raise _too_long()
+    return body
+
+
+async def _read(answer: aiohttp.ClientResponse, most: int) -> tuple[bytes, bool]:
+    """At most about so many bytes of the body, and whether that is all of it."""
+    pieces, size = [], 0
+    while size <= most and (piece := await answer.content.readany()):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces), size <= most
+
+
+def _too_long() -> ProviderError:
+    return ProviderError(ErrorKind.PROTOCOL, f"the answer is longer than {_MOST_BYTES >> 20} MiB")
+
+
 async def _streamed(answer: aiohttp.ClientResponse, sent_ns: int) -> Response:
     if answer.content_type == "text/html":
         raise ProviderError(ErrorKind.PROTOCOL, "the answer is a web page, not a stream of events")
@@ -240,8 +269,12 @@ async def _streamed(answer: aiohttp.ClientResponse, sent_ns: int) -> Response:
     read = answer.content.readany
     feed = parser.feed
     clock = arrival_clock(answer)
+    size = 0
     while data := await read():
         now_ns = clock()
+        size += len(data)
+        if size > _MOST_BYTES:
+            raise _too_long()
         if events := feed(data):
             result.feed(events, now_ns)
             if result.done:

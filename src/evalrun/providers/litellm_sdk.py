@@ -12,6 +12,7 @@ import logging
 import os
 import weakref
 from collections.abc import Mapping
+from functools import cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -21,6 +22,7 @@ from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.providers.addresses import http_address, origin
 from evalrun.providers.base import Provider, ProviderContext
 from evalrun.providers.forms import question
+from evalrun.providers.litellm_warm import warm_up
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
@@ -114,10 +116,8 @@ class LiteLLM(Provider):
                 exit_code=ExitCode.INCOMPLETE,
             ) from error
         self._open.add(self)
-        with contextlib.suppress(Exception):  # it imports much at its first call: not while we measure
-            await self._litellm.acompletion(
-                model="openai/gpt-4o", messages=[{"role": "user", "content": ""}], mock_response="-"
-            )
+        with contextlib.suppress(Exception):  # then the first samples pay for it
+            await warm_up(self._litellm)
 
     async def close(self) -> None:
         litellm, self._litellm = self._litellm, None
@@ -167,6 +167,8 @@ class LiteLLM(Provider):
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         arguments = {**request.params, **self._common, "stream": request.stream}
+        if "tools" in arguments and _wants_mcp():
+            arguments["_skip_mcp_handler"] = True
         if request.stream and self.options.include_usage:
             arguments["stream_options"] = {"include_usage": True, **arguments.get("stream_options", {})}
         return {**arguments, **question(request, self.options.api)}
@@ -217,6 +219,19 @@ def _ended_properly(chunks: Any) -> bool:
         getattr(chunks, name, "unknown") is not None
         for name in ("received_finish_reason", "intermittent_finish_reason")
     )
+
+
+@cache
+def _wants_mcp() -> bool:
+    """Whether LiteLLM would import the package `mcp` for any request with tools, and it is not installed.
+    What it looks for there, tools behind LiteLLM's own gateway, none of ours are."""
+    from importlib.util import find_spec
+
+    try:
+        handler = find_spec("litellm.responses.mcp.chat_completions_handler")
+    except ModuleNotFoundError:
+        handler = None
+    return handler is not None and find_spec("mcp") is None
 
 
 def _json(value: Any) -> bytes:

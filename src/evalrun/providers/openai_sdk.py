@@ -270,7 +270,10 @@ async def _drain(pieces: AsyncIterator[bytes]) -> None:
 
 
 def _http_client() -> Any:
-    """The SDK's aiohttp transport, which costs the least CPU; its own default where that is not there."""
+    """The SDK's aiohttp transport, which costs the least CPU; its own default where that is not there.
+
+    Questions go to the address that the suite names and to no other, so redirects are not followed.
+    """
     import openai
 
     http = sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]
@@ -280,6 +283,6 @@ def _http_client() -> Any:
         keepalive_expiry=_KEEP_ALIVE_S,
     )
     try:
-        return openai.DefaultAioHttpClient(limits=limits, timeout=None)
+        return openai.DefaultAioHttpClient(limits=limits, timeout=None, follow_redirects=False)
     except RuntimeError:  # SDK 2 without its aiohttp extra
-        return openai.DefaultAsyncHttpxClient(limits=limits, timeout=None)
+        return openai.DefaultAsyncHttpxClient(limits=limits, timeout=None, follow_redirects=False)

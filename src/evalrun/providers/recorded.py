@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -30,7 +31,11 @@ class RecordedOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    column: str | None = Field(default=None, description="Column of the dataset that holds the answers.")
+    column: str | None = Field(
+        default=None,
+        description="Column of the dataset that holds the answers; a dotted path where it stands within one "
+        "(gpt.solution).",
+    )
     path: str | None = Field(
         default=None,
         description="JSONL file of answers, relative to the suite: one object a line with a sample id, an "
@@ -39,7 +44,9 @@ class RecordedOptions(BaseModel):
     id_field: str | None = Field(
         default=None, description="Field of the file that holds the sample id. Default: sample_id, else id."
     )
-    output_field: str = Field(default="output", description="Field of the file that holds the answer.")
+    output_field: str = Field(
+        default="output", description="Field of the file that holds the answer, or a dotted path."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> RecordedOptions:
@@ -69,6 +76,15 @@ class Recorded(Provider):
     @property
     def default_concurrency(self) -> int | None:
         return 1  # nothing is waited for
+
+    def check(self, columns: Collection[str], where: str) -> Problem | None:
+        """The column must be there."""
+        column = self.options.column
+        if column is None or column in columns or column.partition(".")[0] in columns:
+            return None
+        near = registry.nearest(column, columns)
+        remedy = f"Did you mean '{near}'?" if near else f"Columns: {', '.join(columns)}."
+        return Problem(f"there is no column '{column}' with recorded answers", where, remedy)
 
     async def start(self) -> None:
         """Index the file of answers. Raises UserError (exit 2) naming the lines that cannot be used."""
@@ -103,18 +119,19 @@ class Recorded(Provider):
         if record is None:
             raise ProviderError(ErrorKind.MISSING, f"no recorded answer for sample {request.sample_id}")
         return Response(
-            output=_text(record[self.options.output_field], f"sample {request.sample_id}"),
+            output=_text(_at(record, self.options.output_field), f"sample {request.sample_id}"),
             finish_reason=_kept(record, "finish_reason", str),
             prompt_tokens=_kept(record, "prompt_tokens", int),
             completion_tokens=_kept(record, "completion_tokens", int),
         )
 
     def _from_row(self, request: Request, column: str) -> str:
-        if column not in request.row:
+        value = _at(request.row, column)
+        if value is _ABSENT:
             near = registry.nearest(column, request.row)
             hint = f"; did you mean '{near}'?" if near else ""
             raise ProviderError(ErrorKind.MISSING, f"the dataset has no column '{column}'{hint}")
-        return _text(request.row[column], f"column '{column}' of sample {request.sample_id}")
+        return _text(value, f"column '{column}' of sample {request.sample_id}")
 
 
 class AnswerFile:
@@ -183,7 +200,7 @@ class AnswerFile:
         sample_id = next((record[field] for field in fields if record.get(field) is not None), None)
         if sample_id is None:
             return f"no sample id: neither of {', '.join(fields)}" if id_field is None else f"no '{id_field}'"
-        if output_field not in record:
+        if _at(record, output_field) is _ABSENT:
             near = registry.nearest(output_field, record)
             return f"no '{output_field}'" + (f"; did you mean output_field: {near}?" if near else "")
         repeat = record.get("repeat")
@@ -193,6 +210,21 @@ class AnswerFile:
         self._begins[key] = begin
         self._lines[key] = number
         return ""
+
+
+_ABSENT: Any = object()
+
+
+def _at(row: Mapping[str, Any], path: str) -> Any:
+    """What stands in a column, or at a dotted path within one; _ABSENT where nothing does."""
+    if path in row:
+        return row[path]
+    value: Any = row
+    for name in path.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return _ABSENT
+        value = value[name]
+    return value
 
 
 def _text(value: JSON, whose: str) -> str:

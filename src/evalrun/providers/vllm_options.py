@@ -270,3 +270,17 @@ def _log_end(path: Path) -> list[str]:
             return file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return []
+
+
+def key_header(options: VLLMOptions, spec: ModelSpec) -> dict[str, str]:
+    """The header with the key of a server that runs already. Raises UserError where the key is not set."""
+    if options.api_key_env is None:
+        return {}
+    key = os.environ.get(options.api_key_env, "").strip()
+    if not key:
+        raise UserError(
+            f"the environment variable {options.api_key_env} is not set",
+            where=f"model {spec.id}",
+            remedy=f"Set {options.api_key_env} to the server's key.",
+        )
+    return {"Authorization": f"Bearer {key}"}

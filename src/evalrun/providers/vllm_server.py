@@ -18,6 +18,7 @@ from evalrun.providers.vllm_options import (
     engine_environment,
     flags,
     interpreter,
+    key_header,
     model_argument,
     root_cause,
     weights_identity,
@@ -64,7 +65,7 @@ class VLLM(Provider):
         self.options = cast(VLLMOptions, spec.options)
         self._managed = self.options.resolved_mode == "server"
         self._engine_args = effective_engine_args(self.options, context.deterministic and self._managed)
-        self._headers = {} if self._managed else _key_header(self.options, spec)
+        self._headers = {} if self._managed else key_header(self.options, spec)
         self._engine: Engine | None = None
         self._client: ChatClient | None = None
         self._identity: dict[str, JSON] = {}
@@ -328,19 +329,6 @@ def _json(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _key_header(options: VLLMOptions, spec: ModelSpec) -> dict[str, str]:
-    if options.api_key_env is None:
-        return {}
-    key = os.environ.get(options.api_key_env, "").strip()
-    if not key:
-        raise UserError(
-            f"the environment variable {options.api_key_env} is not set",
-            where=f"model {spec.id}",
-            remedy=f"Set {options.api_key_env} to the server's key.",
-        )
-    return {"Authorization": f"Bearer {key}"}
 
 
 def _absent(options: VLLMOptions, spec: ModelSpec, reason: str) -> UserError:

@@ -6,22 +6,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from evalrun.reports import numbers
+from evalrun.reports.advice import ALIKE, FEW_SAMPLES, advice, median, said, timed, unequal
 from evalrun.reports.charts.groups import gap_of
 from evalrun.reports.numbers import count, fixed, listing, plural, ratio, seconds, size
 from evalrun.reports.runs import Primary
 from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT, equal
 from evalrun.reports.view import Answer, Fact, Figure, Phrase, RunView, Sentence
 from evalrun.reports.visible import visible
-
-FEW_SAMPLES = 30
-"""Below this many samples an interval says little, and the answer says so."""
-
-ALIKE = 1.05
-"""Speeds within this ratio are called alike."""
-
-MUCH_FASTER = 1.2
-MARGIN = 0.05
-"""A run that is so much faster, and worse by no more than this, is recommended in place of the best."""
 
 MANY_FAILED = 0.02
 NAMED = 4
@@ -46,20 +37,18 @@ def answer(
     where = f" on {dataset}" if named else ""
     best = runs[0] if runs and (runs[0].standing == "best" or equal(runs)) else None
     if best is None or best.primary is None or primary is None:
-        return Answer(dataset, _no_verdict(runs, primary, where, causes), [], [], [], runs)
-    more = [_speed(best, runs), _advice(best, runs)]
+        return Answer(dataset, _no_verdict(runs, primary, where, causes), [], [], [], [], [], runs)
+    more = [_speed(best, runs)]
     return Answer(
         dataset=dataset,
         verdict=_verdict(best, runs, primary, where),
         more=[sentence for sentence in more if sentence],
+        advice=advice(best, runs),
+        unequal=unequal(best),
         cautions=[*_gate_cautions(best, runs, failed_gates), *_cautions(best, runs, primary)],
         facts=[] if equal(runs) else _facts(best),
         runs=runs,
     )
-
-
-def _run(run: RunView) -> Phrase:
-    return Phrase(run.spoken, "run")
 
 
 def _runs(runs: Sequence[RunView]) -> list[Phrase]:
@@ -72,7 +61,7 @@ def _runs(runs: Sequence[RunView]) -> list[Phrase]:
         last = at == len(shown) - 1 and not rest
         if at:
             phrases.append(Phrase(" and " if last else ", "))
-        phrases.append(_run(run))
+        phrases.append(said(run))
     return [*phrases, Phrase(f" and {rest} more")] if rest else phrases
 
 
@@ -98,43 +87,36 @@ def _no_verdict(
 def _verdict(best: RunView, runs: Sequence[RunView], primary: Primary, where: str) -> Sentence:
     assert best.primary is not None
     figure = Phrase(_measured(best.primary), "value")
-    metric = Phrase(f" {primary.metric} (n = {count(best.primary.n)})")
+    metric = Phrase(f" {primary.metric} ")
+    size_of = Phrase(f"(n = {count(best.primary.n)})", "whole")
     others = [run for run in runs[1:] if run.primary is not None and run.primary.value is not None]
     if not others:
         lead = "is the only run" if len(runs) == 1 else "is the only run with a score"
-        return [_run(best), Phrase(f" {lead}{where}: "), figure, metric, Phrase(".")]
+        return [said(best), Phrase(f" {lead}{where}: "), figure, metric, size_of, Phrase(".")]
     tied = [run for run in others if run.standing == "tied"]
     behind = [run for run in others if run.standing == "behind"]
     if equal(runs):
         every = "Both" if len(runs) == 2 else f"All {len(runs)}"
         return [
-            Phrase(f"{every} runs score the same{where}: "), figure, metric,
+            Phrase(f"{every} runs score the same{where}: "), figure, metric, size_of,
             Phrase(". By quality there is nothing to choose."),
         ]  # fmt: skip
     lead = "is best" if behind and not tied else "scores highest"
     if best.primary.direction == "lower" and tied:
         lead = "scores lowest, which is best"
-    sentence = [_run(best), Phrase(f" {lead}{where}: "), figure, metric]
+    sentence = [said(best), Phrase(f" {lead}{where}: "), figure, metric, size_of]
     if tied:
         return [*sentence, Phrase("; not distinguishable from "), *_runs(tied), Phrase(".")]
     if len(behind) == len(others):
         return [*sentence, Phrase(", ahead of " + ("every other run." if len(others) > 1 else "")),
-                *([_run(others[0]), Phrase(".")] if len(others) == 1 else [])]  # fmt: skip
+                *([said(others[0]), Phrase(".")] if len(others) == 1 else [])]  # fmt: skip
     return [*sentence, Phrase(".")]
-
-
-def _timed(runs: Sequence[RunView]) -> list[RunView]:
-    return [run for run in runs if run.value(E2E)]
-
-
-def _median(run: RunView) -> float:
-    return run.value(E2E) or float("inf")
 
 
 def _speed(best: RunView, runs: Sequence[RunView]) -> Sentence:
     """How its median end-to-end time stands against the fastest (or, if it is the fastest, the next) run."""
     own = best.value(E2E)
-    others = [run for run in _timed(runs) if run is not best]
+    others = [run for run in timed(runs) if run is not best]
     if not own or not others:
         return []
     if equal(runs):
@@ -144,67 +126,24 @@ def _speed(best: RunView, runs: Sequence[RunView]) -> Sentence:
     against = f": {seconds(own)} against {seconds(theirs)} (median, end to end)."
     slow, fast = max(own, theirs), min(own, theirs)
     if slow / fast < ALIKE:
-        return [Phrase("It is as fast as "), _run(other), Phrase(against)]
+        return [Phrase("It is as fast as "), said(other), Phrase(against)]
     if own > theirs:
         fastest = ", the fastest" if len(others) > 1 else ""
         return [
-            Phrase(f"It is {ratio(own, theirs)} slower than "), _run(other), Phrase(f"{fastest}{against}"),
+            Phrase(f"It is {ratio(own, theirs)} slower than "), said(other), Phrase(f"{fastest}{against}"),
         ]  # fmt: skip
     last = "the next fastest, " if len(others) > 1 else ""
-    return [Phrase(f"It is also {ratio(theirs, own)} faster than {last}"), _run(other), Phrase(against)]
+    return [Phrase(f"It is also {ratio(theirs, own)} faster than {last}"), said(other), Phrase(against)]
 
 
 def _fastest(runs: Sequence[RunView]) -> Sentence:
     """Which of several equally good runs is the fastest, if they differ in that."""
-    quick, slow = min(_timed(runs), key=_median), max(_timed(runs), key=_median)
-    if _median(slow) / _median(quick) < ALIKE:
+    quick, slow = min(timed(runs), key=median), max(timed(runs), key=median)
+    if median(slow) / median(quick) < ALIKE:
         return []
-    pace = f": {seconds(_median(quick))} against {seconds(_median(slow))} (median, end to end)."
-    lead = f" is the fastest, {ratio(_median(slow), _median(quick))} faster than "
-    return [_run(quick), Phrase(lead), _run(slow), Phrase(pace)]
-
-
-def _advice(best: RunView, runs: Sequence[RunView]) -> Sentence:
-    """What to ship: the best run, unless a tied one is clearly faster and surely not much worse."""
-    if equal(runs):
-        return []
-    tied = [run for run in runs if run.standing == "tied"]
-    if not any(run.standing in ("tied", "behind") for run in runs):
-        if len(runs) > 1 and best.standing == "best":
-            return [Phrase("Whether the others can be told apart from it stands in the report.")]
-        return []
-    if not tied:
-        return [Phrase("Ship "), _run(best), Phrase(" if its speed will do."
-                if _slower(best, runs) else ".")]  # fmt: skip
-    own = best.value(E2E)
-    faster = [run for run in _timed(tied) if own and own / (run.value(E2E) or own) >= MUCH_FASTER]
-    if not faster or own is None:
-        return [Phrase("Ship "), _run(best), Phrase(": no tied run is clearly faster." if own else ".")]
-    other = min(faster, key=lambda run: run.value(E2E) or own)
-    speed = f" is {ratio(own, other.value(E2E) or own)} faster"
-    worst = _at_worst(best, other)
-    if worst is not None and worst <= MARGIN:
-        surely = f"{speed} and at most {fixed(worst)} worse: ship "
-        return [_run(other), Phrase(surely), _run(other), Phrase(".")]
-    how_much = "may be worse" if worst is None else f"may be up to {fixed(worst)} worse"
-    return [
-        Phrase("Ship "), _run(best), Phrase(" if quality decides. "), _run(other),
-        Phrase(f"{speed} but {how_much}: more samples would tell."),
-    ]  # fmt: skip
-
-
-def _at_worst(best: RunView, other: RunView) -> float | None:
-    """By how much the other run may be worse: the far end of the difference's interval."""
-    found = other.difference
-    if found is None or found.low is None or found.high is None:
-        return None
-    lower = best.primary is not None and best.primary.direction == "lower"
-    return max(0.0, -found.low if lower else found.high)
-
-
-def _slower(best: RunView, runs: Sequence[RunView]) -> bool:
-    times = [run.value(E2E) or 0.0 for run in _timed(runs)]
-    return bool(times) and (best.value(E2E) or 0.0) > ALIKE * min(times)
+    pace = f": {seconds(median(quick))} against {seconds(median(slow))} (median, end to end)."
+    lead = f" is the fastest, {ratio(median(slow), median(quick))} faster than "
+    return [said(quick), Phrase(lead), said(slow), Phrase(pace)]
 
 
 def _gate_cautions(
@@ -278,7 +217,7 @@ def _facts(best: RunView) -> list[Fact]:
     e2e, ttft = best.figure(E2E), best.figure(TTFT)
     if e2e is not None and e2e.value is not None:
         beside = f"first token {seconds(ttft.value)}" if ttft and ttft.value else e2e.interval
-        facts.append(Fact("median time an answer", e2e.text, beside, "speed"))
+        facts.append(Fact("median time per answer", e2e.text, beside, "speed"))
     tokens = best.value(TOKENS)
     if tokens is not None:
         facts.append(Fact("output rate", f"{numbers.significant(tokens)} tokens/s", "", "speed"))

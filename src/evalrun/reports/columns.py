@@ -6,6 +6,7 @@ megabytes. Ids are hashes of this process, so that the runs of one report can be
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ STATUS_CODES: Mapping[str, int] = {status.value: code for code, status in enumer
 
 _BATCH = 8192
 _ERROR_KINDS = 12
+_QUOTED = re.compile(r" in( the JSON)? '.*'$", re.DOTALL)
+"""The end of a parser's reason that quotes what the model wrote, which differs from sample to sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,9 @@ def joined(runs: Sequence[RunColumns]) -> tuple[Any, Any | None]:
     clusters = parts[0].clusters
     if clusters is None:
         return values, None
-    return values, np.unique(clusters[places[0]][order], return_inverse=True)[1]
+    # Numbered by first appearance, since hashes have another order in each process.
+    _, first, codes = np.unique(clusters[places[0]][order], return_index=True, return_inverse=True)
+    return values, np.argsort(np.argsort(first))[codes]
 
 
 class _Gathered:
@@ -132,8 +137,13 @@ class _Gathered:
 
 
 def _kind(status: str, error: str) -> str:
-    """`timeout` of `timeout: no answer within 120 s`; a parser's reason as it is, cut."""
-    return error.partition(":")[0][:60] if status == Status.FAILED else error[:100]
+    """`timeout` of `timeout: no answer within 120 s`; a parser's reason without the output it quotes."""
+    if status == Status.FAILED:
+        return error.partition(":")[0][:60]
+    quoted = _QUOTED.search(error)
+    if quoted is None:
+        return error[:100]
+    return (error[: quoted.start()] + (" in the JSON" if quoted[1] else " in the output"))[:100]
 
 
 def _hashes(batch: Any, name: str) -> Any:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from evalrun.analysis.ablation import PromptAblation
 from evalrun.analysis.comparison import Compared, Comparison
-from evalrun.analysis.effects import Standing
+from evalrun.analysis.effects import Place, Standing
 from evalrun.analysis.intervals import Estimate
 from evalrun.analysis.marginal import AxisEffect
 from evalrun.analysis.measures import RunInfo
+from evalrun.analysis.paired import PairedResult
 from evalrun.analysis.sensitivity import PromptSensitivity
+from evalrun.reports.numbers import decimals_for
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +37,7 @@ def print_comparison(comparison: Comparison) -> None:
             for note in remarks(each):
                 _print_line(console, note, 4, "dim")
         console.print()
-    for table in _sections(comparison):
+    for table in sections(comparison):
         _print_table(console, *table[:3], verdict_column=None)
         for line in table[3]:
             _print_line(console, line, 2)
@@ -53,7 +55,7 @@ def comparison_markdown(comparison: Comparison) -> str:
             lines.append(f"- {_escaped(_label(each))}: **{each.verdict.word}**, {each.verdict.sentence}")
             lines += [f"  - {_escaped(note)}" for note in remarks(each)]
         lines.append("")
-    for title, heads, rows_of_cells, notes in _sections(comparison):
+    for title, heads, rows_of_cells, notes in sections(comparison):
         lines += _markdown_table(title, heads, rows_of_cells)
         lines += [f"- {_escaped(note)}" for note in notes]
         lines.append("")
@@ -88,17 +90,29 @@ def _label(each: Compared) -> str:
 def cells(each: Compared) -> tuple[str, ...]:
     """One comparison as a row of a table, under HEADS."""
     result = each.result
-    difference = "" if result.difference is None else f"{result.difference:+.3g}"
-    if result.ci_low is not None and result.ci_high is not None:
-        difference += f" ({result.ci_low:+.3g} … {result.ci_high:+.3g})"
     return (
         _label(each),
         _figure(result.mean_a),
         _figure(result.mean_b),
-        difference,
+        change(result),
         _p(each.p_corrected),
         each.verdict.word,
     )
+
+
+def change(result: PairedResult) -> str:
+    """A difference with its interval, all with the decimals that the interval supports; empty where none."""
+    return _signed(result.difference, result.ci_low, result.ci_high)
+
+
+def _signed(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return ""
+    if low is None or high is None:
+        return f"{value:+.3g}"
+    # Of large figures (milliseconds, tokens) no decimals; of small ones three digits of the half width.
+    decimals = 0 if abs(high - low) >= 100 else decimals_for((high - low) / 2)
+    return f"{value:+,.{decimals}f} ({low:+,.{decimals}f} … {high:+,.{decimals}f})"
 
 
 def _figure(value: float | None) -> str:
@@ -139,7 +153,8 @@ def _interval(estimate: Estimate) -> str:
 Section = tuple[str, Sequence[str], Sequence[Sequence[str]], list[str]]
 
 
-def _sections(comparison: Comparison) -> list[Section]:
+def sections(comparison: Comparison) -> list[Section]:
+    """What was found within one sweep: title, heads, rows and remarks of each table."""
     return [
         *(_standing(each) for each in comparison.standings),
         *(_effect(each) for each in comparison.effects),
@@ -150,11 +165,16 @@ def _sections(comparison: Comparison) -> list[Section]:
 
 def _standing(each: Standing) -> Section:
     rows = [
-        (place.run.run, _interval(place.mean), f"{place.behind:+.3g}", _p(place.p), "=" if place.tied else "")
+        (place.run.run, _interval(place.mean), _behind(place), _p(place.p), "=" if place.tied else "")
         for place in each.places
     ]
     title = f"{each.metric} on {each.dataset} ({_unit(each.unit)}{_BETTER[each.direction]})"
     return title, ("run", "mean (interval)", "best - run", "p", "tied"), rows, [each.sentence]
+
+
+def _behind(place: Place) -> str:
+    """As many decimals as the means beside it have."""
+    return f"{place.behind:+.3f}" if abs(place.mean.value or 0.0) < 10 else f"{place.behind:+.4g}"
 
 
 def _count(count: int, what: str) -> str:
@@ -167,9 +187,7 @@ def _effect(each: AxisEffect) -> Section:
         result = level.against_first
         difference, p, word = "", "", ""
         if result is not None and result.difference is not None:
-            difference = f"{result.difference:+.3g}"
-            if result.ci_low is not None and result.ci_high is not None:
-                difference += f" ({result.ci_low:+.3g} … {result.ci_high:+.3g})"
+            difference = change(result)
             p, word = _p(level.p_corrected), level.verdict.word if level.verdict else ""
         rows.append((str(level.value), _interval(level.mean), difference, p, word))
     title = (
@@ -182,9 +200,7 @@ def _effect(each: AxisEffect) -> Section:
 
 def _sensitivity(each: PromptSensitivity) -> Section:
     rows = [(name, _interval(estimate)) for name, estimate in each.prompts]
-    gap = f"best - worst {each.gap:+.3g}"
-    if each.gap_low is not None and each.gap_high is not None:
-        gap += f" ({each.gap_low:+.3g} … {each.gap_high:+.3g})"
+    gap = f"best - worst {_signed(each.gap, each.gap_low, each.gap_high)}"
     notes = [
         f"mean over the prompts {_interval(each.mean)}",
         f"{gap}, p = {each.p:.2g} corrected for all pairs",
@@ -197,12 +213,11 @@ def _sensitivity(each: PromptSensitivity) -> Section:
 def _ablation(each: PromptAblation) -> Section:
     rows = [("(whole prompt)", _interval(each.whole), "", "", "", "")]
     for part in each.parts:
-        gain = "" if part.gain.difference is None else f"{part.gain.difference:+.3g}"
-        if part.gain.ci_low is not None and part.gain.ci_high is not None:
-            gain += f" ({part.gain.ci_low:+.3g} … {part.gain.ci_high:+.3g})"
         tokens = "" if part.tokens is None else f"{part.tokens:.3g}"
         word = part.verdict.word if part.verdict else ""
-        rows.append((part.part, _interval(part.without), gain, tokens, _p(part.p_corrected), word))
+        rows.append(
+            (part.part, _interval(part.without), change(part.gain), tokens, _p(part.p_corrected), word)
+        )
     title = f"{each.metric}: parts of prompt {each.prompt}, {each.model} on {each.dataset}, n = {each.n}"
     heads = ("without", "mean (interval)", "the part adds (interval)", "tokens", "p", "verdict")
     return title, heads, rows, [part.sentence for part in each.parts if part.sentence]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from evalrun.analysis.comparison import Compared, Comparison
+from evalrun.analysis.effects import Standing
 from evalrun.analysis.measures import RunInfo
 from evalrun.reports.charts.differences import differences
-from evalrun.reports.compared import HEADS, by_metric, cells, footer, notes
+from evalrun.reports.compared import HEADS, by_metric, cells, footer, notes, sections
 from evalrun.reports.numbers import count, moment, plural
 from evalrun.reports.report import judge
 from evalrun.reports.source import Source
@@ -49,10 +49,12 @@ class FlipsView:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One run against another: what is said about it, and the samples that changed sides."""
+    """One run against another: what is said about it, and the samples that changed sides. `figures` are both
+    values and their difference."""
 
     label: str
     word: str
+    figures: str
     sentence: str
     remarks: Sequence[str]
     flips: Sequence[FlipsView]
@@ -66,6 +68,14 @@ class MetricView:
     pairs: Sequence[Pair]
     table: Table
     chart: Chart | None
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A table of what was found within one sweep, with remarks."""
+
+    table: Table
+    remarks: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,7 @@ class ComparisonView:
     sides: Sequence[Side]
     lead: str
     metrics: Sequence[MetricView]
+    within: Sequence[Within]
     changes: Sequence[Changes]
     notes: Sequence[str]
     runs: Sequence[RunView]
@@ -109,12 +120,14 @@ def view(comparison: Comparison, folders: Sequence[SweepFolder]) -> ComparisonVi
     metrics = [
         _metric(at, title, rows, letters) for at, (title, rows) in enumerate(by_metric(comparison.compared))
     ]
-    first = comparison.compared[0] if comparison.compared else None
+    measured: list[Compared | Standing] = [*comparison.compared, *comparison.standings]
+    first = measured[0] if measured else None
     return ComparisonView(
         title=_title(sides),
         sides=sides,
         lead=_lead(comparison),
         metrics=metrics,
+        within=[_within(each) for each in sections(comparison)],
         changes=[_changes(letters[each.ulid], diff_sweeps(folders[0], each)) for each in folders[1:]],
         notes=[visible(line) for line in footer(comparison)],
         runs=[run for run, _ in views],
@@ -148,7 +161,9 @@ def _runs(
     comparison: Comparison, sources: Mapping[str, Source], letters: Mapping[str, str]
 ) -> list[tuple[RunView, Path | None]]:
     """The runs that take part, named by their sweep's letter, and where their samples are."""
-    part = {(each.sweep, each.run) for pair in comparison.compared for each in (pair.a, pair.b)}
+    taking = [each for pair in comparison.compared for each in (pair.a, pair.b)]
+    taking += [place.run for standing in comparison.standings for place in standing.places]
+    part = {(each.sweep, each.run) for each in taking}
     found = []
     for ulid, source in sources.items():
         for run in judge(source).views:
@@ -160,12 +175,36 @@ def _runs(
 
 
 def _lead(comparison: Comparison) -> str:
-    """The verdicts of the first metric, counted."""
+    """What the first metric says, in words."""
     if not comparison.compared:
-        return "Nothing could be compared."
+        said = [each.sentence for each in comparison.standings[:1]]
+        return f"By {comparison.standings[0].metric}: {said[0]}." if said else "Nothing could be compared."
     metric = comparison.compared[0].metric
-    words = Counter(each.verdict.word for each in comparison.compared if each.metric == metric)
-    return f"By {metric}: " + ", ".join(f"{number} {word}" for word, number in words.most_common()) + "."
+    known = [each.verdict.word for each in comparison.compared if each.metric == metric]
+    every = len(known)
+    found = {word: known.count(word) for word in ("worse", "better", "lower", "higher") if word in known}
+    if found:
+        counts = " and ".join(f"{word} in {number}" for word, number in found.items())
+        return f"By {metric}: {counts} of {plural(every, 'comparison')}."
+    if all(word == "equivalent" for word in known):
+        return f"By {metric} nothing changed that matters, in {plural(every, 'comparison')}."
+    return f"By {metric} no difference is shown, in {plural(every, 'comparison')}: the samples do not tell."
+
+
+def _within(section: tuple[str, Sequence[str], Sequence[Sequence[str]], list[str]]) -> Within:
+    title, heads, rows, remarks = section
+    shown = [[visible(cell) for cell in row] for row in rows]
+    numeric = frozenset(at for at, head in enumerate(heads) if at and head not in ("verdict", "tied"))
+    return Within(Table(visible(title), heads, shown, numeric), [visible(each) for each in remarks])
+
+
+def _figures(each: Compared) -> str:
+    """`0.685 → 0.775, +0.09 (+0.00 … +0.18), p = 0.113`."""
+    _, before, after, difference, p, _ = cells(each)
+    if not difference:
+        return ""
+    tested = f", p {p[0]} {p[1:]}" if p.startswith("<") else f", p = {p}" if p else ""
+    return f"{before} → {after}, {difference}{tested}"
 
 
 def _label(each: Compared, letters: Mapping[str, str]) -> str:
@@ -192,6 +231,7 @@ def _metric(at: int, title: str, rows: Sequence[Compared], letters: Mapping[str,
         Pair(
             label=label,
             word=each.verdict.word,
+            figures=_figures(each),
             sentence=each.verdict.sentence,
             remarks=[visible(line) for line in notes(each)],
             flips=_flips(each),
@@ -223,7 +263,7 @@ def _changes(letter: str, diff: SweepDiff) -> Changes:
         changes = getattr(diff, title)
         if changes:
             rows = [[visible(c.name), _said(c.before), _said(c.after)] for c in changes]
-            tables.append(Table(title, ["", "before", f"in {letter}"], rows))
+            tables.append(Table(title, ["what", "before", f"in {letter}"], rows))
     data = [each for each in diff.data if not each.same]
     if data:
         rows = [

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalrun.reports.columns import RunColumns
-from evalrun.reports.numbers import NONE, count, moment, size
+from evalrun.reports.numbers import NONE, count, moment, plural, size
 from evalrun.reports.runs import figure_of, plain_value
 from evalrun.reports.view import RunView, Table
 from evalrun.reports.visible import visible
 from evalrun.types import JSON
+
+MOST_CAUSES = 12
+"""Causes of failures that are told one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,15 @@ def causes(runs: Sequence[RunView], columns: Mapping[str, RunColumns]) -> Table 
     if not any(len(counts) > 1 for counts in totals.values()):
         return None
     samples = max(1, sum(run.counts.samples for run in runs))
+    ordered = sorted(totals.items(), key=lambda each: -sum(each[1]))
     rows = [
         (status, kind, count(sum(counts)), f"{sum(counts) / samples:.1%}", count(len(counts)))
-        for (status, kind), counts in sorted(totals.items(), key=lambda each: -sum(each[1]))
+        for (status, kind), counts in ordered[:MOST_CAUSES]
     ]
+    rest = [sum(counts) for _, counts in ordered[MOST_CAUSES:]]
+    if rest:
+        kinds = plural(len(rest), "rarer cause")
+        rows.append(("", kinds, count(sum(rest)), f"{sum(rest) / samples:.1%}", ""))
     names = ("ending", "cause", "samples", "share of samples", "runs")
     title = "Answers that failed or could not be parsed, by cause over all runs"
     return Table(title, names, rows, frozenset({2, 3, 4}))
@@ -166,8 +174,8 @@ def pipeline(suite: Mapping[str, JSON]) -> list[tuple[str, str]]:
         ),
         ("repeats of each row", str(suite.get("repeats") or 1)),
         ("streaming", "yes" if performance.get("stream") else "no: there is no time to first token"),
-        ("warm-up requests a run", f"{performance.get('warmup') or 0}, left out of speed"),
-        ("deadline a sample", f"{performance.get('timeout_s', NONE)} s, retries included"),
+        ("warm-up requests per run", f"{performance.get('warmup') or 0}, left out of speed"),
+        ("deadline per sample", f"{performance.get('timeout_s', NONE)} s, retries included"),
     ]
     return [(name, value) for name, value in found if value]
 
@@ -235,6 +243,8 @@ def _machine(machine: JSON) -> list[tuple[str, JSON]]:
 
 
 def _text(value: JSON) -> str:
+    if isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value):
+        return ", ".join(value)
     return value if isinstance(value, str) else plain_value(value)
 
 

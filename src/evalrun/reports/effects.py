@@ -75,8 +75,12 @@ def effects(source: Source, primary: Primary | None, runs: Sequence[RunView], *,
         sentences=_sentences(sensitive),
         charts=charts,
         tables=[*tables, *(_ablation(each) for each in parts)],
-        notes=[f"{each.axis}: {each.note}" for each in shown if each.note],
+        notes=[_left_out(each) for each in shown if each.note],
     )
+
+
+def _left_out(each: AxisEffect) -> str:
+    return f"By {each.axis}: {each.note}."
 
 
 def _varied(runs: Sequence[RunView]) -> bool:

@@ -66,7 +66,11 @@ def fairness(
                 dataset=dataset,
                 sentence=_sentence(having[0], column, metric, shown),
                 chart=chart,
-                plain=[(run, groupwords.plain_table(run, column, metric, shown)) for run in having[:PLAIN]],
+                plain=[
+                    (run, groupwords.plain_table(run, column, metric, shown))
+                    for run in having[:PLAIN]
+                    if any(each["n"] for each in groups_of(run, column, metric))
+                ],
                 gaps=_gaps(having, column, metric, shown),
                 warnings=[*dict.fromkeys(refused), *_warnings(having, column, metric)],
                 notes=_notes(having, column),

@@ -28,6 +28,9 @@ from evalrun.reports.standings import (
 )
 from evalrun.reports.view import Figure, RunView
 
+MOST_SCORES = 3
+"""Columns of further scores; the others are in the table of every metric."""
+
 WIDTH = 132
 """Units of the drawing in which a run's interval stands."""
 
@@ -99,11 +102,12 @@ _COUNTED = ("unparsed", "refused", "failed", "cached")
 
 
 def leaderboard(
-    dataset: str, runs: Sequence[RunView], primary: Primary | None, *, named: bool
-) -> Leaderboard:
-    """The leaderboard of runs that are ranked already."""
+    dataset: str, runs: Sequence[RunView], primary: Primary | None, *, named: bool,
+    others: Sequence[str] = (),
+) -> Leaderboard:  # fmt: skip
+    """The leaderboard of runs that are ranked already. `others` are the metrics of further scorers."""
     low, high = _domain([run.primary for run in runs if run.primary])
-    columns = _columns(runs)
+    columns, common = _apart(_columns(runs, others), runs)
     cells = [[make(run) for _, make in columns] for run in runs]
     params = varying_params([{"model": run.model, "params": run.params} for run in runs])
     models, prompts = {run.model for run in runs}, {run.prompt for run in runs}
@@ -111,6 +115,7 @@ def leaderboard(
     same += [f"prompt {next(iter(prompts))}"] if len(prompts) == 1 and len(runs) > 1 else []
     if runs:
         same += [f"{key} {plain_value(v)}" for key, v in runs[0].params.items() if key not in params]
+    same += common
     orders = [name for name, values in (("prompt", prompts), ("model", models)) if len(values) > 1]
     orders += ["parameters"] if params else []
     zero = [name for name in _COUNTED if not any(getattr(run.counts, name) for run in runs)]
@@ -180,9 +185,12 @@ def _difference(run: RunView) -> Cell:
 _Maker = Callable[[RunView], Cell]
 
 
-def _columns(runs: Sequence[RunView]) -> list[tuple[Column, _Maker]]:
+def _columns(runs: Sequence[RunView], others: Sequence[str]) -> list[tuple[Column, _Maker]]:
     """The columns of figures that any run has something in."""
-    found: list[tuple[Column, _Maker]] = [(Column("n", "samples"), _n)]
+    found: list[tuple[Column, _Maker]] = [
+        (Column(name, _unit(name, runs), name), _scored(name)) for name in others[:MOST_SCORES]
+    ]
+    found.append((Column("n", "samples"), _n))
     found += [
         (Column(name, "samples"), _counter(name))
         for name in _COUNTED
@@ -201,6 +209,41 @@ def _columns(runs: Sequence[RunView]) -> list[tuple[Column, _Maker]]:
         if any(run.value(metric) is not None for run in runs):
             found.append((Column(title, unit, metric), _metric(metric, write)))
     return found
+
+
+def _apart(
+    columns: Sequence[tuple[Column, _Maker]], runs: Sequence[RunView]
+) -> tuple[list[tuple[Column, _Maker]], list[str]]:
+    """The columns without those of a memory that is the same for every run, and what is the same."""
+    kept, common = [], []
+    for column, make in columns:
+        texts = {make(run).text for run in runs}
+        if column.metric in (MEMORY, CLIENT_MEMORY) and len(runs) > 1 and len(texts) == 1:
+            common.append(f"{column.title} {texts.pop()}")
+        else:
+            kept.append((column, make))
+    return kept, common
+
+
+def _unit(metric: str, runs: Sequence[RunView]) -> str:
+    figure = next((figure for run in runs if (figure := run.figure(metric))), None)
+    return (
+        ""
+        if figure is None
+        else {"": "score", "1": "score", "fraction": "score"}.get(figure.unit, figure.unit)
+    )
+
+
+def _scored(metric: str) -> _Maker:
+    """A further score, without its unit, which stands in the head."""
+
+    def make(run: RunView) -> Cell:
+        figure = run.figure(metric)
+        if figure is None or figure.value is None:
+            return Cell(NONE, None)
+        return Cell(fixed(figure.value, figure.decimals), figure.value, figure.interval, figure.note)
+
+    return make
 
 
 def _n(run: RunView) -> Cell:

@@ -6,11 +6,11 @@ Everything goes to standard error, so that standard output holds results only.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from evalrun.reports.numbers import MINUS, count, fixed, plural, seconds, significant
+from evalrun.reports.numbers import MINUS, count, fixed, plural, significant
+from evalrun.reports.progress import CellState, Clock, News, Progress, Tally, time_left
 from evalrun.reports.visible import terminal
 
 if TYPE_CHECKING:
@@ -23,33 +23,6 @@ REDRAWS_PER_S = 4
 MOST_CELLS = 8
 """So many runs under way are shown, however many there are."""
 
-Clock = Callable[[], float]
-
-
-class Progress(Protocol):
-    """Shows how far a sweep is. Rates are per second; `scored_mean` is the running score."""
-
-    def start(self, cells: list[tuple[str, int]]) -> None:
-        """The plan: run ids and their numbers of samples."""
-
-    def update(
-        self,
-        run_id: str,
-        done: int,
-        scored_mean: float | None,
-        errors: int,
-        rate: float | None,
-        tokens_per_s: float | None,
-        phase: str,
-    ) -> None:
-        """How far one run is. `phase` is "starting", "running" or "done"."""
-
-    def message(self, text: str) -> None:
-        """Say something beside the progress."""
-
-    def stop(self) -> None:
-        """The sweep ended, one way or another."""
-
 
 def make_progress(*, quiet: bool = False, console: Console | None = None) -> Progress:
     """The display that suits standard error."""
@@ -61,133 +34,13 @@ def make_progress(*, quiet: bool = False, console: Console | None = None) -> Pro
     return LiveProgress(console) if console.is_terminal else LineProgress(console)
 
 
-@dataclass(slots=True)
-class CellState:
-    """One run. `first` is how much was done when it was first heard of (an earlier attempt at the sweep)."""
-
-    total: int
-    done: int = 0
-    first: int | None = None
-    score: float | None = None
-    errors: int = 0
-    rate: float | None = None
-    tokens_per_s: float | None = None
-    phase: str = "waiting"
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds until it is done at its own rate."""
-        return (self.total - self.done) / self.rate if self.rate else None
-
-
-class Tally:
-    """Where all runs stand, and when the whole will be done."""
-
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self.cells: dict[str, CellState] = {}
-        self._clock = clock
-        self._started = clock()
-
-    def start(self, cells: Sequence[tuple[str, int]]) -> None:
-        """Take the plan."""
-        self.cells = {run_id: CellState(total) for run_id, total in cells}
-        self._started = self._clock()
-
-    def update(
-        self,
-        run_id: str,
-        done: int,
-        scored_mean: float | None,
-        errors: int,
-        rate: float | None,
-        tokens_per_s: float | None,
-        phase: str,
-    ) -> CellState:
-        """Take news of one run."""
-        cell = self.cells.setdefault(run_id, CellState(done))
-        if cell.first is None and phase != "starting":
-            cell.first = done
-        cell.done, cell.score, cell.errors = done, scored_mean, errors
-        # The plan may have counted more than there was to ask: of failed answers no judge is asked.
-        cell.total = done if phase == "done" else max(cell.total, done)
-        cell.rate, cell.tokens_per_s, cell.phase = rate, tokens_per_s, phase
-        return cell
-
-    @property
-    def total(self) -> int:
-        """All samples of the plan."""
-        return sum(cell.total for cell in self.cells.values())
-
-    @property
-    def done(self) -> int:
-        """Samples that are done, those of earlier attempts too."""
-        return sum(cell.done for cell in self.cells.values())
-
-    @property
-    def finished(self) -> int:
-        """Runs that are done."""
-        return sum(cell.phase == "done" for cell in self.cells.values())
-
-    @property
-    def errors(self) -> int:
-        """Samples that failed."""
-        return sum(cell.errors for cell in self.cells.values())
-
-    @property
-    def rate(self) -> float | None:
-        """Samples a second since the start, without those of earlier attempts."""
-        elapsed = self._clock() - self._started
-        new = sum(cell.done - (cell.first or 0) for cell in self.cells.values())
-        return new / elapsed if new > 0 and elapsed > 0 else None
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds until all is done at the rate so far; None before anything is known."""
-        rate = self.rate
-        return (self.total - self.done) / rate if rate else None
-
-    def line(self) -> str:
-        """All of it on one line."""
-        share = self.done / self.total if self.total else 1.0
-        parts = [f"{count(self.done)} of {count(self.total)} samples ({share:.0%})"]
-        if len(self.cells) > 1:
-            parts.append(f"{self.finished} of {len(self.cells)} runs done")
-        if self.rate:
-            parts.append(f"{significant(self.rate)} samples/s")
-        if self.errors:
-            parts.append(plural(self.errors, "error"))
-        if self.done < self.total:
-            parts.append(time_left(self.left_s))
-        return ", ".join(part for part in parts if part)
-
-
-def time_left(value: float | None) -> str:
-    """`about 2 min left`; nothing where it is not known."""
-    if value is None:
-        return ""
-    if value < 60:
-        return f"about {max(1, round(value))} s left"
-    if value < 3600:
-        return f"about {round(value / 60)} min left"
-    return f"about {seconds(value)} left"
-
-
 class Silent:
     """Shows nothing but messages that it swallows too."""
 
     def start(self, cells: list[tuple[str, int]]) -> None:
         """Nothing."""
 
-    def update(
-        self,
-        run_id: str,
-        done: int,
-        scored_mean: float | None,
-        errors: int,
-        rate: float | None,
-        tokens_per_s: float | None,
-        phase: str,
-    ) -> None:
+    def update(self, news: News) -> None:
         """Nothing."""
 
     def message(self, text: str) -> None:
@@ -212,27 +65,18 @@ class LineProgress:
         self._say(f"{plural(len(cells), 'run')}, {plural(self._tally.total, 'sample')}")
         self._last = self._clock()
 
-    def update(
-        self,
-        run_id: str,
-        done: int,
-        scored_mean: float | None,
-        errors: int,
-        rate: float | None,
-        tokens_per_s: float | None,
-        phase: str,
-    ) -> None:
+    def update(self, news: News) -> None:
         """Say it when the last line is old enough, or a run is done."""
-        before = self._tally.cells.get(run_id)
-        ended = phase == "done" and (before is None or before.phase != "done")
-        cell = self._tally.update(run_id, done, scored_mean, errors, rate, tokens_per_s, phase)
+        before = self._tally.cells.get(news.run)
+        ended = news.phase == "done" and (before is None or before.phase != "done")
+        cell = self._tally.update(news)
         if ended:
             score = "" if cell.score is None else f", score {fixed(cell.score)}"
             lost = f", {plural(cell.errors, 'error')}" if cell.errors else ""
-            self._say(f"done: {run_id}, {plural(cell.done, 'sample')}{score}{lost}")
-        elif phase == "starting":
-            self._say(f"starting: {run_id}")
-        if self._clock() - self._last >= LINE_INTERVAL_S and phase == "running":
+            self._say(f"done: {news.run}, {plural(cell.done, 'sample')}{score}{lost}")
+        elif news.phase == "starting":
+            self._say(f"starting: {news.run}")
+        if self._clock() - self._last >= LINE_INTERVAL_S and news.phase == "running":
             self._last = self._clock()
             self._say(self._tally.line())
 
@@ -270,18 +114,9 @@ class LiveProgress:
         self._tally.start(cells)
         self._live.start()
 
-    def update(
-        self,
-        run_id: str,
-        done: int,
-        scored_mean: float | None,
-        errors: int,
-        rate: float | None,
-        tokens_per_s: float | None,
-        phase: str,
-    ) -> None:
+    def update(self, news: News) -> None:
         """Take news; the next redraw shows them."""
-        self._tally.update(run_id, done, scored_mean, errors, rate, tokens_per_s, phase)
+        self._tally.update(news)
 
     def message(self, text: str) -> None:
         """Print it above the display."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalrun.reports import details
+from evalrun.reports.advice import overall
 from evalrun.reports.answer import answer, client_limited
 from evalrun.reports.bias import bbq_tables, pair_table
 from evalrun.reports.charts.forest import forest
@@ -22,11 +23,11 @@ from evalrun.reports.gateview import GateView, gates
 from evalrun.reports.leaderboard import Leaderboard, leaderboard
 from evalrun.reports.matrix import Matrix, matrix
 from evalrun.reports.numbers import moment, plural, seconds
-from evalrun.reports.runs import Primary, find_primary, make_runs
+from evalrun.reports.runs import Primary, find_primary, make_runs, other_scores
 from evalrun.reports.source import Source
 from evalrun.reports.standings import ranked
 from evalrun.reports.versions import VersionsView, versions
-from evalrun.reports.view import Answer, Chart, RunView, Table
+from evalrun.reports.view import Answer, Chart, RunView, Sentence, Table
 from evalrun.types import JSON, Status
 
 CONFUSIONS_OPEN = 1
@@ -51,6 +52,7 @@ class Report:
     """The sections of the page, in their order. Empty sections are left out by the templates."""
 
     header: Header
+    overall: Sentence
     answers: Sequence[Answer]
     gates: Sequence[GateView]
     leaderboards: Sequence[Leaderboard]
@@ -83,6 +85,13 @@ class Report:
         return [*self.quality, *self.effects.charts, *self.speed, *self.load, *groups, *self.resources]
 
     @property
+    def shown(self) -> frozenset[str]:
+        """The metrics of the leaderboards, whose definitions go onto paper as well."""
+        return frozenset(
+            name for board in self.leaderboards for name in (board.metric, *(c.metric for c in board.columns))
+        )
+
+    @property
     def what(self) -> Mapping[str, str]:
         """Definitions by metric name, for tooltips."""
         return {each.name: each.definition for each in self.definitions}
@@ -107,6 +116,11 @@ class Verdicts:
     def named(self) -> bool:
         """Whether datasets must be named, because there are several."""
         return len(self.by_dataset) > 1
+
+    @property
+    def overall(self) -> Sentence:
+        """Which run leads over several datasets, if that can be said."""
+        return overall(self.answers)
 
 
 def judge(source: Source) -> Verdicts:
@@ -164,9 +178,13 @@ def build_report(source: Source) -> Report:
     first = [primary.metric] if primary else []
     return Report(
         header=_header(source, views),
+        overall=verdicts.overall,
         answers=verdicts.answers,
         gates=gates(results, views),
-        leaderboards=[leaderboard(name, runs, primary, named=named) for name, runs in by_dataset.items()],
+        leaderboards=[
+            leaderboard(name, runs, primary, named=named, others=other_scores(suite, runs))
+            for name, runs in by_dataset.items()
+        ],
         matrix=matrix(by_dataset, primary.metric if primary else ""),
         quality=[chart for part in parts for chart in part.quality],
         effects=effects(source, primary, whole_runs, ablated=bool(verdicts.variants)),
@@ -183,7 +201,7 @@ def build_report(source: Source) -> Report:
         confusions=details.confusions(everything),
         causes=details.causes(everything, columns),
         failures=details.failures(everything, columns),
-        resources=resources(views, _readings(source, views)),
+        resources=resources(everything, _readings(source, views)),
         definitions=details.definitions(everything, first),
         pipeline=details.pipeline(suite),
         metrics=details.all_metrics(source.runs, {view.run: view.full for view in views}),
@@ -224,9 +242,11 @@ def _dataset_parts(at: int, dataset: str, runs: Sequence[RunView], whole: _Whole
     metric = whole.primary.metric if whole.primary else ""
     by_metric = _group_metric(runs, metric)
     pairs = pair_table(runs)
-    apart = forest(f"forest-{at}", dataset, runs, named=named)
+    quality = quality_charts(at, dataset, runs, named=named)
+    # A single chart has room beside it.
+    apart = forest(f"forest-{at}", dataset, runs, named=named, wide=len(quality) != 1)
     return _DatasetParts(
-        quality=[*([apart] if apart else []), *quality_charts(at, dataset, runs, named=named)],
+        quality=[*quality, *([apart] if apart else [])],
         speed=[chart for chart in charts if chart],
         load=load_charts(at, dataset, runs, named=named),
         fairness=fairness(runs, by_metric, dataset, named=named, at=at, titles=whole.titles),
@@ -277,7 +297,7 @@ def _header(source: Source, views: Sequence[RunView]) -> Header:
         have = "has" if missing == 1 else "have"
         what = f": {missing} of {plural(planned, 'run')} {have} no results." if missing else "."
         trouble = f"This sweep {_STATUS[status]}{what}"
-        faults = [str(each) for each in manifest.get("faults") or []]
+        faults = [_sentences(str(each)) for each in manifest.get("faults") or []]
         trouble = " ".join([trouble, *faults[:3]])
     return Header(
         name=str(manifest.get("name") or ""),
@@ -288,6 +308,12 @@ def _header(source: Source, views: Sequence[RunView]) -> Header:
         size=f"{plural(len(views), 'run')}, {plural(samples, 'sample')}",
         trouble=trouble,
     )
+
+
+def _sentences(fault: str) -> str:
+    """A fault's lines (what, where, remedy) as sentences on one line."""
+    lines = [line.strip().rstrip(".") for line in fault.splitlines() if line.strip()]
+    return " ".join(f"{line[:1].upper()}{line[1:]}." for line in lines)
 
 
 def _took(manifest: Mapping[str, JSON]) -> str:

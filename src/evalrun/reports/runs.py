@@ -45,17 +45,34 @@ def find_primary(
     """The first scorer's metric; where no run has one, the first gate's; None where there is neither."""
     names = list(dict.fromkeys(m["name"] for run in runs for m in run["metrics"] if not m.get("slice")))
     for scorer in scorer_names(suite)[:1]:
-        if scorer in names:
-            return Primary(scorer, scorer, True)
-        own = [name for name in names if name.startswith(f"{scorer}.")]
-        if own:
-            # A scorer's first metric is the mean of its score: Scorer.metrics() of the scoring room says so.
-            return Primary(own[0], scorer, True)
+        if metric := _main(scorer, names):
+            return Primary(metric, scorer, True)
     for gate in gates:
         metric = str(gate.get("gate", "")).split(" ")[0]
         if metric in names:
             return Primary(metric, metric.partition(".")[0], False)
     return None
+
+
+def _main(scorer: str, names: Sequence[str]) -> str | None:
+    """A scorer's first metric, which is the mean of its score: see Scorer.metrics() in the scoring room."""
+    return next((name for name in names if name == scorer or name.startswith(f"{scorer}.")), None)
+
+
+def other_scores(suite: Mapping[str, JSON], views: Sequence[RunView]) -> list[str]:
+    """The first metric of every scorer after the first, without those that say the same of every run."""
+    names = list(dict.fromkeys(each.name for view in views for each in view.figures if not each.slice))
+    known: list[list[float | None]] = []
+    found = []
+    for at, scorer in enumerate(scorer_names(suite)):
+        metric = _main(scorer, names)
+        if metric is None:
+            continue
+        values = [view.value(metric) for view in views]
+        if at and values not in known:
+            found.append(metric)
+        known.append(values)
+    return found
 
 
 def figure_of(metric: Mapping[str, JSON]) -> Figure:

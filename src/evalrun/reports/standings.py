@@ -73,13 +73,17 @@ def equal(runs: Sequence[RunView]) -> bool:
 
 
 def standing_word(run: RunView, runs: Sequence[RunView]) -> str:
-    """What stands beside a run's name: "best" only where it is shown to be better than some other."""
+    """What stands beside a run's name: "best" only where it is shown to be better than all others."""
     if run.standing == "tied":
         return "same" if equal(runs) else "tied"
-    if run.standing != "best" or len(runs) < 2:
+    others = [
+        each for each in runs if each.standing != "best" and each.primary and each.primary.value is not None
+    ]
+    if run.standing != "best" or not others:
         return ""
-    apart = any(other.standing in ("behind", "unknown") for other in runs)
-    return "best" if apart else "highest" if not lower_is_better(runs) else "lowest"
+    if all(other.standing == "behind" for other in others):
+        return "best"
+    return "lowest" if lower_is_better(runs) else "highest"
 
 
 def _same(best: RunView, run: RunView) -> bool:

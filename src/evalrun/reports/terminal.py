@@ -16,6 +16,7 @@ from evalrun.reports.fairness import fairness
 from evalrun.reports.gateview import gates
 from evalrun.reports.numbers import count, plural, seconds, significant, size
 from evalrun.reports.report import Verdicts, column_titles, judge
+from evalrun.reports.runs import other_scores
 from evalrun.reports.source import Source
 from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT, standing_word
 from evalrun.reports.view import RunView, words
@@ -28,8 +29,14 @@ if TYPE_CHECKING:
 
     from evalrun.tracking.rows import SweepRow
 
+MOST_SCORES = 2
+"""Columns of scores after the first."""
+
 MOST_LOST = 8
 """So many runs are listed with their unparsed, refused and failed samples."""
+
+_SELDOM = ("failed", "stands for", "tags")
+"""Columns that are left out where they would be empty."""
 
 Column = tuple[str, str, list[str]]
 """Title, "left" or "right", and the cells."""
@@ -60,15 +67,18 @@ def result_table(
     source = Source(folder, manifest, runs)
     verdicts = judge(source)
     _head(console, manifest, source)
+    if verdicts.overall:
+        _print(console, words(verdicts.overall), "bold")
     for each in verdicts.answers:
         _print(console, words(each.verdict), "bold")
-        for sentence in each.more:
-            _print(console, words(sentence))
+        for sentence in (*each.more, each.advice):
+            if sentence:
+                _print(console, words(sentence))
     for name, ranked in verdicts.by_dataset.items():
         console.print()
         if verdicts.named:
             _print(console, name, "bold")
-        console.print(_runs_table(ranked, verdicts, console.width))
+        console.print(_runs_table(ranked, verdicts, other_scores(source.suite, ranked), console.width))
         _lost(console, ranked)
     _fairness(console, verdicts, source.suite)
     _gates(console, manifest, verdicts)
@@ -109,7 +119,7 @@ def _head(console: Console, manifest: Mapping[str, JSON], source: Source) -> Non
         )
 
 
-def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, width: int) -> Table:
+def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, others: Sequence[str], width: int) -> Table:
     metric = verdicts.primary.metric if verdicts.primary else "score"
     columns: list[Column] = [
         ("run", "left", [run.label for run in ranked]),
@@ -117,6 +127,10 @@ def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, width: int) -> Ta
         (metric, "left", [_score(run) for run in ranked]),
         ("n", "right", [count(run.primary.n) if run.primary else numbers.NONE for run in ranked]),
     ]
+    for name in others[:MOST_SCORES]:
+        figures = [run.figure(name) for run in ranked]
+        shown = [numbers.fixed(each.value, each.decimals) if each else numbers.NONE for each in figures]
+        columns.append((name, "right", shown))
     for title, name, write in (
         ("median", E2E, seconds),
         ("memory", MEMORY, size),
@@ -226,14 +240,16 @@ def _next(console: Console, manifest: Mapping[str, JSON], report: Path | None) -
         _print(console, f"Next: `evalrun report {manifest.get('sweep', '')}` writes the HTML report.")
 
 
-def print_sweeps(rows: Sequence[SweepRow]) -> None:
-    """Print sweeps, the newest first, to standard output."""
+def print_sweeps(rows: Sequence[SweepRow], standing: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Print sweeps, the newest first, to standard output; `standing` is what they stand for, by id."""
     from rich.console import Console
 
-    sweep_list(rows, Console(highlight=False))
+    sweep_list(rows, Console(highlight=False), standing)
 
 
-def sweep_list(rows: Sequence[SweepRow], console: Console) -> None:
+def sweep_list(
+    rows: Sequence[SweepRow], console: Console, standing: Mapping[str, Sequence[str]] | None = None
+) -> None:
     """Print sweeps as a table, or what to do where there are none."""
     if not rows:
         _print(console, "No sweeps yet. Begin with: evalrun init my-suite")
@@ -246,8 +262,11 @@ def sweep_list(rows: Sequence[SweepRow], console: Console) -> None:
         ("runs", "right", [f"{row.runs}/{row.planned}" for row in rows]),
         ("samples", "right", [count(row.samples) for row in rows]),
         ("failed", "right", [count(row.failed) if row.failed else "" for row in rows]),
+        ("stands for", "left", [", ".join((standing or {}).get(row.sweep, ())) for row in rows]),
+        ("tags", "left", [", ".join(f"{k}={v}" for k, v in sorted(row.tags.items())) for row in rows]),
     ]
-    console.print(_table(_fitting(columns, console.width, least=3)))
+    said = [column for column in columns if column[0] not in _SELDOM or any(column[2])]
+    console.print(_table(_fitting(said, console.width, least=3)))
 
 
 def _short_time(text: str) -> str:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evalrun.atomic import replacing
 from evalrun.reports import page
-from evalrun.reports.charts.theme import COLOURS, DASHES, LINE_LEGEND, SHAPES, base, padded
+from evalrun.reports.charts.theme import COLOURS, DASHES, SHAPES, base, padded
 from evalrun.reports.numbers import moment, plural
-from evalrun.reports.trend import figure, marks
+from evalrun.reports.trend import change, figure, marks
 from evalrun.reports.view import PALETTE, Chart, Table
 from evalrun.reports.visible import visible
 from evalrun.tracking.trend import Line, Trend
 
 SCRIPTS = ("page.js", "download.js", "charts.js")
+
+DATES: Mapping[str, str] = {
+    "milliseconds": "%H:%M:%S", "seconds": "%H:%M:%S", "minutes": "%H:%M", "hours": "%H:%M",
+    "date": "%-d %b", "week": "%-d %b", "month": "%b %Y", "quarter": "%b %Y", "year": "%Y",
+}  # fmt: skip
+"""How the axis of time is written, by how close its ticks lie."""
+
+TOLD = 4
+"""Lines whose last value stands at the top of the page."""
 
 LEVELS = 4
 """Names of releases that follow closely stand below one another, on so many lines."""
@@ -42,6 +51,7 @@ def render_trend(trend: Trend, home: str = "") -> str:
             trend=trend,
             title=visible(f"{trend.metric}{_slice(trend)}"),
             better={"higher": "higher is better", "lower": "lower is better"}.get(trend.direction, ""),
+            now=_now(trend),
             chart=drawn,
             lines=[(visible(line.label), _points(trend, line)) for line in trend.lines],
             breaks=[
@@ -51,6 +61,14 @@ def render_trend(trend: Trend, home: str = "") -> str:
             **page.frame(SCRIPTS, [drawn], home),
         )
     )
+
+
+def _now(trend: Trend) -> list[tuple[str, str, str]]:
+    """Each line's name, its last value, and the change since the point before; of the first TOLD lines."""
+    return [
+        (visible(line.label), figure(trend, line.points[-1]), change(trend, line).strip())
+        for line in trend.lines[:TOLD]
+    ]
 
 
 def chart(trend: Trend) -> Chart:
@@ -94,20 +112,20 @@ def _spec(trend: Trend, rows: Sequence[dict[str, Any]], labels: Sequence[str]) -
     values = [value for row in rows for value in (row["v"], row["low"], row["high"]) if value is not None]
     x = {
         "field": "t", "type": "temporal", "title": "started (UTC)", "scale": {"type": "utc"},
-        "axis": {"grid": False, "tickCount": 6},
+        "axis": {"grid": False, "tickCount": 6, "format": DATES},
     }  # fmt: skip
     y = {
         "field": "v", "type": "quantitative", "title": visible(f"{trend.metric} ({trend.unit})"),
         "scale": {"domain": padded(values), "nice": False, "zero": False}, "axis": {"tickCount": 6},
     }  # fmt: skip
-    many = len(labels) > 1
+    legend = {"symbolOpacity": 1} if len(labels) > 1 else None
     named = {"field": "line", "type": "nominal", "title": None}
     domain = list(labels)
     colour = {**named, "scale": {"domain": domain, "range": list(COLOURS[: len(domain)])},
-              "legend": LINE_LEGEND if many else None}  # fmt: skip
+              "legend": legend}  # fmt: skip
     dash = {**named, "scale": {"domain": domain, "range": [list(each) for each in DASHES[: len(domain)]]},
-            "legend": LINE_LEGEND if many else None}  # fmt: skip
-    shape = {**named, "scale": {"domain": domain, "range": list(SHAPES[: len(domain)])}, "legend": None}
+            "legend": legend}  # fmt: skip
+    shape = {**named, "scale": {"domain": domain, "range": list(SHAPES[: len(domain)])}, "legend": legend}
     tooltip = [
         {"field": "line", "title": "line"}, {"field": "when", "title": "started"},
         {"field": "score", "title": visible(trend.metric)}, {"field": "n", "title": "n"},

@@ -121,7 +121,8 @@ class RunView:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A piece of a sentence; `kind` is "run" for a run's name, "value" for a figure, else empty."""
+    """A piece of a sentence; `kind` is "run" for a run's name, "value" for a figure, "whole" for what is not
+    broken over two lines, else empty."""
 
     text: str
     kind: str = ""
@@ -152,6 +153,8 @@ class Answer:
     dataset: str
     verdict: Sentence
     more: Sequence[Sentence]
+    advice: Sentence
+    unequal: Sequence[str]
     cautions: Sequence[str]
     facts: Sequence[Fact]
     runs: Sequence[RunView]
@@ -184,7 +187,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A Vega-Lite specification with what stands in for it where it cannot be seen."""
+    """A Vega-Lite specification with what stands in for it where it cannot be seen.
+
+    A `wide` one is as wide as the page; a `folded` one is for those who want it.
+    """
 
     key: str
     title: str
@@ -193,3 +199,4 @@ class Chart:
     table: Table
     note: str = ""
     wide: bool = False
+    folded: bool = False

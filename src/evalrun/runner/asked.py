@@ -19,11 +19,13 @@ _OF_GENERATION = frozenset(
 
 
 def sent_params(spec: RunSpec) -> Mapping[str, JSON]:
-    """The parameters that shape what a run is answered: all of them, or those that a likelihood depends "
-    "on."""
-    if spec.prompt.ask is None:
-        return spec.params
-    return {name: value for name, value in spec.params.items() if name not in _OF_GENERATION}
+    """The parameters that shape what a run is answered: all of them, or those that a likelihood needs."""
+    return spec.params if spec.prompt.ask is None else likelihood_params(spec.params)
+
+
+def likelihood_params(params: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The parameters that a likelihood depends on."""
+    return {name: value for name, value in params.items() if name not in _OF_GENERATION}
 
 
 def key_parts(ask: Ask) -> list[JSON]:

@@ -14,7 +14,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,6 +29,7 @@ from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Via
 if TYPE_CHECKING:
     from evalrun.errors import Problem
     from evalrun.providers.embeddings import Embedded
+    from evalrun.suite.schema import ModelSpec
 
 START_TIMEOUT_S = 120.0
 """LiteLLM alone takes five seconds to import, more where several do it on few cores."""
@@ -65,20 +66,24 @@ class Child:
         """Start the process and greet it. It is ready when `ready` is done."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
+        with theirs:
+            self._spawn(theirs)
+        self._line = Line(self._take, self._hung_up)
+        await self._loop.create_unix_connection(lambda: self._line, sock=ours)
+        self._line.send(Tag.HELLO, hello)
+
+    def _spawn(self, end: socket.socket) -> None:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        with theirs, self._log_path.open("wb") as log:
+        with self._log_path.open("wb") as log:
             # A process group of its own: Ctrl-C is ours to handle. The same session: it is part of evalrun
             # where memory and processor time are counted.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "evalrun.runner.spread_worker"],
-                stdin=theirs,
+                stdin=end.fileno(),
                 stdout=log,
                 stderr=log,
                 process_group=0,
             )
-        self._line = Line(self._take, self._hung_up)
-        await self._loop.create_unix_connection(lambda: self._line, sock=ours)
-        self._line.send(Tag.HELLO, hello)
 
     async def ask(self, number: int, request: Request) -> Response:
         """The answer of this worker. Raises ProviderError."""
@@ -177,6 +182,9 @@ class Spread(Provider):
     def unfit(self, via: Via) -> Problem | None:
         return self._provider.unfit(via)
 
+    def check(self, columns: Collection[str], where: str) -> Problem | None:
+        return self._provider.check(columns, where)
+
     @property
     def default_concurrency(self) -> int | None:
         return self._provider.default_concurrency
@@ -188,6 +196,12 @@ class Spread(Provider):
     @property
     def workers(self) -> int:
         return self._workers
+
+    def twin(self) -> tuple[ModelSpec, Mapping[str, str]]:
+        return self._provider.twin()
+
+    async def diagnose(self, error: ProviderError) -> ProviderError:
+        return await self._provider.diagnose(error)
 
     def pins(self) -> dict[str, JSON]:
         return self._provider.pins()
@@ -216,7 +230,7 @@ class Spread(Provider):
         await self._provider.start()
         if self._children:
             return
-        spec, secrets = self._provider.twin()
+        spec, secrets = self.twin()
         hello = Hello(spec, self.context, os.getpid(), secrets)
         folder = self.context.work_dir
         try:
@@ -253,7 +267,7 @@ class Spread(Provider):
         try:
             return await child.ask(next(self._numbers), request)
         except ProviderError as error:
-            raise await self._provider.diagnose(error) from error
+            raise await self.diagnose(error) from error
 
 
 def _load(child: Child) -> int:

@@ -57,7 +57,8 @@ class Hello:
 
 
 class Line(asyncio.Protocol):
-    """One end of the socket pair. `on_message` gets each message, `on_end` is told when the other end is gone."""
+    """One end of the socket pair. `on_message` gets each message; `on_end` is told that the other end is
+    gone."""
 
     def __init__(self, on_message: Callable[[Parts], None], on_end: Callable[[], None]) -> None:
         self._on_message = on_message

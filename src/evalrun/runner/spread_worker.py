@@ -15,7 +15,6 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
-
 from typing import Any
 
 from evalrun.errors import UserError

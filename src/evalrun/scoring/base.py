@@ -31,6 +31,8 @@ RESERVED_NAMES = frozenset(
 )
 """First parts of metric names that no scorer may take."""
 
+NO_TARGET = "there is no target"
+
 
 class Unparsed(Exception):
     """The model answered, and a parser could not read it. The reason completes the sentence "unparsed: …"."""
@@ -218,8 +220,10 @@ class Scorer(ABC):
     unanswered_as_empty: ClassVar[bool] = False
     asks: ClassVar[bool] = False
     """Whether its scores come from a model that is asked after the run (`evalrun.scoring.asking`)."""
-    reads_likelihood: ClassVar[bool] = False
+    reads_likelihood: bool = False
     """Whether it scores samples that were asked for a likelihood and have no answer."""
+    needs_target: bool = False
+    """Whether it can say nothing of a sample without a target, however that was answered."""
     late: bool = False
     """Whether it takes so long that it scores, in threads, when a run's answers are all there."""
     runs_code: bool = False
@@ -230,6 +234,12 @@ class Scorer(ABC):
         self.options = options
         self.name: str = getattr(options, "name", None) or self.registered or type(self).__name__.lower()
 
+    @property
+    def own_parsers(self) -> Sequence[ParserSpec]:
+        """The parsers between the raw output and the answer that it sees; none for the suite's."""
+        specs: Sequence[ParserSpec] = getattr(self.options, "parse", ())
+        return specs
+
     @abstractmethod
     def score(self, sample: ScoringInput) -> Score:
         """The verdict on one sample. Pure, synchronous, a few microseconds."""
@@ -238,8 +248,14 @@ class Scorer(ABC):
         """What keeps it from scoring rows with these columns on this machine; `where` names the dataset."""
         return ()
 
+    def abandon(self) -> None:
+        """End what a late scorer is at in other threads: nobody wants the results any more."""
+        return
+
     def unanswered(self, sample: ScoringInput, reason: str) -> Score:
         """The verdict on a sample whose output could not be read, or was a refusal; its answer is None."""
+        if self.needs_target and sample.target is None:
+            return Score(None, NO_TARGET)
         if self.unanswered_as_empty:
             return replace(self.score(replace(sample, answer="")), reason=reason)
         value = 0.0 if self.correctness else None

@@ -8,6 +8,7 @@ bool, a number, None (cannot say), a (number, reason) pair or a Score.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -60,6 +61,8 @@ class FunctionScorer(Scorer):
             return result
         value, reason = result if isinstance(result, tuple) else (result, "")
         number = None if value is None else float(value)
+        if number is not None and not math.isfinite(number):
+            return Score(None, f"{self.name} gives {number}, which is no score")
         return Score(
             number, reason or f"{self.name} gives {shown(value)} for the answer {shown(sample.answer)}"
         )

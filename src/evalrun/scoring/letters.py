@@ -15,18 +15,23 @@ Two different letters in the same kind of place are ambiguous.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
 from evalrun.scoring.base import Unparsed, shown
+from evalrun.scoring.boundaries import stands_alone
 
 ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+# Repeats are bounded: an answer of nothing but brackets or spaces costs no more than any other.
 _WHOLE: Final = re.compile(r"[\s(\[\"'*]*([A-Za-z])[\s)\]\"'*.:,]*")
 _STATED: Final = re.compile(
-    r"\b(?i:answer|option|choice)(?i:\s+is|\s+would\s+be|\s+should\s+be)?\s*:?\s*[(\[\"'*]*(?:([A-Z])(?![\w'])|([a-z])(?=[)\].,:*\"]|\s*(?:\n|$)))"
+    r"\b(?i:answer|option|choice)(?i:\s{1,9}is|\s{1,9}would\s{1,9}be|\s{1,9}should\s{1,9}be)?\s{0,9}:?\s{0,9}"
+    r"[(\[\"'*]{0,9}(?:([A-Z])(?![\w'])|([a-z])(?=[)\].,:*\"]|\s{0,9}(?:\n|$)))"
 )
-_MARKED: Final = re.compile(r"(?<![\w.])(?:[(\[*]+([A-Z])[)\]*]+|([A-Z])[).:](?!\w))")
+_MARKED: Final = re.compile(r"(?<![\w.])(?:[(\[*]{1,9}([A-Z])[)\]*]|([A-Z])[).:](?!\w))")
 _ALONE: Final = re.compile(r"(?<![\w'])([A-Z])(?![\w'])(?!(?<=[AI])\s+[a-z])")
 
 
@@ -72,8 +77,12 @@ class LetterFinder:
         plain = " ".join(text.casefold().split())
         places: list[tuple[int, int, str]] = []
         for option, letter in sorted(self._texts.items(), key=lambda pair: -len(pair[0])):
+            places.sort()
+            starts = [start for start, _, _ in places]
+            reach = list(accumulate((end for _, end, _ in places), max))
             for start, end in _occurrences(option, plain):
-                if not any(begin <= start and end <= until for begin, until, _ in places):
+                before = bisect_right(starts, start)
+                if not before or reach[before - 1] < end:
                     places.append((start, end, letter))
         return [letter for _, _, letter in sorted(places)]
 
@@ -87,6 +96,6 @@ def _occurrences(words: str, text: str) -> Iterator[tuple[int, int]]:
     at = text.find(words)
     while at >= 0:
         end = at + len(words)
-        if not text[at - 1 : at].isalnum() and not text[end : end + 1].isalnum():
+        if stands_alone(text, at, end):
             yield at, end
         at = text.find(words, end)

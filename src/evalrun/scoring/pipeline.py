@@ -148,7 +148,7 @@ class _Chain:
 
 
 def _own_chain(scorer: Scorer) -> _Chain | None:
-    specs = getattr(scorer.options, "parse", None)
+    specs = scorer.own_parsers
     return _Chain(_as_parsers(spec.build() for spec in specs)) if specs else None
 
 

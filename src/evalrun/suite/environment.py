@@ -12,11 +12,18 @@ from dataclasses import dataclass, field
 
 from evalrun.errors import Problem
 from evalrun.registry import nearest
+from evalrun.secrets import is_secret_variable, scrub
 from evalrun.suite.findings import DataPath, describe
 from evalrun.suite.tree import Node, Unexpanded, core_value
 from evalrun.types import JSON
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{([A-Za-z_][A-Za-z0-9_]*):?[-?+=]")
+
+_STORED = {
+    "prompts": ("text", "messages", "system", "few_shot"),
+    "datasets": ("rows", "target", "columns"),
+}
+"""What is rendered into every sample, and kept with it; so is all that scorers are told."""
 
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTH", re.IGNORECASE)
 
@@ -65,7 +72,7 @@ def expand(root: Node, env: Mapping[str, str]) -> Expansion:
     for path, node in root.walk():
         if isinstance(node.value, Unexpanded):
             source, known = node.value, len(result.problems)
-            _expand_node(node, source, env, result)
+            _expand_node(path, node, env, result)
             if len(result.problems) > known:
                 result.failed.add(path)
             else:
@@ -78,7 +85,18 @@ def expanded(text: str, env: Mapping[str, str]) -> str:
     return _REFERENCE.sub(lambda match: _replacement(match, env), text)
 
 
-def _expand_node(node: Node, source: Unexpanded, env: Mapping[str, str], result: Expansion) -> None:
+def _is_secret(name: str, value: str) -> bool:
+    return is_secret_variable(name, value) or scrub(value) != value
+
+
+def _is_kept(path: DataPath) -> bool:
+    return path[:1] == ("scorers",) or (len(path) > 2 and path[2] in _STORED.get(str(path[0]), ()))
+
+
+def _expand_node(path: DataPath, node: Node, env: Mapping[str, str], result: Expansion) -> None:
+    source = node.value
+    if not isinstance(source, Unexpanded):
+        return
     used: dict[str, str] = {}
     problems: list[Problem] = []
     for match in _REFERENCE.finditer(source.text):
@@ -94,6 +112,10 @@ def _expand_node(node: Node, source: Unexpanded, env: Mapping[str, str], result:
             problems.append(Problem(what, str(node.place), remedy))
         elif name:
             used[name] = env[name]
+        if name and name in env and _is_kept(path) and _is_secret(name, env[name]):
+            what = f"the value of {name} would be stored with every sample"
+            remedy = "Keys go into api_key_env or headers_env. A value that is no secret needs another name."
+            problems.append(Problem(what, str(node.place), remedy))
     node.value = expanded(source.text, env)
     result.used.update(used)
     result.problems += problems

@@ -20,7 +20,6 @@ from evalrun.atomic import write_private
 from evalrun.runner import calibration
 from evalrun.runner.runfolder import RunFolder
 from evalrun.suite.plan import RunSpec
-from evalrun.suite.schema import Suite
 from evalrun.sweep.finish import Measured, finish_run, to_samples
 from evalrun.sweep.judge_work import JudgedRun
 from evalrun.sweep.judged import Bill, join_verdicts, judge_cost
@@ -41,9 +40,9 @@ def is_aside(folder: SweepFolder, run_id: str) -> bool:
     return (folder.path / "runs" / run_id / ANSWERED).exists()
 
 
-def put_aside(suite: Suite, run: RunFolder, measured: Measured, identity: Mapping[str, Any]) -> None:
+def put_aside(run: RunFolder, measured: Measured, identity: Mapping[str, Any]) -> None:
     """Keep what was measured, and turn the journal into `samples.parquet`, from which judges are asked."""
-    to_samples(run, suite)
+    to_samples(run)
     system = asdict(measured.system)
     del system["client"]  # a fact of this machine, which is looked up again
     document = {"system": system, "timings": measured.timings, "identity": dict(identity)}

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from evalrun.atomic import disk_errors
+from evalrun.atomic import disk_errors, private_folder, write_private
 from evalrun.errors import UserError
 from evalrun.sweep.inputs import examples_path, rows_path
 from evalrun.tracking.folder import SweepFolder
@@ -63,7 +63,7 @@ class _Checkout:
     def run(self) -> CheckedOut:
         import yaml
 
-        self._target.mkdir(parents=True, exist_ok=True)
+        private_folder(self._target)
         for prompt in self._suite["prompts"]:
             self._prompt(prompt)
         for dataset in self._suite["datasets"]:
@@ -197,8 +197,8 @@ class _Checkout:
         path = self._target / inside(name, self._folder.path.name)
         if not path.resolve().is_relative_to(self._target.resolve()):
             raise UserError(f"the path '{name}' leads out of the folder", where=self._folder.path.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        private_folder(path.parent)
+        write_private(path, data)
         if path not in self._done.files:
             self._done.files.append(path)
         return path

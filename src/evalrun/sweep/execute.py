@@ -21,6 +21,7 @@ from evalrun.runner.watch import LoadOnce, Watch, watched_start
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.schema import ModelSpec, Suite
 from evalrun.sweep.finish import Measured, finish_run
+from evalrun.sweep.late import score_late
 from evalrun.sweep.order import in_order
 from evalrun.sweep.prepare import PreparedSweep
 from evalrun.sweep.progress import ProgressAdapter
@@ -248,10 +249,12 @@ async def _run_cell(
     if services.stop.requested and not cell_run.complete:
         return False
     measured = Measured.of(watch, load.load, throttle, started_at, time.perf_counter() - started)
+    if not await score_late(run.journal, suite, services.stop):
+        return False
     if prepared.judging is not None:
         from evalrun.sweep.aside import put_aside
 
-        await asyncio.to_thread(put_aside, suite, run, measured, provider.identity())
+        await asyncio.to_thread(put_aside, run, measured, provider.identity())
         services.progress.end(spec.run_id)
         return False
     await asyncio.to_thread(finish_run, services.folder, spec, suite, run, measured, cell.dataset)

@@ -7,12 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import TYPE_CHECKING, Any
 
 from evalrun.errors import UserError
-from evalrun.runner.asked import sent_params
+from evalrun.runner.asked import likelihood_params, sent_params
 from evalrun.runner.cache import KeyMaker
 from evalrun.runner.cache_look import Explanation, explain
 from evalrun.runner.source import Prepared, Source, SourceOptions, sample_seed
@@ -21,7 +19,12 @@ from evalrun.suite.overrides import Overrides
 from evalrun.suite.plan import RunSpec
 from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.samples import find_samples
 from evalrun.types import Message, Request
+
+if TYPE_CHECKING:
+    from evalrun.prompts.asking import Asking
+    from evalrun.tracking.model import SweepManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +90,18 @@ def _no_hit(prepared: Prepared, response: object) -> None:
 def explain_sweep(folder: SweepFolder, cache: Path, sample_id: str, run: str | None) -> list[Explained]:
     """Explain what a sweep asked, by its folder alone. Raises UserError where no run has the sample."""
     manifest = folder.manifest()
+    root = int(manifest.seeds.get("root") or 0)
     found = []
     for planned in manifest.plan:
         path = folder.samples_path(planned.run)
         if not path.exists() or (run is not None and not planned.run.startswith(run)):
             continue
-        keys = KeyMaker(manifest.models.get(planned.model, {}), planned.params)
-        for request in _requests(path, sample_id, planned.params, int(manifest.seeds.get("root") or 0)):
-            seed = request.params.get("seed") if "seed" not in planned.params else None
-            key = keys.key(request.messages, request.prompt, request.repeat, seed)
+        asking = _asking(manifest, planned.prompt)
+        params = planned.params if asking is None else likelihood_params(planned.params)
+        keys = KeyMaker(manifest.models.get(planned.model, {}), params)
+        for request in _requests(path, sample_id, SourceOptions(params, 1, root, stream=False), asking):
+            seed = request.params.get("seed") if "seed" not in params else None
+            key = keys.key(request.messages, request.prompt, request.repeat, seed, request.ask)
             explanation = explain(cache, keys, key, request)
             found.append(Explained(planned.run, sample_id, request.repeat, explanation))
     if not found:
@@ -103,24 +109,37 @@ def explain_sweep(folder: SweepFolder, cache: Path, sample_id: str, run: str | N
     return found
 
 
-def _requests(path: Path, sample_id: str, params: dict[str, Any], root: int) -> Iterator[Request]:
-    import pyarrow.parquet as pq
+def _asking(manifest: SweepManifest, prompt_id: str) -> Asking | None:
+    """What a prompt of the sweep asks for in place of an answer in words."""
+    suite = manifest.suite.resolved
+    prompts = suite.get("prompts") if isinstance(suite, dict) else None
+    for prompt in prompts if isinstance(prompts, list) else ():
+        if isinstance(prompt, dict) and prompt.get("id") == prompt_id and prompt.get("ask"):
+            from evalrun.prompts.asking import compile_ask
+            from evalrun.prompts.folder import PromptFolder
+            from evalrun.prompts.library import Library
+            from evalrun.suite.asking import AskSpec
 
-    columns = ["sample_id", "repeat", "messages", "prompt"]
-    rows = pq.read_table(path, columns=columns, filters=[("sample_id", "=", sample_id)]).to_pylist()
-    for row in rows:
-        options = SourceOptions(params, 1, root, stream=False)
-        sent = params
-        if options.samples_randomly:
-            sent = {**params, "seed": sample_seed(root, sample_id, row["repeat"])}
-        messages = orjson.loads(row["messages"]) if isinstance(row["messages"], str) else row["messages"]
+            library = Library(PromptFolder(Path()))
+            return compile_ask(AskSpec.model_validate(prompt["ask"]), library, f"prompt {prompt_id}")
+    return None
+
+
+def _requests(path: Path, sample_id: str, options: SourceOptions, asking: Asking | None) -> Iterator[Request]:
+    """What was sent for a sample, as its rows tell."""
+    for row in find_samples(path, f"sample_id == {sample_id!r}").rows:
+        values = {name[5:]: value for name, value in row.items() if name.startswith("vars.")}
+        sent = options.params
+        if options.samples_randomly and asking is None:
+            sent = {**sent, "seed": sample_seed(options.seed, sample_id, row["repeat"])}
         yield Request(
             sample_id=sample_id,
             repeat=row["repeat"],
-            messages=tuple(Message(each["role"], each["content"]) for each in messages or ()),
+            messages=tuple(Message(each["role"], each["content"]) for each in row["messages"] or ()),
             prompt=row["prompt"],
             params=sent,
             row={},
+            ask=None if asking is None else asking.make({"row": values, **values}),
         )
 
 

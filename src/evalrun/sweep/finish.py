@@ -19,7 +19,6 @@ from evalrun.suite.plan import RunSpec
 from evalrun.suite.schema import Suite
 from evalrun.sweep.answered import answered_by
 from evalrun.sweep.inputs import keep_rows
-from evalrun.sweep.late import score_late
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parquet import journal_to_parquet, system_to_parquet
 
@@ -76,9 +75,8 @@ class Measured:
         return cls(system, timings)
 
 
-def to_samples(run: RunFolder, suite: Suite) -> None:
-    """The journal of a run as `samples.parquet`, with the scores that take long."""
-    score_late(run.journal, suite)
+def to_samples(run: RunFolder) -> None:
+    """The journal of a run as `samples.parquet`."""
     journal_to_parquet(run.journal, run.path / "samples.parquet")
 
 
@@ -98,7 +96,7 @@ def finish_run(
     """
     samples = run.path / "samples.parquet"
     if judgement is None:
-        to_samples(run, suite)
+        to_samples(run)
     if run.system.exists():
         system_to_parquet(run.system, run.path / "system.parquet")
     table = SampleTable.from_parquet(samples)

@@ -15,6 +15,7 @@ import orjson
 
 from evalrun.atomic import private_folder, replacing
 from evalrun.canonical import digest
+from evalrun.tracking.folder import INPUTS
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from evalrun.suite.schema import DatasetSpec
     from evalrun.sweep.prepare import PreparedSweep
     from evalrun.tracking.folder import SweepFolder
-
-INPUTS = "inputs"
-
 
 def examples_path(folder: SweepFolder, prompt: str, dataset: str) -> Path:
     """Where the few-shot examples of a prompt for a dataset are kept."""

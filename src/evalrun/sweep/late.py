@@ -5,18 +5,22 @@ While the run is asked they would hold up the event loop and take time from the 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from evalrun.runner.cell import Stop
 from evalrun.runner.journal import read_journal
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.derived import Derived, derived_in_order
+from evalrun.scoring.late import LateWorkers
 from evalrun.scoring.pipeline import Pipeline, suite_scorers
 from evalrun.suite.schema import Suite
 from evalrun.types import Status
@@ -25,28 +29,41 @@ BATCH = 64
 """So many samples are scored before they are written; a process that is killed loses no more than these."""
 
 
-def score_late(journal: Path, suite: Suite) -> int:
-    """Score the samples of a finished journal by the scorers that are late, and give how many there were.
+async def score_late(journal: Path, suite: Suite, stop: Stop) -> bool:
+    """Score the samples of a finished journal by the scorers that are late. True when all are scored.
 
     Each sample that has not such a score yet is appended once more with it: its last line counts. The other
-    scores stay as they were, but those derived from others are made again.
+    scores stay as they were, but those derived from others are made again. A stop leaves the rest for the
+    next time, after what is under way; a cancellation ends that too.
     """
     scorers = suite_scorers(suite)
     late = [scorer for scorer in scorers if scorer.late]
     if not late:
-        return 0
-    pipeline = Pipeline([each.build() for each in suite.parse], late)
-    todo = _unscored(journal, late)
-    count = 0
-    workers = max(1, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers, "evalrun-late") as pool, journal.open("ab") as lines:
-        while batch := list(islice(todo, BATCH)):
-            for line in pool.map(lambda record: _scored(record, pipeline, scorers), batch):
-                lines.write(line)
+        return True
+    workers = LateWorkers(late)
+    try:
+        return await asyncio.to_thread(_score_all, journal, suite, workers, stop)
+    except asyncio.CancelledError:
+        workers.end()
+        raise
+
+
+def _score_all(journal: Path, suite: Suite, workers: LateWorkers, stop: Stop) -> bool:
+    scorers = suite_scorers(suite)
+    pipeline = Pipeline([each.build() for each in suite.parse], workers.scorers)
+    todo = _unscored(journal, workers.scorers)
+
+    def line(record: dict[str, Any]) -> bytes | None:
+        return None if stop.requested else _scored(record, pipeline, scorers)
+
+    with workers, contextlib.suppress(CancelledError), journal.open("ab") as lines:
+        while not stop.requested and (batch := list(islice(todo, BATCH))):
+            for made in workers.map(line, batch):
+                if made is not None and not workers.ended:
+                    lines.write(made)
             lines.flush()
             os.fsync(lines.fileno())
-            count += len(batch)
-    return count
+    return not (stop.requested or workers.ended)
 
 
 def _unscored(journal: Path, late: Sequence[Scorer]) -> Iterator[dict[str, Any]]:

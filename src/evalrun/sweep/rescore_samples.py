@@ -6,9 +6,7 @@ be, the second writes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import orjson
 
 from evalrun.atomic import replacing
+from evalrun.scoring.late import LateWorkers
 from evalrun.scoring.pipeline import Pipeline, Scored
 from evalrun.tracking.columns import AS_JSON, NUMBER, STRING, json_text, text_form
 from evalrun.types import Row, Status
@@ -75,9 +74,9 @@ def _all_scored(samples: Iterator[Mapping[str, Any]], pipeline: Pipeline) -> Ite
         for sample in samples:
             yield _scored(sample, pipeline)
         return
-    with ThreadPoolExecutor(os.cpu_count() or 1, "evalrun-late") as pool:
+    with LateWorkers(pipeline.scorers) as workers:
         while some := list(islice(samples, AT_ONCE)):
-            yield from pool.map(lambda sample: _scored(sample, pipeline), some)
+            yield from workers.map(lambda sample: _scored(sample, pipeline), some)
 
 
 def _scored(sample: Mapping[str, Any], pipeline: Pipeline) -> Scored:

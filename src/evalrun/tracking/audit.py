@@ -14,12 +14,14 @@ from typing import Any
 
 from evalrun.errors import UserError
 from evalrun.tracking import labels
-from evalrun.tracking.audit_catalog import altered_tables
+from evalrun.tracking.audit_catalog import altered_tables, gaps
 from evalrun.tracking.changes import DELETE
 from evalrun.tracking.events import read_events, verify_events
 from evalrun.tracking.folder import (
     ASKED,
     EVENTS,
+    INPUT_DIGESTS,
+    INPUTS,
     MANIFEST,
     MANIFEST_DIGEST,
     RUN,
@@ -53,12 +55,14 @@ class Broken:
 
 @dataclass(slots=True)
 class Verified:
-    """What was looked at, and what was found."""
+    """What was looked at, and what was found. `mended` are rows that the catalog lacked, or had too many of,
+    before it was brought up to date with the folders."""
 
     sweeps: int = 0
     events: int = 0
     files: int = 0
     broken: list[Broken] = field(default_factory=list)
+    mended: list[Broken] = field(default_factory=list)
 
     def found(self, sweep: str, where: Path | str, what: str) -> None:
         """One thing more that is wrong."""
@@ -74,11 +78,15 @@ def verify(
     """
     result = Verified()
     heads = _recorded(store)
+    if folders is None:
+        result.mended = [Broken(ulid, store.catalog_shown, what) for ulid, what in gaps(store, heads)]
     for folder in store.folders() if folders is None else folders:
         if (folder.path / MANIFEST).exists() or (folder.path / EVENTS).exists():
             result.sweeps += 1
             _verify_sweep(folder, heads.get(folder.ulid), result)
-    for ulid, tables in altered_tables(store, store.folders() if folders is None else folders).items():
+        elif folder.ulid in heads:
+            result.found(folder.ulid, folder.path, "its manifest and its trail are gone")
+    for ulid, tables in altered_tables(store, store.folders() if folders is None else folders, heads).items():
         what = f"differs from the folder of {ulid} in: {', '.join(tables)} (`evalrun reindex` makes it anew)"
         result.found(ulid, store.catalog_shown, what)
     if folders is None:
@@ -147,21 +155,37 @@ def _check_head(
 
 
 def _verify_manifest(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
-    """As the last `finish` sealed it, unless the sweep was taken up again since."""
-    sealed = None
+    """As the last `finish` sealed it, unless the sweep was taken up again since; and so its inputs."""
+    seal: Mapping[str, Any] = {}
     for event in events:
         if event["action"] in ("start", "resume"):
-            sealed = None
+            seal = {}
         elif event["action"] == "finish":
-            sealed = event["detail"].get(MANIFEST_DIGEST)
-    path = folder.path / MANIFEST
-    if sealed is None:
-        return
-    result.files += 1
+            seal = event["detail"]
+    for name, digest in (seal.get(INPUT_DIGESTS) or {}).items():
+        _verify_file(folder, folder.path / INPUTS / Path(name).name, digest, "the sweep had finished", result)
+    path, sealed = folder.path / MANIFEST, seal.get(MANIFEST_DIGEST)
+    result.files += sealed is not None
     if not path.exists():
         result.found(folder.ulid, path, "is gone")
-    elif file_sha256(path) != sealed:
+    elif sealed is not None and file_sha256(path) != sealed:
         result.found(folder.ulid, path, "was altered after the sweep had finished")
+    else:
+        _verify_identity(folder, sealed is not None, result)
+
+
+def _verify_identity(folder: SweepFolder, sealed: bool, result: Verified) -> None:
+    """The manifest is of this sweep, and calls nothing complete that its trail does not."""
+    path = folder.path / MANIFEST
+    try:
+        manifest = folder.manifest()
+    except UserError as error:
+        result.found(folder.ulid, path, error.problems[0].what)
+        return
+    if manifest.sweep != folder.ulid:
+        result.found(folder.ulid, path, f"is the manifest of another sweep, {manifest.sweep}")
+    if manifest.status == "complete" and not sealed:
+        result.found(folder.ulid, path, "says that the sweep is complete, and no event tells of its end")
 
 
 def _verify_runs(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
@@ -177,15 +201,19 @@ def _verify_runs(folder: SweepFolder, events: Sequence[Mapping[str, Any]], resul
                 if path.exists() and key != RUN_DIGEST:
                     result.found(folder.ulid, path, "was added after the run had finished")
                 continue
-            result.files += 1
-            if not path.exists():
-                result.found(folder.ulid, path, "is gone")
-            elif file_sha256(path) != digests[key]:
-                result.found(folder.ulid, path, "was altered after the run had finished")
+            _verify_file(folder, path, digests[key], "the run had finished", result)
     root = folder.path / "runs"
     for path in sorted(root.glob(f"*/{RUN}")) if root.is_dir() else ():
         if path.parent.name not in finished:
             result.found(folder.ulid, path, "no event tells of this run")
+
+
+def _verify_file(folder: SweepFolder, path: Path, digest: Any, since: str, result: Verified) -> None:
+    result.files += 1
+    if not path.is_file():
+        result.found(folder.ulid, path, "is gone")
+    elif file_sha256(path) != digest:
+        result.found(folder.ulid, path, f"was altered after {since}")
 
 
 def _verify_labels(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
@@ -194,11 +222,7 @@ def _verify_labels(folder: SweepFolder, events: Sequence[Mapping[str, Any]], res
         if not isinstance(name, str):
             continue
         path = folder.path / labels.FOLDER / Path(name).name
-        result.files += 1
-        if not path.exists():
-            result.found(folder.ulid, path, "is gone")
-        elif file_sha256(path) != event["detail"].get(labels.DIGEST):
-            result.found(folder.ulid, path, "was altered after it was kept")
+        _verify_file(folder, path, event["detail"].get(labels.DIGEST), "it was kept", result)
 
 
 # The store

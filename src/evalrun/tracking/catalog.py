@@ -44,7 +44,11 @@ class Catalog:
         Raises BrokenCatalog where it cannot be read as one, UserError where it is of a later version.
         """
         with database_errors(place):
-            yield cls(place.ready(), sweeps)
+            engine = place.ready()
+            try:
+                yield cls(engine, sweeps)
+            finally:
+                engine.dispose()
 
     @staticmethod
     def set_aside(place: Place) -> str:
@@ -54,11 +58,11 @@ class Catalog:
 
     def index(self, folder: SweepFolder) -> None:
         """Enter one sweep as its folder is now. Raises UserError where the folder cannot be read."""
-        from evalrun.tracking.entries import insert, read_entry
+        from evalrun.tracking.entries import fresh, insert, read_entry
 
         entry = read_entry(folder)
         with writing(self._engine) as connection:
-            insert(connection, entry)
+            insert(connection, fresh(entry))
 
     def sync(self, names: Sequence[str]) -> tuple[Problem, ...]:
         """Enter what the catalog lacks or holds in an older state, and drop what is gone from the disk.
@@ -86,6 +90,8 @@ class Catalog:
             for table in reversed(metadata.sorted_tables):
                 connection.execute(table.delete())
         problems = self._enter(folders)
+        with writing(self._engine) as connection:
+            connection.exec_driver_sql("ANALYZE")  # else a new index is searched as if it were empty
         with self._engine.connect() as connection:
             count = connection.scalar(sa.select(sa.func.count()).select_from(sweep))
         return Reindexed(int(count or 0), problems)
@@ -111,6 +117,11 @@ class Catalog:
             for tag in connection.execute(wanted):
                 tags.setdefault(tag.sweep, {})[tag.key] = tag.value
         return [self._row(row, tags) for row in rows]
+
+    def entered(self) -> set[str]:
+        """The ids of all sweeps in it."""
+        with self._engine.connect() as connection:
+            return set(connection.scalars(sa.select(sweep.c.ulid)))
 
     def read(self, question: Callable[[sa.Connection], _Answer]) -> _Answer:
         """Put a question of one's own, which changes nothing."""
@@ -142,7 +153,7 @@ class Catalog:
     def _enter(self, folders: Sequence[SweepFolder]) -> tuple[Problem, ...]:
         if not folders:
             return ()  # nearly always: what reads folders need not be imported then
-        from evalrun.tracking.entries import insert, read_entry
+        from evalrun.tracking.entries import fresh, insert, read_entry
 
         problems: list[Problem] = []
         for start in range(0, len(folders), _BATCH):
@@ -157,5 +168,8 @@ class Catalog:
             if entries:
                 with writing(self._engine) as connection:
                     for entry in entries:
-                        insert(connection, entry)
+                        try:
+                            insert(connection, fresh(entry))
+                        except UserError as error:
+                            problems.extend(error.problems)
         return tuple(problems)

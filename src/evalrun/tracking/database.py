@@ -36,7 +36,8 @@ class Place(ABC):
 
     @abstractmethod
     def ready(self) -> sa.Engine:
-        """An engine for it, its tables made and up to date, whoever else starts at the same moment.
+        """An engine for it, its tables made and up to date, whoever else starts at the same moment. The
+        caller disposes of it.
 
         Raises UserError where it cannot be reached or was written by a later version.
         """

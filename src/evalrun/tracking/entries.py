@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from evalrun.canonical import canonical_json
 from evalrun.errors import UserError
-from evalrun.tracking.folder import RUN, SweepFolder, stamp
+from evalrun.tracking.folder import MANIFEST, RUN, SweepFolder, stamp
 from evalrun.tracking.model import RunManifest, SweepManifest, SweepStatus
 from evalrun.tracking.people import fold
 from evalrun.tracking.plain import plain
@@ -28,6 +28,9 @@ from evalrun.types import JSON
 
 _TEXT_LENGTH = 500
 """Longest text of a parameter in the catalog, as databases limit what an index takes. `run.json` has all."""
+
+_COUNTS = ("samples", "scored", "unparsed", "refused", "failed", "cached", "retried")
+_INT32 = 1 << 31
 
 _METRIC_FIELDS = ("name", "value", "n", "se", "ci_low", "ci_high", "unit", "direction", "method", "note")
 
@@ -55,6 +58,7 @@ def read_entry(folder: SweepFolder) -> SweepEntry:
             what = f"says that it is run '{run_.run}', but lies in the folder of '{run_id}'"
             raise UserError(what, where=str(folder.path / "runs" / run_id / RUN))
     seen, manifest = stamp(folder), folder.manifest()
+    _check_numbers(folder, manifest, runs)
     dead = manifest.status == "running" and not seen.endswith(":held")
     return SweepEntry(
         folder=folder,
@@ -66,73 +70,111 @@ def read_entry(folder: SweepFolder) -> SweepEntry:
     )
 
 
+def fresh(entry: SweepEntry) -> SweepEntry:
+    """The entry, read again if its folder has changed since. For whoever holds the write lock: another may
+    have changed the folder, and entered it, between our reading and our turn."""
+    last = entry.folder.last_event()
+    seen = entry.events[-1]["hash"] if entry.events else None
+    if (last["hash"] if last else None) == seen and stamp(entry.folder) == entry.stamp:
+        return entry
+    return read_entry(entry.folder)
+
+
+def _check_numbers(folder: SweepFolder, manifest: SweepManifest, runs: Mapping[str, RunManifest]) -> None:
+    """Nothing counts so far in earnest, and one such folder must not keep the others out of the catalog."""
+    numbers = {folder.path / MANIFEST: [manifest.exit_code or 0]}
+    for run_id, run_ in runs.items():
+        counts = [getattr(run_.counts, each) for each in _COUNTS]
+        found = [run_.repeats, *counts, *(metric.n for metric in run_.metrics)]
+        numbers[folder.path / "runs" / run_id / RUN] = found
+    for path, found in numbers.items():
+        too_large = [each for each in found if not -_INT32 <= each < _INT32]
+        if too_large:
+            raise UserError(f"holds a count that cannot be: {too_large[0]}", where=str(path))
+
+
 def insert(connection: sa.Connection, entry: SweepEntry) -> None:
     """Put a sweep in the place of what was known of it."""
     manifest, ulid = entry.manifest, entry.folder.ulid
     said = fold(manifest.tags, entry.events)
     connection.execute(sweep.delete().where(sweep.c.ulid == ulid))
-    connection.execute(
-        sweep.insert().values(
-            ulid=ulid,
-            project_id=_id_of(connection, project, name=manifest.project),
-            name=said.name or manifest.name,
-            folder=entry.folder.path.name,
-            status=entry.status,
-            started_at=manifest.started_at,
-            finished_at=manifest.finished_at,
-            exit_code=manifest.exit_code,
-            spec_digest=manifest.spec_digest,
-            suite_digest=manifest.suite.digest,
-            git_commit=_text(manifest.provenance.get("git"), "commit"),
-            user_name=_text(manifest.provenance, "user"),
-            planned=len(manifest.plan),
-            runs=len(entry.runs),
-            samples=sum(each.counts.samples for each in entry.runs),
-            failed=sum(each.counts.failed for each in entry.runs),
-            stamp=entry.stamp,
-            archived=int(said.archived),
-            note=said.notes_of()[-1].text if said.notes_of() else None,
-        )
-    )
+    row = {
+        "ulid": ulid,
+        "project_id": _id_of(connection, project, {"name": manifest.project}),
+        "name": said.name or manifest.name,
+        "folder": entry.folder.path.name,
+        "status": entry.status,
+        "started_at": manifest.started_at,
+        "finished_at": manifest.finished_at,
+        "exit_code": manifest.exit_code,
+        "spec_digest": manifest.spec_digest,
+        "suite_digest": manifest.suite.digest,
+        "git_commit": _text(manifest.provenance.get("git"), "commit"),
+        "user_name": _text(manifest.provenance, "user"),
+        "planned": len(manifest.plan),
+        "runs": len(entry.runs),
+        "samples": sum(each.counts.samples for each in entry.runs),
+        "failed": sum(each.counts.failed for each in entry.runs),
+        "stamp": entry.stamp,
+        "archived": int(said.archived),
+        "note": said.notes_of()[-1].text if said.notes_of() else None,
+    }
+    _insert_many(connection, sweep, [row])
     _insert_many(
         connection,
         sweep_tag,
         [{"sweep": ulid, "key": key, "value": value} for key, value in said.tags.items()],
     )
-    for each in entry.runs:
-        _insert_run(connection, ulid, manifest, each)
+    _insert_runs(connection, entry)
     _insert_events(connection, ulid, entry.events)
 
 
-def _insert_run(connection: sa.Connection, ulid: str, manifest: SweepManifest, result: RunManifest) -> None:
-    counts = result.counts
-    values = {
-        "sweep": ulid,
+def _insert_runs(connection: sa.Connection, entry: SweepEntry) -> None:
+    """The runs in one statement, then the parameters and the metrics of all of them in one each."""
+    if not entry.runs:
+        return
+    versions = {
+        name: _dataset_version(connection, name, entry.manifest.datasets)
+        for name in {each.dataset for each in entry.runs}
+    }
+    rows = [_run_row(entry, each, versions[each.dataset]) for each in entry.runs]
+    made = connection.execute(run.insert().returning(run.c.run, run.c.id), rows)
+    ids = {row.run: row.id for row in made}
+    params, metrics = [], []
+    for each in entry.runs:
+        key = ids[each.run]
+        params += _param_rows(key, each)
+        metrics += _metric_rows(key, each)
+    _insert_many(connection, run_param, params)
+    _insert_many(connection, run_metric, metrics)
+
+
+def _run_row(entry: SweepEntry, result: RunManifest, version: int | None) -> dict[str, Any]:
+    counts, manifest = result.counts, entry.manifest
+    return {
+        "sweep": entry.folder.ulid,
         **{key: getattr(result, key) for key in ("run", "model", "prompt", "dataset", "status", "repeats")},
-        **{
-            key: getattr(counts, key)
-            for key in ("samples", "scored", "unparsed", "refused", "failed", "cached", "retried")
-        },
-        "dataset_version_id": _dataset_version(connection, result.dataset, manifest.datasets),
+        **{key: getattr(counts, key) for key in _COUNTS},
+        "dataset_version_id": version,
         "prompt_digest": _text(manifest.prompts.get(result.prompt), "digest"),
         "started_at": _text(result.timings, "started_at"),
         "wall_s": _number(result.timings.get("wall_s")),
         "samples_sha256": result.digests.get("samples_sha256"),
     }
-    key = connection.execute(run.insert().values(values)).inserted_primary_key
-    if key is None:
-        raise AssertionError("every run has a primary key")
-    run_id = key[0]
-    params = {
-        name: {"run_id": run_id, "key": name, **_typed(value)} for name, value in flatten(result.params)
-    }
-    _insert_many(connection, run_param, list(params.values()))
-    metrics = {}
+
+
+def _param_rows(run_id: int, result: RunManifest) -> list[dict[str, Any]]:
+    rows = {name: {"run_id": run_id, "key": name, **_typed(value)} for name, value in flatten(result.params)}
+    return list(rows.values())
+
+
+def _metric_rows(run_id: int, result: RunManifest) -> list[dict[str, Any]]:
+    rows = {}
     for metric in result.metrics:
         row = {name: getattr(metric, name) for name in _METRIC_FIELDS}
         row |= {"run_id": run_id, "slice": canonical_json(plain(metric.slice)).decode()}
-        metrics[row["name"], row["slice"]] = row
-    _insert_many(connection, run_metric, list(metrics.values()))
+        rows[row["name"], row["slice"]] = row
+    return list(rows.values())
 
 
 def _insert_events(connection: sa.Connection, ulid: str, events: tuple[dict[str, Any], ...]) -> None:
@@ -178,18 +220,18 @@ def _dataset_version(
         return None
     source = canonical_json(plain(known.get("source"))).decode()
     n = known.get("n")
-    extra = {"n": n if isinstance(n, int) else None, "source": source}
-    return _id_of(connection, dataset_version, extra, name=name, digest=digest)
+    extra = {"n": n if isinstance(n, int) and abs(n) < _INT32 else None, "source": source}
+    return _id_of(connection, dataset_version, {"name": name, "digest": digest}, extra)
 
 
 def _id_of(
-    connection: sa.Connection, table: sa.Table, extra: Mapping[str, Any] | None = None, **key: str
+    connection: sa.Connection, table: sa.Table, key: Mapping[str, str], extra: Mapping[str, Any] | None = None
 ) -> int:
     """The id of the row with this key, which is made where there is none. The caller holds the write lock."""
     query = sa.select(table.c.id).where(*(table.c[name] == value for name, value in key.items()))
     found = connection.scalar(query)
     if found is None:
-        made = connection.execute(table.insert().values(**key, **(extra or {}))).inserted_primary_key
+        made = connection.execute(table.insert(), {**key, **(extra or {})}).inserted_primary_key
         if made is None:
             raise AssertionError("the table has a primary key")
         found = made[0]

@@ -50,31 +50,57 @@ def find(connection: sa.Connection, search: Search) -> Found:
     order = [each for text in search.sort for each in _order(compiler, text)]
     for name in search.metrics:
         compiler.metric(name)
-    if not search.archived and not _speaks_of(search, "archived"):
+    if not search.archived and "archived" not in compiler.names:
         condition = sa.and_(condition, sweep.c.archived == 0)
-    named = list(compiler.metrics.values())
+    order += [run.c.sweep.desc(), run.c.run]
+    if search.limit is None:
+        rows = _wide(connection, compiler, condition, order)
+        return Found(len(rows), tuple(_rows(connection, rows, _labels(compiler))))
+    # Counting all that fit means to keep them all for a moment: their keys, not their thirty columns.
+    page = (
+        sa.select(run.c.id, sa.func.count().over().label("total"))
+        .select_from(compiler.source)
+        .where(condition)
+        .order_by(*order)
+        .limit(search.limit)
+    )
+    found = list(connection.execute(page))
+    ids = [row.id for row in found]
+    known = {
+        row["id"]: row
+        for start in range(0, len(ids), _CHUNK)
+        for row in _wide(connection, compiler, run.c.id.in_(ids[start : start + _CHUNK]))
+    }
+    # Whoever is entering a sweep anew at this moment has given its runs other keys.
+    rows = [known[key] for key in ids if key in known]
+    return Found(found[0].total if found else 0, tuple(_rows(connection, rows, _labels(compiler))))
+
+
+def _wide(
+    connection: sa.Connection,
+    compiler: Compiler,
+    condition: sa.ColumnElement[bool],
+    order: Sequence[sa.ColumnElement[Any]] = (),
+) -> list[Mapping[str, Any]]:
+    """All that is shown of the runs for which the condition holds."""
     query = (
         sa.select(
             run,
             sweep.c.name.label("sweep_name"),
             sweep.c.started_at.label("sweep_started_at"),
             sweep.c.status.label("sweep_status"),
-            sa.func.count().over().label("total"),
             project.c.name.label("project"),
             *(
                 metric.table.c[part].label(f"metric_{at}_{part}")
-                for at, metric in enumerate(named)
+                for at, metric in enumerate(compiler.metrics.values())
                 for part in METRIC_PARTS
             ),
         )
         .select_from(compiler.source)
         .where(condition)
-        .order_by(*order, run.c.sweep.desc(), run.c.run)
-        .limit(search.limit)
+        .order_by(*order)
     )
-    rows: list[Mapping[str, Any]] = [dict(row._mapping) for row in connection.execute(query)]
-    labels = [_label(metric.name, metric.slice) for metric in named]
-    return Found(int(rows[0]["total"]) if rows else 0, tuple(_rows(connection, rows, labels)))
+    return [dict(row._mapping) for row in connection.execute(query)]
 
 
 def folder_named(connection: sa.Connection, name: str) -> str | None:
@@ -102,8 +128,8 @@ def _order(compiler: Compiler, text: str) -> list[sa.ColumnElement[Any]]:
     return [(key.desc() if downwards else key.asc()).nulls_last() for key in keys]
 
 
-def _speaks_of(search: Search, word: str) -> bool:
-    return word in search.query.text
+def _labels(compiler: Compiler) -> list[str]:
+    return [_label(metric.name, metric.slice) for metric in compiler.metrics.values()]
 
 
 def _label(name: str, slice_: str) -> str:

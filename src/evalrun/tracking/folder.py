@@ -31,8 +31,11 @@ MANIFEST, EVENTS, UNFINISHED, LOCK = "sweep.json", "events.jsonl", "unfinished",
 SAMPLES, SYSTEM, RUN = "samples.parquet", "system.parquet", "run.json"
 ASKED = "judge.parquet"
 """What models that score were asked about a run, and said."""
-RUN_DIGEST, MANIFEST_DIGEST = "run_sha256", "manifest_sha256"
-"""Keys of digests in events: of `run.json` when a run is finished, of `sweep.json` when a sweep is."""
+INPUTS = "inputs"
+"""The folder of what a sweep was made from and its samples do not hold."""
+RUN_DIGEST, MANIFEST_DIGEST, INPUT_DIGESTS = "run_sha256", "manifest_sha256", "inputs_sha256"
+"""Keys of digests in events: of `run.json` when a run is finished, of `sweep.json` and of each file in
+`inputs/` when a sweep is."""
 
 _RUN_ID = re.compile(r"[^/\\\x00-\x1f\x7f.][^/\\\x00-\x1f\x7f]*\Z")
 _RUN_ID_BYTES = 200
@@ -169,10 +172,14 @@ class SweepFolder:
     ) -> dict[str, Any]:
         """Append to the audit trail, durably; see `evalrun.tracking.events`.
 
-        A `finish` seals the manifest: the event keeps the SHA-256 of `sweep.json` as it is then.
+        A `finish` seals the manifest and the inputs: the event keeps the SHA-256 of each as it is then.
         """
         if action == "finish" and (self.path / MANIFEST).exists():
             detail = {**(detail or {}), MANIFEST_DIGEST: file_sha256(self.path / MANIFEST)}
+            inputs = self.path / INPUTS
+            if inputs.is_dir():
+                files = sorted(each for each in inputs.iterdir() if each.is_file())
+                detail[INPUT_DIGESTS] = {each.name: file_sha256(each) for each in files}
         return events.append_event(self.path / EVENTS, action, detail, target=target, actor=actor)
 
     def events(self) -> list[dict[str, Any]]:

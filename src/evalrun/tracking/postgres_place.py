@@ -57,14 +57,21 @@ class PostgresPlace(Place):
         return shown_url(self._url, self._schema)
 
     def ready(self) -> sa.Engine:
-        engine = self.engine()
-        found = stored_revision(engine)
-        if found is None:
-            with writing(engine) as connection:
-                # Whoever waited here for another finds the tables made, and makes none.
-                create_schema(connection)
-        elif is_older(found, self.shown):
-            upgrade(engine)
+        # One connection for all that is asked: to make one takes the server longer than to answer.
+        engine = self._engine(sa.QueuePool, pool_size=1)
+        try:
+            found = stored_revision(engine)
+            if found is None:
+                with writing(engine) as connection:
+                    # Whoever waited here for another finds the tables made, and makes none.
+                    create_schema(connection)
+            elif is_older(found, self.shown):
+                with writing(engine) as connection:
+                    _back_up(connection, f"{self._schema}_schema_{found}")
+                upgrade(engine)
+        except BaseException:
+            engine.dispose()
+            raise
         return engine
 
     def set_aside(self) -> str:
@@ -89,8 +96,11 @@ class PostgresPlace(Place):
         )
 
     def engine(self) -> sa.Engine:
+        return self._engine(sa.NullPool)
+
+    def _engine(self, pool: type[sa.Pool], **options: Any) -> sa.Engine:
         engine = sa.create_engine(
-            self._url, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}, poolclass=sa.NullPool
+            self._url, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}, poolclass=pool, **options
         )
         # Before SQLAlchemy's own first look at the connection, which asks for the current schema.
         sa.event.listen(engine, "connect", self._on_connect, insert=True)
@@ -139,6 +149,9 @@ class PostgresPlace(Place):
         if connection.get_execution_options().get(WRITING):
             # One writer at a time, as in SQLite; the lock ends with the transaction.
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._schema,))
+        else:
+            # All that one question reads is of one moment, as in SQLite; and it changes nothing.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
 def read_url(text: str) -> tuple[sa.URL, str]:
@@ -168,6 +181,15 @@ def shown_url(url: sa.URL, schema: str) -> str:
     plain = url.set(drivername="postgresql", password=None).difference_update_query(["password"])
     shown = plain.render_as_string(hide_password=True)
     return shown if schema == DEFAULT_SCHEMA else f"{shown} (schema {schema})"
+
+
+def _back_up(connection: sa.Connection, kept: str) -> None:
+    """A copy of the catalog as it was, in a schema beside it. An earlier copy is kept."""
+    if sa.inspect(connection).has_schema(kept):
+        return
+    connection.exec_driver_sql(f'CREATE SCHEMA "{kept}"')
+    for name in sa.inspect(connection).get_table_names():
+        connection.exec_driver_sql(f'CREATE TABLE "{kept}"."{name}" AS TABLE "{name}"')
 
 
 def _first_line(text: str) -> str:

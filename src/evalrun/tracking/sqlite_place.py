@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from evalrun.atomic import FILE_MODE, disk_errors, no_room
+from evalrun.atomic import FILE_MODE, disk_errors, no_room, replacing
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.database import (
     WRITING,
@@ -28,13 +29,15 @@ from evalrun.tracking.database import (
 
 BUSY_TIMEOUT_S = 30.0
 
+_ABSENT = re.compile(r"no such (?:table|column)|has no column|no such index")
 
-def connect(path: Path) -> sa.Engine:
+
+def connect(path: Path, pool: type[sa.Pool] = sa.NullPool) -> sa.Engine:
     """An engine for the SQLite file at `path`: foreign keys on, 30 s of patience, writes begun as writes."""
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         connect_args={"timeout": BUSY_TIMEOUT_S},
-        poolclass=sa.NullPool,
+        poolclass=pool,
     )
 
     def on_connect(connection: Any, _record: Any) -> None:
@@ -71,13 +74,18 @@ class SqlitePlace(Place):
         with _alone(path):
             with disk_errors(path.parent):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
-            engine = self.engine()
-            found = stored_revision(engine)
-            if found is None:
-                _create(engine)
-            elif is_older(found, self.shown):
-                _back_up(engine, path, found)
-                upgrade(engine)
+            # One connection for all that is asked: each new one reads the schema again.
+            engine = connect(path, sa.QueuePool)
+            try:
+                found = stored_revision(engine)
+                if found is None:
+                    _create(engine)
+                elif is_older(found, self.shown):
+                    _back_up(engine, path, found)
+                    upgrade(engine)
+            except BaseException:
+                engine.dispose()
+                raise
         return engine
 
     def set_aside(self) -> str:
@@ -90,15 +98,18 @@ class SqlitePlace(Place):
         return str(kept)
 
     def meaning(self, error: sa.exc.DBAPIError) -> Exception | None:
-        code = getattr(error.orig, "sqlite_errorcode", None)
+        code, text = getattr(error.orig, "sqlite_errorcode", None), str(error.orig)
         if code is None:
-            return None
-        code, text = code & 0xFF, str(error.orig)
+            # The driver's own: a text that is none any more, or a use of it that is a fault of ours.
+            return BrokenCatalog(text) if "decode to UTF-8" in text else None
+        code &= 0xFF
         if code == sqlite3.SQLITE_FULL:
             return no_room(self._path.parent)
-        broken = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
-        if code in broken | {sqlite3.SQLITE_CONSTRAINT}:
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT):
             return BrokenCatalog(text)
+        if code == sqlite3.SQLITE_ERROR:
+            # A statement that the database cannot take is a fault of ours, and says nothing of the file.
+            return BrokenCatalog(text) if _ABSENT.search(text) else None
         remedy = (
             "Another process holds it; try again when it has ended."
             if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -128,12 +139,10 @@ def _back_up(engine: sa.Engine, where: Path, revision: str) -> None:
     kept = where.with_name(f"{where.name}.schema-{revision}")
     if kept.exists():
         return
-    with disk_errors(where.parent):
-        os.close(os.open(kept, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
-    with engine.connect() as connection:
+    with replacing(kept) as temporary, engine.connect() as connection:
         driver = connection.connection.driver_connection
         if isinstance(driver, sqlite3.Connection):
-            with contextlib.closing(sqlite3.connect(kept)) as copy:
+            with contextlib.closing(sqlite3.connect(temporary)) as copy:
                 driver.backup(copy)
 
 

@@ -7,6 +7,7 @@ Nothing here imports the database layer until the catalog is asked for something
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from evalrun.atomic import private_folder, write_private
+from evalrun.atomic import FILE_MODE, disk_errors, private_folder, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.events import append_event
 from evalrun.tracking.folder import MANIFEST, SweepFolder, names_of
@@ -45,6 +46,33 @@ def slug(name: str) -> str:
 
 def _has_manifest(folder: SweepFolder) -> bool:
     return (folder.path / MANIFEST).exists()
+
+
+@contextlib.contextmanager
+def _held(mark: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a mark, made where it is not there; the kernel lets go of it when the process ends. Without
+    waiting: False where another holds it."""
+    while True:
+        with disk_errors(mark.parent):
+            descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            if _is_there(mark, descriptor):
+                yield True
+                return
+            # Whoever held it has taken it away: the next is another file.
+        finally:
+            os.close(descriptor)
+
+
+def _is_there(mark: Path, descriptor: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(mark.stat(), os.fstat(descriptor))
+    return False
 
 
 class Store:
@@ -214,6 +242,10 @@ class Store:
 
         return self._ask(ask)
 
+    def entered(self) -> set[str]:
+        """The ids of the sweeps that the catalog holds, as it is: it is not brought up to date."""
+        return self._ask(lambda catalog: catalog.entered())
+
     @property
     def catalog_shown(self) -> str:
         """Where the catalog is, for messages; without any password."""
@@ -235,10 +267,10 @@ class Store:
     def changing(self, folder: SweepFolder) -> Iterator[None]:
         """Around a change to a finished sweep: should this process die in it, the catalog learns it later."""
         mark = private_folder(self.marks) / folder.path.name
-        mark.touch(mode=0o600)
-        yield
-        self.index(folder)
-        mark.unlink(missing_ok=True)
+        with _held(mark):
+            yield
+            self.index(folder)
+            mark.unlink(missing_ok=True)
 
     def append_event(
         self, action: str, detail: Mapping[str, Any] | None = None, *, target: str = ""
@@ -248,13 +280,20 @@ class Store:
         return append_event(self.events_path, action, detail, target=target)
 
     def _sync(self, catalog: Catalog) -> None:
-        catalog.sync(self._names())
+        unread = catalog.sync(self._names())
         for mark in self._marked():
             folder = SweepFolder(self.sweeps / mark.name)
-            if _has_manifest(folder):
-                catalog.index(folder)
-            # Whoever is making a change at this moment indexes it, so that the mark may go.
-            mark.unlink(missing_ok=True)
+            # The mark of a change that is being made at this moment is its maker's to take away.
+            with _held(mark, wait=False) as free:
+                if free and _has_manifest(folder):
+                    try:
+                        catalog.index(folder)
+                    except UserError as error:
+                        unread += error.problems
+                if free:
+                    mark.unlink(missing_ok=True)
+        if unread:
+            _log.warning("some sweeps cannot be read; `evalrun reindex` names them: %s", unread[0])
 
     def _marked(self) -> Paths:
         return [*self.marks.iterdir()] if self.marks.is_dir() else []

@@ -426,7 +426,7 @@ def test_an_axis_is_paired_over_cells_that_all_its_values_have(sweep: MakeSweep)
     cells = grid(0.0, 0.0)[:-1]  # the last combination of temperature 0.7 is missing
     effects = {each.axis: each for each in compared(sweep(*cells, swept={"temperature": [0, 0.7]})).effects}
     assert effects["temperature"].cells == 5
-    assert "1 combinations" in effects["temperature"].note
+    assert "1 combination that" in effects["temperature"].note
     assert effects["model"].cells == 5
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from evalrun import registry
 from evalrun.analysis.definitions import definition, metric_reference
-from evalrun.analysis.run import SystemSummary, analyse
+from evalrun.analysis.run import AnalysisOptions, SystemSummary, analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.types import SampleRecord, Status
@@ -44,7 +44,10 @@ SYSTEM = SystemSummary(10**9, 10**8, 30.0, 5.0, 100.0, 0.002)
 
 def test_every_metric_of_a_run_is_defined_and_agrees_with_its_definition() -> None:
     analysis = analyse(
-        SampleTable.from_records(records()), SCORERS, SYSTEM, by=["dialect.code"], stream=True, seed=1
+        SampleTable.from_records(records()),
+        SCORERS,
+        SYSTEM,
+        AnalysisOptions(by=["dialect.code"], stream=True, seed=1),
     )
     names = {metric.name for metric in analysis.metrics}
     assert {
@@ -71,7 +74,9 @@ def test_every_metric_of_a_run_is_defined_and_agrees_with_its_definition() -> No
 
 
 def test_definitions_of_names_of_their_own_travel_with_the_run() -> None:
-    analysis = analyse(SampleTable.from_records(records()), SCORERS, SYSTEM, by=["dialect.code"])
+    analysis = analyse(
+        SampleTable.from_records(records()), SCORERS, SYSTEM, AnalysisOptions(by=["dialect.code"])
+    )
     assert set(analysis.details["definitions"]) == {
         "mine",
         "fairness.dialect.code.mine.gap",
@@ -82,7 +87,8 @@ def test_definitions_of_names_of_their_own_travel_with_the_run() -> None:
 
 def test_the_analysis_can_be_written_as_json_and_made_again() -> None:
     table = SampleTable.from_records(records())
-    one, other = (analyse(table, SCORERS, SYSTEM, by=["dialect.code"], stream=True, seed=5) for _ in range(2))
+    options = AnalysisOptions(by=["dialect.code"], stream=True, seed=5)
+    one, other = (analyse(table, SCORERS, SYSTEM, options) for _ in range(2))
     assert one == other
     text = json.dumps({"metrics": [asdict(m) for m in one.metrics], "details": one.details}, allow_nan=False)
     assert len(text) < 200_000

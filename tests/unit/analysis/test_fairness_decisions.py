@@ -241,6 +241,29 @@ def test_withheld_groups_that_are_small_are_not_shown_at_all() -> None:
     assert "rare" not in str(details)
 
 
+@pytest.mark.parametrize("plan", [{"control": ["topic"]}, {"intersections": [("group", "topic")]}])
+def test_small_values_of_withheld_columns_are_named_nowhere(plan: dict[str, Any]) -> None:
+    """Neither as the level of a control column nor as a combination that has no samples."""
+    rows = [
+        record(
+            n,
+            1,
+            n % 2,
+            {
+                "group": "rare" if n < 4 else "ab"[n % 2],
+                "topic": "Quechua" if n in (7, 9) else "xy"[n % 3 == 0],
+            },
+        )
+        for n in range(200)
+    ]
+    found, details = run(rows, min_group=30, withheld=frozenset({"group", "topic"}), positive="1", **plan)
+    said = str(details) + str(list(found.values()))
+    assert "rare" not in said
+    assert "Quechua" not in said
+    assert "'a'" in said
+    assert "'y'" in said
+
+
 def test_every_metric_has_the_definition_that_its_name_leads_to() -> None:
     truth, answers, groups = data(2)
     rows = rows_of(truth, answers, groups)

@@ -14,7 +14,7 @@ from evalrun.analysis.measures import RunSamples
 from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.quality import mean_metrics
 from evalrun.analysis.repeat_metrics import repeat_metrics
-from evalrun.analysis.run import RunAnalysis, SystemSummary, analyse
+from evalrun.analysis.run import AnalysisOptions, RunAnalysis, SystemSummary, analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Labelled
 from evalrun.scoring.pipeline import Pipeline
@@ -51,7 +51,7 @@ def records(scores: Any, answers: Any = None, cluster: Any = None) -> list[Sampl
 
 def analysed(scores: Any, answers: Any = None, cluster: Any = None, **options: Any) -> RunAnalysis:
     table = SampleTable.from_records(records(scores, answers, cluster))
-    return analyse(table, [EXACT], SystemSummary(), **options)
+    return analyse(table, [EXACT], SystemSummary(), AnalysisOptions(**options))
 
 
 def by_name(found: RunAnalysis) -> dict[str, MetricValue]:

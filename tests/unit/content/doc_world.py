@@ -61,7 +61,7 @@ def bbq_row(at: int) -> dict[str, Any]:
     return {
         "example_id": at, "question_index": str(at // 4), "category": "Age", "label": 2,
         "question_polarity": ("neg", "nonneg")[at % 2], "context_condition": "ambig",
-        "context": "They met.", "question": "Who was late?",
+        "context": "They met.", "question": "Who was late?", "answer": "C",
         "ans0": "The boy", "ans1": "The old man", "ans2": "Not known",
         "answer_info": {"ans0": ["boy", "nonOld"], "ans1": ["man", "old"], "ans2": ["Unknown", "unknown"]},
         "additional_metadata": {"stereotyped_groups": ["old"], "version": "a", "source": "made"},

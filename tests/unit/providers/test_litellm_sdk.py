@@ -175,3 +175,37 @@ def test_making_one_does_not_import_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+FIRST = """
+import asyncio, os, sys
+from pathlib import Path
+from evalrun.providers.base import ProviderContext, create
+from evalrun.suite.schema import ModelSpec
+from evalrun.types import Message, Request
+
+tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+entry = {"id": "m", "provider": "litellm", "model": "openai/m", "api_base": sys.argv[1]}
+entry["api_key_env"] = "LITELLM_TEST_KEY"
+
+async def main():
+    made = create(ModelSpec.model_validate(entry), ProviderContext(Path("."), Path(".")))
+    await made.start()
+    before = set(sys.modules)
+    for stream in (False, True):
+        for params in ({}, {"tools": tools}):
+            await made.generate(Request("s", 0, (Message("user", "hello"),), None, params, {}, stream))
+    print(len(set(sys.modules) - before))
+    await made.close()
+
+asyncio.run(main())
+"""
+
+
+@installed
+def test_the_first_answers_do_not_wait_for_imports(chat_server: ChatServer) -> None:
+    """Their latencies would be those of our disk. With tools it wants a package that it does not depend on."""
+    command = [sys.executable, "-c", FIRST, chat_server.base_url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) <= 25, "a few small ones are its own business"

@@ -61,6 +61,26 @@ async def test_a_missing_column_names_the_nearest_one(context: ProviderContext) 
     assert "did you mean 'output'?" in await missing(recorded(context, column="outptu"), request(output="x"))
 
 
+async def test_a_column_may_hold_the_answers_of_several_models(context: ProviderContext) -> None:
+    rows = {"small": {"solution": "A: 3", "ok": True}, "dotted.name": "whole"}
+    assert (await answer(recorded(context, column="small.solution"), request(**rows))).output == "A: 3"
+    assert (await answer(recorded(context, column="dotted.name"), request(**rows))).output == "whole"
+    assert "'small.sol'" in await missing(recorded(context, column="small.sol"), request(**rows))
+    write(context, {"id": "a", "small": {"solution": "A: 4"}})
+    provider = recorded(context, path="answers.jsonl", output_field="small.solution")
+    await provider.start()
+    assert (await answer(provider, request())).output == "A: 4"
+    await provider.close()
+
+
+def test_a_column_that_is_not_there_is_found_before_anything_is_asked(context: ProviderContext) -> None:
+    problem = recorded(context, column="outptu").check(["input", "output"], "dataset d")
+    assert problem is not None
+    assert (problem.where, problem.remedy) == ("dataset d", "Did you mean 'output'?")
+    assert recorded(context, column="small.solution").check(["small"], "dataset d") is None
+    assert recorded(context, path="answers.jsonl").check([], "dataset d") is None
+
+
 async def test_null_is_no_answer(context: ProviderContext) -> None:
     assert "null" in await missing(recorded(context, column="c"), request(c=None))
 

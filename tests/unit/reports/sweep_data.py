@@ -12,7 +12,7 @@ import orjson
 
 from evalrun import registry
 from evalrun.analysis.performance import SystemSummary
-from evalrun.analysis.run import analyse
+from evalrun.analysis.run import AnalysisOptions, analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parquet import journal_to_parquet, system_to_parquet
@@ -115,7 +115,10 @@ def _write_run(
         client_cpu_s=clock * 0.04, wall_s=clock, loop_lag_p99_s=0.001,
     ) if cell.e2e_s is not None else SystemSummary()  # fmt: skip
     found = analyse(
-        SampleTable.from_parquet(path / "samples.parquet"), scorers, system, by=by, stream=True, seed=7
+        SampleTable.from_parquet(path / "samples.parquet"),
+        scorers,
+        system,
+        AnalysisOptions(by=by, stream=True, seed=7),
     )
     folder.finish_run(
         cell.run,

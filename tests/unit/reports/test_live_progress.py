@@ -12,10 +12,9 @@ from evalrun.reports.live import (
     LineProgress,
     LiveProgress,
     Silent,
-    Tally,
     make_progress,
-    time_left,
 )
+from evalrun.reports.progress import News, Tally, time_left
 
 
 class Clock:
@@ -42,10 +41,10 @@ def test_time_left_counts_only_what_this_attempt_did() -> None:
     tally = Tally(clock)
     tally.start([("a", 100), ("b", 100)])
     assert tally.left_s is None
-    tally.update("a", 50, None, 0, None, None, "running")
+    tally.update(News("a", "running", 50, None, 0, None, None))
     assert tally.rate is None, "those fifty were done by an earlier attempt"
     clock.now += 10
-    tally.update("a", 70, 0.5, 1, 2.0, None, "running")
+    tally.update(News("a", "running", 70, 0.5, 1, 2.0, None))
     assert tally.rate == pytest.approx(2.0)
     assert tally.left_s == pytest.approx(65)
     line = tally.line()
@@ -72,13 +71,13 @@ def test_plain_lines_come_seldom() -> None:
     progress.start([("a", 1000)])
     for done in range(1, 501):
         clock.now += 0.05
-        progress.update("a", done, 0.5, 0, 20.0, None, "running")
+        progress.update(News("a", "running", done, 0.5, 0, 20.0, None))
     lines = text_of(console).splitlines()
     assert len(lines) <= 1 + 500 * 0.05 / LINE_INTERVAL_S
     assert len(lines) >= 4
     assert "samples/s" in lines[-1] and "left" in lines[-1]
-    progress.update("a", 1000, 0.61, 2, None, None, "done")
-    progress.update("a", 1000, 0.61, 2, None, None, "done")
+    progress.update(News("a", "done", 1000, 0.61, 2, None, None))
+    progress.update(News("a", "done", 1000, 0.61, 2, None, None))
     progress.stop()
     assert text_of(console).splitlines()[-1] == "done: a, 1,000 samples, score 0.61, 2 errors"
 
@@ -96,7 +95,7 @@ def test_thirty_cells_stay_readable() -> None:
     cells = [(f"model-{at}-prompt-with-a-long-name-dataset-temperature=0.7", 100) for at in range(30)]
     progress._tally.start(cells)
     for at, (run, _) in enumerate(cells[:14]):
-        progress.update(run, at, 0.5, at % 2, 3.0, 91.0, "running" if at else "starting")
+        progress.update(News(run, "running" if at else "starting", at, 0.5, at % 2, 3.0, 91.0))
     clock.now += 3
     drawn = Console(file=io.StringIO(), width=80, height=24, highlight=False)
     drawn.print(progress)
@@ -111,7 +110,7 @@ def test_a_live_display_starts_and_stops() -> None:
     console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True)
     progress = LiveProgress(console)
     progress.start([("a", 2)])
-    progress.update("a", 1, None, 0, None, None, "running")
+    progress.update(News("a", "running", 1, None, 0, None, None))
     progress.message("a word beside it")
     progress.stop()
     assert "a word beside it" in text_of(console)

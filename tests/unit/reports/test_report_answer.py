@@ -10,6 +10,7 @@ from sweep_data import QUICKSTART, Cell, make_sweep
 
 from evalrun.reports.report import Verdicts, build_report, judge
 from evalrun.reports.source import Source
+from evalrun.reports.standings import standing_word
 from evalrun.reports.view import words
 
 
@@ -26,7 +27,7 @@ def test_the_best_its_ties_and_its_speed(tmp_path: Path) -> None:
     assert words(answer.more[0]).startswith(
         "It is 2.2\u00d7 slower than direct, the fastest: 1.13 s against 505 ms"
     )
-    assert words(answer.more[1]).startswith("Ship few_shot: no tied run is clearly faster.")
+    assert words(answer.advice).startswith("Ship few_shot: no tied run is clearly faster.")
     assert [run.standing for run in answer.runs] == ["best", "tied", "behind"]
     assert any("true difference below about" in caution for caution in answer.cautions)
 
@@ -37,7 +38,7 @@ def test_a_clear_winner(tmp_path: Path) -> None:
     assert ", ahead of bad." in words(answer.verdict)
     assert "is best" in words(answer.verdict)
     assert "faster than bad: " in words(answer.more[0])
-    assert words(answer.more[1]) == "Ship good."
+    assert words(answer.advice) == "Ship good."
 
 
 def quick_is_right(at: int, *, wrong: int, more: int) -> bool:
@@ -56,7 +57,7 @@ def test_a_faster_run_that_may_be_much_worse_is_not_recommended(tmp_path: Path) 
     (answer,) = verdicts(tmp_path, cells, n=60, by=(), scorers=scorers, change=change).answers
     assert answer.best is not None and answer.best.label == "slow"
     assert "not distinguishable from quick" in words(answer.verdict)
-    advice = words(answer.more[-1])
+    advice = words(answer.advice)
     assert advice.startswith("Ship slow if quality decides. quick is ")
     assert advice.endswith("faster but may be up to 0.20 worse: more samples would tell.")
 
@@ -71,7 +72,7 @@ def test_a_faster_run_that_is_surely_as_good_is_recommended(tmp_path: Path) -> N
     scorers = [{"exact_match": {}}]
     (answer,) = verdicts(tmp_path, cells, n=400, by=(), scorers=scorers, change=change).answers
     assert answer.best is not None and answer.best.label == "slow"
-    advice = words(answer.more[-1])
+    advice = words(answer.advice)
     assert advice.startswith("quick is ")
     assert advice.endswith("faster and at most 0.02 worse: ship quick.")
 
@@ -80,6 +81,49 @@ def test_equal_runs(tmp_path: Path) -> None:
     cells = [Cell("m", name, accuracy=2.0) for name in "abc"]
     (answer,) = verdicts(tmp_path, cells, by=()).answers
     assert words(answer.verdict).startswith("All 3 runs score the same: 1.00")
+
+
+def test_of_equal_runs_the_fastest_is_shipped(tmp_path: Path) -> None:
+    cells = [Cell("m", "slow", accuracy=2.0, e2e_s=2.0), Cell("m", "quick", accuracy=2.0, e2e_s=0.3)]
+    (answer,) = verdicts(tmp_path, cells, by=()).answers
+    assert words(answer.advice) == "Ship quick: it is as good as the others and the fastest."
+
+
+def test_few_samples_decide_nothing(tmp_path: Path) -> None:
+    (answer,) = verdicts(tmp_path, QUICKSTART, n=1, by=()).answers
+    assert words(answer.advice) == "So few samples (n = 1) decide nothing: ask more before choosing."
+
+
+def test_beside_failed_runs_there_is_nothing_to_choose(tmp_path: Path) -> None:
+    cells = [Cell("m", "p"), Cell("m", "q", failed=1.1)]
+    (answer,) = verdicts(tmp_path, cells, by=()).answers
+    assert words(answer.advice) == "There is nothing to choose between: 1 other run has no score."
+    assert [standing_word(run, answer.runs) for run in answer.runs] == ["", ""]
+
+
+def test_a_gap_wider_than_chance_is_owned_up_to(tmp_path: Path) -> None:
+    cells = [Cell("m", "p", accuracy=0.9, bias=0.6), Cell("m", "q", accuracy=0.3)]
+    (answer,) = verdicts(tmp_path, cells, n=240).answers
+    (sentence,) = answer.unequal
+    assert sentence.startswith("By dialect, p is worse for learner than for ")
+    assert "wider than chance gives (up to " in sentence
+    fair = verdicts(tmp_path / "fair", [Cell("m", "p", accuracy=2.0)]).answers[0]
+    assert not fair.unequal
+
+
+def test_one_line_over_several_datasets(tmp_path: Path) -> None:
+    def cells(better: dict[str, str]) -> list[Cell]:
+        return [
+            Cell("m", prompt, dataset=dataset, accuracy=0.9 if best == prompt else 0.2)
+            for dataset, best in better.items()
+            for prompt in "pq"
+        ]
+
+    same = verdicts(tmp_path / "a", cells({"x": "p", "y": "p"}), by=())
+    assert words(same.overall) == "p leads on both datasets, ahead of every other run."
+    mixed = verdicts(tmp_path / "b", cells({"x": "p", "y": "q", "z": "q"}), by=())
+    assert words(mixed.overall) == "q leads on y and z; p leads on x."
+    assert not verdicts(tmp_path / "c", cells({"x": "p"}), by=()).overall
 
 
 def test_nothing_but_failures(tmp_path: Path) -> None:

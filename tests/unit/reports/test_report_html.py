@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import stat
 import subprocess
@@ -133,6 +134,24 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
     write_report(SweepFolder(folder.path), tmp_path / "b.html")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert stat.S_IMODE((tmp_path / "a.html").stat().st_mode) == 0o644
+
+
+def test_every_process_draws_the_same_resamples_of_clusters(tmp_path: Path) -> None:
+    cells = [Cell("m", "p", accuracy=0.7), Cell("m", "q", accuracy=0.5), Cell("m", "r", accuracy=0.6)]
+    folder = make_sweep(tmp_path / "store", cells, cluster=True)
+    code = (
+        "import sys, pathlib\n"
+        "from evalrun.tracking.folder import SweepFolder\n"
+        "from evalrun.reports.html import write_report\n"
+        "write_report(SweepFolder(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
+    )
+    made = []
+    for seed in ("1", "2"):  # hashes of texts differ from process to process by it
+        out = tmp_path / f"{seed}.html"
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code, folder.path, out], env=environment, check=True)
+        made.append(out.read_bytes())
+    assert made[0] == made[1]
 
 
 def test_without_the_charts_javascript_the_report_says_so(

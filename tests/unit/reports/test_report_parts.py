@@ -103,7 +103,7 @@ def test_the_forest_shows_the_others_against_the_best(tmp_path: Path) -> None:
 
 def test_quality_against_each_price_that_differs(tmp_path: Path) -> None:
     found = report_of(make_sweep(tmp_path, QUICKSTART))
-    assert [chart.key for chart in found.quality] == ["forest-0", "quality-time-0", "quality-memory-0"]
+    assert [chart.key for chart in found.quality] == ["quality-time-0", "quality-memory-0", "forest-0"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def test_further_readings_are_drawn_and_unmoved_ones_are_not(tmp_path: Path) -> 
         for t in range(8)
     ]
     charts = resources(views, {views[0].run: rows})
-    assert [chart.title for chart in charts] == ["Engine KV cache", "GPU 0 memory"]
+    assert [chart.title for chart in charts] == ["Key-value cache in use", "Memory of GPU 0"]
     assert charts[1].table.rows[0][1] == "5.00 MB"
 
 

@@ -100,6 +100,8 @@ def test_the_same_mean_from_other_samples_is_the_same_too() -> None:
 def test_best_is_said_only_where_someone_is_behind() -> None:
     found = placed({"a": [1.0] * 20 + [0.0] * 20, "b": [1.0] * 19 + [0.0] * 21})
     assert [standing_word(run, found) for run in found] == ["highest", "tied"]
+    both = placed({"a": [1.0] * 20 + [0.0] * 20, "b": [1.0] * 19 + [0.0] * 21, "c": [0.0] * 40})
+    assert [standing_word(run, both) for run in both] == ["highest", "tied", ""]
     apart = placed({"a": [1.0] * 40, "b": [0.0] * 40})
     assert [standing_word(run, apart) for run in apart] == ["best", ""]
     (alone,) = placed({"a": [1.0] * 40})

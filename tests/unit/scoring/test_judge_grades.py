@@ -201,7 +201,7 @@ def test_a_list_of_choices_runs_from_one_to_nothing() -> None:
 
 
 def test_no_scorer_stands_around_a_judge() -> None:
-    with pytest.raises(UserError, match="after the run"):
+    with pytest.raises(UserError, match="asks a model"):
         Not(Not.Options(scorer={"judge": {"model": "j"}}))
 
 

@@ -343,3 +343,46 @@ def test_labels_that_are_letters_are_not_found_in_every_article() -> None:
     made = parser("choice", labels=["A", "B", "C"])
     assert made.parse("This is a clear case for (B).") == "B"
     assert made.parse("A") == "A"
+
+
+@pytest.mark.parametrize(
+    ("labels", "text", "label"),
+    [
+        (["正面", "负面"], "这是正面的评论。", "正面"),
+        (["正面", "负面"], "这条评论的情感是,负面", "负面"),
+        (["はい", "いいえ"], "答え「いいえ」", "いいえ"),
+        (["はい", "いいえ"], "答えはいいえです", None),
+        (["肯定", "否定"], "これは肯定です", "肯定"),
+        (["긍정", "부정"], "이 문장은 긍정입니다.", "긍정"),
+        (["บวก", "ลบ"], "ข้อความนี้เป็นบวกครับ", "บวก"),
+        (["yes", "no"], "答案是yes。", "yes"),
+        (["да", "нет"], "Ответ: да.", "да"),
+        (["да", "нет"], "Это удача", None),
+        (["no", "maybe"], "nobody knows", None),
+    ],
+)
+def test_a_label_is_found_in_scripts_with_and_without_spaces(
+    labels: list[str], text: str, label: str | None
+) -> None:
+    made = parser("choice", labels=labels)
+    if label is None:
+        assert reason(made, text)
+    else:
+        assert made.parse(text) == label
+
+
+def test_an_option_is_found_by_its_text_in_a_script_without_spaces() -> None:
+    assert parser("choice", letters=True, options=["祖父", "孙子"]).parse("是祖父问的。") == "A"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(" * 20_000, "[[" * 9_000, "answer" + " " * 20_000, "answer is" + "(" * 20_000, "yes no " * 2_900],
+    ids=["brackets", "pairs", "spaces", "stated", "options"],
+)
+def test_letters_are_sought_in_time_that_grows_with_the_text(text: str) -> None:
+    made = parser("choice", letters=True, options=["yes", "no", "yes no"])
+    started = time.process_time()
+    with contextlib.suppress(Unparsed):
+        made.parse(text)
+    assert time.process_time() - started < 1

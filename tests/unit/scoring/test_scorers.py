@@ -113,11 +113,11 @@ def test_exact_match_normalises_only_what_it_is_told_to() -> None:
         (["a"], ["a"], 1),
         ({"a": 1}, {"a": 1}, 1),
         ({"a": 1}, {"a": 2}, 0),
-        (None, None, 1),
-        ("", None, 1),
+        (None, None, None),
+        ("", None, None),
     ],
 )
-def test_exact_match_compares_values_of_all_kinds(answer: object, target: object, value: int) -> None:
+def test_exact_match_compares_values_of_all_kinds(answer: object, target: object, value: int | None) -> None:
     assert score(scorer("exact_match"), answer, target).value == value
 
 

@@ -37,6 +37,19 @@ def test_unquoted_results_may_be_numbers_and_quoted_ones_are_text(load, minimal)
     assert suite.description == "3"
 
 
+def test_a_secret_is_not_rendered_into_what_is_stored_with_every_sample(load, problems, minimal) -> None:
+    env = {"MY_API_TOKEN": "sesame-open", "KEYWORD": "sesame-open", "MY_KEY": "short"}
+    text = minimal.replace('"Q: {{ q }}"', '"${MY_API_TOKEN} {{ q }}"')
+    [(_, problem)] = problems(text, env=env)
+    assert "MY_API_TOKEN would be stored with every sample" in problem.what
+    assert "sesame-open" not in str(problem)
+    [(_, problem)] = problems(text.replace("MY_API_TOKEN", "PLAIN"), env={"PLAIN": "sk-" + "a1" * 20})
+    assert "PLAIN would be stored" in problem.what
+    for name in ("KEYWORD", "MY_KEY"):
+        load(text.replace("MY_API_TOKEN", name), env=env)
+    load(minimal + "description: '${MY_API_TOKEN}'\n", env=env)
+
+
 def test_default_values_are_refused_rather_than_ignored(problems, minimal) -> None:
     [(_, problem)] = problems(minimal + 'description: "${NAME:-x}"\n', env={"NAME": "y"})
     assert "not supported" in problem.what

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from catalogs import execute, query
 from tests.postgres import PostgresServer
-from tracking_samples import MakeSweep, manifest_of, run_of
+from tracking_samples import MakeSweep, run_of
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.finding import Search
@@ -172,11 +173,33 @@ def test_texts_are_ordered_by_code_point_whatever_the_server_speaks(
     assert store.find(Search.of("model < 'a'")).total == 1
 
 
-def test_a_number_that_does_not_fit_is_a_message(
-    store: Store, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+def test_what_one_question_reads_is_of_one_moment_and_changes_nothing(
+    store: Store, make_sweep: MakeSweep, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVALRUN_CATALOG", postgres.url())
-    folder = store.create_sweep("odd")
-    folder.write_manifest(manifest_of(folder, exit_code=10**12))
-    with pytest.raises(UserError, match="cannot be used"):
-        store.index(folder)
+    store.index(make_sweep())
+
+    def twice(connection: sa.Connection) -> tuple[object, object]:
+        before = connection.scalar(sa.text("SELECT count(*) FROM sweep"))
+        execute(store, "DELETE FROM sweep")
+        return before, connection.scalar(sa.text("SELECT count(*) FROM sweep"))
+
+    assert store.read(twice) == (1, 1)
+    with pytest.raises(UserError, match="read-only"):
+        store.read(lambda connection: connection.execute(sa.text("DELETE FROM sweep")))
+
+
+def test_an_older_catalog_is_copied_into_a_schema_beside_it_before_the_upgrade(
+    store: Store, make_sweep: MakeSweep, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALRUN_CATALOG", postgres.url("older"))
+    folder = make_sweep()
+    store.index(folder)
+    execute(
+        store,
+        "ALTER TABLE sweep DROP COLUMN archived, DROP COLUMN note",
+        "UPDATE alembic_version SET version_num = '0001'",
+    )
+    assert [row.sweep for row in store.list()] == [folder.ulid]
+    assert query(store, "SELECT ulid FROM older_schema_0001.sweep") == [(folder.ulid,)]
+    assert query(store, "SELECT count(*) FROM older_schema_0001.run_metric")[0][0] > 0

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
-from catalogs import engine_of, query
+from catalogs import engine_of, execute, query
 from tracking_samples import MakeSweep
 
 from evalrun.tracking.database import revisions, upgrade
@@ -30,6 +30,13 @@ def test_a_file_that_is_no_database_is_set_aside_and_made_anew(
     path.write_bytes(b"not a database at all" * 1000 if damage == "garbage" else torn)
     store.index(two)
     assert {row.sweep for row in store.list()} == {one.ulid, two.ulid}
+    assert len(list(store.root.glob("catalog.db.broken-*"))) == 1
+
+
+def test_a_text_that_is_none_any_more_is_damage_too(store: Store, make_sweep: MakeSweep) -> None:
+    store.index(make_sweep())
+    execute(store, "UPDATE sweep_tag SET value = CAST(x'ff' AS TEXT)")
+    assert store.list()[0].tags == {"team": "nlp"}
     assert len(list(store.root.glob("catalog.db.broken-*"))) == 1
 
 

@@ -78,6 +78,10 @@ WITH_METRICS = sorted([S_DIRECT, S_FEW, I_DIRECT])
         ("started_at >= '2026-12'", sorted([I_DIRECT, I_FEW])),
         ("failed == 1 and samples == 100 and status == 'complete'", ALL),
         ("wall_s == None", []),
+        ("samples in (100, 99.6) and samples not in (99.6, 99999999999)", ALL),
+        ("samples == 99.6 or samples > 99999999999 or samples > 1e999", []),
+        ("param.mode in ('fast', True, 3)", sorted([S_FEW, I_FEW])),
+        ("archived in (False, True)", ALL),
         ("dataset_digest == 'nothing'", []),
     ],
 )  # fmt: skip
@@ -120,6 +124,11 @@ def test_sorts_missing_last_both_ways_and_counts_beyond_the_limit(filled: Store)
         ("model == b'x'", "only texts, numbers", (9, 13), ""),
         ("model in ()", "the list needs values", (9, 11), ""),
         ("metric('exact_match').median > 1", "a metric has no 'median'", (0, 28), ""),
+        ("status == complete", "there is no 'complete'", (10, 18), 'A text goes in quotes: "complete"'),
+        ("model = 'm'", "cannot be read", (6, 7), "To compare is =="),
+        ("model == 'm' AND run == 'x'", "cannot be read", (13, 16), "in small letters"),
+        ("model LIKE 'm%'", "cannot be read", (6, 10), '"llama" in model'),
+        ("metric.my-score > 1", "this cannot stand in a query", (0, 15), 'metric("my-score")'),
         ("'é' in model and modle == 1", "there is no 'modle'", (17, 22), "model"),
     ],
 )
@@ -134,6 +143,30 @@ def test_errors_point_at_the_place(
     line = problem.remedy.splitlines()[1]
     start = len(line) - len(line.lstrip()) - 4
     assert (start, start + line.count("^")) == caret
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        (f"""model in ({",".join(['"m"'] * 2400)})""", True),
+        (f"param.temperature in ({','.join(['1'] * 4000)})", True),
+        (" or ".join(["samples == 1"] * 300), True),
+        (" or ".join(["samples == 1"] * 301), False),
+        ("<".join(["samples"] * 1000), False),
+        (" or ".join(f'metric("exact_match", g="{at}") > 1' for at in range(40)), True),
+        (" or ".join(f'metric("exact_match", g="{at}") > 1' for at in range(41)), False),
+    ],
+)
+def test_what_no_database_could_take_is_refused_and_the_catalog_kept(
+    filled: Store, text: str, fits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if fits:
+        filled.find(Search.of(text))
+    else:
+        with pytest.raises(UserError, match="at most"):
+            filled.find(Search.of(text))
+    assert "broken" not in caplog.text
+    assert not list(filled.root.glob("*.broken-*"))
 
 
 @pytest.mark.parametrize("text", ["(" * 500 + "1" + ")" * 500, "not " * 5000 + "x", "a" * 10_001, "x\0 == 1"])
@@ -194,4 +227,5 @@ def test_archived_sweeps_are_left_out_unless_spoken_of(filled: Store, tmp_path: 
     filled.index(folder)
     assert found(filled, "") == sorted([S_DIRECT, S_FEW])
     assert found(filled, "archived") == sorted([I_DIRECT, I_FEW])
+    assert found(filled, "name != 'archived'") == sorted([S_DIRECT, S_FEW])
     assert found(filled, "", archived=True) == ALL

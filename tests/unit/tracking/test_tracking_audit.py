@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,13 @@ from catalogs import BOTH, drop, execute
 from tracking_samples import MakeSweep
 
 from evalrun.errors import UserError
+from evalrun.gates.baseline import set_baseline
 from evalrun.tracking import changes
 from evalrun.tracking.audit import make_anchor, verify
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.people import fold
 from evalrun.tracking.store import Store
+from evalrun.tracking.ulid import new_ulid
 
 CATALOGS = BOTH
 
@@ -217,3 +220,96 @@ def test_the_commands(store: Store, folder: SweepFolder, tmp_path: Path) -> None
     assert folder.path.exists()
     assert evalrun(store, "delete", folder.ulid, "--yes", "--reason", "old").returncode == 0
     assert "delete" in evalrun(store, "audit").stdout and not folder.path.exists()
+
+
+def test_event_rows_taken_out_of_the_catalog_are_named(store: Store, folder: SweepFolder) -> None:
+    execute(store, "DELETE FROM event WHERE action = 'note'")
+    assert [each for each in broken(store) if "event" in each]
+    store.reindex()
+    assert broken(store) == []
+
+
+def test_sweeps_missing_from_the_catalog_or_made_up_in_it_are_told_of_and_mended(
+    store: Store, folder: SweepFolder, make_sweep: MakeSweep
+) -> None:
+    other = make_sweep()
+    store.index(other)
+    execute(
+        store,
+        f"UPDATE sweep SET ulid = '{'0' * 26}' WHERE ulid = '{other.ulid}' AND NOT EXISTS "
+        "(SELECT 1 FROM run WHERE run.sweep = sweep.ulid)",
+        f"DELETE FROM sweep WHERE ulid = '{other.ulid}'",
+    )
+    result = verify(store)
+    assert result.broken == []
+    assert [each.what for each in result.mended] == [
+        f"lacked {other.ulid}, which was entered again from its folder"
+    ]
+    result = verify(store)
+    assert (result.broken, result.mended) == ([], [])
+    drop(store)
+    assert verify(store).mended == []
+
+
+def test_a_sweep_without_manifest_and_trail_is_named(store: Store, folder: SweepFolder) -> None:
+    (folder.path / "sweep.json").unlink()
+    (folder.path / "events.jsonl").unlink()
+    assert f"{folder.path.name}: its manifest and its trail are gone" in broken(store)
+
+
+def test_inputs_are_sealed_with_the_sweep(store: Store, make_sweep: MakeSweep) -> None:
+    folder = make_sweep()
+    kept = folder.path / "inputs" / "rows-0.jsonl.gz"
+    kept.parent.mkdir()
+    kept.write_bytes(b"rows")
+    folder.finish("complete", 0)
+    store.index(folder)
+    assert broken(store) == []
+    kept.write_bytes(b"other rows")
+    assert broken(store) == ["rows-0.jsonl.gz: was altered after the sweep had finished"]
+    kept.unlink()
+    assert broken(store) == ["rows-0.jsonl.gz: is gone"]
+
+
+def test_a_copy_under_another_id_is_named(store: Store, folder: SweepFolder) -> None:
+    shutil.copytree(folder.path, store.sweeps / f"{new_ulid()}-copy")
+    assert broken(store) == [f"sweep.json: is the manifest of another sweep, {folder.ulid}"]
+
+
+def test_a_forged_start_does_not_unseal_the_manifest(store: Store, folder: SweepFolder) -> None:
+    edit(folder.path / "sweep.json", "support", "sapport")
+    folder.append_event("start", {})
+    assert any("no event tells of its end" in each for each in broken(store))
+
+
+def test_show_and_list_tell_what_people_said(store: Store, make_sweep: MakeSweep) -> None:
+    folder = make_sweep()
+    changes.note(store, folder, "first look")
+    changes.rename(store, folder, "the good one")
+    changes.tag(store, folder, {"release": "v1"})
+    changes.note(store, folder, "the target\x1b[2J is wrong", "m-few-d/s1")
+    set_baseline(store, "main", folder)
+    place = ["promote", f"{folder.ulid}/m-few-d", "--as", "production", "--reason", "better"]
+    assert evalrun(store, *place).returncode == 0
+    shown = evalrun(store, "show", "latest").stdout
+    for text in (
+        "Called the good one; the suite calls it triage.",
+        "release=v1",
+        "Baseline: main",
+        "Promoted: m-few-d as production",
+        "better",
+        "first look",
+        "Note on m-few-d/s1",
+    ):
+        assert text in shown
+    assert "\x1b" not in shown
+    said = json.loads(evalrun(store, "show", "latest", "--json").stdout)["said"]
+    assert (said["name"], said["tags"]["release"], said["baselines"]) == ("the good one", "v1", ["main"])
+    assert [each["name"] for each in said["placed"]] == ["production"]
+    listed = json.loads(evalrun(store, "list", "--json").stdout)[0]
+    assert listed["stands_for"] == ["production", "baseline main"]
+    wide = subprocess.run(
+        [sys.executable, "-m", "evalrun", "list", "--store", str(store.root)],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "160"},
+    ).stdout  # fmt: skip
+    assert "production, baseline main" in wide and "release=v1" in wide

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from tracking_samples import MakeSweep, manifest_of, run_of
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.tracking.database import revisions, stored_revision, upgrade
+from evalrun.tracking import changes
+from evalrun.tracking.database import revisions, stored_revision, upgrade, writing
+from evalrun.tracking.entries import fresh, insert, read_entry
 from evalrun.tracking.finding import Search
 from evalrun.tracking.store import Store, slug
 from evalrun.tracking.tables import metadata
@@ -112,19 +114,28 @@ def test_reindex_gives_what_indexing_gave(store: Store, make_sweep: MakeSweep) -
 
 
 def test_reindex_passes_over_folders_that_cannot_be_read_and_names_them(
-    store: Store, make_sweep: MakeSweep
+    store: Store, make_sweep: MakeSweep, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_sweep()
-    broken, later = make_sweep(), make_sweep()
+    broken, later, huge = make_sweep(), make_sweep(), make_sweep()
     (broken.path / "runs/m-few-d/run.json").write_text("{torn")
     (later.path / "sweep.json").write_text(json.dumps(manifest_of(later, schema_version=9)))
+    run = run_of("m-few-d")
+    huge.finish_run("m-few-d", run | {"counts": {"samples": 10**30}})
     store.create_sweep("crashed at once")
     (store.sweeps / "notes").mkdir()
     result = store.reindex()
     assert result.sweeps == 1
     assert sorted(problem.where for problem in result.problems) == sorted(
-        [str(broken.path / "runs/m-few-d/run.json"), str(later.path / "sweep.json")]
+        [
+            str(broken.path / "runs/m-few-d/run.json"),
+            str(later.path / "sweep.json"),
+            str(huge.path / "runs/m-few-d/run.json"),
+        ]
     )
+    with caplog.at_level("WARNING"):
+        assert len(store.list()) == 1
+    assert "some sweeps cannot be read" in caplog.text
 
 
 def test_list_shows_the_newest_first_by_project(store: Store, make_sweep: MakeSweep) -> None:
@@ -243,9 +254,8 @@ def test_a_catalog_of_the_first_schema_is_brought_up_to_date(store: Store, make_
     upgrade(engine_of(store), "0001")
     execute(store, "INSERT INTO project (id, name) VALUES (7, 'kept')")
     folder.append_event("note", {"text": "first look"})
-    store.index(folder)
-    assert stored_revision(engine_of(store)) == revisions()[-1]
     assert store.list()[0].note == "first look"
+    assert stored_revision(engine_of(store)) == revisions()[-1]
     assert ("kept",) in query(store, "SELECT name FROM project")
 
 
@@ -382,3 +392,41 @@ def test_a_store_in_a_repository_hides_itself_from_git(store: Store) -> None:
         cwd=store.root.parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert status.stdout == ""
+
+
+def test_an_older_reading_of_a_folder_does_not_replace_a_newer(store: Store, make_sweep: MakeSweep) -> None:
+    folder = make_sweep()
+    older = read_entry(folder)
+    changes.tag(store, folder, {"seen": "yes"})
+    with writing(engine_of(store)) as connection:
+        insert(connection, fresh(older))
+    assert store.list()[0].tags["seen"] == "yes"
+    assert len(query(store, "SELECT * FROM event")) == len(folder.events())
+
+
+def test_the_mark_of_a_change_under_way_is_left_to_its_maker(store: Store, make_sweep: MakeSweep) -> None:
+    folder = make_sweep()
+    mark = store.marks / folder.path.name
+    with store.changing(folder):
+        store.list()
+        assert mark.exists()
+        folder.append_event("note", {"text": "under way"})
+    assert not mark.exists()
+    assert store.list()[0].note == "under way"
+
+
+def test_processes_that_change_one_sweep_at_once_lose_nothing(store: Store, make_sweep: MakeSweep) -> None:
+    make_sweep()
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from evalrun.tracking import changes; from evalrun.tracking.store import Store\n"
+        "store = Store(Path(sys.argv[1])); folder = store.folders()[0]\n"
+        "for at in range(5): changes.tag(store, folder, {sys.argv[2] + str(at): 'x'})"
+    )
+    command = [sys.executable, "-c", script, str(store.root)]
+    started = [subprocess.Popen([*command, name]) for name in "abc"]
+    assert [each.wait(120) for each in started] == [0, 0, 0]
+    assert len(store.list()[0].tags) == 16
+    before = contents(store)
+    store.reindex()
+    assert contents(store) == before

@@ -31,11 +31,15 @@
   };
   const views = [];
 
-  async function draw() {
-    const specs = JSON.parse(document.getElementById("chart-specs").textContent);
-    for (const box of document.querySelectorAll("[data-chart]")) {
+  const specs = JSON.parse(document.getElementById("chart-specs").textContent);
+
+  async function draw(boxes) {
+    for (const box of boxes) {
       const spec = specs[box.dataset.chart];
       if (!spec || !window.vegaEmbed) continue;
+      delete specs[box.dataset.chart];
+      // A chart takes a tenth of a second: between two of them the page answers.
+      await new Promise((resume) => setTimeout(resume));
       const label = box.getAttribute("aria-label");
       // In a narrow box a legend of many names goes on over several lines.
       if (box.clientWidth < 620) spec.config = { ...spec.config, legend: { ...spec.config.legend, columns: 2, labelLimit: box.clientWidth < 420 ? 130 : 220 } };
@@ -52,17 +56,21 @@
         box.replaceChildren(element("p", "quiet", `This chart could not be drawn: ${error.message}`));
       }
     }
-    document.documentElement.dataset.charts = "drawn";
   }
 
   // Paper is narrower than most windows: charts are laid out for it, not shrunk.
   const PAPER = { whole: 660, half: 320 };
   addEventListener("beforeprint", () => {
-    for (const { view, box } of views) view.width(box.closest(".grid") ? PAPER.half : PAPER.whole).run();
+    for (const { view, box } of views) view.width(box.closest(".grid") && !box.closest(".wide") ? PAPER.half : PAPER.whole).run();
   });
   addEventListener("afterprint", () => {
     for (const { view, box } of views) view.width(box.clientWidth).run();
   });
 
-  draw();
+  // What is folded away has no width to be drawn in; it is drawn when it is unfolded.
+  const boxes = [...document.querySelectorAll("[data-chart]")];
+  for (const fold of document.querySelectorAll("details.fold:has([data-chart])")) {
+    fold.addEventListener("toggle", () => { if (fold.open) draw(fold.querySelectorAll("[data-chart]")); });
+  }
+  draw(boxes.filter((box) => box.checkVisibility())).then(() => { document.documentElement.dataset.charts = "drawn"; });
 })();

@@ -4,23 +4,22 @@ const evalrun = {};
   "use strict";
   const root = document.documentElement;
   const button = document.getElementById("theme");
-  const NAMES = { auto: "Auto", light: "Light", dark: "Dark" };
+  const NAMES = ["auto", "light", "dark"];
 
   function remembered() {
     try { return localStorage.getItem("evalrun-theme") || "auto"; } catch { return "auto"; }
   }
 
   function setTheme(theme) {
-    const name = theme in NAMES ? theme : "auto";
+    const name = NAMES.includes(theme) ? theme : "auto";
     if (name === "auto") delete root.dataset.theme; else root.dataset.theme = name;
-    button.textContent = NAMES[name];
-    button.setAttribute("aria-label", `Colours: ${name === "auto" ? "as the system" : name}`);
+    button.querySelector("b").textContent = name;
+    button.title = name === "auto" ? "Colours as the system has them" : `Colours: ${name}`;
     try { localStorage.setItem("evalrun-theme", name); } catch { /* a page from disk may have no storage */ }
   }
 
   button.addEventListener("click", () => {
-    const order = Object.keys(NAMES);
-    setTheme(order[(order.indexOf(root.dataset.theme || "auto") + 1) % order.length]);
+    setTheme(NAMES[(NAMES.indexOf(root.dataset.theme || "auto") + 1) % NAMES.length]);
   });
   setTheme(remembered());
 
@@ -30,7 +29,7 @@ const evalrun = {};
   function markSection() {
     const line = innerHeight * 0.3;
     let here = sections[0];
-    for (const section of sections) if (section.getBoundingClientRect().top <= line) here = section;
+    if (scrollY > 0) for (const section of sections) if (section.getBoundingClientRect().top <= line) here = section;
     for (const [id, link] of links) {
       if (here && id === here.id) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");

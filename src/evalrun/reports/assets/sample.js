@@ -32,6 +32,9 @@
     return parts;
   };
 
+  // So many messages before the last one are folded away.
+  const EXAMPLES = 2;
+
   const title = (text) => element("h4", "", text);
   const nothing = (text) => element("p", "none", text);
 
@@ -55,11 +58,20 @@
   function prompt(sample, query) {
     const messages = sample.messages || (sample.prompt ? [["text", sample.prompt]] : []);
     if (!messages.length) return [nothing("No prompt was sent.")];
-    return messages.map(([role, content]) => {
+    const bubbles = messages.map(([role, content]) => {
       const bubble = element("div", "bubble");
       bubble.append(put(element("div", "role"), role), textBlock(typeof content === "string" ? content : JSON.stringify(content, null, 1), query));
       return bubble;
     });
+    // Examples that every sample is asked with would push the question and the output out of sight.
+    const from = messages[0][0] === "system" ? 1 : 0;
+    const examples = messages.length - 1 - from;
+    if (examples < EXAMPLES) return bubbles;
+    const fold = element("details", "examples");
+    fold.append(element("summary", "", `${examples} messages before the question`), ...bubbles.slice(from, -1));
+    // What is searched for must not lie hidden.
+    fold.open = Boolean(query) && messages.slice(from, -1).some(([, content]) => String(content).toLowerCase().includes(query.toLowerCase()));
+    return [...bubbles.slice(0, from), fold, bubbles[bubbles.length - 1]];
   }
 
   function rows(names, lines, caption) {
@@ -98,7 +110,7 @@
     const known = sample.likelihood && sample.likelihood.options;
     if (!Array.isArray(known)) return [];
     return [title("Likelihood of the options"), rows(["option", "log-probability", "tokens"], known.map((each, at) => [
-      String(at + 1), each && each.logprob !== null ? fixed(each.logprob, 3) : "none", each ? String(each.tokens ?? "") : ""]), "Likelihood of each option")];
+      each && each.option !== undefined && each.option !== null ? String(each.option) : String(at + 1), each && each.logprob !== null ? fixed(each.logprob, 3) : "none", each ? String(each.tokens ?? "") : ""]), "Likelihood of each option")];
   }
 
   // The output token by token: the fainter the line below, the surer the model was; a click tells the figures.

@@ -13,11 +13,13 @@ from evalrun.reports.view import Chart, RunView, Table
 SIGNED = "datum.value == 0 ? '0' : format(datum.value, '+.2~f')"
 """Labels of an axis of differences: signs, but no plus before zero."""
 
-MOST = 60
+MOST = 20
 """Runs that are drawn, the best first; the table has them all."""
 
 
-def forest(key: str, dataset: str, runs: Sequence[RunView], *, named: bool) -> Chart | None:
+def forest(
+    key: str, dataset: str, runs: Sequence[RunView], *, named: bool, wide: bool = True
+) -> Chart | None:
     """Differences of ranked runs to the best; None where fewer than two were compared with it."""
     compared = [run for run in runs if run.difference is not None]
     if len(compared) < 2 or runs[0].primary is None or equal(runs):
@@ -25,7 +27,7 @@ def forest(key: str, dataset: str, runs: Sequence[RunView], *, named: bool) -> C
     metric, best = runs[0].primary.name, runs[0]
     rows = [_row(run) for run in compared[:MOST]]
     tied = sum(run.standing == "tied" for run in compared)
-    more = f" The first {MOST} are drawn." if len(compared) > MOST else ""
+    more = f" The {MOST} best of {len(compared)} are drawn." if len(compared) > MOST else ""
     return Chart(
         key=key,
         title=f"How far from {best.label}{f', {dataset}' if named else ''}",
@@ -35,6 +37,7 @@ def forest(key: str, dataset: str, runs: Sequence[RunView], *, named: bool) -> C
         table=_table(compared, metric),
         note="Difference over the same samples, with 95 % intervals that hold for all pairs of runs at once. "
         f"Hollow marks: it may well be nothing.{more}",
+        wide=wide,
     )
 
 

@@ -41,6 +41,7 @@ def latency(key: str, measure: str, dataset: str, runs: Sequence[RunView], *, na
         table=_table(measured, measure, title),
         note=note,
         wide=not lines,
+        folded=not lines and measure != "e2e_s",
     )
 
 

@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evalrun.reports.charts.names import LONGEST, placed
 from evalrun.reports.charts.theme import base, padded, run_scale, shape_scale
 from evalrun.reports.numbers import count, fixed, listing, seconds, size, usd
 from evalrun.reports.standings import COST, E2E, MEMORY, lower_is_better
 from evalrun.reports.view import Chart, Figure, RunView, Table
 
 LABELLED = 10
-"""Up to so many runs all points carry their names; beyond, those that no other run beats on both."""
+"""Up to so many runs all points are named where there is room; beyond, those that none beats on both."""
 
 LISTED = 5
-CROWDED = (0.32, 0.07)
-"""Of two names whose points are closer than this (shares of the axes) the second is left out."""
 
 
 def frontier(points: Sequence[tuple[float, float]], *, lower: bool) -> list[int]:
@@ -49,7 +48,7 @@ class Price:
 
 
 PRICES = (
-    Price("time", E2E, "Quality against time", "time", "median time an answer, end to end (s)", 1, seconds),
+    Price("time", E2E, "Quality against time", "time", "median time per answer, end to end (s)", 1, seconds),
     Price("cost", COST, "Quality against cost", "cost", "cost of the run (USD)", 1, usd),
     Price("memory", MEMORY, "Quality against memory", "memory", "peak memory of the engine (MB)", 1e-6, size),
 )
@@ -87,6 +86,7 @@ def _chart(key: str, dataset: str, points: Sequence[Point], price: Price, *, nam
     rows = [_row(point, price) for point in points]
     metric = points[0][1].name
     names = [runs[at].label for at in front]
+    told = len(names) <= LISTED and max(map(len, names)) <= LONGEST
     better = "lower" if lower else "higher"
     return Chart(
         key=key,
@@ -96,7 +96,7 @@ def _chart(key: str, dataset: str, points: Sequence[Point], price: Price, *, nam
         spec=_spec(runs, rows, [rows[at] for at in front], Axes(metric, price)),
         table=_table(points, set(front), metric, price),
         note=f"The dotted line joins the runs that no other run beats on both, in quality and in {price.noun}"
-        f"{f': {listing(names)}' if len(names) <= LISTED else ''}. Bars are 95 % intervals.",
+        f"{f': {listing(names)}' if told else ''}. Bars are 95 % intervals.",
     )
 
 
@@ -127,13 +127,13 @@ def _spec(
 ) -> dict[str, Any]:
     families = list(dict.fromkeys(run.family for run in sorted(runs, key=lambda run: run.colour)))
     many = len(rows) > LABELLED
-    x = {
+    x: dict[str, Any] = {
         "field": "t", "type": "quantitative", "title": axes.price.axis,
         "scale": {"domain": padded([v for r in rows for v in (r["t"], r["tl"], r["th"]) if v is not None]),
                   "nice": False},
         "axis": {"grid": False, "tickCount": 6},
     }  # fmt: skip
-    y = {
+    y: dict[str, Any] = {
         "field": "q", "type": "quantitative", "title": axes.metric,
         "scale": {"domain": padded([v for r in rows for v in (r["q"], r["ql"], r["qh"]) if v is not None]),
                   "nice": False, "zero": False},
@@ -168,45 +168,17 @@ def _spec(
             },
         },
     ]  # fmt: skip
-    named = list(front if many else rows)
-    above = _uncrowded(named, x, y)
-    layers += _names(above, x, y, -9)
-    if not many:
-        layers += _names(_uncrowded([row for row in named if row not in above], x, y), x, y, 15)
-    return base(340, data={"values": list(rows)}, layer=layers)
-
-
-def _uncrowded(rows: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows whose names do not run into one another, the best ones first."""
-    (left, right), (bottom, top) = x["scale"]["domain"], y["scale"]["domain"]
-    kept: list[dict[str, Any]] = []
-    for row in sorted(rows, key=lambda row: row["standing"] not in ("best", "tied")):
-        if all(
-            abs(row["t"] - other["t"]) > CROWDED[0] * (right - left)
-            or abs(row["q"] - other["q"]) > CROWDED[1] * (top - bottom)
-            for other in kept
-        ):
-            kept.append(row)
-    return kept
-
-
-def _names(
-    rows: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], dy: int
-) -> list[dict[str, Any]]:
-    """Names beside the points: right of those in the left half, left of the others; so all stay inside."""
-    low, high = x["scale"]["domain"]
-    halves: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    for row in rows:
-        halves[row["t"] > (low + high) / 2].append(row)
-    return [
+    wanted = sorted(front if many else rows, key=lambda row: row["standing"] != "best")
+    names = placed(rows, wanted, x["scale"]["domain"], y["scale"]["domain"])
+    layers += [
         {
-            "data": {"values": half},
-            "mark": {"type": "text", "align": align, "dx": dx, "dy": dy, "fontSize": 12},
-            "encoding": {"x": x, "y": y, "text": {"field": "run"}},
+            "data": {"values": at_spot},
+            "mark": {"type": "text", "align": spot.align, "dx": spot.dx, "dy": spot.dy, "fontSize": 12},
+            "encoding": {"x": x, "y": y, "text": {"field": "name"}},
         }
-        for half, align, dx in zip(halves, ("left", "right"), (8, -8), strict=True)
-        if half
+        for spot, at_spot in names.items()
     ]
+    return base(340, data={"values": list(rows)}, layer=layers)
 
 
 def _table(points: Sequence[Point], front: set[int], metric: str, price: Price) -> Table:

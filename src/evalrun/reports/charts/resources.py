@@ -3,9 +3,9 @@ was read while the run ran (an engine's key-value cache, requests waiting in it,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ DRAWN = 8
 MB = 1e6
 
 MOST_OTHERS = 12
-"""Charts of other readings, so that a sampler of very many figures does not drown the page."""
+"""Charts of readings that are not named here: a sampler of very many must not drown the page."""
 
-_ROLES = (("engine", "engine_pss_bytes", "engine_cpu_s"), ("evalrun", "client_pss_bytes", "client_cpu_s"))
+SHORTEST_S = 0.2
+"""A rate over less time than this is noise: the reading is taken together with the next one."""
 
 
 def read_system(path: Path) -> list[dict[str, Any]]:
@@ -37,23 +38,17 @@ def read_system(path: Path) -> list[dict[str, Any]]:
     return sorted(during, key=lambda row: row["t_s"])
 
 
-_KNOWN = {
-    "t_s",
-    "phase",
-    "loop_lag_s",
-    "cgroup_peak_bytes",
-    *(name for _, *names in _ROLES for name in names),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is drawn in one chart: whose it is, its title and its unit; `factor` scales what was read."""
+    """What is drawn in one chart: its title and unit; `factor` scales what was read, of a `rate` the increase
+    a second. `folded` ones are for those who want them."""
 
     key: str
     title: str
     unit: str
     factor: float = 1.0
+    rate: bool = False
+    folded: bool = False
 
     def written(self, value: float) -> str:
         """A value as drawn, with its unit."""
@@ -62,42 +57,70 @@ class Reading:
         return fixed(value, 2) if abs(value) < 100 else significant(value)
 
 
+_CPU, _MEMORY, _TOKENS = "processors in use", "memory (MB)", "tokens/s"
+READINGS: Mapping[str, Reading] = {
+    "engine_cpu_s": Reading("engine-cpu", "CPU of the engine", _CPU, rate=True),
+    "engine_pss_bytes": Reading("engine-memory", "Memory of the engine", _MEMORY, 1 / MB),
+    "engine.kv_cache_usage": Reading("kv-cache", "Key-value cache in use", "share"),
+    "engine.requests_running": Reading("running", "Requests that the engine works on", "requests"),
+    "engine.requests_waiting": Reading("waiting", "Requests that wait in the engine", "requests"),
+    "client_cpu_s": Reading("evalrun-cpu", "CPU of evalrun", _CPU, rate=True, folded=True),
+    "client_pss_bytes": Reading("evalrun-memory", "Memory of evalrun", _MEMORY, 1 / MB, folded=True),
+    "engine.generation_tokens": Reading("generated", "Tokens generated", _TOKENS, rate=True, folded=True),
+    "engine.prompt_tokens": Reading("computed", "Prompt tokens computed", _TOKENS, rate=True, folded=True),
+    "engine.prefix_cache_hits": Reading(
+        "cache-hits", "Prompt tokens found in the engine's cache", _TOKENS, rate=True, folded=True
+    ),
+    "engine.preemptions": Reading("preemptions", "Preemptions", "per second", rate=True, folded=True),
+    "engine_read_bytes": Reading("engine-read", "Read by the engine", "MB/s", 1 / MB, True, True),
+    "engine_written_bytes": Reading("engine-written", "Written by the engine", "MB/s", 1 / MB, True, True),
+    "client_read_bytes": Reading("evalrun-read", "Read by evalrun", "MB/s", 1 / MB, True, True),
+    "client_written_bytes": Reading("evalrun-written", "Written by evalrun", "MB/s", 1 / MB, True, True),
+    "cgroup_bytes": Reading("cgroup", "Memory of the whole container", _MEMORY, 1 / MB, folded=True),
+}
+"""The columns of `system.parquet` that are drawn, in this order; GPUs and columns of others follow."""
+
+_SKIPPED = {"t_s", "phase", "loop_lag_s", "cgroup_peak_bytes", "engine.prefix_cache_queries"}
+_GPU = re.compile(r"gpu\.(\d+)\.(use|memory_bytes|power_w|energy_j)")
+_OF_GPU = {
+    "use": ("GPU {} in use", "share", 1.0), "memory_bytes": ("Memory of GPU {}", _MEMORY, 1 / MB),
+    "power_w": ("Power of GPU {}", "watts", 1.0),
+}  # fmt: skip
+
+
 def resources(runs: Sequence[RunView], readings: Mapping[str, list[dict[str, Any]]]) -> list[Chart]:
-    """Charts of processor use and memory of the engine and of evalrun, and of every other reading."""
-    drawn = [run for run in runs if len(readings.get(run.run, ())) > 1][:DRAWN]
+    """Charts of what was read while the runs ran, those that matter most first.
+
+    `runs` are ranked. Where colours stand for several runs each, the best run of every colour is drawn.
+    """
+    having = [run for run in runs if len(readings.get(run.run, ())) > 1]
+    first: dict[int, RunView] = {}
+    for run in having:
+        first.setdefault(run.colour, run)
+    drawn = (having if len(first) == len(having) else list(first.values()))[:DRAWN]
+    note = f"{len(drawn)} of {len(having)} runs are drawn." if len(drawn) < len(having) else ""
     charts = []
-    for role, memory, cpu in _ROLES:
-        who = "the engine" if role == "engine" else role
-        for what, series in (
-            (Reading(f"{role}-cpu", f"CPU of {who}", "processors in use"),
-             {run.run: _cpu(readings[run.run], cpu) for run in drawn}),
-            (Reading(f"{role}-memory", f"Memory of {who}", "memory (MB)", 1 / MB),
-             {run.run: _plain(readings[run.run], memory, 1 / MB) for run in drawn}),
-        ):  # fmt: skip
-            charts += _drawn(what, drawn, series)
-    for name in _others([readings[run.run] for run in drawn])[:MOST_OTHERS]:
+    for name in _columns([readings[run.run] for run in drawn]):
         what = _reading(name)
-        series = {run.run: _plain(readings[run.run], name, what.factor) for run in drawn}
-        charts += _drawn(what, drawn, series)
+        series = {run.run: _series(readings[run.run], name, what) for run in drawn}
+        lines = [run for run in drawn if series[run.run]]
+        if lines:
+            charts.append(_chart(what, lines, series, note))
     return charts
 
 
-def _drawn(
-    what: Reading, runs: Sequence[RunView], series: Mapping[str, list[tuple[float, float]]]
-) -> list[Chart]:
-    having = [run for run in runs if series[run.run]]
-    return [_chart(what, having, series)] if having else []
-
-
-def _others(readings: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
-    """Further columns of numbers that say something: not those that never left zero."""
-    found: dict[str, bool] = {}
+def _columns(readings: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
+    """Columns of numbers that say something (not those that never left zero), in the order they are drawn."""
+    moved: dict[str, bool] = {}
     for rows in readings:
         for row in rows:
             for name, value in row.items():
-                if name not in _KNOWN and isinstance(value, (int, float)) and not isinstance(value, bool):
-                    found[name] = found.get(name, False) or value != 0
-    return [name for name, moved in found.items() if moved]
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    moved[name] = moved.get(name, False) or value != 0
+    found = [name for name, is_moved in moved.items() if is_moved and name not in _SKIPPED]
+    gpus = [name for name in found if (match := _GPU.fullmatch(name)) and match[2] in _OF_GPU]
+    others = [name for name in found if name not in READINGS and not _GPU.fullmatch(name)]
+    return [*(name for name in READINGS if name in found), *gpus, *others[:MOST_OTHERS]]
 
 
 _UNITS = (
@@ -109,31 +132,33 @@ _WORDS = {"kv": "KV", "gpu": "GPU", "cpu": "CPU", "pss": "memory", "rss": "memor
 
 
 def _reading(name: str) -> Reading:
-    """How a column is called and in what unit it is drawn, from its name."""
+    """How a column is called and in what unit it is drawn; of an unknown one from its name."""
+    if name in READINGS:
+        return READINGS[name]
+    if (gpu := _GPU.fullmatch(name)) and gpu[2] in _OF_GPU:
+        title, unit, factor = _OF_GPU[gpu[2]]
+        return Reading(name, title.format(gpu[1]), unit, factor)
     stem, unit, factor = next(
         ((name.removesuffix(end), unit, factor) for end, unit, factor in _UNITS if name.endswith(end)),
         (name, "count", 1.0),
     )
     words = [_WORDS.get(word, word) for word in visible(stem).replace(".", "_").split("_") if word]
     title = " ".join(words) or name
-    return Reading(visible(name), title[0].upper() + title[1:], unit, factor)
+    return Reading(visible(name), title[0].upper() + title[1:], unit, factor, folded=True)
 
 
-def _cpu(rows: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    """Processors in use between readings: seconds of processor time a second."""
-    known = [(row["t_s"], row[name]) for row in rows if row.get(name) is not None]
-    rates = [
-        (now, max(0.0, (used - before_used) / (now - before)))
-        for (before, before_used), (now, used) in pairwise(known)
-        if now > before
-    ]
+def _series(rows: Sequence[dict[str, Any]], name: str, what: Reading) -> list[tuple[float, float]]:
+    """Seconds since the run began and the value then; of a rate the increase a second up to then."""
+    known = [(row["t_s"], row[name] * what.factor) for row in rows if isinstance(row.get(name), (int, float))]
+    if not what.rate:
+        return _thinned(known)
+    rates: list[tuple[float, float]] = []
+    before, earlier = known[0] if known else (0.0, 0.0)
+    for now, value in known[1:]:
+        if now - before >= SHORTEST_S:
+            rates.append((now, max(0.0, (value - earlier) / (now - before))))
+            before, earlier = now, value
     return _thinned(rates)
-
-
-def _plain(rows: Sequence[dict[str, Any]], name: str, factor: float) -> list[tuple[float, float]]:
-    return _thinned(
-        [(row["t_s"], row[name] * factor) for row in rows if isinstance(row.get(name), (int, float))]
-    )
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -149,7 +174,9 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return thinned
 
 
-def _chart(what: Reading, runs: Sequence[RunView], series: Mapping[str, list[tuple[float, float]]]) -> Chart:
+def _chart(
+    what: Reading, runs: Sequence[RunView], series: Mapping[str, list[tuple[float, float]]], note: str
+) -> Chart:
     unit = what.unit
     rows = [{"run": run.full, "t": round(t, 2), "v": v} for run in runs for t, v in series[run.run]]
     labels = [run.full for run in runs]
@@ -183,6 +210,8 @@ def _chart(what: Reading, runs: Sequence[RunView], series: Mapping[str, list[tup
         alt=f"Line chart of {what.title}, {unit}, over time for {len(runs)} runs.",
         spec=base(150, data={"values": rows}, layer=layers),
         table=_table(what, runs, series),
+        note=note,
+        folded=what.folded,
     )
 
 

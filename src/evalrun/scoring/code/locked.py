@@ -19,8 +19,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,14 +60,44 @@ class Ran:
     missing: tuple[str, ...] = ()
 
 
-def run_locked(program: str, limits: Limits) -> Ran:
+class Running:
+    """The programs that run now, in any thread, so that all of them can be ended at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+
+    @contextlib.contextmanager
+    def having(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """Count a process as running."""
+        with self._lock:
+            self._processes.add(process)
+            if self._ended:
+                _kill(process)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._processes.discard(process)
+
+    def end(self) -> None:
+        """Kill them all, and whatever begins from now on."""
+        with self._lock:
+            self._ended = True
+            for process in self._processes:
+                _kill(process)
+
+
+def run_locked(program: str, limits: Limits, running: Running | None = None) -> Ran:
     """Run a Python program to its end, or until it breaks a limit. Blocks; threads may call it side by side.
 
-    Never raises for what the program does. Raises OSError where no child process can be started.
+    `running` can end it before that. Never raises for what the program does. Raises OSError where no child
+    process can be started.
     """
     folder = Path(tempfile.mkdtemp(prefix="evalrun-code-")).resolve()
     try:
-        return _Child(folder, limits).run(program)
+        return _Child(folder, limits).run(program, running or Running())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -91,7 +122,7 @@ class _Child:
             os.chown(folder, self._uid, self._uid)
         self._printed, self._reported = bytearray(), bytearray()
 
-    def run(self, program: str) -> Ran:
+    def run(self, program: str, running: Running) -> Ran:
         token = secrets.token_hex(16)
         reading, writing = os.pipe()
         try:
@@ -111,7 +142,8 @@ class _Child:
         finally:
             os.close(writing)
         try:
-            seconds, in_time = self._follow(process, reading, self._order(program, token, writing))
+            with running.having(process):
+                seconds, in_time = self._follow(process, reading, self._order(program, token, writing))
         finally:
             _end(process)
             os.close(reading)
@@ -212,14 +244,18 @@ def _last_line(output: str) -> str:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill the session, and wait for it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
+    _kill(process)
     process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _free_uid() -> int | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from evalrun.scoring.base import Options, Parser, Unparsed, as_text, check_labels, shown
+from evalrun.scoring.boundaries import whole_phrase
 from evalrun.scoring.letters import ALPHABET, LetterFinder
 from evalrun.types import JSON, Row
 
@@ -108,8 +109,8 @@ class Choice(Parser):
 class LabelFinder:
     """Finds labels as whole words. Of labels that begin at the same place the longest counts.
 
-    White space within a label stands for any white space. Negation is not understood: "not billing" names
-    billing.
+    White space within a label stands for any white space. In scripts without spaces between words a label
+    counts wherever it stands. Negation is not understood: "not billing" names billing.
     """
 
     def __init__(
@@ -119,8 +120,8 @@ class LabelFinder:
         self._exact = {word.strip().casefold(): label for word, label in reversed(words)}
         words.sort(key=lambda pair: -len(pair[0]))
         self._labels = [label for _, label in words]
-        body = "|".join(rf"({phrase(word)})" for word, _ in words)
-        self._regex = re.compile(rf"(?<!\w)(?:{body})(?!\w)", re.IGNORECASE)
+        body = "|".join(rf"({whole_phrase(word)})" for word, _ in words)
+        self._regex = re.compile(body, re.IGNORECASE)
         self._pick = pick
 
     def find(self, text: str) -> str:
@@ -146,8 +147,3 @@ class LabelFinder:
 def _are_letters(labels: Sequence[str]) -> bool:
     """Whether the labels are A, B, C, …: as words they would be found in every "a" of the text."""
     return len(labels) > 1 and "".join(labels) == ALPHABET[: len(labels)]
-
-
-def phrase(words: str) -> str:
-    """A pattern for words with any white space between them."""
-    return r"\s+".join(map(re.escape, words.split())) or r"(?!)"

@@ -39,6 +39,10 @@ class Affix(Scorer):
     shorthand = "values"
     at_start: ClassVar[bool]
 
+    def __init__(self, options: AffixOptions) -> None:
+        super().__init__(options)
+        self.needs_target = options.values is None
+
     def score(self, sample: ScoringInput) -> Score:
         """1 or 0, white space at the ends left out; None where there is nothing to look for."""
         options: AffixOptions = self.options

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from evalrun.errors import Problem
 from evalrun.scoring.base import (
+    NO_TARGET,
     Corpus,
     MetricInfo,
     ScoreColumns,
@@ -79,7 +80,7 @@ class Calibration(Scorer):
             return Score(None, f"{what} has no '{key}' from 0 to {options.scale:g}")
         targets = [self._key(each) for each in alternatives(sample.target) if each is not None]
         if not targets:
-            return Score(None, "there is no target")
+            return Score(None, NO_TARGET)
         right = float(self._key(answer[options.answer] if given else answer) in targets)
         reason = f"confidence {confidence:g}, and the answer is {'right' if right else 'wrong'}"
         return Score((confidence - right) ** 2, reason, {"confidence": confidence, "accuracy": right})

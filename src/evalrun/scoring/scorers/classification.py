@@ -57,6 +57,7 @@ class Classification(Scorer):
     Options: ClassVar[type[ClassificationOptions]] = ClassificationOptions
     shorthand = "labels"
     registered = "classification"
+    needs_target = True
     summary = (
         "Accuracy, macro and per-class precision, recall and F1, and the confusion matrix, where unparsed "
         "and refused answers have columns of their own."

@@ -56,6 +56,9 @@ class Code(Scorer):
 
     def __init__(self, options: CodeOptions) -> None:
         super().__init__(options)
+        from evalrun.scoring.code.locked import Running
+
+        self._running = Running()
         self._tests = _Source(options.tests)
         self._before = None if options.before is None else _Source(options.before)
 
@@ -74,6 +77,10 @@ class Code(Scorer):
             found.append(Problem(f"the scorer {self.name} cannot run code here: {reason}", where))
         return found
 
+    def abandon(self) -> None:
+        """Kill the programs that are running; no other begins."""
+        self._running.end()
+
     def score(self, sample: ScoringInput) -> Score:
         """Run the program. It takes as long as that runs, so it is called in threads, when a run is over."""
         from evalrun.scoring.code.locked import Limits, run_locked
@@ -87,7 +94,8 @@ class Code(Scorer):
         if self._before is not None:
             before = before[:-1]  # the answer goes on where the text ended
         program = f"{before}{as_text(sample.answer)}\n\n{tests}\n"
-        ran = run_locked(program, Limits(options.timeout_s, options.memory_mb * 1_000_000))
+        limits = Limits(options.timeout_s, options.memory_mb * 1_000_000)
+        ran = run_locked(program, limits, self._running)
         said = f"in force: {', '.join(ran.in_force) or 'nothing'}"
         if ran.missing:
             said += f"; not to be had: {', '.join(ran.missing)}"

@@ -38,6 +38,7 @@ class CorrelationScorer(Scorer):
 
     Options: ClassVar[type[CorrelationOptions]] = CorrelationOptions
     registered = "correlation"
+    needs_target = True
     correctness = False
     parts = ("answer", "target")
     summary = (

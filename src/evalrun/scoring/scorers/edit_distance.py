@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from evalrun.scoring.base import (
+    NO_TARGET,
     MetricInfo,
     Scorer,
     ScoringInput,
@@ -26,6 +27,7 @@ class EditDistance(Scorer):
 
     Options: ClassVar[type[EditDistanceOptions]] = EditDistanceOptions
     registered = "edit_distance"
+    needs_target = True
     unanswered_as_empty = True
     summary = (
         "Normalised edit distance, 0 (equal) to 1 (nothing in common): characters inserted, deleted and "
@@ -44,7 +46,7 @@ class EditDistance(Scorer):
         """Between 0 and 1; None where there is no target."""
         targets = [self._normalise(as_text(each)) for each in alternatives(sample.target) if each is not None]
         if not targets:
-            return Score(None, "there is no target")
+            return Score(None, NO_TARGET)
         answer = self._normalise(as_text(sample.answer))
         found = [(self._distance(answer, each), max(len(answer), len(each))) for each in targets]
         edits, longer = min(found, key=lambda pair: pair[0] / (pair[1] or 1))

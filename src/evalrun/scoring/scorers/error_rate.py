@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from evalrun.scoring.base import MetricInfo, ScorerOptions, ScoringInput, alternatives, as_text
+from evalrun.scoring.base import NO_TARGET, MetricInfo, ScorerOptions, ScoringInput, alternatives, as_text
 from evalrun.scoring.normalise import Normaliser
 from evalrun.scoring.text.counted import AVERAGED, COUNTED, CountedScorer
 from evalrun.scoring.text.error_rates import Unit, edit_counter, rate
@@ -48,7 +48,7 @@ class ErrorRate(CountedScorer):
         """Edits per unit of the nearest target; None where there is no target."""
         targets = [self._text(each) for each in alternatives(sample.target) if each is not None]
         if not targets:
-            return Score(None, "there is no target")
+            return Score(None, NO_TARGET)
         answer = self._text(sample.answer)
         counted = [self._count(each, answer) for each in targets]
         edits, size = min(counted, key=lambda pair: rate(*pair))

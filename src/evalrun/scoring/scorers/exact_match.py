@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from evalrun.scoring.base import (
+    NO_TARGET,
     MetricInfo,
     Scorer,
     ScorerOptions,
@@ -38,6 +39,7 @@ class ExactMatch(Scorer):
 
     Options: ClassVar[type[ExactMatchOptions]] = ExactMatchOptions
     registered = "exact_match"
+    needs_target = True
     summary = (
         "1 where the answer equals the target, or one of a list of targets; white space at the ends does not "
         "count, and a number equals a text that is the same number."
@@ -49,8 +51,10 @@ class ExactMatch(Scorer):
         self._normalise = Normaliser(*chosen) if any(chosen) else str.strip
 
     def score(self, sample: ScoringInput) -> Score:
-        """1 or 0; a list of targets is met by any of them."""
+        """1 or 0; a list of targets is met by any of them. None where there is no target."""
         answer, target = sample.answer, sample.target
+        if target is None:
+            return Score(None, NO_TARGET)
         if answer == target and type(answer) is type(target):
             return Score(1.0, f"answer {shown(answer)} is the target")
         for one in alternatives(target):

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from evalrun.errors import Problem
 from evalrun.scoring.base import (
+    NO_TARGET,
     Corpus,
     MetricInfo,
     ScoreColumns,
@@ -102,7 +103,7 @@ class HubMetric(Scorer):
     def _scored(self, answer: JSON, target: JSON) -> Score:
         references = [each for each in alternatives(target) if each is not None]
         if not references:
-            return Score(None, "there is no target")
+            return Score(None, NO_TARGET)
         try:
             value = self._compute([answer], [references[0] if len(references) == 1 else references])
         except Exception as error:

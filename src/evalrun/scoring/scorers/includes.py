@@ -18,6 +18,7 @@ from evalrun.scoring.base import (
     one_or_more,
     shown,
 )
+from evalrun.scoring.boundaries import end_of, start_of
 from evalrun.types import Score
 
 
@@ -48,6 +49,7 @@ class Includes(Scorer):
     def __init__(self, options: IncludesOptions) -> None:
         super().__init__(options)
         self._values = options.values
+        self.needs_target = options.values is None
         self._all = options.need == "all"
         self._fold = options.ignore_case
         self._whole = options.whole_word
@@ -74,7 +76,8 @@ class Includes(Scorer):
     def _holds(self, text: str, wanted: str) -> bool:
         if self._whole:
             flags = re.IGNORECASE if self._fold else 0
-            return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", text, flags) is not None
+            pattern = f"{start_of(wanted)}{re.escape(wanted)}{end_of(wanted)}"
+            return re.search(pattern, text, flags) is not None
         if self._fold:
             return wanted.casefold() in text.casefold()
         return wanted in text

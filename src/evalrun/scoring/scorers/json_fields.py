@@ -42,6 +42,7 @@ class JsonFields(Scorer):
     Options: ClassVar[type[JsonFieldsOptions]] = JsonFieldsOptions
     shorthand = "fields"
     registered = "json_fields"
+    needs_target = True
     summary = (
         "Share of the target's JSON fields that the answer has with the same value, field by field; and "
         "whether all are right. Fields that only the answer has do not count."

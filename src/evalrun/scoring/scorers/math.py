@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from evalrun.scoring.base import (
+    NO_TARGET,
     MetricInfo,
     Scorer,
     ScorerOptions,
@@ -39,6 +40,7 @@ class Math(Scorer):
     Options: ClassVar[type[MathOptions]] = MathOptions
     shorthand = "rel_tolerance"
     registered = "math"
+    needs_target = True
     summary = (
         r"1 where the answer is the target's number however it is written: 1/2, 0.5, 50 %, \frac{1}{2}, "
         r"\boxed{…}, 3\sqrt{2}, 2^{10}, 1,234; what is no number is compared as text without spaces. "
@@ -50,7 +52,7 @@ class Math(Scorer):
         answer = boxed(as_text(sample.answer)[-MAX_CHARACTERS:])
         targets = [boxed(as_text(each)) for each in alternatives(sample.target) if each is not None]
         if not targets:
-            return Score(None, "there is no target")
+            return Score(None, NO_TARGET)
         number, text = value_of(answer), None
         for target in targets:
             wanted = value_of(target)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from evalrun.errors import Problem
 from evalrun.scoring.base import (
+    NO_TARGET,
     MetricInfo,
     Scorer,
     ScorerOptions,
@@ -38,6 +39,7 @@ class Meteor(Scorer):
 
     Options: ClassVar[type[MeteorOptions]] = MeteorOptions
     registered = "meteor"
+    needs_target = True
     late = True
     summary = "METEOR (NLTK's). Needs NLTK and its data wordnet and punkt_tab on this machine."
 
@@ -61,7 +63,7 @@ class Meteor(Scorer):
 
         targets = [as_text(each) for each in alternatives(sample.target) if each is not None]
         if not targets:
-            return Score(None, "there is no target")
+            return Score(None, NO_TARGET)
         options: MeteorOptions = self.options
         answer = _words(as_text(sample.answer))
         wordnet = _wordnet()

@@ -31,7 +31,7 @@ class Not(Wrapping):
 
     def unanswered(self, sample: ScoringInput, reason: str) -> Score:
         """0 like any check of correctness: no answer passes no check. Else the opposite."""
-        if self.inner.correctness:
+        if self.inner.correctness and not (self.needs_target and sample.target is None):
             return Score(0.0, reason)
         return self._opposite(self.inner.unanswered(sample, reason))
 

@@ -49,6 +49,7 @@ class Numeric(Scorer):
     Options: ClassVar[type[NumericOptions]] = NumericOptions
     shorthand = "abs_tolerance"
     registered = "numeric"
+    needs_target = True
     summary = (
         "1 where the last number in the answer equals the last number in the target within a tolerance: "
         "|answer - target| <= max(abs_tolerance, rel_tolerance x |target|)."

@@ -84,8 +84,7 @@ def stereoset_figures(sums: Floats) -> Floats:
 
 
 def stereoset_corpus(name: str, columns: ScoreColumns, infos: Mapping[str, MetricInfo]) -> Corpus:
-    """The three figures, averaged over target terms: a context weighs 1 / the number of its term's "
-    "contexts."""
+    """The three figures, averaged over target terms: a context weighs 1 / the contexts of its term."""
     _, term = np.unique(columns.parts["term"], return_inverse=True)
     term = term.reshape(-1)
     count = np.bincount(term)

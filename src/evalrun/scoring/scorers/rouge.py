@@ -8,6 +8,7 @@ from pydantic import Field
 
 from evalrun.errors import UserError
 from evalrun.scoring.base import (
+    NO_TARGET,
     MetricInfo,
     Scorer,
     ScorerOptions,
@@ -41,6 +42,7 @@ class Rouge(Scorer):
 
     Options: ClassVar[type[RougeOptions]] = RougeOptions
     registered = "rouge"
+    needs_target = True
     parts = KINDS
     summary = (
         "ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum as rouge-score computes them: F-measures, averaged over "
@@ -64,7 +66,7 @@ class Rouge(Scorer):
         """ROUGE-L, with all four as parts; of several targets the best counts for each. None without one."""
         targets = [as_text(each) for each in alternatives(sample.target) if each is not None]
         if not targets:
-            return Score(None, "there is no target")
+            return Score(None, NO_TARGET)
         answer = as_text(sample.answer)
         each = [rouge(target, answer, self._stem) for target in targets]
         parts = {kind: max(found[kind] for found in each) for kind in KINDS}

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import ClassVar
 
 from evalrun.scoring.base import (
+    NO_TARGET,
     MetricInfo,
     Scorer,
     ScorerOptions,
@@ -30,6 +31,7 @@ class Squad(Scorer):
 
     Options: ClassVar[type[SquadOptions]] = SquadOptions
     registered = "squad"
+    needs_target = True
     parts = ("exact_match", "f1")
     summary = (
         "Exact match and word F1 of SQuAD (lower case, no ASCII punctuation, no articles); of several "
@@ -40,7 +42,7 @@ class Squad(Scorer):
     def score(self, sample: ScoringInput) -> Score:
         """F1, with both as parts. An empty list of targets means that there is no answer to give."""
         if sample.target is None:
-            return Score(None, "there is no target")
+            return Score(None, NO_TARGET)
         answer = squad_tokens(as_text(sample.answer))
         targets = [squad_tokens(as_text(each)) for each in alternatives(sample.target)] or [[]]
         exact = float(any(answer == words for words in targets))

@@ -58,7 +58,7 @@ class Threshold(Wrapping):
 
     def unanswered(self, sample: ScoringInput, reason: str) -> Score:
         """0 like any check of correctness; else as the other score says."""
-        if self.inner.correctness:
+        if self.inner.correctness and not (self.needs_target and sample.target is None):
             return Score(0.0, reason)
         return self._judged(self.inner.unanswered(sample, reason))
 

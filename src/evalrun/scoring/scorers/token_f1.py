@@ -6,6 +6,7 @@ from collections import Counter
 from typing import ClassVar
 
 from evalrun.scoring.base import (
+    NO_TARGET,
     MetricInfo,
     Scorer,
     ScorerOptions,
@@ -28,6 +29,7 @@ class TokenF1(Scorer):
 
     Options: ClassVar[type[TokenF1Options]] = TokenF1Options
     registered = "token_f1"
+    needs_target = True
     summary = (
         "F1 over the words that answer and target share, after SQuAD's normalisation (lower case, no ASCII "
         "punctuation, no articles); of several targets the best counts."
@@ -35,6 +37,8 @@ class TokenF1(Scorer):
 
     def score(self, sample: ScoringInput) -> Score:
         """Between 0 and 1. Where either has no words, 1 if both have none, else 0, as SQuAD 2.0 has it."""
+        if sample.target is None:
+            return Score(None, NO_TARGET)
         answer = squad_tokens(as_text(sample.answer))
         best, best_common, best_words = -1.0, 0, 0
         for target in alternatives(sample.target):

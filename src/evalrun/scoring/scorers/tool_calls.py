@@ -46,6 +46,7 @@ class ToolCalls(Scorer):
 
     Options: ClassVar[type[ToolCallsOptions]] = ToolCallsOptions
     registered = "tool_calls"
+    needs_target = True
     parts = ("f1", "name_f1")
     summary = (
         "1 where the model called the target's tools with the target's arguments and no others; F1 over "

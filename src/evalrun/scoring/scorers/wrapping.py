@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, WithJsonSchema, field_serializer, model_validator
 
-from evalrun.errors import UserError
+from evalrun.errors import Problem, UserError
 from evalrun.scoring.base import Scorer, ScorerOptions
-from evalrun.suite.components import ScorerSpec
+from evalrun.suite.components import ParserSpec, ScorerSpec
 from evalrun.types import JSON
 
 Inner = Annotated[ScorerSpec, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
@@ -57,9 +58,25 @@ class Wrapping(Scorer):
         super().__init__(options)
         self.inner: Scorer = as_scorers([options.scorer.build()])[0]
         self.late, self.runs_code = self.inner.late, self.inner.runs_code
+        self.reads_likelihood, self.correctness = self.inner.reads_likelihood, self.inner.correctness
+        self.needs_target = self.inner.needs_target
         if self.inner.asks:
             raise UserError(
-                f"'{self.registered}' cannot stand around '{self.inner.name}', which asks a model later",
+                f"'{self.registered}' cannot stand around '{self.inner.name}', "
+                "which asks a model after the run",
                 where="scorers",
                 remedy='Use a formula under derive, such as {good: "judge >= 4"}.',
             )
+
+    @property
+    def own_parsers(self) -> Sequence[ParserSpec]:
+        """Its own, else those of the scorer within."""
+        return super().own_parsers or self.inner.own_parsers
+
+    def abandon(self) -> None:
+        """End what the scorer within is at."""
+        self.inner.abandon()
+
+    def check(self, columns: Sequence[str], where: str) -> Sequence[Problem]:
+        """What keeps the scorer within from scoring."""
+        return self.inner.check(columns, where)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from evalrun.scoring.base import MetricInfo, ScoreColumns, ScoringInput, alternatives, as_text
+from evalrun.scoring.base import NO_TARGET, MetricInfo, ScoreColumns, ScoringInput, alternatives, as_text
 from evalrun.scoring.text.counted import CountedScorer
 from evalrun.types import Score
 
@@ -45,7 +45,7 @@ class SacrebleuScorer(CountedScorer):
         """On sacrebleu's scale of 0 to 100; None where there is no target."""
         targets = [as_text(each) for each in alternatives(sample.target) if each is not None]
         if not targets:
-            return Score(None, "there is no target")
+            return Score(None, NO_TARGET)
         answer = as_text(sample.answer)
         # The same call that sacrebleu's own significance tests begin with.
         counts = self._metric._extract_corpus_statistics([answer], [[each] for each in targets])[0]

@@ -20,7 +20,7 @@ from evalrun.tracking.query.tree import (
     Query,
     Several,
     Value,
-    did_you_mean,
+    did_you_mean_name,
     fault,
 )
 
@@ -73,8 +73,7 @@ class SampleCompiler:
                 self.values.append(needle.value)
                 return f"coalesce(contains({term.sql}, ?), false)"
             case OneOf(operand, values):
-                term = self._operand(operand)
-                return "(" + " OR ".join(self._compare(term, "==", each, node) for each in values) + ")"
+                return self._one_of(self._operand(operand), values, node)
             case Compare():
                 return self._comparison(node)
 
@@ -106,6 +105,11 @@ class SampleCompiler:
         self.values.append(literal.value)
         return f"coalesce({term.sql} {_SQL_OPERATORS[op]} ?, false)"
 
+    def _one_of(self, term: _Term, values: Sequence[Literal_], node: OneOf) -> str:
+        for each in values:
+            self._compare(term, "==", each, node)  # raises where the types do not fit, and binds the value
+        return f"coalesce({term.sql} IN ({', '.join('?' for _ in values)}), false)"
+
     def _operand(self, operand: Operand) -> _Term:
         if isinstance(operand, Literal_):
             raise AssertionError("the parser puts the name first")
@@ -125,7 +129,7 @@ class SampleCompiler:
             raise fault(self.text, name.place, "samples have no slices or parts")
         column = str(name)
         if column not in self.columns:
-            hint = did_you_mean(column, list(self.columns))
+            hint = did_you_mean_name(column, list(self.columns))
             for group in _GROUPS:
                 if f"{group}.{column}" in self.columns:
                     hint = f"Did you mean '{group}.{column}'?"

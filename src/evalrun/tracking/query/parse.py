@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Literal
@@ -29,6 +30,8 @@ from evalrun.tracking.query.tree import (
 
 MAX_LENGTH = 10_000
 MAX_DEPTH = 50
+MAX_COMPARISONS = 300
+"""Databases limit how deep a condition is nested, and to them `a or b or c` is nested."""
 
 _OPERATORS: Mapping[type[ast.cmpop], Operator] = {
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
@@ -38,6 +41,17 @@ _MIRRORED: Mapping[Operator, Operator] = {
     "<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!=",
 }  # fmt: skip
 _EXAMPLE = "For example: metric.exact_match > 0.8 and (\"llama\" in model or tag.team == 'nlp')"
+_BRACKETS = 'Names that are not plain words go in brackets: metric("my-score"), tag["team name"].'
+_SLIPS = (
+    (re.compile(r"=(?!=)"), "To compare is ==."),
+    (re.compile(r"<?>|like\b", re.IGNORECASE), '"Not equal" is !=, and a part of a text: "llama" in model.'),
+    (
+        re.compile(r"and\b|or\b|not\b|&|\|", re.IGNORECASE),
+        "Conditions are joined by and, or, not, in small letters.",
+    ),
+)
+"""What people write who come from SQL or C, where the parser stumbles over it, and what to write."""
+
 _FUNCTIONS: Mapping[str, Literal["len", "lower"]] = {"len": "len", "lower": "lower"}
 
 
@@ -77,12 +91,8 @@ def _syntax_fault(text: str, error: SyntaxError) -> UserError:
     at = min(error.offset - 1, len(text) - 1) if error.offset else len(text) - 1
     end = min((error.end_offset or 0) - 1, len(text))
     what = error.msg if "comma" not in error.msg else "invalid syntax"
-    return fault(
-        text,
-        Place(at, max(end, at + 1)),
-        f"the query cannot be read: {what}",
-        'Names that are not plain words go in brackets: metric("my-score"), tag["team name"]. ' + _EXAMPLE,
-    )
+    hint = next((words for form, words in _SLIPS if form.match(text[at:])), _BRACKETS)
+    return fault(text, Place(at, max(end, at + 1)), f"the query cannot be read: {what}", f"{hint} {_EXAMPLE}")
 
 
 class _Reader:
@@ -90,10 +100,16 @@ class _Reader:
         self._text = text
         self._ascii = text.isascii()
         self._bytes = text.encode("utf-8", "surrogatepass")
+        self._comparisons = 0
 
     def node(self, tree: ast.expr, depth: int) -> Node:
         if depth > MAX_DEPTH:
             raise self._fault(tree, f"nested more than {MAX_DEPTH} deep")
+        if not isinstance(tree, ast.BoolOp | ast.UnaryOp):
+            self._comparisons += len(tree.ops) if isinstance(tree, ast.Compare) else 1
+        if self._comparisons > MAX_COMPARISONS:
+            remedy = 'Many values of one name go into a list: model in ("a", "b").'
+            raise self._fault(tree, f"a query has at most {MAX_COMPARISONS} comparisons", remedy)
         if isinstance(tree, ast.BoolOp):
             nodes = tuple(self.node(each, depth + 1) for each in tree.values)
             return Several("and" if isinstance(tree.op, ast.And) else "or", nodes)
@@ -184,7 +200,8 @@ class _Reader:
     def _only_name(self, tree: ast.expr) -> Name:
         name = self._name(tree)
         if name is None:
-            raise self._fault(tree, "this cannot stand in a query", _EXAMPLE)
+            hint = f"{_BRACKETS} {_EXAMPLE}" if isinstance(tree, ast.BinOp) else _EXAMPLE
+            raise self._fault(tree, "this cannot stand in a query", hint)
         return name
 
     def _name(self, tree: ast.expr) -> Name | None:

@@ -7,7 +7,7 @@ costs one look-up a run and name. A comparison with what a run does not have is 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -29,6 +29,7 @@ from evalrun.tracking.query.tree import (
     Several,
     Value,
     did_you_mean,
+    did_you_mean_name,
     fault,
 )
 from evalrun.tracking.tables import dataset_version, project, run, run_metric, run_param, sweep, sweep_tag
@@ -69,6 +70,8 @@ _COLUMNS: Mapping[str, tuple[sa.ColumnElement[Any], Kind]] = {
 _ALIASES: Mapping[str, tuple[str, ...]] = {"cost": ("metric", "cost.usd")}
 _GROUPS = ("metric", "param", "tag")
 METRIC_PARTS = ("value", "n", "se", "ci_low", "ci_high")
+_MOST_JOINS = 40
+"""SQLite joins 64 tables at most; without any metric, parameter or tag there are four."""
 
 FIELDS: tuple[str, ...] = (*_COLUMNS, *_ALIASES, *(f"{group}.<name>" for group in _GROUPS))
 """What a query over runs can speak of."""
@@ -100,7 +103,8 @@ class Named:
 
 @dataclass(slots=True)
 class Compiler:
-    """Compiles one query, and what its results are sorted by. `source` is FROM with all joins."""
+    """Compiles one query, and what its results are sorted by. `source` is FROM with all joins, and `names`
+    are the columns that were spoken of."""
 
     connection: sa.Connection
     text: str = ""
@@ -112,6 +116,7 @@ class Compiler:
         )
     )
     metrics: dict[tuple[str, str], Named] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
     _terms: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     def condition(self, query: Query) -> Condition:
@@ -143,8 +148,7 @@ class Compiler:
             case Contains(needle, haystack):
                 return self._contains(needle, haystack)
             case OneOf(operand, values):
-                term = self._operand(operand)
-                return sa.or_(*(self._certain(self._compare(term, "==", each, node)) for each in values))
+                return self._one_of(self._operand(operand), values, node)
             case Compare():
                 return self._comparison(node)
 
@@ -177,17 +181,30 @@ class Compiler:
                 f"a {_WORDS[term.kind]} is compared with a {_WORDS[wanted]}",
                 "Text goes in quotes, numbers stand without." if "bool" not in (term.kind, wanted) else "",
             )
-        return _as_condition(compare(term.sql, float(value) if isinstance(value, bool) else value))
+        return _as_condition(compare(term.sql, _bound(value)))
+
+    def _one_of(self, term: Term, values: Sequence[Literal_], node: OneOf) -> Condition:
+        """One IN for the values of each type: databases nest ORs, and limit how deep."""
+        for each in values:
+            self._compare(term, "==", each, node)  # raises where the types do not fit
+        kinds: dict[Kind, list[Any]] = {}
+        for each in values:
+            kinds.setdefault(_kind_of(each.value), []).append(_bound(each.value))
+        if term.type is None or term.text is None:
+            (listed,) = kinds.values()
+            return self._certain(term.sql.in_(listed))
+        columns = {kind: term.text if kind == "text" else term.sql for kind in kinds}
+        parts = [sa.and_(term.type == kind, columns[kind].in_(listed)) for kind, listed in kinds.items()]
+        return self._certain(sa.or_(*parts))
 
     def _compare_any(self, term: Term, op: str, value: Value, wanted: Kind) -> Condition:
         """A parameter: equal only to values of its own type, and different from all others."""
         if term.type is None or term.text is None:
             raise AssertionError("a term of any kind has its type and text")
         column = term.text if wanted == "text" else term.sql
-        bound = float(value) if isinstance(value, bool) else value
         if op == "!=":
             return sa.and_(term.type.is_not(None), sa.not_(self._compare_any(term, "==", value, wanted)))
-        compared = _as_condition(_OPERATORS[op](column, bound))
+        compared = _as_condition(_OPERATORS[op](column, _bound(value)))
         return self._certain(sa.and_(term.type == wanted, compared))
 
     def _both(self, left: Term, right: Term, node: Compare) -> Condition:
@@ -249,7 +266,9 @@ class Compiler:
             return self._tag(name)
         if str(name) not in _COLUMNS:
             known = [*_COLUMNS, *_ALIASES, *(f"{each}.…" for each in _GROUPS)]
-            raise fault(self.text, name.place, f"there is no '{name}'", did_you_mean(str(name), known))
+            hint = did_you_mean_name(str(name), known)
+            raise fault(self.text, name.place, f"there is no '{name}'", hint)
+        self.names.add(str(name))
         sql, kind = _COLUMNS[str(name)]
         return Term(kind, sql)
 
@@ -263,6 +282,7 @@ class Compiler:
         key = (name.rest, slice_)
         if key not in self.metrics:
             self._check_known(run_metric.c.name, name, "metric")
+            self._check_joins(name)
             table = run_metric.alias(f"m{len(self.metrics)}")
             on = sa.and_(table.c.run_id == run.c.id, table.c.name == name.rest, table.c.slice == slice_)
             self.source = self.source.outerjoin(table, on)
@@ -282,11 +302,17 @@ class Compiler:
         where = (name.root, name.rest)
         if where not in self._terms:
             self._check_known(key, name, name.root)
+            self._check_joins(name)
             joined = table.alias(f"t{len(self._terms)}")
             on = sa.and_(joined.c[link] == to, joined.c.key == name.rest)
             self.source = self.source.outerjoin(joined, on)
             self._terms[where] = joined
         return self._terms[where]
+
+    def _check_joins(self, name: Name) -> None:
+        if len(self.metrics) + len(self._terms) >= _MOST_JOINS:
+            what = f"a query speaks of at most {_MOST_JOINS} metrics, parameters and tags"
+            raise fault(self.text, name.place, what)
 
     def _check_known(self, column: sa.Column[Any], name: Name, what: str) -> None:
         """A name that no run has is a slip of the pen, unless there are no runs."""
@@ -307,6 +333,11 @@ def _kind_of(value: Value) -> Kind:
     if isinstance(value, bool):
         return "bool"
     return "text" if isinstance(value, str) else "number"
+
+
+def _bound(value: Value) -> Any:
+    """Numbers go over as doubles: a whole one may be too large for the column it is compared with."""
+    return float(value) if isinstance(value, int | float) else value
 
 
 def _text_of(term: Term) -> sa.ColumnElement[Any]:

@@ -145,6 +145,12 @@ def fault(text: str, place: Place, what: str, remedy: str = "") -> UserError:
     return UserError(what, remedy="\n".join([*lines, f"  {remedy}"] if remedy else lines))
 
 
+def did_you_mean_name(word: str, known: list[str]) -> str:
+    """The same for a name that may have been meant as a text."""
+    quotes = "" if nearest(word, known) else f'A text goes in quotes: "{word}". '
+    return quotes + did_you_mean(word, known)
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """A sentence that helps with an unknown name."""
     near = nearest(word, known)

@@ -12,9 +12,10 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Add the columns. What the folders say comes in when a sweep is indexed next."""
+    """Add the columns. Only the folders know what stands in them: whoever asks next enters them all anew."""
     op.add_column("sweep", sa.Column("archived", sa.Integer(), server_default="0", nullable=False))
     op.add_column("sweep", sa.Column("note", TEXT, nullable=True))
+    op.execute("DELETE FROM sweep")
 
 
 def downgrade() -> None:
