@@ -5,7 +5,8 @@
 A store of many runs is made by writing folders, and indexed by `evalrun reindex`; then each question is put
 by the program itself, as a user puts it, in a process of its own. `process_s` is that whole process, with the
 interpreter's start and all imports; `search_s` the same search in a process that has imported everything,
-from opening the catalog to the last row. PostgreSQL is measured where it is installed. Figures are medians.
+from opening the catalog to the last row. PostgreSQL is measured where it is installed. Figures are medians;
+`load_average` is that of the machine at the start, since others' work makes all of them longer.
 """
 
 from __future__ import annotations
@@ -196,11 +197,11 @@ def bootstrap_s(turns: int) -> float:
     """10,000 resamples of 10,000 pairs."""
     import numpy as np
 
-    from evalrun.analysis.bootstrap import bootstrap_paired_mean
+    from evalrun.analysis.bootstrap import Resampling, bootstrap_paired_mean
 
     rng = np.random.default_rng(1)
     a, b = rng.random(10_000), rng.random(10_000)
-    return median_of(lambda: bootstrap_paired_mean(a, b, resamples=10_000), turns)
+    return median_of(lambda: bootstrap_paired_mean(a, b, how=Resampling(resamples=10_000)), turns)
 
 
 def measure(runs: int, samples: int, turns: int) -> dict[str, Any]:
@@ -217,6 +218,7 @@ def measure(runs: int, samples: int, turns: int) -> dict[str, Any]:
             "runs": runs,
             "samples": samples,
             "cores": os.cpu_count(),
+            "load_average": round(os.getloadavg()[0], 1),
             "python": sys.version.split()[0],
             "interpreter_s": seconds([sys.executable, "-c", "pass"], plain, turns),
             "help_s": seconds([sys.executable, "-m", "evalrun", "--help"], plain, turns),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,7 @@ def measure(base_url: str, samples: int) -> dict[str, Any]:
             "write_s": float(printed[0]),
             "write_cpu_s": float(printed[1]),
             "peak_rss_mb": float(printed[2]),
+            "load_average": os.getloadavg()[0],
             "size_mb": report.stat().st_size / 1e6,
             **opened(report),
         }

@@ -5,7 +5,8 @@
 `server`: one vLLM server; `vllm bench serve` and evalrun ask it the same prompts with the same number in
 flight and the same output length, in turns. `offline`: the same prompts to `vllm.LLM.chat` directly and
 through evalrun's `mode: offline`, each in a process of its own. Shares are evalrun's tokens/s over the
-other's. `vllm bench serve` needs pandas beside vLLM.
+other's. `paced`: in place of vLLM a server that sends a chunk every 10 ms, so that what both say of the same
+stream is compared without the engine's own ups and downs. `vllm bench serve` needs pandas beside vLLM.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from overhead import server as null_server
 
 ENGINE_ARGS = {"dtype": "bfloat16", "max_model_len": 1024, "enforce_eager": True}
 ENGINE_FLAGS = ["--dtype", "bfloat16", "--max-model-len", "1024", "--enforce-eager"]
@@ -83,11 +88,11 @@ def evalrun(folder: Path, model: dict[str, Any], performance: dict[str, Any]) ->
     return found
 
 
-def bench(options: argparse.Namespace, folder: Path, port: int) -> dict[str, float]:
+def bench(options: argparse.Namespace, folder: Path, address: str) -> dict[str, float]:
     """One `vllm bench serve` on the same prompts."""
     result = folder / "bench.json"
     command = [
-        options.python, "-c", BENCH, "--backend", "openai-chat", "--base-url", f"http://127.0.0.1:{port}",
+        options.python, "-c", BENCH, "--backend", "openai-chat", "--base-url", address,
         "--endpoint", "/v1/chat/completions", "--model", options.model, "--served-model-name", "m",
         "--dataset-name", "custom", "--dataset-path", str(folder / "rows.jsonl"), "--skip-chat-template",
         "--custom-output-len", str(options.tokens), "--num-prompts", str(options.prompts), "--ignore-eos",
@@ -117,16 +122,37 @@ def server_turns(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 "params": {"temperature": 0, "max_tokens": options.tokens, "ignore_eos": True},
             }  # fmt: skip
             performance = {"stream": True, "concurrency": options.concurrency, "timeout_s": 600}
-            bench(options, folder, port)  # the first answers compile and allocate
-            turns = []
-            for _ in range(options.turns):
-                theirs = bench(options, folder, port)
-                turns.append((theirs, evalrun(folder, entry, performance)))
-                print(compared(turns[-1:]), file=sys.stderr, flush=True)
-            return compared(turns)
+            bench(options, folder, f"http://127.0.0.1:{port}")  # the first answers compile and allocate
+            return in_turns(options, folder, f"http://127.0.0.1:{port}", entry, performance)
         finally:
             server.terminate()
             server.wait(30)
+
+
+def in_turns(
+    options: argparse.Namespace,
+    folder: Path,
+    address: str,
+    entry: dict[str, Any],
+    performance: dict[str, Any],
+) -> dict[str, Any]:
+    turns = []
+    for _ in range(options.turns):
+        theirs = bench(options, folder, address)
+        turns.append((theirs, evalrun(folder, entry, performance)))
+        print(compared(turns[-1:]), file=sys.stderr, flush=True)
+    return compared(turns)
+
+
+def paced_turns(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    with null_server(None) as base_url:
+        address = base_url.removesuffix("/v1") + "/paced"
+        entry = {
+            "id": "m", "provider": "openai_compatible", "base_url": f"{address}/v1", "model": "m",
+            "params": {"temperature": 0, "max_tokens": options.tokens},
+        }  # fmt: skip
+        performance = {"stream": True, "concurrency": options.concurrency}
+        return in_turns(options, folder, address, entry, performance)
 
 
 def compared(turns: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, Any]:
@@ -191,7 +217,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--only", choices=["server", "offline"])
+    parser.add_argument("--only", choices=["server", "offline", "paced"])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="evalrun-vllm-") as name:
@@ -203,10 +229,9 @@ def main() -> None:
             key: getattr(options, key) for key in ("prompts", "tokens", "concurrency", "turns")
         }
         figures["cpus"] = os.cpu_count()
-        if options.only != "offline":
-            figures["server"] = server_turns(options, folder)
-        if options.only != "server":
-            figures["offline"] = offline_turns(options, folder)
+        for name, turns in (("server", server_turns), ("offline", offline_turns), ("paced", paced_turns)):
+            if options.only in (None, name):
+                figures[name] = turns(options, folder)
     text = json.dumps(figures, indent=2)
     print(text)
     if options.out:

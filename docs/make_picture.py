@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SUITE, EXAMPLE, PICTURE = "suites/quickstart.yaml", "reports/example.html", "docs/report.png"
-WIDTH, HEIGHT, SCALE = 1280, 1560, 1.5
+WIDTH, HEIGHT, SCALE = 1280, 1600, 1.5
 
 
 def run_quickstart() -> None:

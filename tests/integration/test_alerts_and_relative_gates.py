@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from tests.program import evalrun
 from tests.servers import ChatServer
-
-from evalrun.cli.main import cli
 
 ROWS = 120
 GATES = [
@@ -49,11 +47,10 @@ def rows(project: Path) -> Path:
 
 
 def run(suite: str, *arguments: str, **environment: str) -> tuple[int, dict[str, Any], str]:
-    """The program in this process: eleven times to start it would take longer than all that it does."""
     Path("kinds.yaml").write_text(suite)
-    command = ["kinds.yaml", "--no-report", "--no-cache", "--quiet", "--json", "--fresh", *arguments]
-    done = CliRunner(env=environment).invoke(cli, command)
-    return done.exit_code, json.loads(done.stdout or "{}"), done.stderr
+    command = ("kinds.yaml", "--no-report", "--no-cache", "--quiet", "--json", "--fresh")
+    done = evalrun(*command, *arguments, env=environment)
+    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
 
 
 def test_gates_on_speed_memory_cost_errors_and_fairness_hold_against_the_baseline(

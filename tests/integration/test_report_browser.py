@@ -117,9 +117,11 @@ def test_sorting_marks_its_column(opened: Opened, quickstart: Path) -> None:
 
 def test_targets_are_large_enough_to_hit(opened: Opened, quickstart: Path) -> None:
     page = opened.open(quickstart)
+    targets = ".board thead button, .board thead a, nav a, nav button, #samples button"
     small = page.evaluate(
-        """[...document.querySelectorAll('.board thead button, .board thead a, nav a, nav button, #samples button')]
-        .filter((each) => each.checkVisibility()).map((each) => [each.textContent, each.getBoundingClientRect()])
+        f"""[...document.querySelectorAll('{targets}')]
+        .filter((each) => each.checkVisibility())
+        .map((each) => [each.textContent, each.getBoundingClientRect()])
         .filter(([, box]) => box.width < 24 || box.height < 24).map(([text]) => text)"""
     )
     assert small == [], "WCAG 2.2: 24 pixels each way"
@@ -329,10 +331,16 @@ def test_score_range_and_token_probabilities(opened: Opened, tmp_path: Path) -> 
         ]
     }  # fmt: skip
 
+    options = [
+        {"option": "<b>yes</b>", "answer": "A", "logprob": -1.5, "tokens": 2},
+        {"option": "no", "answer": "B", "logprob": None, "tokens": 1},
+        None,
+    ]
+
     def change(record: dict[str, Any], _: Any) -> dict[str, Any]:
         score = record["position"] % 10 / 10
         return {**record, "status": "scored", "scores": {"exact_match": score}, "logprobs": logprobs,
-                "likelihood": {"options": [{"logprob": -1.5, "tokens": 2}, None]}}  # fmt: skip
+                "likelihood": {"options": options, "chosen": "A"}}  # fmt: skip
 
     folder = make_sweep(
         tmp_path / "s", [Cell("m", "p")], n=40, by=(), scorers=[{"exact_match": {}}], change=change
@@ -344,12 +352,31 @@ def test_score_range_and_token_probabilities(opened: Opened, tmp_path: Path) -> 
     until(page, "document.getElementById('found').textContent.startsWith('12 of 40')")
     text = page.inner_text("#sample")
     assert "Likelihood of the options" in text and "\u22121.5" in text.replace("-1.5", "\u22121.5")
+    assert "<b>yes</b> (chosen)" in text and "no\tnone\t1" in text
     tokens = page.locator("#sample .tokens button")
     assert tokens.count() == 2
     tokens.nth(1).click()
     said = page.inner_text("#sample [role=status]")
     assert "10 %" in said and "also likely: \u201c<b>\u201d 60.7 %" in said
     assert page.locator("#sample b").count() == 0
+    opened.assert_quiet()
+
+
+def test_examples_before_the_question_are_folded_until_they_are_searched(
+    opened: Opened, tmp_path: Path
+) -> None:
+    def change(record: dict[str, Any], _: Any) -> dict[str, Any]:
+        shots = [{"role": role, "content": f"{role} of example {at}"} for at in range(3)
+                 for role in ("user", "assistant")]  # fmt: skip
+        return {**record, "messages": [record["messages"][0], *shots, record["messages"][1]]}
+
+    write_report(make_sweep(tmp_path / "s", [Cell("m", "p")], n=6, by=(), change=change), tmp_path / "r.html")
+    page = opened.open(tmp_path / "r.html")
+    text = page.inner_text("#sample")
+    assert "6 messages before the question" in text and "of example" not in text
+    assert "You sort support tickets" in text and "Ticket: " in text
+    page.fill("#search", "assistant of example 2")
+    until(page, "document.getElementById('sample').innerText.includes('assistant of example 2')")
     opened.assert_quiet()
 
 

@@ -29,7 +29,8 @@ def write_comparison(comparison: Comparison, folders: Sequence[SweepFolder], out
     with replacing(out) as temporary:
         with temporary.open("wb", buffering=1 << 20) as file:
             file.write(head.encode("utf-8", "replace"))
-            writer = SampleWriter(file, shown.score, lower=shown.lower)
+            total = sum(run.counts.samples for run, _ in shown.samples)
+            writer = SampleWriter(file, shown.score, lower=shown.lower, total=total)
             for run, path in shown.samples:
                 writer.add_run(run, path)
             writer.finish()

@@ -40,7 +40,8 @@ def write_report(folder: Folder, out: Path, *, home: str = "") -> None:
         with temporary.open("wb", buffering=1 << 20) as file:
             file.write(head.encode("utf-8", "replace"))
             score = report.primary.score if report.primary else None
-            writer = SampleWriter(file, score, lower=lower_is_better(report.runs))
+            total = sum(run.counts.samples for run in report.runs)
+            writer = SampleWriter(file, score, lower=lower_is_better(report.runs), total=total)
             for run in report.runs:
                 samples = source.samples(run.run)
                 if samples is not None:

@@ -1,10 +1,8 @@
 """The samples inside the report: compressed chunks that the browser unpacks when they are looked at.
 
-A chunk is JSON, deflated, in base64: `{"const": {…}, "fields": […], "rows": [[…], …], "texts": […]}`.
-Columns that are empty are left out, columns with one value stand once under `const`, message contents that
-occur again in the chunk stand once under `texts` and are numbers in the rows. Beside the chunks lies an
-index of a few bytes a sample (ending, score, time, group), so that filters need not unpack anything. The
-writer holds one chunk and the index.
+A chunk is JSON (see chunks.py), deflated, in base64. Beside the chunks lies an index of a few bytes a sample
+(ending, score, time, group), so that filters need not unpack anything. The writer holds one chunk and the
+index.
 """
 
 from __future__ import annotations
@@ -14,13 +12,11 @@ import json
 import sys
 import zlib
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
+from evalrun.reports.chunks import TEXT_LIMIT, chunk
 from evalrun.reports.columns import STATUS_CODES
 from evalrun.reports.view import RunView
 
@@ -28,19 +24,16 @@ CHUNK_ROWS = 500
 CHUNK_BYTES = 2 << 20
 """Chunks of long samples hold fewer of them."""
 
-TEXT_LIMIT = 200_000
-"""Longer texts are cut in the report; they are whole in samples.parquet."""
+BUDGET = 22_000_000
+"""Bytes of a page that samples may take. Where there is no room for all of their texts, these are cut."""
+
+SHORTEST = 200
+"""Letters of a text that are kept however little room there is."""
 
 CACHED, WARMUP, RETRIED = 4, 8, 16
 """Bits of an index entry's first byte above the two of the ending."""
 
-TOKENS = 2_000
-OTHERS = 3
-"""Tokens of an answer, and other likely tokens of each, whose probabilities the report keeps."""
-
 _LEVEL = 6
-_SKIPPED = {"position", "answer_json", "target_json", "status", "cached", "warmup", "sent_s", "done_s"}
-_SECONDS = {"ttft_s": 4, "e2e_s": 4, "tpot_s": 6, "client_queue_s": 4}
 _FLAG_COLUMNS = ("cached", "warmup")
 
 
@@ -48,10 +41,10 @@ class SampleWriter:
     """Writes the samples of run after run into a report.
 
     `score` names the score that filters go by; `lower` says that it gets better downwards, so that there is
-    no right and wrong.
+    no right and wrong. `total` is the number of all samples, between which the page's room is divided.
     """
 
-    def __init__(self, out: BinaryIO, score: str | None, *, lower: bool = False) -> None:
+    def __init__(self, out: BinaryIO, score: str | None, *, lower: bool = False, total: int = 0) -> None:
         self._out = out
         self._lower = lower
         self._score = f"score.{score}" if score else ""
@@ -60,6 +53,8 @@ class SampleWriter:
         self._groups: dict[str, _Codes] = {}
         self._runs: list[dict[str, Any]] = []
         self._chunks = 0
+        self._total, self._spent = total, 0
+        self._limit = self._least = TEXT_LIMIT
 
     def add_run(self, run: RunView, path: Path) -> None:
         """Write all samples of a run."""
@@ -72,7 +67,7 @@ class SampleWriter:
                 for part in _parts(batch):
                     sizes.append(part.num_rows)
                     self._index(part, start)
-                    self._write("data-chunk", self._chunks, _chunk(part))
+                    self._write("data-chunk", self._chunks, self._fitting(part))
                     self._chunks += 1
         self._runs.append(
             {
@@ -92,6 +87,7 @@ class SampleWriter:
             "groups": [{"column": name.partition(".")[2], "labels": codes.labels} for name, codes in groups],
             "score": self._score.partition(".")[2],
             "lower": self._lower,
+            "cut": self._least if self._least < TEXT_LIMIT else None,
         }
         arrays: list[array[Any]] = [self._scores, self._times, self._keys, *(c.codes for _, c in groups)]
         if sys.byteorder == "big":
@@ -101,10 +97,23 @@ class SampleWriter:
         # ASCII only, so that no mark in a label can show itself in the page's source either.
         text = json.dumps(header, separators=(",", ":")).replace("<", "\\u003c").encode()
         self._out.write(b'<script type="application/json" id="samples-index">' + text + b"</script>\n")
-        self._write("id", "samples-columns", columns + bytes(self._flags))
+        self._write("id", "samples-columns", _packed(columns + bytes(self._flags)))
 
-    def _write(self, attribute: str, value: object, data: bytes) -> None:
-        packed = base64.b64encode(zlib.compress(data, _LEVEL))
+    def _fitting(self, part: Any) -> bytes:
+        """The chunk, packed, with its texts cut so far that all samples together keep to their room."""
+        room = BUDGET * len(self._flags) / max(self._total, len(self._flags)) - self._spent
+        packed = _packed(chunk(part, self._limit))
+        while len(packed) > room and self._limit > SHORTEST:
+            shrunk = min(self._limit, _longest(part)) * max(0.2, 0.9 * room / len(packed))
+            self._limit = max(SHORTEST, min(int(shrunk), self._limit - 1))
+            packed = _packed(chunk(part, self._limit))
+        self._spent += len(packed)
+        self._least = min(self._least, self._limit)
+        if len(packed) < 0.6 * room:
+            self._limit = min(TEXT_LIMIT, self._limit * 3 // 2)
+        return packed
+
+    def _write(self, attribute: str, value: object, packed: bytes) -> None:
         self._out.write(b'<script type="application/octet-stream" %s="%s">' % (
             attribute.encode(), str(value).encode()))  # fmt: skip
         self._out.write(packed)
@@ -173,165 +182,14 @@ def _parts(batch: Any) -> Iterator[Any]:
         yield batch.slice(start, step)
 
 
-def _chunk(batch: Any) -> bytes:
-    """The JSON of a chunk."""
-    names = [name for name in batch.schema.names if name not in _SKIPPED]
-    columns = {name: _values(batch, name) for name in names}
-    texts = _Texts()
-    prompts = _prompts(columns, texts)
-    constants, fields, kept = {}, [], []
-    for name, values in columns.items():
-        if name.startswith("vars."):
-            values = _not_in_prompt(values, prompts)
-        elif name == "answer" and "output" in columns:
-            values = _not_the_output(values, columns["output"])
-        first = values[0]
-        if all(value == first for value in values):
-            if first is not None:
-                constants[name] = first
-            continue
-        fields.append(name)
-        kept.append(values)
-    rows = list(zip(*kept, strict=True)) if kept else [()] * batch.num_rows
-    return orjson.dumps({"const": constants, "fields": fields, "rows": rows, "texts": texts.shared})
+def _packed(data: bytes) -> bytes:
+    """Deflated, in base64."""
+    return base64.b64encode(zlib.compress(data, _LEVEL))
 
 
-def _values(batch: Any, name: str) -> list[Any]:
-    """A column as Python values: times rounded, long texts cut, first attempts not logged."""
-    column = batch.column(name)
-    if column.null_count == len(column):
-        return [None] * len(column)
-    values: list[Any] = column.to_pylist()
-    if name in _SECONDS:
-        return [None if value is None else round(value, _SECONDS[name]) for value in values]
-    if name == "attempt_log" and "attempts" in batch.schema.names:
-        tries = batch.column("attempts").to_pylist()
-        return [log if (n or 0) > 1 else None for log, n in zip(values, tries, strict=True)]
-    if name in _PARSED:
-        return [None if value is None else _PARSED[name](value) for value in values]
-    if column.nbytes > TEXT_LIMIT and name != "messages":
-        return [cut(value) if isinstance(value, str) else value for value in values]
-    return values
+def _longest(batch: Any) -> int:
+    """Letters that a text of the batch has at most."""
+    import pyarrow as pa
 
-
-def _tokens(text: str) -> list[Any] | None:
-    """Log-probabilities as `[token, value, [[other, value], …]]`, in the form of chat or of completions."""
-    try:
-        found = orjson.loads(text)
-        if isinstance(found.get("content"), list):
-            given = [
-                (each["token"], each["logprob"],
-                 {one["token"]: one["logprob"] for one in each.get("top_logprobs") or ()})
-                for each in found["content"]
-            ]  # fmt: skip
-        else:
-            tops = found.get("top_logprobs") or [{}] * len(found["tokens"])
-            given = list(
-                zip(found["tokens"], found["token_logprobs"], (top or {} for top in tops), strict=True)
-            )
-        return [[token, _rounded(value), _likely(token, top)] for token, value, top in given[:TOKENS]]
-    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
-
-
-def _likely(token: str, top: dict[str, float]) -> list[list[Any]]:
-    others = sorted(((value, other) for other, value in top.items() if other != token), reverse=True)
-    return [[other, round(value, 3)] for value, other in others[:OTHERS]]
-
-
-def _document(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-
-
-_PARSED: Mapping[str, Callable[[str], Any]] = {"logprobs": _tokens, "likelihood": _document}
-"""Columns of JSON that the browser shows as more than text."""
-
-
-def cut(text: str) -> str:
-    """A text of at most about TEXT_LIMIT characters: its beginning and its end."""
-    if len(text) <= TEXT_LIMIT:
-        return text
-    half = TEXT_LIMIT // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n[… {left_out:,} characters are left out of the report …]\n{text[-half:]}"
-
-
-class _Texts:
-    """Message contents that occur more than once in a chunk."""
-
-    def __init__(self) -> None:
-        self.shared: list[str] = []
-        self._at: dict[str, int] = {}
-
-    def share(self, contents: Counter[str]) -> None:
-        """Choose what is shared: what occurs again and is longer than the number that stands for it."""
-        for text, times in contents.items():
-            if times > 1 and len(text) > 8:
-                self._at[text] = len(self.shared)
-                self.shared.append(text)
-
-    def short(self, content: Any) -> Any:
-        """The number of a shared text, else the content itself."""
-        return self._at.get(content, content) if isinstance(content, str) else content
-
-
-def _prompts(columns: dict[str, list[Any]], texts: _Texts) -> list[str]:
-    """Replace `messages` and `prompt` by their short forms; returns each sample's prompt as one text."""
-    messages = [_messages(text) for text in columns.get("messages") or []]
-    raw = columns.get("prompt") or [None] * len(messages)
-    if not messages:
-        messages = [[] for _ in raw]
-    contents = Counter(content for each in messages for _, content in each if isinstance(content, str))
-    contents.update(text for text in raw if text)
-    texts.share(contents)
-    if "messages" in columns:
-        columns["messages"] = [
-            [[role, texts.short(content)] for role, content in each] or None for each in messages
-        ]
-    if "prompt" in columns:
-        columns["prompt"] = [texts.short(text) for text in raw]
-    return [
-        "\n".join([*(content for _, content in each if isinstance(content, str)), text or ""])
-        for each, text in zip(messages, raw, strict=True)
-    ]
-
-
-def _messages(text: str | None) -> list[tuple[str, Any]]:
-    """Role and content of each message; content that is not text stays as it is."""
-    if not text:
-        return []
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return [("", cut(text))]
-    result = []
-    for message in found if isinstance(found, list) else [found]:
-        if isinstance(message, dict):
-            content = message.get("content")
-            result.append(
-                (str(message.get("role", "")), cut(content) if isinstance(content, str) else content)
-            )
-    return result
-
-
-def _not_in_prompt(values: list[Any], prompts: list[str]) -> list[Any]:
-    """Input columns without the texts that the prompt shows anyway."""
-    return [
-        None if isinstance(value, str) and value in prompt else value
-        for value, prompt in zip(values, prompts, strict=True)
-    ]
-
-
-def _not_the_output(answers: list[Any], outputs: list[Any]) -> list[Any]:
-    """Answers; 0 stands for "the output, stripped"."""
-    return [
-        0 if isinstance(answer, str) and output is not None and answer == output.strip() else answer
-        for answer, output in zip(answers, outputs, strict=True)
-    ]
+    texts = [column for column in batch.columns if pa.types.is_string(column.type)]
+    return max((len(text) for column in texts for text in column.to_pylist() if text), default=SHORTEST)

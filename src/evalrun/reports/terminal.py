@@ -163,11 +163,12 @@ def _table(columns: Sequence[Column]) -> Table:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False, header_style="dim")
-    for at, (title, side, _) in enumerate(columns):
+    for at, (title, side, cells) in enumerate(columns):
         right = side == "right"
+        longest = max(map(len, (title, *cells)))
         table.add_column(
             Text(terminal(title)), justify="right" if right else "left", no_wrap=at > 0, overflow="fold",
-            min_width=8 if at == 0 else None,
+            min_width=min(8, longest) if at == 0 else None,
         )  # fmt: skip
     for row in zip(*(cells for _, _, cells in columns), strict=True):
         table.add_row(*(Text(terminal(cell)) for cell in row))

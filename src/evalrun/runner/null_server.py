@@ -97,8 +97,9 @@ class NullProtocol(asyncio.Protocol):
             self._transport.write(_HEAD % len(_WHOLE) + _WHOLE)
         else:
             chunks = _wanted_chunks(body)
-            self._transport.write(_STREAM + _ROLE)
             pace_s = PACE_S if head.startswith(b"POST /paced/") else 0.0
+            # As vLLM does it: the role goes out when the first token is there.
+            self._transport.write(_STREAM if pace_s else _STREAM + _ROLE)
             self._loop.call_later(pace_s, self._next, 0, chunks, pace_s)
 
     def _next(self, number: int, chunks: int, pace_s: float) -> None:
@@ -108,6 +109,8 @@ class NullProtocol(asyncio.Protocol):
         if number == chunks:
             self._transport.write(_closing(chunks))
             return
+        if pace_s and number == 0:
+            self._transport.write(_ROLE)
         self._transport.write(_CHUNKS[number % _PIECES])
         if pace_s:
             self._loop.call_later(pace_s, self._next, number + 1, chunks, pace_s)
@@ -122,6 +125,8 @@ def _content_length(head: bytes) -> int:
 
 def _wanted_chunks(body: bytes) -> int:
     _, found, rest = body.partition(b'"max_tokens":')
+    if not found:
+        _, found, rest = body.partition(b'"max_completion_tokens":')
     digits = rest.lstrip()[:6].partition(b",")[0].partition(b"}")[0].strip()
     return min(_MOST, int(digits)) if found and digits.isdigit() else 16
 

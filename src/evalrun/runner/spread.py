@@ -46,8 +46,8 @@ class Child:
         self._log_path = log_path
         self._waiting: dict[int, asyncio.Future[Response]] = {}
         self._params: Mapping[str, JSON] | None = None
-        self._process: subprocess.Popen[bytes]
-        self._line: Line
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line = Line(self._take, self._hung_up)
         self._ended: asyncio.Task[None] | None = None
         self.lag: dict[int, int] = {}
         self.ready: asyncio.Future[None] = self._loop.create_future()
@@ -68,7 +68,6 @@ class Child:
         ours.setblocking(False)
         with theirs:
             self._spawn(theirs)
-        self._line = Line(self._take, self._hung_up)
         await self._loop.create_unix_connection(lambda: self._line, sock=ours)
         self._line.send(Tag.HELLO, hello)
 
@@ -101,7 +100,7 @@ class Child:
     async def stop(self) -> None:
         """Hang up, wait for its end, kill it where it does not come."""
         self._line.close()
-        if not await self._gone(_STOP_PATIENCE_S):
+        if self._process is not None and not await self._gone(self._process, _STOP_PATIENCE_S):
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
         if self._ended is not None:
@@ -139,7 +138,8 @@ class Child:
 
     async def _end(self) -> None:
         """Fail what it was asked. The requests may be asked again: another worker does it, if one is left."""
-        await self._gone(_REASON_PATIENCE_S)
+        assert self._process is not None
+        await self._gone(self._process, _REASON_PATIENCE_S)
         code = self._process.poll()
         reason = exit_reason(code) if code is not None else "it hung up"
         lines = log_tail(self._log_path, 1)
@@ -151,9 +151,9 @@ class Child:
         if not self.ready.done():
             self.ready.set_exception(_unstarted(text, self._log_path))
 
-    async def _gone(self, patience_s: float) -> bool:
+    async def _gone(self, process: subprocess.Popen[bytes], patience_s: float) -> bool:
         deadline = self._loop.time() + patience_s
-        while self._process.poll() is None:
+        while process.poll() is None:
             if self._loop.time() > deadline:
                 return False
             await asyncio.sleep(_POLL_S)
@@ -236,8 +236,8 @@ class Spread(Provider):
         try:
             for number in range(1, self._workers + 1):
                 child = Child(folder / f"worker-{self.spec.id}-{number}.log")
-                await child.start(hello)
                 self._children.append(child)
+                await child.start(hello)
             async with asyncio.timeout(START_TIMEOUT_S):
                 await asyncio.gather(*(child.ready for child in self._children))
         except (OSError, TimeoutError) as error:

@@ -28,8 +28,9 @@ _AROUND = """\
 
 `${NAME}` in any text value stands for the environment variable; one that is not set is an error. Without
 quotes the result may be a number or `true`/`false`; in quotes it is text. Write `$${` for a plain `${`. Keys
-for services are never written into a suite: providers take the name of the variable (`api_key_env`). In prompts,
-rows and scorers, which are stored with every sample, a variable whose name says that it is secret is an error.
+for services are never written into a suite: providers take the name of the variable (`api_key_env`). In
+prompts, rows and scorers, which are stored with every sample, a variable whose name says that it is secret is
+an error.
 
 ## YAML
 

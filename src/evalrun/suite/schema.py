@@ -69,8 +69,8 @@ class PerformanceSpec(Spec):
         default=0,
         ge=0,
         le=64,
-        description="Processes that send the requests, where one core is not enough for them; for models that "
-        "are asked over a network. Results are the same with any number. 0: evalrun sends them itself.",
+        description="Processes that send the requests, where one core is not enough for them; for models "
+        "that are asked over a network. Results are the same with any number. 0: evalrun sends them itself.",
     )
     timeout_s: float = Field(
         default=120, gt=0, description="Seconds that a sample may take, retries and waits included."

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from evalrun.errors import UserError
+from evalrun.errors import Problem, UserError
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import Message, SampleRecord
 
@@ -82,14 +82,13 @@ def verify_runs(
     Which ones depends on the sweep alone. Raises UserError where nothing can be asked: exit 2 for a sweep
     without finished runs, exit 3 where a model is not to be had.
     """
-    from evalrun.suite.load import parse_suite
     from evalrun.suite.plan import cells
     from evalrun.tracking.samples import find_run
 
     manifest = folder.read_manifest()
     if not manifest["suite"].get("resolved"):
         raise UserError("the sweep's manifest holds no suite", where=folder.path.name)
-    suite = parse_suite(manifest["suite"]["resolved"])
+    suite = _stored_suite(manifest["suite"]["resolved"], folder)
     base_dir = Path(manifest["suite"].get("path") or ".").absolute().parent
     specs = {spec.run_id: spec for spec in cells(suite)}
     ids = [find_run(folder, run)] if run is not None else folder.run_ids()
@@ -107,6 +106,18 @@ def verify_runs(
             check.all({specs[each].run_id: specs[each] for each in chosen if counts[each]}, counts)
         )
     return _judged(found)
+
+
+def _stored_suite(resolved: dict[str, Any], folder: SweepFolder) -> Suite:
+    from evalrun.secrets import MASK
+    from evalrun.suite.load import parse_suite
+
+    try:
+        return parse_suite(resolved)
+    except UserError as error:
+        what = "the suite held a secret, which is not stored: name keys by api_key_env"
+        lost = [Problem(what, folder.path.name)] if MASK in str(resolved) else []
+        raise UserError([*error.problems, *lost]) from error
 
 
 class _Check:

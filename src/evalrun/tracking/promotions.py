@@ -218,7 +218,7 @@ def _figures(target: Target) -> list[dict[str, JSON]]:
     whole = [
         each for each in target.folder.run(target.run).metrics if not each.slice and each.value is not None
     ]
-    systems = ("performance.", "memory.", "energy.", "cpu.")
+    systems = ("performance.", "memory.", "energy.", "cpu.", "gpu.", "disk.", "network.")
     chosen = [each for each in whole if not each.name.startswith(systems)]
     chosen = chosen[: _MOST_METRICS - len(asked)] + [each for each in whole if each.name in asked]
     names = ("name", "value", "n", "ci_low", "ci_high", "unit", "direction")

@@ -85,7 +85,14 @@ def ask(store: Store, sql: str, sweeps: Sequence[SweepFolder] | None = None) -> 
             if name in wanted:
                 _load(store, database, name, columns)
         files = _files(store.folders() if sweeps is None else sweeps) if "samples" in wanted else []
-        _view(database, files)
+        try:
+            _view(database, files)
+        except duckdb.Error as error:
+            raise UserError(
+                f"the samples cannot be read: {str(error).splitlines()[0]}",
+                where=str(store.root),
+                remedy="`evalrun audit verify` names what was altered; --sweep asks over other sweeps.",
+            ) from error
         _lock(database, files)
         try:
             found = database.execute(statements[0])

@@ -56,7 +56,7 @@ SERVED = {
     "base_url": "http://127.0.0.1:9/v1",
     "api": "completions",
 }
-"""The model where prompts ask for likelihoods; a plan sends it nothing."""
+"""The model where an example needs one over a network; a plan sends it nothing."""
 
 ELSEWHERE = (
     "evalrun models pull",  # the network
@@ -108,7 +108,8 @@ def test_a_yaml_block_is_part_of_a_suite_that_can_be_planned(
         monkeypatch.setenv("".join(name), "https://example.org/hook")
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     write_files(tmp_path)
-    base = {**BASE, "models": [SERVED]} if "ask:" in block.text else BASE
+    needs_server = any(key in block.text for key in ("ask:", "workers:"))
+    base = {**BASE, "models": [SERVED]} if needs_server else BASE
     (tmp_path / "suites" / "suite.yaml").write_text(
         block.text if set(document) >= WHOLE else yaml.safe_dump({**base, **document})
     )

@@ -39,7 +39,8 @@ def streamed(*chunks: str) -> Response:
     ("value", "known"),
     [
         (7, 7), (0, 0), ("7", 7), (7.0, 7), (-1, None), (7.5, None), (True, None), ("many", None),
-        (None, None), ([], None), (10**30, None), (float("nan"), None), (float("inf"), None), ("9" * 40, None), ("²", None),
+        (None, None), ([], None), (10**30, None), (float("nan"), None), (float("inf"), None),
+        ("9" * 40, None), ("²", None),
     ],
 )  # fmt: skip
 def test_counts_are_whole_numbers_or_unknown(value: Any, known: int | None) -> None:

@@ -204,7 +204,7 @@ asyncio.run(main())
 
 @installed
 def test_the_first_answers_do_not_wait_for_imports(chat_server: ChatServer) -> None:
-    """Their latencies would be those of our disk. With tools it wants a package that it does not depend on."""
+    """Their latencies would be those of our disk. With tools it wants a package it does not name."""
     command = [sys.executable, "-c", FIRST, chat_server.base_url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

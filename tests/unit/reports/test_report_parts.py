@@ -270,6 +270,29 @@ def test_causes_of_failures_over_all_runs(tmp_path: Path) -> None:
     assert alone.causes is None and alone.failures is not None
 
 
+def test_further_scores_have_columns_where_they_say_something_else(tmp_path: Path) -> None:
+    def change(record: dict[str, Any], _: Any) -> dict[str, Any]:
+        return {**record, "scores": {**record["scores"], "includes": float(record["position"] % 3 == 0)}}
+
+    scorers = [{"exact_match": {}}, {"token_f1": {}}, {"includes": {}}]
+    found = report_of(make_sweep(tmp_path, QUICKSTART, n=60, by=(), scorers=scorers, change=change))
+    titles = [column.title for column in found.leaderboards[0].columns]
+    assert "includes" in titles and "token_f1" not in titles, "its values are those of the first score"
+    at = titles.index("includes")
+    assert [row.cells[at].text for row in found.leaderboards[0].rows] == ["0.33"] * 3
+    assert all(row.cells[at].beside.startswith("[") for row in found.leaderboards[0].rows)
+
+
+def test_what_stopped_a_sweep_is_told_in_sentences(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path, QUICKSTART[:1], by=(), status="incomplete")
+    manifest = folder.read_manifest()
+    manifest["faults"] = ["the budget is spent: 1 of 1 US dollars\n  Give it more."]
+    folder.write_manifest(manifest)
+    assert report_of(folder).header.trouble == (
+        "This sweep could not be completed. The budget is spent: 1 of 1 US dollars. Give it more."
+    )
+
+
 def test_all_wrong_is_a_reason_to_look(tmp_path: Path) -> None:
     cells = [Cell("m", "p", accuracy=-1), Cell("m", "q", accuracy=-1)]
     (answer,) = judge(Source.of(make_sweep(tmp_path, cells, by=()))).answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 import re
 import struct
 import tracemalloc
@@ -17,8 +18,9 @@ import pytest
 from sweep_data import Cell, make_sweep
 
 from evalrun.reports import samples as writing
+from evalrun.reports.chunks import cut
 from evalrun.reports.report import judge
-from evalrun.reports.samples import SampleWriter, cut
+from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
 
 BLOCK = re.compile(rb'<script type="([^"]+)" ([\w-]+)="([^"]+)">(.*?)</script>', re.DOTALL)
@@ -54,7 +56,7 @@ class Written:
 
 def write(source: Source, score: str | None = "exact_match") -> Written:
     out = io.BytesIO()
-    writer = SampleWriter(out, score)
+    writer = SampleWriter(out, score, total=sum(run["counts"]["samples"] for run in source.runs))
     for run in judge(source).views:
         path = source.samples(run.run)
         assert path is not None
@@ -145,6 +147,23 @@ def test_huge_texts_are_cut_and_say_so(tmp_path: Path) -> None:
     assert "2,800,000 characters are left out of the report" in longest
     assert cut("short") == "short"
     assert written.size < 100_000
+
+
+def test_texts_are_cut_to_the_room_that_a_page_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "BUDGET", 300_000)
+
+    def change(record: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+        record["output"] = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz ", k=4000))
+        return {**record, "sample_id": f"{record['sample_id']}-{'x' * 400}"}
+
+    source = Source.of(make_sweep(tmp_path, [Cell("m", "p"), Cell("m", "q")], n=600, change=change))
+    written = write(source)
+    assert 150_000 < written.size < 330_000
+    assert writing.SHORTEST <= written.index["cut"] < 1000
+    outputs = [sample["output"] for sample in written.samples()]
+    assert all("characters are left out of the report" in output for output in outputs)
+    assert all(sample["sample_id"].endswith("x" * 400) for sample in written.samples())
+    assert write(Source.of(make_sweep(tmp_path / "few", [Cell("m", "p")], n=9))).index["cut"] is None
 
 
 def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:

@@ -123,3 +123,13 @@ async def test_a_cache_that_cannot_be_written_warns_and_does_not_stop_the_run(tm
     cache.put(_key(repeat=1), Response("no"))
     await cache.close()
     assert path.exists()
+
+
+async def test_what_cannot_be_written_is_not_kept_and_costs_nothing_else(tmp_path: Path) -> None:
+    cache = ResponseCache(tmp_path / "c.sqlite")
+    cache.put(_key(), Response("half \ud83d a character"))
+    cache.put(_key(repeat=1), Response("whole"))
+    await cache.flush()
+    cache.begin_run()
+    assert set(cache.get_many([_key(), _key(repeat=1)])) == {_key(repeat=1)}
+    await cache.close()

@@ -259,6 +259,24 @@ async def test_other_libraries_are_spread_as_well(
         await provider.close()
 
 
+async def test_a_vllm_server_that_runs_is_asked_with_its_key(
+    make: Make, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    async def behaviour(body: Any, request: web.Request) -> web.StreamResponse:
+        seen.append((request.headers.get("Authorization"), body["model"], body["top_k"]))
+        return web.json_response(completion("42"))
+
+    monkeypatch.setenv("SPREAD_KEY", "very-secret-indeed")
+    chat_server.behaviour = behaviour
+    keys = {"provider": "vllm", "model": None, "api_key_env": "SPREAD_KEY", "extra_body": {"top_k": 3}}
+    provider = await make(chat_server.base_url, **keys)
+    assert (await provider.generate(ask())).output == "42"
+    assert seen == [("Bearer very-secret-indeed", "scripted", 3)]
+    assert provider.identity()["provider"] == "vllm"
+
+
 def test_what_does_not_ask_over_a_network_is_refused_by_name(tmp_path: Path) -> None:
     spec = ModelSpec.model_validate({"id": "mine", "provider": "recorded", "column": "output"})
     with pytest.raises(UserError) as caught:

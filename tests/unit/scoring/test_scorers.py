@@ -1,7 +1,9 @@
 """What each scorer calls right, and the reasons it gives."""
 
+import math
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -40,6 +42,9 @@ ANY = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | s
 
 @settings(max_examples=300, deadline=None)
 @given(ANY, ANY, st.sampled_from([scorer(name) for name in PLAIN]))
+@example(math.inf, math.inf, scorer("correlation"))
+@example(10**400, "1", scorer("correlation"))
+@example(1e308, -1e308, scorer("correlation"))
 def test_a_scorer_bears_any_answer_and_target(answer: object, target: object, made: Scorer) -> None:
     verdict = score(made, answer, target)
     infos = {info.name: info for info in made.metrics()}

@@ -118,7 +118,7 @@ QUICK = settings(
 def runs(store: Store) -> Store:
     """One sweep; each row is the parameters of a run, its `other` a model's name."""
     folder = store.create_sweep("meaning")
-    plan = [{**run_of(f"r{at:02}"), "run": f"r{at:02}", "metrics": []} for at in range(len(ROWS))]
+    plan = [run_of("m-p-d", run=f"r{at:02}", metrics=[]) for at in range(len(ROWS))]
     folder.write_manifest(manifest_of(folder, plan=plan))
     for at, row in enumerate(ROWS):
         params = {key: value for key, value in row.items() if key != "other"}
@@ -130,10 +130,12 @@ def runs(store: Store) -> Store:
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
     path = tmp_path / "samples.parquet"
-    columns = {name: [row.get(name) for row in ROWS] for name in ("text", "other", "flag")}
+    columns: dict[str, list[Any]] = {
+        name: [row.get(name) for row in ROWS] for name in ("text", "other", "flag")
+    }
     for name in ("number", "maybe"):
         values = [row.get(name) for row in ROWS]
-        columns[name] = [None if value is None else float(value) for value in values]  # type: ignore[arg-type]
+        columns[name] = [None if value is None else float(value) for value in values]
     pq.write_table(pa.table({"sample_id": [f"r{at:02}" for at in range(len(ROWS))], **columns}), path)
     return path
 

@@ -174,3 +174,24 @@ def test_sql_can_neither_read_other_files_nor_write(
 def test_sql_over_an_empty_store(store: Store) -> None:
     assert ask(store, "select count(*) from runs").rows == ((0,),)
     assert ask(store, "select count(*) from samples").rows == ((0,),)
+
+
+def test_sql_names_a_broken_file(store: Store, folder: SweepFolder) -> None:
+    folder.samples_path("m-direct-d").write_bytes(b"junk")
+    with pytest.raises(UserError, match="samples.parquet"):
+        ask(store, "select count(*) from samples")
+    assert ask(store, "select count(*) from runs").rows != ((0,),)
+
+
+def test_the_program_says_nothing_but_the_answer(store: Store, folder: SweepFolder) -> None:
+    command = [sys.executable, "-m", "evalrun", "sql", "select 1 as one", "--store", str(store.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (["one", "1"], "")
+
+
+def test_a_list_may_be_long_and_a_chain_may_not(folder: SweepFolder) -> None:
+    path = folder.samples_path("m-direct-d")
+    listed = ",".join(['"x"'] * 2400)
+    assert find_samples(path, f"status in ({listed})").total == 0
+    with pytest.raises(UserError, match="at most 300"):
+        find_samples(path, "<".join(["completion_tokens"] * 302))

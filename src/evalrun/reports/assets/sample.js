@@ -109,8 +109,12 @@
   function options(sample) {
     const known = sample.likelihood && sample.likelihood.options;
     if (!Array.isArray(known)) return [];
+    const name = (each, at) => {
+      const text = each && typeof each.option === "string" ? each.option.trim() || JSON.stringify(each.option) : String(at + 1);
+      return each && each.answer === sample.likelihood.chosen && each.answer !== undefined ? `${text} (chosen)` : text;
+    };
     return [title("Likelihood of the options"), rows(["option", "log-probability", "tokens"], known.map((each, at) => [
-      each && each.option !== undefined && each.option !== null ? String(each.option) : String(at + 1), each && each.logprob !== null ? fixed(each.logprob, 3) : "none", each ? String(each.tokens ?? "") : ""]), "Likelihood of each option")];
+      name(each, at), each && each.logprob !== null ? fixed(each.logprob, 3) : "none", each ? String(each.tokens ?? "") : ""]), "Likelihood of each option")];
   }
 
   // The output token by token: the fainter the line below, the surer the model was; a click tells the figures.

@@ -339,6 +339,7 @@
     by("page-on").addEventListener("click", () => turnPage(1));
     document.addEventListener("keydown", key);
     addEventListener("hashchange", follow);
+    if (store.cut) by("cut").textContent = `Long texts are cut (the shortest to ${store.cut} letters) so that this page stays small; they are whole in the sweep's samples.parquet.`;
     if (!(await follow())) await filter();
     frame.dataset.ready = "true";
   }

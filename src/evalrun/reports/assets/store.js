@@ -36,7 +36,7 @@
 
     constructor(header, columns) {
       const n = header.n;
-      Object.assign(this, { n, runs: header.runs, score: header.score, lower: header.lower });
+      Object.assign(this, { n, runs: header.runs, score: header.score, lower: header.lower, cut: header.cut });
       this.scores = new Float32Array(columns, 0, n);
       this.times = new Float32Array(columns, 4 * n, n);
       this.keys = new Uint32Array(columns, 8 * n, n);

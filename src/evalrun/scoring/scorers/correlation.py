@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from pydantic import Field
@@ -53,6 +54,8 @@ class CorrelationScorer(Scorer):
             which = "answer" if answer is None else "target"
             return Score(None, f"there is no number in the {which} {shown(getattr(sample, which))}")
         reason = f"answer {answer:g}, target {target:g}"
+        if not math.isfinite(answer - target):
+            return Score(None, f"{reason}: too far apart for a number")
         return Score(abs(answer - target), reason, {"answer": answer, "target": target})
 
     def aggregate(self, columns: ScoreColumns) -> Corpus | None:
@@ -111,6 +114,6 @@ def _number(value: JSON) -> float | None:
         return None
     number = value if isinstance(value, int | float) else last_number(as_text(value)[-MAX_CHARACTERS:])
     try:
-        return None if number is None else float(number)
+        return float(number) if number is not None and math.isfinite(number) else None
     except OverflowError:  # an integer beyond every float
         return None

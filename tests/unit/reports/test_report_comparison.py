@@ -1,0 +1,71 @@
+"""The page of a comparison: of two sweeps, and of one sweep within itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from evalrun.cli.main import cli
+
+SUITE = """
+name: pair
+models: [{{id: m, provider: recorded, column: {column}}}]
+prompts: [{{id: short, text: "{{{{ q }}}}"}}, {{id: long, text: "Please: {{{{ q }}}}"}}]
+datasets: [{{id: d, path: rows.jsonl, key: id, target: target}}]
+scorers: [exact_match, {{includes: {{ignore_case: true}}}}]
+"""
+
+
+def evalrun(*words: str) -> str:
+    done = CliRunner().invoke(cli, list(words), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two sweeps of two prompts: the second answers 30 more of 80 rows rightly."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"id": f"r{at}", "q": f"Is it {at}?", "target": "yes", "old": "yes" if at < 40 else "no",
+         "new": "yes" if at < 70 else "no"}
+        for at in range(80)
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = []
+    for column in ("old", "new"):
+        (tmp_path / "suite.yaml").write_text(SUITE.format(column=column))
+        made.append(json.loads(evalrun("suite.yaml", "--fresh", "--no-report", "--json"))["sweep"])
+    return made
+
+
+def text_of(page: Path) -> str:
+    """What is read on the page, without markup, scripts and styles."""
+    body = re.sub(r"<(script|style)\b.*?</\1>", " ", page.read_text(), flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def test_two_sweeps_are_told_in_words_and_figures(sweeps: list[str], tmp_path: Path) -> None:
+    evalrun("compare", *sweeps, "--metric", "exact_match", "--html", "page.html")
+    text = text_of(tmp_path / "page.html")
+    assert "By exact_match: better in 2 of 2 comparisons." in text
+    assert (
+        "0.500 \N{RIGHTWARDS ARROW} 0.875, +0.38 (+0.27 \N{HORIZONTAL ELLIPSIS} +0.48), p <0.001"
+        in text.replace("p < 0.001", "p <0.001")
+    )
+
+
+def test_one_sweep_is_compared_within_itself(sweeps: list[str], tmp_path: Path) -> None:
+    evalrun("compare", sweeps[0], "--metric", "exact_match", "--html", "page.html")
+    text = text_of(tmp_path / "page.html")
+    assert "Nothing could be compared" not in text
+    assert "By exact_match: the 2 runs cannot be told apart on 80 samples." in text
+    assert "exact_match on d (higher is better)" in text and "m-short-d" in text
+    assert (tmp_path / "page.html").read_text().count("data-chunk=") == 2, (
+        "the samples of both runs are inside"
+    )
