@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def searches(root: str, turns: int) -> dict[str, float]:
     for name, query in QUERIES.items():
         text = query[0] if query else ""
         search = Search.of(text, sort=query[2:], limit=50)
-        found[name] = median_of(lambda search=search: store.find(search), turns)
+        found[name] = median_of(partial(store.find, search), turns)
     return found
 
 

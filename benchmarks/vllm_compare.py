@@ -12,8 +12,10 @@ stream is compared without the engine's own ups and downs. `vllm bench serve` ne
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -114,7 +116,9 @@ def server_turns(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     command += ["--served-model-name", "m", "--host", "127.0.0.1", "--port", str(port), *ENGINE_FLAGS]
     command += ["--no-enable-prefix-caching"]
     with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | ENVIRONMENT)
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | ENVIRONMENT, start_new_session=True
+        )
         try:
             wait_for(server, port, folder / "server.log")
             entry = {
@@ -125,8 +129,17 @@ def server_turns(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             bench(options, folder, f"http://127.0.0.1:{port}")  # the first answers compile and allocate
             return in_turns(options, folder, f"http://127.0.0.1:{port}", entry, performance)
         finally:
-            server.terminate()
-            server.wait(30)
+            stop(server)
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """End vLLM's server and the processes that it started, which share its session."""
+    server.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(30)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait(5)
 
 
 def in_turns(
@@ -220,6 +233,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["server", "offline", "paced"])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped then, too
     with tempfile.TemporaryDirectory(prefix="evalrun-vllm-") as name:
         folder = Path(name)
         with (folder / "rows.jsonl").open("w") as file:

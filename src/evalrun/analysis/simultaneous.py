@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.blas import single_threaded
 from evalrun.analysis.bootstrap import resampled_sums, unit_totals
-from evalrun.analysis.distributions import normal_quantile, sorted_quantile, t_quantile
+from evalrun.analysis.distributions import sorted_quantile, t_quantile
 from evalrun.types import Direction
 
 Floats = NDArray[np.float64]
 
 RESAMPLES = 4_000
+_FAR, _GRID = 6.0, 97
+"""Up to so many standard errors Student's t is looked up, at so many places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,21 @@ def all_pairs(
         squared = np.maximum(variances[:, None] + variances[None, :] - 2 * covariance, 0.0)
         squared[squared <= 1e-20 * max(1e-300, float(variances.max()))] = 0.0
         se = np.sqrt(squared)
-        wider = math.sqrt(units / (units - 1)) * t_quantile(0.975, units - 1) / normal_quantile(0.975)
         blocks = [_greatest(sums / n, se) for sums in resampled_sums(totals, seed=seed, resamples=resamples)]
-    return AllPairs(means, se, np.sort(np.concatenate(blocks)) * wider, n, units)
+    greatest = np.sort(np.concatenate(blocks)) * math.sqrt(units / (units - 1))
+    return AllPairs(means, se, _as_student(greatest, units - 1), n, units)
+
+
+def _as_student(greatest: Floats, df: int) -> Floats:
+    """Values of a normal distribution as those of Student's t that are as rare.
+
+    The far tail is widened more than the middle, and with many pairs the greatest of them lies far out.
+    """
+    end = min(_FAR, float(greatest[-1])) or 1.0
+    grid = np.linspace(0.0, end, _GRID)
+    points = [t_quantile(1 - math.erfc(at / math.sqrt(2)) / 2, df) if at else 0.0 for at in grid.tolist()]
+    beyond = np.maximum(greatest / end, 1.0)
+    return np.asarray(np.interp(greatest, grid, points) * beyond)
 
 
 def _greatest(means: Floats, se: Floats) -> Floats:

@@ -110,8 +110,9 @@ def _signed(value: float | None, low: float | None, high: float | None) -> str:
         return ""
     if low is None or high is None:
         return f"{value:+.3g}"
-    # Of large figures (milliseconds, tokens) no decimals; of small ones three digits of the half width.
-    decimals = 0 if abs(high - low) >= 100 else decimals_for((high - low) / 2)
+    # Of large figures none; of small ones three, as the means beside them, or what the interval supports.
+    least = 3 if max(abs(value), abs(low), abs(high)) < 10 else 0
+    decimals = 0 if high - low >= 100 else max(least, decimals_for((high - low) / 2))
     return f"{value:+,.{decimals}f} ({low:+,.{decimals}f} … {high:+,.{decimals}f})"
 
 

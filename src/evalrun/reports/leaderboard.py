@@ -31,6 +31,9 @@ from evalrun.reports.view import Figure, RunView
 MOST_SCORES = 3
 """Columns of further scores; the others are in the table of every metric."""
 
+SAME = 1.05
+"""Peaks of memory within this ratio are told once for all runs."""
+
 WIDTH = 132
 """Units of the drawing in which a run's interval stands."""
 
@@ -214,12 +217,14 @@ def _columns(runs: Sequence[RunView], others: Sequence[str]) -> list[tuple[Colum
 def _apart(
     columns: Sequence[tuple[Column, _Maker]], runs: Sequence[RunView]
 ) -> tuple[list[tuple[Column, _Maker]], list[str]]:
-    """The columns without those of a memory that is the same for every run, and what is the same."""
+    """The columns without those of a memory that is all but the same for every run, and what is the same."""
     kept, common = [], []
     for column, make in columns:
-        texts = {make(run).text for run in runs}
-        if column.metric in (MEMORY, CLIENT_MEMORY) and len(runs) > 1 and len(texts) == 1:
-            common.append(f"{column.title} {texts.pop()}")
+        known = sorted((cell.sort, cell.text) for run in runs if (cell := make(run)).sort is not None)
+        alike = len(known) == len(runs) > 1 and known[-1][0] <= SAME * known[0][0]
+        if column.metric in (MEMORY, CLIENT_MEMORY) and alike:
+            ends = dict.fromkeys((known[0][1], known[-1][1]))
+            common.append(f"{column.title} {' to '.join(ends)}")
         else:
             kept.append((column, make))
     return kept, common

@@ -178,7 +178,7 @@ def test_sql_over_an_empty_store(store: Store) -> None:
 
 def test_sql_names_a_broken_file(store: Store, folder: SweepFolder) -> None:
     folder.samples_path("m-direct-d").write_bytes(b"junk")
-    with pytest.raises(UserError, match="samples.parquet"):
+    with pytest.raises(UserError, match=r"samples\.parquet"):
         ask(store, "select count(*) from samples")
     assert ask(store, "select count(*) from runs").rows != ((0,),)
 

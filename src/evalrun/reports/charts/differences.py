@@ -48,74 +48,41 @@ def differences(key: str, metric: str, rows: Sequence[tuple[str, Compared]], tab
     )
 
 
+def _row(label: str, each: Compared) -> dict[str, Any]:
+    return {
+        "run": label, "v": each.result.difference, "low": each.result.ci_low, "high": each.result.ci_high,
+        "n": each.result.n, "verdict": each.verdict.word, "said": each.verdict.sentence,
+        "text": fixed(each.result.difference, 3, sign=True),
+    }  # fmt: skip
+
+
 def _spec(metric: str, drawn: Sequence[tuple[str, Compared]]) -> dict[str, Any]:
     labels = [label for label, _ in drawn]
-    values = [
-        {
-            "run": label,
-            "v": each.result.difference,
-            "low": each.result.ci_low,
-            "high": each.result.ci_high,
-            "n": each.result.n,
-            "verdict": each.verdict.word,
-            "said": each.verdict.sentence,
-            "text": f"{fixed(each.result.difference, 3, sign=True)}",
-        }
-        for label, each in drawn
-    ]
     words = list(SHAPES)
     y = {
-        "field": "run",
-        "type": "nominal",
-        "sort": labels,
-        "title": None,
+        "field": "run", "type": "nominal", "sort": labels, "title": None,
         "axis": {"labelLimit": 360, "ticks": False, "domain": False},
-    }
+    }  # fmt: skip
     x = {
-        "field": "v",
-        "type": "quantitative",
-        "title": f"difference in {metric}",
-        "scale": {"zero": True, "nice": True},
-        "axis": {"tickCount": 6},
-    }
-    colour = {
-        "field": "verdict",
-        "type": "nominal",
-        "legend": None,
-        "scale": {"domain": words, "range": [COLOURS.get(word, "var(--soft)") for word in words]},
-    }
-    shape = {
-        "field": "verdict",
-        "type": "nominal",
-        "legend": None,
-        "scale": {"domain": words, "range": list(SHAPES.values())},
-    }
+        "field": "v", "type": "quantitative", "title": f"difference in {metric}",
+        "scale": {"zero": True, "nice": True}, "axis": {"tickCount": 6},
+    }  # fmt: skip
+    verdict = {"field": "verdict", "type": "nominal", "legend": None}
+    colours = [COLOURS.get(word, "var(--soft)") for word in words]
+    colour = {**verdict, "scale": {"domain": words, "range": colours}}
+    shape = {**verdict, "scale": {"domain": words, "range": list(SHAPES.values())}}
     tooltip = [
-        {"field": name, "title": title}
-        for name, title in (
-            ("run", "run"),
-            ("text", "difference"),
-            ("n", "pairs"),
-            ("verdict", "verdict"),
-            ("said", ""),
-        )
-    ]
-    return base(
-        26 * len(labels) + 10,
-        data={"values": values},
-        layer=[
-            {
-                "data": {"values": [{"zero": 0}]},
-                "mark": {"type": "rule", "strokeDash": [4, 3]},
-                "encoding": {"x": {"field": "zero", "type": "quantitative"}},
-            },
-            {
-                "mark": {"type": "rule", "strokeWidth": 2},
-                "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": colour},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
-                "encoding": {"y": y, "x": x, "color": colour, "shape": shape, "tooltip": tooltip},
-            },
-        ],
-    )
+        {"field": "run", "title": "run"}, {"field": "text", "title": "difference"},
+        {"field": "n", "title": "pairs"}, {"field": "verdict", "title": "verdict"},
+        {"field": "said", "title": ""},
+    ]  # fmt: skip
+    layers = [
+        {"data": {"values": [{"zero": 0}]}, "mark": {"type": "rule", "strokeDash": [4, 3]},
+         "encoding": {"x": {"field": "zero", "type": "quantitative"}}},
+        {"mark": {"type": "rule", "strokeWidth": 2},
+         "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": colour}},
+        {"mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
+         "encoding": {"y": y, "x": x, "color": colour, "shape": shape, "tooltip": tooltip}},
+    ]  # fmt: skip
+    values = [_row(label, each) for label, each in drawn]
+    return base(26 * len(labels) + 10, data={"values": values}, layer=layers)

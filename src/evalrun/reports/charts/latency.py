@@ -79,20 +79,10 @@ def _curves(runs: Sequence[RunView], measure: str) -> dict[str, Any]:
     end = max(_quantile(run, measure, 0.99) for run in runs) * factor
     start = min(_quantile(run, measure, 0.0) for run in runs) * factor
     start = 0.0 if start < end / 3 else start - (end - start) * 0.05
-    colour = {
-        "field": "run",
-        "type": "nominal",
-        "scale": run_scale(runs, labels),
-        "title": None,
-        "legend": LINE_LEGEND if len(labels) > 1 else None,
-    }
-    dash = {
-        "field": "run",
-        "type": "nominal",
-        "scale": dash_scale(runs, labels),
-        "title": None,
-        "legend": LINE_LEGEND if len(labels) > 1 else None,
-    }
+    legend = LINE_LEGEND if len(labels) > 1 else None
+    named = {"field": "run", "type": "nominal", "title": None, "legend": legend}
+    colour = {**named, "scale": run_scale(runs, labels)}
+    dash = {**named, "scale": dash_scale(runs, labels)}
     x = {
         "field": "x",
         "type": "quantitative",

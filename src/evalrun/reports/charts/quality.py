@@ -169,16 +169,21 @@ def _spec(
         },
     ]  # fmt: skip
     wanted = sorted(front if many else rows, key=lambda row: row["standing"] != "best")
-    names = placed(rows, wanted, x["scale"]["domain"], y["scale"]["domain"])
-    layers += [
+    return base(340, data={"values": list(rows)}, layer=[*layers, *_names(rows, wanted, x, y)])
+
+
+def _names(
+    rows: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The names of the points in `wanted`, as far as there is room."""
+    return [
         {
             "data": {"values": at_spot},
             "mark": {"type": "text", "align": spot.align, "dx": spot.dx, "dy": spot.dy, "fontSize": 12},
             "encoding": {"x": x, "y": y, "text": {"field": "name"}},
         }
-        for spot, at_spot in names.items()
+        for spot, at_spot in placed(rows, wanted, x["scale"]["domain"], y["scale"]["domain"]).items()
     ]
-    return base(340, data={"values": list(rows)}, layer=layers)
 
 
 def _table(points: Sequence[Point], front: set[int], metric: str, price: Price) -> Table:

@@ -74,9 +74,9 @@ class Choice(Parser):
     Options: ClassVar[type[ChoiceOptions]] = ChoiceOptions
     shorthand = "labels"
     summary = (
-        "The one label that stands in the text as a whole word, in either case. Two different labels leave "
-        "the answer unparsed unless `pick` says which to take. `letters: true` reads the letters A, B, C and "
-        "so on."
+        "The one label that stands in the text as a whole word, in either case (in scripts without spaces "
+        "between words, wherever it stands). Two different labels leave the answer unparsed unless `pick` "
+        "says which to take. `letters: true` reads the letters A, B, C and so on."
     )
 
     def __init__(self, options: ChoiceOptions) -> None:
