@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from evalrun.atomic import FILE_MODE, disk_errors, private_folder, write_private
 from evalrun.errors import ExitCode, UserError
-from evalrun.tracking.events import append_event
+from evalrun.tracking.events import append_event, read_events
 from evalrun.tracking.folder import MANIFEST, SweepFolder, names_of
 from evalrun.tracking.ulid import PATTERN, new_ulid
 
@@ -123,8 +123,9 @@ class Store:
     def resolve(self, name: str) -> SweepFolder:
         """The sweep that a person means.
 
-        `latest`, any unique prefix of an id, the name of a sweep or project (its newest sweep), or the path
-        of a sweep folder. Raises UserError that lists the candidates when there are several or none.
+        `latest`, any unique prefix of an id, the name of a sweep or project (its newest sweep), a baseline
+        that only one project has, or the path of a sweep folder. Raises UserError that lists the candidates
+        when there are several or none.
         """
         folders = self.folders()
         if name == "latest":
@@ -138,7 +139,7 @@ class Store:
             matches = [folder for folder in matches if _has_manifest(folder)]
         if len(matches) == 1:
             return matches[0]
-        named = self._named(name, folders)
+        named = self._named(name, folders) or self._baseline(name, folders)
         if named is not None:
             return named
         as_path = Path(name)
@@ -164,6 +165,21 @@ class Store:
             found = self.read(lambda connection: folder_named(connection, name)) if named else None
             return SweepFolder(self.sweeps / found) if found else None
         return None
+
+    def _baseline(self, name: str, folders: Folders) -> SweepFolder | None:
+        """What the name stands for where gates compare with it (`gates.baseline` sets such names)."""
+        events = read_events(self.events_path) if folders else ()
+        named = [
+            each for each in events if each["action"] == "baseline" and each["detail"].get("name") == name
+        ]
+        stands_for = {each["detail"].get("project"): each["target"] for each in named}
+        if len(stands_for) > 1:
+            raise UserError(
+                f"'{name}' is a baseline of {len(stands_for)} projects: {', '.join(map(str, stands_for))}",
+                where=str(self.root),
+                remedy="Give the sweep's id: `evalrun baseline list` tells it.",
+            )
+        return next((each for each in folders if each.ulid in stands_for.values()), None)
 
     def _of_project(self, project: str, folders: Folders) -> SweepFolder | None:
         with contextlib.suppress(UserError):

@@ -221,6 +221,7 @@ def test_the_commands(store: Store, night: MakeNight, tmp_path: Path) -> None:
     first = night(answers())
     dropped = night(flipped(answers(), 30, 5))
     assert evalrun(store, "baseline", "set", "main", first.ulid).returncode == 0
+    assert first.ulid in evalrun(store, "show", "main").stdout, "it stands for the sweep everywhere"
     assert json.loads(evalrun(store, "baseline", "list", "--json").stdout)[0]["sweep"] == first.ulid
     xml, summary = tmp_path / "out" / "gates.xml", tmp_path / "summary.md"
     arguments = [
