@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from evalrun.sweep.prepare import PreparedSweep
     from evalrun.tracking.folder import SweepFolder
 
+
 def examples_path(folder: SweepFolder, prompt: str, dataset: str) -> Path:
     """Where the few-shot examples of a prompt for a dataset are kept."""
     return folder.path / INPUTS / f"examples-{digest([prompt, dataset])[:16]}.jsonl.gz"

@@ -31,7 +31,7 @@ from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.spending import Spending, running_s, spent_earlier
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.indexing import begin_index
+from evalrun.tracking.indexing import Indexing
 from evalrun.tracking.reuse import find_earlier, note_cells, take_over
 from evalrun.tracking.store import Store
 
@@ -108,7 +108,7 @@ class _Sweep:
         if folder is None:
             folder = self._store.create_sweep(self._suite.name)
         bundle = _begin_bundle() if self._options.write_report else None
-        with folder.lock():
+        with Indexing(self._store, beside=self._options.write_report) as index, folder.lock():
             manifest = first_manifest(self._prepared, folder, self._cells, self._lock, resumed=resumed)
             folder.write_manifest(manifest)
             earlier = {"earlier_s": running_s(folder)} if resumed else {}
@@ -117,7 +117,7 @@ class _Sweep:
             folder.append_event("resume" if resumed else "start", started)
             self._look_back(folder, manifest)
             execution, interrupted = self._execute(folder)
-            return self._finish(folder, manifest, execution, interrupted, resumed, bundle)
+            return self._finish(folder, manifest, execution, interrupted, resumed, bundle, index)
 
     def _look_back(self, folder: SweepFolder, manifest: dict[str, Any]) -> None:
         """Point out the runs that were done before with the same digests; take them over if asked."""
@@ -172,6 +172,7 @@ class _Sweep:
         interrupted: bool,
         resumed: bool,
         bundle: Callable[[], None] | None,
+        index: Indexing,
     ) -> Outcome:
         runs = folder.runs()
         complete = not interrupted and not execution.faults and len(runs) == len(self._prepared.specs)
@@ -186,7 +187,7 @@ class _Sweep:
         warnings += [f"{run['run']}: {each}" for run in runs for each in run.get("warnings") or ()]
         warnings += tell(self._suite, folder, alerts)
         reported = bool(runs) and self._options.write_report
-        indexed = begin_index(self._store, folder, beside=reported)
+        index.begin(folder)
         report, faults = None, list(execution.faults)
         try:
             report = self._report(folder, bundle) if reported else None
@@ -195,7 +196,7 @@ class _Sweep:
             exit_code = ExitCode.INCOMPLETE
         finally:
             # The folder is complete without the catalog: a failure is a warning.
-            if fault_of_index := indexed():
+            if fault_of_index := index.fault():
                 warnings.append(f"not in the catalog yet: {fault_of_index}")
         return Outcome(folder, manifest, runs, report, exit_code, tuple(faults), tuple(warnings), resumed)
 

@@ -314,6 +314,16 @@ class Store:
     def _marked(self) -> Paths:
         return [*self.marks.iterdir()] if self.marks.is_dir() else []
 
+    def imported(self) -> None:
+        """Import what entering a sweep needs, which takes some tenths of a second."""
+        import importlib
+
+        from evalrun.tracking.catalog_setting import catalog_place
+
+        importlib.import_module("evalrun.tracking.entries")
+        with contextlib.suppress(UserError):  # told when the catalog is asked
+            catalog_place(self.root)
+
     def _ask(self, question: Callable[[Catalog], _Answer]) -> _Answer:
         """Put a question to the catalog. A broken one, which holds nothing of its own, is made anew first."""
         from evalrun.tracking.catalog import BrokenCatalog, Catalog
