@@ -2,8 +2,8 @@
 
     python benchmarks/report.py --base-url http://127.0.0.1:8900/v1 [--samples 100000] [--out FILE.json]
 
-Makes a sweep against a null server first. `write_cpu_s` is the processor time of writing, which hardly depends
-on what else the machine does. The page is opened in headless Chromium (Playwright drives it).
+Makes a sweep against a null server first. `write_cpu_s` is the processor time of writing, which hardly
+depends on what else the machine does. The page is opened in headless Chromium (Playwright drives it).
 """
 
 from __future__ import annotations
