@@ -156,7 +156,9 @@ def _aligned(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
     room = max(8, width - sum(each + 2 for each in widths if each))
     lines = []
     for name, *figures in rows:
-        shown = name if len(name) <= room else f"{name[: room - 1]}\u2026"
+        # Cut in the middle: what tells the runs of a sweep apart stands as often at the end.
+        head, tail = (room - 1) // 2, room - 1 - (room - 1) // 2
+        shown = name if len(name) <= room else f"{name[:head]}\u2026{name[-tail:]}"
         right = "".join(f"  {each:>{size}}" for each, size in zip(figures, widths, strict=True) if size)
         lines.append(f"{shown:<{room}}{right}")
     return lines

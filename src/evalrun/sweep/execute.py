@@ -153,7 +153,8 @@ class _Endpoint:
             if self._services.stop.requested:
                 return
             with self._kept(model_id):
-                self._services.progress.phase(specs[0].run_id, "starting")
+                first = in_order(specs, self._suite.seed)[0]
+                self._services.progress.phase(first.run_id, "starting")
                 provider = self._provider(model_id)
                 self._loads[model_id] = LoadOnce(await watched_start(provider))
                 self._execution.identities[model_id] = provider.identity()

@@ -116,6 +116,17 @@ def test_a_live_display_starts_and_stops() -> None:
     assert "a word beside it" in text_of(console)
 
 
+def test_runs_whose_names_differ_at_the_end_are_told_apart() -> None:
+    progress = LiveProgress(Console(file=io.StringIO(), width=80))
+    cells = [(f"{'a-model-with-a-long-name-' * 4}prompt_{at}-rows", 100) for at in range(3)]
+    progress._tally.start(cells)
+    for run, _ in cells:
+        progress.update(News(run, "running", 5, 0.5, 0, 3.0, 91.0))
+    drawn = Console(file=io.StringIO(), width=80, height=24, highlight=False)
+    drawn.print(progress)
+    assert all(f"prompt_{at}-rows" in text_of(drawn) for at in range(3))
+
+
 def test_the_display_suits_the_place() -> None:
     assert isinstance(make_progress(quiet=True), Silent)
     assert isinstance(make_progress(console=plain()), LineProgress)
