@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from evalrun.cli.options import json_option, make_overrides, print_json, store_option, suite_options
+
+if TYPE_CHECKING:
+    from evalrun.sweep.main import Outcome
 
 
 @click.command(no_args_is_help=True)
@@ -85,6 +88,13 @@ def run(
         if file is not None:
             place_for(file)
     outcome = run_sweep(suite, options, make_progress(quiet=quiet))
+    _show(outcome, as_json=as_json)
+    _publish(outcome, junit, summary)
+    ctx.exit(int(outcome.exit_code))
+
+
+def _show(outcome: Outcome, *, as_json: bool) -> None:
+    """The results on stdout, faults and warnings on stderr."""
     if as_json:
         from evalrun.sweep.result import result_document
 
@@ -97,13 +107,13 @@ def run(
         click.echo(f"error: {fault}", err=True)
     for warning in outcome.warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def _publish(outcome: Outcome, junit: Path | None, summary: Path | None) -> None:
+    """Alerts and gates, for the log and the files of CI."""
     from evalrun.reports.ci import alert_lines, publish
 
-    for line in alert_lines(outcome.manifest):
-        click.echo(line, err=True)
     strict = outcome.manifest["inconclusive"] == "fail"
-    for line in publish(
-        outcome.manifest, outcome.runs, junit_file=junit, summary_file=summary, strict=strict
-    ):
+    lines = publish(outcome.manifest, outcome.runs, junit_file=junit, summary_file=summary, strict=strict)
+    for line in [*alert_lines(outcome.manifest), *lines]:
         click.echo(line, err=True)
-    ctx.exit(int(outcome.exit_code))

@@ -43,38 +43,10 @@ def first_manifest(
             "digest": digest(loaded.text),
             "resolved": suite.resolved(),
         },
-        "plan": [
-            {
-                "run": spec.run_id,
-                "model": spec.model.id,
-                "prompt": spec.prompt.id,
-                "dataset": spec.dataset.id,
-                "params": dict(spec.params),
-                "repeats": spec.repeats,
-                "cell_digest": cells[spec.run_id],
-                **({"ablates": spec.prompt.ablates} if spec.prompt.ablates else {}),
-            }
-            for spec in prepared.specs
-        ],
+        "plan": _plan(prepared, cells),
         "provenance": {},
-        "datasets": {
-            name: {
-                "digest": dataset.digest,
-                "n": len(dataset),
-                "source": dataset.source,
-                "warnings": dataset.warnings,
-            }
-            for name, dataset in prepared.datasets.items()
-        },
-        "prompts": {
-            name: {
-                "digest": prompt.digest,
-                "source": prompt.source,
-                "api": api,
-                **({"ablates": prompt.ablates, "without": prompt.without} if prompt.without else {}),
-            }
-            for (name, api), prompt in prepared.prompts.items()
-        },
+        "datasets": _datasets(prepared),
+        "prompts": _prompts(prepared),
         "examples": dict(prepared.examples),
         "lock": lock,
         "reused": earlier.get("reused", {}),
@@ -83,4 +55,44 @@ def first_manifest(
         "seeds": {"root": suite.seed},
         "gates": [],
         "exit_code": None,
+    }
+
+
+def _plan(prepared: PreparedSweep, cells: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": spec.run_id,
+            "model": spec.model.id,
+            "prompt": spec.prompt.id,
+            "dataset": spec.dataset.id,
+            "params": dict(spec.params),
+            "repeats": spec.repeats,
+            "cell_digest": cells[spec.run_id],
+            **({"ablates": spec.prompt.ablates} if spec.prompt.ablates else {}),
+        }
+        for spec in prepared.specs
+    ]
+
+
+def _datasets(prepared: PreparedSweep) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "digest": dataset.digest,
+            "n": len(dataset),
+            "source": dataset.source,
+            "warnings": dataset.warnings,
+        }
+        for name, dataset in prepared.datasets.items()
+    }
+
+
+def _prompts(prepared: PreparedSweep) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "digest": prompt.digest,
+            "source": prompt.source,
+            "api": api,
+            **({"ablates": prompt.ablates, "without": prompt.without} if prompt.without else {}),
+        }
+        for (name, api), prompt in prepared.prompts.items()
     }
