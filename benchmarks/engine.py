@@ -1,6 +1,6 @@
 """evalrun beside a bare loop on the embedded engine: its share of the engine's own tokens/s.
 
-    python benchmarks/engine.py [--model smollm2-135m-instruct] [--turns 3] [--out FILE.json]
+    python benchmarks/engine.py [--model smollm2-135m-instruct] [--turns 10] [--out FILE.json]
 
 Each turn starts the engine twice with the same settings: once asked by a loop that does nothing but post and
 read streams, once by evalrun (`provider: llamacpp`, streamed, scored, journalled). Same requests, same number
@@ -117,9 +117,9 @@ def main() -> None:
     parser.add_argument(
         "--model", default="smollm2-135m-instruct", help="a name of the catalogue, or a GGUF file"
     )
-    parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=48)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--out", type=Path, help="also write the figures there, as JSON")
     options = parser.parse_args()
     asked = questions(options.prompts)

@@ -10,20 +10,18 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evalrun.runner.machine import MachineFigures
-from evalrun.runner.processes import Cgroup, Usage, own_tree, pss_bytes, tree, usage
+from evalrun.runner.memory import MemoryWatch
+from evalrun.runner.processes import Cgroup, Usage, usage
 
 if TYPE_CHECKING:
     from evalrun.runner.gpus import GpuReading, Gpus
 
 INTERVAL_S = 0.5
-_PSS_SHARE = 0.02
-"""The greatest share of time that reading PSS may take. The kernel walks the page tables for it and holds
-up the process meanwhile: 1 ms for a small one, far more for an engine with many gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class Monitor:
         self._phase = "inference"
         self._thread: threading.Thread | None = None
         self._cgroup = Cgroup()
-        self._pss_due = 0.0
+        self._memory = MemoryWatch(watched.engine_pid)
         self._engine: Mapping[str, float] = {}
         self.figures = MachineFigures()
 
@@ -134,16 +132,14 @@ class Monitor:
 
     def _sample(self, *, whole: bool) -> None:
         """One reading; with `whole`, memory too, however long that takes."""
-        pid = self._watched.engine_pid()
-        engine_pids = tree(pid) if pid is not None else []
-        client_pids = own_tree()
-        engine_pss, client_pss = self._memory(engine_pids, client_pids, whole)
+        pss = self._memory.read(whole=whole)
+        engine_pids, client_pids = self._memory.engine, self._memory.client
         engine, client = usage(engine_pids), usage(client_pids)
         sample = SystemSample(
             t_s=time.perf_counter() - self._watched.origin,
             phase=self._phase,
-            engine_pss_bytes=engine_pss,
-            client_pss_bytes=client_pss,
+            engine_pss_bytes=pss.engine,
+            client_pss_bytes=pss.client,
             engine_cpu_s=engine.cpu_s,
             client_cpu_s=self._client_cpu_s(client_pids),
             engine_read_bytes=engine.read_bytes,
@@ -158,20 +154,8 @@ class Monitor:
         self.figures.add(sample)
         self._sink(sample)
 
-    def _memory(
-        self, engine_pids: list[int], client_pids: list[int], whole: bool
-    ) -> tuple[int | None, int | None]:
-        """PSS of engine and client, or None for both where it is not yet time to read them again."""
-        if not whole and time.perf_counter() < self._pss_due:
-            return None, None
-        began = time.thread_time()  # the walk is this thread's time; waiting for a core is not
-        found = pss_bytes(engine_pids), pss_bytes(client_pids)
-        spent = time.thread_time() - began
-        self._pss_due = time.perf_counter() + spent / _PSS_SHARE - INTERVAL_S / 2
-        return found
-
     @staticmethod
-    def _client_cpu_s(pids: list[int]) -> float:
+    def _client_cpu_s(pids: Sequence[int]) -> float:
         """Our own to the microsecond, that of our other processes to the clock tick."""
         others: Usage = usage(pid for pid in pids if pid != os.getpid())
         return time.process_time() + (others.cpu_s or 0.0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 _Number = TypeVar("_Number", int, float)
@@ -53,6 +54,11 @@ def own_tree() -> list[int]:
 def pss_bytes(pids: Iterable[int]) -> int | None:
     """Proportional set size: a page that several processes share is divided among them, so parts add up."""
     return _total(_pss(pid) for pid in pids)
+
+
+def rss_bytes(pids: Iterable[int]) -> int | None:
+    """Resident set size: a page that several processes share counts in each. Costs microseconds."""
+    return _total(_rss(pid) for pid in pids)
 
 
 def usage(pids: Iterable[int]) -> Usage:
@@ -121,6 +127,11 @@ def _pss(pid: int) -> int | None:
     return None
 
 
+def _rss(pid: int) -> int | None:
+    fields = (_read(f"/proc/{pid}/statm") or "").split()
+    return int(fields[1]) * _PAGE_BYTES if fields else None
+
+
 def _cpu_s(pid: int) -> float | None:
     fields = _stat(pid)
     return sum(int(field) for field in fields[11:15]) * _TICK_S if fields else None
@@ -143,9 +154,13 @@ def _stat(pid: int) -> list[str]:
 
 
 def _read(path: str | Path) -> str | None:
+    """The whole file, by the fewest system calls: these are read many times a second."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123  (hot: no Path made)
-            return file.read()
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return b"".join(iter(lambda: os.read(file, 65_536), b"")).decode(errors="replace")
+        finally:
+            os.close(file)
     except OSError:
         return None
 
