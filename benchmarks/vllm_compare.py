@@ -3,8 +3,9 @@
     python benchmarks/vllm_compare.py --python VENV/bin/python --model FOLDER [--turns 3] [--out FILE.json]
 
 `server`: one vLLM server; `vllm bench serve` and evalrun ask it the same prompts with the same number in
-flight and the same output length, in turns. `offline`: the same prompts to `vllm.LLM.chat` directly and
-through evalrun's `mode: offline`, each in a process of its own. Shares are evalrun's tokens/s over the
+flight and the same output length, in turns. `offline`: batches of the same prompts to `vllm.LLM.chat`
+directly and through evalrun's `mode: offline`, each in a process of its own, twice, the second time the
+other way round; the first batch of each process warms it up. Shares are evalrun's tokens/s over the
 other's. `paced`: in place of vLLM a server that sends a chunk every 10 ms, so that what both say of the same
 stream is compared without the engine's own ups and downs. `vllm bench serve` needs pandas beside vLLM.
 """
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from overhead import server as null_server
 
-ENGINE_ARGS = {"dtype": "bfloat16", "max_model_len": 1024, "enforce_eager": True}
-ENGINE_FLAGS = ["--dtype", "bfloat16", "--max-model-len", "1024", "--enforce-eager"]
+ENGINE_ARGS = {
+    "dtype": "float32", "max_model_len": 1024, "enforce_eager": True, "enable_prefix_caching": False,
+}  # fmt: skip
+ENGINE_FLAGS = ["--dtype", "float32", "--max-model-len", "1024", "--enforce-eager"]
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
 BENCH = """
 import sys
@@ -46,12 +50,10 @@ import json, sys, time
 from vllm import LLM, SamplingParams
 config = json.loads(sys.argv[1])
 llm = LLM(config["model"], **config["engine_args"])
-chats = [[{"role": "user", "content": text}] for text in config["prompts"]]
 params = SamplingParams(temperature=0, max_tokens=config["tokens"], ignore_eos=True)
-llm.chat(chats[:2], params, use_tqdm=False)
 times = []
-for turn in range(config["turns"]):
-    llm.reset_prefix_cache()
+for batch in config["batches"]:
+    chats = [[{"role": "user", "content": text}] for text in batch]
     began = time.perf_counter()
     outputs = llm.chat(chats, params, use_tqdm=False)
     times.append(sum(len(o.outputs[0].token_ids) for o in outputs) / (time.perf_counter() - began))
@@ -60,34 +62,51 @@ print("RESULT " + json.dumps(times))
 SUITE = """\
 name: vllm-compare
 models: [{model}]
-prompts: [{{id: ask, messages: [{{role: user, content: "{{{{ prompt }}}}"}}]}}]
+prompts: {prompts}
 datasets: [{{id: rows, path: rows.jsonl, target: "{{{{ prompt }}}}"}}]
 scorers: [exact_match]
 performance: {performance}
 """
 
 
+OFFLINE_ROUNDS = 2
+
+
 def prompts(n: int) -> list[str]:
     return [f"Question {i}: tell me a story of {i} foxes, {i % 7} owls and one old bridge." for i in range(n)]
 
 
-def evalrun(folder: Path, model: dict[str, Any], performance: dict[str, Any]) -> dict[str, float]:
-    """One run of the program without its cache; its metrics by name."""
-    suite = SUITE.format(model=json.dumps(model), performance=json.dumps(performance))
+def evalrun(
+    folder: Path, model: dict[str, Any], performance: dict[str, Any], prefixes: Sequence[str] = ("",)
+) -> list[dict[str, float]]:
+    """The metrics of the runs of one sweep without its cache, by name: a run for each beginning of the
+    prompts, in the order in which they ran, which the sweep draws."""
+    suite = SUITE.format(
+        model=json.dumps(model),
+        performance=json.dumps(performance),
+        prompts=json.dumps(
+            [
+                {"id": f"ask{at}", "messages": [{"role": "user", "content": prefix + "{{ prompt }}"}]}
+                for at, prefix in enumerate(prefixes)
+            ]
+        ),
+    )
     (folder / "suite.yaml").write_text(suite)
     store = tempfile.mkdtemp(dir=folder)
     command = [sys.executable, "-m", "evalrun", "suite.yaml", "--store", store, "--no-report", "--no-cache"]
     done = subprocess.run([*command, "--quiet", "--json"], cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(done.stderr)
-    (run,) = json.loads(done.stdout)["runs"]
-    assert run["counts"]["failed"] == 0, run["counts"]
-    found: dict[str, float] = {metric["name"]: metric["value"] for metric in run["metrics"]}
-    (timings,) = Path(store).glob("sweeps/*/runs/*/run.json")
-    wall_s = json.loads(timings.read_text())["timings"]["wall_s"]
-    n = run["counts"]["samples"]
-    found["run_tokens_per_s"] = n * found["performance.completion_tokens.mean"] / wall_s
-    return found
+    runs: list[tuple[str, dict[str, float]]] = []
+    for run in json.loads(done.stdout)["runs"]:
+        assert run["counts"]["failed"] == 0, run["counts"]
+        found: dict[str, float] = {metric["name"]: metric["value"] for metric in run["metrics"]}
+        (record,) = Path(store).glob(f"sweeps/*/runs/{run['run']}/run.json")
+        timings = json.loads(record.read_text())["timings"]
+        tokens = run["counts"]["samples"] * found["performance.completion_tokens.mean"]
+        runs.append((timings["started_at"], found | {"run_tokens_per_s": tokens / timings["wall_s"]}))
+    assert len(runs) == len(prefixes)
+    return [found for _, found in sorted(runs, key=lambda each: each[0])]
 
 
 def bench(options: argparse.Namespace, folder: Path, address: str) -> dict[str, float]:
@@ -150,9 +169,14 @@ def in_turns(
     performance: dict[str, Any],
 ) -> dict[str, Any]:
     turns = []
-    for _ in range(options.turns):
-        theirs = bench(options, folder, address)
-        turns.append((theirs, evalrun(folder, entry, performance)))
+    for turn in range(options.turns):
+        # The one that comes second in one turn comes first in the next: machines drift.
+        if turn % 2 == 0:
+            theirs = bench(options, folder, address)
+        (ours,) = evalrun(folder, entry, performance)
+        if turn % 2 == 1:
+            theirs = bench(options, folder, address)
+        turns.append((theirs, ours))
         print(compared(turns[-1:]), file=sys.stderr, flush=True)
     return compared(turns)
 
@@ -186,9 +210,27 @@ def compared(turns: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str
 
 
 def offline_turns(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    prefixes = [f"Turn {at}. " for at in range(options.turns + 1)]
+    direct: list[float] = []
+    ours: list[float] = []
+    for round_ in range(OFFLINE_ROUNDS):
+        if round_ % 2 == 0:
+            direct += offline_direct(options, prefixes)
+        ours += offline_evalrun(options, folder, prefixes)
+        if round_ % 2 == 1:
+            direct += offline_direct(options, prefixes)
+        print({"direct": direct, "evalrun": ours}, file=sys.stderr, flush=True)
+    return {
+        "direct_tokens_per_s": direct,
+        "evalrun_tokens_per_s": ours,
+        "share": statistics.median(ours) / statistics.median(direct),
+    }
+
+
+def offline_direct(options: argparse.Namespace, prefixes: Sequence[str]) -> list[float]:
     given = {
-        "model": options.model, "engine_args": ENGINE_ARGS, "prompts": prompts(options.prompts),
-        "tokens": options.tokens, "turns": options.turns,
+        "model": options.model, "engine_args": ENGINE_ARGS, "tokens": options.tokens,
+        "batches": [[prefix + text for text in prompts(options.prompts)] for prefix in prefixes],
     }  # fmt: skip
     done = subprocess.run(
         [options.python, "-c", DIRECT, json.dumps(given)],
@@ -197,15 +239,17 @@ def offline_turns(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
         raise SystemExit(done.stderr[-3000:])
-    direct = statistics.median(json.loads(lines[0][7:]))
+    return list(json.loads(lines[0][7:]))[1:]
+
+
+def offline_evalrun(options: argparse.Namespace, folder: Path, prefixes: Sequence[str]) -> list[float]:
     entry = {
         "id": "m", "provider": "vllm", "mode": "offline", "model": options.model, "env": ENVIRONMENT,
         "engine_args": ENGINE_ARGS, "python": options.python,
         "params": {"temperature": 0, "max_tokens": options.tokens, "ignore_eos": True},
     }  # fmt: skip
-    ours = [evalrun(folder, entry, {"timeout_s": 600})["run_tokens_per_s"] for _ in range(options.turns)]
-    through = statistics.median(ours)
-    return {"direct_tokens_per_s": direct, "evalrun_tokens_per_s": through, "share": through / direct}
+    runs = evalrun(folder, entry, {"timeout_s": 600}, prefixes)
+    return [run["run_tokens_per_s"] for run in runs][1:]
 
 
 def wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -44,18 +44,22 @@ class MemoryWatch:
         self._resident = 0
         self.engine: Sequence[int] = ()
         self.client: Sequence[int] = ()
+        """Process ids of the engine's tree, and ours."""
 
-    def read(self, *, whole: bool) -> Pss:
-        """Bring the lists up to date, and give PSS: with `whole` in any case, else where it is time."""
+    def list(self, *, anew: bool) -> None:
+        """Bring the lists up to date: with `anew` in any case, else where it is time."""
         now, root = time.perf_counter(), self._engine_pid()
-        anew = whole or root != self._root
-        if anew or now - self._listed_at >= _LISTING_S:
+        if anew or root != self._root or now - self._listed_at >= _LISTING_S:
+            if root != self._root:
+                self._due = self._read_at = float("-inf")
             self._root, self._listed_at = root, now
             self.engine = tree(root) if root is not None else ()
             self.client = own_tree()
-        if not (anew or (now >= self._due and self._worth_it(now))):
-            return Pss()
-        return self._read()
+
+    def pss(self, *, anew: bool) -> Pss:
+        """What the listed processes have: with `anew` in any case, else where it is time."""
+        now = time.perf_counter()
+        return self._read() if anew or (now >= self._due and self._worth_it(now)) else Pss()
 
     def _worth_it(self, now: float) -> bool:
         moved = abs(self._resident_bytes() - self._resident)

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from evalrun.runner.machine import MachineFigures
@@ -87,10 +87,11 @@ class Monitor:
         self.figures = MachineFigures()
 
     def start(self, phase: str) -> None:
-        """Take the first sample and go on in a thread. `phase` is "load" or "inference"."""
+        """Take the first sample and go on in a thread, which also reads the memory of the first: that can
+        take long, and what is to be measured need not wait. `phase` is "load" or "inference"."""
         self._phase = phase
-        self._sample(whole=True)
-        self._thread = threading.Thread(target=self._run, name="evalrun-monitor", daemon=True)
+        first = self._glance(anew=True)
+        self._thread = threading.Thread(target=self._run, args=(first,), name="evalrun-monitor", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -99,7 +100,7 @@ class Monitor:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-            self._sample(whole=True)
+            self._keep(self._glance(anew=True), anew=True)
 
     def engine_says(self, figures: Mapping[str, float]) -> None:
         """What the engine said of itself just now: it stands in the samples from here on."""
@@ -126,20 +127,21 @@ class Monitor:
             missing |= watched.gpus.unavailable
         return missing
 
-    def _run(self) -> None:
+    def _run(self, first: SystemSample) -> None:
+        self._keep(first, anew=True)
         while not self._stop.wait(INTERVAL_S):
-            self._sample(whole=False)
+            self._keep(self._glance(anew=False), anew=False)
 
-    def _sample(self, *, whole: bool) -> None:
-        """One reading; with `whole`, memory too, however long that takes."""
-        pss = self._memory.read(whole=whole)
+    def _glance(self, *, anew: bool) -> SystemSample:
+        """All that takes little time: everything but PSS. With `anew`, processes are listed anew."""
+        self._memory.list(anew=anew)
         engine_pids, client_pids = self._memory.engine, self._memory.client
         engine, client = usage(engine_pids), usage(client_pids)
-        sample = SystemSample(
+        return SystemSample(
             t_s=time.perf_counter() - self._watched.origin,
             phase=self._phase,
-            engine_pss_bytes=pss.engine,
-            client_pss_bytes=pss.client,
+            engine_pss_bytes=None,
+            client_pss_bytes=None,
             engine_cpu_s=engine.cpu_s,
             client_cpu_s=self._client_cpu_s(client_pids),
             engine_read_bytes=engine.read_bytes,
@@ -151,8 +153,13 @@ class Monitor:
             gpus=self._gpus(engine_pids),
             engine=self._engine,
         )
-        self.figures.add(sample)
-        self._sink(sample)
+
+    def _keep(self, sample: SystemSample, *, anew: bool) -> None:
+        """Add PSS where it is time, or with `anew` in any case, and hand the sample on."""
+        pss = self._memory.pss(anew=anew)
+        whole = replace(sample, engine_pss_bytes=pss.engine, client_pss_bytes=pss.client)
+        self.figures.add(whole)
+        self._sink(whole)
 
     @staticmethod
     def _client_cpu_s(pids: Sequence[int]) -> float:

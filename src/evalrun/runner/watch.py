@@ -20,6 +20,9 @@ from evalrun.runner.monitor import Monitor, SystemSample, Watched
 Sink = Callable[[SystemSample], None]
 
 STATS_INTERVAL_S = 1.0
+_LONGEST_INTERVAL_S = 5.0
+_STATS_SHARE = 0.02
+"""The greatest share of time that the engine may spend on telling us: vLLM writes hundreds of figures."""
 _STATS_PATIENCE_S = 2.0
 
 
@@ -129,9 +132,12 @@ class Watch:
         return max(lags) if lags else self._lag.quantile_s(q)
 
     async def _keep_asking(self) -> None:
+        took_s = 0.0
         while True:
-            await asyncio.sleep(STATS_INTERVAL_S)
+            await asyncio.sleep(min(max(STATS_INTERVAL_S, took_s / _STATS_SHARE), _LONGEST_INTERVAL_S))
+            began = time.perf_counter()
             await self._ask_engine()
+            took_s = time.perf_counter() - began
 
     async def _ask_engine(self) -> bool:
         """Hand the monitor what the engine says of itself; whether it said anything."""
