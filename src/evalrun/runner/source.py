@@ -78,14 +78,17 @@ class Source:
         self._ready: deque[Prepared] = deque()
         self._chunk = SMALL_CHUNK
         self._exhausted = False
+        self._refilling = asyncio.Lock()
 
     async def take(self) -> Prepared | None:
         """The next sample that needs the model, or None when there are no more."""
         while not self._ready:
             if self._exhausted:
                 return None
-            if self._refill():
-                await asyncio.sleep(0)
+            # One at a time: chunks from the cache for all the workers would make one long turn of the loop.
+            async with self._refilling:
+                if not self._ready and not self._exhausted and self._refill():
+                    await asyncio.sleep(0)
         return self._ready.popleft()
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
 from evalrun.runner.journal import Journal
 from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Limit
 from evalrun.runner.rates import Throttle
-from evalrun.runner.source import sample_seed
+from evalrun.runner.source import LARGE_CHUNK, sample_seed
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.suite.load import parse_suite
 from evalrun.suite.plan import cells
@@ -50,6 +51,7 @@ async def run_cell(
     cache: ResponseCache | None = None,
     suite_changes: dict[str, Any] | None = None,
     stop: Stop | None = None,
+    kept: Kept | None = None,
 ) -> list[SampleRecord]:
     suite = parse_suite(
         {
@@ -76,7 +78,7 @@ async def run_cell(
     renderer = compile_prompt(spec.prompt, folder).bind(None, suite.seed)
     provider = create(spec.model, ProviderContext(folder, folder))
     pipeline = Pipeline([each.build() for each in suite.parse], [each.build() for each in suite.scorers])
-    kept = Kept()
+    kept = kept or Kept()
     journal = Journal(folder / "journal.jsonl")
     await provider.start()
     try:
@@ -219,6 +221,29 @@ async def test_filtered_answers_are_refused_and_never_cached(
     assert len(chat_server.bodies) == asked
     expected = Status.REFUSED if reason == "content_filter" else Status.SCORED
     assert {record.status for record in records} == {expected}
+
+
+async def test_work_that_is_done_already_leaves_the_loop_its_turns(
+    chat_server: ChatServer, tmp_path: Path
+) -> None:
+    cache, n = ResponseCache(tmp_path / "cache.db"), 3 * LARGE_CHUNK
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+    await run_cell(chat_server, tmp_path / "first", n=n, cache=cache, limit=FixedLimit(32))
+    kept, seen = Kept(), [0]
+
+    async def look() -> None:
+        while True:
+            seen.append(len(kept.records))
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    await run_cell(chat_server, tmp_path / "second", n=n, cache=cache, limit=FixedLimit(32), kept=kept)
+    looking.cancel()
+    await cache.close()
+    assert len(kept.records) == n and all(record.cached for record in kept.records)
+    # Within one turn nothing is written, shown or stopped: it is one chunk, however many workers there are.
+    assert max(later - earlier for earlier, later in pairwise([*seen, n])) <= LARGE_CHUNK
 
 
 async def test_warm_up_samples_are_marked_and_asked_once(chat_server: ChatServer, tmp_path: Path) -> None:
