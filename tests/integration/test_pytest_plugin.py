@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.servers import ChatServer
 
 SUITE = """name: demo
 models: [{id: m, provider: recorded, column: said}]
@@ -106,3 +107,16 @@ def test_a_session_without_suites_imports_nothing_of_evalrun(suite: Path) -> Non
     )
     done = session("-q", "-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:xdist")
     assert done.returncode == 0, done.stdout
+
+
+def test_models_are_asked_again_where_the_session_says_so(suite: Path, chat_server: ChatServer) -> None:
+    text = SUITE.replace(
+        "{id: m, provider: recorded, column: said}",
+        f"{{id: m, provider: openai_compatible, base_url: '{chat_server.base_url}', model: x}}",
+    )
+    (suite / "demo.suite.yaml").write_text(text)
+    asked = []
+    for options in ([], [], ["--evalrun-no-cache"]):
+        session("-q", "-k", "completes", *options)
+        asked.append(len(chat_server.bodies))
+    assert asked == [20, 20, 40]

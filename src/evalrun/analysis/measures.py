@@ -233,8 +233,8 @@ def unknown_metric(name: str, runs: Sequence[RunSamples]) -> UserError:
 
 
 def _plain_name(name: str) -> str:
-    """The column behind a metric's name: performance.e2e_s.mean is the mean of e2e_s."""
-    if name in ("cost.usd", "cost"):
+    """The column behind a metric's name: performance.e2e_s.mean is the mean of e2e_s. (cost.usd is a sum.)"""
+    if name == "cost":
         return COST
     if name.startswith("performance.") and name.endswith(".mean"):
         return name.removeprefix("performance.").removesuffix(".mean")

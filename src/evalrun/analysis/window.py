@@ -74,6 +74,8 @@ def steady_window(sent_s: Floats, done_s: Floats) -> Window | None:
         return None
     times, flying = in_flight(sent_s, done_s)
     peak = int(flying.max())
+    if peak < 1:  # every answer ended at the moment its request was sent, by the clock that there is
+        return _window(float(sent_s.min()), float(done_s.max()), done_s, False, "no answer took any time", 0)
     level = max(1, math.ceil(PLATEAU * peak))
     at_level = np.flatnonzero(flying >= level)
     first, last = at_level[0], min(at_level[-1] + 1, len(times) - 1)

@@ -38,8 +38,9 @@ def validate(suite: Path, as_json: bool, **overrides: Any) -> None:
         return
     for text in warnings:
         click.echo(f"warning: {text}", err=True)
-    rows = ", ".join(f"{name} {n:,} samples" for name, n in samples.items())
-    click.echo(f"{suite} is valid: {len(prepared.specs)} runs; {rows}.")
+    rows = ", ".join(f"{name} {n:,} sample{'' if n == 1 else 's'}" for name, n in samples.items())
+    runs = len(prepared.specs)
+    click.echo(f"{suite} is valid: {runs:,} run{'' if runs == 1 else 's'}; {rows}.")
 
 
 @click.command(no_args_is_help=True)

@@ -78,13 +78,17 @@ def _print_data(data: DataDiff) -> None:
         return
     click.echo(f"\ndataset {_visible(data.dataset)}: {data.added} added, {data.removed} removed, ", nl=False)
     click.echo(f"{data.changed} changed{'; ' + data.note if data.note else ''}")
-    for sign, ids in (("+", data.added_ids), ("-", data.removed_ids)):
+    for sign, ids, count in (("+", data.added_ids, data.added), ("-", data.removed_ids, data.removed)):
         for each in ids:
             click.echo(f"  {sign} {_visible(each)}")
+        if count > len(ids):
+            click.echo(f"  {sign} and {count - len(ids):,} more")
     for change in data.changes:
         for column, (before, after) in change.columns.items():
             name = f"{_visible(change.sample_id)} {_visible(column)}"
             click.echo(f"  ~ {name}: {cell(before)} -> {cell(after)}")
+    if data.changed > len(data.changes):
+        click.echo(f"  ~ and {data.changed - len(data.changes):,} more")
 
 
 def _visible(text: str) -> str:

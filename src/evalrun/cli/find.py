@@ -58,7 +58,10 @@ def find(
         for row in found.rows
     ]
     print_rows(["sweep", "started", "name", "run", "status", "samples", "cost", *shown], rows)
-    click.echo(f"{found.total:,} runs found" + _shown(found.total, len(rows)), err=True)
+    click.echo(
+        f"{found.total:,} run{'' if found.total == 1 else 's'} found" + _shown(found.total, len(rows)),
+        err=True,
+    )
 
 
 @click.command(no_args_is_help=True)
@@ -94,7 +97,11 @@ def samples(
     scores = [each for each in (found.rows[0] if found.rows else ()) if each.startswith("score.")]
     header = [*fixed, *scores]
     print_rows(header, [[row.get(each) for each in header] for row in found.rows], widest=40)
-    click.echo(f"{found.total:,} samples found" + _shown(found.total, len(found.rows)), err=True)
+    click.echo(
+        f"{found.total:,} sample{'' if found.total == 1 else 's'} found"
+        + _shown(found.total, len(found.rows)),
+        err=True,
+    )
 
 
 @click.command(no_args_is_help=True)

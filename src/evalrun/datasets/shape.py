@@ -40,7 +40,7 @@ class Setting:
         try:
             return self.template.evaluate(values)
         except TemplateFailure as failure:
-            raise BadRow(f"{self.name} cannot be made: {failure}") from failure
+            raise BadRow(f"{self.name} cannot be made: {failure}{_advice(str(failure))}") from failure
 
     def reads(self, columns: frozenset[str]) -> frozenset[str]:
         """Those of some columns that it reads; the whole row reads them all."""
@@ -58,6 +58,15 @@ class Setting:
         if self.template is not None:
             return list(self.template.variables.missing(known))
         return [] if self.column in known else [self.column]
+
+
+def _advice(failure: str) -> str:
+    """What to write instead, where values of two types were compared; every column of a CSV file is text."""
+    if "not supported between instances of" not in failure:
+        return ""
+    if "'NoneType'" in failure:
+        return "; a value is null: write `NAME is not none and …` before it"
+    return "; text is compared with a number: write `NAME | float`" if "'str'" in failure else ""
 
 
 class Shape:

@@ -100,7 +100,8 @@ def open_source(spec: DatasetSpec, base_dir: Path, split: str | None = None) -> 
     the split does not exist.
     """
     if split is not None and spec.hub is None:
-        return _open_file(_split_path(spec, split), None, base_dir, spec.id)
+        path = _split_path(spec, split)
+        return _open_file(path, _format_of_split(spec, path), base_dir, spec.id)
     if spec.path is not None:
         return _open_file(spec.path, spec.format, base_dir, spec.id)
     if spec.rows is not None:
@@ -108,7 +109,8 @@ def open_source(spec: DatasetSpec, base_dir: Path, split: str | None = None) -> 
 
         return Inline(spec.rows, spec.id)
     if split is not None and split in spec.splits:
-        return _open_file(spec.splits[split], None, base_dir, spec.id)
+        path = spec.splits[split]
+        return _open_file(path, _format_of_split(spec, path), base_dir, spec.id)
     from evalrun.datasets.hub import Hub
 
     return Hub(spec, split or spec.split, spec.limit if split is None else None)
@@ -125,6 +127,11 @@ def _split_path(spec: DatasetSpec, split: str) -> Path:
         if near
         else f"Give the dataset 'splits: {{{split}: PATH}}', or the examples a path of their own.",
     )
+
+
+def _format_of_split(spec: DatasetSpec, path: Path) -> str | None:
+    """A split's suffix tells its format; where it does not, it is the dataset's own."""
+    return None if Path(path.name.lower().removesuffix(".gz")).suffix in FORMATS else spec.format
 
 
 def _open_file(path: Path, format_: str | None, base_dir: Path, dataset: str) -> Source:

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import inspect
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -137,7 +138,7 @@ def _perturbation(
         return _paraphrases(base_dir / spec.paraphrases, spec.columns, where)
     shaping: dict[str, JSON] = {}
     if spec.python is not None:
-        change, shaping = _function(spec.python, where)
+        change, shaping = _function(spec.python, base_dir, where)
     else:
         change = _text_change(spec)
 
@@ -172,17 +173,28 @@ def _text_change(spec: PerturbationSpec) -> Callable[[str, random.Random], str]:
     return lambda text, _: replace(text)
 
 
-def _function(target: str, where: str) -> tuple[Callable[[str, random.Random], str], dict[str, JSON]]:
+def _function(
+    target: str, base_dir: Path, where: str
+) -> tuple[Callable[[str, random.Random], str], dict[str, JSON]]:
+    # As for a provider's function: modules beside the suite are found, after all installed ones.
+    if str(base_dir.resolve()) not in sys.path:
+        sys.path.append(str(base_dir.resolve()))
     try:
         function = import_attribute(target)
     except UserError as error:
         raise UserError(str(error.problems[0].what), where=where, remedy=error.problems[0].remedy) from error
+    except Exception as error:
+        what = f"importing '{target}' failed: {type(error).__name__}: {error}"
+        raise UserError(what, where=where, remedy="Mend that code, or name another function.") from error
     if not callable(function):
         raise UserError(f"'{target}' is no function", where=where)
     seeded = "seed" in inspect.signature(function).parameters
 
     def change(text: str, rng: random.Random) -> str:
-        made = function(text, seed=rng.getrandbits(31)) if seeded else function(text)
+        try:
+            made = function(text, seed=rng.getrandbits(31)) if seeded else function(text)
+        except Exception as error:
+            raise BadRow(f"'{target}' failed: {type(error).__name__}: {error}") from error
         if not isinstance(made, str):
             raise BadRow(f"'{target}' gave a {type(made).__name__} and no text")
         return made

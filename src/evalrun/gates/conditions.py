@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from evalrun.errors import Problem
+from evalrun.registry import nearest
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -201,7 +202,9 @@ def value_of(gate: Gate, metrics: Sequence[Mapping[str, Any]]) -> tuple[float | 
     metric = find_metric(metrics, gate.metric, gate.slice)
     where = "[" + ", ".join(f"{key}={value}" for key, value in gate.slice.items()) + "]" if gate.slice else ""
     if metric is None:
-        return None, f"no metric '{gate.metric}{where}' in this run"
+        near = nearest(gate.metric, {each["name"] for each in metrics} - {gate.metric})
+        meant = f" (did you mean '{near}'?)" if near and not gate.slice else ""
+        return None, f"no metric '{gate.metric}{where}' in this run{meant}"
     if metric["value"] is None:
         return None, metric.get("note") or "it has no value"
     if metric.get("n") == 0:

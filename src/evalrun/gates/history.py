@@ -108,7 +108,8 @@ def _predicted(
     value = float(metric["value"])
     values = np.array([known for _, known in before])
     if len(values) < FEWEST:
-        why = f"{len(values)} sweeps before on the same data; this metric needs {FEWEST}"
+        count = f"{len(values)} sweep{'' if len(values) == 1 else 's'}"
+        why = f"{count} before on the same data; this metric needs {FEWEST}"
         return _undecided(alert, run_id, value, why, checked=False)
     mean, spread = float(values.mean()), float(values.std(ddof=1))
     room = t_quantile(1 - FAIL_ALPHA / 2, len(values) - 1) * spread * math.sqrt(1 + 1 / len(values))

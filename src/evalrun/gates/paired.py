@@ -38,7 +38,9 @@ def check_paired(gate: Gate, pair: RunPair, seed: int = 0) -> GateResult:
     try:
         measure = find_measure(gate.metric, [pair.a, pair.b])
     except UserError as error:
-        what = f"{error.problems[0].what}; write '{gate.metric} >= baseline - MARGIN' to compare the values"
+        what = (
+            f"{error.problems[0].what}; write '{gate.metric} {_by_value(gate, pair)}' to compare the values"
+        )
         return GateResult(gate.text, run_id, Verdict.FAIL, None, what)
     joined = join(pair)
     a, b = measure.values(pair.a)[joined.in_a], measure.values(pair.b)[joined.in_b]
@@ -49,6 +51,12 @@ def check_paired(gate: Gate, pair: RunPair, seed: int = 0) -> GateResult:
     strict = paired_difference(a, b, clusters, seed=seed, alpha=FAIL_ALPHA)
     unlike = (f"the baseline's run is unlike in {', '.join(pair.differs)}",) if pair.differs else ()
     return _judge(gate, run_id, measure, result, strict, (*joined.notes, *unlike))
+
+
+def _by_value(gate: Gate, pair: RunPair) -> str:
+    """The condition on the values that says no worse, as the metric has a better end."""
+    direction = next((each.direction for each in pair.b.run.metrics if each.name == gate.metric), "higher")
+    return "<= baseline + MARGIN" if direction == "lower" else ">= baseline - MARGIN"
 
 
 def _judge(

@@ -62,6 +62,7 @@ class SuiteFile(pytest.File):
             overrides=self._overrides(),
             store=Path(given) if given else default_store(),
             write_report=False,
+            use_cache=not self.config.getoption("--evalrun-no-cache"),
             baseline=self.config.getoption("--evalrun-baseline"),
             argv=("pytest", str(self.path)),
         )

@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--evalrun-limit", type=int, metavar="N", help="Use only N samples a dataset.")
     group.addoption("--evalrun-store", metavar="DIR", help="Where sweeps are kept (EVALRUN_STORE, .evalrun).")
     group.addoption("--evalrun-baseline", metavar="NAME", help="What gates compare with (main).")
+    group.addoption("--evalrun-no-cache", action="store_true", help="Ask again what was answered before.")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

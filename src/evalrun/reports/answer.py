@@ -8,6 +8,7 @@ from types import MappingProxyType
 from evalrun.reports import numbers
 from evalrun.reports.advice import ALIKE, FEW_SAMPLES, advice, median, said, timed, unequal
 from evalrun.reports.charts.groups import gap_of
+from evalrun.reports.judgewords import doubt
 from evalrun.reports.numbers import count, fixed, listing, plural, ratio, seconds, size
 from evalrun.reports.runs import Primary
 from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT, equal
@@ -18,6 +19,18 @@ MANY_FAILED = 0.02
 NAMED = 4
 NAMED_LONG = 3
 """So many runs are named in a sentence, fewer where their names are long; the rest are counted."""
+
+
+ALL_WRONG = (
+    "Every answer was scored 0. Read some samples: a parser or a target that does not fit is a "
+    "commoner reason than a model that is never right."
+)
+CHECK_THE_JUDGE = "Choose nothing by these grades before the judge has been checked."
+ALL_WORST = (
+    "The judge gave every answer the lowest grade. Read some samples and what it wrote of them: a rubric "
+    "that asks for something else, or a judge too weak to tell, is a commoner reason than a model that is "
+    "never right."
+)
 
 
 def answer(
@@ -39,13 +52,15 @@ def answer(
     if best is None or best.primary is None or primary is None:
         return Answer(dataset, _no_verdict(runs, primary, where, causes), [], [], [], [], [], runs)
     more = [_speed(best, runs)]
+    doubted = doubt(best, primary.score) if primary.judged and primary.score else ""
+    warning = [f"The score is given by a judge: {doubted}."] if doubted else []
     return Answer(
         dataset=dataset,
         verdict=_verdict(best, runs, primary, where),
         more=[sentence for sentence in more if sentence],
-        advice=advice(best, runs),
+        advice=[Phrase(CHECK_THE_JUDGE)] if doubted else advice(best, runs),
         unequal=unequal(best),
-        cautions=[*_gate_cautions(best, runs, failed_gates), *_cautions(best, runs, primary)],
+        cautions=[*warning, *_gate_cautions(best, runs, failed_gates), *_cautions(best, runs, primary)],
         facts=[] if equal(runs) else _facts(best),
         runs=runs,
     )
@@ -170,10 +185,7 @@ def _cautions(best: RunView, runs: Sequence[RunView], primary: Primary) -> list[
             f"With these samples a true difference below about {fixed(max(known), 2)} would often go unseen."
         )
     if _all_wrong(runs):
-        found.append(
-            "Every answer was scored 0. Read some samples: a parser or a target that does not fit is a "
-            "commoner reason than a model that is never right."
-        )
+        found.append(ALL_WORST if primary.judged else ALL_WRONG)
     if not primary.exact and any(run.difference for run in runs):
         found.append(
             f"{primary.metric} has no value for a single sample; runs are told apart by the score "

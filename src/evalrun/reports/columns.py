@@ -99,8 +99,8 @@ class _Gathered:
 
     def take(self, batch: Any) -> None:
         n = batch.num_rows
-        self.arrays["ids"].append(_hashes(batch, "sample_id"))
-        self.arrays["cluster"].append(_hashes(batch, "cluster"))
+        self.arrays["ids"].append(hashes(batch, "sample_id"))
+        self.arrays["cluster"].append(hashes(batch, "cluster"))
         present = batch.schema.names
         if "cluster" in present and batch.column("cluster").null_count < n:
             self.clustered = True
@@ -109,7 +109,7 @@ class _Gathered:
             self._count_errors(batch)
 
     def _scores(self, batch: Any) -> Any:
-        scores = _floats(batch, self.score)
+        scores = floats(batch, self.score)
         if self.scored_only and "status" in batch.schema.names:
             for at, status in enumerate(batch.column("status").to_pylist()):
                 if status != Status.SCORED:
@@ -146,7 +146,7 @@ def _kind(status: str, error: str) -> str:
     return (error[: quoted.start()] + (" in the JSON" if quoted[1] else " in the output"))[:100]
 
 
-def _hashes(batch: Any, name: str) -> Any:
+def hashes(batch: Any, name: str) -> Any:
     """Hashes of a column of texts; 0 for null."""
     import numpy as np
 
@@ -156,7 +156,7 @@ def _hashes(batch: Any, name: str) -> Any:
     return np.fromiter((0 if v is None else hash(v) for v in batch.column(name).to_pylist()), np.int64, n)
 
 
-def _floats(batch: Any, name: str) -> Any:
+def floats(batch: Any, name: str) -> Any:
     """A column of numbers; NaN for null. No pyarrow.compute here: it imports pandas, which is slow."""
     import numpy as np
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from evalrun.analysis.comparison import Compared, Comparison
 from evalrun.analysis.effects import Standing
 from evalrun.analysis.measures import RunInfo
-from evalrun.reports.charts.differences import differences
+from evalrun.reports.charts.differences import behind_best, differences
 from evalrun.reports.compared import HEADS, by_metric, cells, footer, notes, sections
 from evalrun.reports.numbers import count, moment, plural
 from evalrun.reports.report import judge
@@ -72,10 +72,11 @@ class MetricView:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """A table of what was found within one sweep, with remarks."""
+    """What was found within one sweep: a table with remarks, and a chart of it where there is one."""
 
     table: Table
     remarks: Sequence[str]
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,8 @@ class ComparisonView:
     @property
     def charts(self) -> list[Chart]:
         """All charts of the page."""
-        return [metric.chart for metric in self.metrics if metric.chart]
+        charts = [each.chart for each in self.metrics] + [each.chart for each in self.within]
+        return [chart for chart in charts if chart]
 
 
 def view(comparison: Comparison, folders: Sequence[SweepFolder]) -> ComparisonView:
@@ -127,7 +129,7 @@ def view(comparison: Comparison, folders: Sequence[SweepFolder]) -> ComparisonVi
         sides=sides,
         lead=_lead(comparison),
         metrics=metrics,
-        within=[_within(each) for each in sections(comparison)],
+        within=_within_all(comparison),
         changes=[_changes(letters[each.ulid], diff_sweeps(folders[0], each)) for each in folders[1:]],
         notes=[visible(line) for line in footer(comparison)],
         runs=[run for run, _ in views],
@@ -189,6 +191,14 @@ def _lead(comparison: Comparison) -> str:
     if all(word == "equivalent" for word in known):
         return f"By {metric} nothing changed that matters, in {plural(every, 'comparison')}."
     return f"By {metric} no difference is shown, in {plural(every, 'comparison')}: the samples do not tell."
+
+
+def _within_all(comparison: Comparison) -> list[Within]:
+    """All that was found within the sweep; where the runs stand to the best is drawn as well."""
+    found = [_within(each) for each in sections(comparison)]
+    for at, standing in enumerate(comparison.standings):
+        found[at] = replace(found[at], chart=behind_best(f"standing-{at}", standing))
+    return found
 
 
 def _within(section: tuple[str, Sequence[str], Sequence[Sequence[str]], list[str]]) -> Within:

@@ -20,6 +20,7 @@ from evalrun.reports.columns import RunColumns, read_columns
 from evalrun.reports.effects import Effects, effects
 from evalrun.reports.fairness import FairnessView, fairness
 from evalrun.reports.gateview import GateView, gates
+from evalrun.reports.judges import JudgesView, judges
 from evalrun.reports.leaderboard import Leaderboard, leaderboard
 from evalrun.reports.matrix import Matrix, matrix
 from evalrun.reports.numbers import moment, plural, seconds
@@ -59,6 +60,7 @@ class Report:
     matrix: Matrix | None
     quality: Sequence[Chart]
     effects: Effects
+    judges: Sequence[JudgesView]
     speed: Sequence[Chart]
     load: Sequence[Chart]
     speed_note: str
@@ -188,6 +190,7 @@ def build_report(source: Source) -> Report:
         matrix=matrix(by_dataset, primary.metric if primary else ""),
         quality=[chart for part in parts for chart in part.quality],
         effects=effects(source, primary, whole_runs, ablated=bool(verdicts.variants)),
+        judges=judges(source, by_dataset),
         speed=speed,
         load=[chart for part in parts for chart in part.load],
         speed_note="" if speed else _no_speed(everything),

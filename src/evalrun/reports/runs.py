@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evalrun.reports.view import PALETTE, Figure, RunView
@@ -17,11 +17,13 @@ class Primary:
     """The metric that runs are ranked by, and the score of each sample that stands behind it.
 
     `exact` says that the metric is the mean of that score; else pairs can only be compared by the score.
+    `judged` says that a judge gave it.
     """
 
     metric: str
     score: str | None
     exact: bool
+    judged: bool = False
 
 
 def scorer_names(suite: Mapping[str, JSON]) -> list[str]:
@@ -39,6 +41,18 @@ def scorer_names(suite: Mapping[str, JSON]) -> list[str]:
     return found
 
 
+JUDGE = "judge"
+"""The name of judges in the registry of scorers."""
+
+
+def judge_options(suite: Mapping[str, JSON]) -> Iterator[tuple[str, Mapping[str, JSON]]]:
+    """The judges among the suite's scorers: their names and options."""
+    for entry in suite.get("scorers") or []:
+        options = entry.get(JUDGE) if isinstance(entry, Mapping) else None
+        if isinstance(options, Mapping):
+            yield str(options.get("name") or JUDGE), options
+
+
 def find_primary(
     suite: Mapping[str, JSON], gates: Sequence[Mapping[str, JSON]], runs: Sequence[Mapping[str, JSON]]
 ) -> Primary | None:
@@ -46,7 +60,7 @@ def find_primary(
     names = list(dict.fromkeys(m["name"] for run in runs for m in run["metrics"] if not m.get("slice")))
     for scorer in scorer_names(suite)[:1]:
         if metric := _main(scorer, names):
-            return Primary(metric, scorer, True)
+            return Primary(metric, scorer, True, judged=scorer in dict(judge_options(suite)))
     for gate in gates:
         metric = str(gate.get("gate", "")).split(" ")[0]
         if metric in names:

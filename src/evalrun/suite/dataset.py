@@ -35,7 +35,8 @@ class DatasetSpec(Spec):
     split: str | None = Field(default=None, description="Split of the Hub dataset.")
     splits: dict[str, LocalPath] = Field(
         default_factory=dict,
-        description="Further splits in local files, for few-shot examples: name to path.",
+        description="Further splits in local files, for few-shot examples: name to path. Where a "
+        "suffix does not tell the format, it is that of `format`.",
     )
     limit: int | None = Field(default=None, ge=1, description="Use this many rows at most.")
     shuffle: bool = Field(default=False, description="Shuffle the rows by the suite's seed before the limit.")

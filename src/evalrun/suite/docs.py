@@ -58,10 +58,17 @@ _SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("ChooseSpec", "prompts: ask: choose", ""),
     ("PerplexitySpec", "prompts: ask: perplexity", ""),
     ("DatasetSpec", "datasets", "Exactly one of `path`, `hub` and `rows`."),
+    (
+        "AttributeSpec",
+        "datasets: counterfactual",
+        "`name: [a, b]` is short for `name: {values: [a, b]}`.",
+    ),
+    ("PerturbationSpec", "datasets: perturb", ""),
     ("FairnessSpec", "fairness", ""),
     ("PerformanceSpec", "performance", ""),
     ("ErrorsSpec", "errors", ""),
     ("BudgetSpec", "budget", ""),
+    ("AlertsSpec", "alerts", ""),
     ("CellFilter", "include and exclude", ""),
 )
 
@@ -73,7 +80,7 @@ def suite_reference() -> str:
     parts = [_INTRODUCTION, _section(2, "suite", schema), *_models(definitions)]
     for name, title, note in _SECTIONS:
         parts.append(_section(3 if ":" in title else 2, title, definitions[name], note))
-        if name == "DatasetSpec":
+        if name == "PerturbationSpec":
             parts += _components("parser", "parse", definitions)
             parts += _components("scorer", "scorers", definitions)
     return "\n".join([*parts, _AROUND])

@@ -46,6 +46,13 @@ class LoadedSuite:
         """
         return str(self.tree.deepest(path).shown_place())
 
+    def declared(self, section: str) -> list[str]:
+        """The ids that the file gives in a section ("models"), also those that the command line left out."""
+        tree, _ = parse_yaml(self.text.removeprefix("\ufeff"), str(self.path))
+        plain = tree.plain() if tree is not None else None
+        entries = plain.get(section) if isinstance(plain, dict) else None
+        return [str(each.get("id")) for each in _listed(entries) if isinstance(each, dict)]
+
 
 def load_suite(
     path: Path, overrides: Overrides | None = None, env: Mapping[str, str] | None = None

@@ -100,7 +100,9 @@ class PerturbationSpec(Spec):
         "no such version.",
     )
     python: str | None = Field(
-        default=None, description="A function text -> text, as package.module:function; it may take seed=."
+        default=None,
+        description="A function text -> text, as package.module:function; it may take seed=. Modules beside "
+        "the suite are found.",
     )
 
     @model_validator(mode="before")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,14 +97,10 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
         for dataset in datasets.values():
             for scorer in pipeline.scorers:
                 problems.found.extend(scorer.check(dataset.columns, f"dataset {dataset.id}"))
-    gates = []
-    for at, text in enumerate(suite.gates):
-        gate = parse_gate(text)
-        if isinstance(gate, Problem):
-            problems.found.append(replace(gate, where=loaded.locate("gates", at)))
-        else:
-            gates.append(gate)
+    gates = _parse_gates(loaded, problems)
     alerts = _parse_alerts(loaded, problems)
+    if pipeline is not None and (gates or alerts):
+        problems.found.extend(_unknown(loaded, specs, pipeline, gates, alerts))
     context = ProviderContext(
         base_dir=loaded.base_dir, work_dir=work_dir, deterministic=suite.deterministic, seed=suite.seed
     )
@@ -136,7 +132,7 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
         examples=compiled.examples,
         providers=providers,
         pipeline=pipeline,
-        gates=tuple(gates),
+        gates=gates,
         alerts=alerts,
         judging=judging,
         work_digest=_work_digest(loaded, datasets, compiled, judging),
@@ -161,6 +157,43 @@ def _judging(
 
     columns = {name: dataset.columns for name, dataset in datasets.items()}
     return prepare_judging(loaded.suite, pipeline.scorers, context, providers, columns)
+
+
+def _parse_gates(loaded: LoadedSuite, problems: _Problems) -> tuple[Gate, ...]:
+    gates = []
+    for at, text in enumerate(loaded.suite.gates):
+        gate = parse_gate(text)
+        if isinstance(gate, Problem):
+            problems.found.append(replace(gate, where=loaded.locate("gates", at)))
+        else:
+            gates.append(gate)
+    return tuple(gates)
+
+
+def _unknown(
+    loaded: LoadedSuite,
+    specs: Sequence[RunSpec],
+    pipeline: Pipeline,
+    gates: Sequence[Gate],
+    alerts: Sequence[Alert],
+) -> Iterator[Problem]:
+    """Gates and alerts that speak of what no run of the suite can have."""
+    from evalrun.gates.known import speakable, unknown
+
+    scopes = {
+        "model": {*loaded.declared("models"), *(spec.model.id for spec in specs)},
+        "prompt": {*loaded.declared("prompts"), *(spec.prompt.id for spec in specs)},
+        "dataset": {*loaded.declared("datasets"), *(spec.dataset.id for spec in specs)},
+    }
+    about = speakable(loaded.suite, pipeline.scorers, scopes)
+    written = [text.strip() for text in loaded.suite.gates]
+    for gate in gates:
+        where = loaded.locate("gates", written.index(gate.text))
+        yield from (replace(each, where=where) for each in unknown(gate, about))
+    when = [text.strip() for text in loaded.suite.alerts.when] if loaded.suite.alerts is not None else []
+    for alert in alerts:
+        where = loaded.locate("alerts", "when", when.index(alert.text))
+        yield from (replace(each, where=where) for each in unknown(alert.gate, about, "alert"))
 
 
 def _parse_alerts(loaded: LoadedSuite, problems: _Problems) -> tuple[Alert, ...]:

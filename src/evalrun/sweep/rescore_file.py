@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +56,30 @@ def read_scoring(file: Path, manifest: Mapping[str, Any]) -> NewScoring:
         pipeline = Pipeline([each.build() for each in suite.parse], suite_scorers(suite))
         gates = [parse_gate(each) for each in suite.gates]
         wrong = [each for each in gates if isinstance(each, Problem)]
+        if not wrong and gates:
+            wrong = _unknown(gates, suite, pipeline, manifest)
         if wrong:
             raise UserError(wrong)
     return NewScoring(
         file, text, suite, pipeline, tuple(each for each in gates if not isinstance(each, Problem))
     )
+
+
+def _unknown(
+    gates: Sequence[Gate | Problem], suite: Suite, pipeline: Pipeline, manifest: Mapping[str, Any]
+) -> list[Problem]:
+    """Gates that speak of what the new scores do not have, or of no run of the sweep."""
+    from evalrun.gates.known import speakable, unknown
+
+    planned = manifest["plan"]
+    scopes = {axis: {str(run[axis]) for run in planned} for axis in ("model", "prompt", "dataset")}
+    about = speakable(suite, pipeline.scorers, scopes)
+    return [
+        replace(problem, where=f"gates.{at}")
+        for at, gate in enumerate(gates)
+        if not isinstance(gate, Problem)
+        for problem in unknown(gate, about)
+    ]
 
 
 def _text(file: Path) -> str:

@@ -201,6 +201,32 @@ def test_a_changed_parameter_is_still_the_same_place_and_is_named(sweep: MakeSwe
     assert found.differs == ("temperature 0 / 0.7",)
 
 
+def test_another_text_of_the_same_prompt_is_named(sweep: MakeSweep) -> None:
+    first, second = sweep(cell(rows_of(A))), sweep(cell(rows_of(B)), prompts={"p": {"digest": "new"}})
+    [found] = compared(first, second).compared
+    assert found.differs == ("text of prompt p",)
+    other = sweep(cell(rows_of(B)), prompts={"p": {"digest": "new"}}, digest="d2")
+    [found] = compared(first, other, common=True).compared
+    assert "the prompts differ, so only ids and targets show that samples are the same" in found.notes
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_rows_that_only_one_run_has_are_said_whichever_it_is(sweep: MakeSweep, first: bool) -> None:
+    whole, half = sweep(cell(rows_of(A))), sweep(cell(rows_of(A[:50])))
+    [found] = compared(*((whole, half) if first else (half, whole))).compared
+    counts = (50, 0) if first else (0, 50)
+    assert (found.only_a, found.only_b) == counts
+    assert "in one run only, left out: {} of the first, {} of the second".format(*counts) in found.notes
+
+
+def test_runs_without_a_sample_in_common_say_so(sweep: MakeSweep) -> None:
+    first, second = sweep(cell(rows_of(A))), sweep(cell(rows_of(B, [f"r{at}" for at in range(100)])))
+    [found] = compared(first, second).compared
+    assert found.result.n == 0
+    assert found.verdict.word == "inconclusive"
+    assert "no sample id is in both runs" in found.notes
+
+
 def test_single_runs_of_two_models_are_compared(sweep: MakeSweep) -> None:
     [found] = compared(sweep(cell(rows_of(A), model="one")), sweep(cell(rows_of(B), model="two"))).compared
     assert found.differs == ("model one / two",)
@@ -271,9 +297,12 @@ def test_unparsed_answers_leave_where_the_suite_says_so(sweep: MakeSweep) -> Non
     status = ["unparsed"] * 30 + ["scored"] * 70
     first, second = (sweep(cell(rows_of(scores, status=status))) for scores in (A, B))
     assert compared(first, second).compared[0].result.n == 100
-    for folder in (first, second):
+    unlike = "one suite counts unparsed answers as wrong, the other leaves them out"
+    for folder, noted in ((first, True), (second, False)):
         folder.finish_run("m-p-d", {**folder.read_run("m-p-d"), "details": {"unparsed": "exclude"}})
-    assert compared(first, second).compared[0].result.n == 70
+        [found] = compared(first, second).compared
+        assert found.result.n == 70
+        assert (unlike in found.notes) is noted
 
 
 def test_the_margin_reaches_the_verdict(sweep: MakeSweep) -> None:
@@ -417,6 +446,10 @@ def test_axes_that_moved_the_metric_are_found_and_others_are_not(sweep: MakeSwee
     assert effects["prompt"].n == 150  # samples, not samples times cells
     assert effects["prompt"].levels[2].verdict.word == "better"
     assert effects["prompt"].levels[2].against_first.difference == pytest.approx(0.24, abs=0.07)
+    means = [level.mean.value for level in effects["prompt"].levels]
+    assert (
+        effects["prompt"].spread == pytest.approx(max(means) - min(means)) and effects["prompt"].spread > 0.15
+    )
     assert effects["model"].levels[1].verdict.word == "inconclusive"
     assert effects["temperature"].levels[1].verdict.word == "inconclusive"
     assert found.tests == 4
@@ -462,6 +495,40 @@ def test_a_standing_uses_the_samples_that_all_runs_have(sweep: MakeSweep) -> Non
     assert standing.places[0].behind == 0
 
 
+def clustered_rows(rng: np.random.Generator, clusters: bool = True) -> list[Row]:
+    """200 samples in 20 clusters of which all samples have the same score."""
+    names = [f"t{at // 10}" for at in range(200)]
+    return rows_of(np.repeat(rng.integers(0, 2, 20), 10), **({"cluster": names} if clusters else {}))
+
+
+def test_within_one_sweep_clusters_are_the_units_too(sweep: MakeSweep) -> None:
+    def cells(clusters: bool) -> list[Cell]:
+        rng = np.random.default_rng(4)
+        return [cell(clustered_rows(rng, clusters), model=model, prompt=p) for model in "xy" for p in "pq"]
+
+    plain, clustered = compared(sweep(*cells(False))), compared(sweep(*cells(True)))
+    for one, other in zip(plain.standings[0].places, clustered.standings[0].places, strict=True):
+        assert other.mean.value == pytest.approx(one.mean.value)
+        assert other.mean.se > 2.5 * one.mean.se, "ten times as many samples as there are clusters"
+    for effects, units in ((plain.effects, None), (clustered.effects, 20)):
+        assert {each.axis for each in effects} == {"model", "prompt"}
+        assert [each.levels[1].against_first.n_clusters for each in effects] == [units] * 2
+    for before, after in zip(plain.sensitivity, clustered.sensitivity, strict=True):
+        assert after.gap_high - after.gap_low > 2 * (before.gap_high - before.gap_low)
+
+
+def test_an_axis_over_two_datasets_keeps_their_clusters_apart(sweep: MakeSweep) -> None:
+    rng = np.random.default_rng(6)
+    cells = []
+    for model in ("one", "two"):
+        cells.append(cell(clustered_rows(rng), model=model, dataset="grouped"))
+        cells.append(cell(clustered_rows(rng), model=model, dataset="again"))
+        cells.append(cell(rows_of(rng.integers(0, 2, 50)), model=model, dataset="single"))
+    [effect] = compared(sweep(*cells)).effects
+    assert effect.axis == "model"
+    assert (effect.n, effect.levels[1].against_first.n_clusters) == (450, 20 + 20 + 50)
+
+
 def test_one_run_alone_cannot_be_compared(sweep: MakeSweep) -> None:
     with pytest.raises(UserError, match="cannot be compared with itself"):
         compared(sweep(cell(rows_of(A))))
@@ -497,7 +564,7 @@ def test_table_and_markdown_fit_and_escape(
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert "\x1b" not in shown
-    assert "better" in shown or "inconclusive" in shown
+    assert "better" in shown
     markdown = comparison_markdown(found)
     assert "id\\|045\\*" in markdown
     [row] = [line for line in markdown.splitlines() if line.startswith(f"| {model}")]

@@ -9,10 +9,13 @@ import pytest
 from evalrun import registry
 from evalrun.analysis.counterfactual import VersionPlan, version_metrics
 from evalrun.analysis.definitions import definition
+from evalrun.analysis.run import analyse_run
 from evalrun.analysis.table import SampleTable
 from evalrun.datasets import open_dataset
 from evalrun.runner.journal import Journal
 from evalrun.scoring.base import Scorer
+from evalrun.suite.load import parse_suite
+from evalrun.suite.plan import cells
 from evalrun.suite.schema import DatasetSpec
 from evalrun.tracking.parquet import journal_to_parquet
 from evalrun.types import MetricValue, SampleRecord, Status
@@ -255,3 +258,35 @@ def test_every_metric_has_the_definition_that_its_name_leads_to() -> None:
             info = definition(name, [scorer()])
             assert (info.name, info.unit, info.direction) == (name, metric.unit, metric.direction)
             assert "Mean of the score" not in info.definition
+
+
+@pytest.mark.parametrize("temperature", [0, 0.7])
+@pytest.mark.parametrize("fairness", [None, {"by": ["name"], "reference": {"name": "Mei"}}])
+def test_a_suite_with_versions_has_their_metrics(fairness: dict[str, Any] | None, temperature: float) -> None:
+    suite = parse_suite(
+        {
+            "name": "t",
+            "models": [
+                {"id": "m", "provider": "recorded", "column": "x", "params": {"temperature": temperature}}
+            ],
+            "prompts": [{"id": "p", "text": "{{ text }}"}],
+            "datasets": [spec(counterfactual=NAMES).model_dump(exclude_unset=True)],
+            "scorers": ["exact_match"],
+            **({} if fairness is None else {"fairness": fairness}),
+        }
+    )
+    (run,) = cells(suite)
+    rows = records(run.dataset, lambda base, labels, _: "no" if labels["name"] == "Mei" else "yes")
+    found = analyse_run(SampleTable.from_records(rows), suite, run)
+    flips = {
+        each.slice["name"]: each.value
+        for each in found.metrics
+        if each.name.endswith("name.flip_rate") and each.slice
+    }
+    others = {"Emily", "Lakisha"} if fairness else {"Lakisha", "Mei"}
+    assert set(flips) == others, "each against the reference, by default the first"
+    assert flips == {name: float(fairness is not None or name == "Mei") for name in others}
+    said = "the model draws its answers" in str([found.metrics, found.details["versions"]])
+    assert said is (temperature > 0), "some flips are chance then"
+    plain = analyse_run(SampleTable.from_records(rows), suite)
+    assert not any(each.name.startswith("counterfactual.") for each in plain.metrics)

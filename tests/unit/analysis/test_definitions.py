@@ -115,3 +115,26 @@ def test_the_reference_holds_every_metric_once() -> None:
 @pytest.mark.parametrize("name", ["classification.recall.billing", "performance.e2e_s.p95", "whatever"])
 def test_a_definition_keeps_the_name_it_was_asked_for(name: str) -> None:
     assert definition(name).name == name
+
+
+def test_definitions_of_fairness_name_their_column_and_metric() -> None:
+    for name, column, direction in (
+        ("fairness.age.demographic_parity.difference", "age", "lower"),
+        ("fairness.age.group.demographic_parity.ratio", "age.group", "higher"),
+        ("fairness.age.equal_opportunity.billing.difference", "age", "lower"),
+    ):
+        found = definition(name)
+        assert (found.name, found.direction, found.bounds) == (name, direction, (0.0, 1.0))
+        assert f"groups of {column}. " in found.definition
+        assert ("above zero all the same" in found.definition) is name.endswith("difference")
+    contrast = definition("fairness.age.exact_match.contrast")
+    assert contrast.direction == "none"
+    assert (
+        contrast.definition.startswith("exact_match of the group")
+        and " group of age, " in contrast.definition
+    )
+
+
+@pytest.mark.parametrize("name", ["performance.e2e_s.p95", "cost.usd", "repeats.exact_match.variance_within"])
+def test_times_sums_and_variances_have_no_upper_bound(name: str) -> None:
+    assert definition(name).bounds == (0.0, None)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from evalrun.analysis.correction import benjamini_hochberg, holm
+from evalrun.analysis.correction import benjamini_hochberg, corrected, holm
 from evalrun.analysis.paired import (
     PairedResult,
     equivalent,
@@ -403,3 +403,11 @@ def test_other_units_are_not_said_in_points() -> None:
     found = verdict(paired_difference(a, a + 1.0 + 0.1 * rng.random(50)), "lower", "s")
     assert found.word == "worse"
     assert found.sentence.startswith("+1 s") or found.sentence.startswith("+1.1 s")
+
+
+def test_a_correction_is_chosen_by_its_name() -> None:
+    ps = [0.01, 0.04, None, 0.03]
+    by_holm, by_bh, plain = (corrected(ps, how) for how in ("holm", "bh", "none"))
+    assert by_holm == pytest.approx([0.03, 0.06, None, 0.06])
+    assert by_bh == pytest.approx([0.03, 0.04, None, 0.04])
+    assert plain == ps

@@ -95,6 +95,20 @@ def test_a_run_from_the_cache_says_why_it_has_no_latency() -> None:
     assert metric.n == 0
     assert "30 cached" in metric.note
     assert found["performance.prompt_tokens.mean"].value == 10
+    plain, _ = measure(rows, stream=False)
+    assert "30 cached" in plain["performance.e2e_s.p50"].note and plain["performance.e2e_s.p50"].value is None
+    assert "30 cached" in plain["performance.client_queue_s.mean"].note
+    assert "performance.ttft_s.p50" not in plain, "nobody expects it of answers that are not streamed"
+
+
+def test_a_run_that_took_no_time_has_no_rate() -> None:
+    found, _ = measure([record(n, sent_s=1.0, done_s=1.0, e2e_s=0.0) for n in range(3)])
+    rate = found["performance.requests_per_s"]
+    assert rate.value is None and "too short to have a rate" in rate.note
+    assert "performance.output_tokens_per_s" not in found
+    found, _ = measure([record(n, sent_s=float(n), done_s=float(n), e2e_s=0.0) for n in range(5)])
+    rate = found["performance.requests_per_s"]
+    assert rate.value == 1.0 and "no answer took any time" in rate.note
 
 
 def closed_loop(

@@ -91,6 +91,12 @@ def test_pass_at_k_votes_and_consistency_of_a_run() -> None:
             assert "Mean of the score" not in definition(name).definition
 
 
+def test_scores_between_0_and_1_are_not_passed_or_failed() -> None:
+    found = by_name(analysed([[1, 0.5], [0, 0], [1, 1]]))
+    assert "repeats.exact_match.majority" in found
+    assert not any("pass_" in name for name in found)
+
+
 def test_a_run_without_repeats_has_no_such_metrics() -> None:
     assert not any(name.startswith("repeats.") for name in by_name(analysed([[1], [0]])))
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from doc_blocks import ROOT, Block, Command, blocks
 from doc_world import World, write_files, write_modules
+from tests.program import evalrun
 from tests.servers import ChatServer
 
 from evalrun.cli.main import cli
+from evalrun.providers.python_answer import RESULT_FIELDS, FunctionInput
 from evalrun.registry import entry_points_of
 from evalrun.suite.schema import Suite
 
@@ -57,6 +60,13 @@ SERVED = {
     "api": "completions",
 }
 """The model where an example needs one over a network; a plan sends it nothing."""
+
+SPOKEN_OF: dict[str, Any] = {
+    "models": [*BASE["models"], {**BASE["models"][0], "id": "served"}],
+    "scorers": ["exact_match", "classification"],
+    "fairness": {"by": ["dialect"]},
+}
+"""What gates and alerts of the docs speak of."""
 
 ELSEWHERE = (
     "evalrun models pull",  # the network
@@ -110,6 +120,8 @@ def test_a_yaml_block_is_part_of_a_suite_that_can_be_planned(
     write_files(tmp_path)
     needs_server = any(key in block.text for key in ("ask:", "workers:"))
     base = {**BASE, "models": [SERVED]} if needs_server else BASE
+    if "gates" in document or "alerts" in document:
+        base = {**base, **SPOKEN_OF}
     (tmp_path / "suites" / "suite.yaml").write_text(
         block.text if set(document) >= WHOLE else yaml.safe_dump({**base, **document})
     )
@@ -171,6 +183,26 @@ def test_own_provider_parser_and_scorer_work_by_their_entry_points(
     (run,) = json.loads(done.stdout)["runs"]
     values = {each["name"]: each["value"] for each in run["metrics"] if not each["slice"]}
     assert (values["exact_match"], values["length_ratio"], values["short"]) == (1, 1, 1)
+
+
+def test_the_application_that_the_docs_show_answers_as_a_model(modules: Path, project: Path) -> None:
+    """Also that it may take everything that the page says it is given, and give back all it may."""
+    (models,) = (block.text for block in YAML if "my_app:answer" in block.text)
+    page = next(block for block in BLOCKS if "def answer(sample)" in block.text)
+    said = (ROOT / "docs" / "extending.md").read_text().partition(page.text)[2].partition("## A parser")[0]
+    given = {field.name for field in fields(FunctionInput)} | {"text"}
+    assert [name for name in given | RESULT_FIELDS if f"`{name}`" not in said] == []
+    suite = {
+        **BASE,
+        **yaml.safe_load(models),
+        "prompts": [{"id": "p", "text": "Say {{ label }}"}],
+        "datasets": [{"id": "d", "rows": [{"label": "no", "right": "NO"}], "target": "right"}],
+    }
+    (project / "suite.yaml").write_text(yaml.safe_dump(suite))
+    done = evalrun("suite.yaml", "--json", "--no-report")
+    assert done.returncode == 0, done.stderr
+    rights = {run["model"]: run["metrics"][0]["value"] for run in json.loads(done.stdout)["runs"]}
+    assert rights == {"app": 1, "long": 0}
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

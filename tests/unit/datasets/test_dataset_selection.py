@@ -107,6 +107,17 @@ def test_the_key_names_samples_and_must_be_unique() -> None:
     assert "the key is 1.5" in problem([{"id": 1.5}], key="id")
 
 
+def test_a_filter_that_compares_text_with_a_number_says_what_to_write(tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_text("score\n5\n10\n")
+    spec = DatasetSpec(id="d", path=tmp_path / "n.csv", where="score > 8")
+    with pytest.raises(UserError, match=r"text is compared with a number: write `NAME \| float`"):
+        open_dataset(spec, tmp_path, 7)
+    assert len(open_dataset(spec.model_copy(update={"where": "score | float > 8"}), tmp_path, 7)) == 1
+    rows = [{"score": None}, {"score": 9}]
+    assert "a value is null: write `NAME is not none and …` before it" in problem(rows, where="score > 8")
+    assert len(opened(rows, where="score is not none and score > 8")) == 1
+
+
 def test_both_lines_of_a_duplicate_key_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"k": "x"}\n{"k": "y"}\n\n{"k": "x"}\n')

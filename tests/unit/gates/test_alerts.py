@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import http.server
 import json
+import math
 import random
 import socket
+import statistics
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 from tests.nights import PLAN, RUN, night
 
 from evalrun.errors import Problem
@@ -112,6 +115,24 @@ def test_a_percentile_is_held_against_what_its_values_before_expect(store: Store
     assert not check(store, night(store, scores(1), p95=1.04), text).fired
     fired = check(store, night(store, scores(1), p95=1.6), text)
     assert fired.fired and "expected" in fired.reason
+
+
+def test_the_interval_of_a_percentile_is_that_of_one_more_of_its_kind(store: Store) -> None:
+    before = [1.0, 1.1, 0.9, 1.04]
+    for p95 in before:
+        night(store, scores(1), p95=p95)
+    folder = night(store, scores(1), p95=0.5)
+    mean, spread = statistics.fmean(before), statistics.stdev(before)
+    room = stats.t.ppf(0.995, 3) * spread * math.sqrt(1 + 1 / 4)
+    for text, reference, fired in (
+        ("performance.e2e_s.p95 better than last 4", mean, False),
+        ("performance.e2e_s.p95 better than ever", 0.9, False),
+        ("performance.e2e_s.p95 worse than last 4", mean, False),
+    ):
+        found = check(store, folder, text)
+        assert (found.ci_low, found.ci_high) == pytest.approx((mean - room, mean + room)), text
+        assert found.difference == pytest.approx(0.5 - reference), text
+        assert found.fired is fired and len(found.compared) == 4
 
 
 def test_a_run_without_results_is_told_of(store: Store) -> None:

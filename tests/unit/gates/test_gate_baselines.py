@@ -36,7 +36,12 @@ def night(store: Store, tmp_path: Path) -> MakeNight:
     """A finished sweep of one run whose samples got these scores; every other one is of group x."""
 
     def make(
-        scores: Sequence[float], *, digest: str = "d" * 64, plan: Any = PLAN, **changed: Any
+        scores: Sequence[float],
+        *,
+        digest: str = "d" * 64,
+        plan: Any = PLAN,
+        each: dict[str, Any] | None = None,
+        **changed: Any,
     ) -> SweepFolder:
         folder = store.create_sweep("night")
         folder.write_manifest(
@@ -51,6 +56,7 @@ def night(store: Store, tmp_path: Path) -> MakeNight:
                     "sample_id": f"s{at:05}", "repeat": 0, "position": at, "vars": {"q": at}, "target": "a",
                     "status": "scored", "output": "a", "answer": "a", "attempts": 1, "prompt": f"q{at}",
                     "scores": {"exact_match": score}, "sensitive": {"group": "xy"[at % 2]},
+                    **(each or {}),
                 }  # fmt: skip
                 file.write(json.dumps(sample) + "\n")
         journal_to_parquet(journal, folder.run_dir("m-p-d") / "samples.parquet")
@@ -105,6 +111,7 @@ def test_a_true_drop_of_five_points_fails_and_says_what_it_saw(night: MakeNight)
     assert result.verdict is Verdict.FAIL
     assert result.difference == pytest.approx(-0.05)
     assert "over 500 pairs" in result.reason and "n = 500 sees" in result.reason
+    assert f"(95 % interval {result.ci_low:+.4g} to {result.ci_high:+.4g})" in result.reason
     assert result.detectable is not None and 0.02 < result.detectable < 0.05
 
 
@@ -147,10 +154,21 @@ def test_changed_rows_are_left_out_and_told(night: MakeNight) -> None:
 def test_what_has_no_values_by_sample_is_refused_with_a_way_out(night: MakeNight) -> None:
     result = check("performance.e2e_s.p95 no worse than baseline by 1", night(answers()), night(answers()))
     assert result.verdict is Verdict.FAIL
-    assert "baseline - MARGIN" in result.reason
+    assert "write 'performance.e2e_s.p95 <= baseline + MARGIN'" in result.reason, "lower is better"
     assert (
         check("performance.e2e_s.p95 <= baseline * 1.2", night(answers()), night(answers())).verdict == "pass"
     )
+
+
+def test_a_cost_is_a_sum_and_not_compared_by_the_mean_of_its_samples(night: MakeNight) -> None:
+    def costing(usd: float) -> SweepFolder:
+        total = {"name": "cost.usd", "value": 500 * usd, "n": 500, "unit": "usd", "direction": "lower"}
+        return night(answers(), each={"cost_usd": usd}, metrics=[total])
+
+    cheap, dear = costing(0.01), costing(0.02)
+    result = check("cost.usd no worse than baseline by 0.5", dear, cheap)
+    assert result.verdict is Verdict.FAIL and "write 'cost.usd <= baseline + MARGIN'" in result.reason
+    assert check("cost.usd <= baseline + 0.5", dear, cheap).verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize("text", [GATE, "exact_match >= baseline - 1"])

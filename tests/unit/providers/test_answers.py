@@ -185,8 +185,10 @@ def test_content_parts_are_joined() -> None:
         {"type": "thinking", "thinking": []},
         {"type": "text", "text": "a"},
         {"type": "text", "text": "b"},
+        {"type": "text", "text": None},
+        "c",
     ]
-    assert whole({"content": parts}).output == "ab"
+    assert whole({"content": parts}).output == "abc"
 
 
 @pytest.mark.parametrize(

@@ -90,12 +90,13 @@ async def test_completions_send_the_raw_text(serve: Any, provider_for: Any, ask:
 
     provider = provider_for(await serve(handler, "/v1/completions"), api="completions")
     assert (await provider.generate(ask("abc", raw=True))).output == "ABC"
-    assert (await caught(provider, ask("abc"))).kind is ErrorKind.BAD_REQUEST
+    error = await caught(provider, ask("abc"))
+    assert error.kind is ErrorKind.BAD_REQUEST and "chat messages cannot be sent" in error.message
 
 
 async def test_a_text_prompt_for_a_chat_is_refused_before_sending(provider_for: Any, ask: Any) -> None:
     error = await caught(provider_for("http://127.0.0.1:9/v1"), ask("abc", raw=True))
-    assert error.kind is ErrorKind.BAD_REQUEST and "api: completions" in error.message
+    assert error.kind is ErrorKind.BAD_REQUEST and "needs api: completions" in error.message
 
 
 async def test_text_that_is_no_unicode_is_a_bad_request(provider_for: Any, ask: Any) -> None:

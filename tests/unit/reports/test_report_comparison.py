@@ -63,6 +63,29 @@ def test_one_sweep_is_compared_within_itself(sweeps: list[str], tmp_path: Path) 
     assert "Nothing could be compared" not in text
     assert "By exact_match: the 2 runs cannot be told apart on 80 samples." in text
     assert "exact_match on d (higher is better)" in text and "m-short-d" in text
+    assert "How far from" not in text, "both runs say the same: there is nothing to draw"
     assert (tmp_path / "page.html").read_text().count("data-chunk=") == 2, (
         "the samples of both runs are inside"
+    )
+
+
+def test_runs_of_one_sweep_are_drawn_against_the_best(sweeps: list[str], tmp_path: Path) -> None:
+    suite = SUITE.format(column="old")
+    more = ", ".join(f"{{id: {name}, provider: recorded, column: {name}}}" for name in ("new", "target"))
+    assert "old}]" in suite
+    (tmp_path / "suite.yaml").write_text(suite.replace("old}]", f"old}}, {more}]"))
+    sweep = json.loads(evalrun("suite.yaml", "--fresh", "--no-report", "--json", "--prompts", "short"))[
+        "sweep"
+    ]
+    evalrun("compare", sweep, "--metric", "exact_match", "--html", "page.html")
+    page = (tmp_path / "page.html").read_text()
+    specs = page.partition('<script type="application/json" id="chart-specs">')[2].partition("</script>")[0]
+    rows = {row["run"]: row for row in json.loads(specs)["standing-0"]["data"]["values"]}
+    new, old = rows["new-short-d"], rows["m-short-d"]
+    assert new["v"] == pytest.approx(-10 / 80) and old["v"] == pytest.approx(-40 / 80), "run minus best"
+    assert old["low"] < old["v"] < old["high"] < 0 and old["verdict"] == "worse"
+    text = text_of(tmp_path / "page.html")
+    assert "How far from target-short-d, d" in text and "Run minus best: left of 0 is worse." in text
+    assert f"\u22120.50 [{old['low']:.2f}, ".replace("[-", "[\u2212") in text, (
+        "the figures stand in a table too"
     )

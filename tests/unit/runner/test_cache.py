@@ -5,6 +5,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from evalrun.runner.asked import likelihood_params
 from evalrun.runner.cache import KeyMaker, ResponseCache, decode_response, encode_response
 from evalrun.types import Ask, Message, Response, Timing
 
@@ -50,6 +51,11 @@ def _key(
 )
 def test_whatever_shapes_an_answer_changes_the_key(changed: dict[str, object]) -> None:
     assert _key(**changed) != _key()  # type: ignore[arg-type]
+
+
+def test_a_likelihood_depends_on_no_parameter_of_generation() -> None:
+    params = {"temperature": 0.7, "max_tokens": 5, "seed": 1, "stop": ["x"], "slots": 4, "adapter": "a"}
+    assert likelihood_params(params) == {"slots": 4, "adapter": "a"}
 
 
 ASK = Ask("choose", options=("A", "B"), answers=("A", "B"), separator=" ")

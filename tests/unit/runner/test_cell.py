@@ -19,6 +19,7 @@ from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
 from evalrun.runner.journal import Journal
 from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Limit
 from evalrun.runner.rates import Throttle
+from evalrun.runner.runfolder import NOTHING_EARLIER, Earlier
 from evalrun.runner.source import LARGE_CHUNK, sample_seed
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.suite.load import parse_suite
@@ -52,6 +53,7 @@ async def run_cell(
     suite_changes: dict[str, Any] | None = None,
     stop: Stop | None = None,
     kept: Kept | None = None,
+    earlier: Earlier = NOTHING_EARLIER,
 ) -> list[SampleRecord]:
     suite = parse_suite(
         {
@@ -86,6 +88,7 @@ async def run_cell(
             Cell(spec, dataset, renderer, provider, pipeline),
             cell_options or options(),
             CellContext(journal, cache, Throttle(limit or FixedLimit(3)), kept, stop or Stop()),
+            earlier,
         ).run()
     finally:
         await journal.close()
@@ -148,7 +151,8 @@ async def test_a_busy_server_is_asked_again_and_each_attempt_is_recorded(
 ) -> None:
     async def behaviour(body: dict[str, Any], request: web.Request) -> web.StreamResponse:
         if chat_server.questions.count(body["messages"][-1]["content"]) == 1:
-            return web.json_response({"error": "busy"}, status=429, headers={"Retry-After": "0"})
+            await asyncio.sleep(0.2)
+            return web.json_response({"error": "busy"}, status=429, headers={"Retry-After": "0.3"})
         return web.json_response(completion(echo(body)))
 
     chat_server.behaviour = behaviour
@@ -156,6 +160,11 @@ async def test_a_busy_server_is_asked_again_and_each_attempt_is_recorded(
     for record in records:
         assert record.status is Status.SCORED and record.attempts == 2
         assert [attempt.error for attempt in record.attempt_log] == ["rate_limit", None]
+        refused, answered = record.attempt_log
+        assert refused.start_s == 0.0 and refused.duration_s >= 0.2
+        assert 0.3 <= refused.wait_s <= 0.55, "Retry-After, and a little jitter"
+        assert answered.start_s == pytest.approx(refused.duration_s + refused.wait_s)
+        assert answered.wait_s == 0.0 and answered.duration_s > 0
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
@@ -281,3 +290,20 @@ async def test_a_stop_lets_what_is_in_flight_finish(chat_server: ChatServer, tmp
     chat_server.behaviour = behaviour
     records = await run_cell(chat_server, tmp_path, n=50, limit=FixedLimit(3), stop=stop)
     assert 1 <= len(records) == len(chat_server.bodies) <= 3
+
+
+async def test_what_an_earlier_start_answered_is_not_asked_again(
+    chat_server: ChatServer, tmp_path: Path
+) -> None:
+    chat_server.answer = echo
+    repeated = {"repeats": 2}
+    first = await run_cell(chat_server, tmp_path, n=3, suite_changes=repeated)
+    asked = len(chat_server.bodies)
+    done = {(record.sample_id, record.repeat) for record in first if (record.target, record.repeat) != (1, 1)}
+    again = await run_cell(
+        chat_server, tmp_path, n=3, suite_changes=repeated, earlier=Earlier(frozenset(done), 100.0)
+    )
+    assert len(chat_server.bodies) == asked + 1
+    [record] = again
+    assert (record.target, record.repeat) == (1, 1)
+    assert record.done_s is not None and record.done_s >= 100.0, "the clock goes on"

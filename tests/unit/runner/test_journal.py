@@ -77,6 +77,15 @@ def test_torn_at_any_byte_only_the_torn_line_is_lost(
     assert names == [*["first", "second"][:whole], "third"]
 
 
+@pytest.mark.parametrize("torn", [1, 2, 65_535, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("before", [b"", b"{}\n"])
+def test_a_torn_line_of_any_length_is_cut_off(tmp_path: Path, before: bytes, torn: int) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(before + b"x" * torn)
+    repair_journal(path)
+    assert path.read_bytes() == before
+
+
 async def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")

@@ -67,6 +67,44 @@ def test_changes_are_recorded_with_their_cause() -> None:
     ]
 
 
+def test_a_small_limit_grows_by_one_after_a_429() -> None:
+    limit = AdaptiveLimit(start=10)
+    limit.rate_limited(0.0, None)
+    _round(limit, 20.0)
+    assert limit.current == 9
+
+
+def test_a_short_retry_after_leaves_the_cooldown_as_it_is() -> None:
+    limit = AdaptiveLimit(start=100)
+    limit.rate_limited(0.0, 1.0)
+    _round(limit, 14.0)
+    assert limit.current == 80
+    limit.rate_limited(14.0, 10.0)
+    _round(limit, 15.0)
+    assert limit.current == 84, "refusals within the cooldown do not lengthen it"
+
+
+def test_what_was_in_flight_in_one_round_says_nothing_of_the_next() -> None:
+    limit = AdaptiveLimit(start=20)
+    _round(limit, 0.0)
+    _round(limit, 1.0, in_flight=10)
+    assert limit.current == 40
+    limit.disturbed()
+    for _ in range(40):
+        limit.succeeded(2.0)
+    assert limit.current == 40, "nothing was seen in flight since the disturbance"
+
+
+def test_a_limit_of_one_needs_four_clean_answers_to_grow() -> None:
+    limit = AdaptiveLimit(start=1)
+    limit.started(1)
+    for _ in range(3):
+        limit.succeeded(0.0)
+    assert limit.current == 1
+    limit.succeeded(0.0)
+    assert limit.current == 2
+
+
 def test_never_below_one() -> None:
     limit = AdaptiveLimit(start=1)
     limit.rate_limited(0.0, None)

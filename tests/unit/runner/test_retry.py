@@ -28,6 +28,34 @@ def test_retry_after_is_honoured_and_not_shortened() -> None:
     assert wait is not None and 7.0 <= wait <= 7.25
 
 
+class _Drawn(random.Random):
+    """Draws this number and no other."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def random(self) -> float:
+        return self.value
+
+
+def test_waits_double_up_to_the_cap_and_keep_their_lower_half() -> None:
+    policy = RetryPolicy(retries=9)
+    for drawn, first in ((0.0, 0.25), (1.0, 0.5)):
+        waits = [policy.wait_s(_error(ErrorKind.SERVER), at, 1000.0, _Drawn(drawn)) for at in range(1, 10)]
+        assert waits == [min(first * 2**at, 30.0 * first / 0.5) for at in range(9)]
+
+
+def test_a_retry_after_of_nothing_is_honoured_too() -> None:
+    assert RetryPolicy().wait_s(_error(ErrorKind.RATE_LIMIT, 0.0), 4, 1000.0, _Drawn(0.0)) == 0.0
+
+
+def test_a_wait_as_long_as_what_is_left_is_not_begun() -> None:
+    error = _error(ErrorKind.RATE_LIMIT, 7.0)
+    assert RetryPolicy().wait_s(error, 1, 7.0, _Drawn(0.0)) is None
+    assert RetryPolicy().wait_s(error, 1, 7.1, _Drawn(0.0)) == 7.0
+
+
 def test_a_retry_after_beyond_the_deadline_is_not_waited_for() -> None:
     assert RetryPolicy().wait_s(_error(ErrorKind.RATE_LIMIT, 3600.0), 1, 60.0, random.Random(0)) is None
 
@@ -58,10 +86,13 @@ def test_breaker_forgets_after_a_success() -> None:
     assert not breaker.failure(_error(ErrorKind.SERVER))
 
 
-def test_a_wrong_key_trips_sooner() -> None:
+@pytest.mark.parametrize(
+    ("kind", "count"), [(ErrorKind.AUTH, 5), (ErrorKind.NOT_FOUND, 5), (ErrorKind.SERVER, 20)]
+)
+def test_what_will_not_mend_itself_trips_sooner(kind: ErrorKind, count: int) -> None:
     breaker = CircuitBreaker()
-    tripped = [breaker.failure(_error(ErrorKind.AUTH)) for _ in range(5)]
-    assert tripped == [False, False, False, False, True]
+    tripped = [breaker.failure(_error(kind)) for _ in range(count)]
+    assert tripped == [False] * (count - 1) + [True]
 
 
 def test_an_engine_that_ended_trips_at_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from evalrun.suite.docs import suite_reference, type_text
+from evalrun.suite.json_schema import suite_json_schema
 from evalrun.suite.schema import DatasetSpec, ModelSpec, PerformanceSpec, PromptSpec, Suite
 
 
@@ -17,6 +18,15 @@ def test_every_key_of_every_section_is_there() -> None:
     for heading in ("### provider: echo", "### parser: pattern", "### scorer: same"):
         assert heading in text
     assert "| `base_url` | text | required | Where it is. |" in text
+
+
+def test_every_mapping_of_the_schema_has_a_table_with_all_its_keys() -> None:
+    tables = [set(re.findall(r"^\| `(.+?)` \|", part, re.M)) for part in suite_reference().split("\n#")]
+    definitions = suite_json_schema()["$defs"]
+    own = {name: schema for name, schema in definitions.items() if "." not in name}
+    assert {"AlertsSpec", "AttributeSpec", "PerturbationSpec", "CellFilter"} <= own.keys()
+    lacking = [name for name, schema in own.items() if set(schema["properties"]) not in tables]
+    assert lacking == []
 
 
 def test_every_table_row_has_four_cells() -> None:

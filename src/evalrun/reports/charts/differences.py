@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from evalrun.analysis.comparison import Compared
+from evalrun.analysis.effects import Place, Standing
 from evalrun.reports.charts.theme import base
-from evalrun.reports.numbers import fixed
+from evalrun.reports.numbers import count, decimals_for, fixed, interval, plural
 from evalrun.reports.view import Chart, Table
+from evalrun.reports.visible import visible
 
 MOST = 60
 """Pairs that are drawn; the table has them all."""
@@ -41,11 +43,60 @@ def differences(key: str, metric: str, rows: Sequence[tuple[str, Compared]], tab
         key=key,
         title=f"Difference in {metric}",
         alt=f"Forest plot of the difference in {metric} for {len(drawn)} pairs of runs, with 95 % intervals.",
-        spec=_spec(metric, drawn[:MOST]),
+        spec=_spec(metric, [_row(label, each) for label, each in drawn[:MOST]]),
         table=table,
         note=f"{better[drawn[0][1].direction]}Bars are 95 % intervals of each difference alone.{more}",
         wide=True,
     )
+
+
+def behind_best(key: str, standing: Standing) -> Chart | None:
+    """How far the runs of a standing are from its best, with bounds that hold for all pairs at once; None
+    where none has any, or all are alike."""
+    places = [
+        each for each in standing.places if each.behind_low is not None and each.behind_high is not None
+    ]
+    if not any(each.behind_low != each.behind_high for each in places):
+        return None
+    best = visible(standing.places[0].run.run)
+    side = "right" if standing.direction == "lower" else "left"
+    more = f" The first {MOST} are drawn." if len(places) > MOST else ""
+    return Chart(
+        key=key,
+        title=f"How far from {best}, {visible(standing.dataset)}",
+        alt=f"Forest plot of {standing.metric} minus that of {best} for {plural(len(places), 'run')}, with "
+        "95 % intervals.",
+        spec=_spec(standing.metric, [_place(each, standing.n) for each in places[:MOST]]),
+        table=_places(standing, best, places),
+        note=f"Run minus best: {side} of 0 is worse. Bars are 95 % intervals that hold for all pairs of runs "
+        f"at once; a circle cannot be told from the best.{more}",
+        wide=True,
+    )
+
+
+def _places(standing: Standing, best: str, places: Sequence[Place]) -> Table:
+    rows = []
+    for each in places:
+        row = _place(each, standing.n)
+        half = (row["high"] - row["low"]) / 2
+        ends = interval(row["low"], row["high"], decimals_for(half), sign=True)
+        rows.append(
+            (row["run"], fixed(row["v"], decimals_for(half), sign=True), ends, count(row["n"]), row["said"])
+        )
+    columns = ("run", f"difference in {standing.metric}", "95 % interval", "pairs", "reads as")
+    title = f"{standing.metric} of each run minus that of {best}, {visible(standing.dataset)}"
+    return Table(title, columns, rows, frozenset({1, 2, 3}))
+
+
+def _place(each: Place, n: int) -> dict[str, Any]:
+    word = "inconclusive" if each.tied else "worse"
+    said = "not shown to be behind the best" if each.tied else "behind the best"
+    low = None if each.behind_high is None else -each.behind_high
+    high = None if each.behind_low is None else -each.behind_low
+    return {
+        "run": visible(each.run.run), "v": -each.behind, "low": low, "high": high, "n": n, "verdict": word,
+        "said": said, "text": fixed(-each.behind, 3, sign=True),
+    }  # fmt: skip
 
 
 def _row(label: str, each: Compared) -> dict[str, Any]:
@@ -56,8 +107,8 @@ def _row(label: str, each: Compared) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _spec(metric: str, drawn: Sequence[tuple[str, Compared]]) -> dict[str, Any]:
-    labels = [label for label, _ in drawn]
+def _spec(metric: str, values: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    labels = [row["run"] for row in values]
     words = list(SHAPES)
     y = {
         "field": "run", "type": "nominal", "sort": labels, "title": None,
@@ -84,5 +135,4 @@ def _spec(metric: str, drawn: Sequence[tuple[str, Compared]]) -> dict[str, Any]:
         {"mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
          "encoding": {"y": y, "x": x, "color": colour, "shape": shape, "tooltip": tooltip}},
     ]  # fmt: skip
-    values = [_row(label, each) for label, each in drawn]
-    return base(26 * len(labels) + 10, data={"values": values}, layer=layers)
+    return base(26 * len(labels) + 10, data={"values": list(values)}, layer=layers)

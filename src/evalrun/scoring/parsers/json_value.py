@@ -87,6 +87,6 @@ def _next_bracket(text: str, start: int) -> int:
 def _member(value: JSON, key: str, path: str) -> JSON:
     if isinstance(value, dict) and key in value:
         return value[key]
-    if isinstance(value, list) and key.lstrip("-").isdecimal() and -len(value) <= int(key) < len(value):
+    if isinstance(value, list) and key.removeprefix("-").isdecimal() and -len(value) <= int(key) < len(value):
         return value[int(key)]
     raise Unparsed(f"the field {shown(path)} is not in the JSON {shown(as_text(value))}")

@@ -1,0 +1,307 @@
+"""Judges as the report tells them: who graded what, which grades they gave, and what these are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evalrun.reports import judgewords
+from evalrun.reports.numbers import count, fixed, listing, plural, seconds, usd
+from evalrun.reports.runs import judge_options
+from evalrun.reports.source import Source
+from evalrun.reports.view import Figure, RunView, Table
+from evalrun.types import JSON
+
+if TYPE_CHECKING:
+    from evalrun.reports.judgedata import Grades
+    from evalrun.reports.judgeparts import Disagreement, FigureRow, ShareRow
+    from evalrun.scoring.judge.options import JudgeOptions
+
+OPEN = 3
+"""Runs whose grades are shown; those of more are folded away."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgesView:
+    """One judge (a scorer, of one model or several) on one dataset. `grades` are the heads of `shares`;
+    `open` are the runs that are shown at once, `rest` how many others there are."""
+
+    title: str
+    who: str
+    texts: Sequence[tuple[str, str]]
+    findings: Sequence[str]
+    cautions: Sequence[str]
+    grades: Sequence[str]
+    shares: Sequence[ShareRow]
+    figures: Sequence[FigureRow]
+    crossed: Sequence[Table]
+    examples: Sequence[Disagreement]
+    examples_of: str
+    judges: Sequence[str]
+    labelled: bool
+    asked: Table | None
+    open: frozenset[str]
+    rest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A judge of the suite: the scorer's name, its options, and the models behind its judges' ids."""
+
+    scorer: str
+    options: JudgeOptions
+    models: Mapping[str, str]
+    seed: int
+    scored_only: bool
+
+    @property
+    def labels(self) -> list[str]:
+        """The grades in the order of the menu; of pairs as they are to the judged answer."""
+        return ["better", "worse", "tie"] if self.options.pairwise else list(self.options.menu.labels)
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the grades are steps, so that kappa weighs how far two are apart."""
+        return self.options.menu.ordered
+
+    def name(self, judge: str) -> str:
+        """A judge's id, with its model where that is called otherwise."""
+        model = self.models.get(judge)
+        return f"{judge} ({model})" if model and model != judge else judge
+
+
+def judges(source: Source, by_dataset: Mapping[str, Sequence[RunView]]) -> list[JudgesView]:
+    """A view for every judge and dataset that it graded; the runs are best first. Samples are read again."""
+    found = []
+    for judged in _judged(source.suite):
+        for dataset, runs in by_dataset.items():
+            having = [run for run in runs if _was_judged(run, judged.scorer)]
+            if having:
+                title = f"{judged.scorer}, {dataset}" if len(by_dataset) > 1 else judged.scorer
+                found.append(_view(source, judged, title, having))
+    return found
+
+
+def _was_judged(run: RunView, scorer: str) -> bool:
+    """Whether there was anything to grade: the run that pairs are compared with is not graded itself."""
+    figures = (run.figure(scorer), run.figure(f"{scorer}.unscored"))
+    return any(figure is not None and figure.n > 0 for figure in figures)
+
+
+def _judged(suite: Mapping[str, JSON]) -> Iterator[Judged]:
+    entries = list(judge_options(suite))
+    if not entries:
+        return
+    from evalrun.scoring.judge.options import JudgeOptions
+
+    models = {
+        str(each.get("id")): str(each.get("model") or "")
+        for each in [*(suite.get("models") or []), *(suite.get("judges") or [])]
+    }
+    for name, given in entries:
+        try:
+            options = JudgeOptions.model_validate(given)
+        except ValueError:  # written by another version
+            continue
+        exclude = suite.get("unparsed") == "exclude"
+        yield Judged(name, options, models, int(suite.get("seed") or 0), exclude)
+
+
+def _view(source: Source, judged: Judged, title: str, runs: Sequence[RunView]) -> JudgesView:
+    from evalrun.reports import judgeparts
+    from evalrun.reports.judgedata import read_grades
+
+    grades = {}
+    for run in runs:
+        path = source.samples(run.run)
+        if path is not None:
+            read = read_grades(path, judged.scorer, judged.options, scored_only=judged.scored_only)
+            if len(read):
+                grades[run.run] = read
+    graded = [run for run in runs if run.run in grades]
+    heads, shares = judgeparts.shares(judged, graded, grades)
+    of, examples = judgeparts.disagreements(source, judged, graded, grades)
+    return JudgesView(
+        title=title,
+        who=_who(judged),
+        texts=_texts(judged),
+        findings=_findings(judged, runs),
+        cautions=[*_cautions(judged, runs, graded), *_alike(judged, graded, grades)],
+        grades=heads,
+        shares=shares,
+        figures=judgeparts.figures(judged, runs, grades),
+        crossed=judgeparts.crossed(judged, graded, grades, title),
+        examples=examples,
+        examples_of=of,
+        judges=[judged.name(judge) for judge in judged.options.model],
+        labelled=judged.options.human is not None,
+        asked=_asked(judged, runs, title),
+        open=frozenset(run.run for run in runs[:OPEN]),
+        rest=max(0, len(runs) - OPEN),
+    )
+
+
+def _who(judged: Judged) -> str:
+    """Who graded what, how: one or two sentences."""
+    options = judged.options
+    names = listing(judged.name(judge) for judge in options.model)
+    what = "the raw output" if options.of == "output" else "the parsed answer"
+    pair = options.pairwise
+    if pair is not None:
+        parts = (("column", pair.column), ("prompt", pair.prompt), ("model", pair.model))
+        other = " and ".join(f"the {kind} {name}" for kind, name in parts if name)
+        verb = "compares" if len(options.model) == 1 else "compare"
+        said = f"{names} {verb} {what} with that of {other}, in both orders; a verdict that changes with the "
+        said += "order is a tie."
+    else:
+        menu = options.menu
+        how = (
+            f"on a scale from {menu.labels[0]} to {menu.labels[-1]}"
+            if menu.ordered
+            else "as one of: "
+            + ", ".join(f"{label} ({value:g})" for label, value in zip(menu.labels, menu.values, strict=True))
+        )
+        said = f"{names} grade{'s' if len(options.model) == 1 else ''} {what} {how}."
+    if len(options.model) > 1:
+        combine = options.combine or ("mean" if options.menu.ordered else "majority")
+        said += f" Together they give the {combine} of their grades."
+    return said
+
+
+def _texts(judged: Judged) -> list[tuple[str, str]]:
+    found = (("Rubric", judged.options.rubric), ("Prompt of the judge", judged.options.prompt))
+    return [(title, str(text)) for title, text in found if text]
+
+
+def _of(runs: Sequence[RunView], name: str) -> list[tuple[RunView, Figure]]:
+    """The runs that have a value of a metric, the lowest first."""
+    known = [(run, figure) for run in runs if (figure := run.figure(name)) and figure.value is not None]
+    return sorted(known, key=lambda each: each[1].value or 0.0)
+
+
+def _spoken(found: Sequence[tuple[RunView, Figure]], all_runs: Sequence[RunView]) -> str:
+    """`0.61 [0.4, 0.8] (n = 60): `, of several runs the lowest and the highest with their names."""
+
+    def told(run: RunView, figure: Figure) -> str:
+        where = f"{run.label}, " if len(all_runs) > 1 else ""
+        value = f"{fixed(figure.value, figure.decimals)} {judgewords.ends(figure)}".strip()
+        return f"{value} ({where}n = {count(figure.n)})"
+
+    if len(found) == 1:
+        return f"{told(*found[0])}: "
+    return f"from {told(*found[0])} to {told(*found[-1])}. At worst: "
+
+
+def _findings(judged: Judged, runs: Sequence[RunView]) -> list[str]:
+    """What the grades are worth, in plain words; of several runs by the worst of them."""
+    name, said = judged.scorer, []
+    if people := _of(runs, f"{name}.human.kappa"):
+        low = people[0][1]
+        words = judgewords.kappa_words(low.value, low.low, low.n)
+        said.append(f"With people's grades: kappa {_spoken(people, runs)}{words}.")
+        same = people[0][0].value(f"{name}.human.accuracy")
+        if same and same >= 0.7 and (low.value or 0) <= 0.2:
+            said.append(
+                f"Judge and person gave the same grade in {same:.0%} of the samples, but so would chance: "
+                "nearly all grades are alike."
+            )
+    elif judged.options.human is not None and any(run.figure(f"{name}.human.kappa") for run in runs):
+        said.append("With people's grades: kappa cannot be computed, since no two samples differ in both.")
+    if several := _of(runs, f"{name}.alpha"):
+        words = judgewords.alpha_words(several[0][1].value, several[0][1].n)
+        said.append(f"Among the judges: alpha {_spoken(several, runs)}{words}.")
+    if order := _of(runs, f"{name}.inconsistent"):
+        words = judgewords.order_words(order[-1][1].value)
+        said.append(f"Pairs whose verdict changed with the order: {_spoken(order, runs)}{words}.")
+    if place := _of(runs, f"{name}.first_position"):
+        at = max((figure for _, figure in place), key=lambda each: abs((each.value or 0.0) - 0.5))
+        said.append(
+            f"Decided verdicts for the answer shown first: {_spoken(place, runs)}"
+            f"{judgewords.position_words(at)} (a fair judge gives 0.5)."
+        )
+    return said
+
+
+def _cautions(judged: Judged, runs: Sequence[RunView], graded: Sequence[RunView]) -> list[str]:
+    name, options, found = judged.scorer, judged.options, []
+    if options.human is None:
+        alone = "" if len(options.model) == 1 else " Judges that agree can be wrong together."
+        found.append(
+            "No person has graded any of these answers, so nothing here says how right the judge is: put "
+            f"grades in a column and name it (human: COLUMN).{alone}"
+        )
+    elif len(graded) > 1:
+        found.append(
+            f"The column {options.human} holds one grade a row, and {len(graded)} runs answered these rows: "
+            "it is a person's grade of at most one of these answers, unless all say the same."
+        )
+    for run, figure in reversed(_of(runs, f"{name}.unscored")):
+        if (figure.value or 0) > judgewords.MANY_UNSCORED:
+            share = f"{fixed(figure.value, figure.decimals)} {judgewords.ends(figure)}".strip()
+            found.append(
+                f"{run.label}: no grade could be read for {share} of {plural(figure.n, 'answer')}. Those "
+                "are out of n: the mean is over the answers that the judge found easy."
+            )
+    notes = [part for run in runs for part in _notes(run.figure(name))]
+    return [*found, *(f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(notes))]
+
+
+def _alike(judged: Judged, runs: Sequence[RunView], grades: Mapping[str, Grades]) -> list[str]:
+    """Runs all of whose answers got one and the same grade."""
+    found = []
+    for run in runs:
+        given = set(grades[run.run].together[grades[run.run].together >= 0].tolist())
+        if len(given) == 1 and not grades[run.run].between.any() and len(grades[run.run]) > 1:
+            label = judged.labels[given.pop()]
+            found.append(
+                f"{run.label}: every graded answer got the same grade, {label}. It tells nothing apart."
+            )
+    return found
+
+
+def _notes(figure: Figure | None) -> list[str]:
+    """What was noted beside the mean grade about judge and judged (sweep/kinship.py)."""
+    return [each for each in (figure.note.split("; ") if figure else []) if each.startswith("judge ")]
+
+
+def _asked(judged: Judged, runs: Sequence[RunView], title: str) -> Table | None:
+    """The requests to each judge over all runs, with their tokens, cost and time."""
+    rows = []
+    for judge in judged.options.model:
+        bills = [
+            bill
+            for run in runs
+            for bill in run.details.get("judges") or []
+            if (bill.get("scorer"), bill.get("model")) == (judged.scorer, judge)
+        ]
+        if bills:
+            rows.append(_bill(judged.name(judge), bills))
+    if not rows:
+        return None
+    columns = (
+        "judge", "requests", "from the cache", "failed", "unreadable", "asked again", "prompt tokens",
+        "output tokens", "cost", "median time",
+    )  # fmt: skip
+    return Table(
+        f"What was asked of the judges for {title}, over all runs", columns, rows, frozenset(range(1, 10))
+    )
+
+
+def _bill(judge: str, bills: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    totals = [
+        count(sum(bill.get(name) or 0 for bill in bills))
+        for name in (
+            "requests",
+            "cached",
+            "failed",
+            "unread",
+            "asked_again",
+            "prompt_tokens",
+            "completion_tokens",
+        )
+    ]
+    priced = [bill["usd"] for bill in bills if bill.get("usd") is not None]
+    times = sorted({bill["e2e_s_p50"] for bill in bills if bill.get("e2e_s_p50") is not None})
+    ends = dict.fromkeys(map(seconds, times[:1] + times[-1:]))
+    return (judge, *totals, usd(sum(priced)) if priced else usd(None), " to ".join(ends) or seconds(None))
