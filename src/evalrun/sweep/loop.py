@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gc
 import signal
+import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from evalrun.sweep.execute import Execution, Services, execute
@@ -40,7 +42,40 @@ async def interruptible(services: Services, display: Messages) -> tuple[Executio
     return execution, services.stop.requested and services.stop.fault is None
 
 
-def run_loop(main: Coroutine[Any, Any, tuple[Execution, bool]]) -> tuple[Execution, bool]:
+def run_sweep_loop(services: Services, display: Messages) -> tuple[Execution, bool]:
+    """Execute on an event loop of its own.
+
+    A notebook runs one already in this thread, and no other can run beside it there: then the sweep's runs in
+    a thread, and Ctrl-C lets what is in flight finish.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _run_loop(interruptible(services, display))
+    return _in_a_thread(services, display)
+
+
+def _in_a_thread(services: Services, display: Messages) -> tuple[Execution, bool]:
+    done: Future[tuple[Execution, bool]] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(_run_loop(interruptible(services, display)))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="evalrun-sweep", daemon=True).start()
+    while True:
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            if done.done():
+                raise
+            services.stop.requested = True
+            display.message("Stopping: waiting for the requests in flight.")
+
+
+def _run_loop(main: Coroutine[Any, Any, tuple[Execution, bool]]) -> tuple[Execution, bool]:
     """Run on uvloop where it is installed: about a quarter less CPU for each request."""
     make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):

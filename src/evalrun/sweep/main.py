@@ -22,7 +22,7 @@ from evalrun.sweep.estimate import judge_requests
 from evalrun.sweep.execute import Execution, Services
 from evalrun.sweep.inputs import keep_inputs
 from evalrun.sweep.lock import check_lock
-from evalrun.sweep.loop import interruptible, run_loop
+from evalrun.sweep.loop import run_sweep_loop
 from evalrun.sweep.manifest import first_manifest
 from evalrun.sweep.options import SweepOptions
 from evalrun.sweep.order import order_made
@@ -160,7 +160,7 @@ class _Sweep:
             + judge_requests(self._prepared)
         )
         try:
-            return run_loop(interruptible(services, self._display))
+            return run_sweep_loop(services, self._display)
         finally:
             self._display.stop()
 

@@ -125,7 +125,7 @@ def test_definitions_of_fairness_name_their_column_and_metric() -> None:
     ):
         found = definition(name)
         assert (found.name, found.direction, found.bounds) == (name, direction, (0.0, 1.0))
-        assert f"groups of {column}. " in found.definition
+        assert f"groups of {column}. " in found.definition or f"groups of {column}; " in found.definition
         assert ("above zero all the same" in found.definition) is name.endswith("difference")
     contrast = definition("fairness.age.exact_match.contrast")
     assert contrast.direction == "none"

@@ -92,6 +92,19 @@ def test_fields_that_are_wrong_are_named_up_to_five() -> None:
     assert named.parts == ("all", "price", "price_2", "all_2")
 
 
+@pytest.mark.parametrize("given", ["ab", 3, None, {"0": "a"}, ["a"], ["b", "a"]])
+def test_a_list_equals_nothing_but_its_like(given: JSON) -> None:
+    made = scorer("json_fields", fields=["tags"])
+    assert score(made, {"tags": given}, {"tags": ["a", "b"]}).value == 0
+    assert score(made, {"tags": ["a", "b"]}, {"tags": given}).value == 0
+    assert score(made, {"tags": given}, {"tags": given}).value == 1
+
+
+def test_synonyms_of_options_are_refused_as_those_of_no_label() -> None:
+    with pytest.raises(ValidationError, match="'yep', which is not among the labels"):
+        parsed("choice", "yep", options=["yes", "no"], letters=True, synonyms={"yep": ["yes"]})
+
+
 def test_token_f1_says_which_side_has_no_words() -> None:
     made = scorer("token_f1")
     both, one = score(made, "...", "the"), score(made, "...", "Paris")
