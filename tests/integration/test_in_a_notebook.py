@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ prompts: [{{id: p, text: "{{{{ q }}}}"}}]
 datasets: [{{id: d, path: rows.jsonl, key: id, target: t}}]
 scorers: [exact_match]
 """
+
+
+@pytest.fixture
+def ctrl_c_raises() -> Iterator[None]:
+    """As in a notebook's kernel. Processes that a shell starts in the background ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -52,6 +61,7 @@ def test_an_invalid_suite_is_still_an_error_of_the_user(suite: Path) -> None:
         _in_a_cell(suite)
 
 
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(suite: Path, chat_server: ChatServer) -> None:
     pressed: list[int] = []
 
@@ -63,14 +73,13 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(suite: Path, chat_se
 
     chat_server.answer = answer
     chat_server.delay_s = 0.05
-    before = signal.getsignal(signal.SIGINT)
     sweep = _interrupted(suite)
     assert sweep.status == "interrupted"
     assert 5 <= len(chat_server.bodies) < 30
     chat_server.delay_s, chat_server.answer = 0.0, lambda body: "42"
     again = _in_a_cell(suite)
     assert (again.id, again.status, len(chat_server.bodies)) == (sweep.id, "complete", 30)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def _interrupted(suite: Path) -> evalrun.Sweep:
