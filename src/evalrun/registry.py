@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from evalrun.errors import UserError
@@ -106,6 +108,14 @@ def entry_points_of(kind: Kind) -> Mapping[str, str]:
 def names(kind: Kind) -> list[str]:
     """All names of a kind, sorted: the built-in ones and those of installed packages."""
     return sorted({**entry_points_of(kind), **BUILT_IN[kind]})
+
+
+def importable_from(folder: Path) -> None:
+    """Let the modules in a folder be imported; none of them can stand before an installed one."""
+    entry = str(folder.resolve())
+    if entry not in sys.path:
+        sys.path.append(entry)
+    importlib.invalidate_caches()
 
 
 def import_attribute(target: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from evalrun.cli.options import json_option, make_overrides, print_json, suite_options
+from evalrun.reports.numbers import plural
 
 
 def _prepare(suite: Path, overrides: dict[str, Any]) -> Any:
@@ -38,9 +39,8 @@ def validate(suite: Path, as_json: bool, **overrides: Any) -> None:
         return
     for text in warnings:
         click.echo(f"warning: {text}", err=True)
-    rows = ", ".join(f"{name} {n:,} sample{'' if n == 1 else 's'}" for name, n in samples.items())
-    runs = len(prepared.specs)
-    click.echo(f"{suite} is valid: {runs:,} run{'' if runs == 1 else 's'}; {rows}.")
+    rows = ", ".join(f"{name} {plural(n, 'sample')}" for name, n in samples.items())
+    click.echo(f"{suite} is valid: {plural(len(prepared.specs), 'run')}; {rows}.")
 
 
 @click.command(no_args_is_help=True)

@@ -10,6 +10,7 @@ import click
 
 from evalrun.cli.opened import open_store
 from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.reports.numbers import plural
 
 _SORT = click.option(
     "--sort", multiple=True, metavar="NAME",
@@ -59,7 +60,7 @@ def find(
     ]
     print_rows(["sweep", "started", "name", "run", "status", "samples", "cost", *shown], rows)
     click.echo(
-        f"{found.total:,} run{'' if found.total == 1 else 's'} found" + _shown(found.total, len(rows)),
+        f"{plural(found.total, 'run')} found" + _shown(found.total, len(rows)),
         err=True,
     )
 
@@ -98,8 +99,7 @@ def samples(
     header = [*fixed, *scores]
     print_rows(header, [[row.get(each) for each in header] for row in found.rows], widest=40)
     click.echo(
-        f"{found.total:,} sample{'' if found.total == 1 else 's'} found"
-        + _shown(found.total, len(found.rows)),
+        f"{plural(found.total, 'sample')} found" + _shown(found.total, len(found.rows)),
         err=True,
     )
 

@@ -10,7 +10,6 @@ import hashlib
 import importlib.util
 import inspect
 import random
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -22,7 +21,7 @@ import orjson
 from evalrun.datasets import perturb
 from evalrun.datasets.shape import BadRow
 from evalrun.errors import UserError
-from evalrun.registry import import_attribute
+from evalrun.registry import import_attribute, importable_from
 from evalrun.suite.versions import ORIGINAL, PERTURB
 from evalrun.types import JSON
 
@@ -176,9 +175,7 @@ def _text_change(spec: PerturbationSpec) -> Callable[[str, random.Random], str]:
 def _function(
     target: str, base_dir: Path, where: str
 ) -> tuple[Callable[[str, random.Random], str], dict[str, JSON]]:
-    # As for a provider's function: modules beside the suite are found, after all installed ones.
-    if str(base_dir.resolve()) not in sys.path:
-        sys.path.append(str(base_dir.resolve()))
+    importable_from(base_dir)
     try:
         function = import_attribute(target)
     except UserError as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.daemon_threads import DaemonThreads
 from evalrun.providers.python_answer import described, told, unfit
+from evalrun.registry import importable_from
 from evalrun.types import JSON, ProviderError, Timing
 
 if TYPE_CHECKING:
@@ -91,14 +92,10 @@ def _timed(function: Callable[..., Any], argument: Any, keywords: dict[str, Any]
 
 
 def _find(target: str, base_dir: Path, where: str) -> Any:
-    """The object that `module:attribute` names. The suite's folder comes last, so that its files never
-    stand before installed packages. Raises UserError."""
+    """The object that `module:attribute` names, also in the suite's folder. Raises UserError."""
     module_name, _, attribute = target.partition(":")
     top = module_name.partition(".")[0]
-    folder = str(base_dir.resolve())
-    if folder not in sys.path:
-        sys.path.append(folder)
-    importlib.invalidate_caches()
+    importable_from(base_dir)
     try:
         found: Any = importlib.import_module(module_name)
         for name in attribute.split("."):
@@ -109,7 +106,7 @@ def _find(target: str, base_dir: Path, where: str) -> Any:
             where=where,
             remedy="Mend that code, install what it needs, or name another function.",
         ) from error
-    if _is_another(top, folder):
+    if _is_another(top, str(base_dir.resolve())):
         raise UserError(
             f"'{top}' in the suite's folder is hidden by another module of that name",
             where=where,

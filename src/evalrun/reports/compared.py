@@ -155,7 +155,7 @@ Section = tuple[str, Sequence[str], Sequence[Sequence[str]], list[str]]
 
 
 def sections(comparison: Comparison) -> list[Section]:
-    """What was found within one sweep: title, heads, rows and remarks of each table."""
+    """What was found within one sweep: title, heads, rows and remarks of each table, the standings first."""
     return [
         *(_standing(each) for each in comparison.standings),
         *(_effect(each) for each in comparison.effects),

@@ -196,7 +196,7 @@ def _lead(comparison: Comparison) -> str:
 def _within_all(comparison: Comparison) -> list[Within]:
     """All that was found within the sweep; where the runs stand to the best is drawn as well."""
     found = [_within(each) for each in sections(comparison)]
-    for at, standing in enumerate(comparison.standings):
+    for at, standing in enumerate(comparison.standings):  # which come first among the sections
         found[at] = replace(found[at], chart=behind_best(f"standing-{at}", standing))
     return found
 

@@ -30,7 +30,8 @@ __all__ = ["LoadedSuite", "Overrides", "load_suite", "parse_suite"]
 class LoadedSuite:
     """A suite, the file it came from, and the way back from a value to its line.
 
-    `text` is the file as read, `base_dir` the folder that relative paths start at.
+    `text` is the file as read, `base_dir` the folder that relative paths start at. `declared` are the ids of
+    each section ("models"), also those that the command line left out.
     """
 
     suite: Suite
@@ -38,6 +39,7 @@ class LoadedSuite:
     text: str
     base_dir: Path
     tree: Node
+    declared: Mapping[str, Sequence[str]]
 
     def locate(self, *path: str | int) -> str:
         """The file:line of the value at a path such as ("gates", 0), or of the nearest value above it.
@@ -45,13 +47,6 @@ class LoadedSuite:
         Where an option of the command line put the value there, that option is named instead.
         """
         return str(self.tree.deepest(path).shown_place())
-
-    def declared(self, section: str) -> list[str]:
-        """The ids that the file gives in a section ("models"), also those that the command line left out."""
-        tree, _ = parse_yaml(self.text.removeprefix("\ufeff"), str(self.path))
-        plain = tree.plain() if tree is not None else None
-        entries = plain.get(section) if isinstance(plain, dict) else None
-        return [str(each.get("id")) for each in _listed(entries) if isinstance(each, dict)]
 
 
 def load_suite(
@@ -84,7 +79,7 @@ def load_suite(
     if suite is None or problems:
         raise UserError(_in_order(problems, str(path)))
     suite.hide(expansion.secrets())
-    loaded = LoadedSuite(suite, path, text, base_dir, tree)
+    loaded = LoadedSuite(suite, path, text, base_dir, tree, declared)
     if not matrix(suite):
         raise UserError(EMPTY_MATRIX, where=loaded.locate("include" if suite.include else "exclude"))
     return loaded

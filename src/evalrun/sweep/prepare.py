@@ -181,9 +181,9 @@ def _unknown(
     from evalrun.gates.known import speakable, unknown
 
     scopes = {
-        "model": {*loaded.declared("models"), *(spec.model.id for spec in specs)},
-        "prompt": {*loaded.declared("prompts"), *(spec.prompt.id for spec in specs)},
-        "dataset": {*loaded.declared("datasets"), *(spec.dataset.id for spec in specs)},
+        "model": {*loaded.declared["models"], *(spec.model.id for spec in specs)},
+        "prompt": {*loaded.declared["prompts"], *(spec.prompt.id for spec in specs)},
+        "dataset": {*loaded.declared["datasets"], *(spec.dataset.id for spec in specs)},
     }
     about = speakable(loaded.suite, pipeline.scorers, scopes)
     written = [text.strip() for text in loaded.suite.gates]
