@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalrun.sweep.options import SweepOptions, default_store
+from evalrun.paths import default_store
+from evalrun.sweep.options import SweepOptions
 
 if TYPE_CHECKING:
     import pandas

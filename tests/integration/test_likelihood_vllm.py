@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from evalrun.providers.base import BatchProvider, Provider, ProviderContext, create
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import Ask, Message, Request, Response
 
 PYTHON = os.environ.get("EVALRUN_VLLM_PYTHON", "")

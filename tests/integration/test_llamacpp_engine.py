@@ -16,7 +16,7 @@ import pytest
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers import catalogue
 from evalrun.providers.base import Provider, ProviderContext, create
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import ErrorKind, Message, ProviderError, Request
 
 pytest.importorskip("xllamacpp")

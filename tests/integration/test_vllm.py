@@ -23,7 +23,7 @@ import pytest_asyncio
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import BatchProvider, Provider, ProviderContext, create
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import ErrorKind, Message, ProviderError, Request, Response
 
 PYTHON = os.environ.get("EVALRUN_VLLM_PYTHON", "")

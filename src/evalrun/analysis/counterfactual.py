@@ -20,11 +20,11 @@ from evalrun.analysis.rates import RATES
 from evalrun.analysis.table import SampleTable
 from evalrun.analysis.versions import Versioned, axes_of
 from evalrun.scoring.base import MetricInfo, Scorer
-from evalrun.suite.versions import ORIGINAL, PERTURB
+from evalrun.suite.dataset import ORIGINAL, PERTURB
 from evalrun.types import JSON, MetricValue
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import DatasetSpec
+    from evalrun.suite.dataset import DatasetSpec
 
 Floats = NDArray[np.float64]
 

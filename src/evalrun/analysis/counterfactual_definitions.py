@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from evalrun.scoring.base import MetricInfo, fraction
-from evalrun.suite.versions import PERTURB
+from evalrun.suite.dataset import PERTURB
 from evalrun.types import Direction
 
 _FLIPS: Mapping[str, tuple[str, tuple[float, float]]] = {

@@ -17,8 +17,9 @@ from evalrun.types import JSON, Counts, MetricValue
 if TYPE_CHECKING:
     from evalrun.analysis.counterfactual import VersionPlan
     from evalrun.analysis.fairness_groups import FairnessPlan
+    from evalrun.suite.dataset import DatasetSpec
     from evalrun.suite.plan import RunSpec
-    from evalrun.suite.schema import DatasetSpec, Suite
+    from evalrun.suite.schema import Suite
 
 __all__ = ["AnalysisOptions", "RunAnalysis", "SystemSummary", "analyse", "analyse_run"]
 

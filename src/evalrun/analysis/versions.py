@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.table import STATUS_CODES, SampleTable
-from evalrun.suite.versions import ORIGINAL, PERTURB
+from evalrun.suite.dataset import ORIGINAL, PERTURB
 from evalrun.types import Status
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import DatasetSpec
+    from evalrun.suite.dataset import DatasetSpec
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -27,7 +27,7 @@ def cache() -> None:
 
 
 def _file(store: Path | None) -> Path:
-    from evalrun.sweep.options import default_store
+    from evalrun.paths import default_store
 
     return (store or default_store()) / "cache" / "responses.db"
 

@@ -78,7 +78,7 @@ def schema(out: Path | None) -> None:
     """
     import orjson
 
-    from evalrun.suite.json_schema import suite_json_schema
+    from evalrun.suite.reference import suite_json_schema
 
     text = orjson.dumps(suite_json_schema(), option=orjson.OPT_INDENT_2).decode() + "\n"
     if out is None:

@@ -68,7 +68,7 @@ def compare(
     from evalrun.analysis.compare import CompareOptions
     from evalrun.analysis.compare import compare as compared
     from evalrun.analysis.pairing import choose
-    from evalrun.sweep.options import default_store
+    from evalrun.paths import default_store
     from evalrun.tracking.store import Store
 
     where = Store(store or default_store())

@@ -20,7 +20,7 @@ def docs(what: str, out: Path | None) -> None:
       evalrun docs metrics --out metrics.md
     """
     if what == "suite":
-        from evalrun.suite.docs import suite_reference
+        from evalrun.suite.reference import suite_reference
 
         text = suite_reference()
     elif what == "scorers":

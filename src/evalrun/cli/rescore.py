@@ -49,8 +49,8 @@ def rescore(
     """
     from dataclasses import replace
 
+    from evalrun.paths import default_store
     from evalrun.reports.live import make_progress
-    from evalrun.sweep.options import default_store
     from evalrun.sweep.rescore import rescore as score_again
     from evalrun.tracking.store import Store
 

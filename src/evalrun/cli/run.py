@@ -67,9 +67,10 @@ def run(
     The same command again goes on where an unfinished sweep stopped.
     """
     from evalrun.atomic import place_for
+    from evalrun.paths import default_store
     from evalrun.reports.live import make_progress
     from evalrun.sweep.main import run_sweep
-    from evalrun.sweep.options import SweepOptions, default_store
+    from evalrun.sweep.options import SweepOptions
 
     options = SweepOptions(
         overrides=make_overrides(**overrides),

@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalrun.datasets.findings import Findings
-from evalrun.datasets.source import Record, Source
-from evalrun.datasets.values import json_row
+from evalrun.datasets.source import Findings, Record, Source, json_row
 from evalrun.errors import ExitCode, UserError
 from evalrun.registry import nearest
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import DatasetSpec
+    from evalrun.suite.dataset import DatasetSpec
 
 SMALL_LIMIT = 1000
 """Up to this many rows are streamed; for more, the dataset is downloaded once and kept by `datasets`."""

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from evalrun.canonical import canonical_json
-from evalrun.datasets.item import Item
 from evalrun.errors import Problem, UserError
 from evalrun.templates import Compiled, TemplateFailure, compile_condition, compile_value, is_template
-from evalrun.types import JSON, Row
+from evalrun.types import JSON, Row, hot_value
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import DatasetSpec
+    from evalrun.suite.dataset import DatasetSpec
+
+
+@hot_value
+class Item:
+    """A selected row of a dataset.
+
+    `row` holds the source columns and the derived ones. `position` counts from 0 in the order of
+    selection and identifies nothing: `sample_id` does. `target` is None where the dataset names none.
+    `base` is the id that the versions of a sample share, None where there are no versions.
+    """
+
+    sample_id: str
+    position: int
+    row: Mapping[str, JSON]
+    target: JSON = None
+    sensitive: Mapping[str, str | None] = field(default_factory=dict)
+    cluster: str | None = None
+    base: str | None = None
+
 
 Reader: TypeAlias = Callable[[Row], JSON]
 

@@ -2,19 +2,105 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import hashlib
+import math
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from evalrun.datasets.findings import Findings
-from evalrun.errors import UserError
+from evalrun.errors import Problem, UserError
 from evalrun.registry import nearest
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import DatasetSpec
+    from evalrun.suite.dataset import DatasetSpec
+
+
+SHOWN = 10
+
+
+class Findings:
+    """Collects problems, so that one pass over a file reports all that is wrong with it."""
+
+    def __init__(self) -> None:
+        self._problems: list[Problem] = []
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    @property
+    def full(self) -> bool:
+        """Whether further problems are only counted, so that no message needs to be made."""
+        return len(self._problems) >= SHOWN
+
+    def add(self, what: str, where: str, remedy: str = "") -> None:
+        """Note one problem."""
+        self._count += 1
+        if not self.full:
+            self._problems.append(Problem(what, where, remedy))
+
+    def count(self) -> None:
+        """Note a problem beyond the shown ones."""
+        self._count += 1
+
+    def raise_if_any(self) -> None:
+        """Raises UserError with the problems noted so far."""
+        if not self._count:
+            return
+        hidden = self._count - len(self._problems)
+        more = [Problem(f"and {hidden:,} more like these")] if hidden else []
+        raise UserError([*self._problems, *more])
+
+
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
+
+
+def json_row(row: Mapping[str, object]) -> dict[str, JSON]:
+    """A row whose values JSON can hold. Raises ValueError that names the column of one that it cannot."""
+    result = {}
+    for column, value in row.items():
+        if type(value) in _AS_THEY_ARE:
+            result[column] = value
+            continue
+        try:
+            result[column] = json_value(value)
+        except ValueError as error:
+            raise ValueError(f"column '{column}' holds {error}") from error
+    return result
+
+
+def json_value(value: object) -> JSON:
+    """A value as JSON has it.
+
+    Dates and times become ISO 8601 text, decimals their digits as text, bytes a text with their length
+    and digest. Raises ValueError for numbers that are not finite and for other objects.
+    """
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            if not math.isfinite(value):
+                raise ValueError("a number that is not finite (NaN or infinity)")
+            return value
+        case list() | tuple():
+            return [json_value(item) for item in value]
+        case Mapping():
+            return {str(key): json_value(item) for key, item in value.items()}
+        case datetime.datetime() | datetime.date() | datetime.time():
+            return value.isoformat()
+        case datetime.timedelta():
+            return value.total_seconds()
+        case decimal.Decimal() | uuid.UUID():
+            return str(value)
+        case bytes():
+            return f"<{len(value)} bytes, sha256 {hashlib.sha256(value).hexdigest()}>"
+    raise ValueError(f"a {type(value).__name__}, which is neither text, number, list nor mapping")
+
 
 Record: TypeAlias = tuple[int, int, dict[str, JSON]]
 """Number of the row or line (from 1), its byte offset (-1 where it has none), and the row."""
@@ -105,8 +191,6 @@ def open_source(spec: DatasetSpec, base_dir: Path, split: str | None = None) -> 
     if spec.path is not None:
         return _open_file(spec.path, spec.format, base_dir, spec.id)
     if spec.rows is not None:
-        from evalrun.datasets.inline import Inline
-
         return Inline(spec.rows, spec.id)
     if split is not None and split in spec.splits:
         path = spec.splits[split]
@@ -158,18 +242,18 @@ def _open_file(path: Path, format_: str | None, base_dir: Path, dataset: str) ->
 def _of_format(format_: str, full: Path, shown: str) -> Source:
     match format_:
         case "jsonl":
-            from evalrun.datasets.jsonl import JsonLines
+            from evalrun.datasets.formats import JsonLines
 
             return JsonLines(full, shown)
         case "csv":
-            from evalrun.datasets.csv_file import CsvFile
+            from evalrun.datasets.formats import CsvFile
 
             return CsvFile(full, shown)
         case "json":
-            from evalrun.datasets.json_file import JsonFile
+            from evalrun.datasets.formats import JsonFile
 
             return JsonFile(full, shown)
-    from evalrun.datasets.parquet_file import ParquetFile
+    from evalrun.datasets.formats import ParquetFile
 
     return ParquetFile(full, shown)
 
@@ -191,3 +275,24 @@ def _shown(path: Path) -> str:
     """The path as a person would type it: relative where it lies below the current folder."""
     resolved = path.resolve()
     return str(resolved.relative_to(Path.cwd())) if resolved.is_relative_to(Path.cwd()) else str(path)
+
+
+class Inline(Source):
+    """The `rows:` of a dataset."""
+
+    def __init__(self, rows: Sequence[Mapping[str, JSON]], dataset: str) -> None:
+        self._rows = rows
+        self._dataset = dataset
+
+    def records(self, findings: Findings) -> Iterator[Record]:
+        for number, row in enumerate(self._rows, 1):
+            try:
+                yield number, -1, json_row(row)
+            except ValueError as error:
+                findings.add(str(error), self.place(number))
+
+    def place(self, number: int) -> str:
+        return f"dataset {self._dataset}, row {number}"
+
+    def describe(self) -> dict[str, JSON]:
+        return {"kind": "rows"}

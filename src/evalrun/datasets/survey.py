@@ -7,19 +7,127 @@ line and digest). Rows themselves are never kept.
 from __future__ import annotations
 
 import hashlib
+import marshal
+import os
+import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from evalrun.canonical import canonical_json
-from evalrun.datasets.columns import Presence, TypeCheck
-from evalrun.datasets.findings import Findings
 from evalrun.datasets.shape import BadRow, Shape
-from evalrun.datasets.source import Source
-from evalrun.datasets.spool import Spool
-from evalrun.errors import Problem, UserError
+from evalrun.datasets.source import Findings, Source
+from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.registry import nearest
-from evalrun.types import JSON
+from evalrun.types import JSON, Row
+
+_KINDS: Final[Mapping[type, str]] = {
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+}
+_REMEMBERED = 4096
+
+
+class TypeCheck:
+    """Sees every source row and reports each column that mixes types. Null fits every type, and whole
+    numbers fit fractions; lists and mappings are not looked into."""
+
+    def __init__(self, findings: Findings, place: Callable[[int], str]) -> None:
+        self._findings = findings
+        self._place = place
+        self._first: dict[str, tuple[str, int]] = {}
+        self._reported: set[str] = set()
+        self._known: set[tuple[object, ...]] = set()
+
+    def see(self, number: int, row: Row) -> None:
+        """Check one row. Rows with the same columns and types as one before cost next to nothing."""
+        signature = (*row, *map(type, row.values()))
+        if signature not in self._known:
+            self._look(number, row)
+            if len(self._known) < _REMEMBERED:
+                self._known.add(signature)
+
+    def _look(self, number: int, row: Row) -> None:
+        for column, value in row.items():
+            kind = _KINDS.get(type(value))
+            if kind is None:
+                continue
+            first_kind, first_number = self._first.setdefault(column, (kind, number))
+            if kind == first_kind or column in self._reported:
+                continue
+            self._reported.add(column)
+            place = self._place(first_number)
+            self._findings.add(
+                f"column '{column}' mixes types: {kind} here, {first_kind} at {place}",
+                self._place(number),
+                "Write the column's values in one type.",
+            )
+
+
+class Presence:
+    """Which columns all selected rows have, and where the others are missing first."""
+
+    def __init__(self) -> None:
+        self.columns: tuple[str, ...] = ()
+        self.partial: dict[str, int] = {}
+        self._first = 0
+        self._known: set[tuple[str, ...]] = set()
+
+    def see(self, number: int, row: Mapping[str, JSON]) -> None:
+        """Take one selected row into account."""
+        names = tuple(row)
+        if names in self._known:
+            return
+        if not self._known:
+            self.columns, self._first = names, number
+        absent = [name for name in self.columns if name not in row]
+        new = [name for name in names if name not in self.columns]
+        self.partial |= dict.fromkeys(absent, number)
+        self.partial |= {name: self._first for name in new if name not in self.partial}
+        self.columns = tuple(name for name in self.columns if name in row)
+        if len(self._known) < _REMEMBERED:
+            self._known.add(names)
+
+
+class Spool:
+    """Rows by number (from 0), in a file without a name that vanishes with this object.
+
+    In memory it holds 8 bytes a row. `marshal` is Python's own fast format for such values: it gives back
+    exactly what went in, and nobody else reads or writes this file.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the dataset)
+        self._starts = array("Q", [0])
+
+    def add(self, row: dict[str, JSON]) -> int:
+        """Append a row; gives its number."""
+        data = marshal.dumps(row)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise UserError(
+                f"the rows cannot be set aside: {error.strerror}",
+                where=tempfile.gettempdir(),
+                remedy="Free some space, or set TMPDIR to a folder that has it.",
+                exit_code=ExitCode.INCOMPLETE,
+            ) from error
+        self._starts.append(self._starts[-1] + len(data))
+        return len(self._starts) - 2
+
+    def read(self, numbers: Iterator[int]) -> Iterator[dict[str, JSON]]:
+        """The rows with these numbers, in the order given. Several readers do not disturb each other."""
+        self._file.flush()
+        descriptor, starts = self._file.fileno(), self._starts
+        for number in numbers:
+            start = starts[number]
+            yield marshal.loads(os.pread(descriptor, starts[number + 1] - start, start))
+
 
 ID_DIGITS = 16
 

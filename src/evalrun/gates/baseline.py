@@ -6,15 +6,27 @@ when the catalog is made anew. The last event of a name counts.
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from evalrun.analysis.distributions import t_quantile
+from evalrun.analysis.measures import Measure, RunSamples, find_measure, is_mean
+from evalrun.analysis.paired import paired_difference
+from evalrun.analysis.pairing import RunPair, join
 from evalrun.errors import UserError
+from evalrun.gates.alerts import MOST, Alert, AlertResult
+from evalrun.gates.check import FAIL_ALPHA, in_slice
+from evalrun.gates.conditions import find_metric
 from evalrun.registry import nearest
 from evalrun.tracking.events import read_events
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
+from evalrun.tracking.trend import earlier_runs
 
 ACTION = "baseline"
 DEFAULT = "main"
@@ -111,3 +123,121 @@ def _folder(store: Store, baseline: Baseline) -> SweepFolder:
         where=str(store.root),
         remedy=f"Set another: evalrun baseline set {baseline.name} SWEEP",
     )
+
+
+FEWEST = 3
+"""Values before that a prediction interval needs."""
+
+
+def check_change(
+    alert: Alert, run_id: str, metric: Mapping[str, Any], folder: SweepFolder, store: Store
+) -> AlertResult:
+    """Hold a run's metric against the sweeps before it. Raises UserError where samples cannot be read."""
+    value = float(metric["value"])
+    direction = metric["direction"]
+    if direction == "none":
+        return _undecided(alert, run_id, value, f"'{alert.metric}' has no better or worse", checked=False)
+    found = earlier_runs(store, folder, run_id, alert.count or MOST)
+    before = [(sweep, run, _value(run, alert)) for sweep, run in found]
+    having = [(sweep, run, known) for sweep, run, known in before if known is not None]
+    if not having:
+        return _undecided(alert, run_id, value, "no sweep before on the same data", checked=False)
+    sign = 1.0 if (direction == "higher") == (alert.way == "better") else -1.0
+    now = _samples(folder, run_id)
+    if is_mean(alert.metric, [now]):
+        if alert.count is None:
+            having = [max(having, key=lambda each: sign * each[2])]
+        runs = [_samples(sweep, run["run"]) for sweep, run, _ in having]
+        result = _paired(alert, now, runs, sign)
+    else:
+        before_it = [(sweep.ulid, known) for sweep, _, known in having]
+        result = _predicted(alert, run_id, metric, before_it, sign)
+    if result.fired and not all(sign * (value - known) > 0 for *_, known in having):
+        # Worse than their mean, and not than each of them: one of them began it.
+        return replace(result, fired=False)
+    return result
+
+
+def _samples(folder: SweepFolder, run_id: str) -> RunSamples:
+    return RunSamples(folder, folder.manifest(), folder.run(run_id))
+
+
+def _value(run: Mapping[str, Any], alert: Alert) -> float | None:
+    metric = find_metric(run["metrics"], alert.metric, alert.slice)
+    return None if metric is None or metric["value"] is None else float(metric["value"])
+
+
+def _paired(alert: Alert, now: RunSamples, before: Sequence[RunSamples], sign: float) -> AlertResult:
+    """A test on the differences, sample by sample, from the mean of each sample over the sweeps before."""
+    measure = find_measure(alert.metric, [now, *before])
+    columns = [_aligned(measure, each, now, alert) for each in before]
+    known = np.array(columns)
+    counts = (~np.isnan(known)).sum(axis=0)
+    mean = np.divide(np.nansum(known, axis=0), counts, out=np.full(known.shape[1], np.nan), where=counts > 0)
+    values = np.where(in_slice(now, alert.slice), measure.values(now), np.nan)
+    result = paired_difference(
+        mean, values, now.clusters, seed=now.sweep.seeds.get("root") or 0, alpha=FAIL_ALPHA
+    )
+    run_id, compared = now.run.run, tuple(each.info.sweep for each in before)
+    if result.difference is None or result.ci_low is None or result.ci_high is None:
+        return _undecided(alert, run_id, result.mean_b, result.note or "too few pairs", checked=False)
+    nearest_to_zero = min(sign * result.ci_low, sign * result.ci_high)
+    fired = nearest_to_zero > 0 and sign * result.difference > alert.margin
+    reason = (
+        f"difference {result.difference:+.4g} (99 % interval {result.ci_low:+.4g} to {result.ci_high:+.4g}) "
+        f"from {_named(alert, len(before))} over {result.n:,} samples"
+    )
+    return AlertResult(
+        alert.text, run_id, fired, result.mean_b, reason, True, result.difference, result.ci_low,
+        result.ci_high, compared,
+    )  # fmt: skip
+
+
+def _aligned(measure: Measure, before: RunSamples, now: RunSamples, alert: Alert) -> Any:
+    """The values of an earlier run at the sample ids of this one, NaN where it has none."""
+    joined = join(RunPair(before, now, ()))
+    values = np.where(in_slice(before, alert.slice), measure.values(before), np.nan)
+    found = np.full(len(now.ids), np.nan)
+    found[joined.in_b] = values[joined.in_a]
+    return found
+
+
+def _predicted(
+    alert: Alert, run_id: str, metric: Mapping[str, Any], before: Sequence[tuple[str, float]], sign: float
+) -> AlertResult:
+    """Whether the value lies outside of where the values before say that one more would lie (99 %, Student).
+
+    The mean of those must lie outside of the value's own interval too, where it has one: a few values that
+    happen to be equal say nothing of chance.
+    """
+    value = float(metric["value"])
+    values = np.array([known for _, known in before])
+    if len(values) < FEWEST:
+        count = f"{len(values)} sweep{'' if len(values) == 1 else 's'}"
+        why = f"{count} before on the same data; this metric needs {FEWEST}"
+        return _undecided(alert, run_id, value, why, checked=False)
+    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    room = t_quantile(1 - FAIL_ALPHA / 2, len(values) - 1) * spread * math.sqrt(1 + 1 / len(values))
+    reference = float((sign * values).max() * sign) if alert.count is None else mean
+    low, high = metric.get("ci_low"), metric.get("ci_high")
+    within = low is not None and high is not None and low <= reference <= high
+    by = sign * (value - reference)
+    fired = by > alert.margin and by > 0 and sign * (value - mean) > room and not within
+    reason = (
+        f"{value:.4g} against {reference:.4g}, {_named(alert, len(values))}; "
+        f"expected {mean - room:.4g} to {mean + room:.4g}"
+    )
+    compared = tuple(sweep for sweep, _ in before)
+    return AlertResult(
+        alert.text, run_id, fired, value, reason, True, value - reference, mean - room, mean + room, compared
+    )
+
+
+def _named(alert: Alert, count: int) -> str:
+    if alert.count is None:
+        return "the best sweep before"
+    return f"the mean of the last {count} sweeps" if count > 1 else "the sweep before"
+
+
+def _undecided(alert: Alert, run_id: str, value: float | None, why: str, *, checked: bool) -> AlertResult:
+    return AlertResult(alert.text, run_id, False, value, why, checked=checked)

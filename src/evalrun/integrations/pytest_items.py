@@ -53,9 +53,10 @@ class SuiteFile(pytest.File):
         return self._outcome
 
     def _run(self) -> Outcome | UserError:
+        from evalrun.paths import default_store
         from evalrun.reports.live import make_progress
         from evalrun.sweep.main import run_sweep
-        from evalrun.sweep.options import SweepOptions, default_store
+        from evalrun.sweep.options import SweepOptions
 
         given = self.config.getoption("--evalrun-store")
         options = SweepOptions(

@@ -19,7 +19,8 @@ from evalrun.errors import UserError
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import DatasetSpec, FewShotSpec
+    from evalrun.suite.dataset import DatasetSpec
+    from evalrun.suite.prompt import FewShotSpec
 
 
 class FewShotPool:

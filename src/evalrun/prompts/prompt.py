@@ -5,22 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from evalrun.canonical import digest
+from evalrun.canonical import canonical_json, digest
 from evalrun.errors import Problem, UserError
-from evalrun.prompts.asking import Asking, compile_ask
-from evalrun.prompts.content import add_content, content_text
 from evalrun.prompts.few_shot import FewShotPool
-from evalrun.prompts.folder import PromptFolder, open_prompt_file
-from evalrun.prompts.library import Library, Use
-from evalrun.prompts.rendering import Renderer
+from evalrun.prompts.library import Library, PromptFolder, Use, open_prompt_file
+from evalrun.prompts.rendering import Asking, Renderer, compile_ask
 from evalrun.prompts.sections import left_out_section
 from evalrun.registry import nearest
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import FewShotSpec, PromptSpec
+    from evalrun.suite.prompt import FewShotSpec, PromptSpec
+
+
+Render = Callable[[Mapping[str, JSON]], JSON]
+
+
+def content_text(content: JSON) -> str:
+    """The content as one text: as it stands, or its parts as JSON."""
+    return content if isinstance(content, str) else canonical_json(content).decode()
+
+
+def add_content(library: Library, content: JSON, place: Callable[[int], str]) -> Render | None:
+    """Compile all templates of a content. Gives None where the library found problems."""
+    if isinstance(content, str):
+        return library.add(content, place)
+    before = len(library.problems)
+    render = _compiled(library, content, place)
+    return render if len(library.problems) == before else None
+
+
+def _compiled(library: Library, value: JSON, place: Callable[[int], str]) -> Render:
+    """A function from values to the same structure with every text rendered; keys stay as they are."""
+    if isinstance(value, str):
+        return cast(Render, library.add(value, place))
+    if isinstance(value, list):
+        each = [_compiled(library, item, place) for item in value]
+        return lambda values: [render(values) for render in each]
+    if isinstance(value, dict):
+        named = {key: _compiled(library, item, place) for key, item in value.items()}
+        return lambda values: {key: render(values) for key, render in named.items()}
+    return lambda values: value
+
 
 Api: TypeAlias = Literal["chat", "completions"]
 

@@ -21,7 +21,7 @@ from evalrun.errors import Problem, UserError
 from evalrun.suite.plan import RunSpec, with_prompt
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import PromptSpec
+    from evalrun.suite.prompt import PromptSpec
 
 SECTION, EXAMPLE = "section", "example"
 _IDS = "evalrun_sections"

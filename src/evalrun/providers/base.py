@@ -21,7 +21,7 @@ from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Via
 
 if TYPE_CHECKING:
     from evalrun.providers.embeddings import Embedded
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

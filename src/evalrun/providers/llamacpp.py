@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evalrun.providers.chat_client import ChatClient
     from evalrun.providers.embeddings import Embedded
     from evalrun.providers.engine import Engine
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 DEFAULT_SLOTS = 4
 _ENGINE_FAULTS = frozenset({ErrorKind.CONNECTION, ErrorKind.TRUNCATED, ErrorKind.PROTOCOL})

@@ -9,7 +9,7 @@ from evalrun.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from evalrun.providers.openai_sdk import OpenAIOptions
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 NO_KEY = "none"

@@ -16,7 +16,7 @@ from evalrun.types import JSON, Request, Response
 if TYPE_CHECKING:
     from evalrun.providers.chat_client import ChatClient
     from evalrun.providers.embeddings import Embedded
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 START_TIMEOUT_S = 2.0
 

@@ -27,7 +27,7 @@ from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
     from evalrun.providers.embeddings import Embedded
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 START_TIMEOUT_S = 10.0
 _CONNECTIONS = 65_536  # the runner limits what is in flight; the SDK's pool must not

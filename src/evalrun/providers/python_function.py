@@ -19,7 +19,7 @@ from evalrun.providers.python_call import UserFunction
 from evalrun.types import JSON, ProviderError, Request, Response, Via
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 DEFAULT_CONCURRENCY = 16
 

@@ -20,7 +20,7 @@ from evalrun.providers.base import Provider, ProviderContext
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 _ID_FIELDS = ("sample_id", "id")
 _PROBLEMS_SHOWN = 10

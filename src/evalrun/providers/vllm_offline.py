@@ -33,7 +33,7 @@ from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Tim
 
 if TYPE_CHECKING:
     from evalrun.providers.engine import Engine
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 _DEATH_PATIENCE_S = 15.0
 _STATS_TIMEOUT = aiohttp.ClientTimeout(total=2)

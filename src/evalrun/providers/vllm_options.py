@@ -23,7 +23,7 @@ from evalrun.types import JSON
 
 if TYPE_CHECKING:
     from evalrun.providers.base import ProviderContext
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 PYTHON_VARIABLE = "EVALRUN_VLLM_PYTHON"
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".gguf", ".json", ".jinja", ".model", ".txt"})

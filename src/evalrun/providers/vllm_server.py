@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from evalrun.providers.chat_client import ChatClient
     from evalrun.providers.embeddings import Embedded
     from evalrun.providers.engine import Engine
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 DEFAULT_SEQUENCES = 256
 """Requests kept in flight for an engine of our own: vLLM's usual `max_num_seqs`."""

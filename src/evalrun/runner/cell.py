@@ -17,15 +17,11 @@ from evalrun.datasets import Dataset
 from evalrun.errors import ExitCode, UserError
 from evalrun.prompts import Renderer
 from evalrun.providers.base import BatchProvider, Provider
-from evalrun.runner.asked import sent_params
-from evalrun.runner.asking import Asking
-from evalrun.runner.cache import KeyMaker, ResponseCache
-from evalrun.runner.deadlines import DeadlineError, Deadlines
-from evalrun.runner.journal import Journal
-from evalrun.runner.rates import Throttle
+from evalrun.runner.attempts import Asking, CircuitBreaker, DeadlineError, Deadlines, RetryPolicy
+from evalrun.runner.cache import KeyMaker, ResponseCache, sent_params
+from evalrun.runner.journal import NOTHING_EARLIER, Earlier, Journal
+from evalrun.runner.limits import Throttle
 from evalrun.runner.records import RecordMaker
-from evalrun.runner.retry import CircuitBreaker, RetryPolicy
-from evalrun.runner.runfolder import NOTHING_EARLIER, Earlier
 from evalrun.runner.source import Prepared, Source, SourceOptions
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.suite.plan import RunSpec

@@ -1,25 +1,25 @@
-"""The journal of a run: one JSON line for each finished sample, appended as it finishes.
-
-Two promises, kept by two means. A process that is killed loses at most what happened in the current turn
-of the event loop, because lines reach the operating system at the end of each turn. A machine that loses
-power loses at most the last small batch, because a thread calls fsync by count and by time, and only then
-are the samples reported as durable.
+"""The files of one run while it runs: its journal, one JSON line for each finished sample, appended as it
+finishes; its resource readings; and whose answers they are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from evalrun.atomic import sync
+from evalrun.atomic import sync, write_private
+from evalrun.canonical import digest
 from evalrun.errors import ExitCode, UserError
-from evalrun.types import SampleRecord
+from evalrun.runner.monitor import SystemSample
+from evalrun.types import JSON, SampleRecord
 
 FSYNC_INTERVAL_S = 0.25
 """Longest time that a finished sample waits to become durable."""
@@ -165,3 +165,61 @@ def repair_journal(path: Path) -> None:
             keep = start
         if keep < size:
             file.truncate(keep)
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a run that is taken up again has already: the samples done (sample id, repeat), how its
+    scores stand, and where its clock ended (seconds)."""
+
+    done: Set[tuple[str, int]]
+    clock_s: float = 0.0
+
+
+NOTHING_EARLIER = Earlier(frozenset())
+
+
+class RunFolder:
+    """The folder of one run that is not finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal = path / "journal.jsonl"
+        self.system = path / "system.jsonl"
+        self._system: int | None = None
+
+    def open(self, identity: Mapping[str, JSON]) -> Earlier:
+        """Take up what is there, if the same model wrote it; else set it aside and begin anew.
+
+        Samples that failed are not counted as done: they are asked again.
+        """
+        marker = self.path / "identity.json"
+        mine = digest(identity)
+        if marker.exists() and marker.read_text() != mine and self.journal.exists():
+            self.journal.rename(self.journal.with_suffix(".jsonl.other-model"))
+        write_private(marker, mine.encode())
+        repair_journal(self.journal)
+        done: set[tuple[str, int]] = set()
+        clock_s = 0.0
+        for record in read_journal(self.journal):
+            key = (record["sample_id"], record["repeat"])
+            if record["status"] == "failed":
+                done.discard(key)
+            else:
+                done.add(key)
+            clock_s = max(clock_s, record.get("done_s") or 0.0)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._system = os.open(self.system, flags, 0o600)
+        return Earlier(done, clock_s)
+
+    def write_system(self, sample: SystemSample) -> None:
+        """Append one resource reading. A full disk is the journal's to report."""
+        if self._system is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._system, orjson.dumps(sample.row(), option=orjson.OPT_APPEND_NEWLINE))
+
+    def close(self) -> None:
+        """Close the resource readings."""
+        if self._system is not None:
+            os.close(self._system)
+            self._system = None

@@ -1,10 +1,17 @@
-"""How many requests may be in flight to one endpoint. Pure: no clock but the one handed in, no I/O."""
+"""How many requests may be in flight to one endpoint, and how many requests and tokens a minute it takes."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from evalrun.types import JSON, Message, Request
+
+if TYPE_CHECKING:
+    from evalrun.suite.values import LimitsSpec
 
 
 class Limit(Protocol):
@@ -110,3 +117,248 @@ class AdaptiveLimit:
         if limit != self._limit:
             self._limit = limit
             self.changes.append(LimitChange(now_s, limit, cause))
+
+
+WINDOW_S = 60.25
+"""A minute, and a quarter of a second for requests that took longer on their way than those after them."""
+BURST_S = 1.0
+"""What a pause leaves unused is made up for by at most this much of the budget at once."""
+CHARACTERS_PER_TOKEN = 4.0
+"""A rule of thumb for English under common tokenisers: what is assumed until an answer says better."""
+MESSAGE_OVERHEAD_TOKENS = 4
+
+
+@dataclass(slots=True)
+class Charge:
+    """One request's part of a budget: when it was sent, and what it took."""
+
+    at_s: float
+    amount: float
+
+
+class MinuteBudget:
+    """At most `per_minute` in any 60 seconds, spread over them.
+
+    Two rules, both of which must allow a request. The pace: a token bucket that fills at the rate of the
+    budget and holds what a second brings, so that requests are spread over the minute. The window: what was
+    sent in the last minute and what the request takes are no more than the budget, which a bucket alone does
+    not promise. A request that takes more than a whole budget is sent when the window is empty.
+    """
+
+    def __init__(self, per_minute: float) -> None:
+        self.per_minute = per_minute
+        self._charges: deque[Charge] = deque()
+        self._in_window = 0.0
+        # The time at which the bucket is full again: the bucket in its shortest form.
+        self._full_at_s = float("-inf")
+
+    def wait_s(self, now_s: float, amount: float) -> float:
+        """Seconds until `amount` may be sent; 0 when it may be now."""
+        self._forget(now_s)
+        pace = self._full_at_s - now_s - (BURST_S if self._per_second() * BURST_S > 1 else 0.0)
+        return max(0.0, pace, self._window_wait_s(now_s, amount))
+
+    def charge(self, now_s: float, amount: float) -> Charge:
+        """Take `amount` out of the budget. To be called when `wait_s` said 0."""
+        charge = Charge(now_s, amount)
+        self._charges.append(charge)
+        self._in_window += amount
+        self._full_at_s = max(now_s, self._full_at_s) + amount / self._per_second()
+        return charge
+
+    def correct(self, charge: Charge, amount: float) -> None:
+        """Put the true amount in the place of the estimated one."""
+        change = amount - charge.amount
+        charge.amount = amount
+        if self._charges and charge.at_s >= self._charges[0].at_s:
+            self._in_window += change
+        self._full_at_s += change / self._per_second()
+
+    def _per_second(self) -> float:
+        return self.per_minute / 60
+
+    def _forget(self, now_s: float) -> None:
+        while self._charges and now_s - self._charges[0].at_s >= WINDOW_S:
+            self._in_window -= self._charges.popleft().amount
+        if not self._charges:
+            self._in_window = 0.0
+
+    def _window_wait_s(self, now_s: float, amount: float) -> float:
+        room = self.per_minute - amount
+        left, wait = self._in_window, 0.0
+        for charge in self._charges:
+            if left <= max(room, 0.0):
+                break
+            left -= charge.amount
+            wait = charge.at_s + WINDOW_S - now_s
+        return wait
+
+
+class TokenGuess:
+    """What a request will take, before the server counts it: learns from the usage of the answers.
+
+    The prompt is its characters at the ratio seen so far, and the answer `max_tokens` where the request has
+    one, as servers reserve it too; else what answers took on average.
+    """
+
+    def __init__(self) -> None:
+        self._characters = 0.0
+        self._prompt_tokens = 0.0
+        self._completion_tokens = 0.0
+        self._answers = 0
+
+    def tokens(self, request: Request) -> float:
+        """Prompt and answer together."""
+        limit = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
+        if not isinstance(limit, int | float):
+            limit = self._completion_tokens / self._answers if self._answers else 0.0
+        return self.prompt_tokens(request) + limit
+
+    def prompt_tokens(self, request: Request) -> float:
+        """The prompt alone."""
+        if self._characters == 0:
+            return estimated_tokens(request.messages, request.prompt)
+        return _characters(request.messages, request.prompt) * self._prompt_tokens / self._characters
+
+    def learn(self, request: Request, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+        """What the server counted for a request."""
+        if prompt_tokens:
+            self._characters += _characters(request.messages, request.prompt)
+            self._prompt_tokens += prompt_tokens
+        if completion_tokens is not None:
+            self._completion_tokens += completion_tokens
+            self._answers += 1
+
+
+def estimated_tokens(messages: Sequence[Message], prompt: str | None) -> float:
+    """Prompt tokens by the rule of thumb. Parts that are not text count nothing."""
+    return _characters(messages, prompt) / CHARACTERS_PER_TOKEN + MESSAGE_OVERHEAD_TOKENS * len(messages)
+
+
+def _characters(messages: Sequence[Message], prompt: str | None) -> int:
+    if prompt is not None:
+        return len(prompt)
+    return sum(_content_characters(message.content) for message in messages)
+
+
+def _content_characters(content: JSON) -> int:
+    if isinstance(content, str):
+        return len(content)
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return sum(len(text) for text in texts if isinstance(text, str))
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What one request took out of the budgets, to be corrected when its answer is there."""
+
+    requests: Charge | None
+    tokens: Charge | None
+
+
+@dataclass(slots=True)
+class EndpointBudget:
+    """The budgets of one endpoint. Everything that asks it waits here, first come, first served.
+
+    `waited_s` and `held_back` say how long requests were held back in all, and how many were; `waiting` is
+    how many are just now.
+    """
+
+    requests: MinuteBudget | None
+    tokens: MinuteBudget | None
+    guess: TokenGuess = field(default_factory=TokenGuess)
+    waited_s: float = 0.0
+    held_back: int = 0
+    waiting: int = 0
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    LOOK_S = 0.5
+    """How often one that waits looks whether it may give up, or answers were shorter than feared."""
+
+    @classmethod
+    def of(cls, limits: Sequence[LimitsSpec | None]) -> EndpointBudget | None:
+        """The strictest of what the models of an endpoint name; None where they name nothing."""
+        requests = [each.requests_per_minute for each in limits if each and each.requests_per_minute]
+        tokens = [each.tokens_per_minute for each in limits if each and each.tokens_per_minute]
+        if not requests and not tokens:
+            return None
+        return cls(
+            MinuteBudget(min(requests)) if requests else None, MinuteBudget(min(tokens)) if tokens else None
+        )
+
+    async def admit(self, request: Request, give_up: Callable[[], bool]) -> Ticket | None:
+        """Wait until the request may be sent. None when `give_up` said meanwhile that it need not be."""
+        loop = asyncio.get_running_loop()
+        came_s = loop.time()
+        held = False
+        self.waiting += 1
+        try:
+            async with self._turn:
+                while not give_up():
+                    now_s = loop.time()
+                    amount = self.guess.tokens(request) if self.tokens else 0.0
+                    wait = self._wait_s(now_s, amount)
+                    if wait <= 0:
+                        if held or now_s - came_s > 1e-3:
+                            self.held_back += 1
+                            self.waited_s += now_s - came_s
+                        return self._charge(now_s, amount)
+                    held = True
+                    await asyncio.sleep(min(wait, self.LOOK_S))
+                return None
+        finally:
+            self.waiting -= 1
+
+    def settle(
+        self, ticket: Ticket, request: Request, prompt_tokens: int | None, completion_tokens: int | None
+    ) -> None:
+        """Put what the server counted in the place of the estimate. Without a count, the prompt is kept."""
+        if self.tokens is None or ticket.tokens is None:
+            return
+        if prompt_tokens is None:
+            self.tokens.correct(ticket.tokens, self.guess.prompt_tokens(request))
+            return
+        self.guess.learn(request, prompt_tokens, completion_tokens)
+        self.tokens.correct(ticket.tokens, prompt_tokens + (completion_tokens or 0))
+
+    def begin_run(self) -> None:
+        """Count anew what is held back."""
+        self.waited_s, self.held_back = 0.0, 0
+
+    def notes(self) -> dict[str, str]:
+        """What must be said beside the throughput of a run that was held back."""
+        limits = [
+            f"{budget.per_minute:,g} {what} a minute"
+            for budget, what in ((self.requests, "requests"), (self.tokens, "tokens"))
+            if budget is not None
+        ]
+        said = f"held back by the limits of {' and '.join(limits)}"
+        return {"performance.requests_per_s": said} if self.held_back else {}
+
+    def document(self) -> dict[str, JSON]:
+        """The budgets and what they held back, for `run.json`."""
+        return {
+            "requests_per_minute": self.requests.per_minute if self.requests else None,
+            "tokens_per_minute": self.tokens.per_minute if self.tokens else None,
+            "held_back": self.held_back,
+            "waited_s": self.waited_s,
+        }
+
+    def _wait_s(self, now_s: float, amount: float) -> float:
+        wait = self.requests.wait_s(now_s, 1) if self.requests else 0.0
+        return max(wait, self.tokens.wait_s(now_s, amount)) if self.tokens else wait
+
+    def _charge(self, now_s: float, amount: float) -> Ticket:
+        return Ticket(
+            self.requests.charge(now_s, 1) if self.requests else None,
+            self.tokens.charge(now_s, amount) if self.tokens else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """What the requests to one endpoint pass: how many may be in flight, and how many a minute."""
+
+    limit: Limit
+    budget: EndpointBudget | None = None

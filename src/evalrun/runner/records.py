@@ -13,7 +13,7 @@ from evalrun.types import JSON, Attempt, ProviderError, Response, SampleRecord, 
 
 if TYPE_CHECKING:
     from evalrun.runner.source import Prepared
-    from evalrun.suite.schema import PriceSpec
+    from evalrun.suite.values import PriceSpec
 
 FILTERED = frozenset({"content_filter", "safety", "refusal"})
 """Finish reasons by which a server says that a filter, not the model, ended the answer."""

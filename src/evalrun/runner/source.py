@@ -12,11 +12,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from evalrun.datasets import Dataset, Item
 from evalrun.prompts import Renderer
 from evalrun.runner.cache import KeyMaker, ResponseCache
 from evalrun.types import JSON, Request, Response, hot_value
+
+if TYPE_CHECKING:
+    pass
+
 
 SMALL_CHUNK = 16
 """Rows prepared at once while requests are in flight: about a third of a millisecond of the event loop."""

@@ -29,7 +29,7 @@ from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Via
 if TYPE_CHECKING:
     from evalrun.errors import Problem
     from evalrun.providers.embeddings import Embedded
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
 
 START_TIMEOUT_S = 120.0
 """LiteLLM alone takes five seconds to import, more where several do it on few cores."""

@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any, cast
 
 from evalrun.providers.base import ProviderContext
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import ErrorKind, Message, ProviderError, Request, Response, Timing
 
 Parts = tuple[Any, ...]

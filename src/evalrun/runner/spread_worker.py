@@ -20,8 +20,8 @@ from typing import Any
 from evalrun.errors import UserError
 from evalrun.providers.base import Provider, create
 from evalrun.providers.engine import end_with_parent
-from evalrun.runner.lag import LagWatch
 from evalrun.runner.spread_wire import Hello, Line, Parts, Tag, error_parts, request_of, response_parts
+from evalrun.runner.watch import LagWatch
 from evalrun.types import JSON, ProviderError, Request
 
 _LAG_INTERVAL_S = 0.25

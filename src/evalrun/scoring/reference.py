@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from evalrun import registry
 from evalrun.scoring.base import MetricInfo, ScorerOptions
 from evalrun.scoring.examples import EXAMPLES, Example
-from evalrun.suite.docs import type_text
-from evalrun.suite.json_schema import options_schema
+from evalrun.suite.reference import options_schema, type_text
 from evalrun.types import JSON
 
 _INTRODUCTION = """\

@@ -35,9 +35,7 @@ from evalrun.suite.findings import (
     from_pydantic,
     known_keys,
 )
-from evalrun.suite.spec import LimitsSpec
-from evalrun.suite.spec import PriceSpec as PriceSpec
-from evalrun.suite.spec import Spec as Spec
+from evalrun.suite.values import LimitsSpec, PriceSpec, Spec
 from evalrun.types import JSON
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"

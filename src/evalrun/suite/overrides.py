@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from evalrun.errors import Problem
-from evalrun.suite.environment import expanded
 from evalrun.suite.findings import describe, did_you_mean
-from evalrun.suite.tree import Node, Place, Unexpanded, parse_yaml
+from evalrun.suite.tree import Node, Place, Unexpanded, expanded, parse_yaml
 
 SECTIONS = ("models", "prompts", "datasets")
 """The axes of the matrix whose entries have ids."""

@@ -11,7 +11,10 @@ from itertools import product
 
 from evalrun.canonical import canonical_json, digest
 from evalrun.errors import UserError
-from evalrun.suite.schema import CellFilter, DatasetSpec, ModelSpec, PromptSpec, Suite
+from evalrun.suite.components import ModelSpec
+from evalrun.suite.dataset import DatasetSpec
+from evalrun.suite.prompt import PromptSpec
+from evalrun.suite.schema import CellFilter, Suite
 from evalrun.types import JSON
 
 EMPTY_MATRIX = "include and exclude leave no run to do"

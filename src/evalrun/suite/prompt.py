@@ -1,16 +1,132 @@
-"""`prompts:` of a suite."""
+"""`prompts:` of a suite, and what they ask for: an answer in words, a choice by likelihood, a perplexity."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
+from pydantic_core import core_schema
 
-from evalrun.suite.asking import Asked
-from evalrun.suite.components import Id, Spec
+from evalrun.suite.components import Id
 from evalrun.suite.findings import complaint
-from evalrun.suite.values import LocalPath, exactly_one
+from evalrun.suite.values import LocalPath, Spec, exactly_one
 from evalrun.types import JSON
+
+Listed = list[str] | str
+
+
+def _texts(value: Any) -> Any:
+    """Numbers as texts; a bare yes, no, on or off in YAML is a truth value: that is said, not guessed at."""
+    if not isinstance(value, list):
+        return value
+    if any(isinstance(each, bool) for each in value):
+        raise complaint('true and false are no texts: quote them ("true")')
+    return [str(each) if isinstance(each, int | float) else each for each in value]
+
+
+Options = Annotated[Listed, BeforeValidator(_texts)]
+
+
+class ChooseSpec(Spec):
+    """Which of several texts the model finds likeliest after the prompt. The chosen one is the answer."""
+
+    options: Options = Field(
+        description="The texts: a list of templates, or a column that holds a list, or one {{ expression }} "
+        "that gives a list.",
+    )
+    answers: Options | None = Field(
+        default=None,
+        description="What each option stands for as an answer, in the same order and any of the same forms. "
+        "Default: the options themselves.",
+    )
+    separator: str = Field(
+        default=" ",
+        description="What stands between prompt and option. Where the prompt ends with a space: ''.",
+    )
+    by: Literal["sum", "per_token", "per_byte"] = Field(
+        default="sum",
+        description="What decides: the log-likelihood of the option, or that by its tokens or its UTF-8 "
+        "bytes, which does not favour short options. All three are recorded.",
+    )
+    via: Literal["prompt_logprobs", "first_token"] = Field(
+        default="prompt_logprobs",
+        description="prompt_logprobs: each option is sent behind the prompt, and its own tokens are scored "
+        "(api: completions). first_token: one token is generated, and the likeliest alternatives to it say "
+        "which option begins; for options with different beginnings, such as letters.",
+    )
+    top: int = Field(
+        default=20, ge=1, le=1000, description="For first_token: so many alternatives are asked for."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        lists = [each for each in (self.options, self.answers) if isinstance(each, list)]
+        if isinstance(self.options, list) and len(self.options) < 2:
+            raise complaint("a choice needs two options at least", path=("options",))
+        if len(lists) == 2 and len(lists[0]) != len(lists[1]):
+            what = f"{len(lists[0])} options need {len(lists[0])} answers, and there are {len(lists[1])}"
+            raise complaint(what, path=("answers",))
+        if self.via == "first_token" and self.by != "sum":
+            remedy = "Leave 'by' out: with first_token one token of each option is looked at."
+            raise complaint("'by' is for via: prompt_logprobs", remedy, ("by",))
+        return self
+
+
+class PerplexitySpec(Spec):
+    """How likely the prompt's text is. Nothing is generated, and there is no answer."""
+
+    context: str = Field(
+        default="",
+        description="A template for what stands before the text and is not counted. Without one, the first "
+        "token of the text has no probability, and is left out, unless the tokenizer puts a begin-of-text "
+        "token there.",
+    )
+
+
+class AskSpec(Spec):
+    """What is asked for in place of an answer in words. Exactly one is given."""
+
+    choose: ChooseSpec | None = Field(default=None, description="A choice by likelihood.")
+    perplexity: PerplexitySpec | None = Field(default=None, description="How likely the text is.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.choose is None) == (self.perplexity is None):
+            raise complaint("expected either 'choose' or 'perplexity'")
+        return self
+
+    @property
+    def via(self) -> Literal["prompt_logprobs", "first_token"]:
+        """Where the likelihoods come from."""
+        return self.choose.via if self.choose is not None else "prompt_logprobs"
+
+
+def _written_form(value: Any) -> Any:
+    if value == "generate":
+        return None
+    if value == "perplexity":
+        return {"perplexity": {}}
+    if value == "choose":
+        raise complaint("'choose' needs options", "Write ask: {choose: {options: [A, B]}}.")
+    if value == {"perplexity": None}:
+        return {"perplexity": {}}
+    if isinstance(value, str):
+        raise complaint(f"expected generate, perplexity or {{choose: …}}, found '{value}'")
+    return value
+
+
+class _ShortForms:
+    """The words that may stand in place of a mapping, for the JSON Schema."""
+
+    def __get_pydantic_json_schema__(
+        self, core: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        inner = handler(core)
+        return {"anyOf": [{"enum": ["generate", "perplexity"]}, *inner.get("anyOf", [inner])]}
+
+
+Asked = Annotated[AskSpec | None, BeforeValidator(_written_form), _ShortForms()]
+"""How a prompt is asked; None for an answer in words."""
 
 
 class FewShotSpec(Spec):

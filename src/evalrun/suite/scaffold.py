@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from evalrun.errors import Problem, UserError
-from evalrun.suite.json_schema import suite_json_schema
+from evalrun.suite.reference import suite_json_schema
 
 _FILES = ("suite.yaml", "prompts/classify.j2", "data/messages.jsonl")
 _SCHEMA = "suite.schema.json"

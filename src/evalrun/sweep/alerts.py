@@ -44,7 +44,7 @@ def tell(suite: Suite, folder: SweepFolder, alerts: Sequence[AlertResult]) -> li
         return []
     trouble = ""
     if suite.alerts.webhook is not None:
-        from evalrun.gates.webhook import message, post
+        from evalrun.gates.alerts import message, post
 
         document = message(suite.name, folder.ulid, fired)
         trouble = post(suite.alerts.webhook, document, private_network=suite.alerts.private_network)

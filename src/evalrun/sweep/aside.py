@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalrun.analysis.run import RunAnalysis, SystemSummary
+from evalrun.analysis.performance import SystemSummary
+from evalrun.analysis.run import RunAnalysis
 from evalrun.atomic import write_private
 from evalrun.runner import calibration
-from evalrun.runner.runfolder import RunFolder
+from evalrun.runner.journal import RunFolder
 from evalrun.suite.plan import RunSpec
 from evalrun.sweep.finish import Measured, finish_run, to_samples
 from evalrun.sweep.judge_work import JudgedRun

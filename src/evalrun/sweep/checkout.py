@@ -307,7 +307,7 @@ def _lines(rows: Iterable[Mapping[str, JSON]]) -> bytes:
 
 def _digest_of(spec: Mapping[str, Any], target: Path, seed: int) -> str | None:
     from evalrun.datasets import open_dataset
-    from evalrun.suite.schema import DatasetSpec
+    from evalrun.suite.dataset import DatasetSpec
 
     plain = {key: value for key, value in spec.items() if value is not None}
     return _digest(lambda: open_dataset(DatasetSpec.model_validate(plain), target.resolve(), seed))

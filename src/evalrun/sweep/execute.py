@@ -13,13 +13,12 @@ from evalrun.errors import UserError
 from evalrun.providers.base import Provider
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
-from evalrun.runner.journal import Journal
-from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Limit
-from evalrun.runner.rates import EndpointBudget, Throttle
-from evalrun.runner.runfolder import RunFolder
+from evalrun.runner.journal import Journal, RunFolder
+from evalrun.runner.limits import AdaptiveLimit, EndpointBudget, FixedLimit, Limit, Throttle
 from evalrun.runner.watch import LoadOnce, Watch, watched_start
+from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
-from evalrun.suite.schema import ModelSpec, Suite
+from evalrun.suite.schema import Suite
 from evalrun.sweep.finish import Measured, finish_run
 from evalrun.sweep.late import score_late
 from evalrun.sweep.order import in_order

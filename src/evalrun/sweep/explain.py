@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalrun.errors import UserError
-from evalrun.runner.asked import likelihood_params, sent_params
-from evalrun.runner.cache import KeyMaker
+from evalrun.runner.cache import KeyMaker, likelihood_params, sent_params
 from evalrun.runner.cache_look import Explanation, explain
 from evalrun.runner.source import Prepared, Source, SourceOptions, sample_seed
 from evalrun.suite.load import load_suite
@@ -23,7 +22,7 @@ from evalrun.tracking.samples import find_samples
 from evalrun.types import Message, Request
 
 if TYPE_CHECKING:
-    from evalrun.prompts.asking import Asking
+    from evalrun.prompts.rendering import Asking
     from evalrun.tracking.model import SweepManifest
 
 
@@ -115,10 +114,9 @@ def _asking(manifest: SweepManifest, prompt_id: str) -> Asking | None:
     prompts = suite.get("prompts") if isinstance(suite, dict) else None
     for prompt in prompts if isinstance(prompts, list) else ():
         if isinstance(prompt, dict) and prompt.get("id") == prompt_id and prompt.get("ask"):
-            from evalrun.prompts.asking import compile_ask
-            from evalrun.prompts.folder import PromptFolder
-            from evalrun.prompts.library import Library
-            from evalrun.suite.asking import AskSpec
+            from evalrun.prompts.library import Library, PromptFolder
+            from evalrun.prompts.rendering import compile_ask
+            from evalrun.suite.prompt import AskSpec
 
             library = Library(PromptFolder(Path()))
             return compile_ask(AskSpec.model_validate(prompt["ask"]), library, f"prompt {prompt_id}")

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from evalrun.analysis.run import RunAnalysis, SystemSummary, analyse_run
+from evalrun.analysis.performance import SystemSummary
+from evalrun.analysis.run import RunAnalysis, analyse_run
 from evalrun.analysis.table import SampleTable
 from evalrun.datasets import Dataset
 from evalrun.runner import calibration
-from evalrun.runner.limits import AdaptiveLimit
-from evalrun.runner.rates import Throttle
-from evalrun.runner.runfolder import RunFolder
+from evalrun.runner.journal import RunFolder
+from evalrun.runner.limits import AdaptiveLimit, Throttle
 from evalrun.runner.watch import Load, Watch
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.schema import Suite

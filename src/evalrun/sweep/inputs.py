@@ -20,7 +20,7 @@ from evalrun.types import JSON
 
 if TYPE_CHECKING:
     from evalrun.datasets import Dataset
-    from evalrun.suite.schema import DatasetSpec
+    from evalrun.suite.dataset import DatasetSpec
     from evalrun.sweep.prepare import PreparedSweep
     from evalrun.tracking.folder import SweepFolder
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from evalrun.runner.rates import CHARACTERS_PER_TOKEN
+from evalrun.runner.limits import CHARACTERS_PER_TOKEN
 from evalrun.scoring.judge.scorer import Judge
 from evalrun.suite.plan import RunSpec
 from evalrun.sweep.embedding_work import EmbeddingTask
@@ -15,7 +15,7 @@ from evalrun.sweep.judge_work import JudgeTask, Task, Work
 from evalrun.sweep.judging import judge_params, progress_name
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import PriceSpec
+    from evalrun.suite.values import PriceSpec
     from evalrun.sweep.prepare import PreparedSweep
 
 LOOKED_AT = 50

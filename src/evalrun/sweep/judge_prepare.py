@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from evalrun.prompts import Prompt
     from evalrun.providers.base import Provider, ProviderContext
     from evalrun.scoring.judge.scorer import Judge
-    from evalrun.suite.schema import ModelSpec, Suite
+    from evalrun.suite.components import ModelSpec
+    from evalrun.suite.schema import Suite
     from evalrun.sweep.judge_work import Task
     from evalrun.sweep.judging import Judging
 

@@ -18,12 +18,13 @@ from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import Provider
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Observer, Stop
-from evalrun.runner.journal import Journal, read_journal
-from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Limit
-from evalrun.runner.rates import EndpointBudget, Throttle
-from evalrun.runner.runfolder import Earlier, RunFolder
+from evalrun.runner.journal import Earlier, Journal, RunFolder, read_journal
+from evalrun.runner.limits import AdaptiveLimit, EndpointBudget, FixedLimit, Limit, Throttle
+from evalrun.suite.components import ModelSpec
+from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.plan import RunSpec
-from evalrun.suite.schema import DatasetSpec, ModelSpec, PromptSpec, Suite
+from evalrun.suite.prompt import PromptSpec
+from evalrun.suite.schema import Suite
 from evalrun.sweep.embedding_work import EmbeddingTask
 from evalrun.sweep.judge_work import PARAMS, JudgedRun, Task, Work
 from evalrun.types import JSON

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evalrun.suite.schema import ModelSpec
+    from evalrun.suite.components import ModelSpec
     from evalrun.sweep.judging import Judging
 
 _FAMILIES = re.compile(

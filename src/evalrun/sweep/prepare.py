@@ -15,9 +15,9 @@ from evalrun.gates.conditions import Gate, parse_gate
 from evalrun.prompts import Api, Prompt, Renderer, compile_prompt, open_pool, with_variants
 from evalrun.providers.base import Provider, ProviderContext, create
 from evalrun.scoring.pipeline import Pipeline, suite_scorers
+from evalrun.suite.components import ModelSpec
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.plan import RunSpec, cells
-from evalrun.suite.schema import ModelSpec
 from evalrun.sweep.spending import budget_problems
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _unknown(
     alerts: Sequence[Alert],
 ) -> Iterator[Problem]:
     """Gates and alerts that speak of what no run of the suite can have."""
-    from evalrun.gates.known import speakable, unknown
+    from evalrun.gates.conditions import speakable, unknown
 
     scopes = {
         "model": {*loaded.declared["models"], *(spec.model.id for spec in specs)},

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from evalrun.reports.progress import News, Phase, Progress
-from evalrun.runner.runfolder import Earlier
+from evalrun.runner.journal import Earlier
 from evalrun.types import SampleRecord, Status
 
 UPDATE_INTERVAL_S = 0.1

@@ -38,8 +38,7 @@ def read_scoring(file: Path, manifest: Mapping[str, Any]) -> NewScoring:
     """Read and check a file of scorers against the suite in a sweep's manifest. Raises UserError by line."""
     from evalrun.gates.conditions import parse_gate
     from evalrun.scoring.pipeline import Pipeline, suite_scorers
-    from evalrun.suite.environment import expand
-    from evalrun.suite.tree import parse_yaml
+    from evalrun.suite.tree import expand, parse_yaml
 
     text = _text(file)
     tree, problems = parse_yaml(text, str(file))
@@ -69,7 +68,7 @@ def _unknown(
     gates: Sequence[Gate | Problem], suite: Suite, pipeline: Pipeline, manifest: Mapping[str, Any]
 ) -> list[Problem]:
     """Gates that speak of what the new scores do not have, or of no run of the sweep."""
-    from evalrun.gates.known import speakable, unknown
+    from evalrun.gates.conditions import speakable, unknown
 
     planned = manifest["plan"]
     scopes = {axis: {str(run[axis]) for run in planned} for axis in ("model", "prompt", "dataset")}

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.runner.cell import Observer, Stop
 from evalrun.runner.journal import read_journal
-from evalrun.runner.rates import CHARACTERS_PER_TOKEN, estimated_tokens
-from evalrun.suite.spec import BudgetSpec, PriceSpec
+from evalrun.runner.limits import CHARACTERS_PER_TOKEN, estimated_tokens
+from evalrun.suite.values import BudgetSpec, PriceSpec
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import Message, SampleRecord, Status
 
 if TYPE_CHECKING:
     from evalrun.providers.base import Provider
+    from evalrun.suite.components import ModelSpec
     from evalrun.suite.load import LoadedSuite
     from evalrun.suite.plan import RunSpec
-    from evalrun.suite.schema import ModelSpec
 
 Tokens: TypeAlias = tuple[float | None, float | None]
 """Of the prompt and of the answer, as far as they are known."""

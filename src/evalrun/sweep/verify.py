@@ -149,10 +149,8 @@ class _Check:
 
     async def _run(self, spec: RunSpec, provider: Provider, count: int) -> RunAgreement:
         from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
-        from evalrun.runner.journal import Journal
-        from evalrun.runner.limits import AdaptiveLimit, FixedLimit
-        from evalrun.runner.rates import Throttle
-        from evalrun.runner.runfolder import Earlier
+        from evalrun.runner.journal import Earlier, Journal
+        from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Throttle
 
         before = _chosen(self._folder.samples_path(spec.run_id), count)
         performance, stored = self._suite.performance, _Stored(before, spec)

@@ -16,6 +16,7 @@ from evalrun.errors import UserError
 from evalrun.tracking import labels
 from evalrun.tracking.audit_catalog import altered_tables, gaps
 from evalrun.tracking.changes import DELETE
+from evalrun.tracking.clock import utc_now
 from evalrun.tracking.events import read_events, verify_events
 from evalrun.tracking.folder import (
     ASKED,
@@ -31,7 +32,6 @@ from evalrun.tracking.folder import (
     SweepFolder,
     file_sha256,
 )
-from evalrun.tracking.model import utc_now
 from evalrun.tracking.people import LABEL
 from evalrun.tracking.plain import read_document
 from evalrun.tracking.store import Store

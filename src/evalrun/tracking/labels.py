@@ -53,7 +53,7 @@ def read_labels(path: Path, columns: LabelColumns) -> list[Label]:
 
     Raises UserError with every row that has no sample id or an odd value, and where there is no such column.
     """
-    from evalrun.datasets.findings import Findings
+    from evalrun.datasets.source import Findings
 
     findings = Findings()
     source = _source(path)
@@ -131,8 +131,7 @@ def _value(value: JSON) -> str | float:
 
 
 def _source(path: Path):  # type: ignore[no-untyped-def]
-    from evalrun.datasets.csv_file import CsvFile
-    from evalrun.datasets.jsonl import JsonLines
+    from evalrun.datasets.formats import CsvFile, JsonLines
 
     if not path.is_file():
         raise UserError("there is no such file", where=str(path))

@@ -326,8 +326,9 @@ class Store:
 
     def _ask(self, question: Callable[[Catalog], _Answer]) -> _Answer:
         """Put a question to the catalog. A broken one, which holds nothing of its own, is made anew first."""
-        from evalrun.tracking.catalog import BrokenCatalog, Catalog
+        from evalrun.tracking.catalog import Catalog
         from evalrun.tracking.catalog_setting import catalog_place
+        from evalrun.tracking.database import BrokenCatalog
 
         self._prepare()
         place = catalog_place(self.root)

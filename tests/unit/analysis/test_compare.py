@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 import evalrun
-from evalrun.analysis.compare import Chosen, CompareOptions, compare
-from evalrun.analysis.pairing import choose
+from evalrun.analysis.compare import CompareOptions, compare
+from evalrun.analysis.pairing import Chosen, choose
 from evalrun.errors import UserError
 from evalrun.reports.compared import comparison_markdown, print_comparison
 from evalrun.tracking.folder import SweepFolder

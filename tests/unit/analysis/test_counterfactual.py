@@ -14,9 +14,9 @@ from evalrun.analysis.table import SampleTable
 from evalrun.datasets import open_dataset
 from evalrun.runner.journal import Journal
 from evalrun.scoring.base import Scorer
+from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.load import parse_suite
 from evalrun.suite.plan import cells
-from evalrun.suite.schema import DatasetSpec
 from evalrun.tracking.parquet import journal_to_parquet
 from evalrun.types import MetricValue, SampleRecord, Status
 

@@ -8,7 +8,8 @@ import pytest
 
 from evalrun import registry
 from evalrun.analysis.definitions import definition, metric_reference
-from evalrun.analysis.run import AnalysisOptions, SystemSummary, analyse
+from evalrun.analysis.performance import SystemSummary
+from evalrun.analysis.run import AnalysisOptions, analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.types import SampleRecord, Status

@@ -19,7 +19,8 @@ from sklearn.metrics import recall_score
 
 from evalrun import registry
 from evalrun.analysis.definitions import definition
-from evalrun.analysis.fairness import MISSING, FairnessPlan, fairness_metrics
+from evalrun.analysis.fairness import fairness_metrics
+from evalrun.analysis.fairness_groups import MISSING, FairnessPlan
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.types import MetricValue, SampleRecord, Status

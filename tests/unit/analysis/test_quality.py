@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from evalrun import registry
+from evalrun.analysis.performance import SystemSummary
 from evalrun.analysis.quality import rate_metrics, score_metrics
-from evalrun.analysis.run import SystemSummary, analyse
+from evalrun.analysis.run import analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import Pipeline

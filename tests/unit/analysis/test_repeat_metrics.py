@@ -12,9 +12,10 @@ import pytest
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.measures import RunSamples
 from evalrun.analysis.paired import paired_difference
+from evalrun.analysis.performance import SystemSummary
 from evalrun.analysis.quality import mean_metrics
 from evalrun.analysis.repeat_metrics import repeat_metrics
-from evalrun.analysis.run import AnalysisOptions, RunAnalysis, SystemSummary, analyse
+from evalrun.analysis.run import AnalysisOptions, RunAnalysis, analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Labelled
 from evalrun.scoring.pipeline import Pipeline

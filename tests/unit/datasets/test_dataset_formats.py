@@ -14,7 +14,7 @@ import pytest
 
 from evalrun.datasets import Dataset, open_dataset
 from evalrun.errors import UserError
-from evalrun.suite.schema import DatasetSpec
+from evalrun.suite.dataset import DatasetSpec
 
 ROWS = [{"q": "one", "n": "1"}, {"q": "zwei, ü", "n": "007"}, {"q": 'a "b"\nc', "n": ""}]
 

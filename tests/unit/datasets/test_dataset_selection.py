@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from evalrun.datasets import Dataset, open_dataset, open_examples
 from evalrun.errors import UserError
-from evalrun.suite.schema import DatasetSpec
+from evalrun.suite.dataset import DatasetSpec
 
 HERE = Path()
 ROWS = [{"id": f"r{at}", "text": f"text {at}", "label": "ab"[at % 2], "n": at} for at in range(30)]

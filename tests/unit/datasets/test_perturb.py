@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalrun.datasets.perturb import gendered, letter_case, typos, whitespace, word_replacer
+from evalrun.datasets.versions import gendered, letter_case, typos, whitespace, word_replacer
 
 
 @settings(deadline=None)

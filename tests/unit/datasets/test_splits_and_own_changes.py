@@ -11,7 +11,7 @@ import pytest
 
 from evalrun.datasets import open_dataset
 from evalrun.errors import UserError
-from evalrun.suite.schema import DatasetSpec
+from evalrun.suite.dataset import DatasetSpec
 
 ROWS = [{"id": f"r{at}", "q": f"question {at}", "t": "x"} for at in range(3)]
 

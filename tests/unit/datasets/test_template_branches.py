@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evalrun.datasets import open_dataset
-from evalrun.suite.schema import DatasetSpec
+from evalrun.suite.dataset import DatasetSpec
 from evalrun.templates import TemplateFailure, compile_value
 
 SETS_IN_BOTH = "{% if a %}{% set y = 1 %}{% else %}{% set y = 2 %}{% endif %}{{ y }}"

@@ -9,7 +9,8 @@ import pytest
 from evalrun.datasets import Item, open_dataset
 from evalrun.errors import UserError
 from evalrun.prompts import compile_prompt, open_pool
-from evalrun.suite.schema import DatasetSpec, FewShotSpec, PromptSpec
+from evalrun.suite.dataset import DatasetSpec
+from evalrun.suite.prompt import FewShotSpec, PromptSpec
 
 ROWS: list[dict[str, Any]] = [
     {"k": n, "text": f"Emily told number {n} that he was late.", "label": "yes" if n % 2 else "no"}

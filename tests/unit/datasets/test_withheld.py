@@ -9,7 +9,8 @@ import pytest
 from evalrun.datasets import open_dataset
 from evalrun.errors import UserError
 from evalrun.prompts import compile_prompt
-from evalrun.suite.schema import DatasetSpec, PromptSpec
+from evalrun.suite.dataset import DatasetSpec
+from evalrun.suite.prompt import PromptSpec
 
 DROPPED = [{"column": "gender", "store": "drop"}, "dialect"]
 

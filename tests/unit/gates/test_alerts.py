@@ -18,8 +18,7 @@ from scipy import stats
 from tests.nights import PLAN, RUN, night
 
 from evalrun.errors import Problem
-from evalrun.gates.alerts import Alert, AlertResult, check_alerts, parse_alert
-from evalrun.gates.webhook import message, post
+from evalrun.gates.alerts import Alert, AlertResult, check_alerts, message, parse_alert, post
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 

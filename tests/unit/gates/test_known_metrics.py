@@ -9,9 +9,10 @@ import pytest
 from tests.program import evalrun
 
 from evalrun.errors import UserError
-from evalrun.gates.known import speakable
+from evalrun.gates.conditions import speakable
 from evalrun.scoring.pipeline import suite_scorers
-from evalrun.suite.load import Overrides, load_suite, parse_suite
+from evalrun.suite.load import load_suite, parse_suite
+from evalrun.suite.overrides import Overrides
 from evalrun.sweep.prepare import prepare
 
 SUITE = """\

@@ -12,7 +12,7 @@ from evalrun.datasets import Item
 from evalrun.errors import UserError
 from evalrun.prompts import Prompt, compile_prompt
 from evalrun.prompts.few_shot import FewShotPool
-from evalrun.suite.schema import PromptSpec
+from evalrun.suite.prompt import PromptSpec
 from evalrun.types import Ask
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from evalrun.datasets import Item, open_dataset
 from evalrun.errors import UserError
 from evalrun.prompts import FewShotPool, Prompt, compile_prompt, open_pool
-from evalrun.suite.schema import DatasetSpec, PromptSpec
+from evalrun.suite.dataset import DatasetSpec
+from evalrun.suite.prompt import PromptSpec
 
 HERE = Path()
 

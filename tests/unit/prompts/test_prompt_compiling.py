@@ -10,7 +10,7 @@ import pytest
 from evalrun.datasets import Item
 from evalrun.errors import UserError
 from evalrun.prompts import Prompt, compile_prompt
-from evalrun.suite.schema import PromptSpec
+from evalrun.suite.prompt import PromptSpec
 
 
 def compiled(folder: Path, api: Any = "chat", **settings: Any) -> Prompt:

@@ -12,7 +12,8 @@ from evalrun.errors import UserError
 from evalrun.prompts import FewShotPool, compile_prompt, with_variants
 from evalrun.suite.load import parse_suite
 from evalrun.suite.plan import cells
-from evalrun.suite.schema import PromptSpec, Suite
+from evalrun.suite.prompt import PromptSpec
+from evalrun.suite.schema import Suite
 
 HERE = Path()
 RULES = "{% section rules -%}\nBe exact.\n{% endsection -%}\n"

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from evalrun.providers.base import ProviderContext
 from evalrun.providers.openai_compatible import OpenAICompatible
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import Message, Request
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -11,7 +11,7 @@ from tests.completions import CompletionsServer, likelihood
 
 from evalrun.errors import Problem
 from evalrun.providers.base import ProviderContext, create
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import Ask, ErrorKind, Message, ProviderError, Request
 
 PROMPT = "Question: is it so?\nAnswer:"

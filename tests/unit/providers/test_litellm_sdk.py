@@ -15,7 +15,7 @@ from tests.servers import ChatServer
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import ProviderContext
 from evalrun.providers.litellm_sdk import LiteLLM, LiteLLMOptions
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import ErrorKind, Message, ProviderError, Request, Response
 
 installed = pytest.mark.skipif(

@@ -8,7 +8,7 @@ import pytest
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import ProviderContext, create
 from evalrun.providers.llamacpp import SPIN_COUNT, LlamaCpp, LlamaCppOptions, available_cores, patient_threads
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import ErrorKind, ProviderError, Request
 
 

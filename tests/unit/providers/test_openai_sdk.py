@@ -16,7 +16,7 @@ from tests.servers import ChatServer, completion
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import ProviderContext
 from evalrun.providers.openai_sdk import OpenAI, OpenAIOptions
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import ErrorKind, Message, ProviderError, Request, Response
 
 Serve = Callable[..., Awaitable[str]]

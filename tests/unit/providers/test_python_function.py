@@ -14,7 +14,7 @@ import pytest
 
 from evalrun.errors import UserError
 from evalrun.providers.base import BatchProvider, Provider, ProviderContext, create
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import ErrorKind, Message, ProviderError, Request, Response
 
 Make = Callable[..., Provider]

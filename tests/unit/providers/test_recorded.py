@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import ProviderContext, create
 from evalrun.providers.recorded import Recorded, RecordedOptions
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import ErrorKind, ProviderError, Request, Response
 
 

@@ -20,7 +20,7 @@ from evalrun.providers.vllm_options import (
     root_cause,
     weights_identity,
 )
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 
 
 def spec(**keys: Any) -> ModelSpec:

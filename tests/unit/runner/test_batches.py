@@ -15,8 +15,7 @@ from evalrun.prompts import compile_prompt
 from evalrun.providers.base import ProviderContext, create
 from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
 from evalrun.runner.journal import Journal
-from evalrun.runner.limits import FixedLimit
-from evalrun.runner.rates import Throttle
+from evalrun.runner.limits import FixedLimit, Throttle
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.suite.load import parse_suite
 from evalrun.suite.plan import cells

@@ -5,8 +5,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from evalrun.runner.asked import likelihood_params
-from evalrun.runner.cache import KeyMaker, ResponseCache, decode_response, encode_response
+from evalrun.runner.cache import KeyMaker, ResponseCache, decode_response, encode_response, likelihood_params
 from evalrun.types import Ask, Message, Response, Timing
 
 IDENTITY = {

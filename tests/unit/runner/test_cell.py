@@ -16,10 +16,8 @@ from evalrun.prompts import compile_prompt
 from evalrun.providers.base import ProviderContext, create
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
-from evalrun.runner.journal import Journal
-from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Limit
-from evalrun.runner.rates import Throttle
-from evalrun.runner.runfolder import NOTHING_EARLIER, Earlier
+from evalrun.runner.journal import NOTHING_EARLIER, Earlier, Journal
+from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Limit, Throttle
 from evalrun.runner.source import LARGE_CHUNK, sample_seed
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.suite.load import parse_suite

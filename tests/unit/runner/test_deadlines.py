@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from evalrun.datasets import Item
-from evalrun.runner.asking import Asking
-from evalrun.runner.deadlines import DeadlineError, Deadlines
+from evalrun.runner.attempts import Asking, DeadlineError, Deadlines
 from evalrun.runner.source import Prepared
 from evalrun.types import ErrorKind, ProviderError, Request
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from evalrun.runner.gpus import GpuReading, Gpus, open_gpus
-from evalrun.runner.machine import MachineFigures
-from evalrun.runner.monitor import SystemSample
+from evalrun.runner.monitor import MachineFigures, SystemSample
 
 
 class NVMLError(Exception):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from evalrun.runner.lag import LagWatch, quantile_s
+from evalrun.runner.watch import LagWatch, quantile_s
 
 
 def test_quantiles_are_upper_edges_of_steps() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from evalrun.runner.memory import MemoryWatch
+from evalrun.runner.processes import MemoryWatch
 
 BLOCK = 60_000_000
 GROWS = f"""
@@ -44,7 +44,7 @@ def grow(process: subprocess.Popen[str]) -> None:
 
 def watching(process: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> MemoryWatch:
     """With its first reading made, and the next one not kept waiting for its share of the time."""
-    monkeypatch.setattr("evalrun.runner.memory._SHARE", 1e9)
+    monkeypatch.setattr("evalrun.runner.processes._SHARE", 1e9)
     watch = MemoryWatch(lambda: process.pid)
     watch.list(anew=True)
     assert watch.pss(anew=True).engine is not None
@@ -55,7 +55,7 @@ def test_memory_that_did_not_move_is_not_read_again(
     growing: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = watching(growing, monkeypatch)
-    monkeypatch.setattr("evalrun.runner.memory._MOVED", 0.5)  # our own process may breathe meanwhile
+    monkeypatch.setattr("evalrun.runner.processes._MOVED", 0.5)  # our own process may breathe meanwhile
     assert watch.pss(anew=False).engine is None
     assert watch.pss(anew=True).engine is not None, "asked for, it is read in any case"
 
@@ -72,7 +72,7 @@ def test_reading_keeps_to_its_share_of_the_time(
     growing: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = watching(growing, monkeypatch)
-    monkeypatch.setattr("evalrun.runner.memory._SHARE", 1e-9)  # the next reading is years away
+    monkeypatch.setattr("evalrun.runner.processes._SHARE", 1e-9)  # the next reading is years away
     watch.pss(anew=True)
     grow(growing)
     assert watch.pss(anew=False).engine is None
@@ -81,7 +81,7 @@ def test_reading_keeps_to_its_share_of_the_time(
 def test_another_engine_is_seen_at_once(
     growing: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evalrun.runner.memory._SHARE", 1e-9)
+    monkeypatch.setattr("evalrun.runner.processes._SHARE", 1e-9)
     pids: list[int | None] = [None]
     watch = MemoryWatch(lambda: pids[0])
     watch.list(anew=True)

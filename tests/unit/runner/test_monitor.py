@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from evalrun.runner.lag import LagWatch
-from evalrun.runner.machine import MachineFigures
-from evalrun.runner.monitor import INTERVAL_S, Monitor, SystemSample, Watched
+from evalrun.runner.monitor import INTERVAL_S, MachineFigures, Monitor, SystemSample, Watched
 from evalrun.runner.processes import Cgroup, own_tree, tree, usage
+from evalrun.runner.watch import LagWatch
 
 NO_GPUS = "not in this test"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalrun.runner.rates import EndpointBudget, MinuteBudget, TokenGuess, estimated_tokens
-from evalrun.suite.spec import LimitsSpec
+from evalrun.runner.limits import EndpointBudget, MinuteBudget, TokenGuess, estimated_tokens
+from evalrun.suite.values import LimitsSpec
 from evalrun.types import Message, Request
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalrun.runner.retry import CircuitBreaker, RetryPolicy
+from evalrun.runner.attempts import CircuitBreaker, RetryPolicy
 from evalrun.types import RETRYABLE, ErrorKind, ProviderError
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
+from evalrun.runner.journal import Earlier, RunFolder
 from evalrun.runner.monitor import SystemSample
-from evalrun.runner.runfolder import Earlier, RunFolder
 
 MODEL = {"provider": "openai_compatible", "model": "m"}
 

@@ -19,7 +19,7 @@ from evalrun.errors import UserError
 from evalrun.providers.base import Provider, ProviderContext, create
 from evalrun.runner.spread import Spread, spread
 from evalrun.runner.spread_wire import request_of, request_parts, response_of, response_parts
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import Ask, ErrorKind, Message, ProviderError, Request, Response, Timing
 
 Make = Callable[..., Awaitable[Spread]]

@@ -16,7 +16,7 @@ from evalrun.providers.base import Provider, ProviderContext
 from evalrun.runner import watch as watch_module
 from evalrun.runner.monitor import SystemSample
 from evalrun.runner.watch import LoadOnce, Watch, watched_start
-from evalrun.suite.schema import ModelSpec
+from evalrun.suite.components import ModelSpec
 from evalrun.types import JSON, Request, Response
 
 HOLD = "block = bytearray(40_000_000); print('ready', flush=True); input()"

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evalrun import registry
-from evalrun.analysis.run import SystemSummary, analyse
+from evalrun.analysis.performance import SystemSummary
+from evalrun.analysis.run import analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.errors import UserError
 from evalrun.scoring.base import Scorer

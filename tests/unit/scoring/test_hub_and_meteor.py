@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from evalrun.analysis.run import SystemSummary, analyse
+from evalrun.analysis.performance import SystemSummary
+from evalrun.analysis.run import analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer, ScoringInput
 from evalrun.scoring.pipeline import Pipeline

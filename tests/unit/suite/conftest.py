@@ -10,7 +10,8 @@ from suite_parts import PARTS
 
 from evalrun import registry
 from evalrun.errors import Problem, UserError
-from evalrun.suite.load import LoadedSuite, Overrides, load_suite
+from evalrun.suite.load import LoadedSuite, load_suite
+from evalrun.suite.overrides import Overrides
 
 MINIMAL = """\
 name: small

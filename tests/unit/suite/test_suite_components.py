@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from suite_parts import Labels, Pattern, Same, shout
 
-from evalrun.suite.schema import ModelSpec, ParserSpec, ScorerSpec
+from evalrun.suite.components import ModelSpec, ParserSpec, ScorerSpec
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from evalrun.suite.load import Overrides
+from evalrun.suite.overrides import Overrides
 
 
 def with_url(minimal: str, url: str) -> str:

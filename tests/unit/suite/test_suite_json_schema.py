@@ -11,8 +11,8 @@ from mini_json_schema import fits
 from suite_parts import PARTS
 
 from evalrun import registry
-from evalrun.suite.json_schema import DIALECT, suite_json_schema
 from evalrun.suite.load import parse_suite
+from evalrun.suite.reference import DIALECT, suite_json_schema
 from evalrun.suite.tree import parse_yaml
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evalrun.suite.load import Overrides
+from evalrun.suite.overrides import Overrides
 
 HUB = """\
 name: hub

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalrun.errors import UserError
-from evalrun.suite.load import Overrides, parse_suite
+from evalrun.suite.load import parse_suite
+from evalrun.suite.overrides import Overrides
 from evalrun.suite.plan import MAX_RUN_ID, cells, matrix
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-from evalrun.suite.docs import suite_reference, type_text
-from evalrun.suite.json_schema import suite_json_schema
-from evalrun.suite.schema import DatasetSpec, ModelSpec, PerformanceSpec, PromptSpec, Suite
+from evalrun.suite.components import ModelSpec
+from evalrun.suite.dataset import DatasetSpec
+from evalrun.suite.prompt import PromptSpec
+from evalrun.suite.reference import suite_json_schema, suite_reference, type_text
+from evalrun.suite.schema import PerformanceSpec, Suite
 
 
 def test_every_key_of_every_section_is_there() -> None:

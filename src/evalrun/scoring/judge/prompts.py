@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evalrun.errors import UserError
 from evalrun.scoring.judge.options import JudgeOptions
-from evalrun.suite.schema import PromptSpec
+from evalrun.suite.prompt import PromptSpec
 
 GIVEN = ("question", "answer", "reference", "grades", "example", "first", "second")
 """The names that a judge's prompt may use besides the columns."""

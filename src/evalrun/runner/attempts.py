@@ -1,0 +1,183 @@
+"""One sample on its way: its deadline, its failed attempts, when it is asked again and after how long."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+
+from evalrun.runner.limits import Ticket
+from evalrun.runner.source import Prepared
+from evalrun.types import RETRYABLE, Attempt, ErrorKind, ProviderError
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential back-off with full jitter over its upper half; a server's Retry-After comes first.
+
+    `retries` counts tries after the first one. All waiting happens inside the sample's deadline: a wait
+    that would pass it is not begun.
+    """
+
+    retries: int = 4
+    base_s: float = 0.5
+    cap_s: float = 30.0
+
+    def may_retry(self, error: ProviderError, failed_attempts: int) -> bool:
+        """Whether the kind of error and the number of attempts allow another, the deadline apart."""
+        return error.kind in RETRYABLE and failed_attempts <= self.retries
+
+    def wait_s(
+        self, error: ProviderError, failed_attempts: int, remaining_s: float, rng: random.Random
+    ) -> float | None:
+        """Seconds to wait before the next attempt, or None when this was the last.
+
+        `failed_attempts` counts those made so far (1 after the first); `remaining_s` is what is left of
+        the deadline.
+        """
+        if not self.may_retry(error, failed_attempts):
+            return None
+        backoff = min(self.cap_s, self.base_s * 2.0 ** (failed_attempts - 1))
+        wait = backoff * (0.5 + 0.5 * rng.random())
+        if error.retry_after_s is not None and error.retry_after_s >= 0:
+            # A little jitter on top, so that requests refused together do not come back together.
+            wait = error.retry_after_s + min(0.25, self.base_s) * rng.random()
+        return wait if wait < remaining_s else None
+
+
+@dataclass(slots=True)
+class CircuitBreaker:
+    """Trips after many identical failures in a row: going on would only fail more samples.
+
+    A wrong key or a wrong address will not mend itself, so those trip sooner than a busy server; an engine
+    of ours that has ended answers nothing more, so that trips at once.
+    """
+
+    threshold: int = 20
+    hopeless_threshold: int = 5
+    _last: tuple[ErrorKind, str] | None = None
+    _count: int = 0
+
+    def success(self) -> None:
+        self._last, self._count = None, 0
+
+    def failure(self, error: ProviderError) -> bool:
+        """Record a sample that failed for good. True when the run should stop."""
+        signature = (error.kind, error.message)
+        self._count = self._count + 1 if signature == self._last else 1
+        self._last = signature
+        if error.kind is ErrorKind.ENGINE:
+            return True
+        hopeless = error.kind in (ErrorKind.AUTH, ErrorKind.NOT_FOUND)
+        return self._count >= (self.hopeless_threshold if hopeless else self.threshold)
+
+
+class DeadlineError(Exception):
+    """The time of a sample is up."""
+
+
+class Deadlines:
+    """Cancels what runs longer than `seconds`, at most a twentieth (and at most 0.1 s) late."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due: dict[asyncio.Task[object], float] = {}
+        self._expired: set[asyncio.Task[object]] = set()
+
+    def __enter__(self) -> None:
+        """Everything in the block has `seconds`; then DeadlineError is raised here. Not to be nested."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a deadline needs a task")
+        self._due[task] = asyncio.get_running_loop().time() + self._seconds
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._due.pop(task, None)
+        if task in self._expired:
+            self._expired.discard(task)
+            # Ours, and nobody else's as well: only then is it a deadline and not the end of everything.
+            if kind is asyncio.CancelledError and task.uncancel() == 0:
+                raise DeadlineError from None
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Stop this task's clock in the block, where it runs; it goes on afterwards."""
+        task = asyncio.current_task()
+        assert task is not None
+        due = self._due.pop(task, None)
+        since = asyncio.get_running_loop().time()
+        try:
+            yield
+        finally:
+            if due is not None:
+                self._due[task] = due + asyncio.get_running_loop().time() - since
+
+    def remaining_s(self) -> float:
+        """Seconds that this task has left."""
+        task = asyncio.current_task()
+        assert task is not None
+        return self._due.get(task, float("-inf")) - asyncio.get_running_loop().time()
+
+    async def watch(self) -> None:
+        """Cancel what is overdue, until cancelled."""
+        pause = min(0.1, self._seconds / 20)
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(pause)
+            now = loop.time()
+            overdue = [task for task, due in self._due.items() if due <= now]
+            for task in overdue:
+                del self._due[task]
+                self._expired.add(task)
+                task.cancel()
+
+
+@dataclass(slots=True)
+class Asking:
+    """`held_s` is how long the endpoint's budget held it back before its first attempt; `ticket` what the
+    present attempt took out of that budget."""
+
+    prepared: Prepared
+    scheduled_ns: int
+    warmup: bool
+    held_s: float = 0.0
+    ticket: Ticket | None = None
+    log: list[Attempt] = field(default_factory=list)
+
+    def held_back(self, seconds: float) -> None:
+        """The budget made it wait: before the first attempt, or between two."""
+        if self.log:
+            self.log[-1] = replace(self.log[-1], wait_s=self.log[-1].wait_s + seconds)
+        else:
+            self.held_s = seconds
+
+    def attempted(self, error: ProviderError | None, wait_s: float = 0.0) -> None:
+        """An attempt ended just now; it is waited `wait_s` before the next."""
+        last = self.log[-1] if self.log else None
+        start = last.start_s + last.duration_s + last.wait_s if last else self.held_s
+        end = (time.perf_counter_ns() - self.scheduled_ns) / 1e9
+        self.log.append(
+            Attempt(
+                start_s=start,
+                duration_s=max(0.0, end - start),
+                error=str(error.kind) if error else None,
+                message=error.message if error else None,
+                wait_s=wait_s,
+            )
+        )
+
+    def timeout_message(self, timeout_s: float) -> str:
+        """What a sample failed with whose time is up: its attempts and waits are part of that time."""
+        message = f"no answer within {timeout_s:g} s"
+        if self.log:
+            waited = sum(each.wait_s for each in self.log)
+            message += f": {len(self.log) + 1} attempts, with {waited:.1f} s of waiting between them"
+        return message
