@@ -334,7 +334,7 @@ class TestEngine:
 
     def test_killed_while_it_answers(self, tmp_path: Path) -> None:
         """As the kernel does when memory runs out. The run ends, says why, and the same command resumes."""
-        write_suite(tmp_path, ENGINE % "", "performance: {retries: 1, timeout_s: 60}")
+        write_suite(tmp_path, ENGINE % "", "performance: {retries: 1, timeout_s: 3600}")
         command = [sys.executable, "-m", "evalrun", "s.yaml", "--store", "s", "--no-report", "--quiet"]
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
         deadline = time.monotonic() + 60
@@ -351,8 +351,6 @@ class TestEngine:
         assert engines
         for engine in engines:
             os.kill(engine.pid, signal.SIGKILL)
-        killed = time.monotonic()
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=120)  # long before the hour that an answer may take
         assert process.returncode == 3, stderr
         assert b"SIGKILL" in stderr and b"Traceback" not in stderr
-        assert time.monotonic() - killed < 30

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalrun.analysis.correction import holm
 from evalrun.analysis.fairness_contrasts import contrast, fisher_exact
 from evalrun.analysis.intervals import bootstrap_units, percentile_interval
 from evalrun.analysis.permutation import Part, chance_of_gap, chance_of_largest
@@ -153,21 +152,3 @@ def test_the_expected_gap_of_several_groups_is_that_of_the_literature() -> None:
     chance = chance_of_gap(np.tile([0.0, 1.0], 250), np.repeat(np.arange(5), 100), None, seed=0)
     assert chance.gap_mean == pytest.approx(0.115, abs=0.015)
     assert chance.gap_p95 == pytest.approx(0.19, abs=0.02)
-
-
-@pytest.mark.parametrize("clustered", [False, True])
-def test_after_holm_one_column_in_twenty_has_a_false_alarm_at_most(clustered: bool) -> None:
-    """Four groups alike, each against the rest."""
-    rng = np.random.default_rng(8)
-    trials, alarms = 200, 0
-    clusters = np.repeat(np.arange(160), 3)
-    groups = clusters % 4
-    for _ in range(trials):
-        rates = rng.beta(2, 2, 160)[clusters] if clustered else np.full(480, 0.4)
-        values = (rng.random(480) < rates).astype(float)
-        ps = [
-            contrast(values, groups == each, groups != each, clusters if clustered else None).p
-            for each in range(4)
-        ]
-        alarms += min(p for p in holm(ps) if p is not None) <= 0.05
-    assert alarms / trials <= 0.085

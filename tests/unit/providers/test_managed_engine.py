@@ -88,14 +88,14 @@ async def test_an_engine_that_ends_while_starting(engine: Callable[..., Engine])
 
 
 @pytest.mark.parametrize(
-    "code", ["import time; time.sleep(60)", "import time; print('{\"port\": 9}', flush=True); time.sleep(60)"]
+    "code",
+    ["import time; time.sleep(9e5)", "import time; print('{\"port\": 9}', flush=True); time.sleep(9e5)"],
 )
 async def test_an_engine_that_is_never_ready_is_stopped(engine: Callable[..., Engine], code: str) -> None:
     toy = engine(code, 0.5)
-    began = time.monotonic()
     with pytest.raises(UserError, match=r"not ready after 0\.5 s"):
         await toy.start()
-    assert time.monotonic() - began < 5 and not toy.running
+    assert not toy.running
 
 
 async def test_a_command_that_does_not_exist(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ async def test_async_functions_and_mappings(provider_of: Make) -> None:
         """
         import asyncio
         async def answer(sample, prefix):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0)
             return {"output": prefix + sample.text, "prompt_tokens": 3, "completion_tokens": 2, "cost_usd": 5}
         """,
         args={"prefix": "> "},
@@ -79,8 +80,27 @@ async def test_async_functions_and_mappings(provider_of: Make) -> None:
     answer = await ask(made)
     assert (answer.output, answer.prompt_tokens, answer.completion_tokens) == ("> hello", 3, 2)
     assert answer.cost_usd == 5
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_it_is_timed_from_its_call_to_its_end(provider_of: Make, kind: str) -> None:
+    made = provider_of(
+        f"""
+        from time import perf_counter_ns, sleep
+        {kind} answer(sample):
+            began = perf_counter_ns()
+            sleep(0.01)
+            return {{"output": f"{{began}} {{perf_counter_ns()}}"}}
+        """
+    )
+    await made.start()
+    before = perf_counter_ns()
+    answer = await made.generate(request())
+    after = perf_counter_ns()
+    await made.close()
+    began, ended = map(int, answer.output.split())
     assert answer.timing is not None
-    assert 0.05 <= (answer.timing.last_ns - answer.timing.sent_ns) / 1e9 < 0.15
+    assert before <= answer.timing.sent_ns <= began < ended <= answer.timing.last_ns <= after
 
 
 async def test_a_response_is_kept_whole(provider_of: Make) -> None:

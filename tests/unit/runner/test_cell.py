@@ -101,11 +101,15 @@ def echo(body: dict[str, Any]) -> str:
 async def test_every_sample_once_with_its_figures(chat_server: ChatServer, tmp_path: Path) -> None:
     chat_server.answer = echo
     chat_server.delay_s = 0.05
+    loop = asyncio.get_running_loop()
+    start = loop.time()
     records = await run_cell(chat_server, tmp_path)
+    took = loop.time() - start
+    assert sum(record.e2e_s or 0 for record in records) <= 3 * took, "three at a time"
     assert sorted(record.vars["x"] for record in records) == list(range(8))
     for record in records:
         assert (record.status, record.scores["numeric"]) == (Status.SCORED, 1.0)
-        assert record.e2e_s is not None and 0.05 <= record.e2e_s < 0.5
+        assert record.e2e_s is not None and record.e2e_s >= 0.05
         assert record.ttft_s is None and record.tpot_s is None, "not streamed, so not measured"
         assert record.cost_usd == pytest.approx((7 * 1.0 + 3 * 2.0) / 1e6)
         assert (record.attempts, record.attempt_log) == (1, ())
@@ -177,11 +181,13 @@ async def test_what_will_not_mend_is_asked_once(chat_server: ChatServer, tmp_pat
 
 
 async def test_the_deadline_holds_with_retries_and_waits(chat_server: ChatServer, tmp_path: Path) -> None:
-    chat_server.delay_s = 5.0
-    loop = asyncio.get_running_loop()
-    start = loop.time()
-    (record,) = await run_cell(chat_server, tmp_path, n=1, cell_options=options(timeout_s=0.3))
-    assert loop.time() - start < 2
+    async def never(body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    chat_server.behaviour = never
+    async with asyncio.timeout(60):
+        (record,) = await run_cell(chat_server, tmp_path, n=1, cell_options=options(timeout_s=0.3))
     assert record.status is Status.FAILED and record.error == "timeout: no answer within 0.3 s"
 
 

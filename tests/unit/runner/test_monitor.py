@@ -126,15 +126,15 @@ def test_bytes_written_to_a_device_are_counted(tmp_path: Path) -> None:
 def test_samples_are_less_than_a_second_apart_and_on_the_clock_of_the_run() -> None:
     samples: list[SystemSample] = []
     offset = 100.0
-    monitor = Monitor(
-        Watched(lambda: None, no_gpus=NO_GPUS, origin=time.perf_counter() - offset), samples.append
-    )
+    origin = time.perf_counter() - offset
+    monitor = Monitor(Watched(lambda: None, no_gpus=NO_GPUS, origin=origin), samples.append)
     monitor.start("inference")
-    time.sleep(3.2 * INTERVAL_S)
+    while len(samples) < 3:
+        time.sleep(INTERVAL_S / 10)
     monitor.stop()
-    assert len(samples) >= 4 and INTERVAL_S <= 0.5
+    assert INTERVAL_S <= 0.5
     assert all(earlier.t_s < later.t_s for earlier, later in pairwise(samples))
-    assert offset <= samples[0].t_s < offset + 1
+    assert offset <= samples[0].t_s and samples[-1].t_s <= time.perf_counter() - origin
 
 
 def test_stopping_twice_takes_one_last_sample() -> None:

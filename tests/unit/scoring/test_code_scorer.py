@@ -3,7 +3,6 @@
 import os
 import platform
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ def test_a_program_passes_where_it_comes_to_its_end() -> None:
         ("def f(:", "SyntaxError"),
         ("import sys; sys.exit(0)\nassert False", "SystemExit: 0"),
         ("import os; os._exit(0)", "ended early"),
-        ("import time; time.sleep(60)", "stopped after 2 s"),
+        ("import time; time.sleep(9e5)", "stopped after 2 s"),
         ("while True: pass", "stopped after 2 s"),
         ("while True: print('x' * 10_000)", "stopped after 2 s"),
         ("x = bytearray(10**10)", "512 MB of memory"),
@@ -60,11 +59,9 @@ def test_a_program_passes_where_it_comes_to_its_end() -> None:
     ],
 )
 def test_hostile_and_broken_programs_fail_and_end(program: str, reason: str) -> None:
-    begin = time.monotonic()
     found = ran(program)
     assert not found.passed
     assert reason in found.reason
-    assert time.monotonic() - begin < 25  # the deadline ended it, however slow the machine is
 
 
 def test_a_program_sees_no_secret_and_no_home(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Parsers and scorers put together: the four endings, names, plain functions, speed."""
 
+import re
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -139,14 +141,25 @@ def test_broken_extensions_lose_no_sample() -> None:
     assert failed.scores == {}
 
 
-def test_one_evaluation_takes_microseconds() -> None:
+def test_one_evaluation_costs_little_more_than_its_parts() -> None:
+    """Measured against a bare search and comparison, since machines differ: nine times on an idle one."""
     pipeline = Pipeline([build("parser", "regex", pattern=r"Label: (\w+)")], [build("scorer", "exact_match")])
-    fastest = min(_seconds(pipeline) for _ in range(50))
-    assert fastest < 30e-6  # 4 to 8 in truth; a busy machine must not fail the test
+    pattern = re.compile(r"Label: (\w+)")
+
+    def bare() -> bool:
+        found = pattern.search("Label: billing")
+        return found is not None and found[1] == "bug"
+
+    whole = _cpu_seconds(lambda: pipeline.evaluate("Label: billing", "bug", {}))
+    assert whole < 40 * _cpu_seconds(bare)
 
 
-def _seconds(pipeline: Pipeline) -> float:
-    started = time.perf_counter()
-    for _ in range(200):
-        pipeline.evaluate("Label: billing", "bug", {})
-    return (time.perf_counter() - started) / 200
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    """Processor time of 200 calls, the least of 50 times."""
+    times = []
+    for _ in range(50):
+        started = time.process_time()
+        for _ in range(200):
+            work()
+        times.append(time.process_time() - started)
+    return min(times)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
-import time
+import threading
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -124,12 +126,22 @@ def test_no_repository_no_git_and_a_git_that_hangs_are_recorded_not_raised(
     tools.mkdir()
     monkeypatch.setenv("PATH", str(tools))
     assert git_state(tmp_path) == {"unavailable": "git cannot be started: No such file or directory"}
-    (tools / "git").write_text("#!/bin/sh\n/bin/sleep 30\n")  # a child that would keep the pipe open
+    held, released = tmp_path / "held", threading.Event()
+    os.mkfifo(held)
+    (tools / "git").write_text(f"#!/bin/sh\n/bin/cat {held}\n")  # a child that keeps the pipe open
     (tools / "git").chmod(0o755)
     monkeypatch.setattr(git_state_module, "TIMEOUT_S", 0.3)
-    started = time.monotonic()
+
+    def release() -> None:
+        released.set()
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            os.close(os.open(held, os.O_WRONLY | os.O_NONBLOCK))
+
+    patience = threading.Timer(60, release)
+    patience.start()
     assert git_state(tmp_path) == {"unavailable": "git did not answer within 0.3 s"}
-    assert time.monotonic() - started < 5
+    patience.cancel()
+    assert not released.is_set(), "it was given up while its child held the pipe"
     assert collect([], tmp_path)["git"] == {"unavailable": "git did not answer within 0.3 s"}
 
 
