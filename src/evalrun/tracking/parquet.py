@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +29,8 @@ _PARSED = 256
 """Records held as Python objects at a time: they take ten times the room of their text."""
 _PARSED_BYTES = 4 << 20
 _ROW_GROUP_BYTES = 32 << 20
+_REWRITTEN = 2048
+"""Rows whose columns are made anew at a time."""
 
 
 def journal_to_parquet(journal: Path, out: Path) -> int:
@@ -39,9 +42,10 @@ def journal_to_parquet(journal: Path, out: Path) -> int:
     """
     with journal.open("rb", buffering=1 << 20) as file:
         index = _index(file)
-        with replacing(out) as temporary, _Writer(temporary, index.shape.columns(), "samples") as writer:
+        columns = index.shape.columns()
+        with replacing(out) as temporary, _Writer(temporary, _schema(columns, "samples")) as writer:
             for records, size in index.records(file):
-                writer.add(index.shape.values(records), size)
+                writer.add(_arrays(index.shape.values(records), columns), size)
     return len(index.offsets)
 
 
@@ -52,10 +56,60 @@ def system_to_parquet(jsonl: Path, out: Path) -> int:
     names = list(dict.fromkeys(name for row in rows for name in row))
     values = transposed(rows, names)
     columns = [(name, kind_of_values(each)) for name, each in zip(names, values, strict=True)]
-    with replacing(out) as temporary, _Writer(temporary, columns, "system") as writer:
+    with replacing(out) as temporary, _Writer(temporary, _schema(columns, "system")) as writer:
         if rows:
-            writer.add(values, 0)
+            writer.add(_arrays(values, columns), 0)
     return len(rows)
+
+
+def rewrite_columns(
+    source: Path,
+    out: Path,
+    made: Mapping[str, str],
+    rows: Iterable[Mapping[str, Any]],
+    dropped: Collection[str] = (),
+) -> int:
+    """Write the rows of `source` to `out` with some columns made anew; returns their number.
+
+    `made` has the columns as name to kind (`tracking.columns`), `rows` their values by name, one mapping for
+    each row of the source in its order; a name that is missing is null. Scores and reasons are put before the
+    sensitive columns, any other column stays where it is or comes last. Columns that are neither made nor
+    dropped keep their values, types and metadata. The file is written whole or not at all, and may be the
+    source itself. Raises UserError where the source cannot be read or the disk is full.
+    """
+    from evalrun.tracking.arrow import arrow_array, arrow_schema
+
+    fields = arrow_schema(list(made.items()), {})
+    values, written = iter(rows), 0
+    with _reading(source) as file:
+        schema = _with_made(file.schema_arrow, fields, dropped)
+        with replacing(out) as temporary, _Writer(temporary, schema) as writer:
+            for batch in file.iter_batches(batch_size=_REWRITTEN):
+                some = list(islice(values, batch.num_rows))
+                if len(some) != batch.num_rows:
+                    raise ValueError(f"{source} has more rows than were given values")
+                arrays = [
+                    arrow_array([row.get(name) for row in some], made[name])
+                    if name in made
+                    else batch.column(name)
+                    for name in schema.names
+                ]
+                writer.add(arrays, batch.nbytes)
+                written += batch.num_rows
+    return written
+
+
+def _with_made(old: Any, made: Any, dropped: Collection[str]) -> Any:
+    """The schema of a file whose columns are rewritten; its metadata stays."""
+    import pyarrow as pa
+
+    moved = [field for field in made if field.name.startswith(("score.", "reason."))]
+    gone = {*dropped, *(field.name for field in moved)}
+    placed = {field.name: field for field in made if field.name not in gone}
+    fields = [placed.pop(field.name, field) for field in old if field.name not in gone]
+    at = next((at for at, field in enumerate(fields) if field.name.startswith("sensitive.")), len(fields))
+    fields[at:at] = moved
+    return pa.schema([*fields, *placed.values()], metadata=old.metadata)
 
 
 def iter_samples(
@@ -181,27 +235,35 @@ def _lines(file: BinaryIO) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
         offset += length
 
 
+def _schema(columns: Sequence[tuple[str, str]], content: str) -> Any:
+    from evalrun.tracking.arrow import arrow_schema
+
+    metadata = {"evalrun.schema_version": SCHEMA_VERSION, "evalrun.content": content}
+    return arrow_schema(columns, metadata)
+
+
+def _arrays(values: Sequence[Sequence[Any]], columns: Sequence[tuple[str, str]]) -> list[Any]:
+    from evalrun.tracking.arrow import arrow_array
+
+    return [arrow_array(column, kind) for column, (_, kind) in zip(values, columns, strict=True)]
+
+
 class _Writer:
     """Gathers batches and writes a row group whenever there is enough."""
 
-    def __init__(self, path: Path, columns: Sequence[tuple[str, str]], content: str) -> None:
-        from evalrun.tracking.arrow import arrow_schema
+    def __init__(self, path: Path, schema: Any) -> None:
+        import pyarrow.parquet as pq
 
-        self._path = path
-        self._kinds = [kind for _, kind in columns]
-        metadata = {"evalrun.schema_version": SCHEMA_VERSION, "evalrun.content": content}
-        self._schema = arrow_schema(columns, metadata)
+        self._schema = schema
+        short = [name for name in schema.names if name not in LONG_TEXTS]
+        self._writer = pq.ParquetWriter(
+            path, schema, compression="zstd", use_dictionary=short, write_statistics=short
+        )
         self._batches: list[Any] = []
         self._rows = 0
         self._bytes = 0
 
     def __enter__(self) -> _Writer:
-        import pyarrow.parquet as pq
-
-        short = [name for name in self._schema.names if name not in LONG_TEXTS]
-        self._writer = pq.ParquetWriter(
-            self._path, self._schema, compression="zstd", use_dictionary=short, write_statistics=short
-        )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -211,13 +273,10 @@ class _Writer:
         finally:
             self._writer.close()
 
-    def add(self, values: Sequence[Sequence[Any]], size: int) -> None:
-        """Add rows, given as one sequence of values for each column, whose text took `size` bytes."""
+    def add(self, arrays: Sequence[Any], size: int) -> None:
+        """Add rows, given as one Arrow array for each column, whose text took `size` bytes."""
         import pyarrow as pa
 
-        from evalrun.tracking.arrow import arrow_array
-
-        arrays = [arrow_array(each, kind) for each, kind in zip(values, self._kinds, strict=True)]
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         self._rows += len(arrays[0])
         self._bytes += size

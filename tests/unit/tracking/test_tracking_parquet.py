@@ -23,6 +23,7 @@ from evalrun.tracking.parquet import (
     iter_samples,
     journal_to_parquet,
     read_columns,
+    rewrite_columns,
     system_to_parquet,
 )
 from evalrun.types import Attempt, Message, SampleRecord, Status
@@ -367,3 +368,36 @@ def test_converting_is_not_much_slower_than_parsing(tmp_path: Path) -> None:
     started = time.process_time()
     journal_to_parquet(journal, tmp_path / "samples.parquet")
     assert time.process_time() - started < 20 * parsing
+
+
+def test_columns_are_made_anew_and_the_others_keep_values_types_and_metadata(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    records = [record(n, vars={"tags": ["a", n]}) for n in range(5000)]
+    out = tmp_path / "samples.parquet"
+    journal_to_parquet(write(tmp_path / "journal.jsonl", records), out)
+    before = pq.read_table(out)
+    made = {"score.judge": "double", "reason.judge": "string", "answer_json": "json", "status": "string"}
+    rows = ({"score.judge": n / 2, "answer_json": {"n": n}} for n in range(5000))
+    assert rewrite_columns(out, out, made, rows, dropped=["score.exact_match"]) == 5000
+    after = pq.read_table(out)
+    kept = [name for name in before.schema.names if name not in (*made, "score.exact_match")]
+    assert after.select(kept).equals(before.select(kept))
+    assert [after.schema.field(name) for name in kept] == [before.schema.field(name) for name in kept]
+    assert after.schema.metadata == before.schema.metadata
+    tail = ["reason.exact_match", "score.judge", "reason.judge", "sensitive.dialect"]
+    assert after.schema.names == [*before.schema.names[:-3], *tail]
+    row = list(iter_samples(out, decode=True))[4321]
+    assert (row["score.judge"], row["answer_json"], row["status"]) == (2160.5, {"n": 4321}, None)
+    assert row["sample_id"] == "id-4321"
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+
+
+def test_too_few_rows_leave_the_file_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "samples.parquet"
+    journal_to_parquet(write(tmp_path / "journal.jsonl", [record(n) for n in range(3)]), out)
+    before = out.read_bytes()
+    with pytest.raises(ValueError, match="more rows"):
+        rewrite_columns(out, out, {"score.judge": "double"}, iter([{}]))
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if "samples" in path.name] == ["samples.parquet"]
