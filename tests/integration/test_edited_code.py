@@ -157,18 +157,12 @@ def value(document: dict[str, Any]) -> float:
     return float(found)
 
 
-def cases(known: dict[str, Edit], *failing: str) -> list[Any]:
-    """Parameters; those whose edit goes unnoticed today are expected to fail."""
-    mark = pytest.mark.xfail(strict=True, reason="code is digested by the file of a class, if at all")
-    return [
-        pytest.param(edit, id=name, marks=mark if name in failing else ()) for name, edit in known.items()
-    ]
+def cases(known: dict[str, Edit]) -> list[Any]:
+    """Parameters with names."""
+    return [pytest.param(edit, id=name) for name, edit in known.items()]
 
 
-UNNOTICED = ("scorer", "module of a scorer", "module of a module", "parser", "module of a parser")
-
-
-@pytest.mark.parametrize("edit", cases(CASES, *UNNOTICED, "module of a provider"))
+@pytest.mark.parametrize("edit", cases(CASES))
 def test_reuse_takes_over_nothing_that_old_code_made(beside: Beside, edit: Edit) -> None:
     beside.ready()
     suite = beside.suite(edit)
@@ -187,7 +181,7 @@ def test_code_that_nothing_imports_may_change(beside: Beside) -> None:
     assert "taken over" in evalrun(suite, "--no-report", "--reuse", "--fresh").stderr
 
 
-@pytest.mark.parametrize("edit", cases(CASES, *UNNOTICED, "module of a provider"))
+@pytest.mark.parametrize("edit", cases(CASES))
 def test_the_lock_reports_it(beside: Beside, edit: Edit) -> None:
     beside.ready()
     suite = beside.suite(edit)
@@ -201,7 +195,7 @@ def test_the_lock_reports_it(beside: Beside, edit: Edit) -> None:
     assert "changed" in refused.stderr
 
 
-@pytest.mark.parametrize("edit", cases(CASES, *SCORING, "provider", "module of a provider"))
+@pytest.mark.parametrize("edit", cases(CASES))
 def test_an_interrupted_sweep_of_old_code_is_not_resumed(beside: Beside, edit: Edit) -> None:
     suite = beside.suite(edit)
     interrupted = document_of(suite, "--no-report", code=3)
@@ -223,7 +217,7 @@ def test_an_interrupted_sweep_of_the_same_code_is_resumed(beside: Beside) -> Non
     assert value(result) == 1
 
 
-@pytest.mark.parametrize("edit", cases(ANSWERING, "module of a provider"))
+@pytest.mark.parametrize("edit", cases(ANSWERING))
 def test_answers_of_old_code_do_not_come_from_the_cache(beside: Beside, edit: Edit) -> None:
     beside.ready()
     suite = beside.suite(edit)

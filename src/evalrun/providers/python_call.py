@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.machinery
 import inspect
@@ -16,6 +17,7 @@ from evalrun.providers.daemon_threads import DaemonThreads
 from evalrun.providers.python_answer import described, told, unfit
 from evalrun.registry import importable_from
 from evalrun.types import JSON, ProviderError, Timing
+from evalrun.usercode import code_digests, source_file
 
 if TYPE_CHECKING:
     from evalrun.providers.python_function import PythonOptions
@@ -26,7 +28,7 @@ class UserFunction:
 
     def __init__(self, options: PythonOptions, where: str, base_dir: Path) -> None:
         """`where` names the model in errors. Raises UserError where there is no such function."""
-        self._options, self._where = options, where
+        self._options, self._where, self._base_dir = options, where, base_dir
         self.name = self._options.function
         self._target = _find(self.name, base_dir, self._where)
         self._is_class = isinstance(self._target, type)
@@ -52,18 +54,29 @@ class UserFunction:
         self._threads.close()
 
     def identity(self) -> dict[str, JSON]:
-        from evalrun.providers.digests import computed_sha256
         from evalrun.secrets import scrub_json
 
-        source = _source_file(self._target)
         return {
             "provider": "python",
             "function": self.name,
-            "source_sha256": computed_sha256(source) if source is not None else None,
+            **self.pins(),
             "args": scrub_json(self._options.args),
             "batch": self._options.batch,
             "api": self._options.api,
         }
+
+    def pins(self) -> dict[str, JSON]:
+        """The digests of the function's file, and of the modules in the suite's folder that it imports."""
+        source = source_file(self._target)
+        if source is None:
+            return {"source_sha256": None}
+        own = hashlib.sha256(source.read_bytes()).hexdigest()
+        modules = {
+            name: digest
+            for name, digest in code_digests([self._target], self._base_dir).items()
+            if digest != own
+        }
+        return {"source_sha256": own, **({"modules": modules} if modules else {})}
 
     async def call(self, argument: Any) -> tuple[Any, Timing]:
         """What the function returns, and when it was called and done. Raises ProviderError (application)."""
@@ -142,13 +155,3 @@ def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - the method itself is wanted
     )
-
-
-def _source_file(target: Any) -> Path | None:
-    target = inspect.unwrap(target)
-    code = target if inspect.isroutine(target) or inspect.isclass(target) else type(target)
-    try:
-        found = inspect.getsourcefile(code)
-    except TypeError:
-        return None
-    return Path(found) if found and Path(found).is_file() else None

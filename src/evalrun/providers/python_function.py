@@ -85,7 +85,7 @@ class _CallsFunction(Provider):
         return self._function.identity()
 
     def pins(self) -> dict[str, JSON]:
-        return {"source_sha256": self._function.identity()["source_sha256"]}
+        return self._function.pins()
 
 
 class PythonFunction(_CallsFunction):

@@ -24,7 +24,8 @@ _KINDS = {
 }  # fmt: skip
 _WORDS = {
     "rows": "the selected rows", "file": "the file", "commit": "the commit", "weights_sha256": "the weights",
-    "source_sha256": "the code", "answers_sha256": "the file of answers",
+    "source_sha256": "the code", "modules": "modules that its code imports",
+    "answers_sha256": "the file of answers",
 }  # fmt: skip
 
 

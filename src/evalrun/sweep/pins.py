@@ -6,10 +6,7 @@ that was run before is known again.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalrun._version import __version__
@@ -36,7 +33,7 @@ def pins(prepared: PreparedSweep) -> dict[str, dict[str, JSON]]:
         "prompts": {f"{name}/{api}": prompt.digest for (name, api), prompt in prepared.prompts.items()},
         "examples": dict(prepared.examples),
         "models": {name: _model(prepared, name) for name in prepared.providers},
-        "code": _code(prepared),
+        "code": dict(prepared.code),
     }
 
 
@@ -52,22 +49,6 @@ def _dataset(rows: str, source: Mapping[str, JSON]) -> dict[str, JSON]:
 def _model(prepared: PreparedSweep, name: str) -> dict[str, JSON]:
     provider = prepared.providers[name]
     return {"provider": provider.spec.provider, "model": provider.spec.model, **provider.pins()}
-
-
-def _code(prepared: PreparedSweep) -> dict[str, JSON]:
-    """SHA-256 of the files of scorers and parsers that are not evalrun's own."""
-    found: dict[str, JSON] = {}
-    home = Path(__file__).resolve().parents[1]
-    parts: list[Any] = [*prepared.pipeline.scorers, *getattr(prepared.pipeline, "parsers", ())]
-    for part in parts:
-        code = getattr(part, "function", None) or type(part)
-        try:
-            path = Path(inspect.getsourcefile(code) or "").resolve()
-        except TypeError:
-            continue
-        if path.is_file() and home not in path.parents:
-            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
 
 
 def cell_digests(prepared: PreparedSweep) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evalrun import registry
 from evalrun.canonical import digest
 from evalrun.datasets import Dataset, open_dataset
 from evalrun.errors import Problem, UserError
@@ -15,13 +16,16 @@ from evalrun.gates.conditions import Gate, parse_gate
 from evalrun.prompts import Api, Prompt, Renderer, compile_prompt, open_pool, with_variants
 from evalrun.providers.base import Provider, ProviderContext, create
 from evalrun.scoring.pipeline import Pipeline, suite_scorers
-from evalrun.suite.components import ModelSpec
+from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.plan import RunSpec, cells
 from evalrun.sweep.spending import budget_problems
+from evalrun.types import JSON
+from evalrun.usercode import code_digests
 
 if TYPE_CHECKING:
     from evalrun.gates.alerts import Alert
+    from evalrun.suite.schema import Suite
     from evalrun.sweep.judging import Judging
 
 
@@ -44,6 +48,8 @@ class PreparedSweep:
     pipeline: Pipeline
     gates: tuple[Gate, ...]
     work_digest: str
+    code: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 by file of the scorers and parsers that are not evalrun's own."""
     alerts: tuple[Alert, ...] = ()
     judging: Judging | None = None
     """What scorers ask of models, where any does."""
@@ -123,6 +129,7 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
     problems.raise_if_any()
     if pipeline is None:
         raise AssertionError("a pipeline that was not built is a problem that was raised")
+    code = scoring_code(suite, pipeline, loaded.base_dir)
     return PreparedSweep(
         loaded=loaded,
         specs=specs,
@@ -135,7 +142,8 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
         gates=gates,
         alerts=alerts,
         judging=judging,
-        work_digest=_work_digest(loaded, datasets, compiled, judging),
+        code=code,
+        work_digest=_work_digest(loaded, datasets, compiled, judging, {**code, **_code_of_models(providers)}),
     )
 
 
@@ -278,7 +286,11 @@ def _compile_prompts(
 
 
 def _work_digest(
-    loaded: LoadedSuite, datasets: Mapping[str, Dataset], compiled: _Compiled, judging: Judging | None
+    loaded: LoadedSuite,
+    datasets: Mapping[str, Dataset],
+    compiled: _Compiled,
+    judging: Judging | None,
+    code: Mapping[str, JSON],
 ) -> str:
     """Identifies the work: two sweeps with one digest would ask and score the same."""
     return digest(
@@ -288,5 +300,38 @@ def _work_digest(
             "prompts": {f"{name}/{api}": prompt.digest for (name, api), prompt in compiled.prompts.items()},
             "examples": compiled.examples,
             **({"judging": judging.digest} if judging is not None else {}),
+            **({"code": dict(code)} if code else {}),
         }
     )
+
+
+def scoring_code(suite: Suite, pipeline: Pipeline, base_dir: Path) -> dict[str, str]:
+    """The digests of scorers and parsers that are not evalrun's own, with the modules that they import.
+
+    They are the suite's (`python:`, also within other scorers) and those of other packages.
+    """
+    sections: list[JSON] = [each.resolved() for each in (*suite.parse, *suite.scorers)]
+    own = [registry.import_attribute(target) for target in _python_targets(sections)]
+    return code_digests([*own, *pipeline.scorers, *pipeline.parsers], base_dir)
+
+
+def _python_targets(value: JSON) -> Iterator[str]:
+    """What components name by `python:`, at any depth: a scorer may hold parsers and another scorer."""
+    if isinstance(value, Mapping):
+        target = value.get(PYTHON)
+        if isinstance(target, str):
+            yield target
+        for each in value.values():
+            yield from _python_targets(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _python_targets(each)
+
+
+def _code_of_models(providers: Mapping[str, Provider]) -> dict[str, JSON]:
+    """The digests of the functions that stand in a model's place."""
+    return {
+        f"model {name}": provider.pins()
+        for name, provider in providers.items()
+        if provider.spec.provider == PYTHON
+    }
