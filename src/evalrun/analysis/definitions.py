@@ -8,13 +8,16 @@ from functools import cache
 
 from evalrun import registry
 from evalrun.analysis.catalogue import performance_catalogue
-from evalrun.analysis.counterfactual_definitions import FLIPS, OF_SCORES, version_definition, version_info
 from evalrun.analysis.fairness_definitions import (
     CRITERIA,
     DECISIONS,
+    FLIPS,
+    OF_SCORES,
     contrast_info,
     criterion_info,
     fairness_definition,
+    version_definition,
+    version_info,
 )
 from evalrun.analysis.rates import RATES, gap_info
 from evalrun.analysis.repeat_definitions import OF_K, consistency_info, repeat_definition, repeat_info

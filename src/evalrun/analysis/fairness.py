@@ -9,36 +9,112 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.correction import holm
-from evalrun.analysis.fairness_contrasts import contrast
-from evalrun.analysis.fairness_definitions import contrast_info
-from evalrun.analysis.fairness_groups import MISSING, FairnessPlan, GroupColumn, group_columns
-from evalrun.analysis.fairness_means import Split, group_means
-from evalrun.analysis.fairness_measures import (
+from evalrun.analysis.fairness_definitions import contrast_info, criterion_info
+from evalrun.analysis.fairness_groups import (
+    MISSING,
     Decision,
+    FairnessPlan,
+    GroupColumn,
     Measure,
     decisions,
+    group_columns,
     groups_of_units,
     plain_measures,
     subset,
 )
+from evalrun.analysis.fairness_inference import Chance, Part, chance_of_gap, chance_of_largest, contrast
 from evalrun.analysis.intervals import Estimate, mean
-from evalrun.analysis.permutation import Chance, Part, chance_of_gap
 from evalrun.analysis.quality import metric
 from evalrun.analysis.rates import gap_info
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.types import JSON, MetricValue
 
-__all__ = ["MISSING", "FairnessPlan", "fairness_metrics", "group_means", "warm_imports"]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+_FEW_VALUES = 50
+"""fairlearn is given at most so many distinct values a measure: a MetricFrame takes some 10 us for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A measure and the groups of a column; `codes` has one a unit, -1 where the group is missing.
+
+    `within` is the level of a control column that the units are restricted to.
+    """
+
+    groups: GroupColumn
+    measure: Measure
+    codes: Ints
+    within: Mapping[str, str] = field(default_factory=dict)
+
+
+def group_means(splits: Sequence[Split]) -> list[dict[int, float]]:
+    """Means by group code, through one MetricFrame of fairlearn; a group without data is not there.
+
+    Each split is one value of the control feature, so that a run costs one frame and not one a measure. Equal
+    values of one group are one weighted row. Measures with many values (times) are averaged directly.
+
+    fairlearn is imported here only: that takes seconds.
+    """
+    means: list[dict[int, float]] = [{} for _ in splits]
+    framed = []
+    for at, split in enumerate(splits):
+        if len(split.codes) == 0:
+            continue
+        if len(np.unique(split.measure.units.values)) <= _FEW_VALUES:
+            framed.append(at)
+        else:
+            for code in np.unique(split.codes):
+                means[at][int(code)] = float(split.measure.units.values[split.codes == code].mean())
+    if framed:
+        for at, found in zip(framed, _framed([splits[at] for at in framed]), strict=True):
+            means[at] = found
+    return means
+
+
+def _framed(splits: Sequence[Split]) -> list[dict[int, float]]:
+    from fairlearn.metrics import MetricFrame
+
+    def average(y_true: Floats, y_pred: Floats, weight: Floats) -> float:
+        return float(np.average(y_pred, weights=weight))
+
+    means: list[dict[int, float]] = [{} for _ in splits]
+    values, codes, which, weight = _weighted_rows(splits)
+    # The groups are integer codes: labels of any kind, odd characters and None cannot mislead it.
+    frame = MetricFrame(
+        metrics=average,
+        y_true=values,
+        y_pred=values,
+        sensitive_features=codes,
+        control_features=which,
+        sample_params={"weight": weight},
+    )
+    for (at, code), value in frame.by_group.items():
+        if not np.isnan(value):
+            means[at][int(code)] = float(value)
+    return means
+
+
+def _weighted_rows(splits: Sequence[Split]) -> tuple[Floats, Ints, Ints, Ints]:
+    """The distinct (value, group code, number of the split), and how many units have each."""
+    values = np.concatenate([split.measure.units.values for split in splits])
+    codes = np.concatenate([split.codes for split in splits])
+    which = np.repeat(np.arange(len(splits)), [len(split.codes) for split in splits])
+    order = np.lexsort((values, codes, which))
+    values, codes, which = values[order], codes[order], which[order]
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (np.diff(values) != 0) | (np.diff(codes) != 0) | (np.diff(which) != 0)
+    starts = np.flatnonzero(new)
+    return values[starts], codes[starts], which[starts], np.diff(np.append(starts, len(order)))
+
 
 MOST_LEVELS = 50
 """A control column with more levels than this leaves too few samples in each."""
@@ -67,11 +143,6 @@ class Compared:
     def part(self, codes: Sequence[int]) -> Part:
         """The units of some groups, for a permutation."""
         return _part(self.split, codes)
-
-
-def warm_imports() -> None:
-    """Import fairlearn now: in a thread while the models answer, so that the analysis does not wait."""
-    import fairlearn.metrics  # noqa: F401
 
 
 def fairness_metrics(
@@ -167,7 +238,6 @@ def _compare(
     alone: bool,
 ) -> tuple[list[MetricValue], dict[str, JSON]]:
     """All measures of one column (in one level of a control column, where it is not `alone`)."""
-    from evalrun.analysis.fairness_criteria import criteria
 
     metrics: list[MetricValue] = []
     measured: dict[str, JSON] = {}
@@ -331,3 +401,88 @@ def _contrasts(
         metrics.append(replace(made, slice={**split.groups.slice_of(code), **split.within}))
         details.append({"group": compared[code].group, "against": against, **asdict(each), "p_holm": p})
     return metrics, details
+
+
+_NO_GROUPS = "two groups that are large enough are needed, and there are none"
+
+
+def criteria(
+    results: Sequence[Compared], decided: Sequence[Decision], plan: FairnessPlan
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    """The criteria of every decision; `results` holds selection, true and false positive rate of each."""
+    metrics: list[MetricValue] = []
+    details: dict[str, JSON] = {}
+    for at, decision in enumerate(decided):
+        selection, true_positives, false_positives = results[3 * at : 3 * at + 3]
+        for kind, parts in (
+            ("demographic_parity", (selection,)),
+            ("equal_opportunity", (true_positives,)),
+            ("equalized_odds", (true_positives, false_positives)),
+        ):
+            found, detail = _criterion(kind, parts, decision, plan)
+            metrics += found
+            details[f"{kind}{decision.suffix}"] = detail
+    return metrics, details
+
+
+def _criterion(
+    kind: str, parts: Sequence[Compared], decision: Decision, plan: FairnessPlan
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    """Difference and ratio over the groups that are compared in every part."""
+    split = parts[0].split
+    column = split.groups.name
+    difference = criterion_info(column, f"{kind}.difference", decision.suffix)
+    ratio = criterion_info(column, f"{kind}.ratio", decision.suffix)
+    codes = [code for code in parts[0].groups if all(code in part.groups for part in parts)]
+    n = sum(part.groups[code].estimate.n for part in parts for code in codes)
+    if len(codes) < 2:
+        notes = [_NO_GROUPS, *dict.fromkeys(part.split.measure.note for part in parts)]
+        missing = Estimate(None, n, note="; ".join(each for each in notes if each))
+        metrics = [metric(difference, missing), metric(ratio, missing)]
+        detail: dict[str, JSON] = {"label": decision.label, "difference": None, "ratio": None}
+        return [replace(each, slice=dict(split.within)) for each in metrics], {**detail, "note": missing.note}
+    rates = [{code: part.groups[code].estimate.value or 0.0 for code in codes} for part in parts]
+    gap = max(max(each.values()) - min(each.values()) for each in rates)
+    chance = _chance(parts, codes, seed_of(difference.name, plan.seed))
+    ratios = [min(each.values()) / max(each.values()) for each in rates if max(each.values()) > 0]
+    note = (
+        "all groups have the same rates"
+        if chance.permutations == 0
+        else f"with shuffled groups 95 % are at most {chance.gap_p95:.3g}, {chance.gap_mean:.3g} on average "
+        f"(p = {chance.p:.2g})"
+    )
+    # 0/0: nobody was given the label. fairlearn gives 0 or NaN there, neither of which was measured.
+    least = min(ratios) if len(ratios) == len(rates) else None
+    undefined = "" if least is not None else "a rate is 0 in every group, so there is no ratio"
+    made = [
+        metric(difference, Estimate(gap, n, note=note)),
+        metric(ratio, Estimate(least, n, note=undefined)),
+    ]
+    detail = {
+        "label": decision.label,
+        "difference": gap,
+        "ratio": least,
+        "groups": _shown(parts, codes),
+        "chance_gap_mean": chance.gap_mean,
+        "chance_gap_p95": chance.gap_p95,
+        "p": chance.p,
+        "permutations": chance.permutations,
+        "how": chance.how,
+        "note": "; ".join(each for each in (note, undefined) if each),
+    }
+    return [replace(each, slice=dict(split.within)) for each in made], detail
+
+
+def _chance(parts: Sequence[Compared], codes: Sequence[int], seed: int) -> Chance:
+    return chance_of_largest([part.part(codes) for part in parts], seed)
+
+
+def _shown(parts: Sequence[Compared], codes: Sequence[int]) -> list[Mapping[str, JSON]]:
+    """The rates of each group, by the name of the rate."""
+    return [
+        {
+            "group": parts[0].groups[code].group,
+            **{part.split.measure.info.name: part.groups[code].estimate.value for part in parts},
+        }
+        for code in codes
+    ]

@@ -1,30 +1,102 @@
-"""What people think of answers, held against the scores."""
+"""What people think of answers, compared with the scores; and the rows that they, or a score, found worst."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
-from evalrun.analysis.agreement import Agreement, kappa, rank_correlation
+from evalrun.analysis.distributions import normal_quantile
 from evalrun.analysis.measures import RunSamples, default_metrics
+from evalrun.atomic import replacing
 from evalrun.errors import UserError
+from evalrun.scoring.correlations import fisher_interval, pearson, ranks
+from evalrun.tracking.changes import said
+from evalrun.tracking.folder import file_sha256
 from evalrun.tracking.labels import (
     Label,
     LabelColumns,
     as_number,
     keep_labels,
     kind_of,
+    load_labels,
     read_labels,
 )
-from evalrun.tracking.people import LABEL
+from evalrun.tracking.parquet import column_names, iter_samples
+from evalrun.tracking.people import LABEL, LabelSet
+from evalrun.tracking.plain import plain
 from evalrun.tracking.samples import find_samples
 from evalrun.tracking.store import Store
 from evalrun.tracking.targets import Target
 from evalrun.types import JSON
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """`value` by `measure` (kappa, spearman) over `n` samples; None where the data cannot give it (`note`).
+
+    `share` is the fraction of samples on which both say the same (kappa only). The interval has level 0.95.
+    """
+
+    measure: str
+    value: float | None
+    n: int
+    ci_low: float | None = None
+    ci_high: float | None = None
+    share: float | None = None
+    note: str = ""
+
+
+def kappa(first: Sequence[str], second: Sequence[str]) -> Agreement:
+    """Cohen's kappa of two columns of labels, each of shape (n,): agreement beyond that of chance.
+
+    1 is full agreement, 0 that of chance. Interval: the large-sample standard error of Fleiss, Cohen and
+    Everitt (1969), formula 13.
+    """
+    n = len(first)
+    if n == 0:
+        return Agreement("kappa", None, 0, note="no sample has both")
+    labels, codes = np.unique(np.array([*map(str, first), *map(str, second)], object), return_inverse=True)
+    size = len(labels)
+    table = np.bincount(codes[:n] * size + codes[n:], minlength=size * size).reshape(size, size) / n
+    rows, columns = table.sum(axis=1), table.sum(axis=0)
+    seen, chance = float(np.trace(table)), float(rows @ columns)
+    if chance >= 1 - 1e-12:
+        return Agreement("kappa", None, n, share=seen, note="both give one label only, and the same")
+    value = (seen - chance) / (1 - chance)
+    on = np.diag(table) @ ((1 - chance) - (rows + columns) * (1 - seen)) ** 2
+    off_weights = (columns[:, None] + rows[None, :]) ** 2
+    np.fill_diagonal(off_weights, 0.0)
+    off = (1 - seen) ** 2 * float((table * off_weights).sum())
+    variance = (float(on) + off - (seen * chance - 2 * chance + seen) ** 2) / (n * (1 - chance) ** 4)
+    half = normal_quantile(0.975) * math.sqrt(max(variance, 0.0))
+    if half == 0:  # full agreement: the formula knows no doubt, a few samples do
+        return Agreement("kappa", value, n, share=seen, note="no disagreement, so no interval")
+    return Agreement("kappa", value, n, max(-1.0, value - half), min(1.0, value + half), seen)
+
+
+def rank_correlation(first: Floats, second: Floats) -> Agreement:
+    """Spearman's rank correlation of two columns of numbers, each of shape (n,), without missing values.
+
+    Interval by Fisher's transformation with the variance of Bonett and Wright (2000).
+    """
+    n = len(first)
+    value = pearson(ranks(first), ranks(second)) if n > 1 else math.nan
+    if math.isnan(value):
+        note = "too few samples" if n < 2 else "one of the two is the same for every sample"
+        return Agreement("spearman", None, n, note=note)
+    interval = fisher_interval(value, 1 + value**2 / 2, n - 3)
+    if interval is None:
+        return Agreement("spearman", value, n, note="too few samples, or all in the same order: no interval")
+    return Agreement("spearman", value, n, interval.low, interval.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +235,117 @@ def _with_answers(run: RunSamples, given: Mapping[str, str | float]) -> Agreemen
 
 def _named(run: RunSamples, score: str, agreement: Agreement) -> dict[str, JSON]:
     return {"run": run.run.run, "score": score, **asdict(agreement)}
+
+
+EXPORT = "export"
+_PREFIXES = ("vars.", "sensitive.")
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """Which rows: the `count` worst by labels of `column` (None: the last that were given), or by a score."""
+
+    count: int
+    column: str | None = None
+    score: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written: how many rows, out of how many that had a value, by what."""
+
+    path: Path
+    rows: int
+    rated: int
+    by: str
+
+
+def worst_rows(store: Store, target: Target, worst: Worst, out: Path) -> Exported:
+    """Write the rows of the worst samples of a sweep or run to a JSONL file, the worst first.
+
+    A row holds the input columns as the samples keep them, `sample_id`, `target` and what it was rated (under
+    the label's name). Lower is worse. Raises UserError where there is nothing to go by.
+    """
+    rated, by = _rated(target, worst)
+    if not rated:
+        raise UserError(f"no sample has a value of '{by}'", where=target.folder.path.name)
+    order = sorted(rated, key=lambda key: (rated[key], key))[: worst.count]
+    rows = _rows_of(target, set(order))
+    written = [{**rows[key], "sample_id": key, by: rated[key]} for key in order if key in rows]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        temporary.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in written))
+    detail = {"what": "from-feedback", "rows": len(written), "by": by, "sha256": file_sha256(out)}
+    with store.changing(target.folder):
+        target.folder.append_event(EXPORT, detail, target=target.run)
+    return Exported(out, len(written), len(rated), by)
+
+
+def _rated(target: Target, worst: Worst) -> tuple[dict[str, float], str]:
+    """A number a sample id: the mean over runs, where several were rated."""
+    found: dict[str, list[float]] = {}
+    runs = runs_of(target)
+    if worst.score is not None:
+        for run in runs:
+            if worst.score not in run.table.scores:
+                listed = ", ".join(run.table.scores) or "none"
+                raise UserError(
+                    f"run {run.run.run} has no score '{worst.score}'", remedy=f"Scores: {listed}."
+                )
+            values = run.by_id(run.table.scores[worst.score], every_sample(run))
+            for key, value in zip(run.ids, values, strict=True):
+                if not np.isnan(value):
+                    found.setdefault(key, []).append(float(value))
+        return {key: sum(each) / len(each) for key, each in found.items()}, worst.score
+    chosen = _choose_labels(target, worst.column)
+    labels = load_labels(target.folder, chosen)
+    for run in runs:
+        for key, rating in by_sample(labels, run.run.run, chosen.kind).items():
+            found.setdefault(key, []).append(as_number(rating))
+    return {key: sum(each) / len(each) for key, each in found.items()}, chosen.column
+
+
+def _choose_labels(target: Target, column: str | None) -> LabelSet:
+    sets = [
+        each
+        for each in said(target.folder).labels
+        if each.kind != "class"
+        and column in (None, each.column)
+        and (not target.run or each.target in ("", target.run))
+    ]
+    if not sets:
+        raise UserError(
+            "the sweep has no ratings" + (f" called '{column}'" if column else ""),
+            where=target.folder.path.name,
+            remedy="Bring some: evalrun label SWEEP --from FILE --column rating; or take a score: --score.",
+        )
+    return sets[-1]
+
+
+def _rows_of(target: Target, wanted: set[str]) -> dict[str, dict[str, JSON]]:
+    """The input columns and the target of these samples."""
+    rows: dict[str, dict[str, JSON]] = {}
+    for run in runs_of(target):
+        path = run.folder.samples_path(run.run.run)
+        columns = [
+            each
+            for each in column_names(path)
+            if each.startswith(_PREFIXES) or each in ("target", "target_json", "cluster")
+        ]
+        for row in iter_samples(path, columns=["sample_id", *columns]):
+            key = str(row["sample_id"])
+            if key in wanted and key not in rows:
+                rows[key] = _row(row, columns)
+    return rows
+
+
+def _row(sample: Mapping[str, Any], columns: list[str]) -> dict[str, JSON]:
+    made: dict[str, JSON] = {}
+    # Input columns last: what stood in the dataset is what stands in the new one.
+    for name in sorted(columns, key=lambda each: each.startswith("vars.")):
+        value = plain(sample[name])
+        if value is not None and name != "cluster":
+            # `target_json` is the target with its type, where it is no text; it stands behind `target`.
+            shown = "target" if name == "target_json" else name
+            made[shown.removeprefix("vars.").removeprefix("sensitive.")] = value
+    return made

@@ -205,7 +205,7 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
         else:
             estimate = percentile_interval(float(values[at]), size, draws[:, at], bounds, note=few)
         if name in corpus.tests:
-            from evalrun.analysis.fairness_pairs import binomial_note
+            from evalrun.analysis.sign_tests import binomial_note
 
             hits, trials = corpus.tests[name]
             told = binomial_note(float(sums[hits]), float(sums[trials]), independent=independent)

@@ -44,6 +44,18 @@ def mcnemar_exact(a_only: int, b_only: int) -> float:
     return min(1.0, 2 * math.exp(log_first) * total)
 
 
+def binomial_note(hits: float, trials: float, *, independent: bool) -> str:
+    """The test in words, for a figure's note; of dependent samples it says that there is none."""
+    if not independent:
+        return "no binomial test: samples depend on each other"
+    if not round(trials):
+        return ""
+    # The exact test against one half is McNemar's test of the pairs that prefer one or the other.
+    p = mcnemar_exact(round(hits), round(trials) - round(hits))
+    shown = f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+    return f"{hits:,.0f} of {trials:,.0f}; {shown} against one half (exact binomial test)"
+
+
 def score_interval(a_only: float, b_only: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Interval for the difference b - a of two paired proportions, by Tango's score test (1998).
 

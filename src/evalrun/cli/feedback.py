@@ -129,7 +129,7 @@ def from_feedback(
     Example:
       evalrun dataset from-feedback latest --worst 50 --out data/worst.jsonl
     """
-    from evalrun.analysis.worst import Worst, worst_rows
+    from evalrun.analysis.feedback import Worst, worst_rows
     from evalrun.tracking.targets import find_target
 
     opened = open_store(store)

@@ -19,9 +19,8 @@ from typing import Any, Literal
 
 from evalrun import registry
 from evalrun.analysis.catalogue import performance_catalogue
-from evalrun.analysis.counterfactual_definitions import FLIPS
-from evalrun.analysis.counterfactual_definitions import OF_SCORES as OF_VERSIONS
-from evalrun.analysis.fairness_definitions import CRITERIA, DECISIONS
+from evalrun.analysis.fairness_definitions import CRITERIA, DECISIONS, FLIPS
+from evalrun.analysis.fairness_definitions import OF_SCORES as OF_VERSIONS
 from evalrun.analysis.rates import RATES
 from evalrun.analysis.repeat_definitions import OF_SCORES as OF_REPEATS
 from evalrun.errors import Problem

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from evalrun.errors import UserError
 from evalrun.reports.charts.levels import level_chart
-from evalrun.reports.groupwords import p_value
+from evalrun.reports.fairness import p_value
 from evalrun.reports.numbers import NONE, count, decimals_for, fixed, interval, significant
 from evalrun.reports.runs import Primary, plain_value, varying_params
 from evalrun.reports.source import Source

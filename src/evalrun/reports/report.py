@@ -10,7 +10,6 @@ from typing import Any
 from evalrun.reports import details
 from evalrun.reports.advice import overall
 from evalrun.reports.answer import answer, client_limited
-from evalrun.reports.bias import bbq_tables, pair_table
 from evalrun.reports.charts.forest import forest
 from evalrun.reports.charts.latency import NAMES, latency
 from evalrun.reports.charts.load import load_charts
@@ -27,7 +26,7 @@ from evalrun.reports.numbers import moment, plural, seconds
 from evalrun.reports.runs import Primary, find_primary, make_runs, other_scores
 from evalrun.reports.source import Source
 from evalrun.reports.standings import ranked
-from evalrun.reports.versions import VersionsView, versions
+from evalrun.reports.versions import VersionsView, bbq_tables, pair_table, versions
 from evalrun.reports.view import Answer, Chart, RunView, Sentence, Table
 from evalrun.types import JSON, Status
 

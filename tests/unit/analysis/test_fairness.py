@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 from evalrun import registry
 from evalrun.analysis.fairness import fairness_metrics
 from evalrun.analysis.fairness_groups import MISSING, FairnessPlan
-from evalrun.analysis.permutation import chance_of_gap
+from evalrun.analysis.fairness_inference import chance_of_gap
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.types import MetricValue, SampleRecord, Status

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evalrun.analysis.fairness_contrasts import contrast, fisher_exact
+from evalrun.analysis.fairness_inference import Part, chance_of_gap, chance_of_largest, contrast, fisher_exact
 from evalrun.analysis.intervals import bootstrap_units, percentile_interval
-from evalrun.analysis.permutation import Part, chance_of_gap, chance_of_largest
 
 
 @pytest.mark.parametrize(

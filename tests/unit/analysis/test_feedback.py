@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.nights import PLAN, RUN, night
 
-from evalrun.analysis.agreement import kappa, rank_correlation
-from evalrun.analysis.feedback import label
-from evalrun.analysis.worst import Worst, worst_rows
+from evalrun.analysis.feedback import Worst, kappa, label, rank_correlation, worst_rows
 from evalrun.errors import UserError
 from evalrun.tracking import changes
 from evalrun.tracking.audit import verify

@@ -8,13 +8,12 @@ import orjson
 import pytest
 from sweep_data import QUICKSTART, Cell, make_sweep
 
-from evalrun.reports.bias import bbq_tables
 from evalrun.reports.charts.resources import resources
+from evalrun.reports.fairness import contrast_words, plain_table
 from evalrun.reports.gateview import tally
-from evalrun.reports.groupwords import contrast_words, plain_table
 from evalrun.reports.report import Report, build_report, judge
 from evalrun.reports.source import Source
-from evalrun.reports.versions import sample_link, versions
+from evalrun.reports.versions import bbq_tables, sample_link, versions
 from evalrun.tracking.folder import SweepFolder
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from evalrun import registry
 from evalrun.analysis.definitions import definition
-from evalrun.analysis.fairness_pairs import pair_preference, stereoset, winobias_gap
 from evalrun.analysis.quality import score_metrics
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.likelihood import decided, probabilities
@@ -150,14 +150,16 @@ def test_crows_pairs_is_the_preference_of_the_pairs() -> None:
     differences = [0.0, 0.0, *rng.normal(0.4, 1.0, 98).tolist()]
     kinds = [("age", "gender", "something else")[n % 3] for n in range(100)]
     found = analysed(made("crows_pairs"), pairs(differences, kinds))
-    wanted = pair_preference(np.asarray(differences), np.zeros(100))
+    preferred = sum(each > 0 for each in differences)
+    wanted = stats.binomtest(preferred, 98)
+    interval = wanted.proportion_ci(method="wilson")
     share = found["crows_pairs.without_ties"]
     assert (share.value, share.ci_low, share.ci_high) == pytest.approx(
-        (wanted.share.value, wanted.share.low, wanted.share.high)
+        (preferred / 98, interval.low, interval.high)
     )
     assert (share.n, share.method) == (98, "wilson")
-    assert found["crows_pairs"].value == pytest.approx(wanted.share_of_all)
-    assert f"p = {wanted.p:.2g}" in share.note and f"{wanted.preferred} of 98" in share.note
+    assert found["crows_pairs"].value == pytest.approx(preferred / 100)
+    assert f"p = {wanted.pvalue:.2g}" in share.note and f"{preferred} of 98" in share.note
     assert {name for name in found if name.count(".") == 2} == {
         f"crows_pairs.without_ties.{kind}" for kind in ("age", "gender", "other")
     }
@@ -184,12 +186,24 @@ def test_stereoset_is_averaged_over_terms() -> None:
         (choice(*row), {"target": term}, None) for row, term in zip(values.tolist(), terms, strict=True)
     ]
     found = analysed(made("stereoset"), samples, clusters=terms)
-    wanted = stereoset(values[:, 0], values[:, 1], values[:, 2], terms)
-    for name, estimate in (("lms", wanted.lms), ("ss", wanted.ss), ("icat", wanted.icat)):
+    stereotype, anti, unrelated = values.T
+    of_term = {term: np.array(terms) == term for term in terms}
+    lms = np.array(
+        [100 * np.mean([stereotype[at] > unrelated[at], anti[at] > unrelated[at]]) for at in of_term.values()]
+    )
+    ss = np.array([100 * np.mean(stereotype[at] > anti[at]) for at in of_term.values()])
+    drawn = rng.integers(len(of_term), size=(4_000, len(of_term)))
+
+    def published(lms: np.ndarray, ss: np.ndarray) -> dict[str, np.ndarray]:
+        """Means over the target terms (last axis), as Nadeem et al. (2021) define them."""
+        lms, ss = lms.mean(axis=-1), ss.mean(axis=-1)
+        return {"lms": lms, "ss": ss, "icat": lms * np.minimum(ss, 100 - ss) / 50}
+
+    draws = published(lms[drawn], ss[drawn])
+    for name, value in published(lms, ss).items():
         mine = found[f"stereoset.{name}"]
-        assert mine.value == pytest.approx(estimate.value)
-        assert mine.ci_low == pytest.approx(estimate.low, abs=2.5)
-        assert mine.ci_high == pytest.approx(estimate.high, abs=2.5)
+        assert mine.value == pytest.approx(value)
+        assert (mine.ci_low, mine.ci_high) == pytest.approx(np.quantile(draws[name], [0.025, 0.975]), abs=2.5)
     always = [(choice(-1.0, -2.0, -3.0), {"target": "t"}, None)] * 4
     extreme = analysed(made("stereoset"), always)
     assert [extreme[f"stereoset.{name}"].value for name in ("lms", "ss", "icat")] == [100.0, 100.0, 0.0]
@@ -219,14 +233,10 @@ def test_winobias_is_the_gap_of_paired_sentences() -> None:
     ]
     metrics, _ = score_metrics(SampleTable.from_records(records), [scorer], exclude_unparsed=False, seed=0)
     found = {each.name: each for each in metrics}
-    wanted = winobias_gap(
-        np.array([float(each == "right") for each in answers]),
-        [row["condition"] for row in rows],
-        [row["sentence"] for row in rows],
-    )
+    right = np.array([float(each == "right") for each in answers])
+    wanted = stats.ttest_rel(right[0::2], right[1::2]).confidence_interval()
     gap = found["winobias.gap"]
-    assert gap.value == pytest.approx(wanted.value)
-    assert gap.ci_low == pytest.approx(wanted.low, abs=0.04)
-    assert gap.ci_high == pytest.approx(wanted.high, abs=0.04)
+    assert gap.value == pytest.approx(right[0::2].mean() - right[1::2].mean())
+    assert (gap.ci_low, gap.ci_high) == pytest.approx((wanted.low, wanted.high), abs=0.04)
     accuracy = found["winobias.accuracy_pro"].value
     assert accuracy == pytest.approx(np.mean([a == "right" for a in answers[0::2]]))
