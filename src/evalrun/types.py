@@ -267,7 +267,8 @@ class MetricValue:
 
     `slice` says which samples it speaks of ({} for all, {"dialect": "aave"} for a group). `value` is None
     where the data cannot support the figure, and `note` then says why. `method` names how the interval
-    was made (wilson, t, clustered-t, bootstrap, order-statistic, or "" where there is none).
+    was made (wilson, t, clustered-t, bootstrap, order-statistic, or "" where there is none). `scorer` names
+    the scorer whose metric it is; empty for evalrun's own (speed, cost, rates, gaps of them).
     """
 
     name: str
@@ -281,6 +282,7 @@ class MetricValue:
     ci_high: float | None = None
     method: str = ""
     note: str = ""
+    scorer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
