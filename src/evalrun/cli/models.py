@@ -49,7 +49,7 @@ def pull(name: str) -> None:
       evalrun models pull smollm2-135m-instruct
     """
     from evalrun.providers import catalogue
-    from evalrun.providers.progress import download_progress
+    from evalrun.providers.catalogue import download_progress
 
     with download_progress(name) as progress:
         path = catalogue.pull(name, progress)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from evalrun.providers.answer_fields import count, kept, load, prose, usage_of, whole_text, word
-from evalrun.providers.http_faults import error_of_payload, shorten
+from evalrun.providers.faults import error_of_payload, shorten
 from evalrun.providers.sse import DONE, Event
 from evalrun.types import JSON, ErrorKind, ProviderError, Response, Timing
 

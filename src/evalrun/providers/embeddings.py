@@ -37,7 +37,7 @@ async def embed_over_http(client: ChatClient, texts: Sequence[str]) -> Embedded:
     """POST /embeddings of the OpenAI API. Raises ProviderError for every fault."""
     import aiohttp
 
-    from evalrun.providers.http_faults import error_of_exception, error_of_status
+    from evalrun.providers.faults import error_of_exception, error_of_status
 
     body = {"input": list(texts), "encoding_format": "float", **client.target.extra_body}
     if client.target.model is not None:

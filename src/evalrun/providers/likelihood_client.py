@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalrun.providers.http_faults import error_of_payload, shorten
+from evalrun.providers.faults import error_of_payload, shorten
 from evalrun.providers.likelihood import (
     Scored,
     chosen_by_first_token,

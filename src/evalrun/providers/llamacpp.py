@@ -188,18 +188,18 @@ class LlamaCpp(Provider):
 
     async def engine_stats(self) -> dict[str, float]:
         """What the engine says of itself now: see `llamacpp_metrics`."""
-        from evalrun.providers.llamacpp_metrics import engine_figures
+        from evalrun.providers.engine_metrics import llamacpp_figures
 
         client = self._client
         if client is None:
             return {}
         status, body, _ = await client.get(client.base_url.with_path("/metrics"), _STATS_TIMEOUT_S)
-        return engine_figures(body.decode("utf-8", "replace")) if status == 200 else {}
+        return llamacpp_figures(body.decode("utf-8", "replace")) if status == 200 else {}
 
     def _weights(self) -> tuple[Path, str]:
         from evalrun.providers import catalogue
-        from evalrun.providers.digests import file_sha256
-        from evalrun.providers.progress import download_progress
+        from evalrun.providers.catalogue import download_progress
+        from evalrun.providers.downloads import file_sha256
 
         if self.spec.model is None:
             names = ", ".join(entry.name for entry in catalogue.list_models())

@@ -164,7 +164,7 @@ class OpenAICompatible(Provider):
     def _absent(self, error: Exception) -> UserError:
         import aiohttp
 
-        from evalrun.providers.http_faults import shorten
+        from evalrun.providers.faults import shorten
         from evalrun.secrets import scrub_url
 
         address, why = scrub_url(self.options.base_url), shorten(str(error))

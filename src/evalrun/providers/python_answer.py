@@ -104,7 +104,7 @@ def unfit(message: str) -> ProviderError:
 
 
 def told(error: BaseException) -> str:
-    from evalrun.providers.http_faults import shorten
+    from evalrun.providers.faults import shorten
 
     text = str(error)
     return shorten(f"{type(error).__name__}: {text}" if text else type(error).__name__)

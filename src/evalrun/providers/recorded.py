@@ -98,7 +98,7 @@ class Recorded(Provider):
             answers.close()
 
     def pins(self) -> dict[str, JSON]:
-        from evalrun.providers.digests import file_sha256
+        from evalrun.providers.downloads import file_sha256
 
         path = self.context.base_dir / self.options.path if self.options.path is not None else None
         return {"answers_sha256": file_sha256(path)} if path is not None and path.is_file() else {}

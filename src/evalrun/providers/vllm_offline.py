@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from evalrun.errors import UserError
 from evalrun.providers.base import BatchProvider, ProviderContext
+from evalrun.providers.faults import shorten
 from evalrun.providers.forms import has_form, wrong_form
-from evalrun.providers.http_faults import shorten
 from evalrun.providers.likelihood import chosen_by_first_token, scored
 from evalrun.providers.likelihood_client import asked_texts, first_token_request, joined, likelihood_of
 from evalrun.providers.vllm_child import KEY_VARIABLE
@@ -132,13 +132,13 @@ class VLLMOffline(BatchProvider):
 
     async def engine_stats(self) -> dict[str, float]:
         """What the engine says of itself now (see `vllm_metrics.FIGURES`); empty where it says nothing."""
-        from evalrun.providers.vllm_metrics import engine_figures
+        from evalrun.providers.engine_metrics import vllm_figures
 
         if self._session is None:
             return {}
         try:
             async with self._session.get(f"{self._address}/metrics", timeout=_STATS_TIMEOUT) as answer:
-                return engine_figures(await answer.text()) if answer.status == 200 else {}
+                return vllm_figures(await answer.text()) if answer.status == 200 else {}
         except (aiohttp.ClientError, OSError):
             return {}
 

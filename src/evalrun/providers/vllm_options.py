@@ -201,7 +201,7 @@ def weights_identity(model: str, revision: str | None) -> dict[str, JSON]:
 
 
 def _folder_sha256(path: Path) -> str:
-    from evalrun.providers.digests import file_sha256
+    from evalrun.providers.downloads import file_sha256
 
     digest = hashlib.sha256()
     for file in sorted(_weight_files(path)):
@@ -250,7 +250,7 @@ def _hub_commit(name: str, revision: str) -> str | None:
 def root_cause(log_path: Path) -> str | None:
     """The first exception in the last part of an engine's log that says what happened, and not only that
     something did; else the last line that says so much."""
-    from evalrun.providers.http_faults import shorten
+    from evalrun.providers.faults import shorten
 
     fallback = None
     for line, following in pairwise([*_log_end(log_path), ""]):

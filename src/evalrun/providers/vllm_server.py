@@ -169,10 +169,10 @@ class VLLM(Provider):
 
     async def engine_stats(self) -> dict[str, float]:
         """What the engine says of itself now (see `vllm_metrics.FIGURES`); empty where it says nothing."""
-        from evalrun.providers.vllm_metrics import engine_figures
+        from evalrun.providers.engine_metrics import vllm_figures
 
         body = await self._get("/metrics", _STATS_TIMEOUT_S)
-        return engine_figures(body.decode("utf-8", "replace")) if body else {}
+        return vllm_figures(body.decode("utf-8", "replace")) if body else {}
 
     async def _start_engine(self) -> None:
         python = interpreter(self.options, self.spec, self.context.base_dir, os.environ)
@@ -318,7 +318,7 @@ async def death_of(engine: Engine, patience_s: float) -> ProviderError | None:
     if reason is None:
         return None
     cause = root_cause(engine.command.log_path)
-    from evalrun.providers.http_faults import shorten
+    from evalrun.providers.faults import shorten
 
     return ProviderError(ErrorKind.ENGINE, shorten(f"{cause}; {reason}" if cause else reason))
 
@@ -333,7 +333,7 @@ def _json(body: bytes) -> dict[str, Any]:
 
 def _absent(options: VLLMOptions, spec: ModelSpec, reason: str) -> UserError:
     from evalrun.errors import ExitCode
-    from evalrun.providers.http_faults import shorten
+    from evalrun.providers.faults import shorten
     from evalrun.secrets import scrub_url
 
     where = scrub_url(options.base_url) if options.base_url else "of our own"

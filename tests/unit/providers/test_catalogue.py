@@ -224,7 +224,7 @@ def test_nothing_is_installed_in_an_empty_cache() -> None:
 
 
 def test_the_digest_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evalrun.providers import digests
+    from evalrun.providers import downloads as digests
 
     path = tmp_path / "w.gguf"
     path.write_bytes(WEIGHTS)
@@ -270,7 +270,7 @@ def test_pip_failures_are_told_apart() -> None:
 
 
 def test_plain_progress_is_a_line_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
-    from evalrun.providers.progress import download_progress
+    from evalrun.providers.catalogue import download_progress
 
     with download_progress("tiny") as progress:
         for done in range(1001):
@@ -280,7 +280,7 @@ def test_plain_progress_is_a_line_every_tenth(capsys: pytest.CaptureFixture[str]
 
 
 def test_no_progress_is_shown_where_nothing_is_fetched(capsys: pytest.CaptureFixture[str]) -> None:
-    from evalrun.providers.progress import download_progress
+    from evalrun.providers.catalogue import download_progress
 
     with download_progress("tiny"):
         pass

@@ -1,4 +1,4 @@
-"""The parser of what vLLM says of itself. The text is of the form that vLLM 0.32 gave, shortened."""
+"""What engines say of themselves. The texts are as vLLM 0.32 and xllamacpp 2026.10 gave them, shortened."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalrun.providers.vllm_metrics import engine_figures, parse_metrics
+from evalrun.providers.engine_metrics import llamacpp_figures, parse_metrics, vllm_figures
 
-TEXT = """\
+VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{engine="0",model_name="m"} 3.0
@@ -29,7 +29,7 @@ process_resident_memory_bytes 1.234e+08
 
 
 def test_keeps_the_figures_that_are_there_and_guesses_none() -> None:
-    assert engine_figures(TEXT) == {
+    assert vllm_figures(VLLM) == {
         "kv_cache_usage": 0.5,
         "requests_running": 5.0,
         "requests_waiting": 7.0,
@@ -39,16 +39,16 @@ def test_keeps_the_figures_that_are_there_and_guesses_none() -> None:
         "prompt_tokens": 1500.0,
         "kv_cache_tokens": 364 * 128.0,
     }
-    assert engine_figures("# nothing here\nother 1\n") == {}
+    assert vllm_figures("# nothing here\nother 1\n") == {}
 
 
 def test_knows_the_names_of_older_versions() -> None:
     old = 'vllm:gpu_cache_usage_perc{model_name="m"} 0.125\nvllm:num_preemptions{model_name="m"} 2\n'
-    assert engine_figures(old) == {"kv_cache_usage": 0.125, "preemptions": 2.0}
+    assert vllm_figures(old) == {"kv_cache_usage": 0.125, "preemptions": 2.0}
 
 
 def test_an_engine_that_does_not_know_its_blocks_has_no_size() -> None:
-    assert engine_figures('vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1.0\n') == {}
+    assert vllm_figures('vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1.0\n') == {}
 
 
 def test_reads_the_whole_format() -> None:
@@ -81,4 +81,32 @@ def test_reads_back_what_is_written(name: str, labels: dict[str, str], value: fl
 
 @given(st.text())
 def test_no_text_breaks_it(text: str) -> None:
-    engine_figures(text)
+    vllm_figures(text)
+
+
+LLAMACPP = """\
+# HELP llamacpp:prompt_tokens_total Number of prompt tokens processed, excluding cached tokens
+# TYPE llamacpp:prompt_tokens_total counter
+llamacpp:prompt_tokens_total 30
+llamacpp:prompt_tokens_cached_total 10
+llamacpp:tokens_predicted_total 48
+llamacpp:predicted_tokens_seconds 97.1
+llamacpp:requests_processing 4
+llamacpp:requests_deferred 2
+"""
+
+
+def test_takes_the_names_that_other_engines_have() -> None:
+    assert llamacpp_figures(LLAMACPP) == {
+        "prompt_tokens": 30.0,
+        "prefix_cache_hits": 10.0,
+        "prefix_cache_queries": 40.0,
+        "generation_tokens": 48.0,
+        "requests_running": 4.0,
+        "requests_waiting": 2.0,
+    }
+
+
+def test_guesses_nothing() -> None:
+    assert llamacpp_figures("llamacpp:requests_processing 1\n") == {"requests_running": 1.0}
+    assert llamacpp_figures("") == {}

@@ -1,18 +1,18 @@
 """What went wrong on the wire, as a ProviderError with the right kind and a message fit to be kept.
 
 Messages are cut to `MESSAGE_CHARS` and scrubbed of anything that looks like a secret, since servers
-echo keys and requests in their errors.
+echo keys and requests in their errors. What the exceptions of the OpenAI SDK stand for is said here too.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import sys
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-import aiohttp
 import orjson
 
 from evalrun.types import JSON, ErrorKind, ProviderError
@@ -146,6 +146,8 @@ def error_of_exception(error: Exception, answering: bool) -> ProviderError:
 
     `answering` says that the head of the answer had arrived: what breaks after that is truncation.
     """
+    import aiohttp
+
     # An aiohttp timeout is also a connection error, so it comes first. The deadline of the runner is not
     # seen here: it cancels.
     if isinstance(error, TimeoutError):
@@ -164,3 +166,66 @@ def error_of_exception(error: Exception, answering: bool) -> ProviderError:
 def _named(error: Exception) -> str:
     text = str(error)
     return text if text else type(error).__name__
+
+
+NO_KEY = "none"
+"""Sent as the key to a server of one's own where no key is set: the SDK refuses to send none."""
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What the SDK and the HTTP clients under it raise; only of modules that are imported already."""
+    import aiohttp
+    import openai
+
+    under = [sys.modules[name] for name in ("httpx2", "httpx") if name in sys.modules]
+    return (openai.OpenAIError, aiohttp.ClientError, OSError, *(module.HTTPError for module in under))
+
+
+def provider_error(error: Exception, answering: bool, key: str | None = None) -> ProviderError:
+    """What an exception of the SDK stands for. `answering`: the head of the answer had arrived.
+
+    `key` is what we sent as one, which a server may repeat in its message and nobody shall read there.
+    """
+    import aiohttp
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        response = error.response
+        body = response.content
+        if key is not None and key != NO_KEY:
+            body = body.replace(key.encode(), b"***")
+        return error_of_status(response.status_code, body, response.headers)
+    # The SDK's own names are no guide: its transport calls a dropped connection a timeout. What lies at
+    # the bottom says what happened.
+    chain = list(causes(error))
+    for cause in chain:
+        if isinstance(cause, aiohttp.ClientError):
+            return error_of_exception(cause, answering)
+    names = {type(cause).__name__ for cause in chain}
+    text = shorten(str(chain[-1]) or type(chain[-1]).__name__)
+    if names & {"ReadError", "RemoteProtocolError"} and (answering or "message body" in text):
+        return ProviderError(ErrorKind.TRUNCATED, f"the answer broke off: {text}")
+    if any("Timeout" in name for name in names):
+        return ProviderError(ErrorKind.TIMEOUT, f"no answer in time: {text}")
+    if isinstance(error, openai.APIConnectionError | OSError) or names & {"ConnectError", "ReadError"}:
+        return ProviderError(ErrorKind.CONNECTION, text)
+    return ProviderError(ErrorKind.PROTOCOL, text)
+
+
+def nothing_listens(error: Exception) -> bool:
+    """Whether an exception says that no connection could be made at all."""
+    import aiohttp
+
+    chain = causes(error)
+    if any(isinstance(cause, aiohttp.ClientError) for cause in chain):
+        kinds = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+        return any(isinstance(cause, kinds) for cause in chain)
+    return any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in chain)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The exception and what it came from, outermost first."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain

@@ -1,4 +1,5 @@
-"""What vLLM says of itself on /metrics: a parser of the Prometheus text format and the few figures we keep.
+"""What vLLM and llama.cpp say of themselves on /metrics: a parser of the Prometheus text format and the few
+figures we keep.
 
 Pure: no network. Names have changed between versions of vLLM; each figure lists those it has had.
 """
@@ -85,7 +86,7 @@ def parse_metrics(text: str, names: Collection[str] | None = None) -> list[Metri
     return found
 
 
-def engine_figures(text: str) -> dict[str, float]:
+def vllm_figures(text: str) -> dict[str, float]:
     """The figures of `FIGURES` that the text holds, and `kv_cache_tokens`, the KV cache's size in tokens.
 
     A figure that the text does not hold is left out, never guessed.
@@ -124,3 +125,24 @@ def _cache_tokens(samples: Iterable[MetricSample]) -> float | None:
         if blocks.isdigit() and size.isdigit():
             total = (total or 0.0) + float(int(blocks) * int(size))
     return total
+
+
+_LLAMACPP_NAMES = {
+    "llamacpp:requests_processing": "requests_running",
+    "llamacpp:requests_deferred": "requests_waiting",
+    "llamacpp:prompt_tokens_total": "prompt_tokens",
+    "llamacpp:prompt_tokens_cached_total": "prefix_cache_hits",
+    "llamacpp:tokens_predicted_total": "generation_tokens",
+}
+
+
+def llamacpp_figures(text: str) -> dict[str, float]:
+    """The figures that the text holds (see `vllm_metrics.FIGURES`); the others are left out.
+
+    llama.cpp counts the prompt tokens that it computed and those that it found in its cache apart: together
+    they are what was looked up.
+    """
+    figures = {_LLAMACPP_NAMES[sample.name]: sample.value for sample in parse_metrics(text, _LLAMACPP_NAMES)}
+    if "prompt_tokens" in figures and "prefix_cache_hits" in figures:
+        figures["prefix_cache_queries"] = figures["prompt_tokens"] + figures["prefix_cache_hits"]
+    return figures
