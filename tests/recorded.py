@@ -84,7 +84,12 @@ class _Tables(HTMLParser):
             cells[-1] = f"{cells[-1]} {' '.join(data.split())}".strip()
 
 
+def tables_below(page: Path, heading: str) -> list[list[list[str]]]:
+    """The tables of a section of a report: for each its rows, the head first, each a list of cells' words."""
+    return _Tables(page).below[heading]
+
+
 def leaderboards(page: Path) -> list[list[list[str]]]:
-    """The leaderboards of a report: for each its rows, the head first, each a list of the cells' words."""
-    tables = _Tables(page).below["Leaderboard"]
+    """The leaderboards of a report, as tables."""
+    tables = tables_below(page, "Leaderboard")
     return [rows for rows in tables if rows[0][0].startswith("run") and rows[0][1].endswith("is better")]
