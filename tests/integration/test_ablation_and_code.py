@@ -192,7 +192,7 @@ def sessions() -> set[str]:
     found = set()
     for each in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if b"scoring/code/child.py" in each.read_bytes():
+            if b"scorers/code_child.py" in each.read_bytes():
                 found.add(each.parent.name)
     return found
 

@@ -16,7 +16,7 @@ from evalrun.analysis.distributions import normal_quantile
 from evalrun.analysis.measures import RunSamples, default_metrics
 from evalrun.atomic import replacing
 from evalrun.errors import UserError
-from evalrun.scoring.correlations import fisher_interval, pearson, ranks
+from evalrun.scoring.figures import fisher_interval, pearson, ranks
 from evalrun.tracking.changes import said
 from evalrun.tracking.folder import file_sha256
 from evalrun.tracking.labels import (

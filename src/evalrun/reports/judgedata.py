@@ -1,6 +1,6 @@
 """The grades that judges gave the samples of a run, as codes: places on the menu of the scorer.
 
-They stand in `samples.parquet` as parts of the judge's score (scoring/judge/scorer.py): `grade` is what the
+They stand in `samples.parquet` as parts of the judge's score (scoring/scorers/judge.py): `grade` is what the
 judges gave together, `by.<model>` what each gave, `human` a person's grade.
 """
 
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.intervals import Estimate, bootstrap_kinds, mean, percentile_interval
 from evalrun.reports.columns import floats, hashes
-from evalrun.scoring.judge import agreement
+from evalrun.scoring.scorers import judge_agreement as agreement
 from evalrun.types import Status
 
 if TYPE_CHECKING:
-    from evalrun.scoring.judge.options import JudgeOptions
+    from evalrun.scoring.scorers.judge import JudgeOptions
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -16,7 +16,7 @@ from evalrun.types import JSON
 if TYPE_CHECKING:
     from evalrun.reports.judgedata import Grades
     from evalrun.reports.judgeparts import Disagreement, FigureRow, ShareRow
-    from evalrun.scoring.judge.options import JudgeOptions
+    from evalrun.scoring.scorers.judge import JudgeOptions
 
 OPEN = 3
 """Runs whose grades are shown; those of more are folded away."""
@@ -93,7 +93,7 @@ def _judged(suite: Mapping[str, JSON]) -> Iterator[Judged]:
     entries = list(judge_options(suite))
     if not entries:
         return
-    from evalrun.scoring.judge.options import JudgeOptions
+    from evalrun.scoring.scorers.judge import JudgeOptions
 
     models = {
         str(each.get("id")): str(each.get("model") or "")

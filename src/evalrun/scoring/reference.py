@@ -62,12 +62,6 @@ scorers.
 `score` and `describe` (see `evalrun.scoring.base.Scorer`) may have parts and figures of all samples as well;
 a package registers one under the entry point group `evalrun.scorers`.
 
-## For the library `evaluate`
-
-`evalrun.scoring.evaluate_metrics` holds subclasses of `evaluate.Metric` that never touch the network:
-`make("rouge").compute(predictions=[…], references=[…])`. There are exact_match, accuracy, f1, precision,
-recall, matthews_correlation, bleu, sacrebleu, chrf, ter, rouge, wer, cer and squad.
-
 ## The scorers
 """
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from evalrun.runner.limits import CHARACTERS_PER_TOKEN
-from evalrun.scoring.judge.scorer import Judge
+from evalrun.scoring.scorers.judge import Judge
 from evalrun.suite.plan import RunSpec
 from evalrun.sweep.embedding_work import EmbeddingTask
 from evalrun.sweep.estimate import JudgeEstimate, RunEstimate

@@ -15,7 +15,7 @@ from evalrun.scoring.base import Scorer
 if TYPE_CHECKING:
     from evalrun.prompts import Prompt
     from evalrun.providers.base import Provider, ProviderContext
-    from evalrun.scoring.judge.scorer import Judge
+    from evalrun.scoring.scorers.judge import Judge
     from evalrun.suite.components import ModelSpec
     from evalrun.suite.schema import Suite
     from evalrun.sweep.judge_work import Task
@@ -80,7 +80,7 @@ def _unknown(scorer: AskingScorer, model_id: str, known: Mapping[str, object]) -
 
 
 def _task(scorer: AskingScorer, provider: Provider, base_dir: Path) -> tuple[Task, Prompt | None]:
-    from evalrun.scoring.judge.scorer import Judge
+    from evalrun.scoring.scorers.judge import Judge
     from evalrun.sweep.embedding_work import EmbeddingTask
     from evalrun.sweep.judge_work import JudgeTask
 
@@ -102,14 +102,14 @@ def _task(scorer: AskingScorer, provider: Provider, base_dir: Path) -> tuple[Tas
 
 def _prompt(scorer: Judge, provider: Provider, base_dir: Path) -> Prompt:
     from evalrun.prompts import compile_prompt
-    from evalrun.scoring.judge.prompts import judge_prompt
+    from evalrun.scoring.scorers.judge import judge_prompt
 
     spec = judge_prompt(scorer.options, scorer.name, base_dir)
     return compile_prompt(spec, base_dir, getattr(provider.spec.options, "api", "chat"))
 
 
 def _check(prompt: Prompt, scorer: AskingScorer, columns: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
-    from evalrun.scoring.judge.prompts import GIVEN
+    from evalrun.scoring.scorers.judge import GIVEN
 
     for name, present in columns.items():
         yield from prompt.check([*present, *GIVEN], f"scorer {scorer.name}, dataset {name}")

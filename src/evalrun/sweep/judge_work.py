@@ -18,10 +18,9 @@ from evalrun.prompts.rendering import Rendered
 from evalrun.providers.base import Provider
 from evalrun.scoring.asking import AskingScorer, Key, Reply
 from evalrun.scoring.base import alternatives, as_text
-from evalrun.scoring.judge.menu import Menu, read_verdict
-from evalrun.scoring.judge.prompts import ASK_AGAIN
-from evalrun.scoring.judge.scorer import Judge
 from evalrun.scoring.pipeline import Scored
+from evalrun.scoring.scorers.judge import ASK_AGAIN, Judge
+from evalrun.scoring.scorers.judge_grades import Menu, read_verdict
 from evalrun.tracking.parquet import column_names, iter_samples
 from evalrun.types import JSON, Message, Row, Status
 

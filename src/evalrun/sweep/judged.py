@@ -15,7 +15,7 @@ from evalrun.atomic import replacing
 from evalrun.scoring.asking import AskingScorer, Judged, Key, Reply
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.derived import Derived
-from evalrun.scoring.judge.scorer import Judge
+from evalrun.scoring.scorers.judge import Judge
 from evalrun.sweep.embedding_work import embedded_texts, text_digest
 from evalrun.sweep.judge_work import (
     JudgedRun,

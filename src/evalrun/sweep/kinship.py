@@ -22,7 +22,7 @@ def kinship(
     judging: Judging, judged: ModelSpec, identities: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, str]:
     """What must be said beside a judge's figures, by scorer: that judge and judged are the same or akin."""
-    from evalrun.scoring.judge.scorer import Judge
+    from evalrun.scoring.scorers.judge import Judge
 
     notes = {}
     for scorer in judging.scorers:

@@ -19,8 +19,8 @@ from evalrun.analysis.run import AnalysisOptions, RunAnalysis, analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Labelled
 from evalrun.scoring.pipeline import Pipeline
-from evalrun.scoring.scorers.error_rate import WordErrorRate
-from evalrun.scoring.scorers.exact_match import ExactMatch
+from evalrun.scoring.scorers.text import ExactMatch
+from evalrun.scoring.scorers.translation import WordErrorRate
 from evalrun.types import MetricValue, SampleRecord, Status
 
 EXACT = ExactMatch(ExactMatch.Options())

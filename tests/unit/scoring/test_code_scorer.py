@@ -9,10 +9,9 @@ import pytest
 
 from evalrun.errors import UserError
 from evalrun.scoring.base import ScoringInput, Unparsed
-from evalrun.scoring.code.locked import Limits, Ran, run_locked
-from evalrun.scoring.parsers.code_block import CodeBlock, CodeBlockOptions
+from evalrun.scoring.parsers.text import CodeBlock, CodeBlockOptions
 from evalrun.scoring.pipeline import suite_scorers
-from evalrun.scoring.scorers.code import Code, CodeOptions
+from evalrun.scoring.scorers.code import Code, CodeOptions, Limits, Ran, run_locked
 from evalrun.suite.load import parse_suite
 from evalrun.types import Status
 

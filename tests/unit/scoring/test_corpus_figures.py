@@ -114,7 +114,7 @@ def test_correlations_of_numbers_far_from_zero_keep_their_digits() -> None:
 
 def test_intervals_of_rank_correlations_cover() -> None:
     draw, hits = np.random.default_rng(2), {"spearman": 0, "kendall": 0}
-    from evalrun.scoring.correlations import correlation_corpus
+    from evalrun.scoring.figures import correlation_corpus
 
     rho, rounds = 0.5, 400
     truth = {"spearman": 6 / np.pi * np.arcsin(rho / 2), "kendall": 2 / np.pi * np.arcsin(rho)}

@@ -15,9 +15,9 @@ from evalrun.analysis.run import analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer, ScoringInput
 from evalrun.scoring.pipeline import Pipeline
-from evalrun.scoring.scorers.calibration import Calibration
 from evalrun.scoring.scorers.hub import HubMetric
-from evalrun.scoring.scorers.meteor import Meteor
+from evalrun.scoring.scorers.labels import Calibration
+from evalrun.scoring.scorers.words import Meteor
 from evalrun.suite.components import ScorerSpec
 from evalrun.types import SampleRecord, Status
 
@@ -135,7 +135,7 @@ import sys, threading
 from nltk import word_tokenize
 from nltk.translate.meteor_score import meteor_score
 from evalrun.scoring.base import ScoringInput
-from evalrun.scoring.scorers.meteor import Meteor, missing_data
+from evalrun.scoring.scorers.words import Meteor, missing_data
 from evalrun.types import Status
 
 assert not missing_data(), missing_data()

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from evalrun.analysis.quality import corpus_metrics
 from evalrun.analysis.table import SampleTable
-from evalrun.scoring.judge import agreement
-from evalrun.scoring.judge.options import JudgeOptions
-from evalrun.scoring.judge.scorer import Judge
+from evalrun.scoring.scorers import judge_agreement as agreement
+from evalrun.scoring.scorers.judge import Judge, JudgeOptions
 from evalrun.types import SampleRecord, Status
 
 N = None

@@ -12,10 +12,9 @@ from pydantic import ValidationError
 
 from evalrun.errors import UserError
 from evalrun.scoring.asking import Judged, Reply
-from evalrun.scoring.judge.menu import Menu, read_verdict
-from evalrun.scoring.judge.options import JudgeOptions
-from evalrun.scoring.judge.scorer import Judge
-from evalrun.scoring.scorers.negation import Not
+from evalrun.scoring.scorers.judge import Judge, JudgeOptions
+from evalrun.scoring.scorers.judge_grades import Menu, read_verdict
+from evalrun.scoring.scorers.wrapping import Not
 
 SCALE = Menu.of_scale(1, 5)
 CHOICES = Menu.of_choices({"correct": 1, "partly correct": 0.5, "incorrect": 0})

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from evalrun import registry
 from evalrun.scoring.base import Parser, Scorer, ScoringInput, Unparsed
-from evalrun.scoring.boundaries import stands_alone, whole_phrase
 from evalrun.scoring.guard import GuardedPattern
+from evalrun.scoring.text import stands_alone, whole_phrase
 from evalrun.types import JSON, Score, Status
 
 

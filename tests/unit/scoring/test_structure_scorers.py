@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from evalrun import registry
 from evalrun.scoring.base import Scorer, ScoringInput
 from evalrun.scoring.pipeline import Pipeline
-from evalrun.scoring.structure import at_path, leaves, same_value
+from evalrun.scoring.scorers.structure import at_path, leaves, same_value
 from evalrun.types import Score, Status
 
 

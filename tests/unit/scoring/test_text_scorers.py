@@ -16,7 +16,7 @@ from evalrun.analysis.quality import score_metrics
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer, ScoringInput
 from evalrun.scoring.pipeline import Pipeline
-from evalrun.scoring.text.rouge import porter_stemmer, rouge
+from evalrun.scoring.scorers.words import porter_stemmer, rouge
 from evalrun.types import MetricValue, SampleRecord, Score, Status
 
 WORDS = [

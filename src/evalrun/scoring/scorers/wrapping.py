@@ -1,16 +1,16 @@
-"""Scorers around another scorer: how the inner one is written in a suite, and made."""
+"""Scorers around another scorer: its opposite, and whether it is good enough."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, WithJsonSchema, field_serializer, model_validator
 
 from evalrun.errors import Problem, UserError
-from evalrun.scoring.base import Scorer, ScorerOptions
+from evalrun.scoring.base import MetricInfo, Scorer, ScorerOptions, ScoringInput, fraction
 from evalrun.suite.components import ParserSpec, ScorerSpec
-from evalrun.types import JSON
+from evalrun.types import JSON, Score
 
 Inner = Annotated[ScorerSpec, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
 
@@ -80,3 +80,135 @@ class Wrapping(Scorer):
     def check(self, columns: Sequence[str], where: str) -> Sequence[Problem]:
         """What keeps the scorer within from scoring."""
         return self.inner.check(columns, where)
+
+
+class NotOptions(WrappingOptions):
+    """Options of the scorer `not`."""
+
+    prefix: ClassVar[str] = "not"
+
+
+class Not(Wrapping):
+    """1 minus the score of another scorer."""
+
+    Options: ClassVar[type[NotOptions]] = NotOptions
+    registered = "not"
+    summary = (
+        "The opposite of another check, 1 - score: {not: {includes: sorry}}. It is called not_<its name> "
+        "unless a name is given."
+    )
+
+    def score(self, sample: ScoringInput) -> Score:
+        """1 - score; None where the other has none, or one outside 0 to 1."""
+        return self._opposite(self.inner.score(sample))
+
+    def unanswered(self, sample: ScoringInput, reason: str) -> Score:
+        """0 like any check of correctness: no answer passes no check. Else the opposite."""
+        if self.inner.correctness and not (self.needs_target and sample.target is None):
+            return Score(0.0, reason)
+        return self._opposite(self.inner.unanswered(sample, reason))
+
+    @staticmethod
+    def _opposite(verdict: Score) -> Score:
+        if verdict.value is None:
+            return Score(None, verdict.reason)
+        if not 0 <= verdict.value <= 1:
+            return Score(None, f"a score of {verdict.value:g} has no opposite; {verdict.reason}")
+        return Score(1 - verdict.value, f"not: {verdict.reason}")
+
+    @classmethod
+    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
+        """The mean of the opposite."""
+        text = (
+            "Mean over samples of 1 - the score of the check that is negated. Unparsed and refused answers "
+            "count as 0 where that check is one of correctness; failed samples are left out."
+        )
+        return (fraction(name, text),)
+
+    def metrics(self) -> tuple[MetricInfo, ...]:
+        """The same, with the definition of what is negated."""
+        inner = self.inner.metrics()[0]
+        text = f"{self.describe(self.name)[0].definition} The check: {inner.name}. {inner.definition}"
+        return (fraction(self.name, text),)
+
+
+class ThresholdOptions(WrappingOptions):
+    """Options of the scorer `threshold`."""
+
+    part: str | None = Field(default=None, description="A part of the score to go by: rouge_2 of rouge.")
+    at_least: float | None = Field(default=None, allow_inf_nan=False, description="Least score that passes.")
+    at_most: float | None = Field(
+        default=None, allow_inf_nan=False, description="Greatest score that passes."
+    )
+
+    prefix: ClassVar[str] = "pass"
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Self:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("give at_least, at_most or both")
+        return self
+
+
+class Threshold(Wrapping):
+    """1 where another score is within its bounds."""
+
+    Options: ClassVar[type[ThresholdOptions]] = ThresholdOptions
+    shorthand: ClassVar[str | None] = None
+    registered = "threshold"
+    summary = (
+        "1 where another score is at least, or at most, so much: {threshold: {rouge: {}, at_least: 0.3}}. It "
+        "is called pass_<its name> unless a name is given."
+    )
+
+    def __init__(self, options: ThresholdOptions) -> None:
+        super().__init__(options)
+        if options.part is not None and options.part not in self.inner.parts:
+            from evalrun.errors import UserError
+
+            known = ", ".join(self.inner.parts) or "none"
+            raise UserError(
+                f"'{self.inner.name}' has no part '{options.part}'",
+                where="scorers",
+                remedy=f"It has: {known}.",
+            )
+
+    def score(self, sample: ScoringInput) -> Score:
+        """1 or 0; None where the other has none."""
+        return self._judged(self.inner.score(sample))
+
+    def unanswered(self, sample: ScoringInput, reason: str) -> Score:
+        """0 like any check of correctness; else as the other score says."""
+        if self.inner.correctness and not (self.needs_target and sample.target is None):
+            return Score(0.0, reason)
+        return self._judged(self.inner.unanswered(sample, reason))
+
+    def _judged(self, verdict: Score) -> Score:
+        options: ThresholdOptions = self.options
+        value = verdict.value if options.part is None else verdict.parts.get(options.part)
+        if value is None:
+            return Score(None, verdict.reason)
+        if options.at_least is not None and value < options.at_least:
+            return Score(0.0, f"{value:.4g} is less than {options.at_least:g}; {verdict.reason}")
+        if options.at_most is not None and value > options.at_most:
+            return Score(0.0, f"{value:.4g} is more than {options.at_most:g}; {verdict.reason}")
+        return Score(1.0, f"{value:.4g} passes; {verdict.reason}")
+
+    @classmethod
+    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
+        """The share of samples that pass."""
+        text = (
+            "Share of samples whose other score is within the bounds that the suite gives: mean of 1 where "
+            "it is and 0 where not. Unparsed and refused answers count as 0 where that score is one of "
+            "correctness; failed samples are left out."
+        )
+        return (fraction(name, text),)
+
+    def metrics(self) -> tuple[MetricInfo, ...]:
+        """The same, with the bounds and the definition of the score."""
+        inner, options = self.inner.metrics()[0], self.options
+        bounds = [f"at least {options.at_least:g}"] if options.at_least is not None else []
+        bounds += [f"at most {options.at_most:g}"] if options.at_most is not None else []
+        which = f"{self.inner.name}.{options.part}" if options.part else inner.name
+        text = f"{self.describe(self.name)[0].definition} {which} must be {' and '.join(bounds)}."
+        return (fraction(self.name, text),)

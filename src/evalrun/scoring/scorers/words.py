@@ -1,0 +1,445 @@
+"""Scorers that compare the words of answer and target: token F1, SQuAD, ROUGE, METEOR."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from evalrun.errors import Problem, UserError
+from evalrun.scoring.base import (
+    NO_TARGET,
+    MetricInfo,
+    Scorer,
+    ScorerOptions,
+    ScoringInput,
+    alternatives,
+    as_text,
+    fraction,
+    shown,
+)
+from evalrun.scoring.text import squad_tokens
+from evalrun.types import Score
+
+
+class TokenF1Options(ScorerOptions):
+    """Options of the scorer `token_f1`."""
+
+
+class TokenF1(Scorer):
+    """F1 over the words of answer and target."""
+
+    Options: ClassVar[type[TokenF1Options]] = TokenF1Options
+    registered = "token_f1"
+    needs_target = True
+    summary = (
+        "F1 over the words that answer and target share, after SQuAD's normalisation (lower case, no ASCII "
+        "punctuation, no articles); of several targets the best counts."
+    )
+
+    def score(self, sample: ScoringInput) -> Score:
+        """Between 0 and 1. Where either has no words, 1 if both have none, else 0, as SQuAD 2.0 has it."""
+        if sample.target is None:
+            return Score(None, NO_TARGET)
+        answer = squad_tokens(as_text(sample.answer))
+        best, best_common, best_words = -1.0, 0, 0
+        for target in alternatives(sample.target):
+            words = squad_tokens(as_text(target))
+            common = sum((Counter(answer) & Counter(words)).values())
+            value = _f1(common, len(answer), len(words))
+            if value > best:
+                best, best_common, best_words = value, common, len(words)
+        if best < 0:
+            return Score(None, "the list of targets is empty")
+        if not answer or not best_words:
+            what = "answer and target have no words" if best == 1.0 else "answer or target has no words"
+            return Score(best, what)
+        return Score(
+            best,
+            f"{best_common} of the answer's {len(answer)} words are among the {best_words} of the target; "
+            f"answer {shown(sample.answer)}",
+        )
+
+    @classmethod
+    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
+        """The mean F1 over words."""
+        text = (
+            "Mean over samples of the F1 between the words of the answer and of the target, each word "
+            "counted as often as it stands: 2PR / (P + R), with P the share of the answer's words that are "
+            "in the target and R the share of the target's words that are in the answer. Words are lower "
+            "case without ASCII punctuation and articles (SQuAD). Of several targets the best counts. "
+            "Unparsed and refused answers count as 0; failed samples are left out."
+        )
+        return (fraction(name, text),)
+
+
+def _f1(common: int, answer: int, target: int) -> float:
+    if not answer or not target:
+        return float(answer == target)
+    if not common:
+        return 0.0
+    precision, recall = common / answer, common / target
+    return 2 * precision * recall / (precision + recall)
+
+
+_STAY = " Unparsed and refused answers count as 0; failed samples are left out."
+
+
+class SquadOptions(ScorerOptions):
+    """Options of the scorer `squad`."""
+
+
+class Squad(Scorer):
+    """The two figures of SQuAD's evaluation script."""
+
+    Options: ClassVar[type[SquadOptions]] = SquadOptions
+    registered = "squad"
+    needs_target = True
+    parts = ("exact_match", "f1")
+    summary = (
+        "Exact match and word F1 of SQuAD (lower case, no ASCII punctuation, no articles); of several "
+        "targets the best counts. A question without an answer has an empty list of targets, and wants an "
+        "empty answer."
+    )
+
+    def score(self, sample: ScoringInput) -> Score:
+        """F1, with both as parts. An empty list of targets means that there is no answer to give."""
+        if sample.target is None:
+            return Score(None, NO_TARGET)
+        answer = squad_tokens(as_text(sample.answer))
+        targets = [squad_tokens(as_text(each)) for each in alternatives(sample.target)] or [[]]
+        exact = float(any(answer == words for words in targets))
+        f1 = max(squad_f1(answer, words) for words in targets)
+        reason = f"answer {shown(sample.answer)}: exact match {exact:g}, F1 {f1:.4g}"
+        return Score(f1, reason, {"exact_match": exact, "f1": f1})
+
+    @classmethod
+    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
+        """F1 first."""
+        return (
+            fraction(
+                f"{name}.f1",
+                "Mean over samples of the F1 between the words of answer and target, as SQuAD's evaluation "
+                "script has it (Rajpurkar et al. 2016): 2PR / (P + R) over words counted as often as they "
+                "stand, in lower case without ASCII punctuation and articles; of several targets the best. "
+                "Where either has no words it is 1 if both have none, else 0." + _STAY,
+            ),
+            fraction(
+                f"{name}.exact_match",
+                "Share of samples whose answer has exactly the words of a target, in order, after SQuAD's "
+                "normalisation (lower case, no ASCII punctuation, no articles)." + _STAY,
+            ),
+        )
+
+
+def squad_f1(answer: list[str], target: list[str]) -> float:
+    """F1 over words; where either has none, 1 if both have none, else 0 (SQuAD 2.0)."""
+    if not answer or not target:
+        return float(answer == target)
+    common = sum((Counter(answer) & Counter(target)).values())
+    if not common:
+        return 0.0
+    precision, recall = common / len(answer), common / len(target)
+    return 2 * precision * recall / (precision + recall)
+
+
+KINDS = ("rouge_1", "rouge_2", "rouge_l", "rouge_lsum")
+
+Stem = Callable[[str], str]
+
+_WORD = re.compile(r"[a-z0-9]+")
+_STEMMED_FROM = 4
+"""Words of fewer characters are not stemmed."""
+
+
+def rouge(target: str, answer: str, stem: Stem | None = None) -> dict[str, float]:
+    """The F-measures of KINDS, each between 0 and 1."""
+    target_words, answer_words = words(target, stem), words(answer, stem)
+    return {
+        "rouge_1": _ngrams(target_words, answer_words, 1),
+        "rouge_2": _ngrams(target_words, answer_words, 2),
+        "rouge_l": _lcs(target_words, answer_words),
+        "rouge_lsum": _lcs_by_line(_lines(target, stem), _lines(answer, stem)),
+    }
+
+
+def words(text: str, stem: Stem | None = None) -> list[str]:
+    """Runs of a to z and 0 to 9 in lower case, stemmed if asked; other letters separate words."""
+    found = _WORD.findall(text.lower())
+    if stem is None:
+        return found
+    stemmed = (stem(word) if len(word) >= _STEMMED_FROM else word for word in found)
+    return [word for word in stemmed if _WORD.fullmatch(word)]
+
+
+def porter_stemmer() -> Stem:
+    """The stemmer that rouge-score uses. Raises ImportError where nltk is not installed."""
+    from nltk.stem.porter import PorterStemmer
+
+    stem: Stem = PorterStemmer().stem
+    return stem
+
+
+def _lines(text: str, stem: Stem | None) -> list[list[str]]:
+    return [words(line, stem) for line in text.split("\n") if line]
+
+
+def _f_measure(hits: int, answer: int, target: int) -> float:
+    precision, recall = hits / max(answer, 1), hits / max(target, 1)
+    return 2 * precision * recall / (precision + recall) if hits else 0.0
+
+
+def _ngrams(target: Sequence[str], answer: Sequence[str], n: int) -> float:
+    counts: list[Mapping[object, int]] = [
+        Counter(zip(*(each[at:] for at in range(n)), strict=False)) for each in (target, answer)
+    ]
+    hits = sum(min(count, counts[1].get(gram, 0)) for gram, count in counts[0].items())
+    return _f_measure(hits, sum(counts[1].values()), sum(counts[0].values()))
+
+
+def _lcs(target: Sequence[str], answer: Sequence[str]) -> float:
+    last = None
+    for last in _rows(target, answer):  # noqa: B007
+        pass
+    hits = 0 if last is None else len(answer) - last.bit_count()
+    return _f_measure(hits, len(answer), len(target))
+
+
+def _rows(target: Sequence[str], answer: Sequence[str]) -> Iterable[int]:
+    """For each word of the target an integer: bit j is 0 where the table of LCS lengths grows at column j."""
+    places: dict[str, int] = {}
+    for at, word in enumerate(answer):
+        places[word] = places.get(word, 0) | 1 << at
+    full = (1 << len(answer)) - 1
+    row = full
+    for word in target:
+        matched = row & places.get(word, 0)
+        row = (row + matched | row - matched) & full
+        yield row
+
+
+def _lcs_places(target: Sequence[str], answer: Sequence[str]) -> set[int]:
+    """Places in the target of one longest common subsequence: that which rouge-score's way back finds."""
+    full = (1 << len(answer)) - 1
+    rows = [full, *_rows(target, answer)]
+    places: set[int] = set()
+    i, j = len(target), len(answer)
+    while i and j:
+        if target[i - 1] == answer[j - 1]:
+            i, j = i - 1, j - 1
+            places.add(i)
+            continue
+        below = (1 << j) - 1
+        left = j - 1 - (rows[i] & below >> 1).bit_count()
+        above = j - (rows[i - 1] & below).bit_count()
+        if left > above:
+            j -= 1
+        else:
+            i -= 1
+    return places
+
+
+def _lcs_by_line(target: Sequence[Sequence[str]], answer: Sequence[Sequence[str]]) -> float:
+    """Summary-level LCS: of each line of the target, the union of its LCS with every line of the answer."""
+    target_size, answer_size = sum(map(len, target)), sum(map(len, answer))
+    if not target_size or not answer_size:
+        return 0.0
+    if len(target) == len(answer) == 1:
+        return _lcs(target[0], answer[0])
+    left_in_target = Counter(word for line in target for word in line)
+    left_in_answer = Counter(word for line in answer for word in line)
+    hits = 0
+    for line in target:
+        found: set[int] = set()
+        for other in answer:
+            found |= _lcs_places(line, other)
+        for at in sorted(found):
+            word = line[at]
+            # A word counts as often as it stands in both texts, however many lines match it.
+            if left_in_answer[word] > 0 and left_in_target[word] > 0:
+                hits += 1
+                left_in_answer[word] -= 1
+                left_in_target[word] -= 1
+    return _f_measure(hits, answer_size, target_size)
+
+
+_WHAT = {
+    "rouge_1": "single words",
+    "rouge_2": "pairs of neighbouring words",
+    "rouge_l": "the words of the longest common subsequence",
+    "rouge_lsum": "the words of the longest common subsequences of their lines, joined line by line",
+}
+
+
+class RougeOptions(ScorerOptions):
+    """Options of the scorer `rouge`."""
+
+    stemmer: bool = Field(
+        default=False,
+        description="Compare word stems (Porter, English). Needs the extra `text`; loading it takes seconds.",
+    )
+
+
+class Rouge(Scorer):
+    """F-measures of the words that answer and target share."""
+
+    Options: ClassVar[type[RougeOptions]] = RougeOptions
+    registered = "rouge"
+    needs_target = True
+    parts = KINDS
+    summary = (
+        "ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum as rouge-score computes them: F-measures, averaged over "
+        "samples. Only a to z and 0 to 9 make words, so other scripts score 0: use chrf for those."
+    )
+
+    def __init__(self, options: RougeOptions) -> None:
+        super().__init__(options)
+        self._stem: Stem | None = None
+        if options.stemmer:
+            try:
+                self._stem = porter_stemmer()
+            except ImportError:
+                raise UserError(
+                    "the stemmer of 'rouge' needs the package nltk",
+                    where="scorers",
+                    remedy='Install it: pip install "evalrun[text]". Or leave stemmer out.',
+                ) from None
+
+    def score(self, sample: ScoringInput) -> Score:
+        """ROUGE-L, with all four as parts; of several targets the best counts for each. None without one."""
+        targets = [as_text(each) for each in alternatives(sample.target) if each is not None]
+        if not targets:
+            return Score(None, NO_TARGET)
+        answer = as_text(sample.answer)
+        each = [rouge(target, answer, self._stem) for target in targets]
+        parts = {kind: max(found[kind] for found in each) for kind in KINDS}
+        reason = ", ".join(f"{kind} {value:.4g}" for kind, value in parts.items())
+        return Score(parts["rouge_l"], reason, dict(parts))
+
+    @classmethod
+    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
+        """ROUGE-L first, then the others."""
+        return tuple(
+            fraction(
+                f"{name}.{kind}",
+                f"Mean over samples of the {kind.upper().replace('_', '-').replace('LSUM', 'Lsum')} "
+                f"F-measure (Lin 2004), 2PR / (P + R), over {_WHAT[kind]} in answer and target. Words are "
+                "runs of a to z and 0 to 9 in lower case. Of several targets the best counts. A plain mean, "
+                "never the resampled median of rouge-score's aggregator. Unparsed and refused answers count "
+                "as 0; failed samples are left out.",
+            )
+            for kind in ("rouge_l", "rouge_1", "rouge_2", "rouge_lsum")
+        )
+
+
+DATA = {"wordnet": "corpora/wordnet", "punkt_tab": "tokenizers/punkt_tab"}
+"""Packages of NLTK's data that are needed, and where they lie."""
+
+
+class MeteorOptions(ScorerOptions):
+    """Options of the scorer `meteor`."""
+
+    alpha: float = Field(default=0.9, gt=0, lt=1, description="Weight of precision against recall.")
+    beta: float = Field(default=3.0, ge=0, description="Shape of the penalty for scattered matches.")
+    gamma: float = Field(default=0.5, ge=0, le=1, description="Weight of that penalty.")
+
+
+class Meteor(Scorer):
+    """METEOR of the answer against the best of its targets."""
+
+    Options: ClassVar[type[MeteorOptions]] = MeteorOptions
+    registered = "meteor"
+    needs_target = True
+    late = True
+    summary = "METEOR (NLTK's). Needs NLTK and its data wordnet and punkt_tab on this machine."
+
+    def check(self, columns: Sequence[str], where: str) -> list[Problem]:
+        """NLTK and its data must be here: nothing is downloaded."""
+        missing = missing_data()
+        if not missing:
+            return []
+        return [
+            Problem(
+                f"METEOR needs {', '.join(missing)}, which this machine has not",
+                f"scorer {self.name}",
+                "pip install 'evalrun[text]', then python -m nltk.downloader wordnet punkt_tab. "
+                "Without a network, chrf and rouge need no data.",
+            )
+        ]
+
+    def score(self, sample: ScoringInput) -> Score:
+        """The greatest METEOR of the answer with any of its targets; None without a target."""
+        from nltk.translate.meteor_score import single_meteor_score
+
+        targets = [as_text(each) for each in alternatives(sample.target) if each is not None]
+        if not targets:
+            return Score(None, NO_TARGET)
+        options: MeteorOptions = self.options
+        answer = _words(as_text(sample.answer))
+        wordnet = _wordnet()
+        with _LOCK:  # the corpus reader seeks in files that all threads share
+            value = max(
+                single_meteor_score(
+                    _words(target),
+                    answer,
+                    alpha=options.alpha,
+                    beta=options.beta,
+                    gamma=options.gamma,
+                    wordnet=wordnet,
+                )
+                for target in targets
+            )
+        return Score(float(value), f"METEOR {value:.3f}")
+
+    @classmethod
+    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
+        """The mean over samples."""
+        return (
+            fraction(
+                name,
+                "METEOR (Banerjee and Lavie 2005) as NLTK computes it, with the best of several targets: the "
+                "harmonic mean of unigram precision and recall, weighted by alpha, of words matched by form, "
+                "by stem and by WordNet synonyms, times 1 - gamma (chunks / matches)^beta. Mean over "
+                "samples.",
+            ),
+        )
+
+
+_LOCK = threading.Lock()
+
+
+def missing_data() -> list[str]:
+    """What METEOR needs and this machine has not, in words."""
+    try:
+        import nltk
+    except ImportError:
+        return ["NLTK"]
+    found = []
+    for package, place in DATA.items():
+        for form in (place, f"{place}.zip"):
+            try:
+                nltk.data.find(form)
+                break
+            except (LookupError, OSError):
+                continue
+        else:
+            found.append(f"NLTK's data '{package}'")
+    return found
+
+
+@lru_cache(maxsize=20_000)
+def _words(text: str) -> tuple[str, ...]:
+    from nltk import word_tokenize
+
+    return tuple(word_tokenize(text))
+
+
+def _wordnet() -> Any:
+    from nltk.corpus import wordnet
+
+    return wordnet
