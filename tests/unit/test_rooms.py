@@ -61,7 +61,7 @@ def test_every_room_is_known() -> None:
     assert folders <= set(ROOMS)
 
 
-HEAVY = """pandas pyarrow numpy scipy sklearn fairlearn datasets evaluate aiohttp sqlalchemy alembic rich
+HEAVY = """pandas pyarrow numpy scipy sklearn fairlearn datasets evaluate aiohttp sqlalchemy rich
 openai pydantic yaml jinja2 duckdb sacrebleu"""
 
 

@@ -26,11 +26,11 @@ def catalog(ctx: click.Context, /, store: Path | None, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         ctx.obj = store
         return
-    from evalrun.tracking.database import revisions
+    from evalrun.tracking.tables import SCHEMA
 
     opened = open_store(store)
     rows = len(opened.list(None))
-    document = {"catalog": opened.catalog_shown, "schema": revisions()[-1], "sweeps": rows}
+    document = {"catalog": opened.catalog_shown, "schema": SCHEMA, "sweeps": rows}
     if as_json:
         print_json(document)
         return
@@ -52,7 +52,7 @@ def use(ctx: click.Context, /, url: str, store: Path | None) -> None:
       evalrun catalog use postgresql://me@db.example.org/evals
       evalrun catalog use sqlite
     """
-    from evalrun.tracking.catalog_setting import VARIABLE, set_catalog, setting
+    from evalrun.tracking.database import VARIABLE, set_catalog, setting
 
     opened = open_store(store or ctx.obj)
     before = setting(opened.root)

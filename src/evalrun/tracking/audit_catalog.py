@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from evalrun.errors import UserError
+from evalrun.tracking.database import connect
 from evalrun.tracking.entries import insert, read_entry
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.sqlite_place import connect
 from evalrun.tracking.store import Store
 from evalrun.tracking.tables import (
     dataset_version,

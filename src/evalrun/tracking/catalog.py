@@ -90,8 +90,6 @@ class Catalog:
             for table in reversed(metadata.sorted_tables):
                 connection.execute(table.delete())
         problems = self._enter(folders)
-        with writing(self._engine) as connection:
-            connection.exec_driver_sql("ANALYZE")  # else a new index is searched as if it were empty
         with self._engine.connect() as connection:
             count = connection.scalar(sa.select(sa.func.count()).select_from(sweep))
         return Reindexed(int(count or 0), problems)
@@ -172,4 +170,7 @@ class Catalog:
                             insert(connection, fresh(entry))
                         except UserError as error:
                             problems.extend(error.problems)
+        if len(folders) > _BATCH:
+            with writing(self._engine) as connection:
+                connection.exec_driver_sql("ANALYZE")  # else a new index is searched as if it were empty
         return tuple(problems)

@@ -1,21 +1,50 @@
-"""What a catalog's database is to the code that uses it, whichever it is: its schema and its writing."""
+"""Where a catalog is kept: a SQLite file beside the sweeps, or a schema of a PostgreSQL database.
+
+`EVALRUN_CATALOG` (`--catalog`) says which, else the store's own setting, else it is the SQLite file. In
+PostgreSQL everything lives in one schema, `evalrun` or what `?schema=` in the URL names, whose comment says
+which store it is the index of: two stores in one schema would each throw out the other's sweeps.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
+import re
+import sqlite3
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
-from evalrun.errors import UserError
-from evalrun.tracking.tables import metadata
+from evalrun.atomic import FILE_MODE, disk_errors, no_room, write_private
+from evalrun.errors import ExitCode, UserError
+from evalrun.secrets import scrub
+from evalrun.tracking.plain import document_bytes, read_document
+from evalrun.tracking.tables import SCHEMA, metadata
+from evalrun.tracking.ulid import PATTERN, new_ulid
 
-MIGRATIONS = "evalrun.tracking.migrations"
+VARIABLE = "EVALRUN_CATALOG"
+SETTING, STORE_ID, SQLITE = "catalog.json", "store-id", "catalog.db"
+BUSY_TIMEOUT_S = 30.0
+SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+DEFAULT_SCHEMA = "evalrun"
+CONNECT_TIMEOUT_S = 10
 
-WRITING = "evalrun_write"
+_WRITING = "evalrun_write"
 """Execution option of connections that are going to write."""
+_STAMP = "alembic_version"
+"""The table that holds the schema's number, named as in evalrun's first versions: they look there too, and
+refuse a catalog of a later schema instead of filling it wrongly."""
+_ABSENT = re.compile(r"no such (?:table|column)|has no column|no such index")
+_SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}\Z")
+_COMMENT = "evalrun store "
+_BROKEN = ("42P01", "42703", "42804", "42883", "23502", "23503", "23505")
+"""Table, column, type or function not as they should be; rows that contradict each other."""
 
 
 class BrokenCatalog(Exception):
@@ -23,7 +52,7 @@ class BrokenCatalog(Exception):
 
 
 class Place(ABC):
-    """Where a catalog is kept: a SQLite file beside the sweeps, or a schema of a PostgreSQL database."""
+    """Where a catalog is kept."""
 
     @property
     @abstractmethod
@@ -31,16 +60,8 @@ class Place(ABC):
         """What messages call it; holds no secret."""
 
     @abstractmethod
-    def engine(self) -> sa.Engine:
-        """An engine for what is there, with nothing made and nothing checked."""
-
-    @abstractmethod
-    def ready(self) -> sa.Engine:
-        """An engine for it, its tables made and up to date, whoever else starts at the same moment. The
-        caller disposes of it.
-
-        Raises UserError where it cannot be reached or was written by a later version.
-        """
+    def engine(self, pool: type[sa.Pool] = sa.NullPool) -> sa.Engine:
+        """An engine for what is there, with no table made and nothing checked."""
 
     @abstractmethod
     def set_aside(self) -> str:
@@ -49,6 +70,64 @@ class Place(ABC):
     @abstractmethod
     def meaning(self, error: sa.exc.DBAPIError) -> Exception | None:
         """What an error of the driver means: BrokenCatalog, a UserError, or None where it is a bug."""
+
+    def ready(self) -> sa.Engine:
+        """An engine for it, its tables made and of this schema, whoever else starts at the same moment. The
+        caller disposes of it.
+
+        Tables of an earlier schema are thrown away: whoever asks next enters all folders anew. Raises
+        UserError where the catalog cannot be reached or was written by a later version.
+        """
+        with self._alone():
+            # One connection for all that is asked: to make one takes longer than most questions.
+            engine = self.engine(sa.QueuePool)
+            try:
+                self._prepare(engine)
+            except BaseException:
+                engine.dispose()
+                raise
+        return engine
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time, where the database's own locks are not enough to begin with."""
+        yield
+
+    def _prepare(self, engine: sa.Engine) -> None:
+        with engine.connect() as connection:
+            if _stamp(connection) == SCHEMA:
+                return
+        with writing(engine) as connection:
+            stamp = _stamp(connection)  # again: another may have been quicker
+            if stamp is not None and stamp > SCHEMA:
+                raise UserError(
+                    f"the catalog was written by a later evalrun (schema {stamp}; this one knows {SCHEMA})",
+                    where=self.shown,
+                    remedy="Upgrade evalrun, or use another store with --store. The sweep folders are not "
+                    "affected.",
+                )
+            if stamp is not None and stamp < SCHEMA:
+                earlier = sa.MetaData()
+                earlier.reflect(connection)
+                earlier.drop_all(connection)
+            if stamp != SCHEMA:
+                _make_tables(connection)
+
+
+def _stamp(connection: sa.Connection) -> str | None:
+    """The schema of the catalog's tables; None where there are none."""
+    if not sa.inspect(connection).has_table(_STAMP):
+        return None
+    stamp = connection.scalar(sa.text(f"SELECT version_num FROM {_STAMP}"))
+    return None if stamp is None else str(stamp)
+
+
+def _make_tables(connection: sa.Connection) -> None:
+    metadata.create_all(connection)
+    connection.exec_driver_sql(
+        f"CREATE TABLE IF NOT EXISTS {_STAMP} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
+    )
+    connection.execute(sa.text(f"INSERT INTO {_STAMP} VALUES (:schema)"), {"schema": SCHEMA})
 
 
 @contextlib.contextmanager
@@ -69,57 +148,280 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
     Of one catalog there is one at a time: others wait for it.
     """
-    with engine.connect().execution_options(**{WRITING: True}) as connection, connection.begin():
+    with engine.connect().execution_options(**{_WRITING: True}) as connection, connection.begin():
         yield connection
 
 
-def revisions() -> list[str]:
-    """The schema versions that this code knows, oldest first; the last is the one that it needs."""
-    folder = resources.files(MIGRATIONS) / "versions"
-    return sorted(each.name.split("_")[0] for each in folder.iterdir() if each.name[:1].isdigit())
-
-
-def stored_revision(engine: sa.Engine) -> str | None:
-    """The schema version of a database, None where it has none."""
-    with engine.connect() as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
-            return None
-        found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-    return None if found is None else str(found)
-
-
-def is_older(found: str | None, shown: str) -> bool:
-    """Whether a database of this version has to be upgraded. Raises UserError for a later one."""
-    known = revisions()
-    if found is None or found == known[-1]:
-        return False
-    if found in known:
-        return True
-    raise UserError(
-        f"the catalog was written by a later evalrun (schema {found}; this one knows {known[-1]})",
-        where=shown,
-        remedy="Upgrade evalrun, or use another store with --store. The sweep folders are not affected.",
+def connect(path: Path, pool: type[sa.Pool] = sa.NullPool) -> sa.Engine:
+    """An engine for the SQLite file at `path`: foreign keys on, 30 s of patience, writes begun as writes."""
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+        poolclass=pool,
     )
 
+    def on_connect(connection: Any, _record: Any) -> None:
+        # The driver's own idea of when to begin a transaction is switched off; `on_begin` says it.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
 
-def create_schema(connection: sa.Connection) -> None:
-    """The newest schema at once: what all migrations come to (a test holds the two together)."""
-    metadata.create_all(connection)
-    connection.exec_driver_sql(
-        "CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL, "
-        "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
-    )
-    connection.execute(sa.text("DELETE FROM alembic_version"))
-    connection.execute(sa.text("INSERT INTO alembic_version VALUES (:r)"), {"r": revisions()[-1]})
+    def on_begin(connection: sa.Connection) -> None:
+        # Taking the write lock at the start means waiting for it, where upgrading a read lock would fail.
+        immediate = connection.get_execution_options().get(_WRITING)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", on_begin)
+    return engine
 
 
-def upgrade(engine: sa.Engine, revision: str = "head") -> None:
-    """Bring the schema to a revision. Imports Alembic, so call it only where there is something to do."""
-    from alembic import command
-    from alembic.config import Config
+class SqlitePlace(Place):
+    """The file at `path`, made (0600) where there is none."""
 
-    with resources.as_file(resources.files(MIGRATIONS)) as folder, writing(engine) as connection:
-        config = Config()
-        config.set_main_option("script_location", str(folder).replace("%", "%%"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def shown(self) -> str:
+        return str(self._path)
+
+    def engine(self, pool: type[sa.Pool] = sa.NullPool) -> sa.Engine:
+        with disk_errors(self._path.parent):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+        return connect(self._path, pool)
+
+    def set_aside(self) -> str:
+        path = self._path
+        kept = path.with_name(f"{path.name}.broken-{time.time_ns()}")
+        with self._alone(), disk_errors(path.parent):
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
+        return str(kept)
+
+    def meaning(self, error: sa.exc.DBAPIError) -> Exception | None:
+        code, text = getattr(error.orig, "sqlite_errorcode", None), str(error.orig)
+        if code is None:
+            # The driver's own: a text that is none any more, or a use of it that is a fault of ours.
+            return BrokenCatalog(text) if "decode to UTF-8" in text else None
+        code &= 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return no_room(self._path.parent)
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT):
+            return BrokenCatalog(text)
+        if code == sqlite3.SQLITE_ERROR:
+            # A statement that the database cannot take is a fault of ours, and says nothing of the file.
+            return BrokenCatalog(text) if _ABSENT.search(text) else None
+        remedy = (
+            "Another process holds it; try again when it has ended."
+            if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+            else "Check the disk and the file's permissions. The sweep folders hold everything; "
+            "`evalrun reindex` makes the catalog anew."
+        )
+        return UserError(
+            f"the catalog cannot be used: {text}",
+            where=self.shown,
+            remedy=remedy,
+            exit_code=ExitCode.INCOMPLETE,
+        )
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two that start in a fresh store must not both make the file."""
+        path = self._path
+        with disk_errors(path.parent):
+            descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+class PostgresPlace(Place):
+    """One schema of the database at `url`, for the store with this id.
+
+    Raises UserError for a URL that is not of a PostgreSQL database, and where psycopg is not installed.
+    """
+
+    def __init__(self, url: str, store_id: str) -> None:
+        self._store_id = store_id
+        self._url, self._schema = read_url(url)
+        if find_spec("psycopg") is None:
+            raise UserError(
+                "the PostgreSQL driver is not installed",
+                where=self.shown,
+                remedy="Run: pip install 'evalrun[postgres]'",
+            )
+
+    @property
+    def shown(self) -> str:
+        return shown_url(self._url, self._schema)
+
+    def set_aside(self) -> str:
+        kept = f"{self._schema}_broken_{time.time_ns()}"
+        with writing(self.engine()) as connection:
+            connection.exec_driver_sql(f'ALTER SCHEMA "{self._schema}" RENAME TO "{kept}"')
+        return f"schema {kept}"
+
+    def meaning(self, error: sa.exc.DBAPIError) -> Exception | None:
+        text = _first_line(scrub(str(error.orig)))
+        state = getattr(error.orig, "sqlstate", None)
+        if state in _BROKEN:
+            return BrokenCatalog(text)
+        if state is not None and state[:2] in ("42", "0A") and state != "42501":
+            return None  # a statement that this database cannot take is a fault of ours
+        return UserError(
+            f"the catalog cannot be used: {text}",
+            where=self.shown,
+            remedy="Check that the server runs, and the user's name, password (PGPASSWORD or ~/.pgpass) and "
+            "rights. The sweep folders hold everything; `evalrun reindex` makes the catalog anew.",
+            exit_code=ExitCode.INCOMPLETE,
+        )
+
+    def engine(self, pool: type[sa.Pool] = sa.NullPool) -> sa.Engine:
+        engine = sa.create_engine(
+            self._url, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}, poolclass=pool
+        )
+        # Before SQLAlchemy's own first look at the connection, which asks for the current schema.
+        sa.event.listen(engine, "connect", self._on_connect, insert=True)
+        sa.event.listen(engine, "begin", self._on_begin)
+        return engine
+
+    def _on_connect(self, connection: Any, _record: Any) -> None:
+        """Use our schema, made where there is none, if it is this store's."""
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s",
+                (self._schema,),
+            )
+            row = cursor.fetchone()
+            if row is None:
+                row = (self._make_schema(connection, cursor),)
+            self._check_store(row[0])
+            cursor.execute(f'SET search_path TO "{self._schema}"')
+            cursor.execute("SET timezone TO 'UTC'")
+        connection.autocommit = False
+
+    def _make_schema(self, connection: Any, cursor: Any) -> str:
+        with connection.transaction():
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._schema,))
+            cursor.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"')
+            cursor.execute("SELECT obj_description(%s::regnamespace, 'pg_namespace')", (self._schema,))
+            comment: str | None = cursor.fetchone()[0]
+            if comment is None:  # else another process was quicker
+                comment = _COMMENT + self._store_id
+                cursor.execute(f"COMMENT ON SCHEMA \"{self._schema}\" IS '{comment}'")
+        return comment
+
+    def _check_store(self, comment: str | None) -> None:
+        if comment == _COMMENT + self._store_id:
+            return
+        ours = comment is not None and comment.startswith(_COMMENT)
+        what = "holds the catalog of another store" if ours else "was not made by evalrun"
+        raise UserError(
+            f"the schema '{self._schema}' {what}",
+            where=self.shown,
+            remedy="Each store needs a schema of its own: add ?schema=NAME to the URL.",
+        )
+
+    def _on_begin(self, connection: sa.Connection) -> None:
+        if connection.get_execution_options().get(_WRITING):
+            # One writer at a time, as in SQLite; the lock ends with the transaction.
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._schema,))
+        else:
+            # All that one question reads is of one moment, as in SQLite; and it changes nothing.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def read_url(text: str) -> tuple[sa.URL, str]:
+    """The URL for SQLAlchemy, and the schema that it names. Raises UserError, with nothing secret in it."""
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        url = None
+    if url is None or url.drivername not in SCHEMES:
+        raise UserError(
+            f"'{scrub(text)}' is no URL of a PostgreSQL database",
+            where="catalog",
+            remedy="Write postgresql://USER@HOST/DATABASE, and the password in PGPASSWORD or ~/.pgpass.",
+        )
+    schema = url.query.get("schema", DEFAULT_SCHEMA)
+    if not isinstance(schema, str) or not _SCHEMA_NAME.match(schema):
+        raise UserError(
+            f"'{schema}' cannot name a schema",
+            where="catalog",
+            remedy="Use small letters, digits and '_', at most 40.",
+        )
+    return url.set(drivername="postgresql+psycopg").difference_update_query(["schema"]), schema
+
+
+def shown_url(url: sa.URL, schema: str) -> str:
+    """The URL as messages show it: without any password."""
+    plain = url.set(drivername="postgresql", password=None).difference_update_query(["password"])
+    shown = plain.render_as_string(hide_password=True)
+    return shown if schema == DEFAULT_SCHEMA else f"{shown} (schema {schema})"
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:500] if lines else "no reason given"
+
+
+def catalog_place(root: Path) -> Place:
+    """The place of the catalog of the store at `root`. Raises UserError for a setting that is not usable."""
+    url = os.environ.get(VARIABLE) or setting(root)
+    if url and url != "sqlite":
+        return PostgresPlace(url, store_id(root))
+    return SqlitePlace(root / SQLITE)
+
+
+def setting(root: Path) -> str | None:
+    """The URL that was set for the store, None where none was."""
+    path = root / SETTING
+    if not path.exists():
+        return None
+    url = read_document(path).get("url")
+    if not isinstance(url, str):
+        raise UserError("names no catalog", where=str(path), remedy="Set it by: evalrun catalog use URL")
+    return url
+
+
+def set_catalog(root: Path, url: str | None) -> None:
+    """Set the store's catalog to a PostgreSQL database, or back to the SQLite file (None).
+
+    Raises UserError for a URL with a password in it: it would be stored.
+    """
+    path = root / SETTING
+    if url is None:
+        path.unlink(missing_ok=True)
+        return
+    parsed, _ = read_url(url)
+    if parsed.password is not None or "password" in parsed.query:
+        raise UserError(
+            "the URL holds a password, which is not stored",
+            where="catalog",
+            remedy="Leave it out; give it in PGPASSWORD, in ~/.pgpass, or with a URL in EVALRUN_CATALOG.",
+        )
+    write_private(path, document_bytes({"schema_version": 1, "url": url}))
+
+
+def store_id(root: Path) -> str:
+    """What the store is called in a database, wherever its folder is mounted; made when first needed."""
+    path = root / STORE_ID
+    with contextlib.suppress(FileNotFoundError):
+        found = path.read_text().strip()
+        if not PATTERN.fullmatch(found):
+            raise UserError("is no id of a store", where=str(path))
+        return found
+    made = path.with_name(f".{STORE_ID}.{os.getpid()}")
+    write_private(made, new_ulid().encode() + b"\n")
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(made, path)  # of several processes one is first, and all read what it wrote
+    finally:
+        made.unlink(missing_ok=True)
+    return path.read_text().strip()

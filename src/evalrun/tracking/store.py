@@ -265,7 +265,7 @@ class Store:
     @property
     def catalog_shown(self) -> str:
         """Where the catalog is, for messages; without any password."""
-        from evalrun.tracking.catalog_setting import catalog_place
+        from evalrun.tracking.database import catalog_place
 
         return catalog_place(self.root).shown
 
@@ -318,7 +318,7 @@ class Store:
         """Import what entering a sweep needs, which takes some tenths of a second."""
         import importlib
 
-        from evalrun.tracking.catalog_setting import catalog_place
+        from evalrun.tracking.database import catalog_place
 
         importlib.import_module("evalrun.tracking.entries")
         with contextlib.suppress(UserError):  # told when the catalog is asked
@@ -327,8 +327,7 @@ class Store:
     def _ask(self, question: Callable[[Catalog], _Answer]) -> _Answer:
         """Put a question to the catalog. A broken one, which holds nothing of its own, is made anew first."""
         from evalrun.tracking.catalog import Catalog
-        from evalrun.tracking.catalog_setting import catalog_place
-        from evalrun.tracking.database import BrokenCatalog
+        from evalrun.tracking.database import BrokenCatalog, catalog_place
 
         self._prepare()
         place = catalog_place(self.root)

@@ -1,4 +1,4 @@
-"""The tables of the catalog. Changing them takes a migration in `migrations/versions/` as well.
+"""The tables of the catalog. Changing them takes a new `SCHEMA`: a catalog of an earlier one is made anew.
 
 Everything here is copied from the sweep folders. Types are those that SQLite and PostgreSQL both have;
 JSON is kept as text with sorted keys, so that it can be compared.
@@ -22,6 +22,9 @@ from sqlalchemy import (
 )
 from sqlalchemy import Text as PlainText
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+SCHEMA = "0002"
+"""The number of these tables, four digits; a test holds the two together."""
 
 
 class Text(TypeDecorator[str]):

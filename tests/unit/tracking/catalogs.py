@@ -6,8 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from evalrun.tracking.catalog_setting import catalog_place
-from evalrun.tracking.database import writing
+from evalrun.tracking.database import catalog_place, writing
 from evalrun.tracking.store import Store
 from evalrun.tracking.tables import metadata
 
@@ -57,3 +56,13 @@ def contents(store: Store) -> dict[str, list[tuple[Any, ...]]]:
         )
         for table in metadata.sorted_tables
     }
+
+
+def make_earlier(store: Store) -> None:
+    """Give the catalog the tables of the first schema, as far as they matter: two columns less."""
+    execute(
+        store,
+        "ALTER TABLE sweep DROP COLUMN archived",
+        "ALTER TABLE sweep DROP COLUMN note",
+        "UPDATE alembic_version SET version_num = '0001'",
+    )

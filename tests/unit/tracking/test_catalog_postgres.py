@@ -14,8 +14,8 @@ from tests.postgres import PostgresServer
 from tracking_samples import MakeSweep, run_of
 
 from evalrun.errors import ExitCode, UserError
+from evalrun.tracking.database import read_url, shown_url
 from evalrun.tracking.finding import Search
-from evalrun.tracking.postgres_place import read_url, shown_url
 from evalrun.tracking.store import Store
 
 PASSWORD = "pw-0f8a-hunter"
@@ -187,19 +187,3 @@ def test_what_one_question_reads_is_of_one_moment_and_changes_nothing(
     assert store.read(twice) == (1, 1)
     with pytest.raises(UserError, match="read-only"):
         store.read(lambda connection: connection.execute(sa.text("DELETE FROM sweep")))
-
-
-def test_an_older_catalog_is_copied_into_a_schema_beside_it_before_the_upgrade(
-    store: Store, make_sweep: MakeSweep, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EVALRUN_CATALOG", postgres.url("older"))
-    folder = make_sweep()
-    store.index(folder)
-    execute(
-        store,
-        "ALTER TABLE sweep DROP COLUMN archived, DROP COLUMN note",
-        "UPDATE alembic_version SET version_num = '0001'",
-    )
-    assert [row.sweep for row in store.list()] == [folder.ulid]
-    assert query(store, "SELECT ulid FROM older_schema_0001.sweep") == [(folder.ulid,)]
-    assert query(store, "SELECT count(*) FROM older_schema_0001.run_metric")[0][0] > 0

@@ -12,10 +12,9 @@ import sqlalchemy as sa
 from catalogs import engine_of, execute, query
 from tracking_samples import MakeSweep
 
-from evalrun.tracking.database import revisions, upgrade
-from evalrun.tracking.finding import Search
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
+from evalrun.tracking.tables import SCHEMA
 
 
 @pytest.mark.parametrize("damage", ["garbage", "torn"])
@@ -45,7 +44,7 @@ def test_a_catalog_with_a_version_table_and_no_version_is_made(store: Store, mak
     with closing(sqlite3.connect(store.root / "catalog.db")) as connection:
         connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
     store.index(folder)
-    assert query(store, "SELECT version_num FROM alembic_version") == [(revisions()[-1],)]
+    assert query(store, "SELECT version_num FROM alembic_version") == [(SCHEMA,)]
 
 
 def test_the_catalog_is_a_patient_wal_database_with_foreign_keys(store: Store, make_sweep: MakeSweep) -> None:
@@ -59,22 +58,6 @@ def test_the_catalog_is_a_patient_wal_database_with_foreign_keys(store: Store, m
     assert (store.root / "catalog.db").stat().st_mode & 0o777 == 0o600
 
 
-def test_an_older_catalog_is_upgraded_after_a_backup(store: Store, make_sweep: MakeSweep) -> None:
-    folder = make_sweep()
-    folder.append_event("note", {"text": "first look"})
-    engine = engine_of(store)
-    upgrade(engine, "0001")
-    with engine.begin() as connection:
-        connection.execute(sa.text("INSERT INTO project (name) VALUES ('kept')"))
-    engine.dispose()
-    assert store.find(Search.of("note == 'first look'")).total == 2
-    backup = store.root / "catalog.db.schema-0001"
-    with closing(sqlite3.connect(backup)) as connection:
-        assert connection.execute("SELECT name FROM project").fetchall() == [("kept",)]
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
-    assert backup.stat().st_mode & 0o777 == 0o600
-
-
 def test_a_full_disk_while_indexing_is_one_clear_message(store: Store, make_sweep: MakeSweep) -> None:
     make_sweep()
     script = """
@@ -82,6 +65,7 @@ import resource, signal, sys
 from pathlib import Path
 from evalrun.errors import UserError
 from evalrun.tracking.store import Store
+from evalrun.tracking.tables import SCHEMA
 import sqlalchemy
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
