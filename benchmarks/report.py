@@ -23,7 +23,7 @@ from overhead import SUITE, SYSTEM, write_data
 WRITE = """\
 import resource, sys, time
 from pathlib import Path
-from evalrun.reports.html import write_report
+from evalrun.reports.report import write_report
 from evalrun.tracking.folder import SweepFolder
 begun, busy = time.perf_counter(), time.process_time()
 write_report(SweepFolder(Path(sys.argv[1])), Path(sys.argv[2]))

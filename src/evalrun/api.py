@@ -106,7 +106,7 @@ def run(suite: str | Path, **options: Any) -> Sweep:
     Raises UserError when the suite is invalid; a sweep that could not be completed is returned with its
     `status` and `exit_code`.
     """
-    from evalrun.reports.live import make_progress
+    from evalrun.reports.progress import make_progress
     from evalrun.sweep.main import run_sweep
 
     outcome = run_sweep(Path(suite), SweepOptions(**options), make_progress(quiet=True))

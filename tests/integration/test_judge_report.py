@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "reports"))
 
 from sweep_data import QUICKSTART, make_sweep
 
-from evalrun.reports.html import write_report
+from evalrun.reports.report import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -76,7 +76,7 @@ def compare(
     chosen = [choose(where, each) for each in sweeps]
     comparison = compared(chosen, options)
     if page is not None:
-        from evalrun.reports.comparison_page import write_comparison
+        from evalrun.reports.comparison import write_comparison
 
         write_comparison(comparison, [each.folder for each in chosen], page)
         click.echo(f"wrote {page}", err=True)

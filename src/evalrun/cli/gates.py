@@ -110,7 +110,7 @@ def gate(
     from evalrun.gates.baseline import choose_baseline
     from evalrun.gates.check import blocks, check_sweep
     from evalrun.gates.conditions import Gate, parse_gate
-    from evalrun.reports.ci import publish
+    from evalrun.reports.gates import publish
 
     opened = open_store(store)
     folder = opened.resolve(sweep)

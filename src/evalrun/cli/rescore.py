@@ -50,7 +50,7 @@ def rescore(
     from dataclasses import replace
 
     from evalrun.paths import default_store
-    from evalrun.reports.live import make_progress
+    from evalrun.reports.progress import make_progress
     from evalrun.sweep.rescore import rescore as score_again
     from evalrun.tracking.store import Store
 
@@ -58,7 +58,7 @@ def rescore(
     progress = make_progress(quiet=as_json)
     outcome = score_again(opened, opened.resolve(sweep), file, tuple(sys.argv[1:]), progress)
     if not no_report:
-        from evalrun.reports.html import write_report
+        from evalrun.reports.report import write_report
 
         out = report or Path("reports") / f"{outcome.folder.path.name.lower()}.html"
         out.parent.mkdir(parents=True, exist_ok=True)

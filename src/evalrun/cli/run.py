@@ -68,7 +68,7 @@ def run(
     """
     from evalrun.atomic import place_for
     from evalrun.paths import default_store
-    from evalrun.reports.live import make_progress
+    from evalrun.reports.progress import make_progress
     from evalrun.sweep.main import run_sweep
     from evalrun.sweep.options import SweepOptions
 
@@ -112,7 +112,7 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
 
 def _publish(outcome: Outcome, junit: Path | None, summary: Path | None) -> None:
     """Alerts and gates, for the log and the files of CI."""
-    from evalrun.reports.ci import alert_lines, publish
+    from evalrun.reports.gates import alert_lines, publish
 
     strict = outcome.manifest["inconclusive"] == "fail"
     lines = publish(outcome.manifest, outcome.runs, junit_file=junit, summary_file=summary, strict=strict)

@@ -70,7 +70,7 @@ def show(sweep: str, store: Path | None, as_json: bool) -> None:
       evalrun show 01K5 --json
     """
     from evalrun.gates.baseline import list_baselines
-    from evalrun.reports.said import said_lines, standing_lines
+    from evalrun.reports.terminal import said_lines, standing_lines
     from evalrun.tracking.changes import said
 
     opened = open_store(store)
@@ -118,7 +118,7 @@ def report(sweep: str, out: Path | None, store: Path | None) -> None:
     Example:
       evalrun report latest --out reports/latest.html
     """
-    from evalrun.reports.html import write_report
+    from evalrun.reports.report import write_report
 
     folder = open_store(store).resolve(sweep)
     target = out or Path("reports") / f"{folder.path.name.lower()}.html"

@@ -52,7 +52,7 @@ def trend(
     opened = open_store(store)
     found = trend_of(opened, project or _only_project(opened), metric, limit)
     if page is not None:
-        from evalrun.reports.trend_page import write_trend
+        from evalrun.reports.trend import write_trend
 
         write_trend(found, page)
         click.echo(f"wrote {page}", err=True)

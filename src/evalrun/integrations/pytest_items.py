@@ -54,7 +54,7 @@ class SuiteFile(pytest.File):
 
     def _run(self) -> Outcome | UserError:
         from evalrun.paths import default_store
-        from evalrun.reports.live import make_progress
+        from evalrun.reports.progress import make_progress
         from evalrun.sweep.main import run_sweep
         from evalrun.sweep.options import SweepOptions
 

@@ -1,4 +1,4 @@
-"""What a comparison's page shows, as plain values: the comparison, what changed in between, the runs."""
+"""A comparison as one HTML page: differences, what changed in between, and the samples of both sides."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from urllib.parse import quote
 from evalrun.analysis.comparison import Compared, Comparison
 from evalrun.analysis.effects import Standing
 from evalrun.analysis.measures import RunInfo
-from evalrun.reports.charts.differences import behind_best, differences
+from evalrun.atomic import disk_errors, replacing
+from evalrun.reports import page
+from evalrun.reports.charts.dots import behind_best, differences
 from evalrun.reports.compared import HEADS, by_metric, cells, footer, notes, sections
 from evalrun.reports.numbers import count, moment, plural
-from evalrun.reports.report import judge
+from evalrun.reports.report import SAMPLES_MARK, judge
+from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
 from evalrun.reports.view import Chart, RunView, Table
 from evalrun.reports.visible import visible
@@ -294,3 +297,38 @@ def _said(value: Any) -> str:
         return "(not there)"
     text = value if isinstance(value, str) else repr(value) if isinstance(value, float) else str(value)
     return visible(text if len(text) <= 400 else text[:400] + " …")
+
+
+SCRIPTS = ("page.js", "download.js", "charts.js", "text.js", "store.js", "sample.js", "samples.js")
+
+
+def write_comparison(comparison: Comparison, folders: Sequence[SweepFolder], out: Path) -> None:
+    """Write the page to `out`, whole or not at all; samples are streamed.
+
+    `folders` are the sweeps that were compared, the first of which the others are held against. Raises
+    UserError where a folder cannot be read or `out` cannot be written.
+    """
+    shown = view(comparison, folders)
+    head, tail = _render(shown).split(SAMPLES_MARK)
+    with disk_errors(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        with temporary.open("wb", buffering=1 << 20) as file:
+            file.write(head.encode("utf-8", "replace"))
+            total = sum(run.counts.samples for run, _ in shown.samples)
+            writer = SampleWriter(file, shown.score, lower=shown.lower, total=total)
+            for run, path in shown.samples:
+                writer.add_run(run, path)
+            writer.finish()
+            file.write(tail.encode("utf-8", "replace"))
+        temporary.chmod(page.REPORT_MODE)
+
+
+def _render(shown: ComparisonView) -> str:
+    from markupsafe import Markup
+
+    return (
+        page.environment()
+        .get_template("comparison.html.j2")
+        .render(report=shown, samples=Markup(SAMPLES_MARK), **page.frame(SCRIPTS, shown.charts))
+    )

@@ -8,8 +8,7 @@ from typing import Any
 
 from evalrun.reports.columns import RunColumns
 from evalrun.reports.numbers import NONE, count, moment, plural, size
-from evalrun.reports.runs import figure_of, plain_value
-from evalrun.reports.view import RunView, Table
+from evalrun.reports.view import RunView, Table, figure_of, plain_value
 from evalrun.reports.visible import visible
 from evalrun.types import JSON
 

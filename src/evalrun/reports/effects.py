@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from evalrun.errors import UserError
-from evalrun.reports.charts.levels import level_chart
+from evalrun.reports.charts.dots import level_chart
 from evalrun.reports.fairness import p_value
 from evalrun.reports.numbers import NONE, count, decimals_for, fixed, interval, significant
-from evalrun.reports.runs import Primary, plain_value, varying_params
 from evalrun.reports.source import Source
-from evalrun.reports.view import Chart, RunView, Table
+from evalrun.reports.view import Chart, Primary, RunView, Table, plain_value, varying_params
 
 if TYPE_CHECKING:
     from evalrun.analysis.ablation import PromptAblation

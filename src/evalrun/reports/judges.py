@@ -6,17 +6,118 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evalrun.reports import judgewords
 from evalrun.reports.numbers import count, fixed, listing, plural, seconds, usd
-from evalrun.reports.runs import judge_options
 from evalrun.reports.source import Source
-from evalrun.reports.view import Figure, RunView, Table
+from evalrun.reports.view import FEW_SAMPLES, Figure, RunView, Table, judge_options
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
-    from evalrun.reports.judgedata import Grades
-    from evalrun.reports.judgeparts import Disagreement, FigureRow, ShareRow
+    from evalrun.reports.judgetables import Disagreement, FigureRow, Grades, ShareRow
     from evalrun.scoring.scorers.judge import JudgeOptions
+
+
+GUESSING = 0.5
+"""A judge that contradicts itself in half of the pairs decides by their order."""
+
+OFTEN = 0.2
+MANY_UNSCORED = 0.05
+CONCLUSIVE, RELIABLE = 0.667, 0.8
+"""Krippendorff's bounds (Content Analysis, chapter 11): below the first no conclusions are drawn from grades,
+below the second only tentative ones."""
+
+POOR = 0.4
+"""Grades that agree with people's no better than this must not decide anything."""
+
+_KAPPA = (
+    (0.0, "no better than chance; do not rely on these grades"),
+    (0.2, "hardly better than chance; do not rely on these grades"),
+    (POOR, "weak agreement; do not let these grades decide"),
+    (0.6, "moderate agreement; read the disagreements before these grades decide"),
+    (0.8, "good agreement"),
+)
+
+
+def kappa_words(value: float | None, low: float | None, n: int) -> str:
+    """What Cohen's kappa of a judge and a person says of the judge."""
+    if value is None:
+        return (
+            "no figure: nothing differs, so there is nothing to agree on"
+            if n
+            else "no sample has both grades"
+        )
+    said = next((words for limit, words in _KAPPA if value <= limit), "as close as two people are")
+    if n < FEW_SAMPLES:
+        return f"{said}; n = {n} is small, grade more answers by hand"
+    if low is not None and low <= 0 and value > _KAPPA[1][0]:
+        return f"{said}, and perhaps chance: the interval reaches 0"
+    return said
+
+
+def alpha_words(value: float | None, n: int) -> str:
+    """What Krippendorff's alpha says of several judges."""
+    if value is None:
+        return "no figure: all gave the same grade" if n else "no sample has two grades"
+    if value <= 0:
+        return "no better than chance: the judges do not measure the same thing"
+    if value < CONCLUSIVE:
+        return "too little for conclusions (0.67 is the usual bound)"
+    if value < RELIABLE:
+        return "enough for tentative conclusions"
+    return "the judges agree, which is not to say that they are right"
+
+
+def rank_words(value: float | None) -> str:
+    """What a rank correlation of judge and person says."""
+    if value is None:
+        return "no figure: one of the two gave one grade only"
+    if value < OFTEN:
+        return "orders the answers hardly as the person does"
+    return f"orders the answers {'much' if value >= RELIABLE else 'roughly'} as the person does"
+
+
+def order_words(inconsistent: float | None) -> str:
+    """What the share of pairs says that were decided differently in the two orders."""
+    if inconsistent is None:
+        return ""
+    if inconsistent >= GUESSING:
+        return "the order decides, not the answers: do not rely on these verdicts"
+    return "often decided by the order" if inconsistent >= OFTEN else "seldom decided by the order"
+
+
+def position_words(figure: Figure) -> str:
+    """Which of two answers a judge prefers for its place, if that is shown."""
+    if figure.low is None or figure.high is None or figure.low <= GUESSING <= figure.high:
+        return "no preference for a place is shown"
+    return f"prefers the answer that it reads {'first' if figure.low > GUESSING else 'second'}"
+
+
+def doubt(run: RunView, scorer: str) -> str:
+    """Why the grades of a run cannot carry a ranking, in half a sentence; empty where nothing says so."""
+    people = run.figure(f"{scorer}.human.kappa")
+    if people is not None and people.value is not None:
+        if people.value > POOR and (people.low is None or people.low > 0):
+            return ""
+        words = kappa_words(people.value, people.low, people.n)
+        return f"agreement with people's grades is {words} (kappa {_said(people)})"
+    order = run.figure(f"{scorer}.inconsistent")
+    if order is not None and order.value is not None and order.value >= GUESSING:
+        return f"{order_words(order.value)} ({_said(order)} of the pairs changed with it)"
+    several = run.figure(f"{scorer}.alpha")
+    if several is not None and several.value is not None and several.value < CONCLUSIVE:
+        return f"the judges' agreement is {alpha_words(several.value, several.n)} (alpha {_said(several)})"
+    return ""
+
+
+def _said(figure: Figure) -> str:
+    return f"{fixed(figure.value, figure.decimals)} {ends(figure)}".strip() + f", n = {figure.n}"
+
+
+def ends(figure: Figure) -> str:
+    """The interval without a unit."""
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"[{fixed(figure.low, figure.decimals)}, {fixed(figure.high, figure.decimals)}]"
+
 
 OPEN = 3
 """Runs whose grades are shown; those of more are folded away."""
@@ -109,8 +210,8 @@ def _judged(suite: Mapping[str, JSON]) -> Iterator[Judged]:
 
 
 def _view(source: Source, judged: Judged, title: str, runs: Sequence[RunView]) -> JudgesView:
-    from evalrun.reports import judgeparts
-    from evalrun.reports.judgedata import read_grades
+    from evalrun.reports import judgetables
+    from evalrun.reports.judgetables import read_grades
 
     grades = {}
     for run in runs:
@@ -120,8 +221,8 @@ def _view(source: Source, judged: Judged, title: str, runs: Sequence[RunView]) -
             if len(read):
                 grades[run.run] = read
     graded = [run for run in runs if run.run in grades]
-    heads, shares = judgeparts.shares(judged, graded, grades)
-    of, examples = judgeparts.disagreements(source, judged, graded, grades)
+    heads, shares = judgetables.shares(judged, graded, grades)
+    of, examples = judgetables.disagreements(source, judged, graded, grades)
     return JudgesView(
         title=title,
         who=_who(judged),
@@ -130,8 +231,8 @@ def _view(source: Source, judged: Judged, title: str, runs: Sequence[RunView]) -
         cautions=[*_cautions(judged, runs, graded), *_alike(judged, graded, grades)],
         grades=heads,
         shares=shares,
-        figures=judgeparts.figures(judged, runs, grades),
-        crossed=judgeparts.crossed(judged, graded, grades, title),
+        figures=judgetables.figures(judged, runs, grades),
+        crossed=judgetables.crossed(judged, graded, grades, title),
         examples=examples,
         examples_of=of,
         judges=[judged.name(judge) for judge in judged.options.model],
@@ -185,7 +286,7 @@ def _spoken(found: Sequence[tuple[RunView, Figure]], all_runs: Sequence[RunView]
 
     def told(run: RunView, figure: Figure) -> str:
         where = f"{run.label}, " if len(all_runs) > 1 else ""
-        value = f"{fixed(figure.value, figure.decimals)} {judgewords.ends(figure)}".strip()
+        value = f"{fixed(figure.value, figure.decimals)} {ends(figure)}".strip()
         return f"{value} ({where}n = {count(figure.n)})"
 
     if len(found) == 1:
@@ -198,7 +299,7 @@ def _findings(judged: Judged, runs: Sequence[RunView]) -> list[str]:
     name, said = judged.scorer, []
     if people := _of(runs, f"{name}.human.kappa"):
         low = people[0][1]
-        words = judgewords.kappa_words(low.value, low.low, low.n)
+        words = kappa_words(low.value, low.low, low.n)
         said.append(f"With people's grades: kappa {_spoken(people, runs)}{words}.")
         same = people[0][0].value(f"{name}.human.accuracy")
         if same and same >= 0.7 and (low.value or 0) <= 0.2:
@@ -209,16 +310,16 @@ def _findings(judged: Judged, runs: Sequence[RunView]) -> list[str]:
     elif judged.options.human is not None and any(run.figure(f"{name}.human.kappa") for run in runs):
         said.append("With people's grades: kappa cannot be computed, since no two samples differ in both.")
     if several := _of(runs, f"{name}.alpha"):
-        words = judgewords.alpha_words(several[0][1].value, several[0][1].n)
+        words = alpha_words(several[0][1].value, several[0][1].n)
         said.append(f"Among the judges: alpha {_spoken(several, runs)}{words}.")
     if order := _of(runs, f"{name}.inconsistent"):
-        words = judgewords.order_words(order[-1][1].value)
+        words = order_words(order[-1][1].value)
         said.append(f"Pairs whose verdict changed with the order: {_spoken(order, runs)}{words}.")
     if place := _of(runs, f"{name}.first_position"):
         at = max((figure for _, figure in place), key=lambda each: abs((each.value or 0.0) - 0.5))
         said.append(
             f"Decided verdicts for the answer shown first: {_spoken(place, runs)}"
-            f"{judgewords.position_words(at)} (a fair judge gives 0.5)."
+            f"{position_words(at)} (a fair judge gives 0.5)."
         )
     return said
 
@@ -237,8 +338,8 @@ def _cautions(judged: Judged, runs: Sequence[RunView], graded: Sequence[RunView]
             "it is a person's grade of at most one of these answers, unless all say the same."
         )
     for run, figure in reversed(_of(runs, f"{name}.unscored")):
-        if (figure.value or 0) > judgewords.MANY_UNSCORED:
-            share = f"{fixed(figure.value, figure.decimals)} {judgewords.ends(figure)}".strip()
+        if (figure.value or 0) > MANY_UNSCORED:
+            share = f"{fixed(figure.value, figure.decimals)} {ends(figure)}".strip()
             found.append(
                 f"{run.label}: no grade could be read for {share} of {plural(figure.n, 'answer')}. Those "
                 "are out of n: the mean is over the answers that the judge found easy."

@@ -1,33 +1,42 @@
-"""The whole report as values: everything that the page shows except the samples themselves."""
+"""The HTML report of a sweep: what it shows as values, and one file that needs no network made from these."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from evalrun.reports import details
-from evalrun.reports.advice import overall
-from evalrun.reports.answer import answer, client_limited
-from evalrun.reports.charts.forest import forest
-from evalrun.reports.charts.latency import NAMES, latency
-from evalrun.reports.charts.load import load_charts
+from evalrun.atomic import replacing
+from evalrun.reports import details, page
+from evalrun.reports.answer import answer, client_limited, overall
+from evalrun.reports.charts.dots import forest
 from evalrun.reports.charts.quality import quality_charts
 from evalrun.reports.charts.resources import read_system, resources
+from evalrun.reports.charts.speed import NAMES, latency, load_charts
 from evalrun.reports.columns import RunColumns, read_columns
 from evalrun.reports.effects import Effects, effects
 from evalrun.reports.fairness import FairnessView, fairness
-from evalrun.reports.gateview import GateView, gates
+from evalrun.reports.gates import GateView, gates
 from evalrun.reports.judges import JudgesView, judges
-from evalrun.reports.leaderboard import Leaderboard, leaderboard
-from evalrun.reports.matrix import Matrix, matrix
+from evalrun.reports.leaderboard import Leaderboard, Matrix, leaderboard, matrix
 from evalrun.reports.numbers import moment, plural, seconds
-from evalrun.reports.runs import Primary, find_primary, make_runs, other_scores
-from evalrun.reports.source import Source
-from evalrun.reports.standings import ranked
+from evalrun.reports.samples import SampleWriter
+from evalrun.reports.source import Folder, Source
+from evalrun.reports.standings import lower_is_better, ranked
 from evalrun.reports.versions import VersionsView, bbq_tables, pair_table, versions
-from evalrun.reports.view import Answer, Chart, RunView, Sentence, Table
+from evalrun.reports.view import (
+    Answer,
+    Chart,
+    Primary,
+    RunView,
+    Sentence,
+    Table,
+    find_primary,
+    make_runs,
+    other_scores,
+)
 from evalrun.types import JSON, Status
 
 CONFUSIONS_OPEN = 1
@@ -341,3 +350,69 @@ def _no_fairness(suite: Mapping[str, JSON]) -> str:
     if suite.get("fairness"):
         return "The samples have no values in the columns named under fairness."
     return "The suite names no sensitive column (fairness: {by: [column]}), so groups were not compared."
+
+
+SAMPLES_MARK = "<!--samples-->"
+SCRIPTS = (
+    "page.js", "sorting.js", "download.js", "charts.js", "text.js", "metrics.js", "diff.js", "store.js",
+    "sample.js", "samples.js",
+)  # fmt: skip
+
+SHAPES = (
+    "M0-6A6 6 0 1 1 0 6A6 6 0 1 1 0-6Z", "M-5.3-5.3H5.3V5.3H-5.3Z", "M0-6.4L6.2 4.8H-6.2Z",
+    "M0-7.2L6 0L0 7.2L-6 0Z", "M0 6.4L6.2-4.8H-6.2Z", "M-2-6.2H2V-2H6.2V2H2V6.2H-2V2H-6.2V-2H-2Z",
+    "M6.4 0L-4.8 6.2V-6.2Z", "M-6.4 0L4.8 6.2V-6.2Z",
+)  # fmt: skip
+"""The shapes of the charts' points (charts/theme.py), as SVG paths for the names of runs."""
+
+
+def write_report(folder: Folder, out: Path, *, home: str = "") -> None:
+    """Write the report of a sweep folder to `out`, whole or not at all.
+
+    Reads sweep.json, runs/*/run.json, samples.parquet and system.parquet; samples are streamed, so memory
+    does not grow with them. Where the charts' JavaScript cannot be made the report is written without
+    charts and says so. `home` is a page that it links back to. Raises UserError when the folder cannot be
+    read or `out` cannot be written.
+    """
+    source = Source.of(folder)
+    report = build_report(source)
+    head, tail = render(report, home).split(SAMPLES_MARK)
+    with replacing(out) as temporary:
+        with temporary.open("wb", buffering=1 << 20) as file:
+            file.write(head.encode("utf-8", "replace"))
+            score = report.primary.score if report.primary else None
+            total = sum(run.counts.samples for run in report.runs)
+            writer = SampleWriter(file, score, lower=lower_is_better(report.runs), total=total)
+            for run in report.runs:
+                samples = source.samples(run.run)
+                if samples is not None:
+                    writer.add_run(run, samples)
+            writer.finish()
+            file.write(tail.encode("utf-8", "replace"))
+        temporary.chmod(page.REPORT_MODE)
+
+
+def render(report: Report, home: str = "") -> str:
+    """The page without its samples, which belong where SAMPLES_MARK stands."""
+    from markupsafe import Markup
+
+    table = report.metrics
+    metrics = {"columns": table.columns, "rows": table.rows, "numeric": sorted(table.numeric)}
+    return (
+        page.environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            metrics=Markup(page.safe_json(metrics)),  # JSON in which no < is left
+            shapes=SHAPES,
+            samples=Markup(SAMPLES_MARK),
+            **page.frame(SCRIPTS, report.charts, home),
+        )
+    )
+
+
+def prepare_templates() -> None:
+    """Compile the templates into the cache folder, so that the next report need not."""
+    environment = page.environment()
+    for name in environment.list_templates():
+        environment.get_template(name)

@@ -20,12 +20,11 @@ import orjson
 from evalrun._version import __version__
 from evalrun.atomic import disk_errors, replacing
 from evalrun.errors import UserError
-from evalrun.reports import html, page
+from evalrun.reports import page
 from evalrun.reports.numbers import moment
-from evalrun.reports.report import judge
+from evalrun.reports.report import judge, write_report
 from evalrun.reports.source import Source
-from evalrun.reports.trend import trend_of
-from evalrun.reports.trend_page import write_trend
+from evalrun.reports.trend import trend_of, write_trend
 from evalrun.reports.view import words
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.rows import SweepRow
@@ -118,7 +117,7 @@ def write_site(store: Store, out: Path, *, project: str | None = None) -> Writte
             if entry is None or entry.stamp != stamp or not report.exists():
                 entry = _entry(folder, row, stamp)
                 _folder(report.parent)
-                html.write_report(folder, report, home="../index.html")
+                write_report(folder, report, home="../index.html")
                 written += 1
         except UserError as error:
             problems.append(f"{row.sweep}: {error}")

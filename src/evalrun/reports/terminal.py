@@ -6,21 +6,22 @@ a model's answer can neither colour nor clear the screen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalrun.reports import numbers
 from evalrun.reports.fairness import fairness
-from evalrun.reports.gateview import gates
+from evalrun.reports.gates import gates
 from evalrun.reports.numbers import count, plural, seconds, significant, size
 from evalrun.reports.report import Verdicts, column_titles, judge
-from evalrun.reports.runs import other_scores
 from evalrun.reports.source import Source
 from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT, standing_word
-from evalrun.reports.view import RunView, words
+from evalrun.reports.view import RunView, other_scores, words
 from evalrun.reports.visible import terminal
+from evalrun.tracking.people import Note, Said
+from evalrun.tracking.promotions import Placed
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from evalrun.tracking.rows import SweepRow
+
 
 MOST_SCORES = 2
 """Columns of scores after the first."""
@@ -317,3 +319,45 @@ def _at_most(tokens: int | None) -> str:
 
 def _cost(usd: float | None) -> str:
     return numbers.NONE if usd is None else f"<= {numbers.usd(usd)}"
+
+
+MOST_NOTES = 10
+
+
+def said_lines(said: Said, suite_name: str, standing: Sequence[str]) -> Iterator[str]:
+    """One line for each thing, none where nobody said any. `standing` are those of `standing_lines`."""
+    if said.name is not None and said.name != suite_name:
+        yield f"Called {terminal(said.name)}; the suite calls it {terminal(suite_name)}."
+    if said.tags:
+        yield "Tags: " + ", ".join(terminal(f"{key}={value}") for key, value in sorted(said.tags.items()))
+    if said.archived:
+        yield "Archived: `evalrun archive --undo` puts it back into the lists."
+    yield from standing
+    for each in said.labels:
+        of = f" of {terminal(each.target)}" if each.target else ""
+        yield f"Labels: {plural(each.n, 'label')} of {terminal(each.column)!r}{of}, by {terminal(each.actor)}"
+    if len(said.notes) > MOST_NOTES:
+        yield f"Notes: {len(said.notes)}, of which these are the last; `evalrun annotate` shows all."
+    yield from map(_note, said.notes[-MOST_NOTES:])
+
+
+def standing_lines(
+    places: Sequence[Placed], now: Mapping[tuple[str, str, str], Placed], baselines: Sequence[str]
+) -> list[str]:
+    """Where the runs of one sweep stand or stood (`places`), given what stands now in the whole store."""
+    lines = [f"Baseline: {terminal(name)}" for name in baselines]
+    for each in places:
+        stands = now.get((each.project, each.kind, each.name)) == each
+        said = "Promoted" if each.kind == "promote" else "Deployed"
+        why = terminal(each.reason or each.url, 200)
+        tail = "" if stands else "; another stands there now"
+        over = f"; overridden: {len(each.overridden)}" if each.overridden else ""
+        what = f"{said}: {terminal(each.run)} as {terminal(each.name)}"
+        who = f"{each.ts[:16]}, by {terminal(each.actor)}"
+        lines.append(f"{what}, {who}{': ' + why if why else ''}{over}{tail}")
+    return lines
+
+
+def _note(note: Note) -> str:
+    on = f" on {terminal(note.target)}" if note.target else ""
+    return f"Note{on}, {note.ts[:16]}, {terminal(note.actor)}: {terminal(' '.join(note.text.split()), 400)}"

@@ -1,16 +1,21 @@
-"""A trend in a terminal: a small line for each cell, the last points, releases, where the data changed."""
+"""A trend over sweeps, in a terminal and as one HTML file: points, releases, where the data changed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
+from evalrun.atomic import replacing
 from evalrun.errors import Problem, UserError
 from evalrun.gates.conditions import parse_gate
-from evalrun.reports.numbers import decimals_for, fixed, plural, quantity
+from evalrun.reports import page
+from evalrun.reports.charts.theme import COLOURS, DASHES, SHAPES, base, padded
+from evalrun.reports.numbers import decimals_for, fixed, moment, plural, quantity
 from evalrun.reports.numbers import interval as written
-from evalrun.reports.runs import find_primary
-from evalrun.reports.visible import terminal
+from evalrun.reports.view import PALETTE, Chart, Table, find_primary
+from evalrun.reports.visible import terminal, visible
 from evalrun.tracking.store import Store
 from evalrun.tracking.trend import MOST, Line, Point, Trend, read_trend
 
@@ -155,3 +160,172 @@ def _day(text: str) -> str:
         return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M}"
     except ValueError:
         return text[:16]
+
+
+SCRIPTS = ("page.js", "download.js", "charts.js")
+
+DATES: Mapping[str, str] = {
+    "milliseconds": "%H:%M:%S", "seconds": "%H:%M:%S", "minutes": "%H:%M", "hours": "%H:%M",
+    "date": "%-d %b", "week": "%-d %b", "month": "%b %Y", "quarter": "%b %Y", "year": "%Y",
+}  # fmt: skip
+"""How the axis of time is written, by how close its ticks lie."""
+
+TOLD = 4
+"""Lines whose last value stands at the top of the page."""
+
+LEVELS = 4
+"""Names of releases that follow closely stand below one another, on so many lines."""
+
+
+def write_trend(trend: Trend, out: Path, *, home: str = "") -> None:
+    """Write the page to `out`, whole or not at all, with a link to `home` if given.
+
+    Raises UserError where it cannot be written.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        temporary.write_text(render_trend(trend, home), encoding="utf-8", errors="replace")
+        temporary.chmod(page.REPORT_MODE)
+
+
+def render_trend(trend: Trend, home: str = "") -> str:
+    """The page. Where the charts' JavaScript cannot be made, it has the tables and says so."""
+    drawn = chart(trend)
+    return (
+        page.environment()
+        .get_template("trend.html.j2")
+        .render(
+            trend=trend,
+            title=visible(f"{trend.metric}{_slice(trend)}"),
+            better={"higher": "higher is better", "lower": "lower is better"}.get(trend.direction, ""),
+            now=_now(trend),
+            chart=drawn,
+            lines=[(visible(line.label), _points(trend, line)) for line in trend.lines],
+            breaks=[
+                (visible(line.label), moment(each.started_at)) for line in trend.lines for each in line.breaks
+            ],
+            releases=_releases(trend),
+            **page.frame(SCRIPTS, [drawn], home),
+        )
+    )
+
+
+def _now(trend: Trend) -> list[tuple[str, str, str]]:
+    """Each line's name, its last value, and the change since the point before; of the first TOLD lines."""
+    return [
+        (visible(line.label), figure(trend, line.points[-1]), change(trend, line).strip())
+        for line in trend.lines[:TOLD]
+    ]
+
+
+def chart(trend: Trend) -> Chart:
+    """The metric over time: a line for each cell and stretch of equal data, intervals, rules for releases."""
+    shown = trend.lines[:PALETTE]
+    left = len(trend.lines) - len(shown)
+    rows = [_row(trend, line, each) for line in shown for each in line.points]
+    sweeps = len({each.sweep for line in trend.lines for each in line.points})
+    last = ", ".join(f"{line.label}: {figure(trend, line.points[-1])}" for line in shown)
+    notes = ["Bars are 95 % intervals."]
+    if any(line.breaks for line in shown):
+        notes.append("A line is broken where the data changed: points on both sides are not comparable.")
+    if trend.releases:
+        notes.append("Upright lines are promotions and deployments.")
+    if left:
+        notes.append(f"{plural(left, 'more line')} in the tables below.")
+    return Chart(
+        key="trend",
+        title=f"{visible(trend.metric)} over {plural(sweeps, 'sweep')}",
+        alt=visible(f"{trend.metric} over time, {plural(len(shown), 'line')}. Last values: {last}."),
+        spec=_spec(trend, rows, [visible(line.label) for line in shown]),
+        table=Table(
+            "Points", ["line", "started", "value, 95 % interval", "n", "stretch of equal data"],
+            [[r["line"], r["when"], r["score"], str(r["n"]), str(r["segment"] + 1)] for r in rows],
+            frozenset({3, 4}),
+        ),
+        note=" ".join(notes),
+        wide=True,
+    )  # fmt: skip
+
+
+def _row(trend: Trend, line: Line, point: Any) -> dict[str, Any]:
+    return {
+        "line": visible(line.label), "t": point.started_at, "v": point.value, "low": point.ci_low,
+        "high": point.ci_high, "n": point.n, "segment": point.segment, "score": figure(trend, point),
+        "when": moment(point.started_at), "sweep": point.sweep, "marks": visible(marks(trend, point)),
+    }  # fmt: skip
+
+
+def _spec(trend: Trend, rows: Sequence[dict[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
+    values = [value for row in rows for value in (row["v"], row["low"], row["high"]) if value is not None]
+    x = {
+        "field": "t", "type": "temporal", "title": "started (UTC)", "scale": {"type": "utc"},
+        "axis": {"grid": False, "tickCount": 6, "format": DATES},
+    }  # fmt: skip
+    y = {
+        "field": "v", "type": "quantitative", "title": visible(f"{trend.metric} ({trend.unit})"),
+        "scale": {"domain": padded(values), "nice": False, "zero": False}, "axis": {"tickCount": 6},
+    }  # fmt: skip
+    legend = {"symbolOpacity": 1} if len(labels) > 1 else None
+    named = {"field": "line", "type": "nominal", "title": None}
+    domain = list(labels)
+    colour = {**named, "scale": {"domain": domain, "range": list(COLOURS[: len(domain)])},
+              "legend": legend}  # fmt: skip
+    dash = {**named, "scale": {"domain": domain, "range": [list(each) for each in DASHES[: len(domain)]]},
+            "legend": legend}  # fmt: skip
+    shape = {**named, "scale": {"domain": domain, "range": list(SHAPES[: len(domain)])}, "legend": legend}
+    tooltip = [
+        {"field": "line", "title": "line"}, {"field": "when", "title": "started"},
+        {"field": "score", "title": visible(trend.metric)}, {"field": "n", "title": "n"},
+        {"field": "sweep", "title": "sweep"}, {"field": "marks", "title": "release"},
+    ]  # fmt: skip
+    releases = [{"t": each.ts, "name": _said(each)} for each in trend.releases]
+    return base(340, data={"values": list(rows)}, layer=[
+        {"data": {"values": releases}, "mark": {"type": "rule", "strokeDash": [3, 3], "opacity": 0.7},
+         "encoding": {"x": x, "tooltip": [{"field": "name", "title": "release"}]}},
+        *(
+            {"data": {"values": releases[level::LEVELS]},
+             "mark": {"type": "text", "align": "left", "dx": 4, "baseline": "top", "fontSize": 11},
+             "encoding": {"x": x, "y": {"value": 13 * level}, "text": {"field": "name"}}}
+            for level in range(min(LEVELS, len(releases)))
+        ),
+        {"mark": {"type": "rule", "opacity": 0.45, "strokeWidth": 1.5},
+         "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour}},
+        {"mark": {"type": "line", "strokeWidth": 2},
+         "encoding": {"x": x, "y": y, "color": colour, "strokeDash": dash, "detail": {"field": "segment"}}},
+        {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+         "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip}},
+    ])  # fmt: skip
+
+
+def _points(trend: Trend, line: Line) -> Table:
+    """The points of a line, the newest first."""
+    rows = []
+    for at in range(len(line.points) - 1, -1, -1):
+        each = line.points[at]
+        broken = at > 0 and each.segment != line.points[at - 1].segment
+        notes = ", ".join(
+            filter(None, [visible(marks(trend, each)), "other data than before" if broken else ""])
+        )
+        rows.append([moment(each.started_at), figure(trend, each), f"{each.n:,}", each.sweep, notes])
+    caption = f"{visible(line.label)}: {plural(len(line.points), 'point')}"
+    return Table(caption, ["started", "value, 95 % interval", "n", "sweep", ""], rows, frozenset({2}))
+
+
+def _releases(trend: Trend) -> Table | None:
+    rows = [
+        [
+            moment(each.ts),
+            visible(_said(each)),
+            visible(each.run),
+            each.sweep,
+            visible(each.actor),
+            visible(each.reason),
+        ]
+        for each in reversed(trend.releases)
+    ]
+    columns = ["when", "what", "run", "sweep", "who", "why"]
+    return Table("Promotions and deployments", columns, rows) if rows else None
+
+
+def _said(place: Any) -> str:
+    return f"{'promoted to' if place.kind == 'promote' else 'deployed to'} {visible(place.name)}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.reports.live import make_progress
+from evalrun.reports.progress import make_progress
 from evalrun.runner.calibration import Calibration, versions
 from evalrun.sweep.main import run_sweep
 from evalrun.sweep.options import SweepOptions

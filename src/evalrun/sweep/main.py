@@ -226,7 +226,7 @@ class _Sweep:
         }
 
     def _report(self, folder: SweepFolder, bundle: Callable[[], None] | None) -> Path:
-        from evalrun.reports.html import write_report
+        from evalrun.reports.report import write_report
 
         if bundle is not None:
             bundle()
@@ -245,6 +245,6 @@ def _exit_code(interrupted: bool, complete: bool, gate_failed: bool) -> ExitCode
 
 def _begin_bundle() -> Callable[[], None]:
     """Begin to make the charts' JavaScript in a process of its own; the result waits for it."""
-    from evalrun.reports.bundle import begin_bundle
+    from evalrun.reports.page import begin_bundle
 
     return begin_bundle()

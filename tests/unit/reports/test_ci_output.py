@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalrun.reports.ci import junit, markdown, publish, workflow_lines
+from evalrun.reports.gates import junit, markdown, publish, workflow_lines
 
 HOSTILE = (
     "</failure><x>&\x00\x1b[31m ]]> | `a` <img src=x onerror=alert(1)> "

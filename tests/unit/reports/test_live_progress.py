@@ -7,14 +7,16 @@ import io
 import pytest
 from rich.console import Console
 
-from evalrun.reports.live import (
+from evalrun.reports.progress import (
     LINE_INTERVAL_S,
     LineProgress,
     LiveProgress,
+    News,
     Silent,
+    Tally,
     make_progress,
+    time_left,
 )
-from evalrun.reports.progress import News, Tally, time_left
 
 
 class Clock:

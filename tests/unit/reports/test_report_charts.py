@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweep_data import QUICKSTART, Cell, make_sweep
 
-from evalrun.reports.charts.names import LONGEST, PLOT, _box, _meet, _pixels, placed, short
+from evalrun.reports.charts.quality import LONGEST, PLOT, _box, _meet, _pixels, placed, short
 from evalrun.reports.charts.resources import resources
 from evalrun.reports.report import Report, build_report
 from evalrun.reports.source import Source

@@ -17,9 +17,9 @@ import pytest
 from sweep_data import QUICKSTART, Cell, make_sweep
 
 from evalrun.errors import UserError
-from evalrun.reports import bundle
+from evalrun.reports import page
 from evalrun.reports import page as page_frame
-from evalrun.reports.html import write_report
+from evalrun.reports.report import write_report
 from evalrun.tracking.folder import SweepFolder
 
 pytestmark = pytest.mark.usefixtures("report_cache")
@@ -142,7 +142,7 @@ def test_every_process_draws_the_same_resamples_of_clusters(tmp_path: Path) -> N
     code = (
         "import sys, pathlib\n"
         "from evalrun.tracking.folder import SweepFolder\n"
-        "from evalrun.reports.html import write_report\n"
+        "from evalrun.reports.report import write_report\n"
         "write_report(SweepFolder(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
     )
     made = []
@@ -194,7 +194,7 @@ def test_writing_imports_neither_pandas_nor_rich(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"
         "from evalrun.tracking.folder import SweepFolder\n"
-        "from evalrun.reports.html import write_report\n"
+        "from evalrun.reports.report import write_report\n"
         f"write_report(SweepFolder(pathlib.Path({str(folder.path)!r})), pathlib.Path({str(out)!r}))\n"
         "heavy = ('pandas', 'rich', 'vl_convert', 'fairlearn', 'scipy')\n"
         "print([name for name in heavy if name in sys.modules])"
@@ -204,12 +204,12 @@ def test_writing_imports_neither_pandas_nor_rich(tmp_path: Path) -> None:
 
 
 def test_the_bundle_is_made_once_and_is_safe_inside_a_page(report_cache: Path) -> None:
-    first = bundle.read_bundle()
-    path = bundle.bundle_path()
+    first = page.read_bundle()
+    path = page.bundle_path()
     assert path.is_relative_to(report_cache)
     made = path.stat().st_mtime_ns
-    bundle.begin_bundle()()
-    assert bundle.read_bundle() == first
+    page.begin_bundle()()
+    assert page.read_bundle() == first
     assert path.stat().st_mtime_ns == made
     assert "</script" not in first and "<!--" not in first
     assert first.startswith("(function(){") and "vegaEmbed" in first
@@ -217,10 +217,10 @@ def test_the_bundle_is_made_once_and_is_safe_inside_a_page(report_cache: Path) -
 
 def test_two_makers_at_once_leave_one_whole_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVALRUN_CACHE", str(tmp_path))
-    waits = [bundle.begin_bundle(), bundle.begin_bundle()]
+    waits = [page.begin_bundle(), page.begin_bundle()]
     for wait in waits:
         wait()
     made = [each for each in (tmp_path / "reports").iterdir() if each.is_file()]
-    assert made == [bundle.bundle_path()]
+    assert made == [page.bundle_path()]
     assert made[0].read_text().endswith("})();")
     assert list((tmp_path / "reports" / "templates").iterdir()), "templates are compiled with it"

@@ -10,10 +10,8 @@ import pytest
 from sweep_data import Cell, make_sweep
 
 from evalrun.reports.answer import ALL_WORST, ALL_WRONG, CHECK_THE_JUDGE
-from evalrun.reports.html import write_report
-from evalrun.reports.judges import JudgesView
-from evalrun.reports.judgewords import alpha_words, kappa_words, order_words
-from evalrun.reports.report import Report, build_report
+from evalrun.reports.judges import JudgesView, alpha_words, kappa_words, order_words
+from evalrun.reports.report import Report, build_report, write_report
 from evalrun.reports.source import Source
 from evalrun.reports.view import words
 from evalrun.tracking.folder import SweepFolder

@@ -10,7 +10,7 @@ from sweep_data import QUICKSTART, Cell, make_sweep
 
 from evalrun.reports.charts.resources import resources
 from evalrun.reports.fairness import contrast_words, plain_table
-from evalrun.reports.gateview import tally
+from evalrun.reports.gates import tally
 from evalrun.reports.report import Report, build_report, judge
 from evalrun.reports.source import Source
 from evalrun.reports.versions import bbq_tables, sample_link, versions

@@ -18,9 +18,8 @@ import pytest
 from sweep_data import Cell, make_sweep
 
 from evalrun.reports import samples as writing
-from evalrun.reports.chunks import cut
 from evalrun.reports.report import judge
-from evalrun.reports.samples import SampleWriter
+from evalrun.reports.samples import SampleWriter, cut
 from evalrun.reports.source import Source
 
 BLOCK = re.compile(rb'<script type="([^"]+)" ([\w-]+)="([^"]+)">(.*?)</script>', re.DOTALL)

@@ -8,9 +8,8 @@ import pytest
 from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.simultaneous import tied_set
 from evalrun.reports.columns import RunColumns, joined
-from evalrun.reports.runs import Primary, make_runs
 from evalrun.reports.standings import equal, ranked, standing_word
-from evalrun.reports.view import RunView
+from evalrun.reports.view import Primary, RunView, make_runs
 
 NAN = float("nan")
 

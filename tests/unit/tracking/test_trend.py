@@ -9,8 +9,7 @@ import pytest
 from tests.nights import PLAN, night
 
 from evalrun.errors import UserError
-from evalrun.reports.trend import sparkline, trend_lines, trend_of
-from evalrun.reports.trend_page import render_trend
+from evalrun.reports.trend import render_trend, sparkline, trend_lines, trend_of
 from evalrun.tracking.promotions import Wish, promote
 from evalrun.tracking.store import Store
 from evalrun.tracking.targets import find_run_target
