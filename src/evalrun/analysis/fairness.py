@@ -1,8 +1,11 @@
-"""Scores, endings, speed and decisions by group, and the gap between the best and the worst group.
+"""Scores, endings, speed and decisions by group, and what lies between the groups.
 
-Group means come from fairlearn's MetricFrame; the groups it would get wrong are kept from it: a group
-without data has no value (never 0 or 1), a missing group is a row of its own outside the gap, a group that
-is too small is shown and not compared.
+Grouping is fairlearn's: one MetricFrame gives every value by group, and the greatest difference and the least
+ratio between the groups that are compared. What it would get wrong is kept from it: a group without data has
+no row in it and so no value (never 0 or 1), a missing group and one that is too small are shown and not
+compared, a single group has no gap, 0/0 is no ratio, and labels reach it as codes, whatever they are. Its
+bootstrap is not used, as one of a maximum never covers zero. Intervals, permutations and Holm's correction
+are ours (`fairness_inference`), and count on arrays: a MetricFrame takes milliseconds for each group.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,331 +25,306 @@ from evalrun.analysis.fairness_groups import (
     Decision,
     FairnessPlan,
     GroupColumn,
+    Level,
     Measure,
+    control_levels,
     decisions,
     group_columns,
     groups_of_units,
     plain_measures,
     subset,
 )
-from evalrun.analysis.fairness_inference import Chance, Part, chance_of_gap, chance_of_largest, contrast
+from evalrun.analysis.fairness_inference import Chance, Part, chance_of_largest, contrast
 from evalrun.analysis.intervals import Estimate, mean
 from evalrun.analysis.quality import metric
 from evalrun.analysis.rates import gap_info
 from evalrun.analysis.table import SampleTable
+from evalrun.results import ColumnGroups, Criterion, Gap, GroupContrast, GroupLevel, GroupMeasure, GroupValue
 from evalrun.scoring.base import Scorer
-from evalrun.types import JSON, MetricValue
+from evalrun.types import MetricValue
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _FEW_VALUES = 50
-"""fairlearn is given at most so many distinct values a measure: a MetricFrame takes some 10 us for each."""
+"""A group's values reach fairlearn one row a distinct value up to so many, else as one row with their mean:
+a MetricFrame takes some 10 us a row."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Split:
     """A measure and the groups of a column; `codes` has one a unit, -1 where the group is missing.
 
-    `within` is the level of a control column that the units are restricted to.
+    `compared` are the groups that are large enough. `within` is the level of a control column that the units
+    are restricted to.
     """
 
     groups: GroupColumn
     measure: Measure
     codes: Ints
+    compared: frozenset[int]
+    min_group: int
     within: Mapping[str, str] = field(default_factory=dict)
 
+    def part(self) -> Part:
+        """The units of the compared groups, for a permutation."""
+        keep = np.isin(self.codes, list(self.compared))
+        own = self.measure.units
+        labels = np.unique(self.codes[keep], return_inverse=True)[1].astype(np.int64)
+        return Part(own.values[keep], labels, None if own.clusters is None else own.clusters[keep])
 
-def group_means(splits: Sequence[Split]) -> list[dict[int, float]]:
-    """Means by group code, through one MetricFrame of fairlearn; a group without data is not there.
 
-    Each split is one value of the control feature, so that a run costs one frame and not one a measure. Equal
-    values of one group are one weighted row. Measures with many values (times) are averaged directly.
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """What a MetricFrame says of a split: values by group code, and greatest difference and least ratio
+    between its compared groups; None for fewer than two groups, and for a ratio of zeros."""
 
-    fairlearn is imported here only: that takes seconds.
-    """
-    means: list[dict[int, float]] = [{} for _ in splits]
-    framed = []
-    for at, split in enumerate(splits):
-        if len(split.codes) == 0:
+    values: Mapping[int, float]
+    difference: float | None
+    ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A column, or a column within one level of a control column: its splits, and those of each criterion."""
+
+    column: GroupColumn
+    level: Level | None
+    splits: Sequence[Split]
+    criteria: Sequence[tuple[str, Decision, Sequence[Split]]]
+
+    def all_splits(self) -> list[Split]:
+        return [*self.splits, *(part for _, _, parts in self.criteria for part in parts)]
+
+
+def fairness_metrics(
+    table: SampleTable, scorers: Sequence[Scorer], plan: FairnessPlan
+) -> tuple[list[MetricValue], dict[str, ColumnGroups]]:
+    """Everything by group, with gaps, contrasts and criteria, for every column; and the same typed."""
+    columns, refused = group_columns(table, plan)
+    decided, why_not = decisions(table, scorers, plan)
+    measures = plain_measures(table, scorers, plan)
+    levels = control_levels(table, plan)
+    places = [
+        _place(column, level, measures, decided, plan.min_group)
+        for column in columns
+        for level in (None, *(one for one in levels if one.column not in column.columns))
+    ]
+    framed = frame([split for place in places for split in place.all_splits()])
+    metrics: list[MetricValue] = []
+    found: dict[str, ColumnGroups] = {}
+    control: dict[str, dict[str, dict[str, GroupLevel]]] = {column.name: {} for column in columns}
+    for place in places:
+        column, level = place.column, place.level
+        made, measured, criteria = _compare(place, framed, plan.seed)
+        metrics += made
+        if level is not None:
+            control[column.name].setdefault(level.column, {})[level.label] = GroupLevel(measured, criteria)
             continue
-        if len(np.unique(split.measure.units.values)) <= _FEW_VALUES:
-            framed.append(at)
-        else:
-            for code in np.unique(split.codes):
-                means[at][int(code)] = float(split.measure.units.values[split.codes == code].mean())
-    if framed:
-        for at, found in zip(framed, _framed([splits[at] for at in framed]), strict=True):
-            means[at] = found
-    return means
+        found[column.name] = ColumnGroups(
+            note=column.note,
+            min_group=plan.min_group,
+            reference=None if column.reference is None else column.labels[column.reference],
+            decisions=why_not,
+            metrics=measured,
+            criteria=criteria,
+            control=control[column.name],
+        )
+    return metrics, {**found, **{name: ColumnGroups(why, plan.min_group) for name, why in refused.items()}}
 
 
-def _framed(splits: Sequence[Split]) -> list[dict[int, float]]:
+def _place(
+    column: GroupColumn,
+    level: Level | None,
+    measures: Sequence[Measure],
+    decided: Sequence[Decision],
+    min_group: int,
+) -> _Place:
+    splits = [_split(column, measure, level, min_group) for measure in measures]
+    criteria = []
+    for decision in decided:
+        selection, true_positives, false_positives = (
+            _split(column, measure, level, min_group)
+            for measure in (decision.selection, decision.true_positives, decision.false_positives)
+        )
+        splits += [selection, true_positives, false_positives]
+        both = true_positives.compared & false_positives.compared
+        odds = [
+            part if part.compared == both else replace(part, compared=both)
+            for part in (true_positives, false_positives)
+        ]
+        criteria += [
+            ("demographic_parity", decision, [selection]),
+            ("equal_opportunity", decision, [true_positives]),
+            ("equalized_odds", decision, odds),
+        ]
+    return _Place(column, level, splits, criteria)
+
+
+def _split(column: GroupColumn, measure: Measure, level: Level | None, min_group: int) -> Split:
+    codes, within = groups_of_units(column.codes, measure.units), {}
+    if level is not None:
+        keep = groups_of_units(level.codes, measure.units) == 1
+        codes, within = codes[keep], {level.column: level.label}
+        measure = replace(measure, units=subset(measure.units, keep))
+    sizes = np.bincount(codes[codes >= 0], minlength=len(column.labels))
+    compared = frozenset(np.flatnonzero(sizes >= max(1, min_group)).tolist())
+    return Split(column, measure, codes, compared, min_group, within)
+
+
+def frame(splits: Sequence[Split]) -> dict[Split, Framed]:
+    """All splits through one MetricFrame, so that a run costs one frame and not one a measure.
+
+    Its control feature is which split a row is of, and whether the row's group is compared. fairlearn is
+    imported here only: that takes seconds.
+    """
+    splits = list(dict.fromkeys(splits))
+    rows = [_rows(split, at) for at, split in enumerate(splits)]
+    if not any(len(one[0]) for one in rows):
+        return {split: Framed({}, None, None) for split in splits}
     from fairlearn.metrics import MetricFrame
 
     def average(y_true: Floats, y_pred: Floats, weight: Floats) -> float:
         return float(np.average(y_pred, weights=weight))
 
-    means: list[dict[int, float]] = [{} for _ in splits]
-    values, codes, which, weight = _weighted_rows(splits)
-    # The groups are integer codes: labels of any kind, odd characters and None cannot mislead it.
-    frame = MetricFrame(
+    values, codes, control, weights = (np.concatenate(column) for column in zip(*rows, strict=True))
+    framed = MetricFrame(
         metrics=average,
         y_true=values,
         y_pred=values,
         sensitive_features=codes,
-        control_features=which,
-        sample_params={"weight": weight},
+        control_features=control,
+        sample_params={"weight": weights},
     )
-    for (at, code), value in frame.by_group.items():
+    by_group: list[dict[int, float]] = [{} for _ in splits]
+    for (level, code), value in framed.by_group.items():
         if not np.isnan(value):
-            means[at][int(code)] = float(value)
-    return means
+            by_group[level // 2][int(code)] = float(value)
+    differences, ratios = framed.difference(), framed.ratio()
+    found = {}
+    for at, split in enumerate(splits):
+        difference = ratio = None
+        if len(split.compared) > 1:
+            difference, ratio = float(differences[2 * at + 1]), float(ratios[2 * at + 1])
+        # fairlearn's 0/0 is NaN: nobody was given the label, so no ratio was measured.
+        found[split] = Framed(by_group[at], difference, None if ratio is None or np.isnan(ratio) else ratio)
+    return found
 
 
-def _weighted_rows(splits: Sequence[Split]) -> tuple[Floats, Ints, Ints, Ints]:
-    """The distinct (value, group code, number of the split), and how many units have each."""
-    values = np.concatenate([split.measure.units.values for split in splits])
-    codes = np.concatenate([split.codes for split in splits])
-    which = np.repeat(np.arange(len(splits)), [len(split.codes) for split in splits])
-    order = np.lexsort((values, codes, which))
-    values, codes, which = values[order], codes[order], which[order]
-    new = np.ones(len(order), np.bool_)
-    new[1:] = (np.diff(values) != 0) | (np.diff(codes) != 0) | (np.diff(which) != 0)
-    starts = np.flatnonzero(new)
-    return values[starts], codes[starts], which[starts], np.diff(np.append(starts, len(order)))
-
-
-MOST_LEVELS = 50
-"""A control column with more levels than this leaves too few samples in each."""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupResult:
-    """One group's value. Only a `compared` group takes part in the gap."""
-
-    group: str
-    estimate: Estimate
-    compared: bool
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One measure by group: the metrics, the same for the report, and the compared groups by code."""
-
-    split: Split
-    metrics: list[MetricValue]
-    detail: dict[str, JSON]
-    groups: Mapping[int, GroupResult]
-    chance: Chance | None
-
-    def part(self, codes: Sequence[int]) -> Part:
-        """The units of some groups, for a permutation."""
-        return _part(self.split, codes)
-
-
-def fairness_metrics(
-    table: SampleTable, scorers: Sequence[Scorer], plan: FairnessPlan
-) -> tuple[list[MetricValue], dict[str, JSON]]:
-    """Everything by group, with gaps and contrasts, for every column; and the same for the report.
-
-    details: by column (intersections as `a-b`) `note`, `min_group`, `reference`, `metrics` {measure: {unit,
-    direction, groups, gap, contrasts, note}}, `criteria` {name: …}, `decisions` (a note), `control` {column:
-    {level: {metrics, criteria}}}.
-    """
-    if not plan.by:
-        return [], {}
-    columns, refused = group_columns(table, plan)
-    details: dict[str, JSON] = {
-        name: {"note": why, "min_group": plan.min_group, "metrics": {}, "criteria": {}}
-        for name, why in refused.items()
-    }
-    measures = plain_measures(table, scorers, plan)
-    decided, why_not = decisions(table, scorers, plan)
-    metrics: list[MetricValue] = []
-    levels = _levels(table, plan)
-    places = [(column, level) for column in columns for level in (None, *levels.get(column.name, ()))]
-    listed = [*measures, *(each for one in decided for each in _rates_of(one))]
-    splits = [_split(column, measure, level) for column, level in places for measure in listed]
-    means = group_means(splits)
-    for at, (column, level) in enumerate(places):
-        mine = slice(at * len(listed), (at + 1) * len(listed))
-        found, detail = _compare(splits[mine], means[mine], decided, plan, alone=level is None)
-        metrics += found
-        if level is None:
-            reference = None if column.reference is None else column.labels[column.reference]
-            details[column.name] = {
-                "note": column.note,
-                "min_group": plan.min_group,
-                "reference": reference,
-                "decisions": why_not,
-                "control": {},
-                **detail,
-            }
-        else:
-            kept = details[column.name]["control"].setdefault(level.column, {})
-            kept[level.label] = detail
-    return metrics, {name: details[name] for name in [*(each.name for each in columns), *refused]}
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """One value of a control column: its samples."""
-
-    column: str
-    label: str
-    codes: Ints
-
-
-def _levels(table: SampleTable, plan: FairnessPlan) -> dict[str, tuple[_Level, ...]]:
-    """The levels of the control columns for each column; a column does not control itself.
-
-    Of a column that is not stored, only levels that are large enough are shown.
-    """
-    levels = []
-    for name in plan.control:
-        column = table.sensitive.get(name)
-        if column is not None and len(column.labels) <= MOST_LEVELS:
-            levels += [
-                _Level(name, label, (column.codes == code).astype(np.int64))
-                for code, label in enumerate(column.labels)
-                if name not in plan.withheld or int((column.codes == code).sum()) >= plan.min_group
-            ]
-    by = [*((name,) for name in plan.by), *(tuple(each) for each in plan.intersections)]
-    return {"-".join(names): tuple(each for each in levels if each.column not in names) for names in by}
-
-
-def _split(column: GroupColumn, measure: Measure, level: _Level | None) -> Split:
-    codes = groups_of_units(column.codes, measure.units)
-    if level is None:
-        return Split(column, measure, codes)
-    keep = groups_of_units(level.codes, measure.units) == 1
-    kept = replace(measure, units=subset(measure.units, keep))
-    return Split(column, kept, codes[keep], {level.column: level.label})
-
-
-def _rates_of(decision: Decision) -> tuple[Measure, ...]:
-    return decision.selection, decision.true_positives, decision.false_positives
+def _rows(split: Split, at: int) -> tuple[Floats, Ints, Ints, Ints]:
+    """Values, group codes, control feature and weights of the rows that stand for a split."""
+    values, codes = split.measure.units.values, split.codes
+    distinct, value = np.unique(values, return_inverse=True)
+    if len(distinct) <= _FEW_VALUES:
+        counts = np.bincount((codes + 1) * len(distinct) + value)
+        cells = np.flatnonzero(counts)
+        found, group = distinct[cells % max(1, len(distinct))], cells // max(1, len(distinct)) - 1
+        weights = counts[cells]
+    else:
+        group = np.unique(codes)
+        found = np.array([values[codes == code].mean() for code in group])
+        weights = np.ones_like(group)
+    return found, group, 2 * at + np.isin(group, list(split.compared)), weights
 
 
 def _compare(
-    splits: Sequence[Split],
-    means: Sequence[Mapping[int, float]],
-    decided: Sequence[Decision],
-    plan: FairnessPlan,
-    *,
-    alone: bool,
-) -> tuple[list[MetricValue], dict[str, JSON]]:
-    """All measures of one column (in one level of a control column, where it is not `alone`)."""
-
+    place: _Place, framed: Mapping[Split, Framed], seed: int
+) -> tuple[list[MetricValue], dict[str, GroupMeasure], dict[str, Criterion]]:
     metrics: list[MetricValue] = []
-    measured: dict[str, JSON] = {}
-    results = [compare_groups(split, mean, plan) for split, mean in zip(splits, means, strict=True)]
-    for result in results:
+    measures: dict[str, GroupMeasure] = {}
+    criteria: dict[str, Criterion] = {}
+    for split in place.splits:
+        made, measures[split.measure.info.name] = _measure(split, framed[split], seed)
         # Under a control column only what sums a level up is a metric; the rest is in the details.
-        metrics += (
-            result.metrics if alone else [each for each in result.metrics if each.name.endswith(".gap")]
-        )
-        measured[result.split.measure.info.name] = result.detail
-    found, detail = criteria(results[len(results) - 3 * len(decided) :], decided, plan)
-    return [*metrics, *found], {"metrics": measured, "criteria": detail}
+        metrics += made if place.level is None else [one for one in made if one.name.endswith(".gap")]
+    for kind, decision, parts in place.criteria:
+        made, criteria[f"{kind}{decision.suffix}"] = _criterion(kind, decision, parts, framed, seed)
+        metrics += made
+    return metrics, measures, criteria
 
 
-def compare_groups(split: Split, means: Mapping[int, float], plan: FairnessPlan) -> Compared:
+def _measure(split: Split, framed: Framed, seed: int) -> tuple[list[MetricValue], GroupMeasure]:
     """One measure by the groups of one column: a metric a group, the gap, the contrasts."""
     info, column = split.measure.info, split.groups
     here = split.codes if split.within else column.codes
     present = [*range(len(column.labels)), *([-1] if (here < 0).any() else [])]
-    results = {code: _group_result(split, code, means.get(code), plan.min_group) for code in present}
-    shown = {code: each for code, each in results.items() if not _hidden(column, each)}
-    metrics = [
-        replace(
-            metric(info, each.estimate, _joined(each.note, split.measure.note)),
-            slice={**column.slice_of(code), **split.within},
-        )
-        for code, each in shown.items()
-    ]
-    compared = {code: each for code, each in results.items() if each.compared}
-    gap, gap_detail, chance = _gap(split, compared, plan.seed)
-    contrasts, contrast_details = _contrasts(split, compared)
-    listed = [
-        {**asdict(each.estimate), "group": each.group, "compared": each.compared, "note": one.note}
-        for each, one in zip(shown.values(), metrics, strict=True)
-    ]
-    detail = {
-        "unit": info.unit,
-        "direction": info.direction,
-        "groups": listed,
-        "gap": gap_detail,
-        "contrasts": contrast_details,
-        "withheld": len(results) - len(shown),
-        "note": split.measure.note,
-    }
-    return Compared(split, [*metrics, gap, *contrasts], detail, compared, chance)
-
-
-def _hidden(column: GroupColumn, result: GroupResult) -> bool:
-    """Groups of columns that are not stored are shown only where they are large enough."""
-    return column.withheld and not result.compared
+    # Groups of columns that are not stored are shown only where they are large enough.
+    shown = [code for code in present if code in split.compared or not column.withheld]
+    metrics, groups = [], []
+    for code in shown:
+        estimate, note = _group_estimate(split, code, framed.values.get(code))
+        made = metric(info, estimate, _joined(note, split.measure.note))
+        metrics.append(replace(made, slice={**column.slice_of(code), **split.within}))
+        label = MISSING if code < 0 else column.labels[code]
+        values = asdict(replace(estimate, note=made.note))
+        groups.append(GroupValue(**values, group=label, compared=code in split.compared))
+    gap, gap_detail = _gap(split, framed, [one for one in groups if one.compared], seed)
+    contrasts, contrast_details = _contrasts(split)
+    return [*metrics, gap, *contrasts], GroupMeasure(
+        unit=info.unit,
+        direction=info.direction,
+        groups=tuple(groups),
+        gap=gap_detail,
+        contrasts=tuple(contrast_details),
+        withheld=len(present) - len(shown),
+        note=split.measure.note,
+    )
 
 
 def _joined(*parts: str) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _group_result(split: Split, code: int, value: float | None, min_group: int) -> GroupResult:
-    mine = split.codes == code
-    own = split.measure.units
+def _group_estimate(split: Split, code: int, value: float | None) -> tuple[Estimate, str]:
+    """A group's value with its interval, and why it is not compared."""
+    mine, own = split.codes == code, split.measure.units
     clusters = None if own.clusters is None else own.clusters[mine]
     found = mean(own.values[mine], clusters, repeated=own.repeated, bounds=split.measure.info.bounds)
-    estimate = replace(found, value=value)
+    note = ""
     if code < 0:
-        return GroupResult(MISSING, estimate, False, "samples without a group are not part of the gap")
-    small = estimate.n < min_group
-    note = f"too small: fewer than {min_group} samples, not part of the gap" if small and estimate.n else ""
-    return GroupResult(split.groups.labels[code], estimate, not small and value is not None, note)
-
-
-def _part(split: Split, codes: Sequence[int]) -> Part:
-    keep = np.isin(split.codes, list(codes))
-    _, labels = np.unique(split.codes[keep], return_inverse=True)
-    own = split.measure.units
-    clusters = None if own.clusters is None else own.clusters[keep]
-    return Part(own.values[keep], labels.astype(np.int64), clusters)
+        note = "samples without a group are not part of the gap"
+    elif found.n and code not in split.compared:
+        note = f"too small: fewer than {split.min_group} samples, not part of the gap"
+    return replace(found, value=value), note
 
 
 def _gap(
-    split: Split, compared: Mapping[int, GroupResult], seed: int
-) -> tuple[MetricValue, JSON, Chance | None]:
-    """The gap between the compared groups (by code), beside what chance alone gives."""
-    info = gap_info(split.groups.name, split.measure.info)
-    n = sum(each.estimate.n for each in compared.values())
-    if len(compared) < 2:
-        why = f"a gap needs two groups that are large enough, and there {_are(len(compared))}"
-        missing = metric(info, Estimate(None, n, note=_joined(why, split.measure.note)))
-        return replace(missing, slice=dict(split.within)), None, None
-    lower = split.measure.info.direction == "lower"
-    ranked = sorted(compared.values(), key=lambda each: each.estimate.value or 0.0, reverse=not lower)
+    split: Split, framed: Framed, compared: Sequence[GroupValue], seed: int
+) -> tuple[MetricValue, Gap | None]:
+    """The gap between the compared groups, beside what chance alone gives."""
+    info, of = gap_info(split.groups.name, split.measure.info), split.measure.info
+    n = sum(group.n for group in compared)
+    if framed.difference is None:
+        why = f"a gap needs two groups that are large enough, and there is {'one' if compared else 'none'}"
+        missing = Estimate(None, n, note=_joined(why, split.measure.note))
+        return replace(metric(info, missing), slice=dict(split.within)), None
+    ranked = sorted(compared, key=lambda group: group.value or 0.0, reverse=of.direction != "lower")
     best, worst = ranked[0], ranked[-1]
-    gap = abs((best.estimate.value or 0.0) - (worst.estimate.value or 0.0))
-    part = _part(split, list(compared))
-    chance = chance_of_gap(part.values, part.groups, part.clusters, seed_of(info.name, seed))
-    words = ("highest", "lowest") if split.measure.info.direction == "none" else ("best", "worst")
-    note = _gap_note(best, worst, words, chance)
-    detail = {
-        "value": gap,
-        "best": best.group,
-        "worst": worst.group,
+    chance = chance_of_largest([split.part()], seed_of(info.name, seed))
+    first, last = ("highest", "lowest") if of.direction == "none" else ("best", "worst")
+    note = "all groups have the same value"
+    if chance.permutations:
+        note = (
+            f"{first} {best.group} {best.value:.3g}, {last} {worst.group} {worst.value:.3g}; "
+            f"with shuffled groups 95 % of gaps are at most {_by_chance(chance)}"
+        )
+    gap = Gap(framed.difference, best.group, worst.group, **_chance_fields(chance), note=note)
+    made = metric(info, Estimate(framed.difference, n, note=note))
+    return replace(made, slice=dict(split.within)), gap
+
+
+def _chance_fields(chance: Chance) -> dict[str, Any]:
+    return {
         "chance_gap_mean": chance.gap_mean,
         "chance_gap_p95": chance.gap_p95,
         "p": chance.p,
         "permutations": chance.permutations,
         "how": chance.how,
-        "note": note,
     }
-    made = metric(info, Estimate(gap, n, note=note))
-    return replace(made, slice=dict(split.within)), detail, chance
+
+
+def _by_chance(chance: Chance) -> str:
+    return f"{chance.gap_p95:.3g}, {chance.gap_mean:.3g} on average (p = {chance.p:.2g})"
 
 
 def seed_of(name: str, seed: int) -> int:
@@ -353,136 +332,77 @@ def seed_of(name: str, seed: int) -> int:
     return zlib.crc32(name.encode(), seed & 0xFFFFFFFF)
 
 
-def _are(count: int) -> str:
-    return "is one" if count == 1 else "is none"
-
-
-def _gap_note(best: GroupResult, worst: GroupResult, words: tuple[str, str], chance: Chance) -> str:
-    if chance.permutations == 0:
-        return "all groups have the same value"
-    return (
-        f"{words[0]} {best.group} {best.estimate.value:.3g}, {words[1]} {worst.group} "
-        f"{worst.estimate.value:.3g}; with shuffled groups 95 % of gaps are at most {chance.gap_p95:.3g}, "
-        f"{chance.gap_mean:.3g} on average (p = {chance.p:.2g})"
-    )
-
-
-def _contrasts(
-    split: Split, compared: Mapping[int, GroupResult]
-) -> tuple[list[MetricValue], list[dict[str, JSON]]]:
+def _contrasts(split: Split) -> tuple[list[MetricValue], list[GroupContrast]]:
     """Each compared group against the reference or against all others together, p adjusted by Holm."""
-    reference = split.groups.reference
+    column, own, info = split.groups, split.measure.units, split.measure.info
+    reference, compared = column.reference, sorted(split.compared)
     if len(compared) < 2 or (reference is not None and reference not in compared):
         return [], []
-    own, info = split.measure.units, contrast_info(split.groups.name, split.measure.info)
     codes = [code for code in compared if code != reference]
+    all_compared = np.isin(split.codes, compared)
     found = []
     for code in codes:
-        others = [reference] if reference is not None else [each for each in compared if each != code]
+        mine = split.codes == code
+        against = all_compared & ~mine if reference is None else split.codes == reference
+        independent = not own.repeated
         found.append(
-            contrast(
-                own.values,
-                split.codes == code,
-                np.isin(split.codes, others),
-                own.clusters,
-                independent=not own.repeated,
-                bounds=split.measure.info.bounds,
-            )
+            contrast(own.values, mine, against, own.clusters, independent=independent, bounds=info.bounds)
         )
     # Two groups against each other are one test, seen from either side.
     mirrored = reference is None and len(codes) == 2
-    adjusted = [each.p for each in found] if mirrored else holm([each.p for each in found])
-    against = "the rest" if reference is None else split.groups.labels[reference]
+    adjusted = [one.p for one in found] if mirrored else holm([one.p for one in found])
+    against_label = "the rest" if reference is None else column.labels[reference]
     metrics, details = [], []
-    for code, each, p in zip(codes, found, adjusted, strict=True):
-        said = f"against {against}" + ("" if p is None else f": p = {p:.2g} (Holm)")
-        estimate = Estimate(each.value, each.n, each.se, each.low, each.high, each.method, each.note)
-        made = metric(info, estimate, said)
-        metrics.append(replace(made, slice={**split.groups.slice_of(code), **split.within}))
-        details.append({"group": compared[code].group, "against": against, **asdict(each), "p_holm": p})
-    return metrics, details
-
-
-_NO_GROUPS = "two groups that are large enough are needed, and there are none"
-
-
-def criteria(
-    results: Sequence[Compared], decided: Sequence[Decision], plan: FairnessPlan
-) -> tuple[list[MetricValue], dict[str, JSON]]:
-    """The criteria of every decision; `results` holds selection, true and false positive rate of each."""
-    metrics: list[MetricValue] = []
-    details: dict[str, JSON] = {}
-    for at, decision in enumerate(decided):
-        selection, true_positives, false_positives = results[3 * at : 3 * at + 3]
-        for kind, parts in (
-            ("demographic_parity", (selection,)),
-            ("equal_opportunity", (true_positives,)),
-            ("equalized_odds", (true_positives, false_positives)),
-        ):
-            found, detail = _criterion(kind, parts, decision, plan)
-            metrics += found
-            details[f"{kind}{decision.suffix}"] = detail
+    for code, one, p in zip(codes, found, adjusted, strict=True):
+        said = f"against {against_label}" + ("" if p is None else f": p = {p:.2g} (Holm)")
+        estimate = Estimate(one.value, one.n, one.se, one.low, one.high, one.method, one.note)
+        made = metric(contrast_info(column.name, info), estimate, said)
+        metrics.append(replace(made, slice={**column.slice_of(code), **split.within}))
+        details.append(GroupContrast(column.labels[code], against_label, **asdict(one), p_holm=p))
     return metrics, details
 
 
 def _criterion(
-    kind: str, parts: Sequence[Compared], decision: Decision, plan: FairnessPlan
-) -> tuple[list[MetricValue], dict[str, JSON]]:
-    """Difference and ratio over the groups that are compared in every part."""
-    split = parts[0].split
-    column = split.groups.name
-    difference = criterion_info(column, f"{kind}.difference", decision.suffix)
-    ratio = criterion_info(column, f"{kind}.ratio", decision.suffix)
-    codes = [code for code in parts[0].groups if all(code in part.groups for part in parts)]
-    n = sum(part.groups[code].estimate.n for part in parts for code in codes)
-    if len(codes) < 2:
-        notes = [_NO_GROUPS, *dict.fromkeys(part.split.measure.note for part in parts)]
-        missing = Estimate(None, n, note="; ".join(each for each in notes if each))
-        metrics = [metric(difference, missing), metric(ratio, missing)]
-        detail: dict[str, JSON] = {"label": decision.label, "difference": None, "ratio": None}
-        return [replace(each, slice=dict(split.within)) for each in metrics], {**detail, "note": missing.note}
-    rates = [{code: part.groups[code].estimate.value or 0.0 for code in codes} for part in parts]
-    gap = max(max(each.values()) - min(each.values()) for each in rates)
-    chance = _chance(parts, codes, seed_of(difference.name, plan.seed))
-    ratios = [min(each.values()) / max(each.values()) for each in rates if max(each.values()) > 0]
-    note = (
-        "all groups have the same rates"
-        if chance.permutations == 0
-        else f"with shuffled groups 95 % are at most {chance.gap_p95:.3g}, {chance.gap_mean:.3g} on average "
-        f"(p = {chance.p:.2g})"
-    )
-    # 0/0: nobody was given the label. fairlearn gives 0 or NaN there, neither of which was measured.
-    least = min(ratios) if len(ratios) == len(rates) else None
-    undefined = "" if least is not None else "a rate is 0 in every group, so there is no ratio"
-    made = [
-        metric(difference, Estimate(gap, n, note=note)),
-        metric(ratio, Estimate(least, n, note=undefined)),
+    kind: str, decision: Decision, parts: Sequence[Split], framed: Mapping[Split, Framed], seed: int
+) -> tuple[list[MetricValue], Criterion]:
+    """Difference and ratio over the groups that are compared in every part: demographic parity, equal
+    opportunity, equalized odds."""
+    column, within = parts[0].groups, parts[0].within
+    difference_info = criterion_info(column.name, f"{kind}.difference", decision.suffix)
+    ratio_info = criterion_info(column.name, f"{kind}.ratio", decision.suffix)
+    units = [part.part() for part in parts]
+    n = sum(len(one.values) for one in units)
+    differences = [framed[part].difference for part in parts]
+    if None in differences:
+        why = "two groups that are large enough are needed, and there are none"
+        note = _joined(why, *dict.fromkeys(part.measure.note for part in parts))
+        missing = Estimate(None, n, note=note)
+        metrics = [metric(info, missing) for info in (difference_info, ratio_info)]
+        return [replace(one, slice=dict(within)) for one in metrics], Criterion(decision.label, note=note)
+    difference = max(one for one in differences if one is not None)
+    ratios = [one for part in parts if (one := framed[part].ratio) is not None]
+    ratio = min(ratios) if len(ratios) == len(parts) else None
+    chance = chance_of_largest(units, seed_of(difference_info.name, seed))
+    note = "all groups have the same rates"
+    if chance.permutations:
+        note = f"with shuffled groups 95 % are at most {_by_chance(chance)}"
+    undefined = "" if ratio is not None else "a rate is 0 in every group, so there is no ratio"
+    metrics = [
+        metric(difference_info, Estimate(difference, n, note=note)),
+        metric(ratio_info, Estimate(ratio, n, note=undefined)),
     ]
-    detail = {
-        "label": decision.label,
-        "difference": gap,
-        "ratio": least,
-        "groups": _shown(parts, codes),
-        "chance_gap_mean": chance.gap_mean,
-        "chance_gap_p95": chance.gap_p95,
-        "p": chance.p,
-        "permutations": chance.permutations,
-        "how": chance.how,
-        "note": "; ".join(each for each in (note, undefined) if each),
-    }
-    return [replace(each, slice=dict(split.within)) for each in made], detail
-
-
-def _chance(parts: Sequence[Compared], codes: Sequence[int], seed: int) -> Chance:
-    return chance_of_largest([part.part(codes) for part in parts], seed)
-
-
-def _shown(parts: Sequence[Compared], codes: Sequence[int]) -> list[Mapping[str, JSON]]:
-    """The rates of each group, by the name of the rate."""
-    return [
+    groups = [
         {
-            "group": parts[0].groups[code].group,
-            **{part.split.measure.info.name: part.groups[code].estimate.value for part in parts},
+            "group": column.labels[code],
+            **{part.measure.info.name: framed[part].values[code] for part in parts},
         }
-        for code in codes
+        for code in sorted(parts[0].compared)
     ]
+    return [replace(one, slice=dict(within)) for one in metrics], Criterion(
+        decision.label,
+        difference,
+        ratio,
+        tuple(groups),
+        **_chance_fields(chance),
+        note=_joined(note, undefined),
+    )

@@ -30,6 +30,9 @@ MISSING = "(missing)"
 MOST_GROUPS = 200
 """A column with more groups than this is an identifier and no group."""
 
+MOST_LEVELS = 50
+"""A control column with more levels than this leaves too few samples in each."""
+
 _NAMED = 5
 
 
@@ -38,7 +41,7 @@ class FairnessPlan:
     """Which groups are compared, by what, and against whom.
 
     `positive` is the label of a favourable decision; with `one_vs_rest` every label takes that part in turn.
-    `reference` names for a column the group that the others are held against (else each against the rest).
+    `reference` names for a column the group that the others are compared with (else each with the rest).
     `withheld` are columns that are not stored: their groups below `min_group` are not shown at all.
     """
 
@@ -77,7 +80,7 @@ class GroupColumn:
     """The groups of one column, or of several taken together.
 
     `codes` has one entry a sample, -1 where a group is missing; `slices` says of each label which columns
-    have which value. `reference` is the code of the group that the others are held against.
+    have which value. `reference` is the code of the group that the others are compared with.
     """
 
     name: str
@@ -92,6 +95,26 @@ class GroupColumn:
     def slice_of(self, code: int) -> Mapping[str, str]:
         """The slice of a group; that of the samples without one names each column as missing."""
         return self.slices[code] if code >= 0 else dict.fromkeys(self.columns, MISSING)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One value of a control column: `codes` is 1 for its samples, 0 for the others."""
+
+    column: str
+    label: str
+    codes: Ints
+
+
+def control_levels(table: SampleTable, plan: FairnessPlan) -> list[Level]:
+    """The levels of the control columns. Of a column that is not stored, only those that are large enough."""
+    return [
+        Level(name, label, mine.astype(np.int64))
+        for name in plan.control
+        if (column := table.sensitive.get(name)) is not None and len(column.labels) <= MOST_LEVELS
+        for code, label in enumerate(column.labels)
+        if (mine := column.codes == code).sum() >= plan.min_group or name not in plan.withheld
+    ]
 
 
 def group_columns(table: SampleTable, plan: FairnessPlan) -> tuple[list[GroupColumn], dict[str, str]]:
@@ -178,7 +201,7 @@ def _reference(name: str, labels: Sequence[str], plan: FairnessPlan) -> tuple[in
         return None, ""
     if wanted in labels:
         return labels.index(wanted), ""
-    return None, f"no sample is in the reference group '{wanted}': each group is held against the rest"
+    return None, f"no sample is in the reference group '{wanted}': each group is compared with the rest"
 
 
 Floats = NDArray[np.float64]

@@ -212,20 +212,14 @@ def gap_of(values: Floats, groups: Ints) -> float:
     return float(means.max() - means.min())
 
 
-def chance_of_gap(values: Floats, groups: Ints, clusters: Ints | None, seed: int) -> Chance:
-    """Compare the gap with those under shuffled labels (`groups` has every code 0 … k-1 at least once).
+def chance_of_largest(parts: Sequence[Part], seed: int) -> Chance:
+    """Compare the largest of the gaps of several parts (that share no sample and have the same groups) with
+    those under shuffled labels.
 
     With clusters, labels are shuffled within them where most samples are in a cluster of several groups (the
-    same template with different names), else whole blocks of one cluster and group are shuffled.
-    """
-    return chance_of_largest([Part(values, groups, clusters)], seed)
-
-
-def chance_of_largest(parts: Sequence[Part], seed: int) -> Chance:
-    """The same for the largest of the gaps of several parts that share no sample and have the same groups.
-
-    Labels are shuffled within each part, so that what the parts differ in (the right answer, for equalized
-    odds) stays as it is. Clusters that are shuffled as wholes take their samples of every part along.
+    same template with different names), else whole blocks of one cluster and group are shuffled. Labels are
+    shuffled within each part, so that what the parts differ in (the right answer, for equalized odds) stays
+    as it is. Clusters that are shuffled as wholes take their samples of every part along.
     """
     rng = np.random.default_rng(seed)
     observed = max(gap_of(part.values, part.groups) for part in parts)

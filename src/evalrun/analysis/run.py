@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from evalrun.analysis.definitions import definition
@@ -130,7 +130,8 @@ def analyse(
     if (plan := options.plan) is not None:
         from evalrun.analysis.fairness import fairness_metrics
 
-        fair, details["groups"] = fairness_metrics(table, scorers, plan)
+        fair, groups = fairness_metrics(table, scorers, plan)
+        details["groups"] = {name: asdict(column) for name, column in groups.items()}
         metrics += fair
     details["versions"] = {}
     if options.versions is not None and options.dataset is not None:

@@ -1,5 +1,6 @@
 """Scores by group: fairlearn's traps closed, small and missing groups kept apart, gaps beside chance."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.metrics import accuracy_score
 from evalrun import registry
 from evalrun.analysis.fairness import fairness_metrics
 from evalrun.analysis.fairness_groups import MISSING, FairnessPlan
-from evalrun.analysis.fairness_inference import chance_of_gap
+from evalrun.analysis.fairness_inference import Chance, Part, chance_of_largest
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.types import MetricValue, SampleRecord, Status
@@ -45,7 +46,9 @@ def compare(
         [exact_match()],
         FairnessPlan(by, min_group, seed=seed),
     )
-    return {(metric.name, metric.slice.get("dialect", "")): metric for metric in found}, details
+    return {(metric.name, metric.slice.get("dialect", "")): metric for metric in found}, {
+        name: asdict(column) for name, column in details.items()
+    }
 
 
 def rows_of(groups: dict[str | None, tuple[int, int]], start: int = 0) -> list[SampleRecord]:
@@ -155,6 +158,10 @@ def test_the_seed_and_not_the_order_decides() -> None:
     rows = rows_of({"aave": (25, 15), "sae": (30, 10)})
     one, other = compare(rows, seed=1)[1], compare(rows[::-1], seed=1)[1]
     assert one == other
+
+
+def chance_of_gap(values: np.ndarray, groups: np.ndarray, clusters: np.ndarray | None, seed: int) -> Chance:
+    return chance_of_largest([Part(values, groups, clusters)], seed)
 
 
 def rejections(draw: Any, clusters: np.ndarray | None, groups: np.ndarray, trials: int = 200) -> float:

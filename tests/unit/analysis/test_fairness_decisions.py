@@ -1,6 +1,7 @@
 """Decisions by group against fairlearn's and scikit-learn's own values, and where those would mislead."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,9 @@ def record(number: int, target: Any, answer: Any, groups: dict[str, str | None],
 def run(rows: Sequence[SampleRecord], **plan: Any) -> tuple[Found, dict[str, Any]]:
     plan = {"by": ["group"], "min_group": 1, **plan}
     found, details = fairness_metrics(SampleTable.from_records(rows), [scorer()], FairnessPlan(**plan))
-    return {(each.name, frozenset(each.slice.items())): each for each in found}, details
+    return {(each.name, frozenset(each.slice.items())): each for each in found}, {
+        name: asdict(column) for name, column in details.items()
+    }
 
 
 def value(found: Found, name: str, **where: str) -> float | None:
@@ -143,6 +146,28 @@ def test_a_group_without_positives_has_no_true_positive_rate_and_a_missing_group
         demographic_parity_difference(truth[kept], answers[kept], sensitive_features=groups[kept])
     )
     assert value(found, "selection_rate", group=MISSING) is not None
+
+
+def test_equalized_odds_are_over_groups_that_are_large_enough_for_both_rates() -> None:
+    """By hand, as {group: (answered yes, of so many)} where yes is right, and where it is wrong."""
+    positives = {"a": (30, 40), "b": (20, 40), "c": (5, 40)}
+    negatives = {"a": (10, 40), "b": (4, 40), "c": (9, 10)}
+    rows: list[SampleRecord] = []
+    for target, counts in (("yes", positives), ("no", negatives)):
+        for group, (yes, total) in counts.items():
+            rows += [
+                record(len(rows) + n, target, "yes" if n < yes else "no", {"group": group})
+                for n in range(total)
+            ]
+    found, details = run(rows, min_group=30, positive="yes")
+    assert value(found, "fairness.group.equal_opportunity.difference") == 30 / 40 - 5 / 40
+    assert value(found, "fairness.group.equal_opportunity.ratio") == (5 / 40) / (30 / 40)
+    assert value(found, "fairness.group.equalized_odds.difference") == 30 / 40 - 20 / 40
+    assert value(found, "fairness.group.equalized_odds.ratio") == (4 / 40) / (10 / 40)
+    assert value(found, "fairness.group.demographic_parity.difference") == 40 / 80 - 14 / 50
+    odds = details["group"]["criteria"]["equalized_odds"]
+    assert [rates["group"] for rates in odds["groups"]] == ["a", "b"]
+    assert found["fairness.group.equalized_odds.difference", frozenset()].n == 160
 
 
 def test_no_ratio_where_nobody_is_given_the_label_and_nothing_at_all_where_it_does_not_exist() -> None:
