@@ -44,7 +44,7 @@ SAMPLE_QUERIES = {
 def write_store(root: Path, runs: int) -> None:
     """Sweep folders as the runner leaves them, without its care for the disk."""
     from evalrun.tracking.events import FIRST_HASH, event_hash
-    from evalrun.tracking.ulid import new_ulid
+    from evalrun.tracking.folder import new_ulid
 
     rng = random.Random(1)
     (root / "sweeps").mkdir(parents=True)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from evalrun.analysis.comparison import Comparison
     from evalrun.analysis.pairing import Chosen
+    from evalrun.tracking.finding import RunRow
     from evalrun.tracking.folder import SweepFolder
-    from evalrun.tracking.rows import RunRow
     from evalrun.tracking.store import Store
 
 

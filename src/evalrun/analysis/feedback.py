@@ -19,17 +19,18 @@ from evalrun.errors import UserError
 from evalrun.scoring.figures import fisher_interval, pearson, ranks
 from evalrun.tracking.changes import said
 from evalrun.tracking.folder import file_sha256
-from evalrun.tracking.labels import (
+from evalrun.tracking.parquet import column_names, iter_samples
+from evalrun.tracking.people import (
+    LABEL,
     Label,
     LabelColumns,
+    LabelSet,
     as_number,
     keep_labels,
     kind_of,
     load_labels,
     read_labels,
 )
-from evalrun.tracking.parquet import column_names, iter_samples
-from evalrun.tracking.people import LABEL, LabelSet
 from evalrun.tracking.plain import plain
 from evalrun.tracking.samples import find_samples
 from evalrun.tracking.store import Store

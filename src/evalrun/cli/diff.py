@@ -13,8 +13,7 @@ from evalrun.cli.opened import open_store
 from evalrun.cli.options import json_option, print_json, store_option
 
 if TYPE_CHECKING:
-    from evalrun.tracking.data_diff import DataDiff
-    from evalrun.tracking.diff import Change, PromptDiff
+    from evalrun.tracking.diff import Change, DataDiff, PromptDiff
 
 _MOST = 40
 

@@ -47,7 +47,7 @@ def label(sweep: str, file: Path | None, column: str, key: str, store: Path | No
         )
         return
     from evalrun.analysis.feedback import label as keep
-    from evalrun.tracking.labels import LabelColumns
+    from evalrun.tracking.people import LabelColumns
 
     done = keep(opened, target, file, LabelColumns(column, key))
     if as_json:

@@ -27,8 +27,8 @@ def promote(run: str, name: str, reason: str, override: bool, store: Path | None
     Example:
       evalrun promote latest/smollm2-few_shot-tickets --as production --reason "F1 up by 4 points"
     """
-    from evalrun.tracking.promotions import Wish
-    from evalrun.tracking.promotions import promote as place
+    from evalrun.tracking.changes import Wish
+    from evalrun.tracking.changes import promote as place
     from evalrun.tracking.targets import find_run_target
 
     opened = open_store(store)
@@ -56,7 +56,7 @@ def deployed(run: str, environment: str, url: str, reason: str, store: Path | No
     Example:
       evalrun deployed latest --env prod --url https://triage.example.org/v1
     """
-    from evalrun.tracking.promotions import deployed as place
+    from evalrun.tracking.changes import deployed as place
     from evalrun.tracking.targets import find_run_target
 
     opened = open_store(store)
@@ -79,8 +79,8 @@ def whatis(name: str, project: str | None, store: Path | None, as_json: bool) ->
     Example:
       evalrun whatis production --json
     """
-    from evalrun.tracking.promotions import placed
-    from evalrun.tracking.promotions import whatis as history
+    from evalrun.tracking.changes import placed
+    from evalrun.tracking.changes import whatis as history
 
     opened = open_store(store)
     found = history(opened, name, project)

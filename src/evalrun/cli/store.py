@@ -13,8 +13,8 @@ from evalrun.cli.options import json_option, print_json, store_option
 from evalrun.errors import UserError
 
 if TYPE_CHECKING:
+    from evalrun.tracking.changes import Placed
     from evalrun.tracking.folder import SweepFolder
-    from evalrun.tracking.promotions import Placed
     from evalrun.tracking.store import Store
 
 
@@ -47,7 +47,7 @@ def list_sweeps(project: str | None, limit: int, archived: bool, store: Path | N
 def _standing(store: Store) -> dict[str, list[str]]:
     """What sweeps stand for now: names of promotions, environments, baselines; by the sweep's id."""
     from evalrun.gates.baseline import list_baselines
-    from evalrun.tracking.promotions import current, placed
+    from evalrun.tracking.changes import current, placed
 
     found: dict[str, list[str]] = {}
     for each in current(placed(store)).values():
@@ -93,7 +93,7 @@ def show(sweep: str, store: Path | None, as_json: bool) -> None:
 def _places(store: Store, folder: SweepFolder) -> tuple[list[Placed], dict[tuple[str, str, str], Placed]]:
     """Where the sweep's runs were put, and what stands everywhere now. Most sweeps stand nowhere, and only
     for the others is the catalog asked."""
-    from evalrun.tracking.promotions import current, kept_of, placed
+    from evalrun.tracking.changes import current, kept_of, placed
 
     if not kept_of(folder):
         return [], {}

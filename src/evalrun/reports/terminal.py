@@ -20,15 +20,15 @@ from evalrun.reports.source import Source
 from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT, standing_word
 from evalrun.reports.view import RunView, other_scores, words
 from evalrun.reports.visible import terminal
-from evalrun.tracking.people import Note, Said
-from evalrun.tracking.promotions import Placed
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from evalrun.tracking.rows import SweepRow
+    from evalrun.tracking.catalog import SweepRow
+    from evalrun.tracking.changes import Placed
+    from evalrun.tracking.people import Note, Said
 
 
 MOST_SCORES = 2

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evalrun.canonical import canonical_json, digest
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.sweep.rescore_file import NewScoring, read_scoring
-from evalrun.tracking.clock import utc_now
+from evalrun.tracking.events import utc_now
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
 from evalrun.tracking.store import Store
 

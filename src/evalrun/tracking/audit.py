@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from evalrun.errors import UserError
-from evalrun.tracking import labels
-from evalrun.tracking.audit_catalog import altered_tables, gaps
+from evalrun.tracking import tables as t
 from evalrun.tracking.changes import DELETE
-from evalrun.tracking.clock import utc_now
-from evalrun.tracking.events import read_events, verify_events
+from evalrun.tracking.database import connect
+from evalrun.tracking.entries import insert, read_entry
+from evalrun.tracking.events import read_events, utc_now, verify_events
 from evalrun.tracking.folder import (
     ASKED,
     EVENTS,
@@ -32,7 +34,7 @@ from evalrun.tracking.folder import (
     SweepFolder,
     file_sha256,
 )
-from evalrun.tracking.people import LABEL
+from evalrun.tracking.people import LABEL, LABELS_DIGEST, LABELS_FOLDER
 from evalrun.tracking.plain import read_document
 from evalrun.tracking.store import Store
 
@@ -221,8 +223,8 @@ def _verify_labels(folder: SweepFolder, events: Sequence[Mapping[str, Any]], res
         name = event["detail"].get("file") if event["action"] == LABEL else None
         if not isinstance(name, str):
             continue
-        path = folder.path / labels.FOLDER / Path(name).name
-        _verify_file(folder, path, event["detail"].get(labels.DIGEST), "it was kept", result)
+        path = folder.path / LABELS_FOLDER / Path(name).name
+        _verify_file(folder, path, event["detail"].get(LABELS_DIGEST), "it was kept", result)
 
 
 # The store
@@ -290,3 +292,96 @@ def log(store: Store, folder: SweepFolder | None = None) -> Iterator[dict[str, A
     for each in store.folders():
         events += [{**event, "sweep": each.ulid} for event in each.events()]
     yield from sorted(events, key=lambda event: (event["ts"], event["seq"]))
+
+
+_HIDDEN = {"id", "run_id", "project_id", "dataset_version_id", "stamp"}
+"""Keys that a database gives, and the times of files."""
+
+
+def altered_tables(
+    store: Store, folders: Sequence[SweepFolder], heads: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """The tables whose rows differ from what the folder says, by sweep. Folders that cannot be read are
+    passed over: they are named by what reads them.
+
+    `heads` are the last events that the store's trail knows of: so many at least were entered.
+    """
+    expected = _expected(folders)
+    ids = list(expected)
+    actual = store.read(lambda connection: {ulid: _rows(connection, ulid) for ulid in ids})
+    found = {
+        ulid: [
+            name
+            for name in rows
+            if not _agree(name, rows[name], actual[ulid][name], heads.get(ulid, {}).get("seq"))
+        ]
+        for ulid, rows in expected.items()
+    }
+    return {ulid: names for ulid, names in found.items() if names}
+
+
+def gaps(store: Store, heads: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Complete sweeps that were entered once and that the catalog lacks, and sweeps in it that have no
+    folder: id and words. To be asked before anything else brings the catalog up to date."""
+    known = store.entered()
+    if not known:
+        return []  # a catalog that was thrown away is made anew: that is nobody's alteration
+    present = {folder.ulid: folder for folder in store.folders()}
+    lost = [
+        (ulid, f"lacked {ulid}, which was entered again from its folder")
+        for ulid in sorted(present.keys() & heads.keys() - known)
+    ]
+    made_up = [(ulid, f"held {ulid}, which has no folder") for ulid in sorted(known - present.keys())]
+    return lost + made_up
+
+
+def _agree(name: str, expected: list[Any], actual: list[Any], known: Any) -> bool:
+    """Events may be newer in the folder than in the catalog; those that are in both must be the same."""
+    if name != "event":
+        return actual == expected
+    at = [column.name for column in _shown(t.event)].index("seq")
+    entered = {row for row in expected if isinstance(known, int) and row[at] <= known}
+    return entered <= set(actual) <= set(expected)
+
+
+def _expected(folders: Sequence[SweepFolder]) -> dict[str, dict[str, Any]]:
+    """What a catalog made from the folders alone would hold."""
+    found: dict[str, dict[str, Any]] = {}
+    engine = connect(Path(":memory:"))
+    with engine.connect() as connection:
+        t.metadata.create_all(connection)
+        for folder in folders:
+            try:
+                insert(connection, read_entry(folder))
+            except UserError:
+                continue
+            found[folder.ulid] = _rows(connection, folder.ulid)
+            connection.execute(t.sweep.delete())  # and what hangs on it
+    engine.dispose()
+    return found
+
+
+def _rows(connection: sa.Connection, ulid: str) -> dict[str, Any]:
+    of_run = t.run.c.sweep == ulid
+    queries = {
+        "sweep": sa.select(*_shown(t.sweep), t.project.c.name.label("of"))
+        .join(t.project)
+        .where(t.sweep.c.ulid == ulid),
+        "run": sa.select(
+            *_shown(t.run), t.dataset_version.c.digest.label("of"), t.dataset_version.c.name.label("data")
+        )
+        .outerjoin(t.dataset_version, t.run.c.dataset_version_id == t.dataset_version.c.id)
+        .where(of_run),
+        "run_metric": sa.select(*_shown(t.run_metric), t.run.c.run.label("of")).join(t.run).where(of_run),
+        "run_param": sa.select(*_shown(t.run_param), t.run.c.run.label("of")).join(t.run).where(of_run),
+        "sweep_tag": sa.select(*_shown(t.sweep_tag)).where(t.sweep_tag.c.sweep == ulid),
+        "event": sa.select(*_shown(t.event)).where(t.event.c.sweep == ulid),
+    }
+    return {
+        name: sorted((tuple(row) for row in connection.execute(query)), key=repr)
+        for name, query in queries.items()
+    }
+
+
+def _shown(table: sa.Table) -> list[sa.Column[Any]]:
+    return [column for column in table.c if column.name not in _HIDDEN]

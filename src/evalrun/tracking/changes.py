@@ -2,17 +2,235 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
 
 from evalrun.atomic import disk_errors
-from evalrun.errors import ExitCode, UserError
+from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.registry import nearest
+from evalrun.secrets import scrub_url
+from evalrun.tracking.events import read_events
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.people import ARCHIVE, MAX_NAME, MAX_NOTE, NOTE, RENAME, TAG, Said, fold
-from evalrun.tracking.promotions import check_not_placed, kept_of
 from evalrun.tracking.store import Store
+from evalrun.tracking.targets import Target
+from evalrun.types import JSON
+
+PROMOTE, DEPLOY = "promote", "deploy"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_MOST_METRICS = 12
+_MOST_REASON = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A run that was promoted to `name`, or deployed to the environment `name`.
+
+    `overridden` are the objections that were passed over, `metrics` the run's figures as they were then;
+    `present` is False where the sweep was deleted since.
+    """
+
+    kind: Literal["promote", "deploy"]
+    name: str
+    project: str
+    sweep: str
+    run: str
+    actor: str
+    ts: str
+    reason: str = ""
+    url: str = ""
+    overridden: tuple[str, ...] = ()
+    metrics: tuple[Mapping[str, JSON], ...] = ()
+    present: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for: the name, why, and whether objections are passed over."""
+
+    name: str
+    reason: str = ""
+    override: bool = False
+
+
+def promote(store: Store, target: Target, wish: Wish) -> Placed:
+    """Let a run stand for a name of its project.
+
+    Raises UserError (exit 1) with every objection (see `objections`) unless they are overridden, and for a
+    missing reason.
+    """
+    _check_name(wish.name)
+    if not wish.reason.strip() or len(wish.reason) > _MOST_REASON:
+        raise UserError("a promotion needs a reason", remedy="Give one: --reason 'why this run'.")
+    against = objections(store, target)
+    if against and not wish.override:
+        place = f"{target.folder.ulid}/{target.run}"
+        problems = [Problem(each, place) for each in against]
+        last = Problem(f"not promoted to '{wish.name}'", "", "--override promotes it all the same: recorded.")
+        raise UserError([*problems, last], exit_code=ExitCode.GATE_FAILED)
+    detail = {
+        "as": wish.name,
+        "reason": wish.reason.strip(),
+        "overridden": list(against),
+        "metrics": _figures(target),
+    }
+    return _place(store, target, PROMOTE, detail)
+
+
+def deployed(store: Store, target: Target, environment: str, url: str = "", reason: str = "") -> Placed:
+    """Note that a run's model and prompt are deployed to an environment. The URL is kept without secrets."""
+    _check_name(environment)
+    if url and not re.match(r"https?://[^\s/?#]+", url):
+        raise UserError(f"'{url[:80]}' is no http:// or https:// address", where="--url")
+    detail = {"env": environment, "url": scrub_url(url), "reason": reason, "metrics": _figures(target)}
+    return _place(store, target, DEPLOY, detail)
+
+
+def objections(store: Store, target: Target) -> tuple[str, ...]:
+    """Why a run should not be promoted: unfinished, a gate of it failed, or it was altered."""
+    from evalrun.tracking.audit import verify
+
+    manifest = target.folder.read_manifest()
+    found = []
+    status = target.folder.status()
+    if status != "complete":
+        found.append(f"its sweep is {status}, not complete")
+    strict = manifest.get("inconclusive") == "fail"
+    for gate in manifest["gates"]:
+        stops = gate["verdict"] == "fail" or (strict and gate["verdict"] == "inconclusive")
+        if stops and gate["run"] in ("", target.run):
+            why = f" ({gate['reason']})" if gate.get("reason") else ""
+            found.append(f"gate {gate['verdict']}: {gate['gate']}{why}")
+    broken = verify(store, [target.folder]).broken
+    found += [f"altered: {each.where}: {each.what}" for each in broken]
+    return tuple(found)
+
+
+def placed(store: Store, project: str | None = None) -> list[Placed]:
+    """All promotions and deployments, the oldest first, those of deleted sweeps included."""
+    from evalrun.tracking.finding import events_of
+
+    rows = store.read(lambda connection: events_of(connection, (PROMOTE, DEPLOY)))
+    found = [_read(row, row["sweep"], row["project"], True) for row in rows]
+    for event in read_events(store.events_path):
+        if event["action"] == "delete":
+            of = str(event["detail"].get("project"))
+            kept = _listed(event["detail"].get("placed"))
+            found += [_read(each, event["target"], of, False) for each in kept]
+    found = [each for each in found if project in (None, each.project)]
+    return sorted(found, key=lambda each: each.ts)
+
+
+def current(places: Iterable[Placed]) -> dict[tuple[str, str, str], Placed]:
+    """What stands now, by (project, kind, name), from places in order of time."""
+    return {(each.project, each.kind, each.name): each for each in places}
+
+
+def whatis(store: Store, name: str, project: str | None = None) -> list[Placed]:
+    """What stands for a name: its history, the newest first. A promotion's name goes before an environment's.
+
+    Raises UserError where the name is unknown, or is one of several projects and none is given.
+    """
+    places = placed(store, project)
+    for kind in (PROMOTE, DEPLOY):
+        named = [each for each in places if each.kind == kind and each.name == name]
+        projects = sorted({each.project for each in named})
+        if len(projects) > 1:
+            raise UserError(
+                f"'{name}' stands for something in {len(projects)} projects",
+                remedy=f"Say which: --project {' or '.join(projects[:10])}.",
+            )
+        if named:
+            return named[::-1]
+    known = sorted({each.name for each in places})
+    near = nearest(name, known)
+    listed = f"There are: {', '.join(known[:20])}." if known else f"Set it: evalrun promote RUN --as {name}"
+    raise UserError(
+        f"nothing was promoted or deployed as '{name}'",
+        where=str(store.root),
+        remedy=f"Did you mean '{near}'?" if near else listed,
+    )
+
+
+def kept_of(folder: SweepFolder) -> list[dict[str, Any]]:
+    """The promotions and deployments of a sweep, as a tombstone keeps them."""
+    names = ("action", "target", "actor", "ts", "detail")
+    return [
+        {name: event[name] for name in names}
+        for event in folder.events()
+        if event["action"] in (PROMOTE, DEPLOY)
+    ]
+
+
+def check_not_placed(store: Store, folder: SweepFolder) -> None:
+    """Raise a UserError where a run of the sweep stands for a name now."""
+    for each in current(placed(store)).values():
+        if each.sweep == folder.ulid and each.kind == PROMOTE:
+            raise UserError(
+                f"its run {each.run} stands for '{each.name}'",
+                where=folder.path.name,
+                remedy=f"Promote another first: evalrun promote RUN --as {each.name} --reason …",
+            )
+
+
+def _place(store: Store, target: Target, action: str, detail: Mapping[str, Any]) -> Placed:
+    with store.changing(target.folder):
+        event = target.folder.append_event(action, detail, target=target.run)
+    return _read(event, target.folder.ulid, target.folder.manifest().project, True)
+
+
+def _read(event: Mapping[str, Any], sweep: str, project: str, present: bool) -> Placed:
+    detail = event["detail"]
+    if isinstance(detail, str):  # as the catalog has it
+        detail = orjson.loads(detail)
+    if not isinstance(detail, Mapping):
+        detail = {}
+    return Placed(
+        kind="promote" if event["action"] == PROMOTE else "deploy",
+        name=str(detail.get("as") or detail.get("env") or ""),
+        project=project,
+        sweep=sweep,
+        run=str(event["target"]),
+        actor=str(event["actor"]),
+        ts=str(event["ts"]),
+        reason=str(detail.get("reason") or ""),
+        url=str(detail.get("url") or ""),
+        overridden=tuple(map(str, _listed(detail.get("overridden")))),
+        metrics=tuple(each for each in _listed(detail.get("metrics")) if isinstance(each, Mapping)),
+        present=present,
+    )
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _figures(target: Target) -> list[dict[str, JSON]]:
+    """The run's first figures over all samples, and those of speed and cost that people ask for."""
+    asked = ("performance.e2e_s.p50", "performance.e2e_s.p95", "performance.ttft_s.p50", "cost.usd")
+    whole = [
+        each for each in target.folder.run(target.run).metrics if not each.slice and each.value is not None
+    ]
+    systems = ("performance.", "memory.", "energy.", "cpu.", "gpu.", "disk.", "network.")
+    chosen = [each for each in whole if not each.name.startswith(systems)]
+    chosen = chosen[: _MOST_METRICS - len(asked)] + [each for each in whole if each.name in asked]
+    names = ("name", "value", "n", "ci_low", "ci_high", "unit", "direction")
+    found = {each.name: {name: getattr(each, name) for name in names} for each in chosen}
+    return list(found.values())
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.match(name):
+        raise UserError(
+            f"'{name[:80]}' cannot be such a name", remedy="Use letters, digits, '.', '_' and '-'."
+        )
+
 
 DELETE = "delete"
 _TRASH = ".deleted-"
@@ -109,13 +327,4 @@ def _epitaph(folder: SweepFolder, reason: str) -> dict[str, Any]:
         "head": last["hash"] if last else "",
         "placed": kept_of(folder),
         "reason": reason,
-    }
-
-
-def tombstones(store: Store) -> dict[str, dict[str, Any]]:
-    """The tombstones of deleted sweeps by their id."""
-    from evalrun.tracking.events import read_events
-
-    return {
-        event["target"]: event for event in read_events(Path(store.events_path)) if event["action"] == DELETE
     }

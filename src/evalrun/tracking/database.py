@@ -24,9 +24,9 @@ import sqlalchemy as sa
 from evalrun.atomic import FILE_MODE, disk_errors, no_room, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.secrets import scrub
+from evalrun.tracking.folder import PATTERN, new_ulid
 from evalrun.tracking.plain import document_bytes, read_document
 from evalrun.tracking.tables import SCHEMA, metadata
-from evalrun.tracking.ulid import PATTERN, new_ulid
 
 VARIABLE = "EVALRUN_CATALOG"
 SETTING, STORE_ID, SQLITE = "catalog.json", "store-id", "catalog.db"

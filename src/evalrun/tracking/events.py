@@ -11,14 +11,20 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from evalrun.atomic import FILE_MODE, disk_errors
 from evalrun.canonical import canonical_json
 from evalrun.secrets import scrub_json
-from evalrun.tracking.clock import utc_now
 from evalrun.tracking.plain import plain
+
+
+def utc_now() -> str:
+    """The time as ISO 8601 in UTC, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
 
 FIRST_HASH = "0" * 64
 """`prev_hash` of the first event."""

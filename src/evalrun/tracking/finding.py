@@ -1,22 +1,82 @@
-"""Finding runs in the catalog: a query, an order, a page."""
+"""Finding runs in the catalog: a query, an order, a page.
+
+A metric, parameter or tag that a query names becomes one outer join on the primary key, so that a search
+costs one look-up a run and name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
-from evalrun.tracking.query.parse import parse, parse_name
-from evalrun.tracking.query.runs import METRIC_PARTS, Compiler
-from evalrun.tracking.query.tree import Query
-from evalrun.tracking.rows import Found, RunRow
-from evalrun.tracking.tables import event, project, run, run_metric, run_param, sweep, sweep_tag
+from evalrun.canonical import canonical_json
+from evalrun.tracking.compile import Compiler, Kind, Term
+from evalrun.tracking.query import (
+    Name,
+    Place,
+    Query,
+    Value,
+    did_you_mean,
+    did_you_mean_name,
+    fault,
+    parse,
+    parse_name,
+)
+from evalrun.tracking.tables import (
+    RUN_COLUMNS,
+    event,
+    project,
+    run,
+    run_metric,
+    run_param,
+    runs_joined,
+    sweep,
+    sweep_tag,
+)
 
+METRIC_PARTS = ("value", "n", "se", "ci_low", "ci_high")
+_ALIASES: Mapping[str, tuple[str, ...]] = {"cost": ("metric", "cost.usd")}
+_GROUPS = ("metric", "param", "tag")
+_MOST_JOINS = 40
+"""SQLite joins 64 tables at most; without any metric, parameter or tag there are four."""
 _CHUNK = 500
 """Keys looked up at once: databases limit the values of a statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run that a query found. `metrics` holds those that the query names, by name and slice
+    ("exact_match", "exact_match[dialect=aave]"), each with value, n, se and interval; None where it has none.
+    """
+
+    sweep: str
+    run: str
+    project: str
+    name: str
+    model: str
+    prompt: str
+    dataset: str
+    status: str
+    started_at: str
+    samples: int
+    failed: int
+    cost_usd: float | None
+    wall_s: float | None
+    params: Mapping[str, Any]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The runs that a query found: `total` in all, of which `rows` are shown."""
+
+    total: int
+    rows: tuple[RunRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +103,108 @@ class Search:
         return cls(parse(text), tuple(sort), tuple(metrics), limit, archived)
 
 
+@dataclass(frozen=True, slots=True)
+class _Metric:
+    """A metric that a query names: shown with its results."""
+
+    name: str
+    slice: str
+    table: Any
+
+
+@dataclass
+class _RunCompiler(Compiler):
+    """Compiles queries over runs. `source` is FROM with all joins, and `names` are the columns spoken of."""
+
+    connection: sa.Connection = field(kw_only=True)
+    source: sa.FromClause = field(default_factory=runs_joined)
+    metrics: dict[tuple[str, str], _Metric] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    _joined: dict[tuple[str, ...], Any] = field(default_factory=dict)
+
+    def _position(self) -> str:
+        return "strpos" if self.connection.dialect.name == "postgresql" else "instr"
+
+    def where(self, query: Query) -> sa.ColumnElement[bool]:
+        """The condition with its values."""
+        text = sa.text(f"({self.condition(query)})")
+        return sa.and_(sa.true(), text.bindparams(**self.values))
+
+    def metric(self, name: str) -> None:
+        """A metric to show beside the results."""
+        self.text = f"metric.{name}"
+        self._metric(Name(("metric", name), Place(0, len(self.text))))
+
+    def _bound(self, value: Value) -> str:
+        """Numbers go over as doubles: a whole one may be too large for the column it is compared with."""
+        if isinstance(value, str):
+            return super()._bound(value.replace("\0", "\ufffd"))  # as `tables.Text` keeps it
+        return super()._bound(None if value is None else float(value))
+
+    def _name(self, name: Name) -> Term:
+        if str(name) in _ALIASES:
+            name = Name(_ALIASES[str(name)], name.place)
+        if name.root == "metric" and name.rest:
+            return self._metric(name)
+        if name.keywords or name.part:
+            raise fault(self.text, name.place, "only metric(…) has slices and parts")
+        if name.root == "param" and name.rest:
+            table = self._join(run_param, run_param.c.key, name, "run_id", run.c.id)
+            return Term("any", f"{table}.num", f"{table}.type", f"{table}.text")
+        if name.root == "tag" and name.rest:
+            table = self._join(sweep_tag, sweep_tag.c.key, name, "sweep", sweep.c.ulid)
+            return Term("text", f"{table}.value")
+        if str(name) not in RUN_COLUMNS:
+            known = [*RUN_COLUMNS, *_ALIASES, *(f"{group}.…" for group in _GROUPS)]
+            raise fault(self.text, name.place, f"there is no '{name}'", did_you_mean_name(str(name), known))
+        self.names.add(str(name))
+        column = RUN_COLUMNS[str(name)]
+        kind: Kind = "number" if isinstance(column.type, sa.Integer | sa.Float) else "text"
+        return Term("bool" if column is sweep.c.archived else kind, str(column))
+
+    def _metric(self, name: Name) -> Term:
+        part = name.part or "value"
+        if part not in METRIC_PARTS:
+            words = did_you_mean(part, [*METRIC_PARTS])
+            raise fault(self.text, name.place, f"a metric has no '{part}'", words)
+        slice_ = canonical_json(dict(name.keywords)).decode()
+        key = (name.rest, slice_)
+        if key not in self.metrics:
+            table = self._alias(run_metric, run_metric.c.name, name)
+            on = sa.and_(table.c.run_id == run.c.id, table.c.name == name.rest, table.c.slice == slice_)
+            self.source = self.source.outerjoin(table, on)
+            self.metrics[key] = _Metric(name.rest, slice_, table)
+        return Term("number", f"{self.metrics[key].table.name}.{part}")
+
+    def _join(
+        self, table: sa.Table, key: sa.Column[Any], name: Name, link: str, to: sa.ColumnElement[Any]
+    ) -> str:
+        """The name of the table that was joined for a parameter or a tag."""
+        if name.path not in self._joined:
+            joined = self._alias(table, key, name)
+            on = sa.and_(joined.c[link] == to, joined.c.key == name.rest)
+            self.source = self.source.outerjoin(joined, on)
+            self._joined[name.path] = joined
+        return str(self._joined[name.path].name)
+
+    def _alias(self, table: sa.Table, column: sa.Column[Any], name: Name) -> Any:
+        """One table more to join. A name that no run has is a slip of the pen, unless there are no runs."""
+        if not self.connection.scalar(sa.select(sa.literal(1)).where(column == name.rest).limit(1)):
+            known = [str(other) for other in self.connection.scalars(sa.select(column).distinct())]
+            if known:
+                words = did_you_mean(name.rest, known)
+                raise fault(self.text, name.place, f"no run has a {name.root} '{name.rest}'", words)
+        joins = len(self.metrics) + len(self._joined)
+        if joins >= _MOST_JOINS:
+            what = f"a query speaks of at most {_MOST_JOINS} metrics, parameters and tags"
+            raise fault(self.text, name.place, what)
+        return table.alias(f"t{joins}")
+
+
 def find(connection: sa.Connection, search: Search) -> Found:
     """Run a search. Without an order, the newest sweeps come first; what has no value comes last."""
-    compiler = Compiler(connection)
-    condition = compiler.condition(search.query)
+    compiler = _RunCompiler(connection=connection)
+    condition = compiler.where(search.query)
     order = [each for text in search.sort for each in _order(compiler, text)]
     for name in search.metrics:
         compiler.metric(name)
@@ -78,7 +236,7 @@ def find(connection: sa.Connection, search: Search) -> Found:
 
 def _wide(
     connection: sa.Connection,
-    compiler: Compiler,
+    compiler: _RunCompiler,
     condition: sa.ColumnElement[bool],
     order: Sequence[sa.ColumnElement[Any]] = (),
 ) -> list[Mapping[str, Any]]:
@@ -121,14 +279,13 @@ def events_of(connection: sa.Connection, actions: Sequence[str]) -> list[dict[st
     return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def _order(compiler: Compiler, text: str) -> list[sa.ColumnElement[Any]]:
-    downwards = text.startswith("-")
+def _order(compiler: _RunCompiler, text: str) -> list[sa.ColumnElement[Any]]:
     term = compiler.term(*parse_name(text.removeprefix("-")))
-    keys = [term.sql] if term.text is None else [term.sql, term.text]
-    return [(key.desc() if downwards else key.asc()).nulls_last() for key in keys]
+    keys: list[sa.ColumnElement[Any]] = [sa.literal_column(sql) for sql in (term.sql, term.text) if sql]
+    return [(key.desc() if text.startswith("-") else key.asc()).nulls_last() for key in keys]
 
 
-def _labels(compiler: Compiler) -> list[str]:
+def _labels(compiler: _RunCompiler) -> list[str]:
     return [_label(metric.name, metric.slice) for metric in compiler.metrics.values()]
 
 

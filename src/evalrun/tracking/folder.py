@@ -21,11 +21,22 @@ from evalrun.atomic import FILE_MODE, disk_errors, private_folder, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.secrets import scrub_json
 from evalrun.tracking import events
-from evalrun.tracking.clock import utc_now
+from evalrun.tracking.events import utc_now
 from evalrun.tracking.plain import document_bytes, plain, read_document
 
 if TYPE_CHECKING:
     from evalrun.tracking.model import RunManifest, SweepManifest, SweepStatus
+
+
+_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+PATTERN = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+
+
+def new_ulid() -> str:
+    """A new ULID for this moment."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return "".join(_DIGITS[number >> shift & 31] for shift in range(125, -1, -5))
+
 
 MANIFEST, EVENTS, UNFINISHED, LOCK = "sweep.json", "events.jsonl", "unfinished", "lock"
 SAMPLES, SYSTEM, RUN = "samples.parquet", "system.parquet", "run.json"

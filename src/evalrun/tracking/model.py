@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evalrun.errors import Problem, UserError
-from evalrun.tracking.clock import utc_now as utc_now
+from evalrun.tracking.events import utc_now as utc_now
 from evalrun.types import JSON, Counts, MetricValue
 
 SCHEMA_VERSION = 1

@@ -6,11 +6,20 @@ The manifest of a finished sweep is never changed. What stands here is made from
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import orjson
+
+from evalrun.atomic import private_folder, write_private
 from evalrun.errors import Problem, UserError
+from evalrun.secrets import scrub_json
+from evalrun.tracking.folder import SweepFolder, file_sha256
+from evalrun.types import JSON
 
 TAG, NOTE, ARCHIVE = "tag", "note", "archive"
 RENAME, LABEL = "rename", "label"
@@ -128,3 +137,119 @@ def read_tags(pairs: Iterable[str]) -> dict[str, str]:
     if wrong:
         raise UserError(wrong)
     return tags
+
+
+LABELS_FOLDER, LABELS_DIGEST = "labels", "sha256"
+
+GOOD = frozenset({"1", "true", "yes", "good", "pass", "up", "positive", "correct", "right", "like", "👍"})
+BAD = frozenset(
+    {"0", "false", "no", "bad", "fail", "down", "negative", "incorrect", "wrong", "dislike", "👎"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelColumns:
+    """Which columns of the file hold what. `run` may be missing in it."""
+
+    value: str
+    sample: str = "sample_id"
+    run: str = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What one person said of one sample. `run` is empty where the file does not say."""
+
+    sample_id: str
+    value: str | float
+    run: str = ""
+
+
+def read_labels(path: Path, columns: LabelColumns) -> list[Label]:
+    """The labels of a JSONL or CSV file, in its order; rows without a value are passed over.
+
+    Raises UserError with every row that has no sample id or an odd value, and where there is no such column.
+    """
+    from evalrun.datasets.source import Findings
+
+    findings = Findings()
+    source = _source(path)
+    labels: list[Label] = []
+    seen: set[str] = set()
+    for number, _, row in source.records(findings):
+        seen |= row.keys()
+        value, sample = row.get(columns.value), row.get(columns.sample)
+        if value is None or value == "":
+            continue
+        if isinstance(value, list | dict):
+            findings.add(f"'{columns.value}' holds no text and no number", source.place(number))
+        elif sample is None or sample == "":
+            findings.add(f"the row has no '{columns.sample}'", source.place(number))
+        else:
+            labels.append(Label(str(sample), _value(value), str(row.get(columns.run) or "")))
+    findings.raise_if_any()
+    missing = [each for each in (columns.value, columns.sample) if each not in seen]
+    if missing or not labels:
+        what = f"no row has a '{missing[0]}'" if missing else f"no row has a value for '{columns.value}'"
+        option = "--column" if missing[:1] != [columns.sample] else "--id"
+        listed = ", ".join(sorted(map(str, seen))[:20]) or "none"
+        raise UserError(what, where=str(path), remedy=f"Columns: {listed}. Name one by {option}.")
+    return labels
+
+
+def kind_of(labels: Sequence[Label]) -> str:
+    """ "binary" (good or bad), "number" (a rating), or "class" (the name of one, compared with answers)."""
+    values = {str(each.value).lower() if isinstance(each.value, str) else each.value for each in labels}
+    if all(str(value if isinstance(value, str) else f"{value:g}") in GOOD | BAD for value in values):
+        return "binary"
+    return "number" if all(isinstance(value, float) for value in values) else "class"
+
+
+def as_number(value: str | float) -> float:
+    """A rating as it is; of "good" and its like 1, of "bad" and its like 0."""
+    return value if isinstance(value, float) else float(value.lower() in GOOD)
+
+
+def keep_labels(folder: SweepFolder, column: str, labels: Sequence[Label]) -> Mapping[str, JSON]:
+    """Write a set into the sweep folder, and give back what its event says of the file."""
+    place = private_folder(folder.path / LABELS_FOLDER)
+    last = folder.last_event()
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", column)[:60].strip("-") or "labels"
+    path = place / f"{stem}-{(last['seq'] if last else 0) + 1}.jsonl"
+    rows = [
+        {"sample_id": each.sample_id, "value": each.value, **({"run": each.run} if each.run else {})}
+        for each in labels
+    ]
+    write_private(path, b"".join(orjson.dumps(scrub_json(row)) + b"\n" for row in rows))
+    return {"file": f"{LABELS_FOLDER}/{path.name}", LABELS_DIGEST: file_sha256(path)}
+
+
+def load_labels(folder: SweepFolder, label_set: LabelSet) -> list[Label]:
+    """The labels of a set. Raises UserError where its file is gone or broken."""
+    path = folder.path / LABELS_FOLDER / Path(label_set.file).name
+    try:
+        rows: list[dict[str, Any]] = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"the labels cannot be read: {error}", where=str(path)) from error
+    return [Label(row["sample_id"], _value(row["value"]), row.get("run", "")) for row in rows]
+
+
+def _value(value: JSON) -> str | float:
+    if isinstance(value, bool):
+        return float(value)
+    if isinstance(value, int | float):
+        return float(value)
+    text = str(value).strip()
+    try:
+        number = float(text)  # CSV knows only texts
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text
+
+
+def _source(path: Path):  # type: ignore[no-untyped-def]
+    from evalrun.datasets.formats import CsvFile, JsonLines
+
+    if not path.is_file():
+        raise UserError("there is no such file", where=str(path))
+    return CsvFile(path, str(path)) if path.suffix.lower() == ".csv" else JsonLines(path, str(path))

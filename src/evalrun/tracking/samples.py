@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import orjson
 
 from evalrun.errors import UserError
 from evalrun.registry import nearest
+from evalrun.tracking.compile import Compiler, Kind, Term
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.query.duck import SampleCompiler, kinds_of, quoted
-from evalrun.tracking.query.parse import parse, parse_name
+from evalrun.tracking.query import Name, did_you_mean_name, fault, parse, parse_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,38 @@ class FoundSamples:
 
     total: int
     rows: tuple[dict[str, Any], ...]
+
+
+@dataclass
+class _SampleCompiler(Compiler):
+    """Compiles queries over the columns of a Parquet file, given as name to kind."""
+
+    columns: Mapping[str, Kind] = field(kw_only=True)
+
+    MARK = "$"
+
+    def _name(self, name: Name) -> Term:
+        if name.keywords or name.part:
+            raise fault(self.text, name.place, "samples have no slices or parts")
+        column = str(name)
+        if column not in self.columns:
+            hint = did_you_mean_name(column, list(self.columns))
+            for group in ("score", "reason", "vars", "sensitive"):
+                if f"{group}.{column}" in self.columns:
+                    hint = f"Did you mean '{group}.{column}'?"
+            raise fault(self.text, name.place, f"samples have no '{column}'", hint)
+        return Term(self.columns[column], _quoted(column))
+
+
+def _quoted(name: str) -> str:
+    """A name as SQL takes it, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _kind_of(arrow_type: str) -> Kind:
+    if arrow_type == "bool":
+        return "bool"
+    return "number" if arrow_type.startswith(("int", "uint", "float", "double", "halffloat")) else "text"
 
 
 def find_run(folder: SweepFolder, name: str) -> str:
@@ -48,15 +80,17 @@ def find_samples(
     Raises UserError that points at what is wrong in the query, or names the file that cannot be read.
     """
     schema = _schema(path)
-    compiler = SampleCompiler(kinds_of([(each.name, each.type) for each in schema]))
+    compiler = _SampleCompiler(columns={column.name: _kind_of(str(column.type)) for column in schema})
     where = compiler.condition(parse(text))
-    order = [compiler.order(*parse_name(each.removeprefix("-")), each.startswith("-")) for each in sort]
+    order = []
+    for name in sort:
+        term = compiler.term(*parse_name(name.removeprefix("-")))
+        order.append(f"{term.sql} {'DESC' if name.startswith('-') else 'ASC'} NULLS LAST")
     with duck() as database:
-        source = "FROM read_parquet(?)"
-        values = [str(path), *compiler.values]
-        count = database.execute(f"SELECT count(*) {source} WHERE {where}", values).fetchone()
-        names = ", ".join(quoted(each.name) for each in schema)
-        query = f"SELECT {names} {source} WHERE {where}"
+        source = f"FROM read_parquet($path) WHERE {where}"
+        values = {"path": str(path), **compiler.values}
+        count = database.execute(f"SELECT count(*) {source}", values).fetchone()
+        query = f"SELECT {', '.join(_quoted(column.name) for column in schema)} {source}"
         query += f" ORDER BY {', '.join(order)}" if order else ""
         query += f" LIMIT {int(limit)}" if limit is not None else ""
         found = database.execute(query, values).fetchall()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,40 +15,17 @@ from evalrun.tracking.columns import BOOLEAN, INTEGER, NUMBER, STRING
 from evalrun.tracking.folder import SAMPLES, SweepFolder
 from evalrun.tracking.samples import duck
 from evalrun.tracking.store import Store
-from evalrun.tracking.tables import dataset_version, project, run, run_metric, run_param, sweep
+from evalrun.tracking.tables import RUN_COLUMNS, run, run_metric, run_param, runs_joined, sweep
 
 VIEWS = ("runs", "metrics", "samples")
 
-_RUNS: tuple[tuple[str, sa.ColumnElement[Any], str], ...] = (
-    ("sweep", sweep.c.ulid, STRING),
-    ("run", run.c.run, STRING),
-    ("project", project.c.name, STRING),
-    ("name", sweep.c.name, STRING),
-    ("status", sweep.c.status, STRING),
-    ("started_at", sweep.c.started_at, STRING),
-    ("finished_at", sweep.c.finished_at, STRING),
-    ("exit_code", sweep.c.exit_code, INTEGER),
-    ("user", sweep.c.user_name, STRING),
-    ("git_commit", sweep.c.git_commit, STRING),
-    ("archived", sweep.c.archived, BOOLEAN),
-    ("model", run.c.model, STRING),
-    ("prompt", run.c.prompt, STRING),
-    ("prompt_digest", run.c.prompt_digest, STRING),
-    ("dataset", run.c.dataset, STRING),
-    ("dataset_digest", dataset_version.c.digest, STRING),
-    *((each, run.c[each], INTEGER) for each in ("repeats", "samples", "scored", "unparsed", "refused")),
-    *((each, run.c[each], INTEGER) for each in ("failed", "cached", "retried")),
-    ("wall_s", run.c.wall_s, NUMBER),
-)
-_METRICS: tuple[tuple[str, sa.ColumnElement[Any], str], ...] = (
-    ("sweep", run.c.sweep, STRING),
-    ("run", run.c.run, STRING),
-    *((each, run_metric.c[each], STRING) for each in ("name", "slice")),
-    ("value", run_metric.c.value, NUMBER),
-    ("n", run_metric.c.n, INTEGER),
-    *((each, run_metric.c[each], NUMBER) for each in ("se", "ci_low", "ci_high")),
-    *((each, run_metric.c[each], STRING) for each in ("unit", "direction", "method", "note")),
-)
+_NOT_SHOWN = ("spec_digest", "note", "run_status")
+_RUNS = {name: column for name, column in RUN_COLUMNS.items() if name not in _NOT_SHOWN}
+_METRICS: Mapping[str, sa.Column[Any]] = {
+    "sweep": run.c.sweep,
+    "run": run.c.run,
+    **{column.name: column for column in run_metric.c if column.name != "run_id"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +85,15 @@ def _wanted(sql: str) -> set[str]:
     return words.intersection(VIEWS) or set(VIEWS)
 
 
-def _load(store: Store, database: Any, name: str, columns: Sequence[tuple[str, Any, str]]) -> None:
+def _load(store: Store, database: Any, name: str, columns: Mapping[str, sa.Column[Any]]) -> None:
     import pyarrow as pa
 
     from evalrun.tracking.arrow import arrow_array, arrow_schema
 
-    source = run.join(sweep, run.c.sweep == sweep.c.ulid)
+    source = runs_joined()
     if name == "metrics":
         source = source.join(run_metric, run_metric.c.run_id == run.c.id)
-    else:
-        source = source.join(project, sweep.c.project_id == project.c.id).outerjoin(
-            dataset_version, run.c.dataset_version_id == dataset_version.c.id
-        )
-    query = sa.select(*(sql.label(label) for label, sql, _ in columns), run.c.id.label("_run"))
+    query = sa.select(*(column.label(label) for label, column in columns.items()), run.c.id.label("_run"))
     query = query.select_from(source)
 
     def read(connection: sa.Connection) -> tuple[list[tuple[Any, ...]], dict[int, dict[str, Any]]]:
@@ -129,7 +102,7 @@ def _load(store: Store, database: Any, name: str, columns: Sequence[tuple[str, A
 
     rows, params = store.read(read)
     values: list[Sequence[Any]] = [[row[i] for row in rows] for i in range(len(columns))]
-    shape = [(label, kind) for label, _, kind in columns]
+    shape = [(label, _kind(column)) for label, column in columns.items()]
     if name == "runs":
         import orjson
 
@@ -140,6 +113,12 @@ def _load(store: Store, database: Any, name: str, columns: Sequence[tuple[str, A
     database.register("_loading", table)
     database.execute(f"CREATE TABLE {name} AS SELECT * FROM _loading")
     database.unregister("_loading")
+
+
+def _kind(column: sa.Column[Any]) -> str:
+    if isinstance(column.type, sa.Integer):
+        return BOOLEAN if column is sweep.c.archived else INTEGER
+    return NUMBER if isinstance(column.type, sa.Float) else STRING
 
 
 def _params(connection: sa.Connection) -> dict[int, dict[str, Any]]:

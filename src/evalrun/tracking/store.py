@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from evalrun.atomic import FILE_MODE, disk_errors, private_folder, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.events import append_event, read_events
-from evalrun.tracking.folder import MANIFEST, SweepFolder, names_of
-from evalrun.tracking.ulid import PATTERN, new_ulid
+from evalrun.tracking.folder import MANIFEST, PATTERN, SweepFolder, names_of, new_ulid
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from evalrun.tracking.catalog import Catalog
-    from evalrun.tracking.finding import Search
-    from evalrun.tracking.rows import Found, Reindexed, SweepRow
+    from evalrun.tracking.catalog import Catalog, Reindexed, SweepRow
+    from evalrun.tracking.finding import Found, Search
 
 Folders: TypeAlias = list[SweepFolder]
 Names: TypeAlias = list[str]

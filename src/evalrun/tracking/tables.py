@@ -6,6 +6,7 @@ JSON is kept as text with sorted keys, so that it can be compared.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -15,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Join,
     MetaData,
     String,
     Table,
@@ -179,3 +181,37 @@ event = Table(
     Index(None, "ts"),
     Index(None, "action", "ts"),
 )
+
+RUN_COLUMNS: Mapping[str, Column[Any]] = {
+    "sweep": sweep.c.ulid,
+    "run": run.c.run,
+    "project": project.c.name,
+    "name": sweep.c.name,
+    "status": sweep.c.status,
+    "started_at": sweep.c.started_at,
+    "finished_at": sweep.c.finished_at,
+    "exit_code": sweep.c.exit_code,
+    "user": sweep.c.user_name,
+    "git_commit": sweep.c.git_commit,
+    "archived": sweep.c.archived,
+    "model": run.c.model,
+    "prompt": run.c.prompt,
+    "prompt_digest": run.c.prompt_digest,
+    "dataset": run.c.dataset,
+    "dataset_digest": dataset_version.c.digest,
+    **{name: run.c[name] for name in ("repeats", "samples", "scored", "unparsed", "refused", "failed")},
+    **{name: run.c[name] for name in ("cached", "retried", "wall_s")},
+    "spec_digest": sweep.c.spec_digest,
+    "note": sweep.c.note,
+    "run_status": run.c.status,
+}
+"""What a run is asked for by, in queries and (but for the last three) in SQL."""
+
+
+def runs_joined() -> Join:
+    """FROM, for one row a run with all of RUN_COLUMNS."""
+    return (
+        run.join(sweep, run.c.sweep == sweep.c.ulid)
+        .join(project, sweep.c.project_id == project.c.id)
+        .outerjoin(dataset_version, run.c.dataset_version_id == dataset_version.c.id)
+    )

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from evalrun.canonical import canonical_json
 from evalrun.errors import UserError
 from evalrun.registry import nearest
+from evalrun.tracking.changes import Placed, placed
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.promotions import Placed, placed
 from evalrun.tracking.store import Store
 from evalrun.tracking.tables import dataset_version, project, run, run_metric, run_param, sweep
 from evalrun.types import JSON

@@ -15,7 +15,7 @@ from evalrun.analysis.feedback import Worst, kappa, label, rank_correlation, wor
 from evalrun.errors import UserError
 from evalrun.tracking import changes
 from evalrun.tracking.audit import verify
-from evalrun.tracking.labels import LabelColumns
+from evalrun.tracking.people import LabelColumns
 from evalrun.tracking.store import Store
 from evalrun.tracking.targets import Target
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from sweep_data import QUICKSTART, Cell, make_sweep
 
 from evalrun.reports.terminal import plan_table, result_table, sweep_list
-from evalrun.tracking.rows import SweepRow
+from evalrun.tracking.catalog import SweepRow
 
 
 def printed(

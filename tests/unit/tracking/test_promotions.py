@@ -9,7 +9,7 @@ from tests.nights import RUN, night
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking import changes
-from evalrun.tracking.promotions import Wish, deployed, promote, whatis
+from evalrun.tracking.changes import Wish, deployed, promote, whatis
 from evalrun.tracking.store import Store
 from evalrun.tracking.targets import find_run_target, find_target
 

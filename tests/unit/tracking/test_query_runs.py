@@ -15,7 +15,7 @@ from tracking_samples import MakeSweep, run_of
 
 from evalrun.errors import UserError
 from evalrun.tracking.finding import Search
-from evalrun.tracking.query.parse import parse
+from evalrun.tracking.query import parse
 from evalrun.tracking.store import Store
 
 CATALOGS = BOTH
@@ -214,9 +214,7 @@ def test_the_command_prints_json_and_errors_without_a_traceback(filled: Store) -
 
 
 def test_queries_are_parsed_without_the_database() -> None:
-    code = (
-        "import sys, evalrun.tracking.query.parse as p; p.parse('a == 1'); print('sqlalchemy' in sys.modules)"
-    )
+    code = "import sys, evalrun.tracking.query as p; p.parse('a == 1'); print('sqlalchemy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

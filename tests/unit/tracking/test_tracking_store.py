@@ -22,9 +22,9 @@ from evalrun.tracking import changes
 from evalrun.tracking.database import writing
 from evalrun.tracking.entries import fresh, insert, read_entry
 from evalrun.tracking.finding import Search
+from evalrun.tracking.folder import PATTERN, new_ulid
 from evalrun.tracking.store import Store, slug
 from evalrun.tracking.tables import SCHEMA, metadata
-from evalrun.tracking.ulid import PATTERN, new_ulid
 
 CATALOGS = BOTH
 

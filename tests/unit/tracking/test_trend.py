@@ -10,7 +10,7 @@ from tests.nights import PLAN, night
 
 from evalrun.errors import UserError
 from evalrun.reports.trend import render_trend, sparkline, trend_lines, trend_of
-from evalrun.tracking.promotions import Wish, promote
+from evalrun.tracking.changes import Wish, promote
 from evalrun.tracking.store import Store
 from evalrun.tracking.targets import find_run_target
 from evalrun.tracking.trend import projects

@@ -1,1 +1,0 @@
-"""The query language: small Python expressions, compiled to SQL with bound values, never evaluated."""
