@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Mapping
 
 import orjson
@@ -32,6 +33,12 @@ def canonical_json(value: JSON) -> bytes:
 def digest(value: JSON) -> str:
     """SHA-256 of the canonical JSON of a value, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def derived_seed(root: int, name: str) -> int:
+    """The seed of one random thing (a figure's resamples, a scorer's draws) from the root seed and its name:
+    nothing else that is drawn, left out or added changes it. CRC-32 of the name, begun with the root."""
+    return zlib.crc32(name.encode(), root & 0xFFFFFFFF)
 
 
 def _with_large_integers(value: JSON, error: TypeError) -> bytes:

@@ -322,13 +322,15 @@ class AnsweredBy:
 class RunDetails:
     """What stands behind the metrics of a run.
 
-    `definitions` are by metric name. `confusion`, `signatures` (how sacrebleu computed it) and `bbq` (counts
-    and figures by category, the first over all) are by scorer, `groups` by sensitive column, `versions` by
-    axis, `latency` by measure. `unparsed` is "exclude" where unparsed answers are left out of scores.
-    `client_limited` is a sentence where evalrun itself was part of the latencies.
+    `definitions` are by metric name. `errors` counts the commonest reasons of samples that ended in one way:
+    {"failed": {"timeout": 3}, "unparsed": {…}}. `confusion`, `signatures` (how sacrebleu computed it) and
+    `bbq` (counts and figures by category, the first over all) are by scorer, `groups` by sensitive column,
+    `versions` by axis, `latency` by measure. `unparsed` is "exclude" where unparsed answers are left out of
+    scores. `client_limited` is a sentence where evalrun itself was part of the latencies.
     """
 
     definitions: Mapping[str, Definition] = field(default_factory=dict)
+    errors: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unparsed: str = "count"
     confusion: Mapping[str, Confusion] = field(default_factory=dict)
     signatures: Mapping[str, str] = field(default_factory=dict)
@@ -567,16 +569,6 @@ class PromptAblation:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorCount:
-    """How many samples of a run ended in one way (`status`: failed, unparsed) for one reason."""
-
-    run: str
-    status: str
-    kind: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class GateVerdict:
     """A gate on one run, and what came of it."""
 
@@ -600,7 +592,7 @@ class SweepResults:
 
     `primary` is None where the suite has neither scorers nor gates. `standings` are from best to worst within
     each dataset. `effects`, `sensitivity` and `ablations` are of the primary metric, empty where the matrix
-    has nothing of the kind. `errors` are the commonest reasons for samples that failed or were not parsed.
+    has nothing of the kind.
     """
 
     primary: Primary | None = None
@@ -609,7 +601,6 @@ class SweepResults:
     effects: tuple[AxisEffect, ...] = ()
     sensitivity: tuple[PromptSensitivity, ...] = ()
     ablations: tuple[PromptAblation, ...] = ()
-    errors: tuple[ErrorCount, ...] = ()
     gates: tuple[GateVerdict, ...] = ()
 
 

@@ -15,9 +15,7 @@ import pytest
 from tests.program import evalrun
 from tests.servers import ChatServer
 
-from evalrun.analysis.ablation import ablations
-from evalrun.analysis.marginal import marginal_effects
-from evalrun.analysis.sensitivity import prompt_sensitivities
+from evalrun.analysis.conclude import read_sweep
 from evalrun.tracking.store import Store
 
 N = 40
@@ -70,7 +68,8 @@ def test_the_parts_of_a_prompt_are_told_apart(ablated: dict[str, Any]) -> None:
     # Gates do not speak of prompts that nobody means to use.
     assert {gate["run"] for gate in ablated["gates"]} == {"m-whole-d", "m-plain-d"}
     folder = Store(Path("st")).resolve("latest")
-    [found] = ablations(folder)
+    results = read_sweep(folder).results
+    [found] = results.ablations
     assert (found.prompt, found.n) == ("whole", N)
     rules, tone = found.parts
     assert (rules.part, rules.prompt) == ("section rules", "whole-without-rules")
@@ -82,9 +81,9 @@ def test_the_parts_of_a_prompt_are_told_apart(ablated: dict[str, Any]) -> None:
     assert tone.gain.difference == 0
     assert rules.tokens == 0  # the server says 7 tokens whatever it is sent
     # What is over all the rest is over the suite's own prompts.
-    [effect] = marginal_effects(folder)
+    [effect] = results.effects
     assert [level.value for level in effect.levels] == ["whole", "plain"]
-    [sensitivity] = prompt_sensitivities(folder)
+    [sensitivity] = results.sensitivity
     assert [name for name, _ in sensitivity.prompts] == ["whole", "plain"]
 
 
@@ -103,7 +102,7 @@ def test_a_rescored_sweep_keeps_its_variants(ablated: dict[str, Any], project: P
     (project / "new.yaml").write_text("scorers: [includes]\n")
     done = evalrun("rescore", "latest", "--scorers", "new.yaml", "--store", "st")
     assert done.returncode == 0, done.stderr
-    [found] = ablations(Store(Path("st")).resolve("latest"))
+    [found] = read_sweep(Store(Path("st")).resolve("latest")).results.ablations
     assert found.metric == "includes"
     assert found.parts[0].gain.difference == pytest.approx(0.75)
 

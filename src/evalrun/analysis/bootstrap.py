@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.blas import single_threaded
 from evalrun.analysis.distributions import normal_quantile, sorted_quantile
-from evalrun.analysis.intervals import Estimate
+from evalrun.results import Estimate
 
 Floats = NDArray[np.float64]
 Figure: TypeAlias = Callable[[Floats], Floats]

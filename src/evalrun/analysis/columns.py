@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.scoring.base import Labelled, as_text
+from evalrun.types import Status
 
 BATCH = 8_192
 """Rows in memory at once while reading. One thread reads, without read-ahead: that keeps memory flat."""
@@ -27,6 +30,7 @@ class Read:
     """What was read, in the order of the file."""
 
     ids: NDArray[np.int32]
+    keys: NDArray[np.uint64]
     repeat: NDArray[np.int32]
     status: Labelled
     cached: NDArray[np.bool_]
@@ -93,11 +97,14 @@ def read_parquet(path: Path, numbers: Sequence[str], columns: Sequence[str] | No
             for name, gatherer in gatherers.items():
                 gatherer.add_arrow(batch.column(name))
     # One after the other out of the mapping, so that no column is held twice.
+    ids = gatherers["sample_id"]
     made: dict[str, Any] = {name: gatherers.pop(name).result() for name in wanted}
+    assert isinstance(ids, IdCoder)
     n = len(made["sample_id"])
     cluster: Labelled | None = made.get("cluster")
     return Read(
         ids=made["sample_id"],
+        keys=ids.keys,
         repeat=made.get("repeat", np.zeros(n, np.int32)),
         status=made["status"],
         cached=made.get("cached", np.zeros(n, np.bool_)),
@@ -157,6 +164,9 @@ class IdCoder:
     hashes. Two of a million ids collide with a chance of 3 in 100 million.
     """
 
+    keys: NDArray[np.uint64]
+    """The distinct hashes, sorted, once there is a result: entry i is that of code i."""
+
     def __init__(self) -> None:
         self._parts: list[NDArray[np.uint64]] = []
 
@@ -178,6 +188,7 @@ class IdCoder:
         ranked = hashes[order]
         new = np.ones(len(ranked), np.bool_)
         new[1:] = ranked[1:] != ranked[:-1]
+        self.keys = ranked[new]
         codes = np.empty(len(ranked), np.int32)
         codes[order] = np.cumsum(new) - 1
         return codes
@@ -225,3 +236,39 @@ def texts_of(path: Path, name: str) -> Labelled:
         for batch in file.iter_batches(batch_size=BATCH, columns=[name], use_threads=False):
             coder.add_arrow(batch.column(0))
     return coder.result()
+
+
+_ERROR_KINDS = 12
+_QUOTED = re.compile(r" in( the JSON)? '.*'$", re.DOTALL)
+"""The end of a parser's reason that quotes what the model wrote, which differs from sample to sample."""
+
+
+def error_counts(path: Path) -> dict[str, dict[str, int]]:
+    """The commonest reasons for which samples failed or could not be parsed: {status: {reason: samples}}."""
+    import pyarrow.parquet as pq
+
+    counts: Counter[tuple[str, str]] = Counter()
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        if "error" not in file.schema_arrow.names:
+            return {}
+        for batch in file.iter_batches(batch_size=BATCH, columns=["status", "error"], use_threads=False):
+            if batch.column("error").null_count < batch.num_rows:
+                pairs = zip(
+                    batch.column("status").to_pylist(), batch.column("error").to_pylist(), strict=True
+                )
+                counts.update((status, _reason(status, error)) for status, error in pairs if error)
+    found: dict[str, dict[str, int]] = {}
+    for (status, kind), count in counts.most_common(_ERROR_KINDS):
+        if status in (Status.FAILED, Status.UNPARSED):
+            found.setdefault(status, {})[kind] = count
+    return found
+
+
+def _reason(status: str, error: str) -> str:
+    """`timeout` of `timeout: no answer within 120 s`; a parser's reason without the output it quotes."""
+    if status == Status.FAILED:
+        return error.partition(":")[0][:60]
+    quoted = _QUOTED.search(error)
+    if quoted is None:
+        return error[:100]
+    return (error[: quoted.start()] + (" in the JSON" if quoted[1] else " in the output"))[:100]

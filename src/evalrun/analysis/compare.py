@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from evalrun.analysis.ablation import PromptAblation, corrected_ablations, prompt_ablations
 from evalrun.analysis.comparison import Compared, Comparison, Flips
-from evalrun.analysis.correction import ALPHA, Correction, corrected
-from evalrun.analysis.effects import Standing, standings
+from evalrun.analysis.correction import ALPHA, Correction, Testing, corrected
+from evalrun.analysis.effects import sweep_effects
 from evalrun.analysis.figures import FigureMeasure, Level, find_figure
-from evalrun.analysis.marginal import AxisEffect, axis_effects, corrected_effects
-from evalrun.analysis.matrix import seed_of, whole_prompts
+from evalrun.analysis.matrix import runs_of, seed_of, whole_prompts
 from evalrun.analysis.measures import Floats, Measure, RunInfo, RunSamples, default_metrics, find_measure
-from evalrun.analysis.paired import PairedResult, paired_difference
+from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.pairing import Chosen, Joined, RunPair, check_digests, join, match_runs
-from evalrun.analysis.sensitivity import prompt_sensitivity
+from evalrun.analysis.standings import Ranking, dataset_standings
 from evalrun.analysis.verdict import verdict
 from evalrun.errors import UserError
+from evalrun.results import PairedResult
 
 __all__ = ["Chosen", "CompareOptions", "Comparison", "compare"]
 
@@ -31,7 +30,7 @@ class CompareOptions:
 
     `metrics`: their names (default: the score of every scorer). `margin`: the difference, in the metric's
     unit, below which runs count as equivalent. `common`: compare runs on different datasets by the samples
-    that both have.
+    that both have. `seed` is the root seed of what is drawn at random (default: that of the first sweep).
     """
 
     metrics: tuple[str, ...] = ()
@@ -39,7 +38,7 @@ class CompareOptions:
     common: bool = False
     correction: Correction = "holm"
     alpha: float = ALPHA
-    seed: int = 0
+    seed: int | None = None
 
 
 def compare(chosen: Sequence[Chosen], options: CompareOptions | None = None) -> Comparison:
@@ -103,7 +102,7 @@ def _measures(runs: Sequence[RunSamples], options: CompareOptions) -> list[AnyMe
 
 
 def _compared(pair: RunPair, joined: Joined, measure: AnyMeasure, options: CompareOptions) -> Compared:
-    seed, flips = seed_of(measure, options.seed), None
+    seed, flips = _seed(pair.a, measure, options), None
     if isinstance(measure, FigureMeasure):
         result = measure.result(pair, joined, Level(seed, options.alpha, options.margin))
     else:
@@ -126,7 +125,7 @@ def _compared(pair: RunPair, joined: Joined, measure: AnyMeasure, options: Compa
         b=pair.b.info,
         differs=pair.differs,
         result=result,
-        p_corrected=result.p,
+        p_corrected=_p_among_runs(pair, measure, seed, options.alpha),
         verdict=verdict(result, measure.direction, measure.unit),
         only_a=joined.only_a,
         only_b=joined.only_b,
@@ -134,6 +133,25 @@ def _compared(pair: RunPair, joined: Joined, measure: AnyMeasure, options: Compa
         flips=flips,
         notes=tuple(notes),
     )
+
+
+def _seed(run: RunSamples, measure: AnyMeasure, options: CompareOptions) -> int:
+    return seed_of(measure, run.seed if options.seed is None else options.seed)
+
+
+def _p_among_runs(pair: RunPair, measure: AnyMeasure, seed: int, alpha: float) -> float | None:
+    """p of two runs of one sweep on one dataset among all its runs there, as in its standings; None for other
+    pairs, and for what no standing is by."""
+    a, b = pair.a, pair.b
+    if isinstance(measure, FigureMeasure) or a.folder.path != b.folder.path or a.ablates or b.ablates:
+        return None
+    if a.run.dataset != b.run.dataset:
+        return None
+    family = [run for run in whole_prompts(runs_of(a.folder)) if run.run.dataset == a.run.dataset]
+    ranking = Ranking(family, measure, alpha=alpha, seed=seed)
+    places = {run.run.run: at for at, run in enumerate(ranking.runs)}
+    apart = ranking.apart(places[b.run.run], places[a.run.run])
+    return None if apart is None else apart.p
 
 
 def _flips(joined: Joined, a: Floats, b: Floats, result: PairedResult) -> Flips | None:
@@ -144,8 +162,11 @@ def _flips(joined: Joined, a: Floats, b: Floats, result: PairedResult) -> Flips 
 
 
 def _finished(made: Sequence[Compared], options: CompareOptions, unmatched: Sequence[RunInfo]) -> Comparison:
-    """With p values corrected over all that was compared, and the verdicts that follow."""
-    ps = corrected([each.result.p for each in made], options.correction)
+    """With p values corrected over all that was compared, and the verdicts that follow. Runs of one sweep
+    have theirs from its standings, which are corrected for all pairs of its runs."""
+    known = [each.p_corrected for each in made]
+    plain = [each.result.p if p is None else None for each, p in zip(made, known, strict=True)]
+    ps = [own if p is None else p for own, p in zip(corrected(plain, options.correction), known, strict=True)]
     compared = tuple(
         replace(each, p_corrected=p, verdict=verdict(each.result, each.direction, each.unit, p=p))
         for each, p in zip(made, ps, strict=True)
@@ -172,11 +193,7 @@ def _within(runs: Sequence[RunSamples], options: CompareOptions) -> Comparison:
             f"{runs[0].info.name} has one run, which cannot be compared with itself",
             remedy="Name a second sweep or run.",
         )
-    places: list[Standing] = []
-    effects: list[AxisEffect] = []
-    sensitivity = []
-    taken_apart: list[PromptAblation] = []
-    own = whole_prompts(runs)
+    measures: list[Measure] = []
     for measure in _measures(runs, options):
         if isinstance(measure, FigureMeasure):
             raise UserError(
@@ -184,22 +201,23 @@ def _within(runs: Sequence[RunSamples], options: CompareOptions) -> Comparison:
                 where="--metric",
                 remedy="Name two runs, as SWEEP/RUN.",
             )
-        seed = seed_of(measure, options.seed)
-        places += standings(own, measure, alpha=options.alpha, seed=seed)
-        effects += axis_effects(own, measure, alpha=options.alpha, seed=seed)
-        sensitivity += prompt_sensitivity(own, measure, alpha=options.alpha, seed=seed)
-        taken_apart += prompt_ablations(runs, measure, alpha=options.alpha, seed=seed)
-    effects, tests = corrected_effects(effects, options.correction, options.margin)
-    taken_apart, more = corrected_ablations(taken_apart, options.correction, options.margin)
+        measures.append(measure)
+    root = runs[0].seed if options.seed is None else options.seed
+    own = whole_prompts(runs)
+    effects = sweep_effects(runs, measures, Testing(options.alpha, options.correction, options.margin, root))
     return Comparison(
         (),
         options.correction,
-        tests + more,
+        effects.tests,
         options.alpha,
         options.margin,
         options.common,
-        standings=tuple(places),
-        effects=tuple(effects),
-        sensitivity=tuple(sensitivity),
-        ablations=tuple(taken_apart),
+        standings=tuple(
+            each
+            for measure in measures
+            for each in dataset_standings(own, measure, alpha=options.alpha, seed=seed_of(measure, root))
+        ),
+        effects=effects.axes,
+        sensitivity=effects.sensitivity,
+        ablations=effects.ablations,
     )

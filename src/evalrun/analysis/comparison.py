@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from evalrun.analysis.ablation import PromptAblation
 from evalrun.analysis.correction import Correction
-from evalrun.analysis.effects import Standing
-from evalrun.analysis.marginal import AxisEffect
 from evalrun.analysis.measures import RunInfo
-from evalrun.analysis.paired import PairedResult
-from evalrun.analysis.sensitivity import PromptSensitivity
-from evalrun.analysis.verdict import Verdict
+from evalrun.analysis.standings import DatasetStandings
+from evalrun.results import AxisEffect, PairedResult, PromptAblation, PromptSensitivity, Verdict
 from evalrun.types import JSON, Direction
 
 SCHEMA_VERSION = 1
@@ -84,7 +80,7 @@ class Comparison:
     margin: float | None
     common: bool
     unmatched: tuple[RunInfo, ...] = ()
-    standings: tuple[Standing, ...] = ()
+    standings: tuple[DatasetStandings, ...] = ()
     effects: tuple[AxisEffect, ...] = ()
     sensitivity: tuple[PromptSensitivity, ...] = ()
     ablations: tuple[PromptAblation, ...] = ()
@@ -102,9 +98,9 @@ class Comparison:
             "comparisons": [each.document() for each in self.compared],
             "unmatched": [each.document() for each in self.unmatched],
             "standings": [each.document() for each in self.standings],
-            "effects": [each.document() for each in self.effects],
-            "sensitivity": [each.document() for each in self.sensitivity],
-            "ablations": [each.document() for each in self.ablations],
+            "effects": [asdict(each) for each in self.effects],
+            "sensitivity": [_sensitivity(each) for each in self.sensitivity],
+            "ablations": [_ablation(each) for each in self.ablations],
             "notes": list(self.notes),
         }
 
@@ -121,3 +117,13 @@ class Comparison:
         for each in self.compared:
             found[each.verdict.word] = found.get(each.verdict.word, 0) + 1
         return found
+
+
+def _sensitivity(found: PromptSensitivity) -> dict[str, JSON]:
+    named = [{"prompt": name, **asdict(estimate)} for name, estimate in found.prompts]
+    return {**asdict(found), "prompts": named, "best": found.prompts[0][0], "worst": found.prompts[-1][0]}
+
+
+def _ablation(found: PromptAblation) -> dict[str, JSON]:
+    parts = [{**asdict(part), "verdict": part.verdict and part.verdict.word} for part in found.parts]
+    return {**asdict(found), "parts": parts}

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from evalrun.analysis.catalogue import performance_info
 from evalrun.analysis.correction import holm
 from evalrun.analysis.fairness_definitions import version_info
-from evalrun.analysis.intervals import Estimate, few_clusters, mean
-from evalrun.analysis.paired import PairedResult, paired_difference
+from evalrun.analysis.intervals import few_clusters, mean
+from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.quality import counted, metric, score_column, score_infos
 from evalrun.analysis.rates import RATES
 from evalrun.analysis.table import STATUS_CODES, SampleTable
+from evalrun.results import Estimate, PairedResult
 from evalrun.scoring.base import MetricInfo, Scorer
 from evalrun.suite.dataset import ORIGINAL, PERTURB
 from evalrun.types import JSON, MetricValue, Status

@@ -1,98 +1,301 @@
-"""Within one sweep: who is best, and who cannot be told from it."""
+"""Within one sweep: which axis (model, prompt, a swept parameter) moved a metric, how much the choice of
+prompt moves each model, and what each part of a prompt (a marked section, a few-shot example) adds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from evalrun.analysis.intervals import Estimate
-from evalrun.analysis.matrix import Matrix, bounds_of, by_dataset, matrix
-from evalrun.analysis.measures import Measure, RunInfo, RunSamples
-from evalrun.analysis.simultaneous import tied_set
-from evalrun.types import JSON, Direction
+import numpy as np
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One run of a standing: its mean over the samples that all runs have, and how it stands to the best.
-
-    `behind` is best - mean with bounds that hold for all pairs of runs at once; `p` is corrected likewise.
-    """
-
-    run: RunInfo
-    mean: Estimate
-    behind: float
-    behind_low: float | None
-    behind_high: float | None
-    p: float
-    tied: bool
+from evalrun.analysis.correction import Correction, Testing, corrected
+from evalrun.analysis.matrix import Floats, Matrix, bounds_of, seed_of, stacked, whole_prompts
+from evalrun.analysis.measures import Measure, RunSamples, find_measure
+from evalrun.analysis.paired import paired_difference
+from evalrun.analysis.standings import Pairs
+from evalrun.analysis.verdict import verdict
+from evalrun.canonical import digest
+from evalrun.results import AxisEffect, Level, PairedResult, Part, PromptAblation, PromptSensitivity, Verdict
+from evalrun.types import JSON
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """The runs of one dataset from best to worst, over the `n` samples that all of them have.
+class SweepEffects:
+    """What moves the metrics of one sweep; `tests` p values were corrected together."""
 
-    The best, and all whose `tied` is set, cannot be told apart.
+    axes: tuple[AxisEffect, ...] = ()
+    sensitivity: tuple[PromptSensitivity, ...] = ()
+    ablations: tuple[PromptAblation, ...] = ()
+    tests: int = 0
+
+
+def sweep_effects(
+    runs: Sequence[RunSamples], measures: Sequence[Measure], testing: Testing | None = None
+) -> SweepEffects:
+    """The effect of every axis that has several values, the sensitivity to prompts, and ablated prompts.
+
+    Levels of an axis are compared with its first, parts of a prompt with the whole, sample by sample; p
+    values are corrected over all axes and metrics, and over all parts, prompts, models, datasets and metrics.
+    Runs with a prompt that `ablate` made count for nothing but the ablation of it.
     """
-
-    metric: str
-    unit: str
-    direction: Direction
-    dataset: str
-    n: int
-    places: tuple[Place, ...]
-    sentence: str
-
-    def document(self) -> dict[str, JSON]:
-        """As JSON."""
-        return {
-            **asdict(self),
-            "places": [{**asdict(each), "run": each.run.document()} for each in self.places],
-            "best": self.places[0].run.run if self.places else None,
-            "tied": [each.run.run for each in self.places if each.tied],
-        }
+    testing, own = testing or Testing(), whole_prompts(runs)
+    axes: list[AxisEffect] = []
+    sensitivity: list[PromptSensitivity] = []
+    parts: list[PromptAblation] = []
+    for measure in measures:
+        seed = seed_of(measure, testing.seed)
+        axes += axis_effects(own, measure, alpha=testing.alpha, seed=seed)
+        sensitivity += prompt_sensitivity(own, measure, alpha=testing.alpha, seed=seed)
+        if len(own) < len(runs):
+            parts += prompt_ablations(runs, measure, alpha=testing.alpha, seed=seed)
+    axes, tests = corrected_effects(axes, testing.correction, testing.margin)
+    parts, more = corrected_ablations(parts, testing.correction, testing.margin)
+    return SweepEffects(tuple(axes), tuple(sensitivity), tuple(parts), tests + more)
 
 
-def standings(runs: Sequence[RunSamples], measure: Measure, *, alpha: float, seed: int) -> list[Standing]:
-    """A standing for every dataset that several runs of the sweep have."""
+def corrected_effects(
+    effects: Sequence[AxisEffect], correction: Correction, margin: float | None
+) -> tuple[list[AxisEffect], int]:
+    """The levels with p values corrected over all axes and metrics, and verdicts against the first level;
+    and how many p values there were."""
+    results = [
+        level.against_first and replace(level.against_first, margin=margin)
+        for effect in effects
+        for level in effect.levels
+    ]
+    ps = corrected([None if each is None else each.p for each in results], correction)
+    todo = iter(zip(results, ps, strict=True))
+    made = []
+    for effect in effects:
+        levels = []
+        for level in effect.levels:
+            result, p = next(todo)
+            if result is None:
+                levels.append(level)
+                continue
+            word = verdict(result, effect.direction, effect.unit, p=p)
+            levels.append(replace(level, against_first=result, p_corrected=p, verdict=word))
+        made.append(replace(effect, levels=tuple(levels)))
+    return made, sum(p is not None for p in ps)
+
+
+def axis_effects(
+    runs: Sequence[RunSamples], measure: Measure, *, alpha: float, seed: int
+) -> list[AxisEffect]:
+    """The effect of every axis with several values; p values are left to be corrected.
+
+    Each sample's value at a level is its mean over the combinations of all other axes that every level has,
+    so that levels are paired in all the rest, and the interval is over samples (or clusters), not over rows.
+    Samples of several datasets are taken together.
+    """
+    coordinates = [_coordinates(run) for run in runs]
+    axes = list(dict.fromkeys(name for each in coordinates for name in each if name != "dataset"))
+    found = [_axis(axis, runs, coordinates, measure, alpha, seed) for axis in axes]
+    return [each for each in found if each is not None]
+
+
+def _coordinates(run: RunSamples) -> dict[str, JSON]:
+    return {
+        "model": run.run.model,
+        "prompt": run.run.prompt,
+        "dataset": run.run.dataset,
+        **{name: run.run.params.get(name) for name in swept_names(run)},
+    }
+
+
+def swept_names(run: RunSamples) -> tuple[str, ...]:
+    """The parameters that the suite sweeps over."""
+    resolved = run.sweep.suite.resolved
+    swept = resolved.get("sweep") if isinstance(resolved, dict) else None
+    if isinstance(swept, dict):
+        return tuple(swept)
+    # A manifest without its suite: parameters in which runs of the same model differ.
+    values: dict[tuple[str, str], set[str]] = {}
+    for each in run.sweep.plan:
+        for name, value in each.params.items():
+            values.setdefault((each.model, name), set()).add(digest(value))
+    return tuple(dict.fromkeys(name for (_, name), each in values.items() if len(each) > 1))
+
+
+def _axis(
+    axis: str,
+    runs: Sequence[RunSamples],
+    coordinates: Sequence[Mapping[str, JSON]],
+    measure: Measure,
+    alpha: float,
+    seed: int,
+) -> AxisEffect | None:
+    cells: dict[str, dict[str, RunSamples]] = {}
+    levels: dict[str, JSON] = {}
+    for run, where in zip(runs, coordinates, strict=True):
+        level = digest(where.get(axis))
+        levels[level] = where.get(axis)
+        rest = digest({name: value for name, value in where.items() if name != axis})
+        cells.setdefault(rest, {})[level] = run
+    whole = [cell for cell in cells.values() if len(cell) == len(levels)]
+    if len(levels) < 2 or not whole:
+        return None
+    data = stacked(whole, list(levels), measure)
+    if len(data.values) < 2:
+        return None
+    first = data.values[:, 0]
+    made = tuple(
+        Level(
+            value,
+            data.estimate(data.values[:, at], bounds_of(measure)),
+            paired_difference(first, data.values[:, at], data.clusters, seed=seed, alpha=alpha)
+            if at
+            else None,
+        )
+        for at, value in enumerate(levels.values())
+    )
+    means = data.values.mean(axis=0)
+    partial = len(cells) - len(whole)
+    plural = "" if partial == 1 else "s"
+    note = f"left out: {partial} combination{plural} that not every value has" if partial else ""
+    return AxisEffect(
+        measure.name, measure.unit, measure.direction, axis, len(whole), len(data.values),
+        float(means.max() - means.min()), made, note,
+    )  # fmt: skip
+
+
+def prompt_sensitivity(
+    runs: Sequence[RunSamples], measure: Measure, *, alpha: float, seed: int
+) -> list[PromptSensitivity]:
+    """For every model and dataset with several prompts: their means, spread, best and worst."""
     found = []
-    for dataset, group in by_dataset(runs).items():
-        data = matrix(group, measure)
-        if len(group) < 2 or len(data.values) < 2:
+    grouped: dict[tuple[str, str], list[RunSamples]] = {}
+    for run in runs:
+        grouped.setdefault((run.run.model, run.run.dataset), []).append(run)
+    for (model, dataset), group in grouped.items():
+        prompts = list(dict.fromkeys(run.run.prompt for run in group))
+        cells: dict[str, dict[str, RunSamples]] = {}
+        for run in group:
+            cells.setdefault(digest(dict(run.run.params)), {})[run.run.prompt] = run
+        whole = [cell for cell in cells.values() if len(cell) == len(prompts)]
+        if len(prompts) < 2 or not whole:
             continue
-        found.append(_standing(dataset, group, measure, data, alpha, seed))
+        data = stacked(whole, prompts, measure)
+        if len(data.values) >= 2:
+            found.append(_sensitivity(model, dataset, prompts, measure, data, alpha, seed))
     return found
 
 
-def _standing(
-    dataset: str, runs: Sequence[RunSamples], measure: Measure, data: Matrix, alpha: float, seed: int
-) -> Standing:
-    result = tied_set(data.values, data.clusters, direction=measure.direction, alpha=alpha, seed=seed)
-    places = []
-    for at in result.order:
-        bounds = None if at == result.best else result.pairs.interval(result.best, at, 1 - alpha)
-        places.append(
-            Place(
-                runs[at].info,
-                data.estimate(data.values[:, at], bounds_of(measure)),
-                result.pairs.difference(result.best, at),
-                None if bounds is None else bounds[0],
-                None if bounds is None else bounds[1],
-                result.p[at],
-                at in result.tied,
-            )
-        )
-    sentence = _told(runs[result.best].info.run, len(result.tied), len(runs), len(data.values), data.dropped)
-    return Standing(
-        measure.name, measure.unit, measure.direction, dataset, len(data.values), tuple(places), sentence
+def _sensitivity(
+    model: str,
+    dataset: str,
+    prompts: Sequence[str],
+    measure: Measure,
+    data: Matrix,
+    alpha: float,
+    seed: int,
+) -> PromptSensitivity:
+    pairs = Pairs(data.values, data.clusters, alpha=alpha, seed=seed)
+    sign = 1 if measure.direction == "lower" else -1
+    order = [int(at) for at in np.argsort(sign * pairs.together.means, kind="stable")]
+    apart = pairs.apart(order[0], order[-1])
+    variance = float(pairs.together.means.var(ddof=1))
+    # Two means that differ by chance alone have a variance of half their difference's squared error.
+    k = len(prompts)
+    chance = float((pairs.together.se**2).sum()) / (2 * k * (k - 1))
+    bounds = bounds_of(measure)
+    return PromptSensitivity(
+        metric=measure.name,
+        unit=measure.unit,
+        direction=measure.direction,
+        model=model,
+        dataset=dataset,
+        n=len(data.values),
+        mean=data.estimate(data.values.mean(axis=1), bounds),
+        prompts=tuple((prompts[at], data.estimate(data.values[:, at], bounds)) for at in order),
+        sd=variance**0.5,
+        sd_beyond_chance=max(0.0, variance - chance) ** 0.5,
+        gap=apart.difference,
+        gap_low=apart.low,
+        gap_high=apart.high,
+        p=apart.p,
     )
 
 
-def _told(best: str, tied: int, runs: int, n: int, dropped: int) -> str:
-    if tied == runs:
-        text = f"the {runs} runs cannot be told apart on {n} samples"
-    elif tied == 1:
-        text = f"{best} is better than the other {runs - 1} on {n} samples"
-    else:
-        text = f"{best} looks best; {tied - 1} of the other {runs - 1} cannot be told from it on {n} samples"
-    return text + (f" ({dropped} that not all runs have are left out)" if dropped else "")
+def corrected_ablations(
+    found: Sequence[PromptAblation], correction: Correction, margin: float | None
+) -> tuple[list[PromptAblation], int]:
+    """The parts with corrected p values and verdicts, and how many p values there were."""
+    ps = corrected([part.gain.p for each in found for part in each.parts], correction)
+    todo = iter(ps)
+    made = []
+    for each in found:
+        parts = []
+        for part in each.parts:
+            gain, p = replace(part.gain, margin=margin), next(todo)
+            word = verdict(gain, each.direction, each.unit, p=p)
+            sentence = _part_sentence(part, word)
+            parts.append(replace(part, gain=gain, p_corrected=p, verdict=word, sentence=sentence))
+        made.append(replace(each, parts=tuple(parts)))
+    return made, sum(p is not None for p in ps)
+
+
+def _part_sentence(part: Part, found: Verdict) -> str:
+    """What is known of the part, for people."""
+    word = {"better": "helps", "worse": "harms", "equivalent": "makes no difference that matters"}
+    cost = "" if part.tokens is None else f", for {part.tokens:.3g} tokens a sample"
+    if part.tokens is not None and part.tokens < 0:  # such as a chat template's own system message
+        cost = f" (without it {-part.tokens:.3g} tokens more are sent)"
+    return f"{part.part} {word.get(found.word, 'may do nothing')}{cost}: {found.sentence}"
+
+
+def prompt_ablations(
+    runs: Sequence[RunSamples], measure: Measure, *, alpha: float, seed: int
+) -> list[PromptAblation]:
+    """For every model, ablated prompt and dataset: its parts, with p values left to be corrected."""
+    grouped: dict[tuple[str, str, str], list[RunSamples]] = {}
+    for run in runs:
+        prompt = run.ablates or run.run.prompt
+        grouped.setdefault((run.run.model, prompt, run.run.dataset), []).append(run)
+    made = [_taken_apart(prompt, group, measure, alpha, seed) for (_, prompt, _), group in grouped.items()]
+    return [each for each in made if each is not None]
+
+
+def _taken_apart(
+    prompt: str, runs: Sequence[RunSamples], measure: Measure, alpha: float, seed: int
+) -> PromptAblation | None:
+    variants = {run.run.prompt: run.left_out for run in runs if run.ablates}
+    levels = [prompt, *variants]
+    cells: dict[str, dict[str, RunSamples]] = {}
+    for run in runs:
+        cells.setdefault(digest(dict(run.run.params)), {})[run.run.prompt] = run
+    complete = [cell for cell in cells.values() if len(cell) == len(levels)]
+    if not variants or not complete:
+        return None
+    data = stacked(complete, levels, measure)
+    if len(data.values) < 2:
+        return None
+    info, bounds = runs[0].run, bounds_of(measure)
+    tokens = _tokens(complete, levels, runs)
+    whole = data.values[:, 0]
+    parts = tuple(
+        Part(
+            part,
+            name,
+            data.estimate(data.values[:, at], bounds),
+            _gain(data, whole, at, alpha, seed),
+            None if tokens is None else float(tokens[0] - tokens[at]),
+        )
+        for at, (name, part) in enumerate(variants.items(), 1)
+    )
+    return PromptAblation(
+        measure.name, measure.unit, measure.direction, info.model, prompt, info.dataset,
+        len(data.values), data.estimate(whole, bounds), parts,
+    )  # fmt: skip
+
+
+def _gain(data: Matrix, whole: Floats, at: int, alpha: float, seed: int) -> PairedResult:
+    return paired_difference(data.values[:, at], whole, data.clusters, seed=seed, alpha=alpha)
+
+
+def _tokens(
+    cells: Sequence[Mapping[str, RunSamples]], levels: Sequence[str], runs: Sequence[RunSamples]
+) -> Floats | None:
+    """Mean prompt tokens a sample of each level, over the samples where all are known."""
+    data = stacked(cells, levels, find_measure("prompt_tokens", runs))
+    return np.asarray(data.values.mean(axis=0)) if len(data.values) else None

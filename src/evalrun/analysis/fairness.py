@@ -35,11 +35,20 @@ from evalrun.analysis.fairness_groups import (
     subset,
 )
 from evalrun.analysis.fairness_inference import Chance, Part, chance_of_largest, contrast
-from evalrun.analysis.intervals import Estimate, mean
+from evalrun.analysis.intervals import mean
 from evalrun.analysis.quality import metric
 from evalrun.analysis.rates import gap_info
 from evalrun.analysis.table import SampleTable
-from evalrun.results import ColumnGroups, Criterion, Gap, GroupContrast, GroupLevel, GroupMeasure, GroupValue
+from evalrun.results import (
+    ColumnGroups,
+    Criterion,
+    Estimate,
+    Gap,
+    GroupContrast,
+    GroupLevel,
+    GroupMeasure,
+    GroupValue,
+)
 from evalrun.scoring.base import Scorer
 from evalrun.types import MetricValue
 

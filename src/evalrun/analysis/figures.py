@@ -19,9 +19,10 @@ from evalrun.analysis.bootstrap import Draws, Resampling, bootstrap_p, draw_pair
 from evalrun.analysis.catalogue import PERCENTILES
 from evalrun.analysis.distributions import normal_quantile, sorted_quantile
 from evalrun.analysis.measures import LATENCIES, QUEUEING, Measure, RunSamples, find_measure, is_mean
-from evalrun.analysis.paired import POWER, PairedResult
+from evalrun.analysis.paired import POWER
 from evalrun.analysis.pairing import Joined, RunPair
 from evalrun.analysis.quality import counted, score_column
+from evalrun.results import PairedResult
 from evalrun.scoring.base import Corpus, Labelled, ScoreColumns, Scorer
 from evalrun.types import Direction, MetricValue
 

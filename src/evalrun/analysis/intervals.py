@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.distributions import binomial_cdf, normal_quantile, sorted_quantile, t_quantile
+from evalrun.results import Estimate
 
 LEVEL = 0.95
 FEW_CLUSTERS = 40
@@ -26,19 +27,6 @@ _NOTHING = 1e-12
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bounds = tuple[float | None, float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with n, standard error and interval. `value` is None without data; `note` says why."""
-
-    value: float | None
-    n: int
-    se: float | None = None
-    low: float | None = None
-    high: float | None = None
-    method: str = ""
-    note: str = ""
 
 
 NO_DATA = Estimate(None, 0, note="no samples")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.intervals import Bounds, Estimate, mean
-from evalrun.analysis.measures import Measure, RunSamples, default_metrics, find_measure
+from evalrun.analysis.intervals import Bounds, mean
+from evalrun.analysis.measures import Measure, RunSamples
+from evalrun.canonical import derived_seed
+from evalrun.results import Estimate
 from evalrun.tracking.folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -36,14 +37,13 @@ def _binary(values: Floats) -> bool:
     return bool(((values == 0) | (values == 1)).all())
 
 
-def matrix(runs: Sequence[RunSamples], measure: Measure) -> Matrix:
+def joined(runs: Sequence[RunSamples], measure: Measure) -> Matrix:
     """The runs (of one dataset) joined by sample id; samples missing in any run are left out."""
-    everything = np.unique(np.concatenate([run.ids for run in runs]))
-    place: Mapping[Any, int] = {each: at for at, each in enumerate(everything)}
+    everything = np.unique(np.concatenate([run.table.keys for run in runs]))
     values = np.full((len(everything), len(runs)), np.nan)
     clusters: NDArray[np.int64] | None = None
     for at, run in enumerate(runs):
-        rows = np.array([place[each] for each in run.ids], np.int64)
+        rows = np.searchsorted(everything, run.table.keys)
         values[rows, at] = measure.values(run)
         if run.clusters is not None and at == 0:
             clusters = np.full(len(everything), -1, np.int64)
@@ -58,28 +58,15 @@ def whole_prompts(runs: Sequence[RunSamples]) -> list[RunSamples]:
     return [run for run in runs if run.ablates is None]
 
 
-def runs_of(sweep: SweepFolder | Sequence[RunSamples]) -> list[RunSamples]:
-    """The finished runs of a sweep, of which several analyses may share one list."""
-    if not isinstance(sweep, SweepFolder):
-        return list(sweep)
+def runs_of(sweep: SweepFolder, columns: Sequence[str] | None = None) -> list[RunSamples]:
+    """The finished runs of a sweep. Of their samples only `columns` are read, where these are named."""
     manifest = sweep.manifest()
-    return [RunSamples(sweep, manifest, sweep.run(each)) for each in sweep.run_ids()]
-
-
-def measures_of(runs: Sequence[RunSamples], names: Sequence[str]) -> list[Measure]:
-    """The metrics of these names, or the score of every scorer that all the runs have.
-
-    Raises UserError for a name that is no mean over samples.
-    """
-    if not runs:
-        return []
-    found = [find_measure(name, runs) for name in names or default_metrics(runs)]
-    return list({each.name: each for each in found}.values())
+    return [RunSamples(sweep, manifest, sweep.run(each), columns) for each in sweep.run_ids()]
 
 
 def seed_of(measure: Measure | FigureMeasure, seed: int) -> int:
     """A seed of its own for every metric, whatever else is looked at."""
-    return zlib.crc32(measure.name.encode(), seed & 0xFFFFFFFF)
+    return derived_seed(seed, measure.name)
 
 
 def bounds_of(measure: Measure) -> Bounds:
@@ -101,7 +88,7 @@ def stacked(cells: Sequence[Mapping[str, RunSamples]], levels: Sequence[str], me
         grouped.setdefault(next(iter(cell.values())).run.dataset, []).append(cell)
     blocks, clusters, offset, dropped, any_clusters = [], [], 0, 0, False
     for group in grouped.values():
-        data = matrix([cell[level] for cell in group for level in levels], measure)
+        data = joined([cell[level] for cell in group for level in levels], measure)
         blocks.append(data.values.reshape(len(data.values), len(group), len(levels)).mean(axis=1))
         any_clusters |= data.clusters is not None
         codes = np.arange(len(data.values)) if data.clusters is None else data.clusters

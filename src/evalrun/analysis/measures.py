@@ -21,7 +21,7 @@ from evalrun.scoring.base import MetricInfo, Scorer
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.model import RunManifest, SweepManifest
 from evalrun.tracking.parquet import column_names, read_columns
-from evalrun.types import JSON, Direction
+from evalrun.types import JSON, Direction, MetricValue
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -54,10 +54,17 @@ class RunInfo:
 
 
 class RunSamples:
-    """The samples of one finished run, read when first needed."""
+    """The samples of one finished run, read when first needed: all that analysis can use, or `columns`."""
 
-    def __init__(self, folder: SweepFolder, sweep: SweepManifest, run: RunManifest) -> None:
+    def __init__(
+        self,
+        folder: SweepFolder,
+        sweep: SweepManifest,
+        run: RunManifest,
+        columns: Sequence[str] | None = None,
+    ) -> None:
         self.folder = folder
+        self._columns = columns
         self.sweep = sweep
         self.run = run
         self.info = RunInfo(
@@ -66,6 +73,12 @@ class RunSamples:
 
     def __repr__(self) -> str:
         return f"RunSamples({self.info.sweep}/{self.info.run})"
+
+    @property
+    def seed(self) -> int:
+        """The root seed of the sweep."""
+        found = self.sweep.seeds.get("root")
+        return found if isinstance(found, int) else 0
 
     @property
     def digest(self) -> str | None:
@@ -102,7 +115,15 @@ class RunSamples:
         if not path.exists():
             raise UserError("the run has no samples", where=str(path), remedy="Was the folder copied whole?")
         column_names(path)  # raises a UserError where the file is broken
-        return SampleTable.from_parquet(path)
+        return SampleTable.from_parquet(path, self._columns)
+
+    @cached_property
+    def has_samples(self) -> bool:
+        """Whether the samples are there and can be read."""
+        try:
+            return self.table is not None
+        except UserError:
+            return False
 
     @cached_property
     def ids(self) -> NDArray[Any]:
@@ -205,6 +226,11 @@ def find_measure(name: str, runs: Sequence[RunSamples]) -> Measure:
     raise unknown_metric(name, runs)
 
 
+def score_measure(column: str, metric: MetricValue) -> Measure:
+    """The measure of a metric that is the mean of a score column."""
+    return Measure(metric.name, metric.unit, metric.direction, partial(_scores, column))
+
+
 def is_mean(name: str, runs: Sequence[RunSamples]) -> bool:
     """Whether the metric is a mean over samples, so that `find_measure` finds it."""
     plain = _plain_name(name)
@@ -255,7 +281,7 @@ def _score_measure(column: str, runs: Sequence[RunSamples]) -> Measure:
     for run in runs:
         for metric in run.run.metrics:
             if metric.name == column and not metric.slice:
-                return Measure(column, metric.unit, metric.direction, values)
+                return score_measure(column, metric)
     info = definition(column)
     return Measure(column, info.unit, info.direction, values)
 

@@ -7,7 +7,7 @@ interval suit which data is decided here and written down in docs/statistics.md.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.correction import ALPHA, benjamini_hochberg, holm
 from evalrun.analysis.distributions import normal_quantile, t_quantile
-from evalrun.analysis.intervals import Estimate, mean_clustered, mean_t
+from evalrun.analysis.intervals import mean_clustered, mean_t
 from evalrun.analysis.sign_tests import PERMUTATIONS, mcnemar_exact, score_interval, sign_flip
+from evalrun.results import Estimate, PairedResult
 from evalrun.types import Direction
 
 __all__ = [
@@ -35,38 +36,6 @@ Ints = NDArray[np.int64]
 POWER = 0.80
 FEW_DISCORDANT = 25
 """Below so many discordant pairs the t interval covers too rarely (86 % with two), and Tango's is taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class PairedResult:
-    """What the pairs say of b - a. Figures are None where the data cannot give them, and `note` says why.
-
-    `n` pairs (sample ids), `dropped` ones of which a or b was missing. `n_clusters` is None without clusters.
-    `ci_low`, `ci_high` have level 1 - alpha, by `method` (t, score, clustered-t, or "" without interval);
-    `inner_low`, `inner_high` level 1 - 2 alpha, for the test of equivalence. `discordant` counts the pairs
-    in which only a, only b is 1, for 0/1 data. `mde` is the difference that would be found with 80 % power.
-    """
-
-    n: int
-    dropped: int
-    n_clusters: int | None
-    mean_a: float | None
-    mean_b: float | None
-    difference: float | None
-    se: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p: float | None
-    test: str
-    discordant: tuple[int, int] | None
-    correlation: float | None
-    mde: float | None
-    method: str
-    note: str = ""
-    alpha: float = ALPHA
-    margin: float | None = None
-    inner_low: float | None = None
-    inner_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +104,42 @@ def paired_difference(
         inner_low=inner.low,
         inner_high=inner.high,
     )
+
+
+def decided_difference(
+    a: Floats, b: Floats, clusters: NDArray[Any] | None = None, *, seed: int = 0, alpha: float = ALPHA,
+    tests: int = 1,
+) -> PairedResult:  # fmt: skip
+    """`paired_difference` as one of `tests`, with p and interval that agree (Bonferroni for the number).
+
+    The exact test and the interval are made in different ways, and near the border one may see a difference
+    where the other does not. Then there is none: where p > alpha the bounds are widened to reach 0, and where
+    the bounds reach 0 though p <= alpha, p is that of the interval: 1 minus the level at which it excludes 0.
+    """
+    level = alpha / tests
+    result = paired_difference(a, b, clusters, seed=seed, alpha=level)
+    p, low, high = result.p, result.ci_low, result.ci_high
+    if p is None:
+        return result
+    if low is not None and high is not None:
+        if p > level:
+            low, high = min(low, 0.0), max(high, 0.0)
+        elif low <= 0.0 <= high:
+            p = _p_of_interval(_pairs(a, b, clusters)[0], level)
+    return replace(result, p=min(1.0, p * tests), ci_low=low, ci_high=high)
+
+
+def _p_of_interval(pairs: _Pairs, known: float) -> float:
+    """1 - the greatest level at which the interval excludes 0; at 1 - `known` it does not."""
+    inside, outside = known, 1.0
+    for _ in range(40):
+        middle = (inside + outside) / 2
+        found = _interval(pairs, 1 - middle)
+        if found.low is None or found.high is None or found.low <= 0 <= found.high:
+            inside = middle
+        else:
+            outside = middle
+    return outside
 
 
 def _pairs(a: Floats, b: Floats, clusters: NDArray[Any] | None) -> tuple[_Pairs, int]:

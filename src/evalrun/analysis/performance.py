@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.catalogue import LATENCIES, PERCENTILES, performance_info
-from evalrun.analysis.intervals import NO_DATA, Estimate, mean_t, percentile
+from evalrun.analysis.intervals import NO_DATA, mean_t, percentile
 from evalrun.analysis.quality import metric
 from evalrun.analysis.table import SampleTable
 from evalrun.analysis.window import Window, over_time, steady_window
+from evalrun.results import Estimate
 from evalrun.types import JSON, MetricValue
 
 if TYPE_CHECKING:

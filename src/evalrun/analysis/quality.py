@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from evalrun.analysis.intervals import (
     RESAMPLES,
     Bounds,
-    Estimate,
     bootstrap_kinds,
     bootstrap_units,
     few_clusters,
@@ -22,6 +21,7 @@ from evalrun.analysis.intervals import (
 )
 from evalrun.analysis.rates import RATES
 from evalrun.analysis.table import SampleTable
+from evalrun.results import Estimate
 from evalrun.scoring.base import Corpus, Interval, Labelled, MetricInfo, ScoreColumns, Scorer
 from evalrun.types import JSON, MetricValue, Status
 

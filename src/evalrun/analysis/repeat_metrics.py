@@ -13,11 +13,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.intervals import Estimate, bootstrap_units, few_clusters, percentile_interval
+from evalrun.analysis.intervals import bootstrap_units, few_clusters, percentile_interval
 from evalrun.analysis.quality import counted, metric, score_column
 from evalrun.analysis.repeat_definitions import consistency_info, repeat_info
 from evalrun.analysis.repeats import Spread, majority, pass_at_k, pass_hat_k, spread
 from evalrun.analysis.table import SampleTable
+from evalrun.results import Estimate
 from evalrun.scoring.base import MetricInfo, Scorer
 from evalrun.types import MetricValue
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.intervals import Bounds, Estimate, mean
+from evalrun.analysis.intervals import Bounds, mean
+from evalrun.results import Estimate
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from evalrun.analysis.columns import error_counts
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.performance import SystemSummary, performance_metrics
 from evalrun.analysis.quality import rate_metrics, score_metrics
@@ -140,7 +141,11 @@ def analyse(
         found, details["versions"] = version_metrics(table, scorers, options.dataset, options.versions)
         metrics += found
     details["definitions"] = _definitions(metrics, scorers)
-    return RunAnalysis(metrics, details, table.counts())
+    counts = table.counts()
+    details["errors"] = {}
+    if table.source is not None and counts.failed + counts.unparsed:
+        details["errors"] = error_counts(table.source)
+    return RunAnalysis(metrics, details, counts)
 
 
 def _definitions(metrics: Sequence[MetricValue], scorers: Sequence[Scorer]) -> dict[str, JSON]:

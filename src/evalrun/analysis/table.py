@@ -63,6 +63,8 @@ class SampleTable:
     source: Path | None = None
     order: NDArray[np.int64] | None = None
     """Position in the source of each entry."""
+    keys: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    """Hashes of the distinct sample ids, sorted; entry i is that of code i. Runs are joined by them."""
     given: tuple[Labelled, Labelled] | None = None
     names: tuple[str, ...] | None = None
     """The sample ids, where they are at hand."""
@@ -176,6 +178,7 @@ class SampleTable:
             clusters=clusters,
             source=source,
             order=order if source is not None else None,
+            keys=read.keys,
             given=None
             if given is None
             else (
@@ -198,6 +201,7 @@ class SampleTable:
         sensitive_names = sorted({name for row in rows for name in row.sensitive})
         read = Read(
             ids=ids.result(),
+            keys=ids.keys,
             repeat=np.array([row.repeat for row in rows], np.int32),
             status=_coded([row.status.value for row in rows]),
             cached=np.array([row.cached for row in rows], np.bool_),

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
-from evalrun.analysis.paired import PairedResult, equivalent, samples_needed
+from evalrun.analysis.paired import equivalent, samples_needed
+from evalrun.results import PairedResult, Verdict, Word
 from evalrun.types import Direction
-
-Word: TypeAlias = Literal["better", "worse", "higher", "lower", "equivalent", "inconclusive"]
-"""`higher` and `lower` are for metrics that have no better end."""
 
 FRACTIONS = ("fraction", "score", "share")
 """Units whose differences are said in points (hundredths) where both means lie within 0 … 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`word` is b's, compared with a."""
-
-    word: Word
-    sentence: str
 
 
 def verdict(

@@ -79,6 +79,10 @@ def show(sweep: str, store: Path | None, as_json: bool) -> None:
     places, now = _places(opened, folder)
     baselines = [each.name for each in list_baselines(opened) if each.sweep == folder.ulid]
     if as_json:
+        from evalrun.analysis.conclude import STANDINGS, conclude_sweep
+
+        if STANDINGS not in manifest:  # written by an earlier version
+            manifest |= conclude_sweep(folder, manifest["gates"])
         people = {**asdict(told), "placed": [asdict(each) for each in places], "baselines": baselines}
         print_json({**manifest, "runs": runs, "said": people})
         return

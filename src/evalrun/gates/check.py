@@ -14,8 +14,8 @@ from evalrun.gates.conditions import NO_BASELINE, Gate, GateResult, Verdict, che
 
 if TYPE_CHECKING:
     from evalrun.analysis.measures import Measure, RunSamples
-    from evalrun.analysis.paired import PairedResult
     from evalrun.analysis.pairing import RunPair
+    from evalrun.results import PairedResult
     from evalrun.tracking.folder import SweepFolder
 
 

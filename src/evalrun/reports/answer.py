@@ -10,8 +10,9 @@ from evalrun.reports.charts.groups import gap_of
 from evalrun.reports.judges import doubt
 from evalrun.reports.numbers import count, fixed, listing, plural, ratio, seconds, size
 from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT, equal
-from evalrun.reports.view import FEW_SAMPLES, Answer, Fact, Figure, Phrase, Primary, RunView, Sentence
+from evalrun.reports.view import FEW_SAMPLES, Answer, Fact, Figure, Phrase, RunView, Sentence
 from evalrun.reports.visible import visible
+from evalrun.results import Primary
 
 ALIKE = 1.05
 """Speeds within this ratio are called alike."""

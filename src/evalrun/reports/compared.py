@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from evalrun.analysis.ablation import PromptAblation
 from evalrun.analysis.comparison import Compared, Comparison
-from evalrun.analysis.effects import Place, Standing
-from evalrun.analysis.intervals import Estimate
-from evalrun.analysis.marginal import AxisEffect
 from evalrun.analysis.measures import RunInfo
-from evalrun.analysis.paired import PairedResult
-from evalrun.analysis.sensitivity import PromptSensitivity
+from evalrun.analysis.standings import DatasetStandings, Place
 from evalrun.reports.numbers import decimals_for
+from evalrun.results import AxisEffect, Estimate, PairedResult, PromptAblation, PromptSensitivity
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -164,7 +160,7 @@ def sections(comparison: Comparison) -> list[Section]:
     ]
 
 
-def _standing(each: Standing) -> Section:
+def _standing(each: DatasetStandings) -> Section:
     rows = [
         (place.run.run, _interval(place.mean), _behind(place), _p(place.p), "=" if place.tied else "")
         for place in each.places

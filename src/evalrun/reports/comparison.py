@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from evalrun.analysis.comparison import Compared, Comparison
-from evalrun.analysis.effects import Standing
 from evalrun.analysis.measures import RunInfo
+from evalrun.analysis.standings import DatasetStandings
 from evalrun.atomic import disk_errors, replacing
 from evalrun.reports import page
 from evalrun.reports.charts.dots import behind_best, differences
@@ -125,7 +125,7 @@ def view(comparison: Comparison, folders: Sequence[SweepFolder]) -> ComparisonVi
     metrics = [
         _metric(at, title, rows, letters) for at, (title, rows) in enumerate(by_metric(comparison.compared))
     ]
-    measured: list[Compared | Standing] = [*comparison.compared, *comparison.standings]
+    measured: list[Compared | DatasetStandings] = [*comparison.compared, *comparison.standings]
     first = measured[0] if measured else None
     return ComparisonView(
         title=_title(sides),

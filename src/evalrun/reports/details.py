@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evalrun.reports.columns import RunColumns
 from evalrun.reports.numbers import NONE, count, moment, plural, size
 from evalrun.reports.view import RunView, Table, figure_of, plain_value
 from evalrun.reports.visible import visible
@@ -63,12 +62,19 @@ def _confusion(run: RunView, scorer: str, matrix: Mapping[str, Any]) -> Confusio
     return ConfusionView(run, scorer, matrix["labels"], matrix["columns"], cells, totals)
 
 
-def causes(runs: Sequence[RunView], columns: Mapping[str, RunColumns]) -> Table | None:
+def _errors(run: RunView) -> list[tuple[str, str, int]]:
+    """Why samples failed or could not be parsed: the ending, the reason, how many; the commonest first."""
+    found = run.details.get("errors") or {}
+    listed = [(status, kind, n) for status, kinds in found.items() for kind, n in kinds.items()]
+    return sorted(listed, key=lambda each: -each[2])
+
+
+def causes(runs: Sequence[RunView]) -> Table | None:
     """The same over all runs, the commonest first; None where one run, or none, has any."""
     totals: dict[tuple[str, str], list[int]] = {}
     for run in runs:
-        for cause, times in (columns[run.run].errors if run.run in columns else {}).items():
-            totals.setdefault(cause, []).append(times)
+        for status, kind, times in _errors(run):
+            totals.setdefault((status, kind), []).append(times)
     if not any(len(counts) > 1 for counts in totals.values()):
         return None
     samples = max(1, sum(run.counts.samples for run in runs))
@@ -86,12 +92,11 @@ def causes(runs: Sequence[RunView], columns: Mapping[str, RunColumns]) -> Table 
     return Table(title, names, rows, frozenset({2, 3, 4}))
 
 
-def failures(runs: Sequence[RunView], columns: Mapping[str, RunColumns]) -> Table | None:
+def failures(runs: Sequence[RunView]) -> Table | None:
     """Why answers failed or could not be parsed, counted by run; None where all went well."""
     rows = []
     for run in runs:
-        found = columns[run.run].errors if run.run in columns else {}
-        for (status, kind), times in found.items():
+        for status, kind, times in _errors(run):
             rows.append((run.full, status, kind, count(times), f"{times / max(1, run.counts.samples):.1%}"))
     if not rows:
         return None

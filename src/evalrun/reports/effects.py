@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from evalrun.errors import UserError
 from evalrun.reports.charts.dots import level_chart
 from evalrun.reports.fairness import p_value
 from evalrun.reports.numbers import NONE, count, decimals_for, fixed, interval, significant
-from evalrun.reports.source import Source
-from evalrun.reports.view import Chart, Primary, RunView, Table, plain_value, varying_params
-
-if TYPE_CHECKING:
-    from evalrun.analysis.ablation import PromptAblation
-    from evalrun.analysis.intervals import Estimate
-    from evalrun.analysis.marginal import AxisEffect
-    from evalrun.analysis.paired import PairedResult
-    from evalrun.analysis.sensitivity import PromptSensitivity
+from evalrun.reports.view import Chart, Table, plain_value
+from evalrun.results import (
+    AxisEffect,
+    Estimate,
+    PairedResult,
+    PromptAblation,
+    PromptSensitivity,
+    SweepResults,
+)
 
 TOLD = 2
 """So many models and datasets are told one by one; more are counted."""
-
-MANY_PROMPTS = 3
-"""With so many prompts of one model, how much they matter is said even where nothing else varies."""
 
 FIRST = "the others are held against it"
 
@@ -41,28 +36,9 @@ class Effects:
     notes: Sequence[str] = ()
 
 
-def effects(source: Source, primary: Primary | None, runs: Sequence[RunView], *, ablated: bool) -> Effects:
-    """Marginal effects, prompt sensitivity and ablations, as far as the matrix has them.
-
-    `ablated` says that some runs are of prompts with a part left out. The samples are read again for it, so
-    sweeps that cannot have any of this are not looked at.
-    """
-    if source.path is None or primary is None or primary.score is None or not (ablated or _varied(runs)):
-        return Effects()
-    from evalrun.analysis.ablation import ablations
-    from evalrun.analysis.marginal import marginal_effects
-    from evalrun.analysis.matrix import runs_of
-    from evalrun.analysis.sensitivity import prompt_sensitivities
-    from evalrun.tracking.folder import SweepFolder
-
-    metrics = (primary.metric if primary.exact else primary.score,)
-    try:
-        loaded = runs_of(SweepFolder(source.path))
-        moved = marginal_effects(loaded, metrics)
-        sensitive = prompt_sensitivities(loaded, metrics)
-        parts = ablations(loaded, metrics) if ablated else ()
-    except UserError:  # the metric is no mean over samples, or a run's samples are not there
-        return Effects()
+def effects(found: SweepResults) -> Effects:
+    """Marginal effects, prompt sensitivity and ablations, as far as the matrix has them."""
+    moved, sensitive, parts = found.effects, found.sensitivity, found.ablations
     # With one axis the leaderboard says it all.
     shown = [each for each in moved if len(moved) > 1 or each.cells > 1]
     charts = [level_chart("effects", shown)] if shown else []
@@ -80,13 +56,6 @@ def effects(source: Source, primary: Primary | None, runs: Sequence[RunView], *,
 
 def _left_out(each: AxisEffect) -> str:
     return f"By {each.axis}: {each.note}."
-
-
-def _varied(runs: Sequence[RunView]) -> bool:
-    models, prompts = {run.model for run in runs}, {run.prompt for run in runs}
-    params = varying_params([{"model": run.model, "params": run.params} for run in runs], by_model=True)
-    axes = (len(models) > 1) + (len(prompts) > 1) + len(params)
-    return axes > 1 or len(prompts) >= MANY_PROMPTS
 
 
 def _with_interval(estimate: Estimate) -> str:

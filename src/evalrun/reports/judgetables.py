@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.intervals import Estimate, bootstrap_kinds, mean, percentile_interval
-from evalrun.reports.columns import floats, hashes
+from evalrun.analysis.intervals import bootstrap_kinds, mean, percentile_interval
+from evalrun.analysis.quality import score_column
+from evalrun.analysis.table import SampleTable
 from evalrun.reports.judges import Judged, alpha_words, kappa_words, order_words, position_words, rank_words
 from evalrun.reports.numbers import NONE, count, decimals_for, fixed, interval
 from evalrun.reports.source import Source
 from evalrun.reports.versions import sample_link
 from evalrun.reports.view import RunView, Table
+from evalrun.results import Estimate
 from evalrun.scoring.scorers import judge_agreement as agreement
 from evalrun.types import Status
 
@@ -112,48 +114,34 @@ def read_grades(path: Path, scorer: str, options: JudgeOptions, *, scored_only: 
 
     `scored_only` leaves out unparsed and refused samples too (suite: `unparsed: exclude`).
     """
-    import pyarrow.parquet as pq
+    parts = ("unscored", "grade", "human", "inconsistent", *(f"by.{model}" for model in options.model))
+    table = SampleTable.from_parquet(path, [*(f"score.{scorer}.{part}" for part in parts), "cluster"])
+    judged = ~np.isnan(score_column(table, f"{scorer}.unscored"))
+    if scored_only:
+        judged &= table.is_status(Status.SCORED)
 
-    parts = ["unscored", "grade", "human", "inconsistent", *(f"by.{model}" for model in options.model)]
-    names = {part: f"score.{scorer}.{part}" for part in parts} | {"value": f"score.{scorer}"}
-    found: dict[str, list[Any]] = {name: [] for name in (*names, "sample_id", "cluster", "kept")}
-    with pq.ParquetFile(path) as file:
-        present = set(file.schema_arrow.names)
-        wanted = [each for each in (*names.values(), "sample_id", "cluster", "status") if each in present]
-        for batch in file.iter_batches(batch_size=_BATCH, columns=wanted):
-            for part, name in names.items():
-                found[part].append(floats(batch, name))
-            for name in ("sample_id", "cluster"):
-                found[name].append(hashes(batch, name))
-            statuses = batch.column("status").to_pylist()
-            found["kept"].append(np.array([not scored_only or each == Status.SCORED for each in statuses]))
-    columns = {name: np.concatenate(parts) if parts else np.empty(0) for name, parts in found.items()}
-    return _grades(columns, options.model)
+    def kept(part: str) -> Floats:
+        return score_column(table, f"{scorer}.{part}")[judged]
 
+    def codes(part: str) -> Ints:
+        return np.where(np.isnan(kept(part)), NO_GRADE, kept(part)).astype(np.int64)
 
-def _grades(columns: Mapping[str, Any], models: Sequence[str]) -> Grades:
-    judged = ~np.isnan(columns["unscored"]) & columns["kept"].astype(bool)
-    kept = {name: column[judged] for name, column in columns.items()}
-
-    def codes(name: str) -> Ints:
-        return np.where(np.isnan(kept[name]), NO_GRADE, kept[name]).astype(np.int64)
-
-    together = codes("grade")
+    models, together, graded = options.model, codes("grade"), kept("unscored") == 0
     by = {model: codes(f"by.{model}") for model in models} if len(models) > 1 else {models[0]: together}
-    graded = kept["unscored"] == 0
     asked = np.ones(len(together), bool)
     if len(models) > 1:  # an answer without text got the lowest grade, and nobody was asked
         asked = ~graded | np.any([each >= 0 for each in by.values()], axis=0)
-    clustered = bool((kept["cluster"] != 0).any())
+    units = table.ids if table.clusters is None else table.clusters
+    order = np.arange(len(table)) if table.order is None else table.order
     return Grades(
         together=together,
         person=codes("human"),
         by=by,
         between=graded & (together < 0),
         asked=asked,
-        turned=np.nan_to_num(kept["inconsistent"]) > 0,
-        rows=np.flatnonzero(judged).astype(np.int64),
-        units=kept["cluster" if clustered else "sample_id"].astype(np.int64),
+        turned=np.nan_to_num(kept("inconsistent")) > 0,
+        rows=order[judged],
+        units=units[judged].astype(np.int64),
     )
 
 

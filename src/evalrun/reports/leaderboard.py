@@ -25,7 +25,8 @@ from evalrun.reports.standings import (
     lower_is_better,
     standing_word,
 )
-from evalrun.reports.view import Figure, Primary, RunView, plain_value, varying_params
+from evalrun.reports.view import Figure, RunView, plain_value, varying_params
+from evalrun.results import Primary
 
 MOST_SCORES = 3
 """Columns of further scores; the others are in the table of every metric."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalrun.analysis.conclude import Concluded
 from evalrun.atomic import replacing
 from evalrun.reports import details, page
 from evalrun.reports.answer import answer, client_limited, overall
@@ -15,7 +16,6 @@ from evalrun.reports.charts.dots import forest
 from evalrun.reports.charts.quality import quality_charts
 from evalrun.reports.charts.resources import read_system, resources
 from evalrun.reports.charts.speed import NAMES, latency, load_charts
-from evalrun.reports.columns import RunColumns, read_columns
 from evalrun.reports.effects import Effects, effects
 from evalrun.reports.fairness import FairnessView, fairness
 from evalrun.reports.gates import GateView, gates
@@ -29,14 +29,13 @@ from evalrun.reports.versions import VersionsView, bbq_tables, pair_table, versi
 from evalrun.reports.view import (
     Answer,
     Chart,
-    Primary,
     RunView,
     Sentence,
     Table,
-    find_primary,
     make_runs,
     other_scores,
 )
+from evalrun.results import Primary
 from evalrun.types import JSON, Status
 
 CONFUSIONS_OPEN = 1
@@ -118,7 +117,7 @@ class Verdicts:
     primary: Primary | None
     views: Sequence[RunView]
     by_dataset: Mapping[str, Sequence[RunView]]
-    columns: Mapping[str, RunColumns]
+    concluded: Concluded
     answers: Sequence[Answer]
     variants: Sequence[RunView] = ()
 
@@ -135,40 +134,42 @@ class Verdicts:
 
 def judge(source: Source) -> Verdicts:
     """Rank the runs and say what that means; without Parquet files the runs are not told apart."""
-    primary = find_primary(source.suite, source.manifest.get("gates") or [], source.runs)
+    found = source.concluded()
+    primary = found.results.primary
     plan = source.manifest.get("plan") or []
-    everything = make_runs(plan, source.runs, primary)
+    errors = {run.run: {"errors": run.details.errors} for run in found.runs}
+    documents = [{**run, "details": {**run.get("details", {}), **errors[run["run"]]}} for run in source.runs]
+    everything = make_runs(plan, documents, primary)
     ablated = {each["run"] for each in plan if each.get("ablates")}
     views = [view for view in everything if view.run not in ablated]
-    columns = _columns(source, views, primary)
     datasets = list(dict.fromkeys(view.dataset for view in views))
-    by_dataset = {name: ranked([v for v in views if v.dataset == name], columns) for name in datasets}
+    by_dataset = {
+        name: ranked([v for v in views if v.dataset == name], found.results.standings) for name in datasets
+    }
     named = len(datasets) > 1
     failed: dict[str, list[str]] = {}
     for gate in source.manifest.get("gates") or []:
         if gate.get("verdict") not in ("pass", "inconclusive"):
             failed.setdefault(str(gate.get("run")), []).append(str(gate.get("gate")))
     answers = [
-        answer(name, runs, primary, named=named, failed_gates=failed, causes=_causes(runs, columns))
+        answer(name, runs, primary, named=named, failed_gates=failed, causes=_causes(runs))
         for name, runs in by_dataset.items()
     ]
     return Verdicts(
         primary,
         everything,
         by_dataset,
-        columns,
+        found,
         answers or [answer("", [], primary, named=False)],
         [view for view in everything if view.run in ablated],
     )
 
 
-def _causes(runs: Sequence[RunView], columns: Mapping[str, RunColumns]) -> list[str]:
+def _causes(runs: Sequence[RunView]) -> list[str]:
     """The kinds of failures of some runs, the commonest first."""
     totals: Counter[str] = Counter()
     for run in runs:
-        for (status, kind), times in (columns[run.run].errors if run.run in columns else {}).items():
-            if status == Status.FAILED:
-                totals[kind] += times
+        totals.update((run.details.get("errors") or {}).get(Status.FAILED) or {})
     return [kind for kind, _ in totals.most_common()]
 
 
@@ -178,7 +179,7 @@ def build_report(source: Source) -> Report:
     results = source.manifest.get("gates") or []
     verdicts = judge(source)
     primary, views, by_dataset = verdicts.primary, verdicts.views, verdicts.by_dataset
-    named, columns = verdicts.named, verdicts.columns
+    named = verdicts.named
     whole_runs = [run for runs in by_dataset.values() for run in runs]
     everything = [*whole_runs, *verdicts.variants]
     whole = _Whole(primary, named, column_titles(suite))
@@ -197,7 +198,7 @@ def build_report(source: Source) -> Report:
         ],
         matrix=matrix(by_dataset, primary.metric if primary else ""),
         quality=[chart for part in parts for chart in part.quality],
-        effects=effects(source, primary, whole_runs, ablated=bool(verdicts.variants)),
+        effects=effects(verdicts.concluded.results),
         judges=judges(source, by_dataset),
         speed=speed,
         load=[chart for part in parts for chart in part.load],
@@ -210,8 +211,8 @@ def build_report(source: Source) -> Report:
         bias=[table for part in parts for table in part.bias],
         fairness_note="" if fair else _no_fairness(suite),
         confusions=details.confusions(everything),
-        causes=details.causes(everything, columns),
-        failures=details.failures(everything, columns),
+        causes=details.causes(everything),
+        failures=details.failures(everything),
         resources=resources(everything, _readings(source, views)),
         definitions=details.definitions(everything, first),
         pipeline=details.pipeline(suite),
@@ -273,17 +274,6 @@ def _group_metric(runs: Sequence[RunView], metric: str) -> str:
             known = list(column.get("metrics") or {})
             return metric if metric in known or not known else known[0]
     return metric
-
-
-def _columns(source: Source, views: Sequence[RunView], primary: Primary | None) -> dict[str, RunColumns]:
-    scored_only = source.suite.get("unparsed") == "exclude"
-    score = primary.score if primary else None
-    found = {}
-    for view in views:
-        path = source.samples(view.run)
-        if path is not None:
-            found[view.run] = read_columns(path, score, scored_only=scored_only)
-    return found
 
 
 def _readings(source: Source, views: Sequence[RunView]) -> dict[str, list[dict[str, Any]]]:

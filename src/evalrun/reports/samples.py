@@ -23,8 +23,11 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from evalrun.reports.columns import STATUS_CODES
 from evalrun.reports.view import RunView
+from evalrun.types import Status
+
+_STATUS_CODES: Mapping[str, int] = {status.value: code for code, status in enumerate(Status)}
+"""Codes of the four endings, in the order of `Status`."""
 
 TEXT_LIMIT = 200_000
 """Longer texts are cut in the report; they are whole in samples.parquet."""
@@ -309,7 +312,7 @@ class SampleWriter:
 
     def _index(self, batch: Any, run_start: int) -> None:
         n = batch.num_rows
-        flags = [STATUS_CODES.get(status, 3) for status in _list(batch, "status", n)]
+        flags = [_STATUS_CODES.get(status, 3) for status in _list(batch, "status", n)]
         for name, bit in zip(_FLAG_COLUMNS, (CACHED, WARMUP), strict=True):
             flags = [
                 flag | bit if on else flag for flag, on in zip(flags, _list(batch, name, n), strict=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from evalrun.analysis.conclude import Concluded, concluded
+from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.plain import read_document
 from evalrun.types import JSON
 
@@ -41,6 +43,10 @@ class Source:
         """Read the documents of a sweep folder."""
         runs = [read_document(folder.path / "runs" / run_id / "run.json") for run_id in folder.run_ids()]
         return cls(folder.path, folder.read_manifest(), runs)
+
+    def concluded(self) -> Concluded:
+        """The documents typed, with what the runs together came to."""
+        return concluded(self.manifest, self.runs, None if self.path is None else SweepFolder(self.path))
 
     @property
     def suite(self) -> Mapping[str, JSON]:

@@ -14,7 +14,7 @@ from evalrun.reports import page
 from evalrun.reports.charts.theme import COLOURS, DASHES, SHAPES, base, padded
 from evalrun.reports.numbers import decimals_for, fixed, moment, plural, quantity
 from evalrun.reports.numbers import interval as written
-from evalrun.reports.view import PALETTE, Chart, Table, find_primary
+from evalrun.reports.view import PALETTE, Chart, Table
 from evalrun.reports.visible import terminal, visible
 from evalrun.tracking.store import Store
 from evalrun.tracking.trend import MOST, Line, Point, Trend, read_trend
@@ -44,14 +44,13 @@ def trend_of(store: Store, project: str, metric: str | None = None, limit: int =
 
 def _primary(store: Store, project: str) -> str | None:
     """The metric that the report of the newest complete sweep ranks by."""
+    from evalrun.analysis.conclude import concluded
     from evalrun.tracking.folder import SweepFolder
 
     for row in store.list(20, project):
         if row.status == "complete":
             folder = SweepFolder(row.folder)
-            manifest = folder.read_manifest()
-            suite = manifest["suite"].get("resolved") or {}
-            found = find_primary(suite, manifest["gates"], folder.runs())
+            found = concluded(folder.read_manifest(), folder.runs(), None).results.primary
             return found.metric if found else None
     return None
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from evalrun.analysis.conclude import scorer_names
 from evalrun.reports.numbers import decimals_for, interval, quantity
 from evalrun.reports.visible import visible
+from evalrun.results import Primary
 from evalrun.types import JSON, Counts
 
 Standing: TypeAlias = Literal["best", "tied", "behind", "unknown"]
@@ -209,35 +211,6 @@ class Chart:
 _COUNTS = frozenset(Counts.__slots__)
 
 
-@dataclass(frozen=True, slots=True)
-class Primary:
-    """The metric that runs are ranked by, and the score of each sample that stands behind it.
-
-    `exact` says that the metric is the mean of that score; else pairs can only be compared by the score.
-    `judged` says that a judge gave it.
-    """
-
-    metric: str
-    score: str | None
-    exact: bool
-    judged: bool = False
-
-
-def scorer_names(suite: Mapping[str, JSON]) -> list[str]:
-    """The names of the suite's scorers, in its order."""
-    found = []
-    for entry in suite.get("scorers") or []:
-        if isinstance(entry, str):
-            found.append(entry)
-        elif isinstance(entry, Mapping) and entry:
-            name, options = next(iter(entry.items()))
-            if name == "python":
-                name, options = str(options).rpartition(":")[2], entry.get("args")
-            own = options.get("name") if isinstance(options, Mapping) else None
-            found.append(str(own or name))
-    return found
-
-
 JUDGE = "judge"
 """The name of judges in the registry of scorers."""
 
@@ -248,21 +221,6 @@ def judge_options(suite: Mapping[str, JSON]) -> Iterator[tuple[str, Mapping[str,
         options = entry.get(JUDGE) if isinstance(entry, Mapping) else None
         if isinstance(options, Mapping):
             yield str(options.get("name") or JUDGE), options
-
-
-def find_primary(
-    suite: Mapping[str, JSON], gates: Sequence[Mapping[str, JSON]], runs: Sequence[Mapping[str, JSON]]
-) -> Primary | None:
-    """The first scorer's metric; where no run has one, the first gate's; None where there is neither."""
-    names = list(dict.fromkeys(m["name"] for run in runs for m in run["metrics"] if not m.get("slice")))
-    for scorer in scorer_names(suite)[:1]:
-        if metric := _main(scorer, names):
-            return Primary(metric, scorer, True, judged=scorer in dict(judge_options(suite)))
-    for gate in gates:
-        metric = str(gate.get("gate", "")).split(" ")[0]
-        if metric in names:
-            return Primary(metric, metric.partition(".")[0], False)
-    return None
 
 
 def _main(scorer: str, names: Sequence[str]) -> str | None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from evalrun.analysis.conclude import conclude_sweep
 from evalrun.atomic import place_for
 from evalrun.errors import ExitCode, UserError
 from evalrun.gates.baseline import choose_baseline
@@ -217,7 +218,8 @@ class _Sweep:
             "finished_at": datetime.now(UTC).isoformat(),
             "models": {**manifest["models"], **execution.identities},
             "provenance": self._provenance.result(),
-            "gates": [asdict(gate) for gate in gates],
+            "gates": (said := [asdict(gate) for gate in gates]),
+            **conclude_sweep(folder, said),
             "inconclusive": inconclusive,
             "baseline": self._baseline.ulid if self._baseline else None,
             "order": order_made(folder),

@@ -126,6 +126,7 @@ class _Rescoring:
         self.judging: Rejudging | None = None
 
     def run(self, baseline: SweepFolder | None, work: str, store: Store, display: Progress | None) -> Outcome:
+        from evalrun.analysis.conclude import conclude_sweep
         from evalrun.gates.check import blocks, check_sweep
         from evalrun.sweep.main import Outcome
 
@@ -149,7 +150,8 @@ class _Rescoring:
             "status": "complete",
             "finished_at": utc_now(),
             "inconclusive": inconclusive,
-            "gates": [asdict(gate) for gate in gates],
+            "gates": (said := [asdict(gate) for gate in gates]),
+            **conclude_sweep(self._child, said),
             "baseline": baseline.ulid if baseline else None,
             "exit_code": int(exit_code),
         }

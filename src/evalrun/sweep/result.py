@@ -24,6 +24,7 @@ def result_document(outcome: Outcome) -> dict[str, Any]:
         "exit_code": int(outcome.exit_code),
         "resumed": outcome.resumed,
         "runs": [_run(run) for run in outcome.runs],
+        "standings": manifest.get("standings", []),
         "gates": manifest["gates"],
         "alerts": manifest.get("alerts", []),
         "errors": [str(fault) for fault in outcome.faults],

@@ -15,7 +15,7 @@ from evalrun.analysis.bootstrap import (
     resampled_sums,
     unit_totals,
 )
-from evalrun.analysis.simultaneous import all_pairs, tied_set
+from evalrun.analysis.standings import AllPairs
 
 
 def f1(sums: np.ndarray) -> np.ndarray:
@@ -163,57 +163,6 @@ def test_ten_thousand_times_ten_thousand_in_little_memory() -> None:
 # All pairs at once
 
 
-def test_the_best_of_equal_runs_is_tied_with_all() -> None:
-    # Six runs of the same quality: who looks best is chance, and the worst must not be called worse.
-    rng = np.random.default_rng(12)
-    wrong = 0
-    for seed in range(300):
-        difficulty = rng.random(80)
-        values = (rng.random((6, 80)) < difficulty).T.astype(float)
-        pairs = all_pairs(values, seed=seed, resamples=400)
-        best, worst = int(pairs.means.argmax()), int(pairs.means.argmin())
-        wrong += pairs.p(best, worst) <= 0.05
-    assert wrong / 300 <= 0.075
-
-
-def test_runs_that_are_behind_are_left_out_and_the_rest_is_not() -> None:
-    rng = np.random.default_rng(13)
-    base = rng.random(400)
-    values = np.stack([base < 0.7, base < 0.7, base < 0.5, base < 0.45], axis=1).astype(float)
-    values[:5, 1] = 1 - values[:5, 1]
-    found = tied_set(values)
-    assert set(found.tied) == {0, 1}
-    assert set(found.order[2:]) == {2, 3}
-    low, high = found.pairs.interval(found.best, 2)
-    assert 0 < low < found.pairs.difference(found.best, 2) < high
-    turned = tied_set(values, direction="lower")
-    assert turned.best == 3
-
-
-def test_identical_runs_are_tied() -> None:
-    values = np.repeat(np.random.default_rng(1).random((30, 1)), 3, axis=1)
-    found = tied_set(values)
-    assert set(found.tied) == {0, 1, 2}
-    assert found.p == (1.0, 1.0, 1.0)
-
-
-def test_clusters_widen_the_tied_set() -> None:
-    rng = np.random.default_rng(14)
-    codes = np.repeat(np.arange(20), 20)
-    shared = rng.normal(0.25, 0.5, 20)[codes]
-    values = np.stack([np.zeros(400), shared], axis=1)
-    assert len(tied_set(values).tied) == 1
-    assert len(tied_set(values, codes).tied) == 2
-
-
-def test_a_difference_that_never_varies_is_believed_as_far_as_the_sign_test_goes() -> None:
-    few, many = np.zeros((3, 2)), np.zeros((12, 2))
-    few[:, 1] = many[:, 1] = 1
-    assert tied_set(few).p == (2 / 8, 1.0) and tied_set(few).tied == (1, 0)
-    assert tied_set(many).p == (2 / 4096, 1.0) and tied_set(many).tied == (1,)
-    assert tied_set(many).pairs.interval(1, 0) is None
-
-
 @pytest.mark.parametrize(("n", "share"), [(15, 0.5), (30, 0.5), (100, 0.9)])
 def test_of_twelve_runs_that_are_alike_none_is_called_worse_too_often(n: int, share: float) -> None:
     """With 66 pairs the greatest difference lies far out, where few samples widen Student's t the most."""
@@ -222,7 +171,7 @@ def test_of_twelve_runs_that_are_alike_none_is_called_worse_too_often(n: int, sh
     for seed in range(times):
         chance = 1 / (1 + np.exp(-(base + rng.normal(size=(n, 1)))))
         values = (rng.random((n, 12)) < chance).astype(np.float64)
-        pairs = all_pairs(values, seed=seed, resamples=500)
+        pairs = AllPairs(values, seed=seed)
         best = int(np.argmax(pairs.means))
         wrong += any(pairs.p(best, other) <= 0.05 for other in range(12) if other != best)
     assert wrong / times <= 0.095  # 0.05 and 3 standard errors of the simulation

@@ -467,7 +467,7 @@ def test_a_sweep_in_which_nothing_can_be_told_apart(sweep: MakeSweep) -> None:
     found = compared(sweep(*grid(0.0, 0.0), swept={"temperature": [0, 0.7]}))
     [standing] = found.standings
     assert all(place.tied for place in standing.places)
-    assert standing.sentence == "the 12 runs cannot be told apart on 150 samples"
+    assert standing.sentence == "the 12 runs are tied on 150 samples"
     for each in found.sensitivity:
         assert each.p > 0.05
         assert each.gap_low < 0 < each.gap_high

@@ -10,15 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from evalrun.analysis.correction import benjamini_hochberg, corrected, holm
-from evalrun.analysis.paired import (
-    PairedResult,
-    equivalent,
-    non_inferiority,
-    paired_difference,
-    samples_needed,
-)
+from evalrun.analysis.paired import equivalent, non_inferiority, paired_difference, samples_needed
 from evalrun.analysis.sign_tests import mcnemar_exact, score_interval, sign_flip
 from evalrun.analysis.verdict import verdict
+from evalrun.results import PairedResult
 
 
 def pairs_of(a_only: int, b_only: int, both: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

@@ -167,6 +167,8 @@ def test_excluded_answers_leave_the_comparison_too(tmp_path: Path, unparsed: str
     manifest = folder.read_manifest()
     manifest["suite"]["resolved"]["unparsed"] = unparsed
     folder.write_manifest(manifest)
+    for run in folder.runs():
+        folder.finish_run(run["run"], {**run, "details": {**run["details"], "unparsed": unparsed}})
     found = judge(Source.of(folder))
     counts = {run.prompt: run.counts for run in found.views}
     (difference,) = (run.difference for run in found.by_dataset["tickets"] if run.difference)

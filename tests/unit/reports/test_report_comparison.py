@@ -61,7 +61,7 @@ def test_one_sweep_is_compared_within_itself(sweeps: list[str], tmp_path: Path) 
     evalrun("compare", sweeps[0], "--metric", "exact_match", "--html", "page.html")
     text = text_of(tmp_path / "page.html")
     assert "Nothing could be compared" not in text
-    assert "By exact_match: the 2 runs cannot be told apart on 80 samples." in text
+    assert "By exact_match: the 2 runs are tied on 80 samples." in text
     assert "exact_match on d (higher is better)" in text and "m-short-d" in text
     assert "How far from" not in text, "both runs say the same: there is nothing to draw"
     assert (tmp_path / "page.html").read_text().count("data-chunk=") == 2, (

@@ -69,13 +69,13 @@ def test_effects_of_the_axes_and_of_the_prompts(crossed: Report) -> None:
     assert [chart.key for chart in crossed.effects.charts] == ["effects"]
 
 
-def test_a_plain_sweep_is_not_read_again_for_effects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import evalrun.analysis.matrix as matrix
+def test_a_plain_sweep_has_no_effects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import evalrun.analysis.effects
 
     def fail(*_: object) -> None:
-        raise AssertionError("read")
+        raise AssertionError("computed")
 
-    monkeypatch.setattr(matrix, "runs_of", fail)
+    monkeypatch.setattr(evalrun.analysis.effects, "sweep_effects", fail)
     cells = [Cell("m", "p"), Cell("m", "q")]
     assert not report_of(make_sweep(tmp_path, cells, by=())).effects.tables
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evalrun.analysis.comparison import Compared
-from evalrun.analysis.effects import Place, Standing
+from evalrun.analysis.standings import DatasetStandings, Place
 from evalrun.reports.charts.theme import base, run_scale, shape_scale
 from evalrun.reports.numbers import count, decimals_for, fixed, interval, plural
 from evalrun.reports.standings import equal
@@ -14,7 +14,7 @@ from evalrun.reports.view import Chart, RunView, Table, plain_value
 from evalrun.reports.visible import visible
 
 if TYPE_CHECKING:
-    from evalrun.analysis.marginal import AxisEffect
+    from evalrun.results import AxisEffect
 
 
 def level_chart(key: str, effects: Sequence[AxisEffect]) -> Chart:
@@ -215,13 +215,13 @@ def differences(key: str, metric: str, rows: Sequence[tuple[str, Compared]], tab
     )
 
 
-def behind_best(key: str, standing: Standing) -> Chart | None:
+def behind_best(key: str, standing: DatasetStandings) -> Chart | None:
     """How far the runs of a standing are from its best, with bounds that hold for all pairs at once; None
     where none has any, or all are alike."""
     places = [
         each for each in standing.places if each.behind_low is not None and each.behind_high is not None
     ]
-    if not any(each.behind_low != each.behind_high for each in places):
+    if not any(each.behind for each in places):
         return None
     best = visible(standing.places[0].run.run)
     side = "right" if standing.direction == "lower" else "left"
@@ -239,7 +239,7 @@ def behind_best(key: str, standing: Standing) -> Chart | None:
     )
 
 
-def _places(standing: Standing, best: str, places: Sequence[Place]) -> Table:
+def _places(standing: DatasetStandings, best: str, places: Sequence[Place]) -> Table:
     rows = []
     for each in places:
         row = _place(each, standing.n)

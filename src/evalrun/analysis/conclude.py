@@ -1,0 +1,165 @@
+"""The end of a sweep: what its runs together came to, written into `sweep.json` once, for all who show it.
+
+A folder of an earlier version, which has no results in its manifest, gets them when it is read: here, and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from evalrun.analysis.correction import ALPHA
+from evalrun.canonical import canonical_json
+from evalrun.results import Primary, RunResults, SweepResults, read
+from evalrun.tracking.folder import RUN, SweepFolder
+from evalrun.tracking.plain import read_document
+from evalrun.types import JSON, MetricValue
+
+RESULTS, STANDINGS = "results", "standings"
+"""Keys of `sweep.json`. `standings` stands apart, where scripts look for it."""
+
+MANY_PROMPTS = 3
+"""With so many prompts of one model, how much they matter is said even where nothing else varies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """A sweep as it lies on disk: its manifest, its finished runs in the order of the plan, and what they
+    together came to."""
+
+    manifest: Mapping[str, Any]
+    runs: tuple[RunResults, ...]
+    results: SweepResults
+
+
+def conclude_sweep(folder: SweepFolder, gates: Sequence[Mapping[str, JSON]] = ()) -> dict[str, JSON]:
+    """What `sweep.json` is to say of the finished runs together: its `standings` and `results`."""
+    manifest = {**folder.read_manifest(), "gates": list(gates), RESULTS: None}
+    document = asdict(read_sweep(folder, manifest).results)
+    del document["gates"]  # they stand in the manifest already
+    return {STANDINGS: document.pop(STANDINGS), RESULTS: document}
+
+
+def read_sweep(folder: SweepFolder, manifest: Mapping[str, Any] | None = None) -> Concluded:
+    """A sweep with its results, typed. Raises UserError for a document that cannot be read."""
+    paths = [folder.path / "runs" / run_id / RUN for run_id in folder.run_ids()]
+    manifest = folder.read_manifest() if manifest is None else manifest
+    return concluded(manifest, [read_document(path) for path in paths], folder)
+
+
+def concluded(
+    manifest: Mapping[str, Any], documents: Sequence[Mapping[str, Any]], folder: SweepFolder | None
+) -> Concluded:
+    """The documents of a sweep, typed. Without its `folder` there is no more than they say."""
+    scorers = scorer_names(_suite(manifest))
+    runs = tuple(_run(document, scorers, folder) for document in documents)
+    gates = manifest.get("gates") or ()
+    where = None if folder is None else folder.path / "sweep.json"
+    if isinstance(manifest.get(RESULTS), Mapping):
+        together = {**manifest[RESULTS], STANDINGS: manifest.get(STANDINGS) or (), "gates": gates}
+        return Concluded(manifest, runs, read(SweepResults, together, where))
+    found = read(SweepResults, {"gates": gates}, where)
+    found = replace(found, primary=primary_of(_suite(manifest), gates, runs))
+    if folder is not None and found.primary is not None:
+        found = _with_comparisons(found, found.primary, folder, runs)
+    return Concluded(manifest, runs, found)
+
+
+def _run(document: Mapping[str, Any], scorers: Sequence[str], folder: SweepFolder | None) -> RunResults:
+    where = None if folder is None else folder.path / "runs" / str(document.get("run")) / RUN
+    run = read(RunResults, document, where)
+    if not any(metric.scorer for metric in run.metrics):  # written by an earlier version
+        run = replace(run, metrics=tuple(_with_scorer(metric, scorers) for metric in run.metrics))
+    lost = run.counts.failed + run.counts.unparsed
+    if lost and not run.details.errors and folder is not None and folder.samples_path(run.run).is_file():
+        from evalrun.analysis.columns import error_counts
+
+        run = replace(run, details=replace(run.details, errors=error_counts(folder.samples_path(run.run))))
+    return run
+
+
+def _with_scorer(metric: MetricValue, scorers: Sequence[str]) -> MetricValue:
+    of = [each for each in scorers if f"{metric.name}.".startswith(f"{each}.")]
+    return replace(metric, scorer=max(of, key=len)) if of else metric
+
+
+def _suite(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (manifest.get("suite") or {}).get("resolved") or {}
+
+
+def scorer_names(suite: Mapping[str, Any]) -> list[str]:
+    """The names of the suite's scorers, in its order."""
+    found = []
+    for entry in suite.get("scorers") or []:
+        if isinstance(entry, str):
+            found.append(entry)
+        elif isinstance(entry, Mapping) and entry:
+            name, options = next(iter(entry.items()))
+            if name == "python":
+                name, options = str(options).rpartition(":")[2], entry.get("args")
+            own = options.get("name") if isinstance(options, Mapping) else None
+            found.append(str(own or name))
+    return found
+
+
+def primary_of(
+    suite: Mapping[str, Any], gates: Sequence[Mapping[str, JSON]], runs: Sequence[RunResults]
+) -> Primary | None:
+    """The first scorer's first metric, which is the mean of its score; where no run has one, the first gate's
+    metric; None where there is neither."""
+    metrics = [metric for run in runs for metric in run.metrics if not metric.slice]
+    first = next(iter(scorer_names(suite)), None)
+    for metric in metrics:
+        if metric.scorer and metric.scorer == first:
+            entry = suite["scorers"][0]
+            judged = isinstance(entry, Mapping) and "judge" in entry
+            return Primary(metric.name, first, judged=judged)
+    names = {metric.name for metric in metrics}
+    for gate in gates:
+        said = re.match(r'\s*(?:"([^"]+)"|(\S+))', str(gate.get("gate", "")))
+        name = (said[1] or said[2]) if said else ""
+        if name in names:
+            return Primary(name, None, exact=False)
+    return None
+
+
+def _with_comparisons(
+    found: SweepResults, primary: Primary, folder: SweepFolder, runs: Sequence[RunResults]
+) -> SweepResults:
+    """With what can only be seen sample by sample."""
+    from evalrun.analysis.correction import Testing
+    from evalrun.analysis.effects import sweep_effects
+    from evalrun.analysis.matrix import by_dataset, runs_of, seed_of, whole_prompts
+    from evalrun.analysis.measures import score_measure
+    from evalrun.analysis.standings import Ranking
+
+    loaded = runs_of(folder, [f"score.{primary.score}", "cluster", "prompt_tokens"])
+    own = whole_prompts(loaded)
+    metric = next(each for run in runs for each in run.metrics if each.name == primary.metric)
+    measure = score_measure(primary.score or "", metric)
+    seed = seed_of(measure, own[0].seed) if own else 0
+    standings = [
+        standing
+        for group in by_dataset(own).values()
+        for standing in Ranking(group, measure, alpha=ALPHA, seed=seed).standings()
+    ]
+    found = replace(found, alpha=ALPHA, standings=tuple(standings))
+    readable = [run for run in loaded if run.has_samples]
+    if primary.score is None or not readable or not (len(own) < len(loaded) or _varied(runs)):
+        return found
+    moved = sweep_effects(readable, [measure], Testing(seed=readable[0].seed))
+    return replace(found, effects=moved.axes, sensitivity=moved.sensitivity, ablations=moved.ablations)
+
+
+def _varied(runs: Sequence[RunResults]) -> bool:
+    """Whether several things vary, or one prompt of several: with one axis the standings say it all."""
+    values: dict[tuple[str, str], set[bytes]] = {}
+    for run in runs:
+        for name, value in run.params.items():
+            values.setdefault((run.model, name), set()).add(canonical_json(value))
+    params = {name for (_, name), each in values.items() if len(each) > 1}
+    models, prompts = {run.model for run in runs}, {run.prompt for run in runs}
+    return (len(models) > 1) + (len(prompts) > 1) + len(params) > 1 or len(prompts) >= MANY_PROMPTS
