@@ -21,7 +21,8 @@ class Item:
 
     `row` holds the source columns and the derived ones. `position` counts from 0 in the order of
     selection and identifies nothing: `sample_id` does. `target` is None where the dataset names none.
-    `base` is the id that the versions of a sample share, None where there are no versions.
+    `base` is the id that the versions of a sample share, None where there are no versions. `repeat` is set
+    where the item stands for one repeat alone, as a sample that was answered before does.
     """
 
     sample_id: str
@@ -31,6 +32,7 @@ class Item:
     sensitive: Mapping[str, str | None] = field(default_factory=dict)
     cluster: str | None = None
     base: str | None = None
+    repeat: int | None = None
 
 
 Reader: TypeAlias = Callable[[Row], JSON]

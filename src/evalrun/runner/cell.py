@@ -1,4 +1,4 @@
-"""Runs one cell of the matrix: asks every sample once, retries what may be mended, scores, journals.
+"""Runs one cell of the matrix: asks every sample once, retries what may succeed later, scores, journals.
 
 Concurrency is the number of worker tasks. Each worker takes a sample, asks, records and takes the next;
 workers are added when the limit grows and retire when it falls, so no semaphore is needed.
@@ -9,34 +9,57 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from evalrun.datasets import Dataset
 from evalrun.errors import ExitCode, UserError
-from evalrun.prompts import Renderer
 from evalrun.providers.base import BatchProvider, Provider
 from evalrun.runner.attempts import Asking, CircuitBreaker, DeadlineError, Deadlines, RetryPolicy
 from evalrun.runner.cache import KeyMaker, ResponseCache, sent_params
 from evalrun.runner.journal import NOTHING_EARLIER, Earlier, Journal
 from evalrun.runner.limits import Throttle
-from evalrun.runner.records import RecordMaker
-from evalrun.runner.source import Prepared, Source, SourceOptions
-from evalrun.scoring.pipeline import Pipeline
+from evalrun.runner.records import ReadsAnswers, RecordMaker
+from evalrun.runner.source import Prepared, Renders, Samples, Source, SourceOptions
 from evalrun.suite.plan import RunSpec
-from evalrun.types import Attempt, ErrorKind, ProviderError, Response, SampleRecord, Status
+from evalrun.types import JSON, Attempt, ErrorKind, ProviderError, Response, SampleRecord, Status
+
+if TYPE_CHECKING:
+    from evalrun.suite.values import PriceSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run, ready to go."""
+    """One run, ready to go: samples, how each is asked, and how its answer is read.
 
-    spec: RunSpec
-    dataset: Dataset
-    renderer: Renderer
+    `params` are those that shape what is answered, `repeats` is how often each sample is asked, `price` what
+    the model costs.
+    """
+
+    run_id: str
+    samples: Samples
+    renderer: Renders
     provider: Provider
-    pipeline: Pipeline
+    reader: ReadsAnswers
+    params: Mapping[str, JSON]
+    repeats: int = 1
+    price: PriceSpec | None = None
+
+    @classmethod
+    def of(
+        cls, spec: RunSpec, samples: Samples, renderer: Renders, provider: Provider, reader: ReadsAnswers
+    ) -> Cell:
+        """A cell of the matrix."""
+        return cls(
+            spec.run_id,
+            samples,
+            renderer,
+            provider,
+            reader,
+            sent_params(spec),
+            spec.repeats,
+            spec.model.price,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +124,18 @@ class CellRun:
         self._fault: UserError | None = None
         self._asked = len(done)
         self._failed = 0
-        self._left = len(cell.dataset) * cell.spec.repeats - len(done)
+        self._total = len(cell.samples) * cell.repeats
+        self._left = self._total - len(done)
         self._cache = context.cache if cell.provider.measured else None
-        params = sent_params(cell.spec)
         self._keys: KeyMaker | None = None
         if self._cache is not None:
-            self._keys = KeyMaker(cell.provider.identity(), params)
+            self._keys = KeyMaker(cell.provider.identity(), cell.params)
             self._cache.begin_run(self._keys)
-        self._records = RecordMaker(cell.pipeline, cell.spec.model.price, earlier.clock_s)
-        self._total = len(cell.dataset) * cell.spec.repeats
+        self._records = RecordMaker(cell.reader, cell.price, earlier.clock_s)
         self._source = Source(
-            cell.dataset,
+            cell.samples,
             cell.renderer,
-            SourceOptions(params, cell.spec.repeats, options.seed, options.stream),
+            SourceOptions(cell.params, cell.repeats, options.seed, options.stream),
             skip=done,
             cache=self._cache,
             keys=self._keys,
@@ -277,16 +299,16 @@ class CellRun:
                 error.message
                 if error.kind is ErrorKind.ENGINE
                 else f"{error.message} (the same failure many times in a row)",
-                where=f"run {self._cell.spec.run_id}",
-                remedy="Mend the cause, then run the same command again: it goes on where it stopped.",
+                where=f"run {self._cell.run_id}",
+                remedy="Fix the cause, then run the same command again: it goes on where it stopped.",
                 exit_code=ExitCode.INCOMPLETE,
             )
         elif self._failed > self._options.tolerate * self._total:
             self._fault = UserError(
                 f"{self._failed} of {self._total} samples failed, more than the"
                 f" {self._options.tolerate:.0%} that errors.tolerate allows; the last one: {error.message}",
-                where=f"run {self._cell.spec.run_id}",
-                remedy="Mend the cause, then run the same command again: failed samples are asked anew.",
+                where=f"run {self._cell.run_id}",
+                remedy="Fix the cause, then run the same command again: failed samples are asked anew.",
                 exit_code=ExitCode.INCOMPLETE,
             )
 
@@ -298,7 +320,7 @@ class CellRun:
             self._source.stop()
             return
         self._left -= 1
-        self._observer.sample(self._cell.spec.run_id, record)
+        self._observer.sample(self._cell.run_id, record)
 
     async def _ask_batch(
         self, provider: BatchProvider, batch: Sequence[Prepared]

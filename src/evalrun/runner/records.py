@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from evalrun.scoring.likelihood import decided
-from evalrun.scoring.pipeline import Pipeline, Scored
-from evalrun.types import JSON, Attempt, ProviderError, Response, SampleRecord, Status
+from evalrun.scoring.pipeline import Scored
+from evalrun.types import JSON, Attempt, ProviderError, Response, Row, SampleRecord, Status
 
 if TYPE_CHECKING:
     from evalrun.runner.source import Prepared
@@ -38,11 +38,25 @@ def _chosen(likelihood: JSON) -> str:
     return (likelihood.get("chosen") or "") if likelihood else ""
 
 
+class ReadsAnswers(Protocol):
+    """Makes of an output an answer and scores: a suite's pipeline, or what reads a judge's grade."""
+
+    def evaluate(
+        self,
+        output: str,
+        target: JSON,
+        row: Row,
+        refused: bool = False,
+        tool_calls: JSON = None,
+        likelihood: JSON = None,
+    ) -> Scored: ...
+
+
 class RecordMaker:
     """Makes the records of one run."""
 
-    def __init__(self, pipeline: Pipeline, price: PriceSpec | None, clock_offset_s: float) -> None:
-        self._pipeline = pipeline
+    def __init__(self, reader: ReadsAnswers, price: PriceSpec | None, clock_offset_s: float) -> None:
+        self._reader = reader
         self._price = price
         self._origin_ns = time.perf_counter_ns() - int(clock_offset_s * 1e9)
 
@@ -145,9 +159,7 @@ class RecordMaker:
         refused = bool(response.refusal) or response.finish_reason in FILTERED
         output = response.output or response.refusal or ""
         item = prepared.item
-        return self._pipeline.evaluate(
-            output, item.target, item.row, refused, response.tool_calls, likelihood
-        )
+        return self._reader.evaluate(output, item.target, item.row, refused, response.tool_calls, likelihood)
 
     @staticmethod
     def _queued_s(sent_after_ns: int, log: Sequence[Attempt]) -> float:
@@ -159,7 +171,4 @@ class RecordMaker:
             return response.cost_usd
         if response.prompt_tokens is None or response.completion_tokens is None:
             return None
-        return (
-            response.prompt_tokens * self._price.input_per_million_usd
-            + response.completion_tokens * self._price.output_per_million_usd
-        ) / 1e6
+        return self._price.usd(response.prompt_tokens, response.completion_tokens)

@@ -9,24 +9,33 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from evalrun.datasets import Dataset, Item
-from evalrun.prompts import Renderer
+from evalrun.datasets import Item
+from evalrun.prompts.rendering import Rendered
 from evalrun.runner.cache import KeyMaker, ResponseCache
 from evalrun.types import JSON, Request, Response, hot_value
-
-if TYPE_CHECKING:
-    pass
-
 
 SMALL_CHUNK = 16
 """Rows prepared at once while requests are in flight: about a third of a millisecond of the event loop."""
 LARGE_CHUNK = 512
 """Rows prepared at once while everything comes from the cache and nothing is being timed."""
+
+
+class Samples(Protocol):
+    """What is asked: the rows of a dataset, or samples that were answered before."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Item]: ...
+
+
+class Renders(Protocol):
+    """Makes of an item what is sent: a prompt bound to its examples, or what stands in its place."""
+
+    def render(self, item: Item) -> Rendered: ...
 
 
 @hot_value
@@ -64,8 +73,8 @@ class Source:
 
     def __init__(
         self,
-        dataset: Dataset,
-        renderer: Renderer,
+        samples: Iterable[Item],
+        renderer: Renders,
         options: SourceOptions,
         *,
         skip: Set[tuple[str, int]],
@@ -79,7 +88,7 @@ class Source:
         self._cache = cache
         self._keys = keys
         self._on_hit = on_hit
-        self._pending = self._requests(dataset)
+        self._pending = self._requests(samples)
         self._ready: deque[Prepared] = deque()
         self._chunk = SMALL_CHUNK
         self._exhausted = False
@@ -123,16 +132,15 @@ class Source:
         self._chunk = SMALL_CHUNK if self._ready else min(LARGE_CHUNK, self._chunk * 2)
         return True
 
-    def _requests(self, dataset: Dataset) -> Iterator[Prepared]:
+    def _requests(self, samples: Iterable[Item]) -> Iterator[Prepared]:
         options = self._options
         random = options.samples_randomly
-        repeats: Sequence[int] = range(options.repeats)
-        for item in dataset:
+        every: Sequence[int] = range(options.repeats)
+        for item in samples:
+            repeats = every if item.repeat is None else (item.repeat,)
             if self._skip:
                 # Before rendering: what is done already costs a look and nothing else.
-                repeats = [
-                    each for each in range(options.repeats) if (item.sample_id, each) not in self._skip
-                ]
+                repeats = [each for each in repeats if (item.sample_id, each) not in self._skip]
                 if not repeats:
                     continue
             rendered = self._renderer.render(item)
@@ -152,5 +160,7 @@ class Source:
                 )
                 key = None
                 if self._keys is not None:
-                    key = self._keys.key(rendered.messages, rendered.prompt, repeat, seed, rendered.ask)
+                    # About one repeat alone nothing is asked twice: equal questions have one answer then.
+                    drawn_again = repeat if item.repeat is None else 0
+                    key = self._keys.key(rendered.messages, rendered.prompt, drawn_again, seed, rendered.ask)
                 yield Prepared(item, request, key)

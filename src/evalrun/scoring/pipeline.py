@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from evalrun.errors import Problem, UserError
 from evalrun.scoring.base import RESERVED_NAMES, Parser, Scorer, ScoringInput, Unparsed
@@ -31,6 +31,11 @@ class Scored:
     reasons: Mapping[str, str]
 
 
+When: TypeAlias = Literal["at once", "deferred", "always"]
+"""Which scorers score: the quick ones, as an answer comes; those that take long, when all answers are there;
+or both. Those that ask models, and those derived from others, are never among them."""
+
+
 class Pipeline:
     """The parsers and scorers of a suite, ready to be used on every sample.
 
@@ -38,17 +43,22 @@ class Pipeline:
     these make of the output, and the others do not. Raises UserError where two scorers have the same name.
     """
 
-    def __init__(self, parsers: Iterable[Any], scorers: Iterable[Any], *, late: bool = True) -> None:
-        """`late` says whether scorers that take long are to score."""
+    def __init__(self, parsers: Iterable[Any], scorers: Iterable[Any], when: When = "always") -> None:
         self.parsers: Sequence[Parser] = _as_parsers(parsers)
         self.scorers: Sequence[Scorer] = as_scorers(scorers)
         self._chain = _Chain(self.parsers)
         self._scorers: list[tuple[Scorer, _Chain | None]] = [
             (scorer, _own_chain(scorer))
             for scorer in self.scorers
-            if not (isinstance(scorer, Derived) or scorer.asks or (scorer.late and not late))
+            if not (isinstance(scorer, Derived) or scorer.asks)
+            and when in ("always", "deferred" if scorer.late else "at once")
         ]
-        self._derived = derived_in_order(self.scorers)
+        self.derived: Sequence[Derived] = derived_in_order(self.scorers)
+
+    @property
+    def active(self) -> list[Scorer]:
+        """The scorers that `evaluate` scores by."""
+        return [scorer for scorer, _ in self._scorers]
 
     def evaluate(
         self,
@@ -64,66 +74,63 @@ class Pipeline:
         Where a likelihood was asked for, the chosen option is the answer, and no parser reads the output.
         """
         if likelihood is not None:
-            return self._by_likelihood(output, target, row, likelihood)
-        status, answer, error, reason = Status.SCORED, None, None, ""
-        if refused:
-            status, reason = Status.REFUSED, "refused: the model declined to answer"
+            status, answer, error, reason = _decided(likelihood)
         else:
-            try:
-                answer = self._chain.run(output, row)
-            except Unparsed as unparsed:
-                status, error, reason = Status.UNPARSED, unparsed.reason, f"unparsed: {unparsed.reason}"
-            except Exception as broken:
-                what = f"{ErrorKind.APPLICATION}: a parser broke: {type(broken).__name__}: {broken}"
-                return Scored(Status.FAILED, None, what, {}, {})
-        sample = ScoringInput(answer, output, target, status, row, tool_calls)
+            status, answer, error, reason = self._parsed(output, row, refused)
+        if status is Status.FAILED:
+            return Scored(status, None, error, {}, {})
+        sample = ScoringInput(answer, output, target, status, row, tool_calls, likelihood)
         scores: dict[str, float | None] = {}
         reasons: dict[str, str] = {}
         for scorer, chain in self._scorers:
             try:
-                if chain is not None and not refused:
-                    verdict = _with_own_chain(scorer, chain, sample)
-                elif status is Status.SCORED:
-                    verdict = scorer.score(sample)
-                else:
-                    verdict = scorer.unanswered(sample, reason)
+                verdict = _verdict(scorer, chain, sample, reason)
             except Exception as broken:
-                scores[scorer.name] = None
-                reasons[scorer.name] = f"the scorer broke: {type(broken).__name__}: {broken}"
-                continue
+                verdict = Score(None, f"the scorer broke: {type(broken).__name__}: {broken}")
             scores[scorer.name] = verdict.value
             reasons[scorer.name] = verdict.reason
             if verdict.parts:
                 for part, value in verdict.parts.items():
                     scores[f"{scorer.name}.{part}"] = value
-        for derived in self._derived:
-            scores[derived.name], reasons[derived.name] = derived.derive(scores)
+        self.derive(scores, reasons)
         return Scored(status, answer, error, scores, reasons)
 
-    def _by_likelihood(self, output: str, target: JSON, row: Row, likelihood: JSON) -> Scored:
-        """Score a choice. A perplexity has no answer: only scorers that read likelihoods speak of it."""
-        answer, choice = likelihood.get("chosen"), likelihood["kind"] == "choose"
-        status, error = Status.SCORED, None
-        if choice and answer is None:
-            status, error = Status.UNPARSED, "none of the options is among the likeliest first tokens"
-        sample = ScoringInput(answer, output, target, status, row, None, likelihood)
-        scores: dict[str, float | None] = {}
-        reasons: dict[str, str] = {}
-        for scorer, _ in self._scorers:
-            try:
-                if not (choice or scorer.reads_likelihood):
-                    verdict = Score(None, "no answer was asked for")
-                elif error is None:
-                    verdict = scorer.score(sample)
-                else:
-                    verdict = scorer.unanswered(sample, f"unparsed: {error}")
-            except Exception as broken:
-                verdict = Score(None, f"the scorer broke: {type(broken).__name__}: {broken}")
-            scores[scorer.name], reasons[scorer.name] = verdict.value, verdict.reason
-            scores.update({f"{scorer.name}.{part}": value for part, value in verdict.parts.items()})
-        for derived in self._derived:
+    def derive(self, scores: dict[str, float | None], reasons: dict[str, str]) -> None:
+        """Add the scores that are made from others."""
+        for derived in self.derived:
             scores[derived.name], reasons[derived.name] = derived.derive(scores)
-        return Scored(status, answer, error, scores, reasons)
+
+    def _parsed(self, output: str, row: Row, refused: bool) -> tuple[Status, JSON, str | None, str]:
+        """Status, answer, what kept a parser from reading it, and the same as a scorer's reason."""
+        if refused:
+            return Status.REFUSED, None, None, "refused: the model declined to answer"
+        try:
+            return Status.SCORED, self._chain.run(output, row), None, ""
+        except Unparsed as unparsed:
+            return Status.UNPARSED, None, unparsed.reason, f"unparsed: {unparsed.reason}"
+        except Exception as broken:
+            what = f"{ErrorKind.APPLICATION}: a parser broke: {type(broken).__name__}: {broken}"
+            return Status.FAILED, None, what, ""
+
+
+def _decided(likelihood: JSON) -> tuple[Status, JSON, str | None, str]:
+    """As `Pipeline._parsed`, for a choice by likelihood. A perplexity has no answer."""
+    answer = likelihood.get("chosen")
+    if likelihood["kind"] == "choose" and answer is None:
+        error = "none of the options is among the likeliest first tokens"
+        return Status.UNPARSED, None, error, f"unparsed: {error}"
+    return Status.SCORED, answer, None, ""
+
+
+def _verdict(scorer: Scorer, chain: _Chain | None, sample: ScoringInput, reason: str) -> Score:
+    """A scorer's score of one sample; `reason` is why there is no answer."""
+    likelihood = sample.likelihood
+    if likelihood is not None:
+        if likelihood["kind"] != "choose" and not scorer.reads_likelihood:
+            return Score(None, "no answer was asked for")
+    elif chain is not None and sample.status is not Status.REFUSED:
+        return _with_own_chain(scorer, chain, sample)
+    return scorer.score(sample) if sample.status is Status.SCORED else scorer.unanswered(sample, reason)
 
 
 class _Chain:

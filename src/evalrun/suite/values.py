@@ -33,6 +33,12 @@ class PriceSpec(Spec):
         ge=0, description="Price of a million generated tokens, in US dollars."
     )
 
+    def usd(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """What so many tokens cost, in US dollars."""
+        return (
+            prompt_tokens * self.input_per_million_usd + completion_tokens * self.output_per_million_usd
+        ) / 1e6
+
 
 class LimitsSpec(Spec):
     """What an endpoint allows in a minute: the strictest that its models name, shared by all its runs."""

@@ -83,19 +83,10 @@ def estimate(prepared: PreparedSweep) -> Estimate:
     runs = tuple(_estimate_run(prepared, spec) for spec in prepared.specs)
     judges: tuple[JudgeEstimate, ...] = ()
     if prepared.judging is not None:
-        from evalrun.sweep.judge_estimate import estimate_judges
+        from evalrun.sweep.judging import estimate_judges
 
         judges = estimate_judges(prepared, runs)
     return Estimate(prepared.loaded.suite.name, runs, judges)
-
-
-def judge_requests(prepared: PreparedSweep) -> list[tuple[str, int]]:
-    """For progress: what judges will be asked, by the name it goes under. Embeddings are not known before."""
-    if prepared.judging is None:
-        return []
-    from evalrun.sweep.judge_estimate import planned_requests
-
-    return planned_requests(prepared)
 
 
 def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
@@ -112,7 +103,7 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
     price = spec.model.price
     usd = None
     if price is not None and completion is not None:
-        usd = (prompt_tokens * price.input_per_million_usd + completion * price.output_per_million_usd) / 1e6
+        usd = price.usd(prompt_tokens, completion)
     return RunEstimate(
         run=spec.run_id,
         model=spec.model.id,

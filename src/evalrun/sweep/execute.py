@@ -1,31 +1,37 @@
-"""Runs the cells: those of one endpoint one after the other, endpoints side by side."""
+"""Runs cells: those of one endpoint one after the other, endpoints side by side.
+
+There are two phases of the same kind. First the runs of the matrix are asked; then, where scorers ask models,
+what judges are asked about them. A run is finished when it is asked, scored and analysed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, Protocol
 
 from evalrun.errors import UserError
 from evalrun.providers.base import Provider
 from evalrun.runner.cache import ResponseCache
-from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
-from evalrun.runner.journal import Journal, RunFolder
+from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Observer, Stop
+from evalrun.runner.journal import Earlier, Journal, RunFolder, read_journal
 from evalrun.runner.limits import AdaptiveLimit, EndpointBudget, FixedLimit, Limit, Throttle
 from evalrun.runner.watch import LoadOnce, Watch, watched_start
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.schema import Suite
-from evalrun.sweep.finish import Measured, finish_run
-from evalrun.sweep.late import score_late
+from evalrun.sweep.finish import Finish, Measured
+from evalrun.sweep.judging import AnsweredRun, Judging, Round, Task, compared_samples, judge_params
 from evalrun.sweep.order import in_order
 from evalrun.sweep.prepare import PreparedSweep
 from evalrun.sweep.progress import ProgressAdapter
+from evalrun.sweep.score import is_deferred
 from evalrun.sweep.spending import Spending
-from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.folder import SAMPLES, SweepFolder
 
 _HERE = "local"
 """The place of all engines that are ours."""
@@ -35,7 +41,7 @@ _HERE = "local"
 class Execution:
     """What became of the cells. `faults` are the reasons why runs could not be completed."""
 
-    identities: dict[str, dict[str, object]] = field(default_factory=dict)
+    identities: dict[str, dict[str, Any]] = field(default_factory=dict)
     faults: list[UserError] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -54,32 +60,93 @@ class Services:
     """What is spent, where the suite has a budget."""
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What the cells of one phase share. The engines of models in `needed_later` run on after it."""
+
+    suite: Suite
+    providers: Mapping[str, Provider]
+    cache: ResponseCache | None
+    observer: Observer
+    progress: ProgressAdapter
+    stop: Stop
+    execution: Execution
+    needed_later: Set[str] = frozenset()
+
+    async def ask(
+        self,
+        cell: Cell,
+        folder: RunFolder,
+        earlier: Earlier,
+        options: CellOptions,
+        throttle: Throttle,
+        watch: Watch | None = None,
+    ) -> bool:
+        """Ask what is left of a cell. True when every sample has its record."""
+        self.progress.begin(cell.run_id, len(cell.samples) * cell.repeats, earlier)
+        if throttle.budget is not None:
+            throttle.budget.begin_run()
+        journal = Journal(folder.journal)
+        context = CellContext(journal, self.cache, throttle, self.observer, self.stop)
+        run = CellRun(cell, options, context, earlier)
+        try:
+            async with watch or contextlib.nullcontext():
+                await run.run()
+        finally:
+            await journal.close()
+        return run.complete
+
+    def options(self, model: ModelSpec, *, stream: bool = False, warmup: int = 0) -> CellOptions:
+        """How a model is asked."""
+        performance = self.suite.performance
+        return CellOptions(
+            stream=stream,
+            warmup=warmup,
+            timeout_s=model.timeout_s or performance.timeout_s,
+            retries=performance.retries,
+            seed=self.suite.seed,
+            tolerate=self.suite.errors.tolerate,
+        )
+
+
+class Job(Protocol):
+    """What one model is asked: a run of the matrix, or what a judge is asked about a run."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> ModelSpec: ...
+    async def run(self, phase: Phase, provider: Provider, throttle: Throttle, load: LoadOnce) -> None: ...
+
+
 async def execute(services: Services) -> Execution:
     """Run every cell that is not finished yet.
 
     A fault in one model's runs does not stop the others: it is kept in the result. Cancelling ends
     everything; what was answered is journalled.
     """
+    prepared, folder = services.prepared, services.folder
+    judging, suite = prepared.judging, prepared.loaded.suite
     execution = Execution()
     clock = None
     if services.spending is not None:
         clock = asyncio.get_running_loop().create_task(services.spending.watch_clock())
-    judging = services.prepared.judging
-    judges = judging.model_ids if judging is not None else frozenset()
-    groups: dict[str, dict[str, list[RunSpec]]] = {}
-    for spec in services.prepared.specs:
-        provider = services.prepared.providers[spec.model.id]
-        groups.setdefault(_place(provider), {}).setdefault(spec.model.id, []).append(spec)
+    judges = frozenset(judging.models) if judging is not None else frozenset[str]()
+    observer = services.spending or services.progress
+    phase = Phase(
+        suite, prepared.providers, services.cache, observer, services.progress, services.stop, execution, judges
+    )
+    finish = Finish(
+        folder, suite, prepared.pipeline.scorers, prepared.datasets, services.stop, judging, execution.identities
+    )
     try:
-        async with asyncio.TaskGroup() as tasks:
-            for models in groups.values():
-                specs = [spec for each in models.values() for spec in each]
-                endpoint = _Endpoint(services, execution, specs)
-                tasks.create_task(endpoint.run(judges_last(models, judges)))
+        await run_jobs(phase, _matrix_jobs(services, phase, finish))
+        for spec in prepared.specs:
+            # Left over: what waits for judges, and what an earlier part of the sweep had no time to score.
+            if judging is None and finish.is_waiting(spec.run_id) and await finish.waiting(spec):
+                execution.finished.append(spec.run_id)
         if judging is not None:
-            from evalrun.sweep.aside import judge_all
-
-            await judge_all(services, execution)
+            await _judge(services, judging, finish, execution)
     finally:
         if judging is not None:
             await judging.close()
@@ -90,173 +157,290 @@ async def execute(services: Services) -> Execution:
             await services.cache.close()
             if services.cache.warning:
                 execution.warnings.append(services.cache.warning)
-    finished = all(services.folder.is_finished(spec.run_id) for spec in services.prepared.specs)
+    finished = all(folder.is_finished(spec.run_id) for spec in prepared.specs)
     if services.stop.fault is not None and not finished:
         # Made anew: what was in flight when the budget was spent has been counted since.
         execution.faults.append(services.spending.fault() if services.spending else services.stop.fault)
     return execution
 
 
-def judges_last(models: dict[str, list[RunSpec]], judges: Set[str]) -> dict[str, list[RunSpec]]:
-    """The models of an endpoint, those last that judge afterwards: their engines then run on."""
-    return {name: models[name] for name in sorted(models, key=lambda each: each in judges)}
+def _matrix_jobs(services: Services, phase: Phase, finish: Finish) -> list[Job]:
+    """The runs that are not asked yet, in the order that is drawn; models that judge afterwards come last of
+    the engines, which then run on."""
+    prepared, folder = services.prepared, services.folder
+    todo: list[RunSpec] = []
+    by_model: dict[str, list[RunSpec]] = {}
+    for spec in prepared.specs:
+        by_model.setdefault(spec.model.id, []).append(spec)
+    for model_id, specs in by_model.items():
+        left = [
+            each for each in specs if not (folder.is_finished(each.run_id) or finish.is_waiting(each.run_id))
+        ]
+        if not left:
+            phase.execution.identities[model_id] = folder.identity(model_id)
+        todo += left
+    drawn = in_order(todo, phase.suite.seed)
+    order = judges_last(by_model, phase.needed_later)
+    drawn.sort(key=lambda each: order.index(each.model.id) if _is_here(phase.providers[each.model.id]) else -1)
+    return [MatrixJob(spec, prepared, folder, finish) for spec in drawn]
 
 
-def _awaits_judges(services: Services, run_id: str) -> bool:
-    if services.prepared.judging is None:
-        return False
-    from evalrun.sweep.aside import is_aside
-
-    return is_aside(services.folder, run_id)
+def judges_last(models: Iterable[str], judges: Set[str]) -> list[str]:
+    """The models in their order, those last that judge afterwards."""
+    return sorted(models, key=lambda each: each in judges)
 
 
-def _place(provider: Provider) -> str:
-    """What a provider's runs wait for each other on. Engines of ours share this machine's cores, and two at
-    once would slow each other and measure that."""
-    return _HERE if provider.endpoint.startswith("local:") else provider.endpoint
+async def _judge(services: Services, judging: Judging, finish: Finish, execution: Execution) -> None:
+    """Judge and finish every run that waits for it."""
+    specs = {each.run_id: each for each in services.prepared.specs if finish.is_waiting(each.run_id)}
+    if not specs or services.stop.requested:
+        return
+    folder = services.folder
+    everything = [
+        answered_run(folder, each)
+        for each in services.prepared.specs
+        if each.run_id in specs or folder.is_finished(each.run_id)
+    ]
+    phase = Phase(
+        services.prepared.loaded.suite,
+        judging.providers,
+        services.cache,
+        services.spending or services.progress,
+        services.progress,
+        services.stop,
+        execution,
+    )
+    waiting = [each for each in everything if each.run_id in specs]
+    for run in await judge_runs(phase, judging, waiting, everything):
+        if await finish.waiting(specs[run.run_id], run, everything):
+            execution.finished.append(run.run_id)
+
+
+def answered_run(folder: SweepFolder, spec: RunSpec) -> AnsweredRun:
+    """A run whose samples are on disk, as judges see it."""
+    path = folder.run_dir(spec.run_id)
+    return AnsweredRun(
+        spec.run_id, path, path / SAMPLES, spec.model.id, spec.prompt.id, spec.dataset.id, spec.params
+    )
+
+
+async def judge_runs(
+    phase: Phase, judging: Judging, runs: Sequence[AnsweredRun], everything: Sequence[AnsweredRun]
+) -> list[AnsweredRun]:
+    """Ask all models about the runs; returns the runs about which nothing is left to ask.
+
+    `everything` are all runs of the sweep whose samples are on disk, for scorers that compare runs.
+    """
+    jobs = [JudgeJob(task, run, judging.models[task.model], everything) for task in judging.tasks for run in runs]
+    await run_jobs(phase, jobs)
+    left = {job.about.run_id for job in jobs if not job.complete}
+    return [run for run in runs if run.run_id not in left]
+
+
+async def run_jobs(phase: Phase, jobs: Sequence[Job]) -> None:
+    """Run jobs in their order, endpoints side by side. Faults are kept in the phase's execution."""
+    places: dict[str, list[Job]] = {}
+    for job in jobs:
+        provider = phase.providers[job.model.id]
+        places.setdefault(_HERE if _is_here(provider) else provider.endpoint, []).append(job)
+    async with asyncio.TaskGroup() as tasks:
+        for place, some in places.items():
+            tasks.create_task(_Endpoint(phase, some).run(here=place == _HERE))
+
+
+def _is_here(provider: Provider) -> bool:
+    """Whether it is an engine of ours. These share this machine's cores, and two at once would slow each other
+    and measure that."""
+    return provider.endpoint.startswith("local:")
 
 
 class _Endpoint:
-    """The runs on one endpoint: one after the other, so that none measures another's load.
+    """The jobs on one endpoint: one after the other, so that none measures another's load.
 
-    Models that are only asked take turns in the order that is drawn (`in_order`); engines of ours are
-    started, asked and stopped one by one, since they share this machine's memory.
+    Models that are only asked take turns in the jobs' order; engines of ours are started, asked and stopped one
+    by one, since they share this machine's memory.
     """
 
-    def __init__(self, services: Services, execution: Execution, specs: list[RunSpec]) -> None:
-        self._services, self._execution = services, execution
-        self._suite = services.prepared.loaded.suite
+    def __init__(self, phase: Phase, jobs: Sequence[Job]) -> None:
+        self._phase, self._jobs = phase, jobs
         self._limits: dict[int | None, Limit] = {}
-        self._budget = EndpointBudget.of([spec.model.limits for spec in specs])
+        self._budget = EndpointBudget.of([job.model.limits for job in jobs])
         self._loads: dict[str, LoadOnce] = {}
         """Of the models that are started and have not failed."""
 
-    async def run(self, models: dict[str, list[RunSpec]]) -> None:
-        """Run what is not done yet. Faults of a model end its own runs and are kept in the result."""
-        turns: dict[str, dict[str, list[RunSpec]]] = {}
-        for model_id, specs in models.items():
-            if todo := [spec for spec in specs if self._is_to_do(spec)]:
-                engine = _place(self._provider(model_id)) == _HERE
-                turns.setdefault(model_id if engine else "", {})[model_id] = todo
-            else:
-                self._execution.identities[model_id] = self._services.folder.identity(model_id)
+    async def run(self, *, here: bool) -> None:
+        """Run the jobs. Faults of a model end its own jobs and are kept in the result."""
+        turns: dict[str, list[Job]] = {}
+        for job in self._jobs:
+            turns.setdefault(job.model.id if here else "", []).append(job)
         for together in turns.values():
+            models = dict.fromkeys(job.model.id for job in together)
             try:
-                await self._run_together(together)
+                for model_id in models:
+                    await self._start(model_id, next(each for each in together if each.model.id == model_id))
+                for job in together:
+                    await self._run(job)
             finally:
-                for model_id in together:
-                    await self._close(model_id)
+                for model_id in models:
+                    if model_id not in self._phase.needed_later:
+                        await self._phase.providers[model_id].close()
 
-    async def _run_together(self, models: dict[str, list[RunSpec]]) -> None:
-        for model_id, specs in models.items():
-            if self._services.stop.requested:
-                return
-            with self._kept(model_id):
-                first = in_order(specs, self._suite.seed)[0]
-                self._services.progress.phase(first.run_id, "starting")
-                provider = self._provider(model_id)
-                self._loads[model_id] = LoadOnce(await watched_start(provider))
-                self._execution.identities[model_id] = provider.identity()
-        for spec in in_order([each for specs in models.values() for each in specs], self._suite.seed):
-            if self._services.stop.requested:
-                return
-            load = self._loads.get(spec.model.id)
-            if load is None:
-                continue
-            with self._kept(spec.model.id):
-                provider = self._provider(spec.model.id)
-                throttle = Throttle(_limit(self._suite, spec.model, provider, self._limits), self._budget)
-                if await _run_cell(self._services, spec, provider, throttle, load):
-                    self._execution.finished.append(spec.run_id)
+    async def _start(self, model_id: str, first: Job) -> None:
+        if self._phase.stop.requested:
+            return
+        with self._kept(model_id):
+            self._phase.progress.phase(first.name, "starting")
+            provider = self._phase.providers[model_id]
+            self._loads[model_id] = LoadOnce(await watched_start(provider))
+            self._phase.execution.identities[model_id] = provider.identity()
+
+    async def _run(self, job: Job) -> None:
+        load = self._loads.get(job.model.id)
+        if load is None or self._phase.stop.requested:
+            return
+        with self._kept(job.model.id):
+            provider = self._phase.providers[job.model.id]
+            limit = limit_of(self._phase.suite, job.model, provider, self._limits)
+            await job.run(self._phase, provider, Throttle(limit, self._budget), load)
 
     @contextlib.contextmanager
     def _kept(self, model_id: str) -> Iterator[None]:
-        """A fault within ends the model's runs, and not those of others."""
+        """A fault within ends the model's jobs, and not those of others."""
         try:
             yield
         except UserError as fault:
             self._loads.pop(model_id, None)
-            self._execution.faults.append(fault)
-            self._services.progress.message(str(fault))
-
-    def _is_to_do(self, spec: RunSpec) -> bool:
-        done = self._services.folder.is_finished(spec.run_id) or _awaits_judges(self._services, spec.run_id)
-        return not done
-
-    def _provider(self, model_id: str) -> Provider:
-        return self._services.prepared.providers[model_id]
-
-    async def _close(self, model_id: str) -> None:
-        judging = self._services.prepared.judging
-        if judging is None or model_id not in judging.model_ids:  # a judge's engine is needed again
-            await self._provider(model_id).close()
+            self._phase.execution.faults.append(fault)
+            self._phase.progress.message(str(fault))
 
 
-def _limit(suite: Suite, model: ModelSpec, provider: Provider, limits: dict[int | None, Limit]) -> Limit:
-    """The endpoint's limit: fixed where the model, the suite or the engine names a number, else adaptive
-    and shared by all runs on the endpoint, so that what one learnt the next need not learn again."""
-    fixed = model.concurrency or suite.performance.concurrency or provider.default_concurrency
+def limit_of(suite: Suite, model: ModelSpec, provider: Provider, limits: dict[int | None, Limit]) -> Limit:
+    """The rule for concurrency: fixed where the model, the suite or the engine names a number, else adaptive
+    and shared by all that is asked on the endpoint, so that what one learnt the next need not learn again.
+
+    `limits` are those that the endpoint has already. What judges bear is not what the suite says of its runs.
+    """
+    of_suite = suite.performance.concurrency if any(each.id == model.id for each in suite.models) else None
+    fixed = model.concurrency or of_suite or provider.default_concurrency
     if fixed not in limits:
         limits[fixed] = FixedLimit(fixed) if fixed else AdaptiveLimit()
     return limits[fixed]
 
 
-def _cell_options(suite: Suite, model: ModelSpec, provider: Provider) -> CellOptions:
-    performance = suite.performance
-    return CellOptions(
-        stream=performance.stream and "stream" in provider.supports,
-        warmup=performance.warmup,
-        timeout_s=model.timeout_s or performance.timeout_s,
-        retries=performance.retries,
-        seed=suite.seed,
-        tolerate=suite.errors.tolerate,
-    )
+@dataclass(frozen=True, slots=True)
+class MatrixJob:
+    """One run of the matrix, or what is left of it."""
+
+    spec: RunSpec
+    prepared: PreparedSweep
+    folder: SweepFolder
+    finish: Finish
+
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        return self.spec.run_id
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model that is asked."""
+        return self.spec.model
+
+    async def run(self, phase: Phase, provider: Provider, throttle: Throttle, load: LoadOnce) -> None:
+        """Ask, measure and, where no judge is waited for, finish it."""
+        spec, prepared = self.spec, self.prepared
+        dataset = prepared.datasets[spec.dataset.id]
+        run = RunFolder(self.folder.run_dir(spec.run_id))
+        earlier = run.open(provider.identity())
+        detail = {"done": len(earlier.done), "of": len(dataset) * spec.repeats}
+        self.folder.append_event("begin_run", detail, target=spec.run_id)
+        load.write_to(run.write_system, earlier.clock_s)
+        watch = Watch(provider, run.write_system, earlier.clock_s)
+        started_at, started = datetime.now(UTC), time.perf_counter()
+        cell = Cell.of(spec, dataset, prepared.renderer(spec), provider, prepared.pipeline)
+        performance = phase.suite.performance
+        options = phase.options(
+            spec.model,
+            stream=performance.stream and "stream" in provider.supports,
+            warmup=performance.warmup,
+        )
+        try:
+            complete = await phase.ask(cell, run, earlier, options, throttle, watch)
+        finally:
+            run.close()
+        if phase.stop.requested and not complete:
+            return
+        measured = Measured.of(watch, load.load, throttle, started_at, time.perf_counter() - started)
+        if prepared.judging is not None or is_deferred(prepared.pipeline.scorers):
+            await asyncio.to_thread(self.finish.put_by, run, measured, provider.identity())
+            finished = prepared.judging is None and await self.finish.waiting(spec)
+        else:
+            await asyncio.to_thread(self.finish.at_once, spec, run, measured)
+            finished = True
+        if finished:
+            phase.execution.finished.append(spec.run_id)
+        if finished or prepared.judging is not None:
+            phase.progress.end(spec.run_id)
 
 
-async def _run_cell(
-    services: Services, spec: RunSpec, provider: Provider, throttle: Throttle, load: LoadOnce
-) -> bool:
-    """Run one cell, or what is left of it. True when it is finished."""
-    prepared = services.prepared
-    suite = prepared.loaded.suite
-    run = RunFolder(services.folder.run_dir(spec.run_id))
-    earlier = run.open(provider.identity())
-    total = len(prepared.datasets[spec.dataset.id]) * spec.repeats
-    services.progress.begin(spec.run_id, total, earlier)
-    services.folder.append_event("begin_run", {"done": len(earlier.done), "of": total}, target=spec.run_id)
-    journal = Journal(run.journal)
-    load.write_to(run.write_system, earlier.clock_s)
-    if throttle.budget is not None:
-        throttle.budget.begin_run()
-    watch = Watch(provider, run.write_system, earlier.clock_s)
-    started_at = datetime.now(UTC)
-    started = time.perf_counter()
-    cell = Cell(
-        spec, prepared.datasets[spec.dataset.id], prepared.renderer(spec), provider, prepared.pipeline
-    )
-    cell_run = CellRun(
-        cell,
-        _cell_options(suite, spec.model, provider),
-        CellContext(journal, services.cache, throttle, services.spending or services.progress, services.stop),
-        earlier,
-    )
-    try:
-        async with watch:
-            await cell_run.run()
-    finally:
-        run.close()
-        await journal.close()
-    if services.stop.requested and not cell_run.complete:
-        return False
-    measured = Measured.of(watch, load.load, throttle, started_at, time.perf_counter() - started)
-    if not await score_late(run.journal, suite, services.stop):
-        return False
-    if prepared.judging is not None:
-        from evalrun.sweep.aside import put_aside
+@dataclass(slots=True)
+class JudgeJob:
+    """What one model is asked about one run for one scorer. `complete` when nothing is left to ask."""
 
-        await asyncio.to_thread(put_aside, run, measured, provider.identity())
-        services.progress.end(spec.run_id)
-        return False
-    await asyncio.to_thread(finish_run, services.folder, spec, suite, run, measured, cell.dataset)
-    services.progress.end(spec.run_id)
-    return True
+    task: Task
+    about: AnsweredRun
+    model: ModelSpec
+    everything: Sequence[AnsweredRun]
+    complete: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called where progress is shown."""
+        return self.task.name(self.about.run_id, self.task.rounds[0])
+
+    async def run(self, phase: Phase, provider: Provider, throttle: Throttle, load: LoadOnce) -> None:
+        """Ask round by round: the last ones ask again what gave no grade."""
+        other = compared_samples(self.task, self.about, self.everything)
+        asked = self.task.provider(provider)
+        try:
+            for at, round_ in enumerate(self.task.rounds):
+                before = self._folder(self.task.rounds[at - 1]) if round_.asked > 1 else None
+                if phase.stop.requested or not await self._round(phase, asked, throttle, round_, before, other):
+                    return
+            self.complete = True
+        finally:
+            if asked is not provider:
+                await asked.close()
+
+    def _folder(self, round_: Round) -> RunFolder:
+        return RunFolder(self.task.folder(self.about.folder, round_))
+
+    async def _round(
+        self,
+        phase: Phase,
+        provider: Provider,
+        throttle: Throttle,
+        round_: Round,
+        before: RunFolder | None,
+        other: Any,
+    ) -> bool:
+        records = read_journal(before.journal) if before is not None else ()
+        questions = await asyncio.to_thread(self.task.questions, self.about, other, round_, records)
+        if not len(questions):
+            return True
+        folder = self._folder(round_)
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        earlier = folder.open(provider.identity())
+        name = self.task.name(self.about.run_id, round_)
+        params = judge_params(self.task, self.model, phase.suite, questions.params)
+        cell = Cell(
+            name, questions, questions.renderer, provider, questions.reader, params, price=self.model.price
+        )
+        try:
+            complete = await phase.ask(cell, folder, earlier, phase.options(self.model), throttle)
+        finally:
+            folder.close()
+            folder.system.unlink(missing_ok=True)
+        if complete:
+            phase.progress.end(name)
+        return complete

@@ -1,34 +1,49 @@
-"""From a finished journal to a finished run, and from finished runs to a finished sweep."""
+"""From the answers of a run to its results: scored, analysed, written as `run.json`.
+
+A run that is asked and waits for judges, or for scorers that take long, has `answered.json` in its folder, with
+what was measured while it ran: a sweep that is ended then goes on there, and asks the run's model nothing again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from evalrun.analysis.performance import SystemSummary
-from evalrun.analysis.run import RunAnalysis, analyse_run
+from evalrun.analysis.run import analyse_run
 from evalrun.analysis.table import SampleTable
+from evalrun.atomic import write_private
 from evalrun.datasets import Dataset
 from evalrun.runner import calibration
+from evalrun.runner.cell import Stop
 from evalrun.runner.journal import RunFolder
 from evalrun.runner.limits import AdaptiveLimit, Throttle
 from evalrun.runner.watch import Load, Watch
+from evalrun.scoring.base import Scorer
+from evalrun.scoring.pipeline import Pipeline
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.schema import Suite
-from evalrun.sweep.answered import answered_by
 from evalrun.sweep.inputs import keep_rows
-from evalrun.tracking.folder import SweepFolder
+from evalrun.sweep.score import ScoreStage, Scoring
+from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
 from evalrun.tracking.parquet import journal_to_parquet, system_to_parquet
+from evalrun.tracking.plain import plain
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-class Judgement(Protocol):
-    """What is known of a run that was judged: it adds figures and notes to the run's analysis."""
+    from evalrun.sweep.judging import AnsweredRun, Judging
+    from evalrun.sweep.verdicts import RunVerdicts
 
-    @property
-    def warnings(self) -> Sequence[str]: ...
-    def enter(self, analysis: RunAnalysis) -> None: ...
+ANSWERED = "answered.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,56 +90,191 @@ class Measured:
         return cls(system, timings)
 
 
-def to_samples(run: RunFolder) -> None:
-    """The journal of a run as `samples.parquet`."""
-    journal_to_parquet(run.journal, run.path / "samples.parquet")
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Finishes the runs of a sweep. `identities` say who answered, by model id."""
+
+    folder: SweepFolder
+    suite: Suite
+    scorers: Sequence[Scorer]
+    datasets: Mapping[str, Dataset]
+    stop: Stop
+    judging: Judging | None
+    identities: dict[str, dict[str, Any]]
+
+    def is_waiting(self, run_id: str) -> bool:
+        """Whether a run has been asked and waits for scores."""
+        return (self.folder.path / "runs" / run_id / ANSWERED).exists()
+
+    def put_by(self, run: RunFolder, measured: Measured, identity: Mapping[str, Any]) -> None:
+        """Keep what was measured of a run that waits, and its answers as `samples.parquet`."""
+        journal_to_parquet(run.journal, run.path / SAMPLES)
+        system = asdict(measured.system)
+        del system["client"]  # a fact of this machine, which is looked up again
+        document = {"system": system, "timings": measured.timings, "identity": dict(identity)}
+        write_private(run.path / ANSWERED, orjson.dumps(plain(document)))
+
+    def at_once(self, spec: RunSpec, run: RunFolder, measured: Measured) -> None:
+        """Finish a run whose scores were all made while it was asked."""
+        journal_to_parquet(run.journal, run.path / SAMPLES)
+        self._conclude(spec, run, measured)
+
+    async def waiting(
+        self, spec: RunSpec, run: AnsweredRun | None = None, everything: Sequence[AnsweredRun] = ()
+    ) -> bool:
+        """Score and finish a run that waited. False where a stop came between.
+
+        `run` and `everything` are there where judges were asked: the run, and all that are answered.
+        """
+        path = self.folder.run_dir(spec.run_id)
+        marker = path / ANSWERED
+        kept = orjson.loads(marker.read_bytes())
+        verdicts = None
+        if run is not None and self.judging is not None:
+            from evalrun.sweep.verdicts import RunVerdicts
+
+            verdicts = await asyncio.to_thread(RunVerdicts, self.judging, run, everything)
+            await asyncio.to_thread(verdicts.write)
+        # The suite's scorers anew: those that take long run in threads of their own.
+        pipeline = Pipeline([each.build() for each in self.suite.parse], self.scorers, "deferred")
+        stage = ScoreStage(path / SAMPLES, path / SAMPLES, Scoring(pipeline, verdicts=verdicts), self.stop)
+        if not await stage.in_thread():
+            return False
+        if not self.identities.get(spec.model.id):
+            self.identities[spec.model.id] = kept["identity"]
+        await asyncio.to_thread(
+            self._conclude, spec, RunFolder(path), _measured(kept), verdicts, kept["identity"]
+        )
+        drop_judge_journals(path)
+        marker.unlink(missing_ok=True)
+        return True
+
+    def _conclude(
+        self,
+        spec: RunSpec,
+        run: RunFolder,
+        measured: Measured,
+        verdicts: RunVerdicts | None = None,
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Compute the metrics of a scored run, write `run.json`, drop the journal.
+
+        Groups that are not to be stored are read from the dataset, by sample id, for the metrics alone.
+        """
+        samples, dataset = run.path / SAMPLES, self.datasets[spec.dataset.id]
+        if run.system.exists():
+            system_to_parquet(run.system, run.path / SYSTEM)
+        table = SampleTable.from_parquet(samples)
+        if spec.dataset.withheld:
+            table = table.with_groups(dataset.withheld_groups())
+        keep_rows(self.folder, spec.dataset, dataset, samples)
+        answered, warnings = answered_by(samples)
+        analysis = analyse_run(table, self.suite, spec, measured.system)
+        if verdicts is not None and self.judging is not None:
+            from evalrun.sweep.judging import lineage_notes
+            from evalrun.sweep.verdicts import enter_judgement
+
+            identities = {**self.identities, spec.model.id: identity or {}}
+            notes = lineage_notes(self.judging, spec.model, identities)
+            warnings = [*warnings, *enter_judgement(analysis, verdicts.bills(), notes)]
+        self.folder.finish_run(
+            spec.run_id,
+            {
+                "run": spec.run_id,
+                "model": spec.model.id,
+                "prompt": spec.prompt.id,
+                "dataset": spec.dataset.id,
+                "params": dict(spec.params),
+                "repeats": spec.repeats,
+                "status": "complete",
+                "counts": asdict(analysis.counts),
+                "metrics": [asdict(metric) for metric in analysis.metrics],
+                "details": {**analysis.details, "answered_by": answered},
+                "warnings": warnings,
+                "timings": measured.timings,
+            },
+        )
+        run.journal.unlink(missing_ok=True)
+        run.system.unlink(missing_ok=True)
 
 
-def finish_run(
-    folder: SweepFolder,
-    spec: RunSpec,
-    suite: Suite,
-    run: RunFolder,
-    measured: Measured,
-    dataset: Dataset | None = None,
-    judgement: Judgement | None = None,
-) -> None:
-    """Turn the journal into Parquet, compute the metrics, write `run.json`, drop the journal.
+def _measured(kept: Mapping[str, Any]) -> Measured:
+    # What evalrun reaches was measured with one process.
+    client = None if kept["timings"].get("workers") else calibration.load()
+    return Measured(SystemSummary(**kept["system"], client=client), kept["timings"])
 
-    Groups that are not to be stored are read from the dataset, by sample id, for the metrics alone. With a
-    judgement, the samples are in Parquet already, with their scores.
+
+def drop_judge_journals(run: Path) -> None:
+    """What was asked is in `judge.parquet` now."""
+    from evalrun.sweep.judging import JUDGE
+
+    shutil.rmtree(run / JUDGE, ignore_errors=True)
+
+
+_SHOWN = 5
+
+
+def answered_by(samples: Path) -> tuple[dict[str, Any], list[str]]:
+    """What the responses of a run said of model and `system_fingerprint`, as JSON, and warnings.
+
+    `models` and `fingerprints` hold how many samples each answered, in the order of its first answer;
+    `changes` how often the next answer to arrive came from another one than the last. Answers from the cache
+    are left out: they were given another day. Both are empty where the server says nothing.
     """
-    samples = run.path / "samples.parquet"
-    if judgement is None:
-        to_samples(run)
-    if run.system.exists():
-        system_to_parquet(run.system, run.path / "system.parquet")
-    table = SampleTable.from_parquet(samples)
-    if spec.dataset.withheld and dataset is not None:
-        table = table.with_groups(dataset.withheld_groups())
-    if dataset is not None:
-        keep_rows(folder, spec.dataset, dataset, samples)
-    answered, warnings = answered_by(samples)
-    analysis = analyse_run(table, suite, spec, measured.system)
-    if judgement is not None:
-        judgement.enter(analysis)
-        warnings = [*warnings, *judgement.warnings]
-    folder.finish_run(
-        spec.run_id,
-        {
-            "run": spec.run_id,
-            "model": spec.model.id,
-            "prompt": spec.prompt.id,
-            "dataset": spec.dataset.id,
-            "params": dict(spec.params),
-            "repeats": spec.repeats,
-            "status": "complete",
-            "counts": asdict(analysis.counts),
-            "metrics": [asdict(metric) for metric in analysis.metrics],
-            "details": {**analysis.details, "answered_by": answered},
-            "warnings": warnings,
-            "timings": measured.timings,
-        },
-    )
-    run.journal.unlink(missing_ok=True)
-    run.system.unlink(missing_ok=True)
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    names = ("model", "fingerprint")
+    # Neither pq.read_table nor to_numpy: both import pandas, which costs half a second.
+    with pq.ParquetFile(samples, read_dictionary=list(names)) as file:
+        table = file.read(columns=[*names, "cached", "done_s"])
+    fresh = ~_plain(table.column("cached"), np.bool_, 0)
+    done = _plain(table.column("done_s"), np.float64, np.nan)
+    order = np.argsort(np.where(np.isnan(done), np.inf, done), kind="stable")
+    found: dict[str, Any] = {}
+    warnings = []
+    for name in names:
+        codes, texts = _codes(table.column(name))
+        codes = codes[order][fresh[order]]
+        codes = codes[codes >= 0]
+        first: dict[int, None] = (
+            dict.fromkeys(codes.tolist()) if len(texts) > 1 else dict.fromkeys(codes[:1].tolist())
+        )
+        counts = {texts[code]: int(np.count_nonzero(codes == code)) for code in first}
+        changes = int(np.count_nonzero(np.diff(codes))) if len(codes) else 0
+        found[f"{name}s"] = counts
+        found[f"{name}_changes"] = changes
+        if changes:
+            what = "model" if name == "model" else "system_fingerprint"
+            shown = [f"{text} ({count:,} samples)" for text, count in list(counts.items())[:_SHOWN]]
+            more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
+            warnings.append(
+                f"the server's {what} changed during the run, {changes:,} time{'s' if changes > 1 else ''}: "
+                f"{', '.join(shown)}{more}; the answers are not those of one model"
+            )
+    return found, warnings
+
+
+def _codes(column: Any) -> tuple[NDArray[np.int64], list[str]]:
+    """A column of dictionaries as codes over one list of texts; -1 where there is none."""
+    import numpy as np
+
+    from evalrun.analysis.columns import plain_values
+
+    texts: dict[str, int] = {}
+    parts = []
+    for chunk in column.chunks:
+        known = [texts.setdefault(each, len(texts)) for each in chunk.dictionary.to_pylist()]
+        lookup = np.array([*known, -1], np.int64)
+        parts.append(lookup[plain_values(chunk.indices, np.int64, -1)])
+    return (np.concatenate(parts) if parts else np.zeros(0, np.int64)), list(texts)
+
+
+def _plain(column: Any, kind: type[np.generic], missing: float) -> NDArray[Any]:
+    """A column in chunks as numpy, with `missing` for null."""
+    import numpy as np
+
+    from evalrun.analysis.columns import plain_values
+
+    parts = [plain_values(chunk, kind, missing) for chunk in column.chunks]
+    return np.concatenate(parts) if parts else np.zeros(0, kind)

@@ -1,40 +1,332 @@
-"""The phase after a run's answers: models are asked about them, and what they say becomes scores.
+"""What judges and embedding models are asked about the samples of a run: cells like any other.
 
-It begins when all runs have been asked, so that a judge's engine is started once for all of them, and never
-beside one that is being measured. Its requests go through the runner's own machinery with a journal for each
-scorer and model in the run's folder: a process that is killed loses and pays nothing twice.
+A task is one scorer with one of its models. What it asks about a run is a cell (two for pairs of answers, one in
+each order) whose samples are those of the run; where a grade could not be read, one more asks again. The runner
+asks them as it asks every cell, with its journal, cache, limits and budget.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalrun.errors import ExitCode, UserError
-from evalrun.providers.base import Provider
-from evalrun.runner.cache import ResponseCache
-from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Observer, Stop
-from evalrun.runner.journal import Earlier, Journal, RunFolder, read_journal
-from evalrun.runner.limits import AdaptiveLimit, EndpointBudget, FixedLimit, Limit, Throttle
-from evalrun.suite.components import ModelSpec
-from evalrun.suite.dataset import DatasetSpec
-from evalrun.suite.plan import RunSpec
-from evalrun.suite.prompt import PromptSpec
-from evalrun.suite.schema import Suite
-from evalrun.sweep.embedding_work import EmbeddingTask
-from evalrun.sweep.judge_work import PARAMS, JudgedRun, Task, Work
-from evalrun.types import JSON
+from evalrun.canonical import digest
+from evalrun.datasets import Item
+from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.prompts.rendering import Rendered
+from evalrun.providers.base import Provider, ProviderContext, create
+from evalrun.registry import nearest
+from evalrun.runner.limits import CHARACTERS_PER_TOKEN
+from evalrun.runner.records import ReadsAnswers
+from evalrun.runner.source import Renders
+from evalrun.scoring.asking import AskingScorer
+from evalrun.scoring.base import Scorer, alternatives, as_text
+from evalrun.scoring.judge.menu import Menu, read_verdict
+from evalrun.scoring.judge.prompts import ASK_AGAIN, GIVEN, judge_prompt
+from evalrun.scoring.judge.scorer import Judge
+from evalrun.scoring.pipeline import Scored
+from evalrun.scoring.scorers.embedding import EmbeddingSimilarity
+from evalrun.sweep.stored import Key, is_answered, key_of, question_of, stored_samples
+from evalrun.types import JSON, Message, Row, Status
 
 if TYPE_CHECKING:
-    from evalrun.scoring.asking import AskingScorer
-    from evalrun.sweep.progress import ProgressAdapter
+    from evalrun.prompts import Prompt
+    from evalrun.suite.components import ModelSpec
+    from evalrun.suite.schema import Suite
+    from evalrun.suite.plan import RunSpec
+    from evalrun.sweep.estimate import JudgeEstimate, RunEstimate
+    from evalrun.sweep.prepare import PreparedSweep
+
+PARAMS: Mapping[str, JSON] = {"temperature": 0, "max_tokens": 256}
+"""What a judge is asked with where neither its model nor the scorer says otherwise."""
+LOOKED_AT = 50
+"""Rows whose targets are measured for an estimate."""
+INSTRUCTIONS = 600
+"""Characters of a judge's prompt besides question, reference and answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredRun:
+    """A run whose answers are on disk, and the cell of the matrix that it is."""
+
+    run_id: str
+    folder: Path
+    samples: Path
+    model: str
+    prompt: str
+    dataset: str
+    params: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One cell of a task about a run: the order of a pair ("" where there is none), and the number of the
+    question: 2 asks again what gave no grade."""
+
+    order: str = ""
+    asked: int = 1
+
+    @property
+    def label(self) -> str:
+        """As part of a name: "", "ab", "again", "ab again"."""
+        return " ".join([*([self.order] if self.order else []), *(["again"] if self.asked > 1 else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What a cell needs: its samples, what makes requests of them, what reads the answers, the parameters."""
+
+    items: Callable[[], Iterator[Item]]
+    count: int
+    renderer: Renders
+    reader: ReadsAnswers
+    params: Mapping[str, JSON]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.items()
+
+
+class Task(ABC):
+    """One scorer with one of its models."""
+
+    rounds: Sequence[Round] = (Round(),)
+
+    def __init__(self, scorer: AskingScorer, model: str) -> None:
+        self.scorer, self.model = scorer, model
+
+    def folder(self, run: Path, round_: Round) -> Path:
+        """Where the journal of a cell is, within the folder of the run that it is about."""
+        name = "--".join((self.scorer.name, self.model, *round_.label.split()))
+        return run / JUDGE / name
+
+    def name(self, run_id: str, round_: Round) -> str:
+        """What a cell is called where progress is shown."""
+        name = f"{run_id} · {self.scorer.name}"
+        by = "" if len(self.scorer.models) == 1 else f" by {self.model}"
+        return f"{name}{by} {round_.label}".rstrip()
+
+    def provider(self, inner: Provider) -> Provider:
+        """What answers the requests."""
+        return inner
+
+    @abstractmethod
+    def questions(
+        self, run: AnsweredRun, other: Path | None, round_: Round, before: Iterable[Mapping[str, Any]]
+    ) -> Questions:
+        """What is asked about a run. `other` are the samples that its answers are compared with, `before` the
+        records of the round before, for one that asks again."""
+
 
 JUDGE = "judge"
 """The folder of the journals within a run's, while it is judged."""
+
+
+class JudgeTask(Task):
+    """A judge and one of its models."""
+
+    scorer: Judge
+
+    def __init__(self, scorer: Judge, model: str, prompt: Prompt, structured: bool) -> None:
+        super().__init__(scorer, model)
+        self._prompt, self._structured = prompt, structured
+        self._renderer = prompt.bind(None, 0)
+        self.rounds = [Round(order, asked) for order in scorer.orders for asked in (1, 2)]
+
+    def questions(
+        self, run: AnsweredRun, other: Path | None, round_: Round, before: Iterable[Mapping[str, Any]]
+    ) -> Questions:
+        """A request for each sample with something to judge; then what gave no grade on the menu once more,
+        with what the judge had said, for the grade alone."""
+        reader = _GradeReader(self.scorer)
+        if round_.asked > 1:
+            again = _unread(before)
+            renderer = _AskAgain(self.scorer.menu)
+            return Questions(again.__iter__, len(again), renderer, reader, self._params(reason=False))
+        texts = _others(other, self.scorer) if other is not None else {}
+
+        def items() -> Iterator[Item]:
+            for sample in stored_samples(run.samples):
+                if (item := self._item(sample, texts, round_.order)) is not None:
+                    yield item
+
+        count = sum(1 for _ in items())
+        return Questions(items, count, self._renderer, reader, self._params(reason=True))
+
+    def _item(self, sample: Mapping[str, Any], texts: Mapping[Key, str], order: str) -> Item | None:
+        options = self.scorer.options
+        text = judged_text(sample, options.of)
+        if not text or not is_answered(sample):
+            return None
+        target, row = sample["target"], sample["row"]
+        wanted = options.reference is not False and target is not None
+        values: dict[str, JSON] = {
+            "question": question_of(sample),
+            "answer": text,
+            "reference": " | ".join(as_text(each) for each in alternatives(target)) if wanted else "",
+            "grades": self.scorer.menu.said,
+            "example": self.scorer.menu.example(),
+        }
+        if order:
+            against = self._against(sample, texts)
+            if not against:
+                return None
+            first, second = (text, against) if order == "ab" else (against, text)
+            values |= {"first": first, "second": second}
+        if not (self._prompt.reads_whole_row or self._prompt.uses_row):
+            row = {name: value for name, value in row.items() if name in self._prompt.reads}
+        name, repeat = key_of(sample)
+        return Item(name, 0, {**row, "row": row, **values}, repeat=repeat)
+
+    def _against(self, sample: Mapping[str, Any], texts: Mapping[Key, str]) -> str:
+        pairwise = self.scorer.options.pairwise
+        if pairwise.column is not None:
+            return as_text(sample["row"].get(pairwise.column)).strip()
+        return texts.get(key_of(sample), "")
+
+    def _params(self, *, reason: bool) -> dict[str, JSON]:
+        schema = {"name": "verdict", "strict": True, "schema": self.scorer.menu.schema(reason)}
+        structured = {"response_format": {"type": "json_schema", "json_schema": schema}}
+        return {**(structured if self._structured else {}), **self.scorer.options.params}
+
+
+def judged_text(sample: Mapping[str, Any], of: str) -> str:
+    """What is judged of a sample; "" where there is nothing."""
+    return (sample.get("output" if of == "output" else "answer") or "").strip()
+
+
+def _others(path: Path, scorer: Judge) -> dict[Key, str]:
+    """The answers that those of a run are compared with."""
+    samples = stored_samples(path)
+    return {key_of(each): judged_text(each, scorer.options.of) for each in samples if is_answered(each)}
+
+
+def _unread(records: Iterable[Mapping[str, Any]]) -> list[Item]:
+    """The questions that gave no grade; of a question asked more than once its last record counts."""
+    last = {key_of(record): record for record in records}
+    return [
+        Item(
+            sample_id,
+            0,
+            {
+                "messages": record.get("messages") or [],
+                "prompt": record.get("prompt"),
+                "said": record.get("output") or "",
+            },
+            repeat=repeat,
+        )
+        for (sample_id, repeat), record in last.items()
+        if record["status"] in (Status.UNPARSED, Status.REFUSED)
+    ]
+
+
+class _GradeReader:
+    """Reads the grade of a judge's answer. A request without one is unparsed."""
+
+    def __init__(self, scorer: Judge) -> None:
+        self._menu: Menu = scorer.menu
+        self._name = scorer.name
+
+    def evaluate(
+        self,
+        output: str,
+        target: JSON,
+        row: Row,
+        refused: bool = False,
+        tool_calls: JSON = None,
+        likelihood: JSON = None,
+    ) -> Scored:
+        """The grade as an answer, its reason, and no score."""
+        verdict = read_verdict(output, self._menu)
+        reasons = {self._name: verdict.reason} if verdict.reason else {}
+        if verdict.code is None:
+            status = Status.REFUSED if refused else Status.UNPARSED
+            fault = "the judge declined to answer" if refused else verdict.fault
+            return Scored(status, None, fault, {}, reasons)
+        return Scored(Status.SCORED, self._menu.labels[verdict.code], None, {}, reasons)
+
+
+class _AskAgain:
+    """Renders the first question, what was said, and what is wanted."""
+
+    def __init__(self, menu: Menu) -> None:
+        self._again = ASK_AGAIN.format(grades=menu.said, example=menu.example_again())
+
+    def render(self, item: Item) -> Rendered:
+        """Messages, or one text for a completions endpoint."""
+        said = item.row["said"]
+        if item.row["prompt"] is not None:
+            return Rendered((), f"{item.row['prompt']}\n\n{said}\n\n{self._again}\n")
+        messages = [Message(each["role"], each["content"]) for each in item.row["messages"]]
+        if said.strip():
+            return Rendered((*messages, Message("assistant", said), Message("user", self._again)), None)
+        # An assistant that says nothing is refused by some servers.
+        last = Message("user", f"{messages[-1].content}\n\n{self._again}")
+        return Rendered((*messages[:-1], last), None)
+
+
+class EmbeddingTask(Task):
+    """Embeddings of the answers and targets of a run, each distinct text once."""
+
+    scorer: EmbeddingSimilarity
+
+    def provider(self, inner: Provider) -> Provider:
+        """The model's embeddings, gathered into requests of many texts."""
+        from evalrun.providers.embeddings import EmbeddingProvider
+
+        return EmbeddingProvider(inner, self.scorer.options.batch)
+
+    def questions(
+        self, run: AnsweredRun, other: Path | None, round_: Round, before: Iterable[Mapping[str, Any]]
+    ) -> Questions:
+        """A request for each distinct text."""
+
+        def items() -> Iterator[Item]:
+            seen: set[str] = set()
+            for sample in stored_samples(run.samples):
+                for text in embedded_texts(sample):
+                    name = text_digest(text)
+                    if name not in seen:
+                        seen.add(name)
+                        yield Item(name, 0, {"text": text})
+
+        return Questions(items, sum(1 for _ in items()), _TextAlone(), _VectorReader(), {})
+
+
+def embedded_texts(sample: Mapping[str, Any]) -> list[str]:
+    """The answer first, then the acceptable targets; empty where one of the two is missing."""
+    if sample["status"] != Status.SCORED or sample["target"] is None:
+        return []
+    targets = [as_text(each).strip() for each in alternatives(sample["target"])]
+    answer = (sample.get("answer") or "").strip()
+    targets = [each for each in targets if each]
+    return [answer, *targets] if answer and targets else []
+
+
+def text_digest(text: str) -> str:
+    """Names a text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16].hex()
+
+
+class _TextAlone:
+    def render(self, item: Item) -> Rendered:
+        """The text alone."""
+        return Rendered((), item.row["text"])
+
+
+class _VectorReader:
+    """Keeps an embedding as it is: the output is the vector."""
+
+    def evaluate(self, output: str, *_: Any, **__: Any) -> Scored:
+        return Scored(Status.SCORED, None, None, {}, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,92 +340,24 @@ class Judging:
     providers: Mapping[str, Provider]
     digest: str
 
-    @property
-    def model_ids(self) -> frozenset[str]:
-        """The models that are asked."""
-        return frozenset(self.models)
-
     async def close(self) -> None:
         """Stop every engine that was started for it."""
         for provider in self.providers.values():
             await provider.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """What the phase works with. `begun` tells progress that a task begins: name, requests, what is done."""
-
-    judging: Judging
-    suite: Suite
-    cache: ResponseCache | None
-    observer: Observer
-    progress: ProgressAdapter | None
-    stop: Stop
-
-
-@dataclass(slots=True)
-class Asked:
-    """What became of it: the runs that every task is done for, and the faults that kept others from it."""
-
-    done: list[JudgedRun] = field(default_factory=list)
-    faults: list[UserError] = field(default_factory=list)
-    identities: dict[str, dict[str, Any]] = field(default_factory=dict)
+def judge_params(task: Task, model: ModelSpec, suite: Suite, params: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The generation parameters of a judge. Those of a model under `models` are for its own answers."""
+    if isinstance(task, EmbeddingTask):
+        return {}
+    of_model = {} if any(each.id == model.id for each in suite.models) else model.params
+    merged = {**PARAMS, **of_model, **params}
+    if "max_completion_tokens" in merged:
+        merged.pop("max_tokens", None)
+    return merged
 
 
-async def ask_about(phase: Phase, runs: Sequence[JudgedRun], everything: Sequence[JudgedRun]) -> Asked:
-    """Ask all models about the runs; endpoints side by side, the models of one after each other.
-
-    `everything` are all runs of the sweep whose samples are on disk, for scorers that compare runs.
-    """
-    asked = Asked()
-    done: dict[str, int] = {run.run_id: 0 for run in runs}
-    places: dict[str, dict[str, list[Task]]] = {}
-    for task in phase.judging.tasks:
-        provider = phase.judging.providers[task.model]
-        place = "local" if provider.endpoint.startswith("local:") else provider.endpoint
-        places.setdefault(place, {}).setdefault(task.model, []).append(task)
-    async with asyncio.TaskGroup() as group:
-        for models in places.values():
-            group.create_task(_ask_place(phase, models, runs, everything, asked, done))
-    asked.done = [run for run in runs if done[run.run_id] == len(phase.judging.tasks)]
-    return asked
-
-
-async def _ask_place(
-    phase: Phase,
-    models: Mapping[str, list[Task]],
-    runs: Sequence[JudgedRun],
-    everything: Sequence[JudgedRun],
-    asked: Asked,
-    done: dict[str, int],
-) -> None:
-    limits: dict[int | None, Limit] = {}
-    for model_id, tasks in models.items():
-        if phase.stop.requested:
-            return
-        provider = phase.judging.providers[model_id]
-        spec = phase.judging.models[model_id]
-        try:
-            if phase.progress is not None and runs:
-                phase.progress.phase(progress_name(runs[0].run_id, tasks[0]), "starting")
-            await provider.start()
-            asked.identities[model_id] = provider.identity()
-            for task in tasks:
-                for run in runs:
-                    if phase.stop.requested:
-                        return
-                    other = other_run(task, run, everything)
-                    budget = EndpointBudget.of([spec.limits])
-                    ask = _Ask(phase, task, run, limits, budget)
-                    if await ask.all(other):
-                        done[run.run_id] += 1
-        except UserError as fault:
-            asked.faults.append(fault)
-        finally:
-            await provider.close()
-
-
-def other_run(task: Task, run: JudgedRun, everything: Sequence[JudgedRun]) -> Path | None:
+def compared_samples(task: Task, run: AnsweredRun, everything: Sequence[AnsweredRun]) -> Path | None:
     """The samples that a run is compared with; None where its scorer compares with no run, or with itself.
 
     Raises UserError where that run has no answers.
@@ -156,108 +380,206 @@ def other_run(task: Task, run: JudgedRun, everything: Sequence[JudgedRun]) -> Pa
     )
 
 
-_ANY = DatasetSpec(id="samples", rows=[{}])
+def prepare_judging(
+    suite: Suite,
+    scorers: Sequence[Scorer],
+    context: ProviderContext,
+    providers: Mapping[str, Provider],
+    columns: Mapping[str, Sequence[str]],
+) -> Judging:
+    """Everything that the suite's asking scorers need. `providers` are those of the suite's models, by id,
+    `columns` those of its datasets. Raises UserError with all problems; sends nothing."""
+    asking = tuple(scorer for scorer in scorers if isinstance(scorer, AskingScorer))
+    known = {model.id: model for model in (*suite.models, *suite.judges)}
+    problems: list[Problem] = []
+    made: dict[str, Provider] = {}
+    tasks: list[Task] = []
+    prompts: dict[str, str] = {}
+    for scorer in asking:
+        for model_id in scorer.models:
+            if model_id not in known:
+                remedy = _nearest(model_id, known, "List it under judges.")
+                problems.append(
+                    Problem(f"there is no model '{model_id}' to ask", f"scorer {scorer.name}", remedy)
+                )
+                continue
+            try:
+                if model_id not in made:
+                    made[model_id] = providers.get(model_id) or create(known[model_id], context)
+                task, prompt = _task(scorer, made[model_id], context.base_dir)
+            except UserError as error:
+                problems += error.problems
+                continue
+            tasks.append(task)
+            if prompt is not None:
+                prompts[f"{scorer.name}--{model_id}"] = prompt.digest
+                for name, present in columns.items():
+                    where = f"scorer {scorer.name}, dataset {name}"
+                    problems += prompt.check([*present, *GIVEN], where)
+        problems += _unknown_names(scorer, columns, suite)
+    if problems:
+        raise UserError(list(dict.fromkeys(problems)))
+    models = {model_id: known[model_id] for model_id in made}
+    return Judging(asking, tuple(tasks), models, made, digest(prompts))
 
 
-class _Ask:
-    """One task about one run."""
+def _task(scorer: AskingScorer, provider: Provider, base_dir: Path) -> tuple[Task, Prompt | None]:
+    from evalrun.prompts import compile_prompt
 
-    def __init__(
-        self,
-        phase: Phase,
-        task: Task,
-        run: JudgedRun,
-        limits: dict[int | None, Limit],
-        budget: EndpointBudget | None,
-    ) -> None:
-        self._phase, self._task, self._run = phase, task, run
-        self._inner = phase.judging.providers[task.model]
-        self._model = phase.judging.models[task.model]
-        self._provider = task.provider(self._inner)
-        self._folder = RunFolder(task_folder(run.folder, task))
-        self._folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fixed = self._model.concurrency or self._provider.default_concurrency
-        if fixed not in limits:
-            limits[fixed] = FixedLimit(fixed) if fixed else AdaptiveLimit()
-        self._throttle = Throttle(limits[fixed], budget)
-
-    async def all(self, other: Path | None) -> bool:
-        """Ask, and ask again what gave no grade. True when nothing is left to ask."""
-        earlier = self._folder.open(self._provider.identity())
-        try:
-            name = progress_name(self._run.run_id, self._task)
-            first = await asyncio.to_thread(self._task.first, self._run, other)
-            if not await self._pass(name, first, earlier):
-                return False
-            records = list(read_journal(self._folder.journal))
-            again = self._task.second(records)
-            return again is None or await self._pass(f"{name} again", again, earlier)
-        finally:
-            self._folder.close()
-            with contextlib.suppress(OSError):
-                self._folder.system.unlink()
-            if self._provider is not self._inner:
-                await self._provider.close()
-
-    async def _pass(self, name: str, work: Work, earlier: Earlier) -> bool:
-        present = {item.sample_id for item in work}
-        done = {key for key in earlier.done if key[0] in present}
-        earlier = Earlier(done, earlier.clock_s)
-        if self._phase.progress is not None:
-            self._phase.progress.begin(name, len(work), earlier)
-        params = judge_params(self._task, self._model, self._phase.suite, work)
-        prompt = PromptSpec(id=self._task.scorer.name, text="-")
-        spec = RunSpec(name, self._model, prompt, _ANY, params, {}, 1)
-        cell = Cell(spec, work, work.renderer, self._provider, work.pipeline)  # type: ignore[arg-type]
-        journal = Journal(self._folder.journal)
-        cell_run = CellRun(
-            cell,
-            self._options(),
-            CellContext(journal, self._phase.cache, self._throttle, self._phase.observer, self._phase.stop),
-            earlier,
-        )
-        try:
-            await cell_run.run()
-        finally:
-            await journal.close()
-        if self._phase.progress is not None and cell_run.complete:
-            self._phase.progress.end(name)
-        return cell_run.complete
-
-    def _options(self) -> CellOptions:
-        suite = self._phase.suite
-        return CellOptions(
-            stream=False,
-            warmup=0,
-            timeout_s=self._model.timeout_s or suite.performance.timeout_s,
-            retries=suite.performance.retries,
-            seed=suite.seed,
-            tolerate=suite.errors.tolerate,
-        )
+    where, model_id = f"scorer {scorer.name}", provider.spec.id
+    embeds = getattr(provider.spec.options, "embeddings", None)
+    if isinstance(scorer, EmbeddingSimilarity):
+        if "embeddings" not in provider.supports or embeds is False:
+            remedy = (
+                "Set embeddings: true for it, under judges." if embeds is False else "Name another model."
+            )
+            raise UserError(f"model '{model_id}' makes no embeddings", where=where, remedy=remedy)
+        return EmbeddingTask(scorer, model_id), None
+    assert isinstance(scorer, Judge)
+    if not provider.measured or embeds:
+        raise UserError(f"model '{model_id}' cannot judge: it answers no prompts", where=where)
+    spec = judge_prompt(scorer.options, scorer.name, base_dir)
+    prompt = compile_prompt(spec, base_dir, getattr(provider.spec.options, "api", "chat"))
+    structured = scorer.options.structured and "json_schema" in provider.supports
+    return JudgeTask(scorer, model_id, prompt, structured), prompt
 
 
-def judge_params(task: Task, model: ModelSpec, suite: Suite, work: Work) -> dict[str, JSON]:
-    """The generation parameters of a judge. Those of a model under `models` are for its own answers."""
-    if isinstance(task, EmbeddingTask):
-        return {}
-    of_model = {} if any(each.id == model.id for each in suite.models) else model.params
-    params = {**PARAMS, **of_model, **work.params}
-    if "max_completion_tokens" in params:
-        params.pop("max_tokens", None)
-    return params
+def _unknown_names(
+    scorer: AskingScorer, columns: Mapping[str, Sequence[str]], suite: Suite
+) -> Iterator[Problem]:
+    """Columns, models and prompts that a scorer names and nothing has."""
+    where, options = f"scorer {scorer.name}", scorer.options
+    pairwise = getattr(options, "pairwise", None)
+    for column in filter(None, [getattr(options, "human", None), getattr(pairwise, "column", None)]):
+        for name, present in columns.items():
+            if column not in present:
+                remedy = _nearest(column, present, f"Columns: {', '.join(present)}.")
+                yield Problem(f"dataset {name} has no column '{column}'", where, remedy)
+    for section, known in (("model", suite.models), ("prompt", suite.prompts)):
+        wanted, ids = getattr(pairwise, section, None), [each.id for each in known]
+        if wanted is not None and wanted not in ids:
+            remedy = _nearest(wanted, ids, f"There are: {', '.join(ids)}.")
+            yield Problem(f"the suite has no {section} '{wanted}' to compare with", where, remedy)
 
 
-def progress_name(run_id: str, task: Task) -> str:
-    """What a task about a run is called where progress is shown."""
-    name = f"{run_id} · {task.scorer.name}"
-    return name if len(task.scorer.models) == 1 else f"{name} by {task.model}"
+def _nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    near = nearest(name, known)
+    return f"Did you mean '{near}'?" if near else otherwise
 
 
-def task_folder(run: Path, task: Task) -> Path:
-    """Where a task's journal is."""
-    return run / JUDGE / task.slug
+def planned_requests(prepared: PreparedSweep) -> list[tuple[str, int]]:
+    """For progress: what judges will be asked at first about every run, by the names of the cells. Embeddings
+    are not known before."""
+    if prepared.judging is None:
+        return []
+    return [
+        (task.name(spec.run_id, round_), requests // sum(each.asked == 1 for each in task.rounds))
+        for spec in prepared.specs
+        for task in prepared.judging.tasks
+        if isinstance(task, JudgeTask) and (requests := _requests(prepared, spec, task))
+        for round_ in task.rounds
+        if round_.asked == 1
+    ]
 
 
-def records_of(run: Path, task: Task) -> Iterable[dict[str, Any]]:
-    """What a task journalled about a run."""
-    return read_journal(task_folder(run, task) / "journal.jsonl")
+def estimate_judges(prepared: PreparedSweep, runs: Sequence[RunEstimate]) -> tuple[JudgeEstimate, ...]:
+    """Requests, tokens and cost of every task about every run; answers are taken as long as they may be."""
+    assert prepared.judging is not None
+    return tuple(
+        _estimate(prepared, spec, run, task)
+        for spec, run in zip(prepared.specs, runs, strict=True)
+        for task in prepared.judging.tasks
+    )
+
+
+def _requests(prepared: PreparedSweep, spec: RunSpec, task: Task) -> int:
+    samples = len(prepared.datasets[spec.dataset.id]) * spec.repeats
+    if not isinstance(task, JudgeTask):
+        return 2 * samples  # answer and target; texts that are the same are sent once
+    pairwise = task.scorer.options.pairwise
+    if pairwise is not None and pairwise.column is None:
+        other = (pairwise.model or spec.model.id, pairwise.prompt or spec.prompt.id)
+        if other == (spec.model.id, spec.prompt.id):
+            return 0
+    return samples * len(task.scorer.orders)
+
+
+def _estimate(prepared: PreparedSweep, spec: RunSpec, run: RunEstimate, task: Task) -> JudgeEstimate:
+    from evalrun.sweep.estimate import JudgeEstimate
+
+    assert prepared.judging is not None
+    requests = _requests(prepared, spec, task)
+    asked = run.requests or 1
+    answer = (run.max_completion_tokens or 0) / asked
+    targets = [len(str(item.target)) for item in islice(iter(prepared.datasets[spec.dataset.id]), LOOKED_AT)]
+    target = sum(targets) / len(targets) / CHARACTERS_PER_TOKEN if targets else 0.0
+    model = prepared.judging.models[task.model]
+    if isinstance(task, JudgeTask):
+        answers = answer * (2 if task.scorer.pairwise else 1)
+        shown = INSTRUCTIONS / CHARACTERS_PER_TOKEN + run.prompt_tokens / asked + target + answers
+        tokens = requests * shown
+        params = judge_params(task, model, prepared.loaded.suite, {})
+        limit = params.get("max_tokens") or params.get("max_completion_tokens") or 0
+        completion = requests * (limit if isinstance(limit, int) else 0)
+    else:
+        tokens, completion = requests * (answer + target) / 2, 0
+    return JudgeEstimate(
+        run=spec.run_id,
+        scorer=task.scorer.name,
+        model=task.model,
+        requests=requests,
+        prompt_tokens=round(tokens),
+        max_completion_tokens=completion,
+        usd=model.price.usd(tokens, completion) if model.price is not None else None,
+    )
+
+
+_FAMILIES = re.compile(
+    r"(?<![a-z])(claude|command-?[ar]|deepseek|falcon|gemini|gemma|gpt|granite|grok|llama|ministral|mistral|mixtral"
+    r"|nemotron|olmo|phi|qwen|smollm|yi)(?![a-z])",
+    re.IGNORECASE,
+)
+_SAME_FAMILY = {"mixtral": "mistral", "ministral": "mistral"}
+
+
+def lineage_notes(
+    judging: Judging, judged: ModelSpec, identities: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """What must be said beside a judge's figures, by scorer: that judge and judged are the same model, or of
+    one family; such grades are known to be too good."""
+    notes = {}
+    for scorer in judging.scorers:
+        if isinstance(scorer, Judge):
+            related = [_related(judging.models[each], judged, identities) for each in scorer.models]
+            if any(related):
+                notes[scorer.name] = "; ".join(filter(None, related))
+    return notes
+
+
+def _related(judge: ModelSpec, judged: ModelSpec, identities: Mapping[str, Mapping[str, Any]]) -> str:
+    if _same(judge, judged, identities):
+        return f"judge and judged are the same model ({judge.id}): models favour their own answers"
+    families = {_family(each) for each in (judge, judged)}
+    if len(families) == 1 and (family := families.pop()) is not None:
+        return f"judge {judge.id} and the judged model are both of the family {family}, and may favour it"
+    return ""
+
+
+def _same(judge: ModelSpec, judged: ModelSpec, identities: Mapping[str, Mapping[str, Any]]) -> bool:
+    if judge.id == judged.id or (judge.model is not None and _bare(judge.model) == _bare(judged.model)):
+        return True
+    weights = [identities.get(each.id, {}).get("weights_sha256") for each in (judge, judged)]
+    return weights[0] is not None and weights[0] == weights[1]
+
+
+def _bare(name: str | None) -> str:
+    """A model's name without the owner before it."""
+    return (name or "").rpartition("/")[2].casefold()
+
+
+def _family(spec: ModelSpec) -> str | None:
+    found = _FAMILIES.search(f"{spec.model or ''}")
+    if found is None:
+        return None
+    name = found[1].casefold()
+    return _SAME_FAMILY.get(name, name)

@@ -154,7 +154,7 @@ def _add(spent: Spent, tokens: Tokens, usd: float | None, price: PriceSpec | Non
     prompt, completion = (each or 0 for each in tokens)
     spent.tokens += prompt + completion
     if usd is None and price is not None:
-        usd = (prompt * price.input_per_million_usd + completion * price.output_per_million_usd) / 1e6
+        usd = price.usd(prompt, completion)
     spent.usd += usd or 0.0
 
 

@@ -81,7 +81,7 @@ class Batches:
         await provider.start()
         try:
             await CellRun(
-                Cell(spec, dataset, renderer, provider, pipeline),
+                Cell.of(spec, dataset, renderer, provider, pipeline),
                 CellOptions(**{**made, **options}),
                 CellContext(journal, None, Throttle(FixedLimit(3)), self.kept, self.kept.stop),
             ).run()

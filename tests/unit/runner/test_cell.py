@@ -83,7 +83,7 @@ async def run_cell(
     await provider.start()
     try:
         await CellRun(
-            Cell(spec, dataset, renderer, provider, pipeline),
+            Cell.of(spec, dataset, renderer, provider, pipeline),
             cell_options or options(),
             CellContext(journal, cache, Throttle(limit or FixedLimit(3)), kept, stop or Stop()),
             earlier,
