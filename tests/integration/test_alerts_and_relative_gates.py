@@ -56,7 +56,7 @@ def run(suite: str, *arguments: str, **environment: str) -> tuple[int, dict[str,
 def test_gates_on_speed_memory_cost_errors_and_fairness_hold_against_the_baseline(
     rows: Path, chat_server: ChatServer
 ) -> None:
-    from evalrun.gates.baseline import set_baseline
+    from evalrun.tracking.changes import set_baseline
     from evalrun.tracking.store import Store
 
     def suite(price: float) -> str:
@@ -125,7 +125,7 @@ def test_alerts_are_posted_and_recorded_and_the_address_is_kept_nowhere(
 
 
 def test_the_suite_says_what_an_undecided_gate_does(rows: Path, chat_server: ChatServer) -> None:
-    from evalrun.gates.baseline import set_baseline
+    from evalrun.tracking.changes import set_baseline
     from evalrun.tracking.store import Store
 
     gate = '["exact_match no worse than baseline by 0.01"]'

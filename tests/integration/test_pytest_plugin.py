@@ -80,7 +80,7 @@ def test_the_limit_and_the_suites_word_on_undecided_gates(suite: Path) -> None:
     (manifest,) = (suite / ".evalrun" / "sweeps").glob("*/sweep.json")
     assert json.loads(manifest.read_text())["datasets"]["d"]["n"] == 4
 
-    from evalrun.gates.baseline import set_baseline
+    from evalrun.tracking.changes import set_baseline
     from evalrun.tracking.store import Store
 
     store = Store(suite / ".evalrun")

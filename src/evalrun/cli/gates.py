@@ -33,7 +33,7 @@ def set_(name: str, sweep: str, store: Path | None) -> None:
     Example:
       evalrun baseline set main latest
     """
-    from evalrun.gates.baseline import set_baseline
+    from evalrun.tracking.changes import set_baseline
 
     opened = open_store(store)
     done = set_baseline(opened, name, opened.resolve(sweep))
@@ -50,7 +50,7 @@ def list_(store: Path | None, as_json: bool) -> None:
     Example:
       evalrun baseline list --json
     """
-    from evalrun.gates.baseline import list_baselines
+    from evalrun.tracking.changes import list_baselines
 
     found = list_baselines(open_store(store))
     if as_json:
@@ -107,10 +107,10 @@ def gate(
       evalrun gate latest --baseline main --junit gates.xml
       evalrun gate latest --gate "exact_match >= 0.8"
     """
-    from evalrun.gates.baseline import choose_baseline
     from evalrun.gates.check import blocks, check_sweep
     from evalrun.gates.conditions import Gate, parse_gate
     from evalrun.reports.gates import publish
+    from evalrun.tracking.changes import choose_baseline
 
     opened = open_store(store)
     folder = opened.resolve(sweep)

@@ -46,8 +46,7 @@ def list_sweeps(project: str | None, limit: int, archived: bool, store: Path | N
 
 def _standing(store: Store) -> dict[str, list[str]]:
     """What sweeps stand for now: names of promotions, environments, baselines; by the sweep's id."""
-    from evalrun.gates.baseline import list_baselines
-    from evalrun.tracking.changes import current, placed
+    from evalrun.tracking.changes import current, list_baselines, placed
 
     found: dict[str, list[str]] = {}
     for each in current(placed(store)).values():
@@ -69,9 +68,8 @@ def show(sweep: str, store: Path | None, as_json: bool) -> None:
       evalrun show latest
       evalrun show 01K5 --json
     """
-    from evalrun.gates.baseline import list_baselines
     from evalrun.reports.terminal import said_lines, standing_lines
-    from evalrun.tracking.changes import said
+    from evalrun.tracking.changes import list_baselines, said
 
     opened = open_store(store)
     folder = opened.resolve(sweep)

@@ -162,7 +162,7 @@ def _check(alert: Alert, run: Mapping[str, Any], folder: SweepFolder, store: Sto
     value = None if metric is None else metric["value"]
     if metric is None or value is None:
         return _unchecked(alert, run_id, f"no value of '{alert.metric}' in this run")
-    from evalrun.gates.baseline import check_change
+    from evalrun.gates.changes import check_change
 
     return check_change(alert, run_id, metric, folder, store)
 

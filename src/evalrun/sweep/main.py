@@ -12,7 +12,6 @@ from typing import Any
 from evalrun.analysis.conclude import conclude_sweep
 from evalrun.atomic import place_for
 from evalrun.errors import ExitCode, UserError
-from evalrun.gates.baseline import choose_baseline
 from evalrun.gates.check import blocks, check_sweep
 from evalrun.reports.progress import Progress
 from evalrun.runner.cache import ResponseCache
@@ -31,6 +30,7 @@ from evalrun.sweep.pins import cell_digests
 from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.spending import Spending, running_s, spent_earlier
+from evalrun.tracking.changes import choose_baseline
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.indexing import Indexing
 from evalrun.tracking.reuse import find_earlier, note_cells, take_over

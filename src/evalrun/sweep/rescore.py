@@ -46,7 +46,7 @@ def rescore(
     Raises UserError, with nothing written, where the sweep is not complete or the file is wrong. Where a
     judge could not be asked to the end (exit 3), the same call goes on with what it has said.
     """
-    from evalrun.gates.baseline import choose_baseline
+    from evalrun.tracking.changes import choose_baseline
 
     manifest = parent.read_manifest()
     if manifest["status"] != "complete":

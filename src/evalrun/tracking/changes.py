@@ -21,7 +21,10 @@ from evalrun.tracking.store import Store
 from evalrun.tracking.targets import Target
 from evalrun.types import JSON
 
-PROMOTE, DEPLOY = "promote", "deploy"
+PROMOTE, DEPLOY, BASELINE, DELETE = "promote", "deploy", "baseline", "delete"
+"""Actions of events."""
+DEFAULT_BASELINE = "main"
+"""The name that is taken where a suite has gates on a baseline and none is named."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _MOST_METRICS = 12
@@ -232,7 +235,6 @@ def _check_name(name: str) -> None:
         )
 
 
-DELETE = "delete"
 _TRASH = ".deleted-"
 
 
@@ -328,3 +330,93 @@ def _epitaph(folder: SweepFolder, reason: str) -> dict[str, Any]:
         "placed": kept_of(folder),
         "reason": reason,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A name, the sweep it stands for, who set it and when. `present` is False if the sweep is gone."""
+
+    name: str
+    project: str
+    sweep: str
+    actor: str
+    ts: str
+    present: bool = True
+
+
+def set_baseline(store: Store, name: str, folder: SweepFolder) -> Baseline:
+    """Give a sweep a name within its project. Raises UserError for an odd name or an unfinished sweep."""
+    if not _NAME.match(name):
+        raise UserError(
+            f"'{name[:80]}' cannot name a baseline", remedy="Use letters, digits, '.', '_' and '-'."
+        )
+    manifest = folder.manifest()
+    if manifest.status != "complete":
+        raise UserError(
+            f"the sweep is {folder.status()}, not complete",
+            where=folder.path.name,
+            remedy="Run its suite again to finish it: a baseline has all its samples.",
+        )
+    detail = {"name": name, "project": manifest.project}
+    event = store.append_event(BASELINE, detail, target=folder.ulid)
+    return Baseline(name, manifest.project, folder.ulid, event["actor"], event["ts"])
+
+
+def list_baselines(store: Store) -> list[Baseline]:
+    """All names as they stand, by project and name."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for event in read_events(store.events_path):
+        if event["action"] == BASELINE:
+            found[str(event["detail"].get("project")), str(event["detail"].get("name"))] = event
+    present = {folder.ulid for folder in store.folders()} if found else set()
+    return [
+        Baseline(name, project, event["target"], event["actor"], event["ts"], event["target"] in present)
+        for (project, name), event in sorted(found.items())
+    ]
+
+
+def find_baseline(store: Store, name: str, project: str) -> SweepFolder:
+    """The sweep that a name stands for in a project; else the sweep that `Store.resolve` finds by it.
+
+    Raises UserError where there is neither, or the sweep was deleted.
+    """
+    known = {each.name: each for each in list_baselines(store) if each.project == project}
+    if name in known:
+        return _folder_of(store, known[name])
+    try:
+        return store.resolve(name)
+    except UserError as error:
+        near = nearest(name, known)
+        remedy = f"Did you mean '{near}'? " if near else ""
+        raise UserError(
+            f"project '{project}' has no baseline '{name}', and there is no such sweep",
+            where=str(store.root),
+            remedy=remedy + f"Set it by: evalrun baseline set {name} SWEEP",
+        ) from error
+
+
+def default_baseline(store: Store, project: str) -> SweepFolder | None:
+    """The project's baseline called `main`, or None."""
+    for each in list_baselines(store):
+        if (each.project, each.name) == (project, DEFAULT_BASELINE) and each.present:
+            return _folder_of(store, each)
+    return None
+
+
+def choose_baseline(store: Store, name: str | None, project: str) -> SweepFolder | None:
+    """What gates compare with: the named baseline or sweep, else the project's `main`, else None.
+
+    Raises UserError where a name was given and there is no such thing.
+    """
+    return default_baseline(store, project) if name is None else find_baseline(store, name, project)
+
+
+def _folder_of(store: Store, baseline: Baseline) -> SweepFolder:
+    for folder in store.folders():
+        if folder.ulid == baseline.sweep:
+            return folder
+    raise UserError(
+        f"the sweep of baseline '{baseline.name}' ({baseline.sweep}) is not in the store any more",
+        where=str(store.root),
+        remedy=f"Set another: evalrun baseline set {baseline.name} SWEEP",
+    )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from evalrun.atomic import FILE_MODE, disk_errors, private_folder, write_private
 from evalrun.errors import ExitCode, UserError
-from evalrun.tracking.events import append_event, read_events
+from evalrun.tracking.events import append_event
 from evalrun.tracking.folder import MANIFEST, PATTERN, SweepFolder, names_of, new_ulid
 
 if TYPE_CHECKING:
@@ -165,19 +165,18 @@ class Store:
         return None
 
     def _baseline(self, name: str, folders: Folders) -> SweepFolder | None:
-        """What the name stands for where gates compare with it (`gates.baseline` sets such names)."""
-        events = read_events(self.events_path) if folders else ()
-        named = [
-            each for each in events if each["action"] == "baseline" and each["detail"].get("name") == name
-        ]
-        stands_for = {each["detail"].get("project"): each["target"] for each in named}
-        if len(stands_for) > 1:
+        """What the name stands for where gates compare with it (`tracking.changes` sets such names)."""
+        from evalrun.tracking.changes import list_baselines
+
+        named = [each for each in list_baselines(self) if each.name == name] if folders else []
+        if len(named) > 1:
+            projects = ", ".join(each.project for each in named)
             raise UserError(
-                f"'{name}' is a baseline of {len(stands_for)} projects: {', '.join(map(str, stands_for))}",
+                f"'{name}' is a baseline of {len(named)} projects: {projects}",
                 where=str(self.root),
                 remedy="Give the sweep's id: `evalrun baseline list` tells it.",
             )
-        return next((each for each in folders if each.ulid in stands_for.values()), None)
+        return next((folder for folder in folders if named and folder.ulid == named[0].sweep), None)
 
     def _of_project(self, project: str, folders: Folders) -> SweepFolder | None:
         with contextlib.suppress(UserError):

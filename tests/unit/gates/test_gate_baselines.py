@@ -13,10 +13,10 @@ import pytest
 from tests import program
 
 from evalrun.errors import UserError
-from evalrun.gates.baseline import choose_baseline, list_baselines, set_baseline
 from evalrun.gates.check import check_sweep
 from evalrun.gates.conditions import Gate, GateResult, Verdict, parse_gate
 from evalrun.tracking import changes
+from evalrun.tracking.changes import choose_baseline, list_baselines, set_baseline
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parquet import journal_to_parquet
 from evalrun.tracking.store import Store

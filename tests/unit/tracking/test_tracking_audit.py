@@ -14,9 +14,9 @@ from catalogs import BOTH, drop, execute
 from tracking_samples import MakeSweep
 
 from evalrun.errors import UserError
-from evalrun.gates.baseline import set_baseline
 from evalrun.tracking import changes
 from evalrun.tracking.audit import make_anchor, verify
+from evalrun.tracking.changes import set_baseline
 from evalrun.tracking.events import read_events
 from evalrun.tracking.folder import SweepFolder, new_ulid
 from evalrun.tracking.people import fold
