@@ -31,9 +31,9 @@ class Scored:
     reasons: Mapping[str, str]
 
 
-When: TypeAlias = Literal["at once", "deferred", "always"]
+When: TypeAlias = Literal["at once", "deferred", "always", "never"]
 """Which scorers score: the quick ones, as an answer comes; those that take long, when all answers are there;
-or both. Those that ask models, and those derived from others, are never among them."""
+both, or none. Those that ask models, and those derived from others, are never among them."""
 
 
 class Pipeline:

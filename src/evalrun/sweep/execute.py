@@ -12,26 +12,28 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evalrun.errors import UserError
 from evalrun.providers.base import Provider
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Observer, Stop
-from evalrun.runner.journal import Earlier, Journal, RunFolder, read_journal
+from evalrun.runner.journal import Earlier, Journal, RunFolder
 from evalrun.runner.limits import AdaptiveLimit, EndpointBudget, FixedLimit, Limit, Throttle
 from evalrun.runner.watch import LoadOnce, Watch, watched_start
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.schema import Suite
 from evalrun.sweep.finish import Finish, Measured
-from evalrun.sweep.judging import AnsweredRun, Judging, Round, Task, compared_samples, judge_params
 from evalrun.sweep.order import in_order
 from evalrun.sweep.prepare import PreparedSweep
 from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.score import is_deferred
 from evalrun.sweep.spending import Spending
-from evalrun.tracking.folder import SAMPLES, SweepFolder
+from evalrun.tracking.folder import SweepFolder
+
+if TYPE_CHECKING:
+    from evalrun.sweep.judging import Judging
 
 _HERE = "local"
 """The place of all engines that are ours."""
@@ -134,10 +136,23 @@ async def execute(services: Services) -> Execution:
     judges = frozenset(judging.models) if judging is not None else frozenset[str]()
     observer = services.spending or services.progress
     phase = Phase(
-        suite, prepared.providers, services.cache, observer, services.progress, services.stop, execution, judges
+        suite,
+        prepared.providers,
+        services.cache,
+        observer,
+        services.progress,
+        services.stop,
+        execution,
+        judges,
     )
     finish = Finish(
-        folder, suite, prepared.pipeline.scorers, prepared.datasets, services.stop, judging, execution.identities
+        folder,
+        suite,
+        prepared.pipeline.scorers,
+        prepared.datasets,
+        services.stop,
+        judging,
+        execution.identities,
     )
     try:
         await run_jobs(phase, _matrix_jobs(services, phase, finish))
@@ -181,7 +196,9 @@ def _matrix_jobs(services: Services, phase: Phase, finish: Finish) -> list[Job]:
         todo += left
     drawn = in_order(todo, phase.suite.seed)
     order = judges_last(by_model, phase.needed_later)
-    drawn.sort(key=lambda each: order.index(each.model.id) if _is_here(phase.providers[each.model.id]) else -1)
+    drawn.sort(
+        key=lambda each: order.index(each.model.id) if _is_here(phase.providers[each.model.id]) else -1
+    )
     return [MatrixJob(spec, prepared, folder, finish) for spec in drawn]
 
 
@@ -192,6 +209,8 @@ def judges_last(models: Iterable[str], judges: Set[str]) -> list[str]:
 
 async def _judge(services: Services, judging: Judging, finish: Finish, execution: Execution) -> None:
     """Judge and finish every run that waits for it."""
+    from evalrun.sweep.judging import answered_run, judge_runs
+
     specs = {each.run_id: each for each in services.prepared.specs if finish.is_waiting(each.run_id)}
     if not specs or services.stop.requested:
         return
@@ -216,27 +235,6 @@ async def _judge(services: Services, judging: Judging, finish: Finish, execution
             execution.finished.append(run.run_id)
 
 
-def answered_run(folder: SweepFolder, spec: RunSpec) -> AnsweredRun:
-    """A run whose samples are on disk, as judges see it."""
-    path = folder.run_dir(spec.run_id)
-    return AnsweredRun(
-        spec.run_id, path, path / SAMPLES, spec.model.id, spec.prompt.id, spec.dataset.id, spec.params
-    )
-
-
-async def judge_runs(
-    phase: Phase, judging: Judging, runs: Sequence[AnsweredRun], everything: Sequence[AnsweredRun]
-) -> list[AnsweredRun]:
-    """Ask all models about the runs; returns the runs about which nothing is left to ask.
-
-    `everything` are all runs of the sweep whose samples are on disk, for scorers that compare runs.
-    """
-    jobs = [JudgeJob(task, run, judging.models[task.model], everything) for task in judging.tasks for run in runs]
-    await run_jobs(phase, jobs)
-    left = {job.about.run_id for job in jobs if not job.complete}
-    return [run for run in runs if run.run_id not in left]
-
-
 async def run_jobs(phase: Phase, jobs: Sequence[Job]) -> None:
     """Run jobs in their order, endpoints side by side. Faults are kept in the phase's execution."""
     places: dict[str, list[Job]] = {}
@@ -249,16 +247,16 @@ async def run_jobs(phase: Phase, jobs: Sequence[Job]) -> None:
 
 
 def _is_here(provider: Provider) -> bool:
-    """Whether it is an engine of ours. These share this machine's cores, and two at once would slow each other
-    and measure that."""
+    """Whether it is an engine of ours. These share this machine's cores, and two at once would slow each
+    other and measure that."""
     return provider.endpoint.startswith("local:")
 
 
 class _Endpoint:
     """The jobs on one endpoint: one after the other, so that none measures another's load.
 
-    Models that are only asked take turns in the jobs' order; engines of ours are started, asked and stopped one
-    by one, since they share this machine's memory.
+    Models that are only asked take turns in the jobs' order; engines of ours are started, asked and stopped
+    one by one, since they share this machine's memory.
     """
 
     def __init__(self, phase: Phase, jobs: Sequence[Job]) -> None:
@@ -381,66 +379,3 @@ class MatrixJob:
             phase.execution.finished.append(spec.run_id)
         if finished or prepared.judging is not None:
             phase.progress.end(spec.run_id)
-
-
-@dataclass(slots=True)
-class JudgeJob:
-    """What one model is asked about one run for one scorer. `complete` when nothing is left to ask."""
-
-    task: Task
-    about: AnsweredRun
-    model: ModelSpec
-    everything: Sequence[AnsweredRun]
-    complete: bool = False
-
-    @property
-    def name(self) -> str:
-        """What it is called where progress is shown."""
-        return self.task.name(self.about.run_id, self.task.rounds[0])
-
-    async def run(self, phase: Phase, provider: Provider, throttle: Throttle, load: LoadOnce) -> None:
-        """Ask round by round: the last ones ask again what gave no grade."""
-        other = compared_samples(self.task, self.about, self.everything)
-        asked = self.task.provider(provider)
-        try:
-            for at, round_ in enumerate(self.task.rounds):
-                before = self._folder(self.task.rounds[at - 1]) if round_.asked > 1 else None
-                if phase.stop.requested or not await self._round(phase, asked, throttle, round_, before, other):
-                    return
-            self.complete = True
-        finally:
-            if asked is not provider:
-                await asked.close()
-
-    def _folder(self, round_: Round) -> RunFolder:
-        return RunFolder(self.task.folder(self.about.folder, round_))
-
-    async def _round(
-        self,
-        phase: Phase,
-        provider: Provider,
-        throttle: Throttle,
-        round_: Round,
-        before: RunFolder | None,
-        other: Any,
-    ) -> bool:
-        records = read_journal(before.journal) if before is not None else ()
-        questions = await asyncio.to_thread(self.task.questions, self.about, other, round_, records)
-        if not len(questions):
-            return True
-        folder = self._folder(round_)
-        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        earlier = folder.open(provider.identity())
-        name = self.task.name(self.about.run_id, round_)
-        params = judge_params(self.task, self.model, phase.suite, questions.params)
-        cell = Cell(
-            name, questions, questions.renderer, provider, questions.reader, params, price=self.model.price
-        )
-        try:
-            complete = await phase.ask(cell, folder, earlier, phase.options(self.model), throttle)
-        finally:
-            folder.close()
-            folder.system.unlink(missing_ok=True)
-        if complete:
-            phase.progress.end(name)
-        return complete

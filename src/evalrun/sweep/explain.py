@@ -65,7 +65,7 @@ async def _explain_run(
     finally:
         await provider.close()
     source = Source(
-        items,  # type: ignore[arg-type]  # a dataset is iterated, and nothing else
+        items,
         prepared.renderer(spec),
         SourceOptions(sent_params(spec), spec.repeats, prepared.loaded.suite.seed, stream=False),
         skip=frozenset(),

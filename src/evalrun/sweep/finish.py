@@ -1,7 +1,8 @@
 """From the answers of a run to its results: scored, analysed, written as `run.json`.
 
-A run that is asked and waits for judges, or for scorers that take long, has `answered.json` in its folder, with
-what was measured while it ran: a sweep that is ended then goes on there, and asks the run's model nothing again.
+A run that is asked and waits for judges, or for scorers that take long, has `answered.json` in its folder,
+with what was measured while it ran: a sweep that is ended then goes on there, and asks the run's model
+nothing again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from evalrun.sweep.judging import AnsweredRun, Judging
+    from evalrun.sweep.judging import Judging
+    from evalrun.sweep.questions import AnsweredRun
     from evalrun.sweep.verdicts import RunVerdicts
 
 ANSWERED = "answered.json"
@@ -206,7 +208,7 @@ def _measured(kept: Mapping[str, Any]) -> Measured:
 
 def drop_judge_journals(run: Path) -> None:
     """What was asked is in `judge.parquet` now."""
-    from evalrun.sweep.judging import JUDGE
+    from evalrun.sweep.questions import JUDGE
 
     shutil.rmtree(run / JUDGE, ignore_errors=True)
 

@@ -18,7 +18,6 @@ from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Stop
 from evalrun.suite.load import load_suite
 from evalrun.sweep.alerts import check, tell
-from evalrun.sweep.estimate import judge_requests
 from evalrun.sweep.execute import Execution, Services
 from evalrun.sweep.inputs import keep_inputs
 from evalrun.sweep.lock import check_lock
@@ -158,12 +157,19 @@ class _Sweep:
                 for spec in self._prepared.specs
                 if not folder.is_finished(spec.run_id)
             ]
-            + judge_requests(self._prepared)
+            + self._planned_judging()
         )
         try:
             return run_sweep_loop(services, self._display)
         finally:
             self._display.stop()
+
+    def _planned_judging(self) -> list[tuple[str, int]]:
+        if self._prepared.judging is None:
+            return []
+        from evalrun.sweep.judging import planned_requests
+
+        return planned_requests(self._prepared)
 
     def _finish(
         self,

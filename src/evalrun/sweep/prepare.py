@@ -99,7 +99,7 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
     compiled = _compile_prompts(loaded, specs, datasets, problems)
     pipeline: Pipeline | None = None
     with problems.collect():
-        pipeline = Pipeline([each.build() for each in suite.parse], suite_scorers(suite), late=False)
+        pipeline = Pipeline([each.build() for each in suite.parse], suite_scorers(suite), "at once")
         for dataset in datasets.values():
             for scorer in pipeline.scorers:
                 problems.found.extend(scorer.check(dataset.columns, f"dataset {dataset.id}"))
@@ -161,7 +161,7 @@ def _judging(
     providers: Mapping[str, Provider],
     datasets: Mapping[str, Dataset],
 ) -> Judging:
-    from evalrun.sweep.judge_prepare import prepare_judging
+    from evalrun.sweep.judging import prepare_judging
 
     columns = {name: dataset.columns for name, dataset in datasets.items()}
     return prepare_judging(loaded.suite, pipeline.scorers, context, providers, columns)

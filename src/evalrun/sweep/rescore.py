@@ -7,6 +7,7 @@ event that names the child. What was measured about the answers (times, tokens, 
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from evalrun.canonical import canonical_json, digest
 from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.reports.live import Silent
+from evalrun.runner.cell import Stop
+from evalrun.scoring.asking import AskingScorer
+from evalrun.sweep.execute import Execution, Phase
+from evalrun.sweep.finish import drop_judge_journals
+from evalrun.sweep.prepare import scoring_code
+from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.rescore_file import NewScoring, read_scoring
+from evalrun.sweep.score import ScoreStage, Scoring
+from evalrun.sweep.stored import VARS
 from evalrun.tracking.events import utc_now
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
 from evalrun.tracking.store import Store
@@ -24,8 +34,10 @@ if TYPE_CHECKING:
     from evalrun.reports.progress import Progress
     from evalrun.suite.plan import RunSpec
     from evalrun.suite.schema import Suite
+    from evalrun.sweep.judging import Judging
     from evalrun.sweep.main import Outcome
-    from evalrun.sweep.rescore_judging import Rejudging
+    from evalrun.sweep.questions import AnsweredRun
+    from evalrun.sweep.verdicts import RunVerdicts
 
 _CARRIED = frozenset({"performance", "memory", "cpu", "cost"})
 """First words of the metrics that scoring has no part in."""
@@ -58,22 +70,22 @@ def rescore(
     scoring = read_scoring(file, manifest)
     _check_columns(parent, scoring)
     baseline = choose_baseline(store, None, manifest["project"]) if scoring.gates else None
-    work = digest({"parent": parent.ulid, "suite": scoring.suite.resolved()})
     judging = None
     if any(scorer.asks for scorer in scoring.pipeline.scorers):
-        from evalrun.sweep.rescore_judging import judging_of
-
-        judging = judging_of(scoring.suite, scoring.pipeline, parent, file, store)
-        work = digest([work, judging.digest if judging is not None else ""])
+        judging = _judging(scoring, parent, file, store)
+    work = digest(
+        {
+            "parent": parent.ulid,
+            "suite": scoring.suite.resolved(),
+            "code": scoring_code(scoring.suite, scoring.pipeline, file.resolve().parent),
+            "judging": judging.digest if judging is not None else None,
+        }
+    )
     child = (store.find_incomplete(work) if judging else None) or store.create_sweep(manifest["name"])
     try:
         with child.lock():
-            rescoring = _Rescoring(parent, child, scoring, manifest, argv)
-            if judging is not None:
-                from evalrun.sweep.rescore_judging import Rejudging
-
-                rescoring.judging = Rejudging(judging, scoring.suite, scoring.pipeline, child)
-            outcome = rescoring.run(baseline, work, store, display)
+            rescoring = _Rescoring(parent, child, scoring, manifest, argv, judging)
+            outcome = rescoring.run(baseline, work, store, display or Silent())
     except BaseException:
         if judging is None:
             # Nothing in it cost anything: half a child is of no use to anyone.
@@ -82,6 +94,30 @@ def rescore(
     _tell(store, parent, child, scoring)
     store.index(child)
     return outcome
+
+
+def _judging(scoring: NewScoring, parent: SweepFolder, file: Path, store: Store) -> Judging:
+    """What the scorers ask of models. Raises UserError; sends nothing.
+
+    Paths of the suite's own models start at the suite's folder, those of the file's judges at the file's.
+    """
+    from evalrun.providers.base import ProviderContext, create
+    from evalrun.sweep.judging import prepare_judging
+    from evalrun.tracking.parquet import column_names
+
+    suite, scorers, manifest = scoring.suite, scoring.pipeline.scorers, parent.read_manifest()
+    wanted = {name for scorer in scorers if isinstance(scorer, AskingScorer) for name in scorer.models}
+
+    def context(folder: Path) -> ProviderContext:
+        return ProviderContext(folder.resolve(), store.root / "engines", suite.deterministic, suite.seed)
+
+    beside_suite = context(Path(manifest["suite"]["path"]).parent)
+    providers = {model.id: create(model, beside_suite) for model in suite.models if model.id in wanted}
+    columns: dict[str, list[str]] = {}
+    for run in manifest["plan"]:
+        names = column_names(parent.samples_path(run["run"]))
+        columns[run["dataset"]] = [name.removeprefix(VARS) for name in names if name.startswith(VARS)]
+    return prepare_judging(suite, scorers, context(file.parent), providers, columns)
 
 
 def _check_columns(parent: SweepFolder, scoring: NewScoring) -> None:
@@ -117,15 +153,17 @@ class _Rescoring:
         scoring: NewScoring,
         manifest: Mapping[str, Any],
         argv: tuple[str, ...],
+        judging: Judging | None,
     ) -> None:
         self._parent = parent
         self._child = child
         self._scoring = scoring
         self._old = manifest
         self._argv = argv
-        self.judging: Rejudging | None = None
+        self._judging = judging
+        self._execution = Execution()
 
-    def run(self, baseline: SweepFolder | None, work: str, store: Store, display: Progress | None) -> Outcome:
+    def run(self, baseline: SweepFolder | None, work: str, store: Store, display: Progress) -> Outcome:
         from evalrun.analysis.conclude import conclude_sweep
         from evalrun.gates.check import blocks, check_sweep
         from evalrun.sweep.main import Outcome
@@ -138,11 +176,14 @@ class _Rescoring:
         todo = [run_id for run_id in self._parent.run_ids() if not self._child.is_finished(run_id)]
         for run_id in todo:
             self._score(run_id)
-        if self.judging is not None:
-            self.judging.ask(manifest["plan"], store, display)
-            manifest["models"] = {**manifest["models"], **self.judging.identities}
-        for run_id in todo:
-            self._finish(run_id, specs.get(run_id), manifest["models"])
+        runs = [self._answered(run) for run in manifest["plan"] if run["run"] in self._parent.run_ids()]
+        waiting = [run for run in runs if run.run_id in todo]
+        if self._judging is not None:
+            self._ask(self._judging, waiting, runs, store, display)
+            manifest["models"] = {**manifest["models"], **self._execution.identities}
+        for run in waiting:
+            verdicts = self._verdicts(run, runs)
+            self._finish(run.run_id, specs.get(run.run_id), manifest["models"], verdicts)
         gates = check_sweep(self._scoring.gates, self._child, manifest["plan"], baseline)
         inconclusive = self._scoring.suite.inconclusive
         exit_code = ExitCode.GATE_FAILED if blocks(gates, inconclusive) else ExitCode.OK
@@ -188,26 +229,89 @@ class _Rescoring:
         }
 
     def _score(self, run_id: str) -> None:
-        from evalrun.sweep.rescore_samples import rescore_samples
-
+        """The samples of a run parsed and scored anew, but by scorers that ask models."""
         folder = self._child.run_dir(run_id)
         source = self._parent.samples_path(run_id)
-        rescore_samples(source, folder / SAMPLES, self._scoring.pipeline)
+        ScoreStage(source, folder / SAMPLES, Scoring(self._scoring.pipeline, again=True)).run()
         if (source.parent / SYSTEM).exists():
             shutil.copyfile(source.parent / SYSTEM, folder / SYSTEM)
             (folder / SYSTEM).chmod(0o600)
 
-    def _finish(self, run_id: str, spec: RunSpec | None, identities: Mapping[str, Any]) -> None:
+    def _answered(self, run: Mapping[str, Any]) -> AnsweredRun:
+        from evalrun.sweep.questions import AnsweredRun
+
+        folder = self._child.run_dir(run["run"])
+        cell = (run["model"], run["prompt"], run["dataset"], run.get("params") or {})
+        return AnsweredRun(run["run"], folder, folder / SAMPLES, *cell)
+
+    def _ask(
+        self,
+        judging: Judging,
+        runs: Sequence[AnsweredRun],
+        everything: Sequence[AnsweredRun],
+        store: Store,
+        display: Progress,
+    ) -> None:
+        """Ask about the runs; `everything` are all of the sweep. Raises the first fault (exit 3)."""
+        from evalrun.runner.cache import ResponseCache
+        from evalrun.sweep.judging import judge_runs
+
+        async def ask() -> list[AnsweredRun]:
+            cache = ResponseCache(store.root / "cache" / "responses.db")
+            progress = ProgressAdapter(display, judging.scorers[0].name)
+            phase = Phase(
+                self._scoring.suite, judging.providers, cache, progress, progress, Stop(), self._execution
+            )
+            try:
+                return await judge_runs(phase, judging, runs, everything)
+            finally:
+                await judging.close()
+                await cache.close()
+
+        display.start([])
+        try:
+            done = asyncio.run(ask())
+        finally:
+            display.stop()
+        if self._execution.faults:
+            raise self._execution.faults[0]
+        if len(done) < len(runs):
+            raise UserError("the judging was interrupted", exit_code=ExitCode.INTERRUPTED)
+
+    def _verdicts(self, run: AnsweredRun, everything: Sequence[AnsweredRun]) -> RunVerdicts | None:
+        """What was said about a run, entered into its samples."""
+        if self._judging is None:
+            return None
+        from evalrun.scoring.pipeline import Pipeline
+        from evalrun.sweep.verdicts import RunVerdicts
+
+        verdicts = RunVerdicts(self._judging, run, everything)
+        verdicts.write()
+        pipeline = Pipeline((), self._scoring.pipeline.scorers, "never")
+        ScoreStage(run.samples, run.samples, Scoring(pipeline, verdicts=verdicts)).run()
+        return verdicts
+
+    def _finish(
+        self,
+        run_id: str,
+        spec: RunSpec | None,
+        identities: Mapping[str, Any],
+        verdicts: RunVerdicts | None,
+    ) -> None:
         from evalrun.analysis.run import analyse_run
         from evalrun.analysis.table import SampleTable
 
         folder, old = self._child.run_dir(run_id), self._parent.read_run(run_id)
-        judgement = self.judging.judgement(run_id, old["model"], identities) if self.judging else None
         analysis = analyse_run(SampleTable.from_parquet(folder / SAMPLES), self._scoring.suite, spec)
         warnings = list(old.get("warnings") or ())
-        if judgement is not None:
-            judgement.enter(analysis)
-            warnings = [*warnings, *(each for each in judgement.warnings if each not in warnings)]
+        if verdicts is not None and self._judging is not None:
+            from evalrun.sweep.judging import lineage_notes
+            from evalrun.sweep.verdicts import enter_judgement
+
+            judged = next(each for each in self._scoring.suite.models if each.id == old["model"])
+            notes = lineage_notes(self._judging, judged, identities)
+            said = enter_judgement(analysis, verdicts.bills(), notes)
+            warnings += [each for each in said if each not in warnings]
         carried = [
             each
             for each in old["metrics"]
@@ -231,8 +335,7 @@ class _Rescoring:
                 "digests": {},
             },
         )
-        if self.judging is not None:
-            self.judging.finished(run_id)
+        drop_judge_journals(folder)
 
 
 def _specs(suite: Suite, plan: Sequence[Mapping[str, Any]]) -> dict[str, RunSpec]:

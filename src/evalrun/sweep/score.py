@@ -2,9 +2,9 @@
 
 Quick scorers score as answers arrive (`Pipeline(when="at once")` in the runner). Every other way in which
 scores come about goes through `ScoreStage`: scorers that take long, grades of judges, scores derived from
-others, and scoring a finished sweep again. Two passes, a batch in memory at a time: the first writes a line of
-scores for each sample beside the file, the second writes the file anew. A stage that is ended goes on after
-the last line that it wrote.
+others, and scoring a finished sweep again. Two passes, a batch in memory at a time: the first writes a line
+of scores for each sample beside the file, the second writes the file anew. A stage that is ended goes on
+after the last line that it wrote.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import orjson
 from evalrun.runner.cell import Stop
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import Pipeline
-from evalrun.sweep.stored import is_answered, stored_samples
+from evalrun.sweep.stored import stored_samples
 from evalrun.tracking.columns import AS_JSON, NUMBER, STRING, json_text, text_form
 from evalrun.tracking.parquet import column_names, rewrite_columns
 from evalrun.types import Score, Status
@@ -45,7 +45,7 @@ class Verdicts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """By what samples are scored. With `again` they are parsed anew too and lose the scores that they have."""
+    """By what samples are scored. With `again` they are parsed anew too, and lose the scores they had."""
 
     pipeline: Pipeline
     again: bool = False
@@ -56,18 +56,21 @@ class Scoring:
         status, output = Status(sample["status"]), sample.get("output")
         if status is Status.FAILED and (output is None or not self.again):
             return {"status": status, "error": sample.get("error")} if self.again else {}
-        found = self.pipeline.evaluate(
-            output or "",
-            sample["target"],
-            sample["row"],
-            status is Status.REFUSED,
-            sample.get("tool_calls"),
-            sample.get("likelihood"),
-        )
         line: dict[str, Any] = {}
-        if self.again:
-            line = {"status": found.status, "answer": found.answer, "error": found.error}
-        scores, reasons = dict(found.scores), dict(found.reasons)
+        scores: dict[str, float | None] = {}
+        reasons: dict[str, str] = {}
+        if self.again or self.pipeline.active:
+            found = self.pipeline.evaluate(
+                output or "",
+                sample["target"],
+                sample["row"],
+                status is Status.REFUSED,
+                sample.get("tool_calls"),
+                sample.get("likelihood"),
+            )
+            scores, reasons = dict(found.scores), dict(found.reasons)
+            if self.again:
+                line = {"status": found.status, "answer": found.answer, "error": found.error}
         for name, score in (self.verdicts.of(sample) if self.verdicts is not None else {}).items():
             scores[name], reasons[name] = score.value, score.reason
             scores |= {f"{name}.{part}": value for part, value in score.parts.items()}
@@ -81,7 +84,8 @@ class Scoring:
         return {**line, "scores": scores, "reasons": reasons}
 
     def expected(self) -> tuple[list[str], list[str]]:
-        """The names of scores and of reasons that there are whatever models said, besides those that are made."""
+        """The names of scores and of reasons that there are whatever models said, besides those that are
+        made."""
         if self.verdicts is None:
             return [], []
         scorers = self.verdicts.scorers
@@ -174,9 +178,7 @@ class ScoreStage:
         dropped: list[str] = []
         if self._scoring.again:
             made |= _PARSED
-            dropped = [
-                name for name in column_names(self._source) if name.startswith((_SCORE, _REASON))
-            ]
+            dropped = [name for name in column_names(self._source) if name.startswith((_SCORE, _REASON))]
         lines.seek(0)
         rewrite_columns(self._source, self._out, made, map(_row, lines), dropped)
 
@@ -207,4 +209,3 @@ def _whole_lines(file: BinaryIO) -> int:
     file.truncate(size)
     file.seek(size)
     return count
-

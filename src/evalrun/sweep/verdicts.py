@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from evalrun.runner.journal import read_journal
 from evalrun.scoring.asking import AskingScorer, Judged, Reply
 from evalrun.scoring.judge.scorer import Judge
-from evalrun.sweep.judging import (
+from evalrun.sweep.questions import (
     AnsweredRun,
-    Judging,
     Round,
     Task,
     compared_samples,
@@ -32,6 +31,7 @@ from evalrun.types import JSON, MetricValue, Score, Status
 
 if TYPE_CHECKING:
     from evalrun.analysis.run import RunAnalysis
+    from evalrun.sweep.judging import Judging
 
 Records: TypeAlias = Mapping[Key, Mapping[str, Any]]
 """The last record of each request, by the sample that it is about."""
@@ -75,7 +75,7 @@ class Bill:
 
 
 class RunVerdicts:
-    """What all models said about one run: the scores that follow, the bills, the record in `judge.parquet`."""
+    """What all models said about one run: the scores that follow, the bills, and `judge.parquet`."""
 
     def __init__(self, judging: Judging, run: AnsweredRun, everything: Sequence[AnsweredRun]) -> None:
         """Read what was journalled. `everything` are the runs of the sweep that are answered."""

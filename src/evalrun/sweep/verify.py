@@ -13,15 +13,16 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from evalrun.errors import Problem, UserError
+from evalrun.runner.cache import sent_params
+from evalrun.sweep.stored import key_of, stored_samples
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import Message, SampleRecord
 
 if TYPE_CHECKING:
-    from evalrun.datasets import Dataset, Item
-    from evalrun.prompts import Renderer
+    from evalrun.datasets import Item
     from evalrun.prompts.rendering import Rendered
     from evalrun.providers.base import Provider
     from evalrun.scoring.pipeline import Pipeline
@@ -149,15 +150,16 @@ class _Check:
 
     async def _run(self, spec: RunSpec, provider: Provider, count: int) -> RunAgreement:
         from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
-        from evalrun.runner.journal import Earlier, Journal
-        from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Throttle
+        from evalrun.runner.journal import Journal
+        from evalrun.runner.limits import Throttle
+        from evalrun.sweep.execute import limit_of
 
         before = _chosen(self._folder.samples_path(spec.run_id), count)
-        performance, stored = self._suite.performance, _Stored(before, spec)
-        fixed = spec.model.concurrency or performance.concurrency or provider.default_concurrency
+        performance, stored = self._suite.performance, _Stored(before)
         collected: dict[tuple[str, int], SampleRecord] = {}
         journal = Journal(self._temporary / f"{len(list(self._temporary.iterdir()))}.jsonl")
-        cell = Cell(spec, cast("Dataset", stored), cast("Renderer", stored), provider, self._pipeline)
+        # Each stored sample stands for one repeat.
+        cell = Cell(spec.run_id, stored, stored, provider, self._pipeline, sent_params(spec))
         options = CellOptions(
             stream=performance.stream and "stream" in provider.supports,
             warmup=0,
@@ -166,14 +168,10 @@ class _Check:
             seed=self._suite.seed,
             tolerate=1.0,
         )
-        limit = FixedLimit(fixed) if fixed else AdaptiveLimit()
+        limit = limit_of(self._suite, spec.model, provider, {})
+        context = CellContext(journal, None, Throttle(limit), _Collector(collected), Stop())
         try:
-            await CellRun(
-                cell,
-                options,
-                CellContext(journal, None, Throttle(limit), _Collector(collected), Stop()),
-                Earlier(stored.not_chosen),
-            ).run()
+            await CellRun(cell, options, context).run()
         finally:
             await journal.close()
         return self._compared(spec, provider, before, collected)
@@ -216,14 +214,10 @@ class _Collector:
 
 
 class _Stored:
-    """Stored samples in the place of a dataset and of the renderer of its prompt."""
+    """Stored samples, asked as they were: they stand for a dataset and for the renderer of its prompt."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], spec: RunSpec) -> None:
-        self._rows = {str(row["sample_id"]): row for row in rows}
-        chosen = {(str(row["sample_id"]), int(row["repeat"])) for row in rows}
-        self.not_chosen = {
-            (sample_id, repeat) for sample_id in self._rows for repeat in range(spec.repeats)
-        } - chosen
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._rows = {key_of(row): row for row in rows}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -231,42 +225,29 @@ class _Stored:
     def __iter__(self) -> Iterator[Item]:
         from evalrun.datasets import Item
 
-        for at, (sample_id, row) in enumerate(self._rows.items()):
-            values = {name[5:]: value for name, value in row.items() if name.startswith("vars.")}
-            target = row["target_json"] if row.get("target_json") is not None else row["target"]
-            yield Item(sample_id, at, values, target)
+        for at, ((sample_id, repeat), row) in enumerate(self._rows.items()):
+            yield Item(sample_id, at, row["row"], row["target"], repeat=repeat)
 
     def render(self, item: Item) -> Rendered:
         from evalrun.prompts.rendering import Rendered
 
-        row = self._rows[item.sample_id]
+        row = self._rows[item.sample_id, item.repeat or 0]
         messages = tuple(Message(each["role"], each["content"]) for each in row["messages"] or ())
         return Rendered(messages, row["prompt"])
 
 
 def _chosen(path: Path, count: int) -> list[dict[str, Any]]:
     """The samples to ask again: of those answered, the `count` whose ids have the smallest hashes."""
-    from evalrun.tracking.parquet import column_names, iter_samples
+    from evalrun.tracking.parquet import iter_samples
 
     names = ("sample_id", "repeat", "status")
     ranked = sorted(
-        (
-            hashlib.sha256(f"{row['sample_id']}\0{row['repeat']}".encode()).digest(),
-            row["sample_id"],
-            row["repeat"],
-        )
+        (hashlib.sha256(f"{row['sample_id']}\0{row['repeat']}".encode()).digest(), key_of(row))
         for row in iter_samples(path, columns=list(names))
         if row["status"] != "failed"
     )
-    wanted = {(sample_id, repeat) for _, sample_id, repeat in ranked[:count]}
-    prefixes = ("vars.", "score.")
-    fixed = {*names, "messages", "prompt", "output", "answer", "target", "target_json"}
-    columns = [each for each in column_names(path) if each in fixed or each.startswith(prefixes)]
-    return [
-        row
-        for row in iter_samples(path, columns=columns, decode=True)
-        if (row["sample_id"], row["repeat"]) in wanted
-    ]
+    wanted = {key for _, key in ranked[:count]}
+    return [row for row in stored_samples(path, ("score.",)) if key_of(row) in wanted]
 
 
 def _kind(spec: RunSpec) -> str:

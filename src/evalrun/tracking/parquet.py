@@ -62,6 +62,16 @@ def system_to_parquet(jsonl: Path, out: Path) -> int:
     return len(rows)
 
 
+def write_rows(
+    out: Path, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], content: str
+) -> None:
+    """Write rows, given by column name, to `out`, whole or not at all. `columns` are names to kinds."""
+    every, iterator = list(columns.items()), iter(rows)
+    with replacing(out) as temporary, _Writer(temporary, _schema(every, content)) as writer:
+        while some := list(islice(iterator, _REWRITTEN)):
+            writer.add(_arrays([[row[name] for row in some] for name in columns], every), 0)
+
+
 def rewrite_columns(
     source: Path,
     out: Path,
