@@ -20,9 +20,8 @@ from evalrun.registry import nearest
 from evalrun.runner.limits import CHARACTERS_PER_TOKEN
 from evalrun.scoring.asking import AskingScorer
 from evalrun.scoring.base import Scorer
-from evalrun.scoring.judge.prompts import GIVEN, judge_prompt
-from evalrun.scoring.judge.scorer import Judge
 from evalrun.scoring.scorers.embedding import EmbeddingSimilarity
+from evalrun.scoring.scorers.judge import GIVEN, Judge, judge_prompt
 from evalrun.sweep.execute import Phase, run_jobs
 from evalrun.sweep.questions import (
     AnsweredRun,

@@ -21,11 +21,10 @@ from evalrun.runner.records import ReadsAnswers
 from evalrun.runner.source import Renders
 from evalrun.scoring.asking import AskingScorer
 from evalrun.scoring.base import alternatives, as_text
-from evalrun.scoring.judge.menu import Menu, read_verdict
-from evalrun.scoring.judge.prompts import ASK_AGAIN
-from evalrun.scoring.judge.scorer import Judge
 from evalrun.scoring.pipeline import Scored
 from evalrun.scoring.scorers.embedding import EmbeddingSimilarity
+from evalrun.scoring.scorers.judge import ASK_AGAIN, Judge
+from evalrun.scoring.scorers.judge_grades import Menu, read_verdict
 from evalrun.sweep.stored import Key, is_answered, key_of, question_of, stored_samples
 from evalrun.types import JSON, Message, Row, Status
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalrun.canonical import canonical_json, digest
 from evalrun.errors import ExitCode, Problem, UserError
-from evalrun.reports.live import Silent
+from evalrun.reports.progress import Silent
 from evalrun.runner.cell import Stop
 from evalrun.scoring.asking import AskingScorer
 from evalrun.sweep.execute import Execution, Phase

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalrun.runner.journal import read_journal
 from evalrun.scoring.asking import AskingScorer, Judged, Reply
-from evalrun.scoring.judge.scorer import Judge
+from evalrun.scoring.scorers.judge import Judge
 from evalrun.sweep.questions import (
     AnsweredRun,
     Round,
