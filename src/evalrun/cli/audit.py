@@ -1,15 +1,30 @@
-"""`evalrun audit`: what was done, and whether anything was altered since."""
+"""`evalrun audit`, `verify`, `checkout` and `diff`: whether a sweep is what it was, and can be had again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalrun.cli.opened import open_store
-from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.cli.options import (
+    FILE,
+    FOLDER,
+    cell,
+    json_option,
+    limit_option,
+    open_store,
+    print_json,
+    print_rows,
+    store_option,
+)
 from evalrun.errors import ExitCode
+
+if TYPE_CHECKING:
+    from evalrun.sweep.verify import RunAgreement
+    from evalrun.tracking.diff import Change, DataDiff, PromptDiff
 
 
 class _Audit(click.Group):
@@ -36,9 +51,7 @@ def audit() -> None:
 
 @audit.command("log")
 @click.argument("sweep", required=False)
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="The last N."
-)
+@limit_option(50, "The last N.")
 @store_option
 @json_option
 def log(sweep: str | None, limit: int, store: Path | None, as_json: bool) -> None:
@@ -56,7 +69,6 @@ def log(sweep: str | None, limit: int, store: Path | None, as_json: bool) -> Non
         print_json(events)
         return
     from evalrun.canonical import canonical_json
-    from evalrun.cli.plain_table import print_rows
 
     names = ("actor", "action", "sweep", "target")
     rows = [
@@ -66,16 +78,16 @@ def log(sweep: str | None, limit: int, store: Path | None, as_json: bool) -> Non
     print_rows(["when", "who", "action", "sweep", "target", "detail"], rows)
 
 
-@audit.command()
+@audit.command("verify")
 @click.argument("sweep", required=False)
 @click.option(
-    "--anchor", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--anchor", type=FILE, metavar="FILE",
     help="Compare with heads kept elsewhere, which shows what was cut off.",
 )  # fmt: skip
 @store_option
 @json_option
 @click.pass_context
-def verify(
+def verify_trail(
     ctx: click.Context, sweep: str | None, anchor: Path | None, store: Path | None, as_json: bool
 ) -> None:
     """Verify a sweep, or the whole store. Exit code 1 when anything was altered, removed or added.
@@ -115,3 +127,196 @@ def anchor(store: Path | None) -> None:
     from evalrun.tracking.audit import make_anchor
 
     print_json(make_anchor(open_store(store)))
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=50, show_default=True, metavar="N",
+    help="How many to ask again, spread over the runs.",
+)  # fmt: skip
+@click.option("--run", metavar="RUN", help="Only this run.")
+@click.option(
+    "--min-agreement", type=click.FloatRange(0, 1), metavar="SHARE",
+    help="Exit code 1 where fewer outputs are the very same. [default: scores decide alone]",
+)  # fmt: skip
+@store_option
+@json_option
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    /,
+    sweep: str,
+    samples: int,
+    run: str | None,
+    min_agreement: float | None,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask some samples of SWEEP again, with the messages, parameters and seeds that it holds.
+
+    Exit code 0 when the scores agree, 1 when a scorer's mean differs by more than chance (or fewer outputs
+    are the same than --min-agreement asks), 3 when a model cannot be asked or half of the samples fail.
+
+    \b
+    Example:
+      evalrun verify latest --samples 20
+    """
+    from evalrun.sweep.verify import as_document, verify_runs
+
+    opened = open_store(store)
+    folder = opened.resolve(sweep)
+    found = verify_runs(folder, samples=samples, run=run, work_dir=opened.root / "engines")
+    document = as_document(folder, found)
+    if as_json:
+        print_json(document)
+    else:
+        _print(found)
+    ctx.exit(int(_code(document, min_agreement)))
+
+
+def _code(document: dict[str, Any], least: float | None) -> ExitCode:
+    if document["failed"] * 2 >= document["asked"]:
+        return ExitCode.INCOMPLETE
+    too_few = least is not None and document["share"] < least
+    return ExitCode.GATE_FAILED if document["differs"] or too_few else ExitCode.OK
+
+
+def _print(found: list[RunAgreement]) -> None:
+    rows = []
+    for each in found:
+        for metric in each.metrics:
+            interval = "" if metric.ci_low is None else f"[{metric.ci_low:+.3f}, {metric.ci_high:+.3f}]"
+            change = "" if metric.difference is None else f"{metric.difference:+.3f}"
+            verdict = "differs" if metric.differs else "agrees"
+            rows.append(
+                (each.run, metric.name, metric.n, metric.before, metric.after, change, interval, verdict)
+            )
+    click.echo("same output, run by run")
+    head = ["run", "kind", "asked", "same output", "same answer", "failed"]
+    print_rows(
+        head,
+        [
+            (e.run, e.kind, e.asked, f"{e.same_output} ({e.share:.0%})", e.same_answer, e.failed)
+            for e in found
+        ],
+    )
+    click.echo("\nscores, now against then")
+    print_rows(["run", "scorer", "n", "then", "now", "difference", "95 % interval", ""], rows)
+    for each in found:
+        for key, (before, after) in each.changed.items():
+            click.echo(f"note: {each.run}: {key} was {cell(before)}, is {cell(after)}", err=True)
+        for example in each.examples:
+            what = f"{each.run} {example['sample_id']}"
+            click.echo(f"  ~ {what}: {cell(example['before'])} -> {cell(example['after'])}")
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@store_option
+@json_option
+@click.pass_context
+def checkout(ctx: click.Context, /, sweep: str, folder: Path, store: Path | None, as_json: bool) -> None:
+    """Write the suite, prompts and rows of SWEEP into DIR, a new folder, to be run again from there.
+
+    Exit code 3 when something that was written reads otherwise than it did: each is named.
+
+    \b
+    Examples:
+      evalrun checkout latest again/
+      evalrun again/suite.yaml
+    """
+    from evalrun.sweep.checkout import checkout as check_out
+
+    done = check_out(open_store(store).resolve(sweep), folder)
+    differs = [name for name, same in done.same.items() if not same]
+    if as_json:
+        shown = {name: getattr(done, name) for name in ("suite", "files", "same")}
+        print_json({**shown, "differs": differs, "notes": done.notes})
+    else:
+        for note in done.notes:
+            click.echo(f"note: {note}", err=True)
+        for name in differs:
+            click.echo(f"warning: {name} is not what it was: its digest differs", err=True)
+        kept = sum(done.same.values())
+        click.echo(
+            f"wrote {len(done.files)} files; {kept} of {len(done.same)} digests are those of the sweep"
+        )
+        click.echo(f"run it again: evalrun {done.suite}")
+    ctx.exit(int(ExitCode.INCOMPLETE if differs else ExitCode.OK))
+
+
+_MOST = 40
+
+
+@click.command(no_args_is_help=True)
+@click.argument("a")
+@click.argument("b", default="latest")
+@store_option
+@json_option
+def diff(a: str, b: str, store: Path | None, as_json: bool) -> None:
+    """Show what changed from sweep A to sweep B: suite, models, prompts, data, packages, machine, code.
+
+    \b
+    Example:
+      evalrun diff main latest
+    """
+    from evalrun.tracking.diff import diff_sweeps
+
+    opened = open_store(store)
+    found = diff_sweeps(opened.resolve(a), opened.resolve(b))
+    if as_json:
+        print_json({**asdict(found), "same": found.same})
+        return
+    if found.same:
+        click.echo("nothing differs")
+        return
+    _print_changes("suite", found.suite)
+    _print_changes("models", found.models)
+    for prompt in found.prompts:
+        _print_prompt(prompt)
+    for data in found.data:
+        _print_data(data)
+    _print_changes("packages", found.packages)
+    _print_changes("machine", found.machine)
+    _print_changes("code", found.code)
+
+
+def _print_changes(title: str, changes: Sequence[Change]) -> None:
+    if not changes:
+        return
+    click.echo(f"\n{title}")
+    print_rows(["", "before", "after"], [(each.name, each.before, each.after) for each in changes[:_MOST]])
+    if len(changes) > _MOST:
+        click.echo(f"and {len(changes) - _MOST} more (--json)")
+
+
+def _print_prompt(prompt: PromptDiff) -> None:
+    """Removed words as [-…-], added ones as {+…+}, as git writes them."""
+    marks = {"same": ("", ""), "removed": ("[-", "-]"), "added": ("{+", "+}")}
+    click.echo(f"\nprompt {_visible(prompt.prompt)}, {_visible(prompt.text)}")
+    text = "".join(f"{marks[each.kind][0]}{each.text}{marks[each.kind][1]}" for each in prompt.pieces)
+    click.echo("\n".join(f"  {_visible(line)}" for line in text.splitlines()))
+
+
+def _print_data(data: DataDiff) -> None:
+    if data.same:
+        return
+    click.echo(f"\ndataset {_visible(data.dataset)}: {data.added} added, {data.removed} removed, ", nl=False)
+    click.echo(f"{data.changed} changed{'; ' + data.note if data.note else ''}")
+    for sign, ids, count in (("+", data.added_ids, data.added), ("-", data.removed_ids, data.removed)):
+        for each in ids:
+            click.echo(f"  {sign} {_visible(each)}")
+        if count > len(ids):
+            click.echo(f"  {sign} and {count - len(ids):,} more")
+    for change in data.changes:
+        for column, (before, after) in change.columns.items():
+            name = f"{_visible(change.sample_id)} {_visible(column)}"
+            click.echo(f"  ~ {name}: {cell(before)} -> {cell(after)}")
+    if data.changed > len(data.changes):
+        click.echo(f"  ~ and {data.changed - len(data.changes):,} more")
+
+
+def _visible(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)

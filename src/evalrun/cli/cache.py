@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalrun.cli.options import json_option, make_overrides, print_json, store_option, suite_options
+from evalrun.cli.options import (
+    json_option,
+    make_overrides,
+    open_store,
+    print_json,
+    store_option,
+    suite_options,
+)
 
 if TYPE_CHECKING:
     from evalrun.runner.cache_look import CacheStats
@@ -87,8 +94,6 @@ def explain(
     if sweep_or_suite.endswith((".yaml", ".yml")):
         found = explain_suite(Path(sweep_or_suite), make_overrides(**overrides), _file(store), sample, run)
     else:
-        from evalrun.cli.opened import open_store
-
         found = explain_sweep(open_store(store).resolve(sweep_or_suite), _file(store), sample, run)
     if as_json:
         print_json([_document(each) for each in found])

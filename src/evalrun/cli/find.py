@@ -1,4 +1,4 @@
-"""`evalrun find`, `samples` and `sql`: what the store holds, by what it says."""
+"""`evalrun find`, `samples`, `sql` and `trend`: what the store holds, by what it says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import Any
 
 import click
 
-from evalrun.cli.opened import open_store
-from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.cli.options import (
+    FILE,
+    json_option,
+    limit_option,
+    open_store,
+    print_json,
+    print_rows,
+    store_option,
+)
 from evalrun.reports.numbers import plural
 
 _SORT = click.option(
@@ -22,9 +29,7 @@ _SORT = click.option(
 @click.argument("query", default="")
 @_SORT
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Show this metric too.")
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="How many."
-)
+@limit_option(50)
 @click.option("--archived", is_flag=True, help="Archived sweeps too.")
 @store_option
 @json_option
@@ -50,8 +55,6 @@ def find(
     if as_json:
         print_json({"total": found.total, "runs": [asdict(row) for row in found.rows]})
         return
-    from evalrun.cli.plain_table import print_rows
-
     shown = [*found.rows[0].metrics] if found.rows else []
     rows = [
         [row.sweep, row.started_at[:16], row.name, row.run, row.status, row.samples, row.cost_usd]
@@ -70,9 +73,7 @@ def find(
 @click.argument("query", default="")
 @click.option("--sweep", default="latest", show_default=True, metavar="SWEEP", help="Of this sweep.")
 @_SORT
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="How many."
-)
+@limit_option(20)
 @store_option
 @json_option
 def samples(
@@ -92,8 +93,6 @@ def samples(
     if as_json:
         print_json({"sweep": folder.ulid, "run": run_id, "total": found.total, "samples": list(found.rows)})
         return
-    from evalrun.cli.plain_table import print_rows
-
     fixed = ["sample_id", "status", "target", "answer", "output", "completion_tokens", "e2e_s"]
     scores = [each for each in (found.rows[0] if found.rows else ()) if each.startswith("score.")]
     header = [*fixed, *scores]
@@ -127,8 +126,6 @@ def sql(question: str, sweeps: tuple[str, ...], store: Path | None, as_json: boo
             {"columns": result.columns, "rows": [[_plain(value) for value in row] for row in result.rows]}
         )
         return
-    from evalrun.cli.plain_table import print_rows
-
     print_rows(result.columns, result.rows)
 
 
@@ -147,3 +144,58 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+@click.command()
+@click.argument("project", required=False)
+@click.option("--metric", metavar="NAME", help="As in gates: exact_match[dialect=aave]. [default: the first]")
+@limit_option(200, "The last N sweeps.")
+@click.option("--points", is_flag=True, help="List the points of every line.")
+@click.option("--html", "page", type=FILE, metavar="FILE.html", help="Write a page with the chart.")
+@store_option
+@json_option
+def trend(
+    project: str | None,
+    metric: str | None,
+    limit: int,
+    points: bool,
+    page: Path | None,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    """Show a metric over the complete sweeps of a project, with intervals, promotions and deployments.
+
+    Where the data changed the line is broken: points on both sides are not compared. PROJECT may be left out
+    where the store has one.
+
+    \b
+    Examples:
+      evalrun trend nightly
+      evalrun trend nightly --metric performance.e2e_s.p95 --html trend.html
+    """
+    from evalrun.reports.trend import trend_lines, trend_of
+
+    opened = open_store(store)
+    found = trend_of(opened, project or _only_project(opened), metric, limit)
+    if page is not None:
+        from evalrun.reports.trend import write_trend
+
+        write_trend(found, page)
+        click.echo(f"wrote {page}", err=True)
+    if as_json:
+        print_json(found.document())
+        return
+    for line in trend_lines(found, points=points):
+        click.echo(line)
+
+
+def _only_project(store: object) -> str:
+    from evalrun.errors import UserError
+    from evalrun.tracking.store import Store
+    from evalrun.tracking.trend import projects
+
+    known = projects(store) if isinstance(store, Store) else []
+    if len(known) == 1:
+        return known[0]
+    listed = ", ".join(known[:20]) or "none yet"
+    raise UserError("which project?", remedy=f"Name one: evalrun trend PROJECT. There are: {listed}.")

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import click
 
-from evalrun.cli.opened import open_store
-from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.cli.options import (
+    FILE,
+    inconclusive_option,
+    json_option,
+    open_store,
+    print_json,
+    print_rows,
+    store_option,
+)
 from evalrun.errors import ExitCode, Problem, UserError
 
 
@@ -56,8 +63,6 @@ def list_(store: Path | None, as_json: bool) -> None:
     if as_json:
         print_json([asdict(each) for each in found])
         return
-    from evalrun.cli.plain_table import print_rows
-
     rows = [
         (
             each.project,
@@ -75,16 +80,9 @@ def list_(store: Path | None, as_json: bool) -> None:
 @click.argument("sweep")
 @click.option("--gate", "texts", multiple=True, metavar="CONDITION", help="Instead of the suite's gates.")
 @click.option("--baseline", "name", metavar="NAME", help="A baseline's name or a sweep. [default: main]")
-@click.option(
-    "--inconclusive", type=click.Choice(["warn", "fail"]),
-    help="Whether a gate that the samples cannot decide fails. [default: as the suite says, else warn]",
-)  # fmt: skip
-@click.option(
-    "--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.xml", help="JUnit XML."
-)
-@click.option(
-    "--summary", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.md", help="Markdown."
-)
+@inconclusive_option
+@click.option("--junit", type=FILE, metavar="FILE.xml", help="JUnit XML.")
+@click.option("--summary", type=FILE, metavar="FILE.md", help="Markdown.")
 @store_option
 @json_option
 @click.pass_context
@@ -137,8 +135,6 @@ def gate(
             {"sweep": folder.ulid, "baseline": held_id, "exit_code": int(code), "gates": manifest["gates"]}
         )
     else:
-        from evalrun.cli.plain_table import print_rows
-
         rows = [(each.verdict.value, each.gate, each.run, each.value, each.reason) for each in results]
         print_rows(["verdict", "gate", "run", "value", ""], rows, widest=110)
     ctx.exit(int(code))

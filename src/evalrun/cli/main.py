@@ -1,4 +1,4 @@
-"""The command line. Parses, calls, prints; each command is a file of its own, imported when it is used."""
+"""The command line. Parses, calls, prints; a file holds a group of commands, imported when one is used."""
 
 from __future__ import annotations
 
@@ -17,52 +17,48 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
-    "run": ("evalrun.cli.run:run", "Run", "Run a suite (the default: `evalrun SUITE.yaml`)."),
-    "validate": ("evalrun.cli.check:validate", "Run", "Check a suite without sending anything."),
-    "plan": ("evalrun.cli.check:plan", "Run", "Show the matrix, requests, tokens and cost of a suite."),
-    "rescore": ("evalrun.cli.rescore:rescore", "Run", "Score a finished sweep again, asking no model."),
-    "init": ("evalrun.cli.init:init", "Start", "Write a commented suite, a prompt and a dataset that run."),
-    "models": ("evalrun.cli.models:models", "Start", "List, pull and find models for the embedded engine."),
-    "calibrate": ("evalrun.cli.calibrate:calibrate", "Start", "Measure evalrun's own cost on this machine."),
-    "schema": ("evalrun.cli.check:schema", "Start", "Print the JSON Schema of the suite language."),
-    "docs": ("evalrun.cli.docs:docs", "Start", "Print the suite or metric reference as Markdown."),
-    "completion": ("evalrun.cli.completion:completion", "Start", "Complete commands in bash, zsh or fish."),
-    "list": ("evalrun.cli.store:list_sweeps", "Look", "List the sweeps in the store."),
-    "show": ("evalrun.cli.store:show", "Look", "Show the results of a sweep."),
-    "find": ("evalrun.cli.find:find", "Look", "Find runs by metrics, parameters, tags."),
-    "samples": ("evalrun.cli.find:samples", "Look", "Find samples of a run by scores, answers, times."),
-    "sql": ("evalrun.cli.find:sql", "Look", "Ask in SQL over runs, metrics and samples, read-only."),
-    "compare": ("evalrun.cli.compare:compare", "Look", "Compare sweeps or runs, sample by sample."),
-    "report": ("evalrun.cli.store:report", "Look", "Write the HTML report of a sweep again."),
-    "site": ("evalrun.cli.site:site", "Look", "Write the whole store as static HTML pages."),
-    "diff": ("evalrun.cli.diff:diff", "Look", "Show what changed from one sweep to another."),
-    "trend": ("evalrun.cli.trend:trend", "Look", "Show a metric of a project over time."),
-    "verify": ("evalrun.cli.verify:verify", "Decide", "Ask some samples of a sweep again and compare."),
-    "lock": ("evalrun.cli.lock:lock", "Keep", "Pin the data, prompts and weights of a suite."),
-    "checkout": ("evalrun.cli.checkout:checkout", "Keep", "Write what a sweep was made from into a folder."),
-    "gate": ("evalrun.cli.gates:gate", "Decide", "Hold a stored sweep against gates."),
-    "baseline": ("evalrun.cli.gates:baseline", "Decide", "Name sweeps that others are compared with."),
-    "promote": ("evalrun.cli.promote:promote", "Decide", "Let a run stand for a name such as production."),
-    "deployed": (
-        "evalrun.cli.promote:deployed",
-        "Decide",
-        "Note where a run's model and prompt are deployed.",
-    ),
-    "whatis": ("evalrun.cli.promote:whatis", "Decide", "Show which run stands for a name, and its numbers."),
-    "tag": ("evalrun.cli.people:tag", "Keep", "Set or remove tags of a sweep."),
-    "annotate": ("evalrun.cli.people:annotate", "Keep", "Add a note to a sweep, run or sample."),
-    "note": ("evalrun.cli.people:annotate", "Keep", "The same as annotate."),
-    "rename": ("evalrun.cli.people:rename", "Keep", "Give a sweep another name."),
-    "label": ("evalrun.cli.feedback:label", "Keep", "Keep people's labels and ratings of samples."),
-    "dataset": ("evalrun.cli.feedback:dataset", "Keep", "Make the worst rows a dataset."),
-    "archive": ("evalrun.cli.people:archive", "Keep", "Take a sweep out of the lists."),
-    "delete": ("evalrun.cli.people:delete", "Keep", "Delete a sweep, leaving a tombstone."),
-    "audit": ("evalrun.cli.audit:audit", "Keep", "Show what was done; verify that nothing was altered."),
-    "cache": ("evalrun.cli.cache:cache", "Keep", "Look into the cache of answers, or clear it."),
-    "catalog": ("evalrun.cli.catalog:catalog", "Keep", "Show or set where the catalog is kept."),
-    "reindex": ("evalrun.cli.store:reindex", "Keep", "Rebuild the catalog from the sweep folders."),
+    "run": ("run", "Run", "Run a suite (the default: `evalrun SUITE.yaml`)."),
+    "validate": ("run", "Run", "Check a suite without sending anything."),
+    "plan": ("run", "Run", "Show the matrix, requests, tokens and cost of a suite."),
+    "rescore": ("run", "Run", "Score a finished sweep again, asking no model."),
+    "init": ("start", "Start", "Write a commented suite, a prompt and a dataset that run."),
+    "models": ("start", "Start", "List, pull and find models for the embedded engine."),
+    "calibrate": ("start", "Start", "Measure evalrun's own cost on this machine."),
+    "schema": ("run", "Start", "Print the JSON Schema of the suite language."),
+    "docs": ("start", "Start", "Print the suite or metric reference as Markdown."),
+    "completion": ("start", "Start", "Complete commands in bash, zsh or fish."),
+    "list": ("store:list_sweeps", "Look", "List the sweeps in the store."),
+    "show": ("store", "Look", "Show the results of a sweep."),
+    "find": ("find", "Look", "Find runs by metrics, parameters, tags."),
+    "samples": ("find", "Look", "Find samples of a run by scores, answers, times."),
+    "sql": ("find", "Look", "Ask in SQL over runs, metrics and samples, read-only."),
+    "compare": ("compare", "Look", "Compare sweeps or runs, sample by sample."),
+    "report": ("store", "Look", "Write the HTML report of a sweep again."),
+    "site": ("store", "Look", "Write the whole store as static HTML pages."),
+    "diff": ("audit", "Look", "Show what changed from one sweep to another."),
+    "trend": ("find", "Look", "Show a metric of a project over time."),
+    "verify": ("audit", "Decide", "Ask some samples of a sweep again and compare."),
+    "lock": ("run", "Keep", "Pin the data, prompts and weights of a suite."),
+    "checkout": ("audit", "Keep", "Write what a sweep was made from into a folder."),
+    "gate": ("gates", "Decide", "Hold a stored sweep against gates."),
+    "baseline": ("gates", "Decide", "Name sweeps that others are compared with."),
+    "promote": ("people", "Decide", "Let a run stand for a name such as production."),
+    "deployed": ("people", "Decide", "Note where a run's model and prompt are deployed."),
+    "whatis": ("people", "Decide", "Show which run stands for a name, and its numbers."),
+    "tag": ("people", "Keep", "Set or remove tags of a sweep."),
+    "annotate": ("people", "Keep", "Add a note to a sweep, run or sample."),
+    "note": ("people:annotate", "Keep", "The same as annotate."),
+    "rename": ("people", "Keep", "Give a sweep another name."),
+    "label": ("people", "Keep", "Keep people's labels and ratings of samples."),
+    "dataset": ("people", "Keep", "Make the worst rows a dataset."),
+    "archive": ("people", "Keep", "Take a sweep out of the lists."),
+    "delete": ("people", "Keep", "Delete a sweep, leaving a tombstone."),
+    "audit": ("audit", "Keep", "Show what was done; verify that nothing was altered."),
+    "cache": ("cache", "Keep", "Look into the cache of answers, or clear it."),
+    "catalog": ("store", "Keep", "Show or set where the catalog is kept."),
+    "reindex": ("store", "Keep", "Rebuild the catalog from the sweep folders."),
 }
-"""Command name to (where it is, section of the help, one line)."""
+"""Command name to (file, and name in it where that is another one; section of the help; one line)."""
 
 SECTIONS = ("Start", "Run", "Look", "Decide", "Keep")
 """The sections of the help, in their order."""
@@ -78,7 +74,9 @@ class Main(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command: click.Command = getattr(
+            importlib.import_module(f"evalrun.cli.{module}"), attribute or cmd_name
+        )
         return command
 
     def resolve_command(

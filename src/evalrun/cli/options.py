@@ -1,17 +1,25 @@
-"""Options that several commands share, and how they become one object."""
+"""What commands share: options and how they become one object, the store, tables and JSON."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from evalrun.errors import Problem, UserError
 
+if TYPE_CHECKING:
+    from evalrun.tracking.store import Store
+
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+ANY_PATH = click.Path(path_type=Path)
 
 _SUITE_OPTIONS = [
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use only N samples a dataset."),
@@ -44,7 +52,7 @@ def store_option(command: Command) -> Command:
     )(command)
     return click.option(
         "--store",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FOLDER,
         metavar="DIR",
         help="Where sweeps are kept. [default: $EVALRUN_STORE, else .evalrun]",
     )(command)
@@ -63,6 +71,21 @@ def _use_catalog(ctx: click.Context, _: click.Parameter, url: str | None) -> Non
             os.environ["EVALRUN_CATALOG"] = before
 
     ctx.call_on_close(restore)
+
+
+def limit_option(default: int, what: str = "How many.") -> Callable[[Command], Command]:
+    """How many things are shown."""
+    kind = click.IntRange(min=1)
+    return click.option("--limit", type=kind, default=default, show_default=True, metavar="N", help=what)
+
+
+def inconclusive_option(command: Command) -> Command:
+    """What becomes of a gate that the samples cannot decide."""
+    return click.option(
+        "--inconclusive",
+        type=click.Choice(["warn", "fail"]),
+        help="Whether a gate that the samples cannot decide fails. [default: as the suite says, else warn]",
+    )(command)
 
 
 def json_option(command: Command) -> Command:
@@ -110,3 +133,41 @@ def print_json(document: Any) -> None:
 
     # Paths become text; everything else in a document is JSON already.
     click.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode())
+
+
+def open_store(store: Path | None) -> Store:
+    """The store that `--store` names, else `$EVALRUN_STORE`, else `.evalrun`."""
+    from evalrun.paths import default_store
+    from evalrun.tracking.store import Store
+
+    return Store(store or default_store())
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], widest: int = 60) -> None:
+    """Print a table; cells longer than `widest` characters are cut, numbers stand to the right."""
+    texts = [[cell(value, widest) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *texts, strict=True)]
+    numeric = [
+        bool(rows) and all(value is None or isinstance(value, int | float) for value in column)
+        for column in zip(*rows, strict=True)
+    ] or [False] * len(header)
+    for line in [list(header), *texts]:
+        parts = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        click.echo("  ".join(parts).rstrip())
+
+
+def cell(value: Any, widest: int = 60) -> str:
+    """A value as one printable line."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    if len(text) > 4 * widest:
+        text = text[: 4 * widest]
+    text = " ".join(text.split())
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return text if len(text) <= widest else text[: widest - 1] + "…"

@@ -1,13 +1,18 @@
-"""`evalrun tag`, `annotate`, `rename`, `archive` and `delete`: what people say of sweeps and do to them."""
+"""What people say of sweeps and do to them: tags, notes, names, labels, promotions, archive and delete."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from evalrun.cli.opened import open_store
-from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.cli.options import FILE, cell, json_option, open_store, print_json, print_rows, store_option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 
 @click.command(no_args_is_help=True)
@@ -36,8 +41,6 @@ def tag(
     if as_json:
         print_json({"sweep": folder.ulid, "tags": dict(now)})
         return
-    from evalrun.cli.plain_table import print_rows
-
     print_rows(["tag", "value"], sorted(now.items()))
 
 
@@ -71,8 +74,6 @@ def annotate(target: str, text: str | None, store: Path | None, as_json: bool) -
     if as_json:
         print_json({"sweep": found.folder.ulid, "notes": [asdict(each) for each in notes]})
         return
-    from evalrun.cli.plain_table import print_rows
-
     rows = [(each.ts[:16], each.actor, each.target, each.text) for each in notes]
     print_rows(["when", "who", "on", "note"], rows, widest=100)
 
@@ -136,3 +137,233 @@ def delete(sweep: str, reason: str, yes: bool, store: Path | None) -> None:
         click.confirm(f"Delete {folder.path.name} with all its samples?", abort=True, err=True)
     changes.delete(opened, folder, reason)
     click.echo(f"deleted {folder.path.name}")
+
+
+@click.command(no_args_is_help=True)
+@click.argument("run")
+@click.option("--as", "name", required=True, metavar="NAME", help="The name, such as production.")
+@click.option("--reason", default="", metavar="TEXT", help="Why; kept with the promotion. Required.")
+@click.option("--override", is_flag=True, help="Promote in spite of failed gates; they are recorded.")
+@store_option
+@json_option
+def promote(run: str, name: str, reason: str, override: bool, store: Path | None, as_json: bool) -> None:
+    """Let a run stand for NAME in its project: SWEEP/RUN, or SWEEP where it has one run.
+
+    Refused (exit code 1) while its sweep is not complete, when a gate of it failed, or when it was altered.
+
+    \b
+    Example:
+      evalrun promote latest/smollm2-few_shot-tickets --as production --reason "F1 up by 4 points"
+    """
+    from evalrun.tracking.changes import Wish
+    from evalrun.tracking.changes import promote as place
+    from evalrun.tracking.targets import find_run_target
+
+    opened = open_store(store)
+    done = place(opened, find_run_target(opened, run), Wish(name, reason, override))
+    if as_json:
+        print_json(asdict(done))
+        return
+    click.echo(f"{done.name} of {done.project} is {done.sweep}/{done.run}")
+    for each in done.overridden:
+        click.echo(f"overridden: {each}", err=True)
+    click.echo(f"Next: `evalrun deployed {done.sweep}/{done.run} --env …`, `evalrun whatis {name}`", err=True)
+
+
+@click.command(no_args_is_help=True)
+@click.argument("run")
+@click.option("--env", "environment", required=True, metavar="NAME", help="The environment, such as prod.")
+@click.option("--url", default="", metavar="URL", help="Where it answers; kept without secrets.")
+@click.option("--reason", default="", metavar="TEXT", help="Anything to keep with it.")
+@store_option
+@json_option
+def deployed(run: str, environment: str, url: str, reason: str, store: Path | None, as_json: bool) -> None:
+    """Note that a run's model and prompt are deployed to an environment. Nothing is sent anywhere.
+
+    \b
+    Example:
+      evalrun deployed latest --env prod --url https://triage.example.org/v1
+    """
+    from evalrun.tracking.changes import deployed as place
+    from evalrun.tracking.targets import find_run_target
+
+    opened = open_store(store)
+    done = place(opened, find_run_target(opened, run), environment, url, reason)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        click.echo(f"{done.sweep}/{done.run} is deployed to {done.name}")
+
+
+@click.command(no_args_is_help=True)
+@click.argument("name")
+@click.option("--project", metavar="NAME", help="In this project.")
+@store_option
+@json_option
+def whatis(name: str, project: str | None, store: Path | None, as_json: bool) -> None:
+    """Show which run stands for a name, or is deployed to an environment: its numbers, who, when, why.
+
+    \b
+    Example:
+      evalrun whatis production --json
+    """
+    from evalrun.tracking.changes import placed
+    from evalrun.tracking.changes import whatis as history
+
+    opened = open_store(store)
+    found = history(opened, name, project)
+    now = found[0]
+    deployments = [
+        each
+        for each in placed(opened, now.project)
+        if each.kind == "deploy" and (each.sweep, each.run) == (now.sweep, now.run)
+    ]
+    if as_json:
+        print_json(
+            {
+                **asdict(now),
+                "deployments": [asdict(each) for each in deployments],
+                "history": [asdict(each) for each in found[1:]],
+            }
+        )
+        return
+    gone = "" if now.present else " (deleted since)"
+    said = "promoted" if now.kind == "promote" else "deployed"
+    click.echo(cell(f"{name} of {now.project} is {now.sweep}/{now.run}{gone}", 200))
+    click.echo(cell(f"{said} by {now.actor} at {now.ts[:16]} UTC: {now.reason or now.url or '-'}", 400))
+    for each in now.overridden:
+        click.echo(cell(f"overridden: {each}", 400))
+    for place in deployments if now.kind == "promote" else ():
+        click.echo(cell(f"deployed to {place.name} at {place.ts[:16]} by {place.actor}: {place.url}", 400))
+    click.echo()
+    rows = [[each["name"], each["value"], _interval(each), each["n"], each["unit"]] for each in now.metrics]
+    print_rows(["metric", "value", "95 % interval", "n", "unit"], rows)
+    if found[1:]:
+        click.echo("\nbefore:")
+        before = [[e.ts[:16], e.actor, f"{e.sweep}/{e.run}", e.reason or e.url] for e in found[1:11]]
+        print_rows(["when", "who", "run", "why"], before)
+
+
+def _interval(metric: object) -> str:
+    values = metric if isinstance(metric, dict) else {}
+    low, high = values.get("ci_low"), values.get("ci_high")
+    return "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep", metavar="SWEEP[/RUN]")
+@click.option("--from", "file", type=FILE, metavar="FILE", help="JSONL or CSV with a column of sample ids.")
+@click.option("--column", default="rating", show_default=True, metavar="NAME", help="The label or rating.")
+@click.option("--id", "key", default="sample_id", show_default=True, metavar="NAME", help="The sample's id.")
+@store_option
+@json_option
+def label(sweep: str, file: Path | None, column: str, key: str, store: Path | None, as_json: bool) -> None:
+    """Keep people's labels or ratings with a sweep, and show how they agree with its scores.
+
+    Without --from, show those it has. Ratings (1 to 5, yes/no, good/bad) are of one run's answers: name the
+    run, or give the file a column `run`. Other words are taken as the right answers of the rows.
+
+    \b
+    Example:
+      evalrun label latest --from feedback.csv --column rating
+    """
+    from evalrun.tracking.changes import said
+    from evalrun.tracking.targets import find_target
+
+    opened = open_store(store)
+    target = find_target(opened, sweep)
+    if file is None:
+        _show_labels(asdict(each) for each in said(target.folder).labels) if not as_json else print_json(
+            {"sweep": target.folder.ulid, "labels": [asdict(each) for each in said(target.folder).labels]}
+        )
+        return
+    from evalrun.analysis.feedback import label as keep
+    from evalrun.tracking.people import LabelColumns
+
+    done = keep(opened, target, file, LabelColumns(column, key))
+    if as_json:
+        print_json({"sweep": target.folder.ulid, **asdict(done)})
+        return
+    click.echo(f"{done.n:,} labels of '{done.column}' ({done.kind}) kept with {target.folder.path.name}")
+    if done.unknown:
+        listed = ", ".join(done.unknown[:5])
+        click.echo(f"{len(done.unknown):,} are of samples that it does not have: {listed}", err=True)
+    print_agreement(done.agreement)
+    if done.kind != "class":
+        click.echo(
+            f"Next: `evalrun dataset from-feedback {sweep} --out worst.jsonl` writes the worst rows.",
+            err=True,
+        )
+
+
+def _show_labels(sets: Any) -> None:
+    found = list(sets)
+    names = ("column", "kind", "n", "target", "actor")
+    rows = [[each["ts"][:16], *(each[name] for name in names)] for each in found]
+    print_rows(["when", "column", "kind", "n", "run", "who"], rows)
+    for each in found:
+        print_agreement(each["agreement"])
+
+
+def print_agreement(agreement: Sequence[Mapping[str, Any]]) -> None:
+    """How labels agree with scores, one line a run and score."""
+    if not agreement:
+        return
+    rows = []
+    for each in agreement:
+        low, high = each["ci_low"], each["ci_high"]
+        interval = "" if low is None else f"[{low:.2f}, {high:.2f}]"
+        names = ("run", "score", "measure", "value")
+        rows.append([*(each[name] for name in names), interval, each["share"], each["n"], each["note"]])
+    print_rows(["run", "score", "agreement", "value", "95 % interval", "same", "n", ""], rows, widest=40)
+
+
+@click.group()
+def dataset() -> None:
+    """Make datasets from what the store holds.
+
+    \b
+    Example:
+      evalrun dataset from-feedback latest --worst 50 --out worst.jsonl
+    """
+
+
+@dataset.command("from-feedback", no_args_is_help=True)
+@click.argument("sweep", metavar="SWEEP[/RUN]")
+@click.option(
+    "--worst", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="How many rows."
+)
+@click.option("--column", metavar="NAME", help="Which labels. [default: the last that were given]")
+@click.option("--score", metavar="NAME", help="Go by this score instead of labels.")
+@click.option("--out", type=FILE, required=True, metavar="FILE.jsonl", help="Where the rows go.")
+@store_option
+@json_option
+def from_feedback(
+    sweep: str,
+    worst: int,
+    column: str | None,
+    score: str | None,
+    out: Path,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the rows whose answers were rated worst (lowest) as a dataset, the worst first.
+
+    \b
+    Example:
+      evalrun dataset from-feedback latest --worst 50 --out data/worst.jsonl
+    """
+    from evalrun.analysis.feedback import Worst, worst_rows
+    from evalrun.tracking.targets import find_target
+
+    opened = open_store(store)
+    target = find_target(opened, sweep)
+    done = worst_rows(opened, target, Worst(worst, column, score), out)
+    if as_json:
+        print_json({"sweep": target.folder.ulid, **asdict(done)})
+        return
+    click.echo(f"wrote {done.rows:,} of {done.rated:,} rows to {done.path}, the lowest '{done.by}' first")
+    click.echo(
+        f"Next: {{id: worst, path: {done.path}, key: sample_id, target: target}} in a suite's datasets",
+        err=True,
+    )

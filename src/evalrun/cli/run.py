@@ -1,43 +1,47 @@
-"""`evalrun run SUITE` and `evalrun SUITE`."""
+"""`evalrun run SUITE` (and `evalrun SUITE`), `validate`, `plan`, `lock` and `rescore`."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from evalrun.cli.options import json_option, make_overrides, print_json, store_option, suite_options
+from evalrun.cli.options import (
+    ANY_PATH,
+    FILE,
+    inconclusive_option,
+    json_option,
+    make_overrides,
+    print_json,
+    store_option,
+    suite_options,
+)
+from evalrun.errors import ExitCode
+from evalrun.reports.numbers import plural
 
 if TYPE_CHECKING:
     from evalrun.sweep.main import Outcome
 
 
 @click.command(no_args_is_help=True)
-@click.argument("suite", type=click.Path(path_type=Path))
+@click.argument("suite", type=ANY_PATH)
 @suite_options
 @store_option
 @click.option(
-    "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html",
-    help="Where the report goes. [default: reports/<sweep>.html]",
-)  # fmt: skip
+    "--report", type=FILE, metavar="FILE.html", help="Where the report goes. [default: reports/<sweep>.html]"
+)
 @click.option("--no-report", is_flag=True, help="Write no report.")
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
 @click.option("--fresh", is_flag=True, help="Begin a new sweep even if an unfinished one could go on.")
 @click.option(
     "--baseline", metavar="NAME", help="What gates compare with: a baseline or sweep. [default: main]"
 )
-@click.option(
-    "--inconclusive", type=click.Choice(["warn", "fail"]),
-    help="Whether a gate that the samples cannot decide fails. [default: as the suite says, else warn]",
-)  # fmt: skip
-@click.option(
-    "--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.xml", help="Gates as JUnit XML."
-)
-@click.option(
-    "--summary", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.md", help="Markdown summary."
-)
+@inconclusive_option
+@click.option("--junit", type=FILE, metavar="FILE.xml", help="Gates as JUnit XML.")
+@click.option("--summary", type=FILE, metavar="FILE.md", help="Markdown summary.")
 @click.option("--reuse", is_flag=True, help="Take over runs that were done before with the same digests.")
 @click.option("--no-lock", is_flag=True, help="Run even if something is not as evalrun.lock says.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -118,3 +122,171 @@ def _publish(outcome: Outcome, junit: Path | None, summary: Path | None) -> None
     lines = publish(outcome.manifest, outcome.runs, junit_file=junit, summary_file=summary, strict=strict)
     for line in [*alert_lines(outcome.manifest), *lines]:
         click.echo(line, err=True)
+
+
+def _prepare(suite: Path, overrides: dict[str, Any]) -> Any:
+    from evalrun.suite.load import load_suite
+    from evalrun.sweep.prepare import prepare
+
+    with tempfile.TemporaryDirectory(prefix="evalrun-") as folder:
+        return prepare(load_suite(suite, make_overrides(**overrides)), Path(folder))
+
+
+@click.command(no_args_is_help=True)
+@click.argument("suite", type=ANY_PATH)
+@suite_options
+@json_option
+def validate(suite: Path, as_json: bool, **overrides: Any) -> None:
+    """Check a suite, its data, prompts, models and scorers, without sending anything.
+
+    \b
+    Example:
+      evalrun validate suite.yaml
+    """
+    prepared = _prepare(suite, overrides)
+    samples = {name: len(dataset) for name, dataset in prepared.datasets.items()}
+    warnings = [text for dataset in prepared.datasets.values() for text in dataset.warnings]
+    if as_json:
+        print_json({"valid": True, "runs": len(prepared.specs), "samples": samples, "warnings": warnings})
+        return
+    for text in warnings:
+        click.echo(f"warning: {text}", err=True)
+    rows = ", ".join(f"{name} {plural(n, 'sample')}" for name, n in samples.items())
+    click.echo(f"{suite} is valid: {plural(len(prepared.specs), 'run')}; {rows}.")
+
+
+@click.command(no_args_is_help=True)
+@click.argument("suite", type=ANY_PATH)
+@suite_options
+@json_option
+def plan(suite: Path, as_json: bool, **overrides: Any) -> None:
+    """Show what a suite would run: the matrix, samples, requests, estimated tokens and cost.
+
+    \b
+    Example:
+      evalrun plan suite.yaml --limit 50 --json
+    """
+    from evalrun.sweep.estimate import estimate
+
+    estimated = estimate(_prepare(suite, overrides))
+    if as_json:
+        print_json(estimated.document())
+        return
+    from evalrun.reports.terminal import print_plan
+
+    print_plan(estimated.document())
+
+
+@click.command()
+@click.option("--out", type=FILE, metavar="FILE", help="Write it there.")
+def schema(out: Path | None) -> None:
+    """Print the JSON Schema of the suite language, for editors that complete and check YAML.
+
+    \b
+    Example:
+      evalrun schema --out suite.schema.json
+    """
+    import orjson
+
+    from evalrun.suite.reference import suite_json_schema
+
+    text = orjson.dumps(suite_json_schema(), option=orjson.OPT_INDENT_2).decode() + "\n"
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+@click.command(no_args_is_help=True)
+@click.argument("suite", type=ANY_PATH)
+@click.option("--check", is_flag=True, help="Change nothing; exit code 2 when something differs.")
+@json_option
+@click.pass_context
+def lock(ctx: click.Context, /, suite: Path, check: bool, as_json: bool) -> None:
+    """Write the digests of a suite's rows, prompts, examples, weights and Hub commits into evalrun.lock.
+
+    The file lies beside the suite, to be committed with it. From then on a run of the suite that would use
+    anything else is an error that names what changed; run `evalrun lock` again to take a change over.
+    """
+    from evalrun.paths import default_store
+    from evalrun.suite.load import load_suite
+    from evalrun.sweep.lock import drift, lock_path, write_lock
+    from evalrun.sweep.prepare import prepare
+
+    prepared = prepare(load_suite(suite), default_store() / "engines")
+    path = lock_path(prepared.loaded)
+    found = drift(prepared)
+    if not check:
+        path, changed = write_lock(prepared)
+        found = changed if found is not None else None
+    differences = [each.what for each in found or []]
+    if as_json:
+        print_json({"lock": path, "pinned": found is not None or not check, "differences": differences})
+    elif check and found is None:
+        click.echo(f"{path} does not pin {suite.name}: run `evalrun lock {suite}`", err=True)
+    else:
+        for each in differences:
+            click.echo(each)
+        done = "agrees" if check and not differences else "differs" if check else "written"
+        click.echo(f"{path}: {done}")
+    ctx.exit(int(ExitCode.USAGE if check and (found is None or found) else ExitCode.OK))
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.option(
+    "--scorers", "file", type=FILE, required=True, metavar="FILE.yaml",
+    help="A list of scorers, or a mapping with any of scorers, parse, derive, judges, gates, unparsed, "
+    "fairness.",
+)  # fmt: skip
+@click.option(
+    "--report", type=FILE, metavar="FILE.html", help="Where the report goes. [default: reports/<sweep>.html]"
+)
+@click.option("--no-report", is_flag=True, help="Write no report.")
+@store_option
+@json_option
+@click.pass_context
+def rescore(
+    ctx: click.Context,
+    /,
+    sweep: str,
+    file: Path,
+    report: Path | None,
+    no_report: bool,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    """Score a finished sweep again. The models that answered are not asked; judges are.
+
+    The result is a sweep of its own that names the first as its parent; that one stays as it was.
+
+    \b
+    Example:
+      evalrun rescore latest --scorers scorers.yaml
+    """
+    from dataclasses import replace
+
+    from evalrun.paths import default_store
+    from evalrun.reports.progress import make_progress
+    from evalrun.sweep.rescore import rescore as score_again
+    from evalrun.tracking.store import Store
+
+    opened = Store(store or default_store())
+    progress = make_progress(quiet=as_json)
+    outcome = score_again(opened, opened.resolve(sweep), file, tuple(sys.argv[1:]), progress)
+    if not no_report:
+        from evalrun.reports.report import write_report
+
+        out = report or Path("reports") / f"{outcome.folder.path.name.lower()}.html"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_report(outcome.folder, out)
+        outcome = replace(outcome, report=out)
+    if as_json:
+        from evalrun.sweep.result import result_document
+
+        print_json({**result_document(outcome), "parent": outcome.manifest["parent"]})
+    else:
+        from evalrun.reports.terminal import print_result
+
+        print_result(outcome.manifest, outcome.runs, outcome.report, outcome.folder.path)
+    ctx.exit(int(outcome.exit_code))

@@ -1,15 +1,15 @@
-"""`evalrun list`, `show`, `report` and `reindex`: what the store holds."""
+"""`evalrun list`, `show`, `report`, `site`, `reindex` and `catalog`: what the store holds, and where."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from evalrun.cli.opened import open_store
-from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.cli.options import FILE, FOLDER, json_option, limit_option, open_store, print_json, store_option
 from evalrun.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @click.option("--project", metavar="NAME", help="Only sweeps of this project.")
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="How many."
-)
+@limit_option(20)
 @click.option("--archived", is_flag=True, help="Archived sweeps too.")
 @store_option
 @json_option
@@ -109,9 +107,7 @@ def _places(store: Store, folder: SweepFolder) -> tuple[list[Placed], dict[tuple
 
 @click.command(no_args_is_help=True)
 @click.argument("sweep")
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html", help="Where it goes."
-)
+@click.option("--out", type=FILE, metavar="FILE.html", help="Where it goes.")
 @store_option
 def report(sweep: str, out: Path | None, store: Path | None) -> None:
     """Write the HTML report of a sweep again, from its folder alone.
@@ -146,3 +142,84 @@ def reindex(store: Path | None, as_json: bool) -> None:
     for problem in done.problems:
         click.echo(f"warning: {problem}", err=True)
     click.echo(f"indexed {done.sweeps} sweeps")
+
+
+@click.command(no_args_is_help=True)
+@click.argument("out", type=FOLDER, metavar="DIR")
+@click.option("--project", metavar="NAME", help="Only sweeps of this project.")
+@store_option
+@json_option
+def site(out: Path, project: str | None, store: Path | None, as_json: bool) -> None:
+    """Write the store as a site of static files into DIR: projects, sweeps, trends, reports, search.
+
+    Nothing in it needs a network or a server: it can be opened from disk, kept as a CI artifact, or served by
+    any host of static pages. The next time only what changed is written again.
+    """
+    from evalrun.reports.site import write_site
+
+    done = write_site(open_store(store), out, project=project)
+    if as_json:
+        print_json(asdict(done))
+        return
+    for problem in done.problems:
+        click.echo(f"warning: left out: {problem}", err=True)
+    click.echo(f"wrote {out / 'index.html'}: {done.sweeps} sweeps, {done.reports} reports written")
+
+
+@click.group(invoke_without_command=True)
+@store_option
+@json_option
+@click.pass_context
+def catalog(ctx: click.Context, /, store: Path | None, as_json: bool) -> None:
+    """Show where the catalog is; `use URL` keeps it in PostgreSQL, `use sqlite` beside the sweeps.
+
+    \b
+    Examples:
+      evalrun catalog
+      evalrun catalog use postgresql://me@db.example.org/evals
+    """
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = store
+        return
+    from evalrun.tracking.tables import SCHEMA
+
+    opened = open_store(store)
+    rows = len(opened.list(None))
+    document = {"catalog": opened.catalog_shown, "schema": SCHEMA, "sweeps": rows}
+    if as_json:
+        print_json(document)
+        return
+    click.echo(f"{document['catalog']}: {rows} sweeps, schema {document['schema']}")
+
+
+@catalog.command(no_args_is_help=True)
+@click.argument("url")
+@store_option
+@click.pass_context
+def use(ctx: click.Context, /, url: str, store: Path | None) -> None:
+    """Keep the catalog of the store in a PostgreSQL database, or in its SQLite file again (`sqlite`).
+
+    URL is postgresql://USER@HOST/DATABASE[?schema=NAME] without a password: that goes into PGPASSWORD or
+    ~/.pgpass. The catalog is made there from the sweep folders at once.
+
+    \b
+    Examples:
+      evalrun catalog use postgresql://me@db.example.org/evals
+      evalrun catalog use sqlite
+    """
+    from evalrun.tracking.database import VARIABLE, set_catalog, setting
+
+    opened = open_store(store or ctx.obj)
+    before = setting(opened.root)
+    opened.create_root()
+    set_catalog(opened.root, None if url == "sqlite" else url)
+    try:
+        done = opened.reindex()
+    except BaseException:
+        set_catalog(opened.root, before)  # one that cannot be used is not set
+        raise
+    for problem in done.problems:
+        click.echo(f"warning: {problem}", err=True)
+    if os.environ.get(VARIABLE):
+        click.echo(f"warning: {VARIABLE} is set and goes before the store's setting", err=True)
+    click.echo(f"{opened.catalog_shown}: {done.sweeps} sweeps")
