@@ -1,12 +1,13 @@
 """What versions of a sample change in its answer: flips, and differences of scores, length and endings.
 
 A unit is a row of the dataset with the values of the other attributes held fixed; it has a value in each
-version along one axis. Units are paired; clusters (rows, or what the dataset names) are what was drawn."""
+version along one axis. Units are paired; clusters (rows, or what the dataset names) are what was drawn.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -22,10 +23,19 @@ from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.quality import counted, metric, score_column, score_infos
 from evalrun.analysis.rates import RATES
 from evalrun.analysis.table import STATUS_CODES, SampleTable
-from evalrun.results import Estimate, PairedResult
+from evalrun.results import (
+    AxisVersions,
+    Estimate,
+    Flips,
+    PairedResult,
+    Robustness,
+    VersionDifference,
+    VersionExample,
+    VersionFlips,
+)
 from evalrun.scoring.base import MetricInfo, Scorer
 from evalrun.suite.dataset import ORIGINAL, PERTURB
-from evalrun.types import JSON, MetricValue, Status
+from evalrun.types import MetricValue, Status
 
 if TYPE_CHECKING:
     from evalrun.suite.dataset import DatasetSpec
@@ -177,8 +187,8 @@ EXAMPLES = 20
 
 @dataclass(frozen=True, slots=True)
 class VersionPlan:
-    """How versions are compared: `reference` names for an axis the version that the others are held against
-    (else the first, or the original); `draws` says that the model samples its answers (temperature > 0)."""
+    """How versions are compared: `reference` names for an axis the version that the others are compared
+    with (else the first, or the original); `draws` says that the model samples its answers."""
 
     reference: Mapping[str, str]
     draws: bool
@@ -197,46 +207,41 @@ class _Measured:
 
 def version_metrics(
     table: SampleTable, scorers: Sequence[Scorer], spec: DatasetSpec, plan: VersionPlan
-) -> tuple[list[MetricValue], dict[str, JSON]]:
-    """All metrics of a dataset's versions; the same by axis for the report.
-
-    details: {axis: {versions, reference, units, note, flips: {overall, resample, beyond, by_version},
-    differences: {measure: [one entry a version]}, robustness: {measure: …}, examples: […]}}.
-    """
+) -> tuple[list[MetricValue], dict[str, AxisVersions]]:
+    """All metrics of a dataset's versions; and by axis the same typed."""
     axes = axes_of(spec)
     metrics: list[MetricValue] = []
-    details: dict[str, JSON] = {}
+    details: dict[str, AxisVersions] = {}
     for axis in axes:
-        versioned = Versioned.of(table, axes, axis)
-        found, details[axis] = _axis(versioned, scorers, plan)
-        metrics += found
+        made, details[axis] = _axis(Versioned.of(table, axes, axis), scorers, plan)
+        metrics += made
     return metrics, details
 
 
 def _axis(
     versioned: Versioned, scorers: Sequence[Scorer], plan: VersionPlan
-) -> tuple[list[MetricValue], dict[str, JSON]]:
+) -> tuple[list[MetricValue], AxisVersions]:
     reference = _reference(versioned, plan)
-    measured = _measured(versioned, scorers, plan)
     metrics, flips = _flips(versioned, reference, plan)
-    detail: dict[str, JSON] = {
-        "versions": list(versioned.versions),
-        "reference": versioned.versions[reference],
-        "units": versioned.size,
-        "note": _note(versioned, plan),
-        "flips": flips,
-        "differences": {},
-        "robustness": {},
-        "examples": _examples(versioned, reference),
-    }
-    for each in measured:
-        found, entries = _differences(versioned, each, reference, plan)
-        metrics += found
-        detail["differences"][each.info.name] = entries
-        if each.score and versioned.axis == PERTURB:
-            found, detail["robustness"][each.info.name] = _robustness(versioned, each, plan)
-            metrics += found
-    return metrics, detail
+    differences: dict[str, tuple[VersionDifference, ...]] = {}
+    robustness: dict[str, Robustness] = {}
+    for measured in _measured(versioned, scorers, plan):
+        name = measured.info.name
+        made, differences[name] = _differences(versioned, measured, reference, plan)
+        metrics += made
+        if measured.score and versioned.axis == PERTURB:
+            made, robustness[name] = _robustness(versioned, measured, plan)
+            metrics += made
+    return metrics, AxisVersions(
+        versions=versioned.versions,
+        reference=versioned.versions[reference],
+        units=versioned.size,
+        note=_note(versioned, plan),
+        flips=flips,
+        differences=differences,
+        robustness=robustness,
+        examples=tuple(_examples(versioned, reference)),
+    )
 
 
 def _reference(versioned: Versioned, plan: VersionPlan) -> int:
@@ -286,27 +291,26 @@ def _estimate(versioned: Versioned, values: Floats, info: MetricInfo) -> Estimat
     return replace(found, note=few) if few and not found.note else found
 
 
-def _flips(
-    versioned: Versioned, reference: int, plan: VersionPlan
-) -> tuple[list[MetricValue], dict[str, JSON]]:
+def _flips(versioned: Versioned, reference: int, plan: VersionPlan) -> tuple[list[MetricValue], Flips]:
     """How often another version has another answer: overall, by version, and beyond asking the same again."""
     width = len(versioned.versions)
+    others = [version for version in range(width) if version != reference]
     pairs = list(combinations(range(width), 2))
     if versioned.axis == PERTURB:
-        pairs = [(reference, other) for other in range(width) if other != reference]
+        pairs = [(reference, other) for other in others]
     flipped = np.array([versioned.flips(one, other) for one, other in pairs])
     info = version_info(versioned.axis, "flip_rate")
     overall = _estimate(versioned, _mean_of_known(flipped), info)
     metrics = [metric(info, overall, _note(versioned, plan))]
     by_version = []
-    for other in (each for each in range(width) if each != reference):
-        found = _estimate(versioned, versioned.flips(reference, other), info)
+    for other in others:
+        flip = _estimate(versioned, versioned.flips(reference, other), info)
         label = versioned.versions[other]
-        made = metric(info, found, f"against {versioned.versions[reference]}")
+        made = metric(info, flip, f"against {versioned.versions[reference]}")
         metrics.append(replace(made, slice={versioned.axis: label}))
-        by_version.append({"version": label, **_shown(found)})
-    detail: dict[str, JSON] = {"overall": _shown(overall), "by_version": by_version}
+        by_version.append(VersionFlips(**asdict(flip), version=label))
     resampled = np.array([versioned.resampled(version) for version in range(width)])
+    more: dict[str, Estimate] = {}
     if not np.isnan(resampled).all():
         base = np.array([(resampled[one] + resampled[other]) / 2 for one, other in pairs])
         for name, values in (
@@ -314,10 +318,9 @@ def _flips(
             ("flip_rate_beyond_resampling", _mean_of_known(flipped - base)),
         ):
             info = version_info(versioned.axis, name)
-            found = _estimate(versioned, values, info)
-            metrics.append(metric(info, found))
-            detail[name] = _shown(found)
-    return metrics, detail
+            more[name] = _estimate(versioned, values, info)
+            metrics.append(metric(info, more[name]))
+    return metrics, Flips(overall, tuple(by_version), **more)
 
 
 def _mean_of_known(values: Floats) -> Floats:
@@ -329,58 +332,46 @@ def _mean_of_known(values: Floats) -> Floats:
     return means
 
 
-def _shown(estimate: Estimate) -> dict[str, JSON]:
-    return {
-        "value": estimate.value,
-        "n": estimate.n,
-        "se": estimate.se,
-        "low": estimate.low,
-        "high": estimate.high,
-        "method": estimate.method,
-        "note": estimate.note,
-    }
-
-
 def _differences(
     versioned: Versioned, measured: _Measured, reference: int, plan: VersionPlan
-) -> tuple[list[MetricValue], list[dict[str, JSON]]]:
+) -> tuple[list[MetricValue], tuple[VersionDifference, ...]]:
     """Each version minus the reference, unit by unit; p adjusted by Holm over the versions."""
     info = version_info(versioned.axis, "difference", measured.info)
-    others = [each for each in range(len(versioned.versions)) if each != reference]
-    found = [_paired(versioned, measured.values, reference, other, plan) for other in others]
-    adjusted = holm([each.p for each in found])
+    others = [version for version in range(len(versioned.versions)) if version != reference]
+    values = measured.values.T
+    pairs = [
+        paired_difference(values[reference], values[other], versioned.clusters, seed=plan.seed)
+        for other in others
+    ]
     metrics, entries = [], []
     against = versioned.versions[reference]
-    for other, each, p in zip(others, found, adjusted, strict=True):
-        said = f"against {against}" + ("" if p is None else f": p = {p:.2g} ({each.test}, Holm)")
-        estimate = Estimate(
-            each.difference, each.n, each.se, each.ci_low, each.ci_high, each.method, each.note
-        )
-        label = versioned.versions[other]
-        metrics.append(replace(metric(info, estimate, said), slice={versioned.axis: label}))
+    for other, pair, p in zip(others, pairs, holm([pair.p for pair in pairs]), strict=True):
+        note = f"against {against}" + ("" if p is None else f": p = {p:.2g} ({pair.test}, Holm)")
+        estimate, label = _of_pairs(pair), versioned.versions[other]
+        metrics.append(replace(metric(info, estimate, note), slice={versioned.axis: label}))
         entries.append(
-            {
-                "version": label,
-                "against": against,
-                **_shown(estimate),
-                "mean": each.mean_b,
-                "mean_against": each.mean_a,
-                "p": each.p,
-                "p_holm": p,
-                "test": each.test,
-                "discordant": None if each.discordant is None else list(each.discordant),
-            }
+            VersionDifference(
+                **asdict(estimate),
+                version=label,
+                against=against,
+                mean=pair.mean_b,
+                mean_against=pair.mean_a,
+                p=pair.p,
+                p_holm=p,
+                test=pair.test,
+                discordant=pair.discordant,
+            )
         )
-    return metrics, entries
+    return metrics, tuple(entries)
 
 
-def _paired(versioned: Versioned, values: Floats, one: int, other: int, plan: VersionPlan) -> PairedResult:
-    return paired_difference(values[:, one], values[:, other], versioned.clusters, seed=plan.seed)
+def _of_pairs(pair: PairedResult) -> Estimate:
+    return Estimate(pair.difference, pair.n, pair.se, pair.ci_low, pair.ci_high, pair.method, pair.note)
 
 
 def _robustness(
     versioned: Versioned, measured: _Measured, plan: VersionPlan
-) -> tuple[list[MetricValue], dict[str, JSON]]:
+) -> tuple[list[MetricValue], Robustness]:
     """A score as the data stand, on average over the changes, and at each sample's worst version."""
     values, kept = measured.values, _has_both(versioned, measured.values)
     at = versioned.versions.index(ORIGINAL)
@@ -390,21 +381,17 @@ def _robustness(
     if kept.any():
         extreme = np.nanmax if measured.info.direction == "lower" else np.nanmin
         worst[kept] = extreme(values[kept], axis=1)
-    metrics, detail = [], {}
+    metrics, estimates = [], {}
     for name, column in (("original", original), ("perturbed", perturbed), ("worst", worst)):
         info = version_info(versioned.axis, name, measured.info)
-        found = _estimate(versioned, column, info)
-        metrics.append(metric(info, found))
-        detail[name] = _shown(found)
-    drop = paired_difference(original, worst, versioned.clusters, seed=plan.seed)
-    info = version_info(versioned.axis, "worst_drop", measured.info)
+        estimates[name] = _estimate(versioned, column, info)
+        metrics.append(metric(info, estimates[name]))
+    drop = _of_pairs(paired_difference(original, worst, versioned.clusters, seed=plan.seed))
     note = "the worst of several versions is never better than the original, whatever the changes"
     if plan.draws:
         note = "answers are drawn: the worst of several is worse than one even where a change does nothing"
-    estimate = Estimate(drop.difference, drop.n, drop.se, drop.ci_low, drop.ci_high, drop.method, drop.note)
-    metrics.append(metric(info, estimate, note))
-    detail["worst_drop"] = {**_shown(estimate), "note": note}
-    return metrics, detail
+    metrics.append(metric(version_info(versioned.axis, "worst_drop", measured.info), drop, note))
+    return metrics, Robustness(**estimates, worst_drop=replace(drop, note=note))
 
 
 def _has_both(versioned: Versioned, values: Floats) -> NDArray[np.bool_]:
@@ -414,32 +401,27 @@ def _has_both(versioned: Versioned, values: Floats) -> NDArray[np.bool_]:
     return known[:, at] & (np.delete(known, at, axis=1).any(axis=1))
 
 
-def _examples(versioned: Versioned, reference: int) -> list[dict[str, JSON]]:
-    """Some pairs of versions whose first answers differ, those against the reference first, by sample id."""
-    width = len(versioned.versions)
-    first = np.full((versioned.size, width), -1, np.int64)
+def _examples(versioned: Versioned, reference: int) -> list[VersionExample]:
+    """Some pairs of versions whose first answers differ, one of each unit, by sample id."""
+    first = np.full((versioned.size, len(versioned.versions)), -1, np.int64)
     rows = np.flatnonzero((versioned.unit >= 0) & (versioned.outcomes >= 0))[::-1]
     first[versioned.unit[rows], versioned.version[rows]] = rows
-    found: list[dict[str, JSON]] = []
+    outcome = np.where(first >= 0, versioned.outcomes[first], -1)
+    differs = (outcome >= 0) & (outcome[:, [reference]] >= 0) & (outcome != outcome[:, [reference]])
     ids = versioned.table.sample_ids()
-    for unit in sorted(range(versioned.size), key=lambda each: versioned.bases[each]):
-        base_row = int(first[unit, reference])
-        for version in range(width):
-            row = int(first[unit, version])
-            if row < 0 or base_row < 0 or versioned.outcomes[row] == versioned.outcomes[base_row]:
-                continue
-            found.append(
-                {
-                    "base": versioned.bases[unit],
-                    "version": versioned.versions[version],
-                    "sample_id": ids[row],
-                    "answer": versioned.outcome_name(int(versioned.outcomes[row])),
-                    "against": versioned.versions[reference],
-                    "against_id": ids[base_row],
-                    "against_answer": versioned.outcome_name(int(versioned.outcomes[base_row])),
-                }
+    units = np.flatnonzero(differs.any(axis=1)).tolist()
+    examples = []
+    for unit in sorted(units, key=versioned.bases.__getitem__)[:EXAMPLES]:
+        version = int(differs[unit].argmax())
+        examples.append(
+            VersionExample(
+                base=versioned.bases[unit],
+                version=versioned.versions[version],
+                sample_id=ids[first[unit, version]],
+                answer=versioned.outcome_name(int(outcome[unit, version])),
+                against=versioned.versions[reference],
+                against_id=ids[first[unit, reference]],
+                against_answer=versioned.outcome_name(int(outcome[unit, reference])),
             )
-            break
-        if len(found) == EXAMPLES:
-            break
-    return found
+        )
+    return examples

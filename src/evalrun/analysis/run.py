@@ -138,7 +138,8 @@ def analyse(
     if options.versions is not None and options.dataset is not None:
         from evalrun.analysis.counterfactual import version_metrics
 
-        found, details["versions"] = version_metrics(table, scorers, options.dataset, options.versions)
+        found, versions = version_metrics(table, scorers, options.dataset, options.versions)
+        details["versions"] = {axis: asdict(one) for axis, one in versions.items()}
         metrics += found
     details["definitions"] = _definitions(metrics, scorers)
     counts = table.counts()

@@ -1,5 +1,6 @@
 """Versions of samples: flips and differences counted by hand, noise taken off, false alarms by simulation."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ def analysed(
     data: DatasetSpec, rows: list[SampleRecord], plan: VersionPlan = PLAN
 ) -> tuple[Found, dict[str, Any]]:
     found, details = version_metrics(SampleTable.from_records(rows), [scorer()], data, plan)
-    return {(each.name, next(iter(each.slice.values()), "")): each for each in found}, details
+    return {(each.name, next(iter(each.slice.values()), "")): each for each in found}, {
+        axis: asdict(versions) for axis, versions in details.items()
+    }
 
 
 NAMES = {"name": ["Emily", "Lakisha", "Mei"]}
@@ -101,7 +104,7 @@ def test_flips_and_differences_are_those_counted_by_hand() -> None:
         "against": "Emily", "against_id": "0~name=Emily", "against_answer": "yes",
     }  # fmt: skip
     entries = axis["differences"]["exact_match"]
-    assert [entry["discordant"] for entry in entries] == [[5, 0], [2, 0]]
+    assert [entry["discordant"] for entry in entries] == [(5, 0), (2, 0)]
     assert entries[0]["p_holm"] == pytest.approx(2 * entries[0]["p"])
     assert entries[0]["p"] == pytest.approx(2 / 2**5)  # McNemar's exact test
 
