@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from evalrun.analysis.catalogue import performance_info
 from evalrun.analysis.correction import holm
 from evalrun.analysis.fairness_definitions import version_info
+from evalrun.analysis.fairness_groups import score_and_rate_columns
 from evalrun.analysis.intervals import few_clusters, mean
 from evalrun.analysis.paired import paired_difference
-from evalrun.analysis.quality import counted, metric, score_column, score_infos
-from evalrun.analysis.rates import RATES
+from evalrun.analysis.quality import metric, score_infos
 from evalrun.analysis.table import STATUS_CODES, SampleTable
 from evalrun.results import (
     AxisVersions,
@@ -196,15 +196,6 @@ class VersionPlan:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """A figure of samples that versions are compared by: its values, shape (units, versions)."""
-
-    info: MetricInfo
-    values: Floats
-    score: bool
-
-
 def version_metrics(
     table: SampleTable, scorers: Sequence[Scorer], spec: DatasetSpec, plan: VersionPlan
 ) -> tuple[list[MetricValue], dict[str, AxisVersions]]:
@@ -225,12 +216,18 @@ def _axis(
     metrics, flips = _flips(versioned, reference, plan)
     differences: dict[str, tuple[VersionDifference, ...]] = {}
     robustness: dict[str, Robustness] = {}
-    for measured in _measured(versioned, scorers, plan):
-        name = measured.info.name
-        made, differences[name] = _differences(versioned, measured, reference, plan)
+    table = versioned.table
+    columns = score_and_rate_columns(table, scorers, plan.exclude_unparsed)
+    scores = {info.name for scorer in scorers for _, info in score_infos(scorer)}
+    tokens = table.number("completion_tokens")
+    if not np.isnan(tokens).all():
+        columns.append((performance_info("performance.completion_tokens.mean"), tokens, table.answered))
+    for info, column, keep in columns:
+        values = versioned.matrix(column, keep)
+        made, differences[info.name] = _differences(versioned, info, values, reference, plan)
         metrics += made
-        if measured.score and versioned.axis == PERTURB:
-            made, robustness[name] = _robustness(versioned, measured, plan)
+        if info.name in scores and versioned.axis == PERTURB:
+            made, robustness[info.name] = _robustness(versioned, info, values, plan)
             metrics += made
     return metrics, AxisVersions(
         versions=versioned.versions,
@@ -258,28 +255,6 @@ def _note(versioned: Versioned, plan: VersionPlan) -> str:
             "or more the flips of asking the same again are taken off"
         )
     return ""
-
-
-def _measured(versioned: Versioned, scorers: Sequence[Scorer], plan: VersionPlan) -> list[_Measured]:
-    """Scores, endings and length, as they are compared between versions."""
-    table = versioned.table
-    within = counted(table, plan.exclude_unparsed)
-    found = [
-        _Measured(info, versioned.matrix(score_column(table, name), within), score=True)
-        for scorer in scorers
-        for name, info in score_infos(scorer)
-    ]
-    found += [
-        _Measured(
-            rate.info, versioned.matrix(rate.hits(table).astype(np.float64), rate.within(table)), score=False
-        )
-        for rate in RATES
-    ]
-    tokens = table.number("completion_tokens")
-    if not np.isnan(tokens).all():
-        info = performance_info("performance.completion_tokens.mean")
-        found.append(_Measured(info, versioned.matrix(tokens, table.answered), score=False))
-    return found
 
 
 def _estimate(versioned: Versioned, values: Floats, info: MetricInfo) -> Estimate:
@@ -333,14 +308,14 @@ def _mean_of_known(values: Floats) -> Floats:
 
 
 def _differences(
-    versioned: Versioned, measured: _Measured, reference: int, plan: VersionPlan
+    versioned: Versioned, of: MetricInfo, values: Floats, reference: int, plan: VersionPlan
 ) -> tuple[list[MetricValue], tuple[VersionDifference, ...]]:
-    """Each version minus the reference, unit by unit; p adjusted by Holm over the versions."""
-    info = version_info(versioned.axis, "difference", measured.info)
+    """Each version minus the reference, unit by unit (`values` have shape (units, versions)); p adjusted by
+    Holm over the versions."""
+    info = version_info(versioned.axis, "difference", of)
     others = [version for version in range(len(versioned.versions)) if version != reference]
-    values = measured.values.T
     pairs = [
-        paired_difference(values[reference], values[other], versioned.clusters, seed=plan.seed)
+        paired_difference(values[:, reference], values[:, other], versioned.clusters, seed=plan.seed)
         for other in others
     ]
     metrics, entries = [], []
@@ -370,35 +345,30 @@ def _of_pairs(pair: PairedResult) -> Estimate:
 
 
 def _robustness(
-    versioned: Versioned, measured: _Measured, plan: VersionPlan
+    versioned: Versioned, of: MetricInfo, values: Floats, plan: VersionPlan
 ) -> tuple[list[MetricValue], Robustness]:
     """A score as the data stand, on average over the changes, and at each sample's worst version."""
-    values, kept = measured.values, _has_both(versioned, measured.values)
     at = versioned.versions.index(ORIGINAL)
+    known = ~np.isnan(values)
+    # A paraphrase file need not have every sample.
+    kept = known[:, at] & np.delete(known, at, axis=1).any(axis=1)
     original = np.where(kept, values[:, at], np.nan)
     perturbed = np.where(kept, _mean_of_known(np.delete(values, at, axis=1).T), np.nan)
     worst = np.full(versioned.size, np.nan)
     if kept.any():
-        extreme = np.nanmax if measured.info.direction == "lower" else np.nanmin
+        extreme = np.nanmax if of.direction == "lower" else np.nanmin
         worst[kept] = extreme(values[kept], axis=1)
     metrics, estimates = [], {}
     for name, column in (("original", original), ("perturbed", perturbed), ("worst", worst)):
-        info = version_info(versioned.axis, name, measured.info)
+        info = version_info(versioned.axis, name, of)
         estimates[name] = _estimate(versioned, column, info)
         metrics.append(metric(info, estimates[name]))
     drop = _of_pairs(paired_difference(original, worst, versioned.clusters, seed=plan.seed))
     note = "the worst of several versions is never better than the original, whatever the changes"
     if plan.draws:
         note = "answers are drawn: the worst of several is worse than one even where a change does nothing"
-    metrics.append(metric(version_info(versioned.axis, "worst_drop", measured.info), drop, note))
+    metrics.append(metric(version_info(versioned.axis, "worst_drop", of), drop, note))
     return metrics, Robustness(**estimates, worst_drop=replace(drop, note=note))
-
-
-def _has_both(versioned: Versioned, values: Floats) -> NDArray[np.bool_]:
-    """Units with the original and at least one change of it (a paraphrase file need not have all)."""
-    at = versioned.versions.index(ORIGINAL)
-    known = ~np.isnan(values)
-    return known[:, at] & (np.delete(known, at, axis=1).any(axis=1))
 
 
 def _examples(versioned: Versioned, reference: int) -> list[VersionExample]:

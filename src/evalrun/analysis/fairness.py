@@ -30,9 +30,7 @@ from evalrun.analysis.fairness_groups import (
     control_levels,
     decisions,
     group_columns,
-    groups_of_units,
     plain_measures,
-    subset,
 )
 from evalrun.analysis.fairness_inference import Chance, Part, chance_of_largest, contrast
 from evalrun.analysis.intervals import mean
@@ -78,9 +76,9 @@ class Split:
     def part(self) -> Part:
         """The units of the compared groups, for a permutation."""
         keep = np.isin(self.codes, list(self.compared))
-        own = self.measure.units
+        own = self.measure.only(keep)
         labels = np.unique(self.codes[keep], return_inverse=True)[1].astype(np.int64)
-        return Part(own.values[keep], labels, None if own.clusters is None else own.clusters[keep])
+        return Part(own.values, labels, own.clusters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +169,10 @@ def _place(
 
 
 def _split(column: GroupColumn, measure: Measure, level: Level | None, min_group: int) -> Split:
-    codes, within = groups_of_units(column.codes, measure.units), {}
+    within = {}
     if level is not None:
-        keep = groups_of_units(level.codes, measure.units) == 1
-        codes, within = codes[keep], {level.column: level.label}
-        measure = replace(measure, units=subset(measure.units, keep))
+        measure, within = measure.only(level.codes[measure.rows] == 1), {level.column: level.label}
+    codes = column.codes[measure.rows]
     sizes = np.bincount(codes[codes >= 0], minlength=len(column.labels))
     compared = frozenset(np.flatnonzero(sizes >= max(1, min_group)).tolist())
     return Split(column, measure, codes, compared, min_group, within)
@@ -222,7 +219,7 @@ def frame(splits: Sequence[Split]) -> dict[Split, Framed]:
 
 def _rows(split: Split, at: int) -> tuple[Floats, Ints, Ints, Ints]:
     """Values, group codes, control feature and weights of the rows that stand for a split."""
-    values, codes = split.measure.units.values, split.codes
+    values, codes = split.measure.values, split.codes
     distinct, value = np.unique(values, return_inverse=True)
     if len(distinct) <= _FEW_VALUES:
         counts = np.bincount((codes + 1) * len(distinct) + value)
@@ -286,9 +283,8 @@ def _joined(*parts: str) -> str:
 
 def _group_estimate(split: Split, code: int, value: float | None) -> tuple[Estimate, str]:
     """A group's value with its interval, and why it is not compared."""
-    mine, own = split.codes == code, split.measure.units
-    clusters = None if own.clusters is None else own.clusters[mine]
-    found = mean(own.values[mine], clusters, repeated=own.repeated, bounds=split.measure.info.bounds)
+    own = split.measure.only(split.codes == code)
+    found = mean(own.values, own.clusters, repeated=own.repeated, bounds=own.info.bounds)
     note = ""
     if code < 0:
         note = "samples without a group are not part of the gap"
@@ -343,7 +339,7 @@ def seed_of(name: str, seed: int) -> int:
 
 def _contrasts(split: Split) -> tuple[list[MetricValue], list[GroupContrast]]:
     """Each compared group against the reference or against all others together, p adjusted by Holm."""
-    column, own, info = split.groups, split.measure.units, split.measure.info
+    column, own, info = split.groups, split.measure, split.measure.info
     reference, compared = column.reference, sorted(split.compared)
     if len(compared) < 2 or (reference is not None and reference not in compared):
         return [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.catalogue import performance_info
 from evalrun.analysis.fairness_definitions import DECISIONS, FPR, SELECTION, TPR
-from evalrun.analysis.quality import Units, counted, score_column, score_infos, units
+from evalrun.analysis.quality import counted, score_column, score_infos, units
 from evalrun.analysis.rates import RATES
 from evalrun.analysis.table import SampleTable
 from evalrun.registry import nearest
@@ -21,8 +22,9 @@ from evalrun.types import Status
 if TYPE_CHECKING:
     from evalrun.suite.schema import FairnessSpec
 
-
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 MISSING = "(missing)"
 """How samples without a group are called."""
@@ -119,93 +121,55 @@ def control_levels(table: SampleTable, plan: FairnessPlan) -> list[Level]:
 
 def group_columns(table: SampleTable, plan: FairnessPlan) -> tuple[list[GroupColumn], dict[str, str]]:
     """The columns to compare by, and for each that cannot be used the reason."""
-    found: list[GroupColumn] = []
+    usable: list[GroupColumn] = []
     refused: dict[str, str] = {}
-    for columns in [*((name,) for name in plan.by), *(tuple(each) for each in plan.intersections)]:
-        name = "-".join(columns)
-        absent = [each for each in columns if each not in table.sensitive]
+    for columns in [*((name,) for name in plan.by), *map(tuple, plan.intersections)]:
+        absent = [name for name in columns if name not in table.sensitive]
         if absent:
-            refused[name] = f"the samples have no column '{absent[0]}'"
+            refused["-".join(columns)] = f"the samples have no column '{absent[0]}'"
             continue
-        column = _column(name, columns, [table.sensitive[each] for each in columns], plan)
+        column = _column(columns, [table.sensitive[name] for name in columns], plan)
         if len(column.labels) > MOST_GROUPS:
-            refused[name] = f"{len(column.labels)} groups: more than {MOST_GROUPS} are not compared"
-            continue
-        found.append(column)
-    return found, refused
+            refused[column.name] = f"{len(column.labels)} groups: more than {MOST_GROUPS} are not compared"
+        else:
+            usable.append(column)
+    return usable, refused
 
 
-def _column(
-    name: str, columns: tuple[str, ...], parts: Sequence[Labelled], plan: FairnessPlan
-) -> GroupColumn:
-    withheld = not plan.withheld.isdisjoint(columns)
-    if len(parts) == 1:
-        labels = parts[0].labels
-        reference, note = _reference(name, labels, plan)
-        slices = tuple({name: label} for label in labels)
-        codes = parts[0].codes.astype(np.int64)
-        return GroupColumn(name, columns, labels, slices, codes, reference, withheld, note)
-    codes, combined = _crossed(parts)
-    labels = tuple(
-        ", ".join(part.labels[at] for part, at in zip(parts, one, strict=True)) for one in combined
+def _column(columns: tuple[str, ...], parts: Sequence[Labelled], plan: FairnessPlan) -> GroupColumn:
+    """The groups of one column, or the combinations of several that occur, in the order of the labels."""
+    sizes = [max(1, len(part.labels)) for part in parts]
+    known = np.logical_and.reduce([part.codes >= 0 for part in parts])
+    cells = np.ravel_multi_index([np.maximum(part.codes, 0) for part in parts], sizes)
+    occurring = np.arange(len(parts[0].labels)) if len(parts) == 1 else np.unique(cells[known])
+
+    def values(cell: int) -> list[str]:
+        return [part.labels[at] for part, at in zip(parts, np.unravel_index(cell, sizes), strict=True)]
+
+    name, withheld = "-".join(columns), not plan.withheld.isdisjoint(columns)
+    labels = tuple(", ".join(values(cell)) for cell in occurring)
+    wanted, notes = plan.reference.get(name), []
+    if wanted is not None and wanted not in labels:
+        notes.append(f"no sample is in the reference group '{wanted}': each group is compared with the rest")
+    # Combinations without a single sample would else be silently absent. Where a column is not stored they
+    # are not named: a value may be that of a few samples.
+    empty = 0 if len(parts) == 1 else math.prod(sizes) - len(occurring)
+    if empty:
+        free = np.setdiff1d(np.arange(min(math.prod(sizes), 10_000)), occurring)[:_NAMED]
+        named = "; ".join(", ".join(values(cell)) for cell in free)
+        listed = "" if withheld else f": {named}{' …' if empty > len(free) else ''}"
+        notes.append(f"{empty} combinations have no samples{listed}")
+    return GroupColumn(
+        name=name,
+        columns=columns,
+        labels=labels,
+        slices=tuple(dict(zip(columns, values(cell), strict=True)) for cell in occurring),
+        codes=np.where(known, np.searchsorted(occurring, cells), -1).astype(np.int64),
+        reference=labels.index(wanted) if wanted in labels else None,
+        withheld=withheld,
+        note="; ".join(notes),
     )
-    crossed = tuple(
-        {column: part.labels[at] for column, part, at in zip(columns, parts, one, strict=True)}
-        for one in combined
-    )
-    reference, note = _reference(name, labels, plan)
-    empty = _empty(parts, combined, named=not withheld)
-    note = "; ".join(part for part in (note, empty) if part)
-    return GroupColumn(name, columns, labels, crossed, codes, reference, withheld, note)
 
-
-def _crossed(parts: Sequence[Labelled]) -> tuple[Ints, list[tuple[int, ...]]]:
-    """One code for each combination that occurs, in the order of the labels."""
-    stacked = np.stack([part.codes.astype(np.int64) for part in parts], axis=1)
-    known = (stacked >= 0).all(axis=1)
-    codes = np.full(len(stacked), -1, np.int64)
-    if not known.any():
-        return codes, []
-    rows, inverse = np.unique(stacked[known], axis=0, return_inverse=True)
-    codes[known] = inverse.reshape(-1)
-    return codes, [tuple(int(at) for at in row) for row in rows]
-
-
-def _empty(parts: Sequence[Labelled], occurring: Sequence[tuple[int, ...]], *, named: bool) -> str:
-    """A sentence on combinations without a single sample, which would else be silently absent.
-
-    Where a column is not stored they are not `named`: a value may be that of a few samples.
-    """
-    sizes = [len(part.labels) for part in parts]
-    total = int(np.prod(sizes))
-    missing = total - len(occurring)
-    if not missing:
-        return ""
-    if not named:
-        return f"{missing} combinations have no samples"
-    there = set(occurring)
-    shown = []
-    for at in range(min(total, 10_000)):
-        one = tuple(int(each) for each in np.unravel_index(at, sizes))
-        if one not in there:
-            shown.append(", ".join(part.labels[each] for part, each in zip(parts, one, strict=True)))
-        if len(shown) == _NAMED:
-            break
-    more = " …" if missing > len(shown) else ""
-    return f"{missing} combinations have no samples: {'; '.join(shown)}{more}"
-
-
-def _reference(name: str, labels: Sequence[str], plan: FairnessPlan) -> tuple[int | None, str]:
-    wanted = plan.reference.get(name)
-    if wanted is None:
-        return None, ""
-    if wanted in labels:
-        return labels.index(wanted), ""
-    return None, f"no sample is in the reference group '{wanted}': each group is compared with the rest"
-
-
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 MOST_LABELS = 30
 """With more labels than this there is no one-against-the-rest: they are texts, most likely, and no labels."""
@@ -215,11 +179,27 @@ NUMBERS = ("completion_tokens", "e2e_s", "ttft_s")
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Something that is compared between groups: what it is, one value a unit, and a note on all of it."""
+    """Something that is compared between groups: what it is, one value a unit (a sample id, the mean over its
+    repeats), the first sample and the cluster of each, and a note on all of it."""
 
     info: MetricInfo
-    units: Units
+    values: Floats
+    rows: Ints
+    clusters: Ints | None
+    repeated: bool
     note: str = ""
+
+    @classmethod
+    def of(cls, info: MetricInfo, table: SampleTable, values: Floats, keep: Mask, note: str = "") -> Measure:
+        """A column with one value a sample, of the samples in `keep` that have one."""
+        own = units(table, values, keep & ~np.isnan(values))
+        rows = own.rows[np.searchsorted(own.unit, np.arange(len(own.values)))]
+        return cls(info, own.values, rows, own.clusters, own.repeated, note)
+
+    def only(self, keep: Mask) -> Measure:
+        """The measure over some of the units."""
+        clusters = None if self.clusters is None else self.clusters[keep]
+        return replace(self, values=self.values[keep], rows=self.rows[keep], clusters=clusters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,38 +216,31 @@ class Decision:
     false_positives: Measure
 
 
-def plain_measures(table: SampleTable, scorers: Sequence[Scorer], plan: FairnessPlan) -> list[Measure]:
-    """Every score and rate of the run, and length and time of its answers where they were measured."""
-    return [*_scores(table, scorers, plan.exclude_unparsed), *_rates(table), *_numbers(table)]
-
-
-def _scores(table: SampleTable, scorers: Sequence[Scorer], exclude_unparsed: bool) -> list[Measure]:
+def score_and_rate_columns(
+    table: SampleTable, scorers: Sequence[Scorer], exclude_unparsed: bool
+) -> list[tuple[MetricInfo, Floats, Mask]]:
+    """Every score, and every rate of endings: one value a sample, and the samples that it is over."""
     within = counted(table, exclude_unparsed)
-    measures = []
-    for scorer in scorers:
-        for name, info in score_infos(scorer):
-            values = score_column(table, name)
-            measures.append(Measure(info, units(table, values, within & ~np.isnan(values))))
-    return measures
-
-
-def _rates(table: SampleTable) -> list[Measure]:
+    scores = [
+        (info, score_column(table, name), within) for scorer in scorers for name, info in score_infos(scorer)
+    ]
     return [
-        Measure(rate.info, units(table, rate.hits(table).astype(np.float64), rate.within(table)))
-        for rate in RATES
+        *scores,
+        *((rate.info, rate.hits(table).astype(np.float64), rate.within(table)) for rate in RATES),
     ]
 
 
-def _numbers(table: SampleTable) -> list[Measure]:
-    """Tokens of every answer; times of those that this run sent and timed itself."""
-    measures = []
+def plain_measures(table: SampleTable, scorers: Sequence[Scorer], plan: FairnessPlan) -> list[Measure]:
+    """Every score and rate of the run, the tokens of every answer, and times of those that this run sent and
+    timed itself."""
+    columns = score_and_rate_columns(table, scorers, plan.exclude_unparsed)
+    measures = [Measure.of(info, table, values, keep) for info, values, keep in columns]
     timed = table.answered & ~table.cached & ~table.warmup
     for name in NUMBERS:
-        values = table.number(name)
-        keep = (table.answered if name == "completion_tokens" else timed) & ~np.isnan(values)
-        if keep.any():
-            info = performance_info(f"performance.{name}.mean")
-            measures.append(Measure(info, units(table, values, keep)))
+        keep = table.answered if name == "completion_tokens" else timed
+        info = performance_info(f"performance.{name}.mean")
+        measure = Measure.of(info, table, table.number(name), keep)
+        measures += [measure] if len(measure.values) else []
     return measures
 
 
@@ -282,57 +255,40 @@ def decisions(
         for scorer in scorers
     )
     answers, targets = (_keyed(column, fold) for column in table.texts())
-    answered = table.is_status(Status.SCORED)
-    given = np.where(answered, answers.codes, -1)
-    targets_known = np.unique(targets.codes[targets.codes >= 0])
-    labels = sorted(
-        {answers.labels[code] for code in np.unique(given[given >= 0])}
-        | {targets.labels[code] for code in targets_known}
-    )
+    given = np.where(table.is_status(Status.SCORED), answers.codes, -1)
     within = counted(table, plan.exclude_unparsed)
+    known = within & (targets.codes >= 0)
+    target_labels = sorted({targets.labels[code] for code in np.unique(targets.codes) if code >= 0})
+    labels = sorted({answers.labels[code] for code in np.unique(given) if code >= 0} | {*target_labels})
+
+    def decision(label: str, suffix: str, note: str = "") -> Decision:
+        selected = (given == _code(answers, label)).astype(np.float64)
+        positive = targets.codes == _code(targets, label)
+        keeps = (within, known & positive, known & ~positive)
+        rates = [
+            Measure.of(replace(DECISIONS[name], name=name + suffix), table, selected, keep & (not note), note)
+            for name, keep in zip((SELECTION, TPR, FPR), keeps, strict=True)
+        ]
+        return Decision(label, suffix, *rates)
+
     if plan.positive is not None:
         wanted = _key(plan.positive, fold)
         note = "" if wanted in labels else _never(plan.positive, labels)
-        return [_decision(table, given, answers, targets, wanted, within, "", note)], note
+        return [decision(wanted, "", note)], note
     from evalrun.scoring.scorers.confusion import _slugs as slugs
 
     # What counts as a label are the targets: an answer that names none of them is no class of its own.
-    classes = [targets.labels[code] for code in targets_known] or labels
+    classes = target_labels or labels
     if len(classes) > MOST_LABELS:
         return [], f"{len(classes)} labels: one against the rest is made up to {MOST_LABELS}"
-    found = [
-        _decision(table, given, answers, targets, label, within, f".{slug}", "")
-        for label, slug in zip(sorted(classes), slugs(sorted(classes)), strict=True)
-    ]
-    return found, "" if found else "there are no labels"
+    made = [decision(label, f".{slug}") for label, slug in zip(classes, slugs(classes), strict=True)]
+    return made, "" if made else "there are no labels"
 
 
 def _never(positive: str, labels: Sequence[str]) -> str:
     near = nearest(positive, labels)
     hint = f"; did you mean '{near}'?" if near else ""
     return f"neither an answer nor a target is the positive label '{positive}'{hint}"
-
-
-def _decision(
-    table: SampleTable,
-    given: NDArray[np.int32],
-    answers: Labelled,
-    targets: Labelled,
-    label: str,
-    within: Mask,
-    suffix: str,
-    note: str,
-) -> Decision:
-    selected = (given == _code(answers, label)).astype(np.float64)
-    known = within & (targets.codes >= 0)
-    positive = targets.codes == _code(targets, label)
-    nothing = np.zeros(len(table), np.bool_)
-    keeps = (within, known & positive, known & ~positive)
-    made = []
-    for name, keep in zip((SELECTION, TPR, FPR), keeps, strict=True):
-        info = replace(DECISIONS[name], name=name + suffix)
-        made.append(Measure(info, units(table, selected, nothing if note else keep), note))
-    return Decision(label, suffix, *made)
 
 
 def _code(column: Labelled, label: str) -> int:
@@ -354,25 +310,3 @@ def _key(label: str, fold: bool) -> str:
     if dot and rest.strip("0") == "" and whole.lstrip("-").isdecimal():
         text = whole
     return text.casefold() if fold else text
-
-
-def groups_of_units(codes: Ints, sample_units: Units) -> Ints:
-    """The group of each unit: that of its first sample."""
-    first = np.zeros(len(sample_units.values), np.int64)
-    # The rows are in the order of units, so writing backwards leaves each unit's first row.
-    first[sample_units.unit[::-1]] = sample_units.rows[::-1]
-    return codes[first].astype(np.int64)
-
-
-def subset(sample_units: Units, keep: Mask) -> Units:
-    """Only some of the units."""
-    rows = keep[sample_units.unit]
-    renumbered = np.cumsum(keep) - 1
-    clusters = None if sample_units.clusters is None else sample_units.clusters[keep]
-    return Units(
-        sample_units.values[keep],
-        sample_units.rows[rows],
-        renumbered[sample_units.unit[rows]],
-        clusters,
-        sample_units.repeated,
-    )
