@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -188,12 +189,12 @@ def by_sample(labels: Sequence[Label], run: str, kind: str) -> dict[str, str | f
             given.setdefault(each.sample_id, []).append(each.value)
     if kind != "class":
         return {key: sum(map(as_number, values)) / len(values) for key, values in given.items()}
-    found: dict[str, str | float] = {}
+    classes: dict[str, str | float] = {}
     for key, values in given.items():
-        counts = sorted(((values.count(each), str(each)) for each in set(values)), reverse=True)
-        if len(counts) == 1 or counts[0][0] > counts[1][0]:
-            found[key] = counts[0][1]
-    return found
+        (first, times), *rest = Counter(map(str, values)).most_common(2)
+        if not rest or times > rest[0][1]:
+            classes[key] = first
+    return classes
 
 
 def agreements(run: RunSamples, labels: Sequence[Label], kind: str) -> list[dict[str, JSON]]:
@@ -206,25 +207,23 @@ def agreements(run: RunSamples, labels: Sequence[Label], kind: str) -> list[dict
         return []
     if kind == "class":
         return [_named(run, "answer", _with_answers(run, given))]
-    found = []
+    compared = []
     for name in default_metrics([run]):
-        values = dict(zip(run.ids, run.by_id(run.table.scores[name], every_sample(run)), strict=True))
-        both = [
-            (as_number(given[key]), values[key]) for key in given if not np.isnan(values.get(key, np.nan))
-        ]
-        mine, theirs = (
-            np.array(column, np.float64) for column in (zip(*both, strict=True) if both else ([], []))
-        )
-        if kind == "binary" and {*mine, *theirs} <= {0.0, 1.0}:
-            found.append(_named(run, name, kappa([*map(str, mine)], [*map(str, theirs)])))
+        scores = _scores(run, name)
+        shared = [key for key in given if key in scores]
+        ratings = np.array([as_number(given[key]) for key in shared], np.float64)
+        values = np.array([scores[key] for key in shared], np.float64)
+        if kind == "binary" and {*ratings, *values} <= {0.0, 1.0}:
+            compared.append(_named(run, name, kappa([*map(str, ratings)], [*map(str, values)])))
         else:
-            found.append(_named(run, name, rank_correlation(mine, theirs)))
-    return found
+            compared.append(_named(run, name, rank_correlation(ratings, values)))
+    return compared
 
 
-def every_sample(run: RunSamples) -> Any:
-    """The mask that leaves nothing out."""
-    return np.ones(len(run.table), np.bool_)
+def _scores(run: RunSamples, name: str) -> dict[str, float]:
+    """The score of each sample id that has one, averaged over repeats."""
+    values = run.by_id(run.table.scores[name], np.ones(len(run.table), np.bool_))
+    return {key: float(value) for key, value in zip(run.ids, values, strict=True) if not np.isnan(value)}
 
 
 def _with_answers(run: RunSamples, given: Mapping[str, str | float]) -> Agreement:
@@ -284,26 +283,24 @@ def worst_rows(store: Store, target: Target, worst: Worst, out: Path) -> Exporte
 
 def _rated(target: Target, worst: Worst) -> tuple[dict[str, float], str]:
     """A number a sample id: the mean over runs, where several were rated."""
-    found: dict[str, list[float]] = {}
     runs = runs_of(target)
-    if worst.score is not None:
+    if worst.score is None:
+        chosen = _choose_labels(target, worst.column)
+        labels = load_labels(target.folder, chosen)
+        by, rated = chosen.column, [by_sample(labels, run.run.run, chosen.kind) for run in runs]
+    else:
         for run in runs:
             if worst.score not in run.table.scores:
                 listed = ", ".join(run.table.scores) or "none"
                 raise UserError(
                     f"run {run.run.run} has no score '{worst.score}'", remedy=f"Scores: {listed}."
                 )
-            values = run.by_id(run.table.scores[worst.score], every_sample(run))
-            for key, value in zip(run.ids, values, strict=True):
-                if not np.isnan(value):
-                    found.setdefault(key, []).append(float(value))
-        return {key: sum(each) / len(each) for key, each in found.items()}, worst.score
-    chosen = _choose_labels(target, worst.column)
-    labels = load_labels(target.folder, chosen)
-    for run in runs:
-        for key, rating in by_sample(labels, run.run.run, chosen.kind).items():
-            found.setdefault(key, []).append(as_number(rating))
-    return {key: sum(each) / len(each) for key, each in found.items()}, chosen.column
+        by, rated = worst.score, [{**_scores(run, worst.score)} for run in runs]
+    ratings: dict[str, list[float]] = {}
+    for of_run in rated:
+        for key, rating in of_run.items():
+            ratings.setdefault(key, []).append(as_number(rating))
+    return {key: sum(values) / len(values) for key, values in ratings.items()}, by
 
 
 def _choose_labels(target: Target, column: str | None) -> LabelSet:

@@ -1,4 +1,4 @@
-"""Labels of people: read, kept, held against scores; and the worst rows as a dataset."""
+"""Labels of people: read, kept, compared with scores; and the worst rows as a dataset."""
 
 from __future__ import annotations
 
