@@ -88,7 +88,6 @@ def test_chat_goes_by_the_proxy_that_the_environment_names(project: Path, proxy:
     assert set(proxy.asked) == {f"POST http://{ELSEWHERE}/v1/chat/completions"}
 
 
-@pytest.mark.xfail(strict=True, reason="embeddings have a POST of their own that knows no proxy")
 def test_embeddings_go_by_the_proxy_that_the_environment_names(project: Path, proxy: Proxy) -> None:
     suite = suite_with_embeddings(project, f"http://{ELSEWHERE}/v1", performance={"retries": 0})
     (run,) = document_of(suite, "--no-report", "--no-cache")["runs"]

@@ -125,7 +125,7 @@ async def test_cancelling_a_request_frees_its_slot(started: Any) -> None:
             await provider.generate(replace(ask("Tell a story.", stream=True), params=params))
 
     for _ in range(1200):
-        _, body, _ = await provider._client.get(provider._client.base_url.with_path("/slots"), 30)
+        _, body, _ = await provider.client.get(provider.client.base_url.with_path("/slots"), 30)
         state = orjson.loads(body)[0]
         if not state["is_processing"]:
             break

@@ -158,7 +158,7 @@ class TestServer:
         assert seen["requests_running"] > 0 and seen["kv_cache_usage"] > 0
 
     async def test_can_be_attached_to(self, server: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-        client = server._client  # type: ignore[attr-defined]
+        client = server.client  # type: ignore[attr-defined]
         monkeypatch.setenv("VLLM_TEST_KEY", client.target.headers["Authorization"].removeprefix("Bearer "))
         folder = server.context.base_dir
         keys = {"base_url": str(client.base_url), "api_key_env": "VLLM_TEST_KEY", "model": None}

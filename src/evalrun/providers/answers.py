@@ -1,20 +1,183 @@
-"""From the JSON of a (chat) completion, whole or in chunks, to a Response. Pure: no clock, no network.
+"""Answers, whole or while they arrive: bytes to events, events to a Response. Pure: no clock, no network.
+
+Nothing here knows of any API. A provider reads its own by a function of one document (`read_document`) and a
+subclass of `StreamedAnswer` with a method for one chunk.
+
+An answer in words that was paid for is not thrown away because a field beside it is odd: a count that is no
+count is not known, a reason to stop that is no word is none.
 
 Definitions of the timings: a content chunk is one with non-empty text, reasoning, refusal or tool call
-text. The role-only first chunk and the usage chunk at the end are none. `Timing.first_ns` and `last_ns`
-are the arrivals of the first and the last content chunk.
+text. Chunks that only name a role or count tokens are none. `Timing.first_ns` and `last_ns` are the
+arrivals of the first and the last content chunk.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from time import perf_counter_ns
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import orjson
 
-from evalrun.providers.answer_fields import count, kept, load, prose, usage_of, whole_text, word
 from evalrun.providers.faults import error_of_payload, shorten
-from evalrun.providers.sse import DONE, Event
 from evalrun.types import JSON, ErrorKind, ProviderError, Response, Timing
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+DONE = b"[DONE]"
+"""The data of the event with which chat completion streams end."""
+MOST_BYTES = 64 << 20
+_GREATEST = 2**53
+"""Counts of tokens above that are no counts."""
+_BOM = b"\xef\xbb\xbf"
+_JSON_LINES = frozenset({"application/x-ndjson", "application/jsonl", "application/json-lines"})
+_DRAIN_S = 1.0
+
+Event: TypeAlias = tuple[bytes, bytes]
+"""One event: its data, and its name (empty for an ordinary one). A plain tuple, as it is made per chunk."""
+
+
+# --- bytes to events ------------------------------------------------------------------------------------
+
+
+class SSEParser:
+    """Server-sent events. Bytes in, events out; how the bytes are cut into pieces makes no difference.
+
+    Follows the event stream format of the WHATWG HTML standard (section 9.2.6): lines end in \\n, \\r\\n or
+    \\r, lines that begin with a colon are comments, several `data` lines make one event, a blank line ends
+    it. Two leniences: the last event counts even if the stream ends before its blank line (`finish`), since
+    servers cut that short; `id` and `retry` are read over, since nothing here reconnects.
+    """
+
+    __slots__ = ("_at_start", "_data", "_name", "_pieces", "_skip_newline")
+
+    def __init__(self) -> None:
+        # Of the line that has not ended; a list, so that long lines stay linear.
+        self._pieces: list[bytes] = []
+        self._data: list[bytes] = []
+        self._name = b""
+        self._skip_newline = False  # the last piece ended in \r: a \n now belongs to it
+        self._at_start = True
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """The events that this piece completes."""
+        if not piece:
+            return []
+        if self._skip_newline:
+            self._skip_newline = False
+            if piece[0] == 0x0A:
+                piece = piece[1:]
+        if b"\r" in piece:
+            self._skip_newline = piece.endswith(b"\r")
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = piece.split(b"\n")
+        if len(lines) == 1:
+            self._pieces.append(piece)
+            return []
+        if self._pieces:
+            self._pieces.append(lines[0])
+            lines[0] = b"".join(self._pieces)
+        rest = lines.pop()
+        self._pieces = [rest] if rest else []
+        return self._take(lines)
+
+    def finish(self) -> list[Event]:
+        """The event that was under way when the stream ended, if any; its data may be cut short."""
+        line = b"".join(self._pieces)
+        self._pieces = []
+        return self._take([line, b""] if line else [b""])
+
+    def _take(self, lines: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        data = self._data
+        if self._at_start:
+            self._at_start = False
+            lines[0] = lines[0].removeprefix(_BOM)
+        for line in lines:
+            if line.startswith(b"data:"):
+                data.append(line[6:] if line[5:6] == b" " else line[5:])
+            elif not line:
+                if data:
+                    events.append((data[0] if len(data) == 1 else b"\n".join(data), self._name))
+                    data.clear()
+                self._name = b""
+            elif line.startswith(b"event:"):
+                self._name = line[6:].removeprefix(b" ")
+            elif line == b"data":
+                data.append(b"")
+        return events
+
+
+class LinesParser:
+    """A stream of JSON documents, one a line (NDJSON): each line is an event without a name."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """The events that this piece completes."""
+        first, *rest = piece.split(b"\n")
+        self._pieces.append(first)
+        if not rest:
+            return []
+        lines = [b"".join(self._pieces), *rest]
+        self._pieces = [lines.pop()]
+        return [(line, b"") for line in lines if line.strip()]
+
+    def finish(self) -> list[Event]:
+        """What stood in the last line, if anything; it may be cut short."""
+        return self.feed(b"\n")
+
+
+def stream_parser(content_type: str, asked: bool) -> SSEParser | LinesParser | None:
+    """What cuts a body of that type into events; None where it is one document. `asked` says whether we asked
+    for a stream: some servers stream always, others never."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in _JSON_LINES:
+        return LinesParser()
+    if kind == "text/event-stream" or (asked and kind != "application/json"):
+        if kind == "text/html":
+            raise ProviderError(ErrorKind.PROTOCOL, "the answer is a web page, not a stream of events")
+        return SSEParser()
+    return None
+
+
+# --- fields of documents --------------------------------------------------------------------------------
+
+
+def load(data: bytes) -> JSON:
+    """The JSON value that the bytes hold. Raises orjson.JSONDecodeError.
+
+    Beyond the standard it takes what servers are known to write: NaN and Infinity (they become null where
+    they are kept), halves of a surrogate pair (a character cut in two by a server that streams UTF-16), and a
+    byte order mark. See `whole_text` for the halves.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(data.decode("utf-8-sig"), parse_int=_integer)
+        except (ValueError, RecursionError):
+            pass
+        raise
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < 19 else float(digits)  # as orjson does it, whose numbers have 64 bits
+
+
+def whole_text(text: str) -> str:
+    """Text in which halves of surrogate pairs are joined, and those without their other half replaced."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def text_of(value: JSON) -> str:
@@ -32,87 +195,115 @@ def text_of(value: JSON) -> str:
     raise ProviderError(ErrorKind.PROTOCOL, "the answer's content is neither text nor a list of parts")
 
 
+def count(value: JSON) -> int | None:
+    """A number of tokens; None for what is none. Text of digits and whole floats are taken."""
+    if type(value) is int:
+        return value if 0 <= value < _GREATEST else None
+    if isinstance(value, str) and value.isdecimal() and len(value) < 16:
+        return int(value)
+    if isinstance(value, float) and value.is_integer() and 0 <= value < _GREATEST:
+        return int(value)
+    return None
+
+
+def word(value: JSON) -> str | None:
+    """A name or a reason; None for what is no text."""
+    return value if type(value) is str else None
+
+
+def prose(value: JSON) -> str | None:
+    """Text that stands beside the answer (reasoning, refusal); other values as their JSON."""
+    if not value:
+        return None
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def usage_of(value: JSON) -> dict[str, Any]:
+    """The token counts that a server reports; empty where they are no object."""
+    return value if isinstance(value, dict) else {}
+
+
+def kept(value: JSON) -> JSON:
+    """A value that goes into the records as it is. Raises ProviderError where it is nested too deeply to be
+    written."""
+    if value:
+        try:
+            orjson.dumps(value)
+        except TypeError as error:
+            if "ecursion" in str(error):
+                raise ProviderError(
+                    ErrorKind.PROTOCOL, "the answer is nested too deeply to be kept"
+                ) from None
+            return json.loads(whole_text(json.dumps(value, ensure_ascii=False)))
+    return value or None
+
+
+# --- documents and events to answers --------------------------------------------------------------------
+
+
 def _broken(what: str, data: bytes) -> ProviderError:
     return ProviderError(ErrorKind.PROTOCOL, shorten(f"{what}: {data[:2000].decode('utf-8', 'replace')}"))
 
 
-def whole_answer(body: bytes, sent_ns: int, done_ns: int) -> Response:
-    """The response that the body of a not streamed completion holds.
+def read_document(body: bytes, parse: Callable[[JSON, Timing], T], timing: Timing) -> T:
+    """What `parse` makes of the document in a body.
 
-    Null content is an empty output (tool calls, refusals, reasoning that used up the tokens).
-    Raises ProviderError: protocol for what is no completion, else the error that the body reports.
+    Raises ProviderError: protocol for what is no JSON object or not of the form that `parse` expects, else
+    the error that the document reports.
     """
     try:
-        value = load(body)
+        document = load(body)
     except orjson.JSONDecodeError:
         raise _broken("the answer is not JSON", body) from None
-    if not isinstance(value, dict):
+    if not isinstance(document, dict):
         raise _broken("the answer is not a JSON object", body)
-    if value.get("error"):
-        raise error_of_payload(value["error"], 200)
+    if document.get("error"):
+        raise error_of_payload(document["error"], 200)
     try:
-        choice = value["choices"][0]
-        message = choice.get("message")
-        usage = usage_of(value.get("usage"))
-        if message is None:
-            output, message = text_of(choice["text"]), {}
-        else:
-            output = text_of(message.get("content"))
-        return Response(
-            output=whole_text(output),
-            finish_reason=word(choice.get("finish_reason")),
-            prompt_tokens=count(usage.get("prompt_tokens")),
-            completion_tokens=count(usage.get("completion_tokens")),
-            timing=Timing(sent_ns, done_ns),
-            refusal=prose(message.get("refusal")),
-            reasoning=prose(message.get("reasoning_content") or message.get("reasoning")),
-            tool_calls=kept(message.get("tool_calls")),
-            logprobs=kept(choice.get("logprobs")),
-            model=word(value.get("model")),
-            fingerprint=word(value.get("system_fingerprint")),
-        )
+        return parse(document, timing)
     except (LookupError, AttributeError, TypeError):
-        raise _broken("the answer has no usable choices", body) from None
+        raise _broken("the answer is not of the expected form", body) from None
+
+
+class Accumulator(Protocol[T_co]):
+    """Takes the events of a stream: `feed` those of each piece, `feed_last` the last, then `response`."""
+
+    done: bool
+
+    def feed(self, events: list[Event], now_ns: int) -> None: ...
+    def feed_last(self, events: list[Event], now_ns: int) -> None: ...
+    def response(self) -> T_co: ...
 
 
 class StreamedAnswer:
-    """A streamed completion while it arrives: `feed` the events of each piece, then `response`."""
-
-    __slots__ = (
-        "_chunks",
-        "_fingerprint",
-        "_finish_reason",
-        "_first_chunk_tokens",
-        "_first_ns",
-        "_last_ns",
-        "_logprobs",
-        "_model",
-        "_reasoning",
-        "_refusal",
-        "_sent_ns",
-        "_text",
-        "_tools",
-        "_usage",
-        "done",
-    )
+    """A streamed answer while it arrives. A subclass says by `take` what a chunk of its API adds to it."""
 
     def __init__(self, sent_ns: int) -> None:
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.tool_calls: JSON = None
+        self.logprobs: JSON = None
+        self.prompt_tokens: JSON = None
+        self.completion_tokens: JSON = None
+        self.finish_reason: str | None = None
+        self.model: JSON = None
+        self.fingerprint: JSON = None
+        self.done = False
+        """The server has said that nothing more comes."""
+        self.first_ns: int | None = None
+        self.first_chunk_tokens: int | None = None
         self._sent_ns = sent_ns
-        self._first_ns: int | None = None
         self._last_ns = 0
         self._chunks = 0
-        self._first_chunk_tokens: int | None = None
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._refusal: list[str] = []
-        self._tools: dict[int, dict[str, Any]] = {}
-        self._logprobs: dict[str, JSON] = {}
-        self._usage: dict[str, Any] | None = None
-        self._finish_reason: str | None = None
-        self._model: str | None = None
-        self._fingerprint: str | None = None
-        self.done = False
-        """The closing [DONE] has arrived."""
+
+    def take(self, chunk: JSON) -> bool:
+        """Keep what one chunk holds. True where that is content: text, reasoning, a refusal, a tool call.
+
+        Raises ProviderError for an error that the server reports; LookupError, TypeError or AttributeError
+        for a chunk that is not of the expected form.
+        """
+        raise NotImplementedError
 
     def feed(self, events: list[Event], now_ns: int) -> None:
         """Take the events that arrived at `now_ns`. Raises ProviderError for errors and broken chunks."""
@@ -123,12 +314,20 @@ class StreamedAnswer:
                 continue
             if name == b"error":
                 raise _error_event(data)
+            ended = self.finish_reason is not None
             try:
-                self._take(load(data), now_ns)
+                content = self.take(load(data))
             except orjson.JSONDecodeError:
                 raise _broken("a chunk of the stream is not JSON", data) from None
             except (LookupError, AttributeError, TypeError):
                 raise _broken("a chunk of the stream is not of the expected form", data) from None
+            if content:
+                self._last_ns = now_ns
+                self._chunks += 1
+                if self.first_ns is None:
+                    self.first_ns = now_ns
+            elif self.first_ns is None and not ended:
+                self._last_ns = now_ns  # an empty answer ends when the server says so
 
     def feed_last(self, events: list[Event], now_ns: int) -> None:
         """Take what stood in the buffer when the stream ended; a chunk that was cut short is left out."""
@@ -140,104 +339,24 @@ class StreamedAnswer:
 
     def response(self) -> Response:
         """The finished answer. Raises ProviderError (truncated) when the stream ended before its end."""
-        if self._finish_reason is None and not self.done:
+        if self.finish_reason is None and not self.done:
             raise ProviderError(
                 ErrorKind.TRUNCATED,
                 f"the stream ended after {self._chunks} chunks without finish_reason or [DONE]",
             )
-        usage = self._usage or {}
         return Response(
-            output=whole_text("".join(self._text)),
-            finish_reason=self._finish_reason,
-            prompt_tokens=count(usage.get("prompt_tokens")),
-            completion_tokens=count(usage.get("completion_tokens")),
-            timing=Timing(
-                self._sent_ns, self._last_ns, self._first_ns, self._chunks, self._first_chunk_tokens
-            ),
-            refusal=whole_text("".join(self._refusal)) or None,
-            reasoning=whole_text("".join(self._reasoning)) or None,
-            tool_calls=kept([self._tools[index] for index in sorted(self._tools)]),
-            logprobs=kept(self._logprobs),
-            model=word(self._model),
-            fingerprint=word(self._fingerprint),
+            output=whole_text("".join(self.text)),
+            finish_reason=self.finish_reason,
+            prompt_tokens=count(self.prompt_tokens),
+            completion_tokens=count(self.completion_tokens),
+            timing=Timing(self._sent_ns, self._last_ns, self.first_ns, self._chunks, self.first_chunk_tokens),
+            refusal=whole_text("".join(self.refusal)) or None,
+            reasoning=whole_text("".join(self.reasoning)) or None,
+            tool_calls=kept(self.tool_calls),
+            logprobs=kept(self.logprobs),
+            model=word(self.model),
+            fingerprint=word(self.fingerprint),
         )
-
-    def _take(self, chunk: JSON, now_ns: int) -> None:
-        usage = chunk.get("usage")
-        if usage:
-            self._usage = usage = usage_of(usage)
-        choices = chunk.get("choices")
-        if not choices:
-            if chunk.get("error"):
-                raise error_of_payload(chunk["error"], 200)
-            return
-        choice = choices[0]
-        if choice.get("index"):  # a second choice of n > 1
-            return
-        if self._model is None:
-            self._model = chunk.get("model")
-            self._fingerprint = chunk.get("system_fingerprint")
-        finish_reason = choice.get("finish_reason")
-        if finish_reason:
-            self._finish_reason = word(finish_reason) or "unknown"
-        delta = choice.get("delta")
-        if self._take_delta(delta) if delta else self._take_text(choice.get("text")):
-            # Only servers that report usage with every chunk say how many tokens the first one holds;
-            # in a chunk that is first and last at once the figure is the total.
-            self._count(now_ns, usage if usage and not finish_reason else None)
-        elif self._first_ns is None:
-            self._last_ns = now_ns  # an empty answer ends when the server says so
-        if choice.get("logprobs"):
-            _extend(self._logprobs, choice["logprobs"])
-        if chunk.get("error"):
-            raise error_of_payload(chunk["error"], 200)
-
-    def _count(self, now_ns: int, usage: dict[str, Any] | None) -> None:
-        self._last_ns = now_ns
-        self._chunks += 1
-        if self._first_ns is None:
-            self._first_ns = now_ns
-            if usage is not None:
-                self._first_chunk_tokens = count(usage.get("completion_tokens"))
-
-    def _take_text(self, value: JSON) -> bool:
-        text = value if type(value) is str else text_of(value)
-        if text:
-            self._text.append(text)
-        return bool(text)
-
-    def _take_delta(self, delta: dict[str, Any]) -> bool:
-        bears = self._take_text(delta.get("content"))
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if reasoning:
-            self._reasoning.append(text_of(reasoning))
-            bears = True
-        if delta.get("tool_calls"):
-            bears = self._take_tools(delta["tool_calls"]) or bears
-        if delta.get("refusal"):
-            self._refusal.append(text_of(delta["refusal"]))
-            bears = True
-        return bears
-
-    def _take_tools(self, pieces: list[dict[str, Any]]) -> bool:
-        """Join the pieces of tool calls by their index; names and arguments arrive in parts."""
-        bears = False
-        for piece in pieces:
-            index = piece.get("index")
-            if type(index) is not int:  # some servers send whole calls without an index
-                index = len(self._tools)
-            call = self._tools.setdefault(
-                index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
-            )
-            call["id"] = piece.get("id") or call["id"]
-            call["type"] = piece.get("type") or call["type"]
-            function = piece.get("function") or {}
-            for key in ("name", "arguments"):
-                text = prose(function.get(key))  # arguments may come as an object
-                if text and (key == "arguments" or text != call["function"]["name"]):  # some repeat the name
-                    call["function"][key] += text
-                    bears = True
-        return bears
 
 
 def _error_event(data: bytes) -> ProviderError:
@@ -249,10 +368,40 @@ def _error_event(data: bytes) -> ProviderError:
     return error_of_payload(value.get("error") or value if isinstance(value, dict) else value, 200)
 
 
-def _extend(whole: dict[str, JSON], part: dict[str, JSON]) -> None:
-    """Append the lists of one chunk's logprobs to those of the chunks before."""
-    for key, value in part.items():
-        if isinstance(value, list) and isinstance(whole.get(key), list):
-            whole[key].extend(value)
-        elif value is not None:
-            whole[key] = value
+Read: TypeAlias = Callable[[], Awaitable[bytes]]
+"""Gives the next piece of a body; empty at its end."""
+
+
+async def read_stream(
+    read: Read,
+    answer: Accumulator[T],
+    parser: SSEParser | LinesParser,
+    clock: Callable[[], int] = perf_counter_ns,
+    most_bytes: int = MOST_BYTES,
+) -> T:
+    """What an answer makes of a stream. `clock` gives the time at which the last piece arrived."""
+    feed, size = parser.feed, 0
+    while data := await read():
+        now_ns = clock()
+        size += len(data)
+        if size > most_bytes:
+            raise too_long(most_bytes)
+        if events := feed(data):
+            answer.feed(events, now_ns)
+            if answer.done:
+                return answer.response()
+    answer.feed_last(parser.finish(), clock())
+    return answer.response()
+
+
+async def drain(read: Read) -> None:
+    """Read on to the end of a finished stream, so that its connection can be used again. Raises TimeoutError
+    after a second, and what `read` raises."""
+    async with asyncio.timeout(_DRAIN_S):
+        while await read():
+            pass
+
+
+def too_long(most_bytes: int) -> ProviderError:
+    """The failure of an answer that is longer than any: memory is everybody's."""
+    return ProviderError(ErrorKind.PROTOCOL, f"the answer is longer than {most_bytes >> 20} MiB")

@@ -1,8 +1,9 @@
-"""What every provider is: one small protocol that HTTP servers, managed engines and batch engines fit.
+"""What every provider is: a small core, and what only some can do besides, each a small class of its own.
 
 A provider turns a request into a response. It never retries, never waits for a rate limit and sets no
 deadline: those belong to the runner's one retry layer, which cancels `generate` when time is up.
-To add one: a file in this folder with a subclass of `Provider`, and a line in `evalrun.registry`.
+To add one: a file in this folder with a subclass of `Provider` (of `http_provider.ServerProvider` where it
+asks a server), and a line in `evalrun.registry`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, Generic, cast, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypeVar
 
 from evalrun import registry
 from evalrun.errors import Problem
-from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Via
+from evalrun.types import JSON, ProviderError, Request, Response, Via
 
 if TYPE_CHECKING:
     from evalrun.providers.embeddings import Embedded
@@ -38,98 +40,55 @@ class ProviderContext:
     seed: int = 0
 
 
-class Provider(ABC):
-    """The adapter between requests and one model.
+class ProviderOptions(BaseModel):
+    """The base of what a model entry may say besides the common keys: no unknown keys, no conversions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel, default=BaseModel, covariant=True)
+
+
+class Provider(ABC, Generic[OptionsT]):
+    """The adapter between requests and one model: `class Mine(Provider[MyOptions])`.
 
     The life of one: made (checks what can be checked without sending anything), `start`, many
     `generate` at the same time in one event loop, `close`.
     """
 
-    Options: ClassVar[type[BaseModel]]
+    Options: ClassVar[type[BaseModel]] = ProviderOptions
     shorthand: ClassVar[str | None] = None
     summary: ClassVar[str]
-    supports: ClassVar[frozenset[str]] = frozenset({"chat"})
-    """Of "chat", "completions", "stream", "json_schema" (answers by a schema: response_format), "embeddings",
-    and of what likelihoods may come from: "prompt_logprobs",
-    "first_token"."""
+    supports: frozenset[str] = frozenset({"chat"})
+    """Of "chat", "completions", "stream", "json_schema" (answers by a schema: response_format), and of what
+    likelihoods may come from: "prompt_logprobs", "first_token". An instance may differ from its class."""
     measured: ClassVar[bool] = True
     """False where answers are only looked up: no latency, no throughput, and nothing to cache."""
-    batched: ClassVar[bool] = False
-    spreads: ClassVar[bool] = False
-    """Whether other processes may send its requests: it asks over a network, each request on its own."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for argument in (each for base in vars(cls).get("__orig_bases__", ()) for each in get_args(base)):
+            if isinstance(argument, type) and issubclass(argument, BaseModel):
+                cls.Options = argument
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         self.spec = spec
         self.context = context
+        self.options = cast("OptionsT", spec.options)
 
     @property
-    @abstractmethod
     def endpoint(self) -> str:
-        """The thing that limits are shared on: "http://host:port", "local:llamacpp"."""
-
-    def unfit(self, via: Via) -> Problem | None:
-        """Why it cannot answer requests for likelihoods that come from there; None where it can."""
-        where = f"model {self.spec.id}"
-        if via not in self.supports:
-            what = f"provider '{self.spec.provider}' gives no log-probabilities of " + (
-                "prompts" if via == "prompt_logprobs" else "first tokens"
-            )
-            remedy = "Use via: first_token, or leave the model out with 'exclude'."
-            if via == "first_token" or "first_token" not in self.supports:
-                remedy = "Ask in another way, or leave the model out with 'exclude'."
-            return Problem(what, where, remedy)
-        if via == "prompt_logprobs" and getattr(self.spec.options, "api", "completions") == "chat":
-            what = "likelihoods of texts need api: completions; chat endpoints do not give them"
-            return Problem(what, where, "Set api: completions for the model, or use via: first_token.")
-        return None
-
-    def check(self, columns: Collection[str], where: str) -> Problem | None:
-        """What keeps it from answering about rows with these columns; `where` names the dataset."""
-        return None
+        """The thing that limits are shared on: "http://host:port"; "local:…" for engines on this machine."""
+        return f"{self.spec.provider}:{self.spec.id}"
 
     @property
     def default_concurrency(self) -> int | None:
         """How many requests to keep in flight when the suite does not say. None: adaptive."""
         return None
 
-    @property
-    def engine_pid(self) -> int | None:
-        """Root of the process tree whose memory is the engine's, where the engine is ours."""
-        return None
-
-    @property
-    def workers(self) -> int:
-        """How many other processes send its requests."""
-        return 0
-
-    def take_lags(self) -> list[Mapping[int, int]]:
-        """How late the event loops of those processes were since this was last asked: for each, steps of
-        `LagWatch` and how often."""
-        return []
-
-    def twin(self) -> tuple[ModelSpec, Mapping[str, str]]:
-        """After `start`, where it `spreads`: a model entry with which another process asks the same server,
-        and environment variables that it needs besides ours."""
-        return self.spec, {}
-
-    async def diagnose(self, error: ProviderError) -> ProviderError:
-        """What a failed request truly was: an engine of ours that ended, where that is the reason."""
-        return error
-
-    def pins(self) -> dict[str, JSON]:
-        """Digests of what will answer, told without starting or fetching it; empty where only the endpoint
-        knows. May read large files once."""
-        return {}
-
-    def knows_price(self) -> bool:
-        """Whether its responses say what they cost, so that the suite need not name prices."""
-        return False
-
-    @abstractmethod
     async def start(self) -> None:
         """Make it ready to answer. Raises UserError (exit 3) with a remedy when that cannot be."""
 
-    @abstractmethod
     async def close(self) -> None:
         """Free everything. Safe at any time and any number of times."""
 
@@ -140,24 +99,13 @@ class Provider(ABC):
         It goes into the cache key and the manifest; it holds no secret.
         """
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
-        """The embeddings of texts, where `supports` has "embeddings". Raises ProviderError; never retries."""
-        raise ProviderError(ErrorKind.BAD_REQUEST, f"provider '{self.spec.provider}' makes no embeddings")
-
-    async def engine_stats(self) -> dict[str, float]:
-        """What the engine says of itself now (names as in `vllm_metrics.FIGURES`); empty where it says
-        nothing. Asked about once a second while a run runs; may raise anything."""
-        return {}
-
     @abstractmethod
     async def generate(self, request: Request) -> Response:
         """Answer one request. Raises ProviderError; never retries; may be cancelled at any await."""
 
 
-class BatchProvider(Provider):
+class BatchProvider(Provider[OptionsT]):
     """A provider that answers many requests in one call (offline engines)."""
-
-    batched: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -174,6 +122,117 @@ class BatchProvider(Provider):
         if isinstance(answer, ProviderError):
             raise answer
         return answer
+
+
+# --- capabilities: what only some providers can do ------------------------------------------------------
+
+
+class Embeds:
+    """Makes embeddings."""
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """The embeddings of texts. Raises ProviderError; never retries."""
+        raise NotImplementedError
+
+
+class RunsEngine:
+    """Has an engine whose memory and figures can be read: one of our own, or one that speaks of itself."""
+
+    @property
+    def engine_pid(self) -> int | None:
+        """Root of the process tree whose memory is the engine's, where the engine is ours."""
+        return None
+
+    async def engine_stats(self) -> dict[str, float]:
+        """What the engine says of itself now (names as in `engine_metrics.FIGURES`); empty where it says
+        nothing. Asked about once a second while a run runs; may raise anything."""
+        return {}
+
+
+class Cloneable:
+    """Asks over a network, each request on its own: other processes may send its requests."""
+
+    spec: ModelSpec
+
+    def clone(self) -> tuple[ModelSpec, Mapping[str, str]]:
+        """After `start`: a model entry with which another process asks the same server, and environment
+        variables that it needs besides ours."""
+        return self.spec, {}
+
+    async def diagnose(self, error: ProviderError) -> ProviderError:
+        """What a failed request truly was: an engine of ours that ended, where that is the reason."""
+        return error
+
+
+class HasWorkers:
+    """Other processes send its requests."""
+
+    @property
+    def workers(self) -> int:
+        """How many."""
+        raise NotImplementedError
+
+    def take_lags(self) -> list[Mapping[int, int]]:
+        """How late the event loops of those processes were since this was last asked: for each, steps of
+        `LagWatch` and how often."""
+        raise NotImplementedError
+
+
+class ReadsRows:
+    """Answers from the rows of the dataset."""
+
+    def check(self, columns: Collection[str], where: str) -> Problem | None:
+        """What keeps it from answering about rows with these columns; `where` names the dataset."""
+        raise NotImplementedError
+
+
+class Pinned:
+    """Knows what will answer before it is started."""
+
+    def pins(self) -> dict[str, JSON]:
+        """Digests of what will answer, told without starting or fetching it; empty where only the endpoint
+        knows. May read large files once."""
+        raise NotImplementedError
+
+
+class Priced:
+    """Says with its responses what they cost."""
+
+    def knows_price(self) -> bool:
+        """Whether it does for this model, so that the suite need not name prices."""
+        raise NotImplementedError
+
+
+CapabilityT = TypeVar("CapabilityT")
+
+
+def capability(provider: Provider, kind: type[CapabilityT]) -> CapabilityT | None:
+    """The provider, or the one that it wraps as `inner`, where that is of the kind; None where none is."""
+    seen: Provider | None = provider
+    while seen is not None:
+        if isinstance(seen, kind):
+            return seen
+        seen = getattr(seen, "inner", None)
+    return None
+
+
+def likelihood_problem(provider: Provider, via: Via) -> Problem | None:
+    """Why it cannot answer requests for likelihoods that come from there; None where it can."""
+    if via in provider.supports:
+        return None
+    provider = getattr(provider, "inner", provider)
+    spec = provider.spec
+    where, remedy = f"model {spec.id}", "Ask in another way, or leave the model out with 'exclude'."
+    if via in type(provider).supports:
+        what = "likelihoods of texts need api: completions; chat endpoints do not give them"
+        return Problem(what, where, "Set api: completions for the model, or use via: first_token.")
+    if getattr(spec.options, "likelihood", None) is False:
+        what = "the function does not say that it gives likelihoods"
+        return Problem(what, where, "Set likelihood: true for the model if it does.")
+    if via == "prompt_logprobs" and "first_token" in provider.supports:
+        remedy = "Use via: first_token, or leave the model out with 'exclude'."
+    source = "prompts" if via == "prompt_logprobs" else "first tokens"
+    return Problem(f"provider '{spec.provider}' gives no log-probabilities of {source}", where, remedy)
 
 
 def create(spec: ModelSpec, context: ProviderContext) -> Provider:

@@ -11,17 +11,12 @@ import base64
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-import orjson
-from pydantic import BaseModel
-
-from evalrun.providers.base import Provider
+from evalrun.providers.base import Embeds, Provider, capability
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Timing
-
-if TYPE_CHECKING:
-    from evalrun.providers.chat_client import ChatClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,35 +26,6 @@ class Embedded:
     vectors: Sequence[Sequence[float]]
     prompt_tokens: int | None = None
     model: str | None = None
-
-
-async def embed_over_http(client: ChatClient, texts: Sequence[str]) -> Embedded:
-    """POST /embeddings of the OpenAI API. Raises ProviderError for every fault."""
-    import aiohttp
-
-    from evalrun.providers.faults import error_of_exception, error_of_status
-
-    body = {"input": list(texts), "encoding_format": "float", **client.target.extra_body}
-    if client.target.model is not None:
-        body["model"] = client.target.model
-    answering = False
-    try:
-        async with client.session().post(
-            client.below("embeddings"), data=orjson.dumps(body), allow_redirects=False
-        ) as answer:
-            answering = True
-            data = await answer.read()
-            if answer.status >= 300:
-                for name, value in client.target.headers.items():
-                    if name.lower() == "authorization":
-                        data = data.replace(value.removeprefix("Bearer ").encode(), b"***")
-                raise error_of_status(answer.status, data, answer.headers)
-    except (aiohttp.ClientError, OSError) as error:
-        raise error_of_exception(error, answering) from error
-    try:
-        return read_embeddings(orjson.loads(data), len(texts))
-    except orjson.JSONDecodeError as error:
-        raise ProviderError(ErrorKind.PROTOCOL, "the embeddings are not JSON") from error
 
 
 def read_embeddings(document: Any, wanted: int) -> Embedded:
@@ -90,28 +56,28 @@ def unpacked(text: str) -> array[float]:
 
 
 class EmbeddingProvider(Provider):
-    """Another provider, asked for embeddings: `generate` answers the request's prompt with its vector."""
+    """Another provider, asked for embeddings: `generate` answers the request's prompt with its vector.
 
-    Options: ClassVar[type[BaseModel]] = BaseModel
+    The other one is started, and closed, by whoever made it.
+    """
+
     summary: ClassVar[str] = "embeddings of another provider"
-    supports: ClassVar[frozenset[str]] = frozenset({"embeddings"})
 
-    def __init__(self, inner: Provider, batch: int) -> None:
-        super().__init__(inner.spec, inner.context)
-        self._inner, self._batch = inner, batch
+    def __init__(self, other: Provider, batch: int) -> None:
+        super().__init__(other.spec, other.context)
+        embeds = capability(other, Embeds)
+        assert embeds is not None, "checked when the suite is prepared"
+        self._other, self._embeds, self._batch = other, embeds, batch
         self._waiting: list[tuple[str, asyncio.Future[Response]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def endpoint(self) -> str:
-        return self._inner.endpoint
+        return self._other.endpoint
 
     @property
     def default_concurrency(self) -> int | None:
         return 2 * self._batch  # two full requests: one is made while the other is answered
-
-    async def start(self) -> None:
-        """Nothing: the other provider is started by whoever made it."""
 
     async def close(self) -> None:
         """End what is in flight."""
@@ -120,7 +86,7 @@ class EmbeddingProvider(Provider):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def identity(self) -> dict[str, JSON]:
-        return {**self._inner.identity(), "wanted": "embedding"}
+        return {**self._other.identity(), "wanted": "embedding"}
 
     async def generate(self, request: Request) -> Response:
         loop = asyncio.get_running_loop()
@@ -141,7 +107,7 @@ class EmbeddingProvider(Provider):
     async def _send(self, batch: Sequence[tuple[str, asyncio.Future[Response]]]) -> None:
         sent_ns = perf_counter_ns()
         try:
-            found = await self._inner.embed([text for text, _ in batch])
+            found = await self._embeds.embed([text for text, _ in batch])
         except BaseException as error:
             for _, future in batch:
                 if not future.done():
@@ -150,13 +116,22 @@ class EmbeddingProvider(Provider):
                 raise
             return
         timing = Timing(sent_ns, perf_counter_ns())
-        sizes = [len(text) or 1 for text, _ in batch]
-        for (_, future), vector, size in zip(batch, found.vectors, sizes, strict=True):
+        lengths = list(accumulate(len(text) or 1 for text, _ in batch))
+        for at, ((_, future), vector) in enumerate(zip(batch, found.vectors, strict=True)):
             if not future.done():
-                # The server counts a request; each text is given its share of it by length.
-                tokens = None if found.prompt_tokens is None else found.prompt_tokens * size / sum(sizes)
-                share = None if tokens is None else round(tokens)
-                future.set_result(Response(packed(vector), "stop", share, 0, timing, model=found.model))
+                tokens = _share(found.prompt_tokens, lengths, at)
+                future.set_result(Response(packed(vector), "stop", tokens, 0, timing, model=found.model))
+
+
+def _share(tokens: int | None, lengths: Sequence[int], at: int) -> int | None:
+    """What of a request's tokens the text at a place has, by its length; all shares add up to the tokens.
+
+    `lengths` are those of the texts up to each one, together.
+    """
+    if tokens is None:
+        return None
+    before = lengths[at - 1] if at else 0
+    return round(tokens * lengths[at] / lengths[-1]) - round(tokens * before / lengths[-1])
 
 
 def _again(error: BaseException) -> BaseException:

@@ -1,4 +1,4 @@
-"""Log-likelihoods of texts from the token log-probabilities that servers give. Pure: no clock, no network.
+"""Log-likelihoods of texts from the token log-probabilities that servers give, and how these are asked for.
 
 Where the context ends and an option begins is decided by characters, never by counting the tokens of the
 context alone: a token may reach over the boundary ("Answer:" + " A" may be cut "Answer", ": A"). Then the
@@ -10,12 +10,17 @@ number of tokens of the context alone, which is off where a token reaches over.)
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from evalrun.types import JSON, Ask, ErrorKind, ProviderError
+from evalrun.providers.http_provider import json_bytes
+from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Timing
+
+if TYPE_CHECKING:
+    from evalrun.providers.openai_api import OpenAIAPI
 
 _HALF = "\ufffd"
 """What a token that holds only some bytes of a character is shown as."""
@@ -264,3 +269,147 @@ def _is_number(value: JSON) -> bool:
 
 def _not_given(what: str) -> ProviderError:
     return ProviderError(ErrorKind.APPLICATION, f"the function's 'likelihood' is {what}")
+
+
+# --- asking servers -------------------------------------------------------------------------------------
+
+_Way = tuple[bool, int]
+_WAYS: tuple[_Way, ...] = ((True, 0), (False, 0), (True, 1), (False, 1))
+"""(texts in one list, tokens to generate): the OpenAI API lets both be; some servers generate one token."""
+
+
+class EchoLikelihoods:
+    """Likelihoods of given texts from completions that echo their prompt with log-probabilities.
+
+    All texts of one sample go in one request, as a list of prompts; servers that take no lists get them side
+    by side. What a server takes is found out at the first samples and kept to.
+    """
+
+    def __init__(self, api: OpenAIAPI) -> None:
+        self._api = api
+        self._ways = _WAYS
+
+    async def answer(self, request: Request, ask: Ask) -> Response:
+        """Answer one request. Raises ProviderError; a server that gives no such thing is a bad request."""
+        context, texts = asked_texts(request.prompt or "", ask)
+        response, known = await self._by_a_way(request.params, texts)
+        return replace(response, likelihood=likelihood_of(ask, known, context))
+
+    async def _by_a_way(
+        self, params: Mapping[str, JSON], texts: Sequence[str]
+    ) -> tuple[Response, list[Scored]]:
+        """By the first way that the server takes; what it refuses for another reason fails every way."""
+        refused: ProviderError | None = None
+        several = len(texts) > 1
+        for way in self._ways if several else dict.fromkeys((False, tokens) for _, tokens in self._ways):
+            try:
+                answered = await self._ask(params, texts, way)
+            except ProviderError as error:
+                if error.kind is not ErrorKind.BAD_REQUEST:
+                    raise
+                refused = refused or error
+            else:
+                # One text alone tells how many tokens must be generated, and nothing of lists.
+                self._ways = (way,) if several else tuple(each for each in self._ways if each[1] == way[1])
+                return answered
+        raise refused or ProviderError(ErrorKind.BAD_REQUEST, "there is nothing to ask")
+
+    async def _ask(
+        self, params: Mapping[str, JSON], texts: Sequence[str], way: _Way
+    ) -> tuple[Response, list[Scored]]:
+        together, generate = way
+        batches = [list(texts)] if together else [[text] for text in texts]
+        tasks = [asyncio.ensure_future(self._one(params, batch, together, generate)) for batch in batches]
+        try:
+            answers = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return joined([response for response, _ in answers]), [each for _, found in answers for each in found]
+
+    async def _one(
+        self, params: Mapping[str, JSON], texts: list[str], together: bool, generate: int
+    ) -> tuple[Response, list[Scored]]:
+        body = {**self._api.common(params, stream=False), "echo": True, "logprobs": 1, "max_tokens": generate}
+        body |= {"stream": False, "prompt": texts if together else texts[0]}
+        body.pop("stream_options", None)
+        return await self._api.post(
+            None, json_bytes(body), lambda document, timing: read_echo(document, texts, generate, timing)
+        )
+
+
+def read_echo(
+    document: JSON, texts: Sequence[str], generated: int, timing: Timing
+) -> tuple[Response, list[Scored]]:
+    """What a server said of the prompts that it echoed. Raises ProviderError; for what is not of the expected
+    form LookupError, TypeError or AttributeError."""
+    choices = sorted(document["choices"], key=lambda choice: choice.get("index") or 0)
+    usage = document.get("usage") or {}
+    if len(choices) != len(texts):
+        what = f"the server gave {len(choices)} answers to {len(texts)} prompts"
+        raise ProviderError(ErrorKind.BAD_REQUEST, what)
+    known = [
+        scored(text, choice.get("logprobs"), generated) for text, choice in zip(texts, choices, strict=True)
+    ]
+    response = Response(
+        output="",
+        prompt_tokens=usage.get("prompt_tokens"),
+        completion_tokens=usage.get("completion_tokens"),
+        timing=timing,
+        model=document.get("model"),
+        fingerprint=document.get("system_fingerprint"),
+    )
+    return response, known
+
+
+async def by_first_token(
+    send: Callable[[Request], Awaitable[Response]], request: Request, *, chat: bool
+) -> Response:
+    """Answer a request for a choice by the first token, with whatever answers plain requests."""
+    ask = request.ask
+    if ask is None or ask.via != "first_token":
+        raise ProviderError(ErrorKind.BAD_REQUEST, "only the likelihoods of first tokens are given here")
+    response = await send(first_token_request(request, ask, chat=chat))
+    return replace(response, likelihood=chosen_by_first_token(response.logprobs, ask), logprobs=None)
+
+
+def first_token_request(request: Request, ask: Ask, *, chat: bool) -> Request:
+    """A request for one token and the likeliest alternatives to it, in the form of chat or of completions."""
+    top: dict[str, JSON] = {"logprobs": True, "top_logprobs": ask.top} if chat else {"logprobs": ask.top}
+    params = {**request.params, "max_tokens": 1, "temperature": 0, **top}
+    return replace(request, params=params, stream=False, ask=None)
+
+
+def asked_texts(prompt: str, ask: Ask) -> tuple[int, list[str]]:
+    """The whole texts to score, and with how many characters of context they all begin."""
+    if ask.kind == "perplexity":
+        return len(ask.context), [ask.context + prompt]
+    return len(prompt), [prompt + continuation for continuation in ask.continuations]
+
+
+def likelihood_of(ask: Ask, texts: Sequence[Scored], context: int) -> dict[str, JSON]:
+    """What `Response.likelihood` holds."""
+    return (
+        text_likelihood(texts[0], context) if ask.kind == "perplexity" else chosen_by_prompts(texts, context)
+    )
+
+
+def joined(responses: Sequence[Response]) -> Response:
+    """Several answers as one: from the first request sent to the last answer, with the tokens of all."""
+    first = responses[0]
+    if len(responses) == 1:
+        return first
+    timings = [each.timing for each in responses if each.timing is not None]
+    timing = None
+    if len(timings) == len(responses):
+        timing = Timing(min(each.sent_ns for each in timings), max(each.last_ns for each in timings))
+    return replace(
+        first,
+        prompt_tokens=_total([each.prompt_tokens for each in responses]),
+        completion_tokens=_total([each.completion_tokens for each in responses]),
+        timing=timing,
+    )
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    return None if any(each is None for each in counts) else sum(each or 0 for each in counts)

@@ -16,13 +16,13 @@ from functools import cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from evalrun.errors import ExitCode, Problem, UserError
-from evalrun.providers.addresses import http_address, origin
-from evalrun.providers.base import Provider, ProviderContext
-from evalrun.providers.forms import question
-from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
+from evalrun.providers.base import Cloneable, Priced, Provider, ProviderContext, ProviderOptions
+from evalrun.providers.http_provider import http_address, origin
+from evalrun.providers.openai_api import question
+from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Timing
 
 if TYPE_CHECKING:
     from evalrun.suite.components import ModelSpec
@@ -35,14 +35,12 @@ _ENVIRONMENT: Mapping[str, str] = {
 _NO_DEADLINE_S = 86_400.0  # the runner's deadline cancels; LiteLLM would set one of its own
 
 
-class LiteLLMOptions(BaseModel):
+class LiteLLMOptions(ProviderOptions):
     """What a model entry with `provider: litellm` may say besides the common keys.
 
     `model` is LiteLLM's name of a model. Keys come from the environment variables that LiteLLM reads for
     that provider (OPENAI_API_KEY, ANTHROPIC_API_KEY, AWS_…), or from `api_key_env`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     api: Literal["chat", "completions"] = Field(
         default="chat", description="chat sends messages; completions sends raw text."
@@ -70,20 +68,16 @@ class LiteLLMOptions(BaseModel):
         return None if value is None else http_address(value)
 
 
-class LiteLLM(Provider):
+class LiteLLM(Provider[LiteLLMOptions], Cloneable, Priced):
     """Asks through LiteLLM."""
 
-    Options: ClassVar[type[BaseModel]] = LiteLLMOptions
-    shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = "any provider that LiteLLM knows, by its model names"
-    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "stream"})
-    spreads: ClassVar[bool] = True
+    supports = frozenset({"chat", "completions", "stream"})
     _open: ClassVar[weakref.WeakSet[LiteLLM]] = weakref.WeakSet()
     """LiteLLM keeps its connections in one pool for the process: the last provider to close closes it."""
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
-        self.options = cast(LiteLLMOptions, spec.options)
         self._common = _common_arguments(self.options, spec, os.environ)
         self._litellm: Any = None
 
@@ -176,17 +170,18 @@ class LiteLLM(Provider):
     def _whole(self, answer: Any, sent_ns: int, done_ns: int) -> Response:
         from dataclasses import replace
 
-        from evalrun.providers.answers import whole_answer
+        from evalrun.providers.answers import read_document
+        from evalrun.providers.openai_api import parse_completion
 
-        response = whole_answer(_json(answer), sent_ns, done_ns)
+        response = read_document(_json(answer), parse_completion, Timing(sent_ns, done_ns))
         return replace(response, cost_usd=self._cost(getattr(answer, "usage", None)))
 
     async def _streamed(self, chunks: Any, sent_ns: int) -> Response:
         from dataclasses import replace
 
-        from evalrun.providers.answers import StreamedAnswer
+        from evalrun.providers.openai_api import StreamedCompletion
 
-        result = StreamedAnswer(sent_ns)
+        result = StreamedCompletion(sent_ns)
         usage = None
         async for chunk in chunks:
             now_ns = perf_counter_ns()

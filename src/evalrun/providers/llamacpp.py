@@ -8,37 +8,35 @@ import importlib.util
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.providers.base import Provider, ProviderContext
-from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
+from evalrun.providers.base import Pinned, ProviderContext, ProviderOptions
+from evalrun.providers.engine_metrics import llamacpp_figures
+from evalrun.providers.http_provider import ManagedEngine
+from evalrun.providers.openai_api import OpenAIAPI
+from evalrun.types import JSON, ErrorKind, ProviderError
 
 if TYPE_CHECKING:
-    from evalrun.providers.chat_client import ChatClient
-    from evalrun.providers.embeddings import Embedded
     from evalrun.providers.engine import Engine
     from evalrun.suite.components import ModelSpec
 
 DEFAULT_SLOTS = 4
 _ENGINE_FAULTS = frozenset({ErrorKind.CONNECTION, ErrorKind.TRUNCATED, ErrorKind.PROTOCOL})
-_STATS_TIMEOUT_S = 2.0
 
 
-class LlamaCppOptions(BaseModel):
+class LlamaCppOptions(ProviderOptions):
     """What a model entry with `provider: llamacpp` may say besides the common keys.
 
     `model` is a name of `evalrun models list`, the path of a .gguf file (relative to the suite), or
     `hf:owner/repo/file.gguf` with an optional `@revision`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     api: Literal["chat", "completions"] = Field(
         default="chat",
@@ -79,23 +77,17 @@ class LlamaCppOptions(BaseModel):
     )
 
 
-class LlamaCpp(Provider):
+class LlamaCpp(ManagedEngine, OpenAIAPI[LlamaCppOptions], Pinned):
     """Starts a llama.cpp server, asks it, measures it, stops it."""
 
-    Options: ClassVar[type[BaseModel]] = LlamaCppOptions
-    shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = "the embedded engine: llama.cpp on this machine, no server and no key needed"
-    supports: ClassVar[frozenset[str]] = frozenset(
-        {"chat", "completions", "stream", "first_token", "json_schema", "embeddings"}
-    )
+    supports = frozenset({"chat", "completions", "stream", "first_token", "json_schema"})
+    figures = staticmethod(llamacpp_figures)
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
-        self.options = cast(LlamaCppOptions, spec.options)
         self.slots = self._slots()
         self.threads = self.options.threads or available_cores()
-        self._engine: Engine | None = None
-        self._client: ChatClient | None = None
         self._identity: dict[str, JSON] = {}
 
     def _slots(self) -> int:
@@ -116,13 +108,11 @@ class LlamaCpp(Provider):
     def default_concurrency(self) -> int | None:
         return self.slots
 
-    @property
-    def engine_pid(self) -> int | None:
-        return self._engine.pid if self._engine is not None else None
-
     async def start(self) -> None:
         """Fetch the weights where they are not there yet, start the engine, wait until it answers."""
-        if self._engine is not None:
+        from evalrun.providers.http_client import HTTPClient
+
+        if self.engine is not None:
             return
         if importlib.util.find_spec("xllamacpp") is None:
             raise UserError(
@@ -133,36 +123,23 @@ class LlamaCpp(Provider):
             )
         weights, sha256 = await asyncio.to_thread(self._weights)
         key = secrets.token_urlsafe(24)
-        self._engine = self._made_engine(weights, key)
+        self.engine = self._made_engine(weights, key)
         try:
-            announced = await self._engine.start()
-            self._client = self._connect(int(announced["port"]), key)
+            announced = await self.engine.start()
+            headers = {"Authorization": f"Bearer {key}"}
+            # It hangs up after each stream without saying so: the next request there would fail.
+            self.connect(HTTPClient(f"http://127.0.0.1:{announced['port']}/v1", headers, reuse=False))
             template = await self._chat_template()
         except BaseException:
             await self.close()
             raise
         self._identity = self._identify(announced, sha256, template)
 
-    async def close(self) -> None:
-        client, self._client = self._client, None
-        engine, self._engine = self._engine, None
-        try:
-            if client is not None:
-                await client.close()
-        finally:
-            if engine is not None:
-                await engine.stop()
-
-    async def generate(self, request: Request) -> Response:
-        client, engine = self._client, self._engine
-        if client is None or engine is None:
-            raise ProviderError(ErrorKind.ENGINE, "the engine is not running")
-        try:
-            return await client.send(request)
-        except ProviderError as error:
-            if error.kind in _ENGINE_FAULTS and (reason := await engine.failure()) is not None:
-                raise ProviderError(ErrorKind.ENGINE, reason) from error
-            raise
+    async def diagnose(self, error: ProviderError) -> ProviderError:
+        if self.engine is None or error.kind not in _ENGINE_FAULTS:
+            return error
+        reason = await self.engine.failure()
+        return error if reason is None else ProviderError(ErrorKind.ENGINE, reason)
 
     def pins(self) -> dict[str, JSON]:
         from evalrun.providers import catalogue
@@ -170,31 +147,8 @@ class LlamaCpp(Provider):
         sha256 = catalogue.known_sha256(self.spec.model or "", self.context.base_dir)
         return {"weights_sha256": sha256} if sha256 else {}
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
-        from evalrun.providers.embeddings import embed_over_http
-
-        client, engine = self._client, self._engine
-        if client is None or engine is None:
-            raise ProviderError(ErrorKind.ENGINE, "the engine is not running")
-        try:
-            return await embed_over_http(client, texts)
-        except ProviderError as error:
-            if error.kind in _ENGINE_FAULTS and (reason := await engine.failure()) is not None:
-                raise ProviderError(ErrorKind.ENGINE, reason) from error
-            raise
-
     def identity(self) -> dict[str, JSON]:
         return dict(self._identity)
-
-    async def engine_stats(self) -> dict[str, float]:
-        """What the engine says of itself now: see `llamacpp_metrics`."""
-        from evalrun.providers.engine_metrics import llamacpp_figures
-
-        client = self._client
-        if client is None:
-            return {}
-        status, body, _ = await client.get(client.base_url.with_path("/metrics"), _STATS_TIMEOUT_S)
-        return llamacpp_figures(body.decode("utf-8", "replace")) if status == 200 else {}
 
     def _weights(self) -> tuple[Path, str]:
         from evalrun.providers import catalogue
@@ -241,18 +195,11 @@ class LlamaCpp(Provider):
         """Whether the engine reuses the beginnings of prompts."""
         return self.options.prompt_cache and not self.context.deterministic
 
-    def _connect(self, port: int, key: str) -> ChatClient:
-        from evalrun.providers.chat_client import ONE_REQUEST_A_CONNECTION, ChatClient, Target
-
-        headers = {"Authorization": f"Bearer {key}", **ONE_REQUEST_A_CONNECTION}
-        target = Target(f"http://127.0.0.1:{port}/v1", self.spec.model, self.options.api, headers)
-        return ChatClient(target)
-
     async def _chat_template(self) -> str | None:
         """Digest of the chat template in use, where the engine tells it."""
-        assert self._client is not None
+        assert self.client is not None
         try:
-            status, body, _ = await self._client.get(self._client.base_url.with_path("/props"), 10.0)
+            status, body, _ = await self.client.get(self.client.base_url.with_path("/props"), 10.0)
             template = orjson.loads(body).get("chat_template") if status == 200 else None
         except Exception:
             return None
@@ -264,7 +211,7 @@ class LlamaCpp(Provider):
             "model": self.spec.model,
             "weights_sha256": sha256,
             "engine": {"xllamacpp": announced.get("version"), "llama_cpp": announced.get("build")},
-            "api": self.options.api,
+            "api": self.api,
             "slots": self.slots,
             "ctx": self.options.ctx,
             "threads": self.threads,

@@ -13,16 +13,16 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from evalrun.errors import ExitCode, Problem, UserError
-from evalrun.providers.addresses import http_address, origin
-from evalrun.providers.base import Provider, ProviderContext
+from evalrun.providers.base import Cloneable, Embeds, Provider, ProviderContext, ProviderOptions
 from evalrun.providers.faults import NO_KEY, nothing_listens, provider_error, transport_errors
-from evalrun.providers.forms import question
-from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
+from evalrun.providers.http_provider import http_address, origin
+from evalrun.providers.openai_api import question
+from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Timing
 
 if TYPE_CHECKING:
     from evalrun.providers.embeddings import Embedded
@@ -98,18 +98,15 @@ def _value(env: Mapping[str, str], name: str) -> str | None:
 START_TIMEOUT_S = 10.0
 _CONNECTIONS = 65_536  # the runner limits what is in flight; the SDK's pool must not
 _KEEP_ALIVE_S = 4.0  # less than the 5 s after which uvicorn and llama.cpp drop an idle connection
-_DRAIN_S = 1.0
 
 
-class OpenAIOptions(BaseModel):
+class OpenAIOptions(ProviderOptions):
     """What a model entry with `provider: openai` may say besides the common keys.
 
     What is not given comes from the environment variables of the SDK: OPENAI_API_KEY, OPENAI_BASE_URL,
     OPENAI_ORG_ID, OPENAI_PROJECT_ID; with `azure: true` AZURE_OPENAI_ENDPOINT, AZURE_OPENAI_API_KEY,
     AZURE_OPENAI_AD_TOKEN, OPENAI_API_VERSION.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     api: Literal["chat", "completions"] = Field(
         default="chat",
@@ -149,21 +146,14 @@ class OpenAIOptions(BaseModel):
         return None if value is None else http_address(value)
 
 
-class OpenAI(Provider):
+class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
     """Asks through the official SDK."""
 
-    Options: ClassVar[type[BaseModel]] = OpenAIOptions
-    shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = "OpenAI and Azure OpenAI through the official SDK"
-    supports: ClassVar[frozenset[str]] = frozenset(
-        {"chat", "completions", "stream", "json_schema", "embeddings", "first_token"}
-    )
-
-    spreads: ClassVar[bool] = True
+    supports = frozenset({"chat", "completions", "stream", "json_schema", "first_token"})
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
-        self.options = cast(OpenAIOptions, spec.options)
         self._account = account_of(self.options, spec, os.environ)
         self._client: Any = None
         self._headers: dict[str, str] = {}
@@ -192,9 +182,7 @@ class OpenAI(Provider):
             # Something is there; what it says to real requests will be recorded.
             seen = getattr(error, "response", None)
         if seen is not None and seen.headers.get("server") == "llama.cpp":
-            from evalrun.providers.chat_client import ONE_REQUEST_A_CONNECTION
-
-            self._headers = dict(ONE_REQUEST_A_CONNECTION)
+            self._headers = {"Connection": "close"}  # it hangs up after each stream without saying so
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -205,15 +193,19 @@ class OpenAI(Provider):
         if self._client is None:
             raise ProviderError(ErrorKind.CONNECTION, "the provider is not started")
         if request.ask is not None:
-            from evalrun.providers.likelihood_client import by_first_token
+            from evalrun.providers.likelihood import by_first_token
 
             return await by_first_token(self.generate, request, chat=self.options.api == "chat")
+        from evalrun.providers.answers import read_document
+        from evalrun.providers.openai_api import parse_completion
+
         arguments = self._arguments(request)
         answering = False
         sent_ns = perf_counter_ns()
         try:
             if not request.stream:
-                return await self._whole(arguments, sent_ns)
+                body = (await self._create(**arguments)).content
+                return read_document(body, parse_completion, Timing(sent_ns, perf_counter_ns()))
             async with self._open_stream(**arguments) as answer:
                 answering = True
                 return await _streamed(answer, sent_ns)
@@ -286,12 +278,6 @@ class OpenAI(Provider):
                 body["stream_options"] = {"include_usage": True, **body.get("stream_options", {})}
         return {**arguments, **question(request, self.options.api)}
 
-    async def _whole(self, arguments: dict[str, Any], sent_ns: int) -> Response:
-        from evalrun.providers.answers import whole_answer
-
-        answer = await self._create(**arguments)
-        return whole_answer(answer.content, sent_ns, perf_counter_ns())
-
     def _absent(self, error: Exception) -> UserError:
         from evalrun.secrets import scrub_url
 
@@ -305,34 +291,21 @@ class OpenAI(Provider):
 
 
 async def _streamed(answer: Any, sent_ns: int) -> Response:
-    from evalrun.providers.answers import StreamedAnswer, whole_answer
-    from evalrun.providers.sse import SSEParser
+    from evalrun.providers.answers import drain, read_document, read_stream, stream_parser
+    from evalrun.providers.openai_api import StreamedCompletion, parse_completion
 
-    content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type == "application/json":  # the server does not stream
-        return whole_answer(await answer.read(), sent_ns, perf_counter_ns())
-    if content_type == "text/html":
-        raise ProviderError(ErrorKind.PROTOCOL, "the answer is a web page, not a stream of events")
-    parser = SSEParser()
-    result = StreamedAnswer(sent_ns)
+    parser = stream_parser(answer.headers.get("content-type", ""), asked=True)
+    if parser is None:  # the server does not stream
+        return read_document(await answer.read(), parse_completion, Timing(sent_ns, perf_counter_ns()))
     pieces: AsyncIterator[bytes] = answer.iter_bytes()
-    async for piece in pieces:
-        now_ns = perf_counter_ns()
-        if events := parser.feed(piece):
-            result.feed(events, now_ns)
-            if result.done:
-                await _drain(pieces)
-                return result.response()
-    result.feed_last(parser.finish(), perf_counter_ns())
-    return result.response()
 
+    async def read() -> bytes:
+        return await anext(pieces, b"")
 
-async def _drain(pieces: AsyncIterator[bytes]) -> None:
-    """Read on to the end of a finished stream, so that its connection can be used again."""
+    response = await read_stream(read, StreamedCompletion(sent_ns), parser)
     with contextlib.suppress(TimeoutError, *transport_errors()):
-        async with asyncio.timeout(_DRAIN_S):
-            async for _ in pieces:
-                pass
+        await drain(read)
+    return response
 
 
 def _http_client() -> Any:

@@ -18,9 +18,8 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.providers.python_answer import described, told, unfit
 from evalrun.registry import importable_from
-from evalrun.types import JSON, ProviderError, Timing
+from evalrun.types import JSON, ErrorKind, ProviderError, Timing
 from evalrun.usercode import code_digests, source_file
 
 if TYPE_CHECKING:
@@ -108,9 +107,9 @@ class UserFunction:
             self._callable = await self._threads.run(lambda: self._target(**self._options.args))
         except Exception as error:
             raise UserError(
-                f"'{self.name}' could not be made: {told(error)}",
+                f"'{self.name}' could not be made: {named(error)}",
                 where=self._where,
-                remedy="Mend that code, or its args.",
+                remedy="Correct that code, or its args.",
                 exit_code=ExitCode.INCOMPLETE,
             ) from error
 
@@ -146,7 +145,7 @@ class UserFunction:
         """What the function returns, and when it was called and done. Raises ProviderError (application)."""
         function = self._callable
         if function is None:
-            raise unfit("the provider is not started")
+            raise failure("the provider is not started")
         try:
             if _is_async(function):
                 sent_ns = perf_counter_ns()
@@ -159,7 +158,7 @@ class UserFunction:
         except ProviderError:
             raise
         except (Exception, SystemExit) as error:
-            raise unfit(told(error)) from error
+            raise failure(named(error)) from error
 
 
 def _timed(function: Callable[..., Any], argument: Any, keywords: dict[str, Any]) -> tuple[Any, Timing]:
@@ -179,9 +178,9 @@ def _find(target: str, base_dir: Path, where: str) -> Any:
             found = getattr(found, name)
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"importing '{target}' failed: {told(error)}",
+            f"importing '{target}' failed: {named(error)}",
             where=where,
-            remedy="Mend that code, install what it needs, or name another function.",
+            remedy="Correct that code, install what it needs, or name another function.",
         ) from error
     if _is_another(top, str(base_dir.resolve())):
         raise UserError(
@@ -219,3 +218,21 @@ def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - the method itself is wanted
     )
+
+
+def failure(message: str) -> ProviderError:
+    """The failure of a sample that the function did not answer."""
+    return ProviderError(ErrorKind.APPLICATION, message)
+
+
+def named(error: BaseException) -> str:
+    """An exception in a line: its type and what it says."""
+    from evalrun.providers.faults import shorten
+
+    text = str(error)
+    return shorten(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def described(value: Any) -> str:
+    """A value that is not what was expected, by its type."""
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"

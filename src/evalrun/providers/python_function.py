@@ -7,16 +7,17 @@ text, or a mapping with `output` and what else is known (`RESULT_FIELDS`), or a 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+import orjson
+from pydantic import Field
 
-from evalrun.errors import Problem
-from evalrun.providers.base import BatchProvider, Provider, ProviderContext
-from evalrun.providers.python_answer import described, function_input, response, response_or_error, unfit
-from evalrun.providers.python_call import UserFunction
-from evalrun.types import JSON, ProviderError, Request, Response, Via
+from evalrun.providers.base import BatchProvider, Pinned, Provider, ProviderContext, ProviderOptions
+from evalrun.providers.python_call import UserFunction, described, failure, named
+from evalrun.types import JSON, Ask, ProviderError, Request, Response, Row, Timing
 
 if TYPE_CHECKING:
     from evalrun.suite.components import ModelSpec
@@ -24,10 +25,96 @@ if TYPE_CHECKING:
 DEFAULT_CONCURRENCY = 16
 
 
-class PythonOptions(BaseModel):
-    """What a model entry with `provider: python` may say besides the common keys."""
+RESULT_FIELDS = frozenset(field.name for field in fields(Response)) - {"timing"}
+"""The keys of a mapping that a function may return; `output` is the one it must hold."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+@dataclass(frozen=True, slots=True)
+class FunctionInput:
+    """What the function is given for one sample.
+
+    `messages` are chat messages as the OpenAI API has them; `prompt` is the raw text where the model entry
+    says `api: completions`, else None. `row` is the dataset row. `repeat` counts from 0. `ask` is None, or
+    says which likelihoods are wanted (see `evalrun.types.Ask`).
+    """
+
+    sample_id: str
+    repeat: int
+    messages: list[dict[str, JSON]]
+    prompt: str | None
+    params: Mapping[str, JSON]
+    row: Row
+    ask: Ask | None = None
+
+    @property
+    def text(self) -> str:
+        """The question as text: the prompt, or the content of the last message."""
+        if self.prompt is not None:
+            return self.prompt
+        content = self.messages[-1]["content"] if self.messages else ""
+        return content if isinstance(content, str) else orjson.dumps(content).decode()
+
+
+def function_input(request: Request) -> FunctionInput:
+    messages = [{"role": each.role, "content": each.content} for each in request.messages]
+    return FunctionInput(
+        request.sample_id,
+        request.repeat,
+        messages,
+        request.prompt,
+        request.params,
+        request.row,
+        request.ask,
+    )
+
+
+def response_or_error(value: Any, timing: Timing, ask: Ask | None) -> Response | ProviderError:
+    if isinstance(value, ProviderError):
+        return value
+    if isinstance(value, Exception):
+        return failure(named(value))
+    try:
+        return response(value, timing, ask)
+    except ProviderError as error:
+        return error
+
+
+def response(value: Any, timing: Timing, ask: Ask | None) -> Response:
+    """What the function returned, as a Response. Raises ProviderError (application) for what is none."""
+    if ask is None:
+        return _answer(value, timing)
+    from evalrun.providers.likelihood import given_likelihood
+
+    if isinstance(value, Mapping):
+        value = {"output": "", **value}
+    answer = _answer(value, timing)
+    return replace(answer, likelihood=given_likelihood(answer.likelihood, ask))
+
+
+def _answer(value: Any, timing: Timing) -> Response:
+    if isinstance(value, str):
+        return Response(output=value, timing=timing)
+    if isinstance(value, Response):
+        return value if value.timing is not None else replace(value, timing=timing)
+    if not isinstance(value, Mapping):
+        raise failure(f"the function returned {described(value)}, neither text nor a mapping with 'output'")
+    for key in value:
+        if key not in RESULT_FIELDS:
+            near = difflib.get_close_matches(str(key), RESULT_FIELDS, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise failure(f"the function's result has an unknown key '{key}'{hint}")
+    output = value.get("output")
+    if output is None:
+        raise failure("the function's result holds no 'output'")
+    try:
+        text = output if isinstance(output, str) else orjson.dumps(output).decode()
+    except TypeError as error:
+        raise failure(f"the function's output cannot be kept: {error}") from error
+    return Response(**{**value, "output": text}, timing=timing)
+
+
+class PythonOptions(ProviderOptions):
+    """What a model entry with `provider: python` may say besides the common keys."""
 
     function: str = Field(
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$",
@@ -50,25 +137,18 @@ class PythonOptions(BaseModel):
     )
 
 
-class _CallsFunction(Provider):
+class _CallsFunction(Provider[PythonOptions], Pinned):
     """What a function's provider is, whether it is called with one sample or with many."""
 
-    Options: ClassVar[type[BaseModel]] = PythonOptions
     shorthand: ClassVar[str | None] = "function"
     summary: ClassVar[str] = "a Python function of your own, so that an application can be evaluated"
-    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions"})
+    supports = frozenset({"chat", "completions"})
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
-        self._options = cast(PythonOptions, spec.options)
-        self._function = UserFunction(self._options, f"model {spec.id}", context.base_dir)
-
-    def unfit(self, via: Via) -> Problem | None:
-        """As `Provider.unfit`: the suite says whether the function gives likelihoods."""
-        if self._options.likelihood:
-            return None
-        what = "the function does not say that it gives likelihoods"
-        return Problem(what, f"model {self.spec.id}", "Set likelihood: true for the model if it does.")
+        self._function = UserFunction(self.options, f"model {spec.id}", context.base_dir)
+        if self.options.likelihood:
+            self.supports = self.supports | {"prompt_logprobs", "first_token"}
 
     @property
     def endpoint(self) -> str:
@@ -106,21 +186,21 @@ class PythonFunction(_CallsFunction):
         return response(value, timing, request.ask)
 
 
-class PythonBatch(_CallsFunction, BatchProvider):
+class PythonBatch(_CallsFunction, BatchProvider[PythonOptions]):
     """Calls a function with lists of samples. Each sample's latency is that of its whole batch."""
 
     @property
     def batch_size(self) -> int:
-        return self._options.batch or 1
+        return self.options.batch or 1
 
     async def generate_batch(self, requests: Sequence[Request]) -> Sequence[Response | ProviderError]:
         """Call the function once. An exception in its list fails that sample, one it raises fails all."""
         try:
             values, timing = await self._function.call([function_input(request) for request in requests])
             if isinstance(values, str | Mapping) or not isinstance(values, Sequence):
-                raise unfit(f"the function returned {described(values)} for a batch, not a list")
+                raise failure(f"the function returned {described(values)} for a batch, not a list")
             if len(values) != len(requests):
-                raise unfit(f"the function returned {len(values)} results for {len(requests)} samples")
+                raise failure(f"the function returned {len(values)} results for {len(requests)} samples")
         except ProviderError as error:
             return [error] * len(requests)
         return [

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from evalrun import registry
 from evalrun.errors import Problem, UserError
-from evalrun.providers.base import Provider, ProviderContext
+from evalrun.providers.base import Pinned, Provider, ProviderContext, ProviderOptions, ReadsRows
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
@@ -26,10 +26,8 @@ _ID_FIELDS = ("sample_id", "id")
 _PROBLEMS_SHOWN = 10
 
 
-class RecordedOptions(BaseModel):
+class RecordedOptions(ProviderOptions):
     """What a model entry with `provider: recorded` may say besides the common keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     column: str | None = Field(
         default=None,
@@ -55,18 +53,16 @@ class RecordedOptions(BaseModel):
         return self
 
 
-class Recorded(Provider):
+class Recorded(Provider[RecordedOptions], ReadsRows, Pinned):
     """Looks answers up instead of asking a model."""
 
-    Options: ClassVar[type[BaseModel]] = RecordedOptions
     shorthand: ClassVar[str | None] = "column"
     summary: ClassVar[str] = "answers that already exist, in a column of the dataset or in a JSONL file"
-    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "stream"})
+    supports = frozenset({"chat", "completions", "stream"})
     measured: ClassVar[bool] = False
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
-        self.options = cast(RecordedOptions, spec.options)
         self._answers: AnswerFile | None = None
 
     @property

@@ -2,63 +2,54 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import aiohttp
 import orjson
-from pydantic import BaseModel
 
 from evalrun.errors import UserError
 from evalrun.providers.base import BatchProvider, ProviderContext
 from evalrun.providers.faults import shorten
-from evalrun.providers.forms import has_form, wrong_form
-from evalrun.providers.likelihood import chosen_by_first_token, scored
-from evalrun.providers.likelihood_client import asked_texts, first_token_request, joined, likelihood_of
-from evalrun.providers.vllm_child import KEY_VARIABLE
-from evalrun.providers.vllm_options import (
-    VLLMOptions,
-    effective_engine_args,
-    engine_environment,
-    interpreter,
-    model_argument,
-    weights_identity,
+from evalrun.providers.likelihood import (
+    asked_texts,
+    chosen_by_first_token,
+    first_token_request,
+    joined,
+    likelihood_of,
+    scored,
 )
-from evalrun.providers.vllm_server import death_of, made_engine, started
+from evalrun.providers.openai_api import Api, has_form, wrong_form
+from evalrun.providers.vllm_child import KEY_VARIABLE
+from evalrun.providers.vllm_engine import VLLMEngine, VLLMOptions, effective_engine_args, model_argument
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Timing
 
 if TYPE_CHECKING:
-    from evalrun.providers.engine import Engine
+    from evalrun.providers.answers import Event
     from evalrun.suite.components import ModelSpec
 
 _DEATH_PATIENCE_S = 15.0
-_STATS_TIMEOUT = aiohttp.ClientTimeout(total=2)
-_NO_DEADLINE = aiohttp.ClientTimeout(total=None)
+_MOST_BYTES = 1 << 40
+"""A batch is as large as the suite says; its answers come from a process of ours."""
+Answer = Response | ProviderError
 
 
-class VLLMOffline(BatchProvider):
+class VLLMOffline(VLLMEngine, BatchProvider[VLLMOptions]):
     """Hands batches to `vllm.LLM`. Made by `VLLM` where the suite says `mode: offline`.
 
     Timings are those of the engine core: time to first token runs from the moment the request stood in
     the engine's queue, so in a large batch it contains the wait for the requests before it.
     """
 
-    Options: ClassVar[type[BaseModel]] = VLLMOptions
-    shorthand: ClassVar[str | None] = None
     summary: ClassVar[str] = "vLLM offline, on whole batches"
-    supports: ClassVar[frozenset[str]] = frozenset({"chat", "completions", "prompt_logprobs", "first_token"})
+    supports = frozenset({"chat", "completions", "prompt_logprobs", "first_token"})
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
-        self.options = cast(VLLMOptions, spec.options)
-        self._engine_args = effective_engine_args(self.options, context.deterministic)
-        self._engine: Engine | None = None
-        self._session: aiohttp.ClientSession | None = None
-        self._address = ""
+        self.engine_args = effective_engine_args(self.options, context.deterministic)
+        if self.options.api == "chat":  # only completions give log-probabilities of prompts
+            self.supports = type(self).supports - {"prompt_logprobs"}
         self._identity: dict[str, JSON] = {}
         model_argument(spec, context)
         if "tools" in spec.params:
@@ -80,134 +71,107 @@ class VLLMOffline(BatchProvider):
     def default_concurrency(self) -> int | None:
         return 1
 
-    @property
-    def engine_pid(self) -> int | None:
-        return self._engine.pid if self._engine is not None else None
-
     async def start(self) -> None:
         """Load the model in a child process. Raises UserError (exit 3) with the cause from its log."""
-        if self._engine is not None:
+        from evalrun.providers.http_client import HTTPClient
+
+        if self.engine is not None:
             return
-        options = self.options
-        python = interpreter(options, self.spec, self.context.base_dir, os.environ)
         key = secrets.token_urlsafe(24)
-        model = model_argument(self.spec, self.context)
-        config: dict[str, JSON] = {
-            "mode": "offline",
-            "parent_pid": os.getpid(),
-            "model": model,
-            "engine_args": self._engine_args,
-        }
-        environment = {**engine_environment(options), KEY_VARIABLE: key}
-        self._engine = made_engine(self.spec, self.context, options, python, config, environment)
         try:
-            announced = await started(self._engine)
-            self._identify(announced, model)
+            announced = await self.launch("offline", {KEY_VARIABLE: key}, engine_args=self.engine_args)
+            self._identity = {
+                "provider": "vllm",
+                "mode": "offline",
+                "api": self.options.api,
+                "model": self.spec.model,
+                "engine": {"vllm": announced.get("version")},
+                "max_model_len": announced.get("max_model_len"),
+                **self.engine_identity(),
+            }
         except BaseException:
             await self.close()
             raise
-        self._address = f"http://127.0.0.1:{announced['port']}"
-        self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {key}"}, timeout=_NO_DEADLINE, read_bufsize=2**24
-        )
-
-    async def close(self) -> None:
-        session, self._session = self._session, None
-        engine, self._engine = self._engine, None
-        try:
-            if session is not None:
-                await session.close()
-        finally:
-            if engine is not None:
-                await engine.stop()
-
-    def pins(self) -> dict[str, JSON]:
-        if self.spec.model is None:
-            return {}
-        revision = self._engine_args.get("revision")
-        return weights_identity(model_argument(self.spec, self.context), revision)
+        address, headers = f"http://127.0.0.1:{announced['port']}", {"Authorization": f"Bearer {key}"}
+        self.client = HTTPClient(address, headers, most_bytes=_MOST_BYTES)
 
     def identity(self) -> dict[str, JSON]:
         return dict(self._identity)
 
-    async def engine_stats(self) -> dict[str, float]:
-        """What the engine says of itself now (see `vllm_metrics.FIGURES`); empty where it says nothing."""
-        from evalrun.providers.engine_metrics import vllm_figures
-
-        if self._session is None:
-            return {}
-        try:
-            async with self._session.get(f"{self._address}/metrics", timeout=_STATS_TIMEOUT) as answer:
-                return vllm_figures(await answer.text()) if answer.status == 200 else {}
-        except (aiohttp.ClientError, OSError):
-            return {}
-
-    async def generate_batch(self, requests: Sequence[Request]) -> Sequence[Response | ProviderError]:
+    async def generate_batch(self, requests: Sequence[Request]) -> Sequence[Answer]:
         """Answer all requests. What was finished before an engine's death is kept."""
-        session, engine = self._session, self._engine
-        if session is None or engine is None:
+        client, api = self.client, self.options.api
+        if client is None:
             return [ProviderError(ErrorKind.ENGINE, "the engine is not running")] * len(requests)
-        answers: list[Response | ProviderError | None] = [None] * len(requests)
-        places = [place for place, request in enumerate(requests) if self._fits(request, place, answers)]
-        fault: Exception | None = None
-        try:
-            await self._ask(session, [requests[place] for place in places], places, answers)
-        except (aiohttp.ClientError, OSError, orjson.JSONDecodeError, LookupError) as error:
-            fault = error
-        if None in answers:
-            lost = await self._lost(engine, fault)
-            return [lost if answer is None else answer for answer in answers]
-        return cast("list[Response | ProviderError]", answers)
+        batch = _Batch([request for request in requests if has_form(request, api)], api, self.spec.id)
+        fault = ""
+        if batch.entries:
+            body = orjson.dumps({"api": api, "requests": batch.entries})
+            try:
+                await client.post(client.below("batch"), body, _no_document, batch.begin, asked=True)
+            except (ProviderError, orjson.JSONDecodeError, LookupError) as error:
+                fault = error.message if isinstance(error, ProviderError) else str(error)
+        lost = await self._lost(fault) if None in batch.answers else None
+        answers = iter(batch.answers)
+        return [
+            next(answers) or cast("Answer", lost) if has_form(request, api) else wrong_form(api)
+            for request in requests
+        ]
 
-    def _fits(self, request: Request, place: int, answers: list[Response | ProviderError | None]) -> bool:
-        if has_form(request, self.options.api):
-            return True
-        answers[place] = wrong_form(self.options.api)
-        return False
+    async def _lost(self, fault: str) -> ProviderError:
+        reason = f": {fault}" if fault else ""
+        cut = ProviderError(ErrorKind.TRUNCATED, f"the engine's answer broke off{reason}")
+        return await self.death(_DEATH_PATIENCE_S) or cut
 
-    async def _ask(
-        self,
-        session: aiohttp.ClientSession,
-        requests: Sequence[Request],
-        places: Sequence[int],
-        answers: list[Response | ProviderError | None],
-    ) -> None:
-        if not requests:
-            return
-        entries, owners, parts = self._entries(requests)
-        body = orjson.dumps({"api": self.options.api, "requests": entries})
-        sent_ns = perf_counter_ns()
-        async with session.post(f"{self._address}/batch", data=body) as answer:
-            answer.raise_for_status()
-            async for line in answer.content:
-                if not line.endswith(b"\n"):  # a line that was cut short is no answer
-                    continue
-                value = orjson.loads(line)
-                owner, number = owners[value["index"]]
-                parts[owner][number] = value
-                if None not in parts[owner]:
-                    found = cast("list[dict[str, Any]]", parts[owner])
-                    answers[places[owner]] = self._whole(requests[owner], found, sent_ns)
 
-    def _entries(
-        self, requests: Sequence[Request]
-    ) -> tuple[list[dict[str, JSON]], list[tuple[int, int]], list[list[dict[str, Any] | None]]]:
-        """What the engine is given; of each entry the request and which part of it it is; room for the parts.
+def _no_document(document: JSON, timing: Timing) -> None:
+    raise LookupError("lines were asked for")
 
-        A request for likelihoods of texts has one entry a text, every other request one.
-        """
-        entries: list[dict[str, JSON]] = []
-        owners: list[tuple[int, int]] = []
-        parts: list[list[dict[str, Any] | None]] = []
+
+class _Batch:
+    """Requests as the engine is given them, and their answers while these come, a line for each entry.
+
+    A request for likelihoods of texts has one entry a text, every other request one.
+    """
+
+    done = False
+
+    def __init__(self, requests: Sequence[Request], api: Api, model: str) -> None:
+        self._requests, self._api, self._model = requests, api, model
+        self._sent_ns = 0
+        self.entries: list[dict[str, JSON]] = []
+        self.answers: list[Answer | None] = [None] * len(requests)
+        self._owners: list[tuple[int, int]] = []  # of each entry: its request, and which part of it it is
+        self._parts: list[list[dict[str, Any] | None]] = []
         for owner, request in enumerate(requests):
-            found = self._entries_of(request)
-            owners += [(owner, number) for number in range(len(found))]
-            parts.append([None] * len(found))
-            entries += found
-        return entries, owners, parts
+            entries = self._entries_of(request)
+            self._owners += [(owner, number) for number in range(len(entries))]
+            self._parts.append([None] * len(entries))
+            self.entries += entries
+
+    def begin(self, sent_ns: int) -> _Batch:
+        """The engine has been sent it."""
+        self._sent_ns = sent_ns
+        return self
+
+    def feed(self, events: list[Event], now_ns: int) -> None:
+        """Take the lines that arrived."""
+        for line, _ in events:
+            value = orjson.loads(line)
+            owner, number = self._owners[value["index"]]
+            parts = self._parts[owner]
+            parts[number] = value
+            if None not in parts:
+                self.answers[owner] = self._whole(self._requests[owner], cast("list[dict[str, Any]]", parts))
+
+    def feed_last(self, events: list[Event], now_ns: int) -> None:
+        """A line that was cut short is no answer."""
+
+    def response(self) -> None:
+        """The answers stand in `answers`."""
 
     def _entries_of(self, request: Request) -> list[dict[str, JSON]]:
-        ask, chat = request.ask, self.options.api == "chat"
+        ask, chat = request.ask, self._api == "chat"
         if ask is not None and ask.via == "prompt_logprobs":
             params = {**request.params, "max_tokens": 1, "prompt_logprobs": 0}
             _, texts = asked_texts(request.prompt or "", ask)
@@ -217,14 +181,12 @@ class VLLMOffline(BatchProvider):
         asked = {"messages": request.messages} if chat else {"prompt": request.prompt}
         return [{**asked, "params": request.params}]
 
-    def _whole(
-        self, request: Request, parts: Sequence[dict[str, Any]], sent_ns: int
-    ) -> Response | ProviderError:
+    def _whole(self, request: Request, parts: Sequence[dict[str, Any]]) -> Answer:
         """The answer to a request from those to its entries."""
-        answers = [self._response(each, sent_ns) for each in parts]
-        for each in answers:
-            if isinstance(each, ProviderError):
-                return each
+        answers = [self._response(part) for part in parts]
+        for answer in answers:
+            if isinstance(answer, ProviderError):
+                return answer
         ask, first = request.ask, cast(Response, answers[0])
         if ask is None:
             return first
@@ -234,14 +196,14 @@ class VLLMOffline(BatchProvider):
                 return replace(first, likelihood=found, logprobs=None)
             context, texts = asked_texts(request.prompt or "", ask)
             known = [
-                scored(text, each.get("prompt_logprobs")) for text, each in zip(texts, parts, strict=True)
+                scored(text, part.get("prompt_logprobs")) for text, part in zip(texts, parts, strict=True)
             ]
             whole = replace(joined(cast("list[Response]", answers)), output="", finish_reason=None)
             return replace(whole, likelihood=likelihood_of(ask, known, context))
         except ProviderError as error:
             return error
 
-    def _response(self, value: dict[str, Any], sent_ns: int) -> Response | ProviderError:
+    def _response(self, value: dict[str, Any]) -> Answer:
         if "error" in value:
             return ProviderError(ErrorKind.BAD_REQUEST, shorten(str(value["message"])))
         return Response(
@@ -249,32 +211,10 @@ class VLLMOffline(BatchProvider):
             finish_reason=value["finish_reason"],
             prompt_tokens=value["prompt_tokens"],
             completion_tokens=value["completion_tokens"],
-            timing=_timing(value.get("times"), sent_ns),
+            timing=_timing(value.get("times"), self._sent_ns),
             logprobs=value.get("logprobs"),
-            model=self.spec.id,
+            model=self._model,
         )
-
-    async def _lost(self, engine: Engine, fault: Exception | None) -> ProviderError:
-        death = await death_of(engine, _DEATH_PATIENCE_S)
-        if death is not None:
-            return death
-        reason = f": {shorten(str(fault))}" if fault is not None and str(fault) else ""
-        return ProviderError(ErrorKind.TRUNCATED, f"the engine's answer broke off{reason}")
-
-    def _identify(self, announced: dict[str, Any], model: str) -> None:
-        from evalrun.secrets import scrub_json
-
-        self._identity = {
-            "provider": "vllm",
-            "mode": "offline",
-            "api": self.options.api,
-            "model": self.spec.model,
-            **weights_identity(model, self._engine_args.get("revision")),
-            "engine": {"vllm": announced.get("version")},
-            "max_model_len": announced.get("max_model_len"),
-            "engine_args": scrub_json(self._engine_args),
-            "env": scrub_json(self.options.env),
-        }
 
 
 def _timing(times: Sequence[float | None] | None, sent_ns: int) -> Timing | None:

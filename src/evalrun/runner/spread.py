@@ -14,22 +14,18 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, ClassVar
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.providers.base import Provider
+from evalrun.providers.base import Cloneable, HasWorkers, Provider, capability
 from evalrun.providers.engine import exit_reason, log_tail
 from evalrun.runner.spread_wire import Hello, Line, Parts, Tag, error_of, request_parts, response_of
-from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Via
+from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
-    from evalrun.errors import Problem
-    from evalrun.providers.embeddings import Embedded
-    from evalrun.suite.components import ModelSpec
+    pass
 
 START_TIMEOUT_S = 120.0
 """LiteLLM alone takes five seconds to import, more where several do it on few cores."""
@@ -160,63 +156,35 @@ class Child:
         return True
 
 
-class Spread(Provider):
-    """Another provider, whose requests are sent by worker processes."""
+class Spread(Provider, HasWorkers):
+    """Another provider, whose requests are sent by worker processes. What else that one can do is found by
+    `capability`, which looks at `inner`."""
 
-    Options: ClassVar[type[BaseModel]] = BaseModel
     summary: ClassVar[str] = "a provider whose requests are sent from several processes"
 
-    def __init__(self, provider: Provider, workers: int) -> None:
-        super().__init__(provider.spec, provider.context)
-        self._provider = provider
+    def __init__(self, inner: Provider, cloneable: Cloneable, workers: int) -> None:
+        super().__init__(inner.spec, inner.context)
+        self.inner = inner
+        self.supports = inner.supports
+        self._cloneable = cloneable
         self._workers = workers
         self._children: list[Child] = []
         self._numbers = itertools.count()
-        # Of the class as a rule; here of the provider that is spread.
-        vars(self).update(supports=provider.supports)
 
     @property
     def endpoint(self) -> str:
-        return self._provider.endpoint
-
-    def unfit(self, via: Via) -> Problem | None:
-        return self._provider.unfit(via)
-
-    def check(self, columns: Collection[str], where: str) -> Problem | None:
-        return self._provider.check(columns, where)
+        return self.inner.endpoint
 
     @property
     def default_concurrency(self) -> int | None:
-        return self._provider.default_concurrency
-
-    @property
-    def engine_pid(self) -> int | None:
-        return self._provider.engine_pid
+        return self.inner.default_concurrency
 
     @property
     def workers(self) -> int:
         return self._workers
 
-    def twin(self) -> tuple[ModelSpec, Mapping[str, str]]:
-        return self._provider.twin()
-
-    async def diagnose(self, error: ProviderError) -> ProviderError:
-        return await self._provider.diagnose(error)
-
-    def pins(self) -> dict[str, JSON]:
-        return self._provider.pins()
-
-    def knows_price(self) -> bool:
-        return self._provider.knows_price()
-
     def identity(self) -> dict[str, JSON]:
-        return self._provider.identity()
-
-    async def embed(self, texts: Sequence[str]) -> Embedded:
-        return await self._provider.embed(texts)
-
-    async def engine_stats(self) -> dict[str, float]:
-        return await self._provider.engine_stats()
+        return self.inner.identity()
 
     def take_lags(self) -> list[Mapping[int, int]]:
         lags: list[Mapping[int, int]] = [child.lag for child in self._children]
@@ -227,10 +195,10 @@ class Spread(Provider):
     async def start(self) -> None:
         """Start the provider, then the workers. Raises what the provider raises, and UserError (exit 3) where
         a worker cannot be started."""
-        await self._provider.start()
+        await self.inner.start()
         if self._children:
             return
-        spec, secrets = self.twin()
+        spec, secrets = self._cloneable.clone()
         hello = Hello(spec, self.context, os.getpid(), secrets)
         folder = self.context.work_dir
         try:
@@ -255,7 +223,7 @@ class Spread(Provider):
             for child in children:
                 with contextlib.suppress(BaseException):
                     child.ready.exception() if child.ready.done() else child.ready.cancel()
-            await self._provider.close()
+            await self.inner.close()
 
     async def generate(self, request: Request) -> Response:
         alive = [child for child in self._children if child.alive]
@@ -267,7 +235,7 @@ class Spread(Provider):
         try:
             return await child.ask(next(self._numbers), request)
         except ProviderError as error:
-            raise await self.diagnose(error) from error
+            raise await self._cloneable.diagnose(error) from error
 
 
 def _load(child: Child) -> int:
@@ -291,13 +259,13 @@ def spread(provider: Provider, workers: int, where: str) -> Provider:
     """
     if not workers:
         return provider
-    what: Any = None
-    if not provider.spreads:
+    what, cloneable = "", capability(provider, Cloneable)
+    if cloneable is None:
         what = f"performance.workers: provider '{provider.spec.provider}' of model '{provider.spec.id}' " + (
             "sends no requests over a network that other processes could send"
         )
     elif not hasattr(socket, "AF_UNIX") or os.name != "posix":
         what = "performance.workers needs Linux or macOS"
-    if what is not None:
+    if what or cloneable is None:
         raise UserError(what, where=where, remedy="Leave performance.workers out for this model's suite.")
-    return Spread(provider, workers)
+    return Spread(provider, cloneable, workers)

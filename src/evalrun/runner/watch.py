@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from evalrun.providers.base import Provider
+from evalrun.providers.base import HasWorkers, Provider, RunsEngine, capability
 from evalrun.runner.gpus import Gpus, open_gpus
 from evalrun.runner.monitor import Monitor, SystemSample, Watched
 
@@ -86,6 +86,12 @@ class Load:
         return {name: value for name, value in known.items() if value is not None}
 
 
+def engine_pid(provider: Provider) -> int | None:
+    """Root of the process tree whose memory is the engine's, where the provider has an engine of ours."""
+    engine = capability(provider, RunsEngine)
+    return engine.engine_pid if engine is not None else None
+
+
 async def watched_start(provider: Provider) -> Load:
     """Start a provider and, where that starts an engine, watch the machine meanwhile. Raises what `start`
     raises."""
@@ -94,14 +100,14 @@ async def watched_start(provider: Provider) -> Load:
         return Load()
     samples: list[SystemSample] = []
     began = time.perf_counter()
-    monitor = Monitor(Watched(lambda: provider.engine_pid, no_gpus="not read while loading"), samples.append)
+    monitor = Monitor(Watched(lambda: engine_pid(provider), no_gpus="not read while loading"), samples.append)
     await asyncio.to_thread(monitor.start, "load")
     try:
         await provider.start()
     finally:
         seconds = time.perf_counter() - began
         await asyncio.to_thread(monitor.stop)
-    if provider.engine_pid is None:
+    if engine_pid(provider) is None:
         return Load()
     return Load(seconds, monitor.figures.engine_peak_bytes, tuple(samples))
 
@@ -127,13 +133,14 @@ class Watch:
 
     def __init__(self, provider: Provider, sink: Sink, clock_offset_s: float = 0.0) -> None:
         """`clock_offset_s` is where the run's clock stands, for a run that is taken up again."""
-        self._provider = provider
         self._gpus, no_gpus = _gpus_of(provider)
         watched = Watched(
-            lambda: provider.engine_pid, self._gpus, no_gpus, time.perf_counter() - clock_offset_s
+            lambda: engine_pid(provider), self._gpus, no_gpus, time.perf_counter() - clock_offset_s
         )
         self.monitor = Monitor(watched, sink)
-        self.workers = provider.workers
+        self._engine = capability(provider, RunsEngine)
+        self._spread = capability(provider, HasWorkers)
+        self.workers = self._spread.workers if self._spread is not None else 0
         self._lag = LagWatch()
         self._lags: list[Mapping[int, int]] = []
         self.since_s = clock_offset_s
@@ -144,7 +151,7 @@ class Watch:
 
     async def __aenter__(self) -> Watch:
         said = await self._ask_engine()
-        self._provider.take_lags()
+        self._take_lags()
         self.monitor.start("inference")
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._lag.run()))
@@ -163,7 +170,7 @@ class Watch:
                 await self._ask_engine()
         finally:
             self.monitor.stop()
-            self._lags = self._provider.take_lags()
+            self._take_lags()
             self.unavailable = self.monitor.unavailable
             if self._silent:
                 self.unavailable["engine"] = self._silent
@@ -175,6 +182,9 @@ class Watch:
         sent the requests the worst of theirs. None where nothing was seen."""
         lags = [lag for each in self._lags if (lag := quantile_s(each, q)) is not None]
         return max(lags) if lags else self._lag.quantile_s(q)
+
+    def _take_lags(self) -> None:
+        self._lags = self._spread.take_lags() if self._spread is not None else []
 
     async def _keep_asking(self) -> None:
         took_s = 0.0
@@ -191,7 +201,7 @@ class Watch:
         with contextlib.suppress(Exception):  # a figure that is missing must not cost a run
             reason = "the engine did not answer"
             async with asyncio.timeout(_STATS_PATIENCE_S):
-                figures = await self._provider.engine_stats()
+                figures = await self._engine.engine_stats() if self._engine is not None else {}
             reason = "the provider gives no figures of its engine"
         self.monitor.engine_says(figures)
         if not figures and not self._silent:
@@ -203,7 +213,7 @@ def _gpus_of(provider: Provider) -> tuple[Gpus | None, str]:
     """The GPUs that the provider's model may run on."""
     if not provider.measured:
         return None, "no model runs: its answers are recorded ones"
-    if provider.engine_pid is None and not _on_this_machine(provider.endpoint):
+    if engine_pid(provider) is None and not _on_this_machine(provider.endpoint):
         return None, "the model does not run on this machine"
     return open_gpus(os.environ)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalrun.canonical import digest
 from evalrun.errors import Problem, UserError
-from evalrun.providers.base import Provider, ProviderContext, create
+from evalrun.providers.base import Embeds, Provider, ProviderContext, capability, create
 from evalrun.registry import nearest
 from evalrun.runner.limits import CHARACTERS_PER_TOKEN
 from evalrun.scoring.asking import AskingScorer
@@ -227,7 +227,7 @@ def _task(scorer: AskingScorer, provider: Provider, base_dir: Path) -> tuple[Tas
     where, model_id = f"scorer {scorer.name}", provider.spec.id
     embeds = getattr(provider.spec.options, "embeddings", None)
     if isinstance(scorer, EmbeddingSimilarity):
-        if "embeddings" not in provider.supports or embeds is False:
+        if capability(provider, Embeds) is None or embeds is False:
             remedy = (
                 "Set embeddings: true for it, under judges." if embeds is False else "Name another model."
             )

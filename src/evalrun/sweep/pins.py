@@ -47,8 +47,12 @@ def _dataset(rows: str, source: Mapping[str, JSON]) -> dict[str, JSON]:
 
 
 def _model(prepared: PreparedSweep, name: str) -> dict[str, JSON]:
+    from evalrun.providers.base import Pinned, capability
+
     provider = prepared.providers[name]
-    return {"provider": provider.spec.provider, "model": provider.spec.model, **provider.pins()}
+    pinned = capability(provider, Pinned)
+    digests = pinned.pins() if pinned is not None else {}
+    return {"provider": provider.spec.provider, "model": provider.spec.model, **digests}
 
 
 def cell_digests(prepared: PreparedSweep) -> dict[str, str]:

@@ -14,7 +14,15 @@ from evalrun.datasets import Dataset, open_dataset
 from evalrun.errors import Problem, UserError
 from evalrun.gates.conditions import Gate, parse_gate
 from evalrun.prompts import Api, Prompt, Renderer, compile_prompt, open_pool, with_variants
-from evalrun.providers.base import Provider, ProviderContext, create
+from evalrun.providers.base import (
+    Pinned,
+    Provider,
+    ProviderContext,
+    ReadsRows,
+    capability,
+    create,
+    likelihood_problem,
+)
 from evalrun.scoring.pipeline import Pipeline, suite_scorers
 from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.load import LoadedSuite
@@ -122,8 +130,8 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
     if pipeline is not None and any(scorer.asks for scorer in pipeline.scorers):
         with problems.collect():
             judging = _judging(loaded, pipeline, context, providers, datasets)
-    problems.found.extend(_unfit_for_prompts(specs, providers))
-    problems.found.extend(_unfit_for_rows(specs, providers, datasets))
+    problems.found.extend(_prompts_beyond_models(specs, providers))
+    problems.found.extend(_models_without_columns(specs, providers, datasets))
     asked = {**(judging.providers if judging is not None else {}), **providers}
     problems.found.extend(budget_problems(loaded, specs, asked))
     problems.raise_if_any()
@@ -219,25 +227,27 @@ def _parse_alerts(loaded: LoadedSuite, problems: _Problems) -> tuple[Alert, ...]
     return tuple(alerts)
 
 
-def _unfit_for_prompts(specs: tuple[RunSpec, ...], providers: Mapping[str, Provider]) -> Iterator[Problem]:
+def _prompts_beyond_models(
+    specs: tuple[RunSpec, ...], providers: Mapping[str, Provider]
+) -> Iterator[Problem]:
     """Prompts that ask a model for what its provider cannot give."""
     for spec in specs:
         provider = providers.get(spec.model.id)
         if spec.prompt.ask is not None and provider is not None:
-            problem = provider.unfit(spec.prompt.ask.via)
+            problem = likelihood_problem(provider, spec.prompt.ask.via)
             if problem is not None:
                 yield replace(problem, what=f"prompt {spec.prompt.id}: {problem.what}")
 
 
-def _unfit_for_rows(
+def _models_without_columns(
     specs: tuple[RunSpec, ...], providers: Mapping[str, Provider], datasets: Mapping[str, Dataset]
 ) -> Iterator[Problem]:
     """Models that answer from the rows, and rows without what they need."""
     for model, name in dict.fromkeys((spec.model.id, spec.dataset.id) for spec in specs):
         provider, dataset = providers.get(model), datasets.get(name)
         if provider is not None and dataset is not None:
-            problem = provider.check((*dataset.columns, *dataset.partial), f"dataset {name}")
-            if problem is not None:
+            reader, columns = capability(provider, ReadsRows), (*dataset.columns, *dataset.partial)
+            if reader is not None and (problem := reader.check(columns, f"dataset {name}")) is not None:
                 yield replace(problem, what=f"model {model}: {problem.what}")
 
 
@@ -331,7 +341,7 @@ def _python_targets(value: JSON) -> Iterator[str]:
 def _code_of_models(providers: Mapping[str, Provider]) -> dict[str, JSON]:
     """The digests of the functions that stand in a model's place."""
     return {
-        f"model {name}": provider.pins()
+        f"model {name}": pinned.pins()
         for name, provider in providers.items()
-        if provider.spec.provider == PYTHON
+        if provider.spec.provider == PYTHON and (pinned := capability(provider, Pinned)) is not None
     }

@@ -42,6 +42,8 @@ def budget_problems(
     one. Found before anything is sent."""
     budget = loaded.suite.budget
     found = []
+    from evalrun.providers.base import BatchProvider
+
     suite = loaded.suite
     models = {spec.model.id: spec.model for spec in specs} | {spec.id: spec for spec in suite.judges}
     for spec in models.values():
@@ -54,7 +56,7 @@ def budget_problems(
             what = f"budget.usd needs the price of model '{spec.id}', which is not known"
             remedy = "Add price: {input_per_million_usd: …, output_per_million_usd: …} to the model."
             found.append(Problem(what, where, remedy))
-        if spec.limits is not None and (provider.batched or not provider.measured):
+        if spec.limits is not None and (isinstance(provider, BatchProvider) or not provider.measured):
             what = f"model '{spec.id}' has limits, but provider '{spec.provider}' sends no single requests"
             found.append(Problem(what, where, "Leave limits out."))
     return found
@@ -62,8 +64,11 @@ def budget_problems(
 
 def _priced(spec: ModelSpec, provider: Provider) -> bool:
     """Whether the model's cost is known. Recorded answers and engines on this machine cost no money."""
+    from evalrun.providers.base import Priced, capability
+
+    priced = capability(provider, Priced)
     free = not provider.measured or provider.endpoint.startswith("local:")
-    return free or spec.price is not None or provider.knows_price()
+    return free or spec.price is not None or (priced is not None and priced.knows_price())
 
 
 class Spending:

@@ -25,7 +25,7 @@ from tests.program import evalrun
 from tests.servers import ChatServer
 
 from evalrun.cli.main import cli
-from evalrun.providers.python_answer import RESULT_FIELDS, FunctionInput
+from evalrun.providers.python_function import RESULT_FIELDS, FunctionInput
 from evalrun.registry import entry_points_of
 from evalrun.suite.schema import Suite
 

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalrun.providers.answer_fields import count, load, whole_text
-from evalrun.providers.answers import StreamedAnswer, whole_answer
-from evalrun.providers.sse import SSEParser
+from evalrun.providers.answers import SSEParser, count, load, read_document, whole_text
+from evalrun.providers.openai_api import StreamedCompletion, parse_completion
 from evalrun.runner.cache import decode_response, encode_response
-from evalrun.types import ErrorKind, ProviderError, Response
+from evalrun.types import ErrorKind, ProviderError, Response, Timing
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -25,11 +24,11 @@ ANYTHING = st.recursive(
 
 def whole(message: dict[str, Any], **more: Any) -> Response:
     body = {"choices": [{"message": {"content": "42", **message}, "finish_reason": "stop"}], **more}
-    return whole_answer(json.dumps(body).encode(), 1, 2)
+    return read_document(json.dumps(body).encode(), parse_completion, Timing(1, 2))
 
 
 def streamed(*chunks: str) -> Response:
-    answer, parser = StreamedAnswer(1), SSEParser()
+    answer, parser = StreamedCompletion(1), SSEParser()
     for chunk in (*chunks, "[DONE]"):
         answer.feed(parser.feed(f"data: {chunk}\n\n".encode()), 2)
     return answer.response()
@@ -105,7 +104,7 @@ def test_whole_text_stays_as_it_is(text: str) -> None:
 def test_what_is_no_number_is_null_where_it_is_kept() -> None:
     logprobs = b'{"content": [{"logprob": -Infinity}, NaN]}'
     body = b'{"choices": [{"message": {"content": "42"}, "logprobs": %b}]}' % logprobs
-    response = whole_answer(body, 1, 2)
+    response = read_document(body, parse_completion, Timing(1, 2))
     assert orjson.loads(orjson.dumps(response.logprobs)) == {"content": [{"logprob": None}, None]}
 
 
@@ -118,7 +117,7 @@ def test_what_is_nested_too_deeply_to_be_written_is_a_protocol_error(depth: int)
     calls = "[" * depth + "]" * depth
     body = f'{{"choices": [{{"message": {{"content": "42", "tool_calls": {calls}}}}}]}}'
     with pytest.raises(ProviderError, match="nested too deeply") as caught:
-        whole_answer(body.encode(), 1, 2)
+        read_document(body.encode(), parse_completion, Timing(1, 2))
     assert caught.value.kind is ErrorKind.PROTOCOL
 
 

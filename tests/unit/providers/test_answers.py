@@ -5,8 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
-from evalrun.providers.answers import StreamedAnswer, whole_answer
-from evalrun.types import ErrorKind, ProviderError, Response
+from evalrun.providers.answers import read_document
+from evalrun.providers.openai_api import StreamedCompletion, parse_completion
+from evalrun.types import ErrorKind, ProviderError, Response, Timing
 
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **more: Any) -> dict[str, Any]:
@@ -15,7 +16,7 @@ def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **more
 
 def stream(*chunks: Any) -> Response:
     """Chunk i (from 1) arrives at 100 i ns; the request was sent at 0."""
-    answer = StreamedAnswer(0)
+    answer = StreamedCompletion(0)
     for number, each in enumerate(chunks, 1):
         payload = each if isinstance(each, bytes) else orjson.dumps(each)
         answer.feed([(payload, b"")], number * 100)
@@ -24,7 +25,7 @@ def stream(*chunks: Any) -> Response:
 
 def whole(message: Any, **more: Any) -> Response:
     body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], **more}
-    return whole_answer(orjson.dumps(body), 10, 20)
+    return read_document(orjson.dumps(body), parse_completion, Timing(10, 20))
 
 
 def test_first_and_last_are_chunks_with_content_and_nothing_else() -> None:
@@ -148,7 +149,7 @@ def test_an_error_in_the_stream_is_that_error(error: Any, kind: ErrorKind) -> No
 
 
 def test_error_events_of_any_form() -> None:
-    answer = StreamedAnswer(0)
+    answer = StreamedCompletion(0)
     for data in (b"engine died", b'{"message": "engine died"}', b'{"error": {"message": "engine died"}}'):
         with pytest.raises(ProviderError, match="engine died"):
             answer.feed([(data, b"error")], 1)
@@ -205,11 +206,11 @@ def test_content_parts_are_joined() -> None:
 )
 def test_bodies_that_are_no_completion_are_protocol_errors(body: bytes) -> None:
     with pytest.raises(ProviderError) as caught:
-        whole_answer(body, 0, 1)
+        read_document(body, parse_completion, Timing(0, 1))
     assert caught.value.kind is ErrorKind.PROTOCOL
 
 
 def test_an_error_in_the_body_of_a_good_status() -> None:
     with pytest.raises(ProviderError, match="no such key") as caught:
-        whole_answer(b'{"error":{"message":"no such key","code":401}}', 0, 1)
+        read_document(b'{"error":{"message":"no such key","code":401}}', parse_completion, Timing(0, 1))
     assert caught.value.kind is ErrorKind.AUTH

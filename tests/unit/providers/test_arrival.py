@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from evalrun.providers.arrival import Connector, arrival_clock
+from evalrun.providers.http_client import Connector, arrival_clock
 from evalrun.types import ErrorKind, ProviderError
 
 

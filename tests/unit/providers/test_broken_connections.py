@@ -130,7 +130,7 @@ async def test_the_only_model_is_taken_where_none_is_named(serve_bytes: Any, pro
     provider = provider_for(await serve_bytes(listing(b'{"data":[{"id":"only"}]}')), model=None)
     await provider.start()
     assert provider.identity()["model"] == "only"
-    assert provider._client.target.model == "only"
+    assert provider.model == "only"
     provider = provider_for(await serve_bytes(listing(b'{"data":[{"id":"one"},{"id":"two"}]}')), model=None)
     with pytest.raises(UserError, match="one, two"):
         await provider.start()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.servers import ChatServer
 
+from evalrun.canonical import canonical_json
 from evalrun.providers.base import ProviderContext, create
 from evalrun.suite.components import ModelSpec
 
@@ -18,11 +18,6 @@ EXTRA = {"top_k": 5, "nested": {"b": 1, "a": [None, True]}}
 def identity_of(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     spec = ModelSpec.model_validate({"id": "m", "model": "org/name", **entry})
     return create(spec, ProviderContext(folder, folder / "work")).identity()
-
-
-def written(identity: dict[str, Any]) -> str:
-    """As text, in its order and with its types."""
-    return json.dumps(identity)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +77,13 @@ def test_identities_before_the_start(
     entry: dict[str, Any], expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "none")
-    assert written(identity_of(entry, tmp_path)) == written(expected)
+    assert canonical_json(identity_of(entry, tmp_path)) == canonical_json(expected)
 
 
 def test_the_identity_of_litellm(tmp_path: Path) -> None:
     identity = identity_of({"provider": "litellm", "api_base": "http://h:1/v1", "extra": EXTRA}, tmp_path)
     identity["litellm"] = "any"
-    assert written(identity) == written(
+    assert canonical_json(identity) == canonical_json(
         {
             "provider": "litellm",
             "litellm": "any",
@@ -112,7 +107,7 @@ async def test_the_identity_of_a_vllm_that_runs_already(chat_server: ChatServer,
     provider = create(ModelSpec.model_validate(entry), ProviderContext(tmp_path, tmp_path))
     await provider.start()
     await provider.close()
-    assert written(provider.identity()) == written(
+    assert canonical_json(provider.identity()) == canonical_json(
         {
             "provider": "vllm",
             "mode": "attach",

@@ -10,7 +10,7 @@ import pytest
 from tests.completions import CompletionsServer, likelihood
 
 from evalrun.errors import Problem
-from evalrun.providers.base import ProviderContext, create
+from evalrun.providers.base import ProviderContext, create, likelihood_problem
 from evalrun.suite.components import ModelSpec
 from evalrun.types import Ask, ErrorKind, Message, ProviderError, Request
 
@@ -165,7 +165,8 @@ async def test_the_official_sdk_gives_first_tokens(
     assert [each["logprob"] for each in answer.likelihood["options"]] == pytest.approx(
         [math.log(0.6), math.log(0.3)]
     )
-    assert provider.unfit("first_token") is None and provider.unfit("prompt_logprobs") is not None
+    assert likelihood_problem(provider, "first_token") is None
+    assert likelihood_problem(provider, "prompt_logprobs") is not None
 
 
 async def test_options_of_a_chat_are_not_scored(server: CompletionsServer, provider_for: Any) -> None:
@@ -174,8 +175,8 @@ async def test_options_of_a_chat_are_not_scored(server: CompletionsServer, provi
         await provider_for(server.base_url).generate(request)
 
 
-def unfit(context: ProviderContext, via: Any, **entry: Any) -> Problem | None:
-    return create(ModelSpec.model_validate({"id": "m", **entry}), context).unfit(via)
+def problem_of(context: ProviderContext, via: Any, **entry: Any) -> Problem | None:
+    return likelihood_problem(create(ModelSpec.model_validate({"id": "m", **entry}), context), via)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +198,6 @@ def test_providers_say_what_they_cannot_give(
     context: ProviderContext, entry: dict[str, Any], prompts: str | None, tokens: str | None
 ) -> None:
     for via, expected in (("prompt_logprobs", prompts), ("first_token", tokens)):
-        problem = unfit(context, via, **entry)
+        problem = problem_of(context, via, **entry)
         assert (problem is None) == (expected is None)
         assert expected is None or (expected in str(problem) and problem is not None and problem.remedy)

@@ -27,7 +27,7 @@ def test_credentials_come_from_one_place() -> None:
 
 
 async def test_a_query_of_the_address_is_kept(provider_for: Any) -> None:
-    client = provider_for("http://h.invalid/v1?api-version=2")._client
+    client = provider_for("http://h.invalid/v1?api-version=2").client
     assert str(client.below("chat/completions")) == "http://h.invalid/v1/chat/completions?api-version=2"
 
 
@@ -72,5 +72,5 @@ async def test_loopback_is_never_asked_through_a_proxy(monkeypatch: Any, provide
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert provider_for("http://127.0.0.1:9/v1")._client._proxy is None
-    assert str(provider_for("http://models.invalid/v1")._client._proxy) == "http://proxy.invalid:3128"
+    assert provider_for("http://127.0.0.1:9/v1").client.proxy is None
+    assert str(provider_for("http://models.invalid/v1").client.proxy) == "http://proxy.invalid:3128"

@@ -206,12 +206,12 @@ async def test_a_llama_cpp_server_gets_one_request_a_connection(
     )
     provider = provider_for(await serve_bytes(listing), model="m")
     await provider.start()
-    assert provider._client.target.headers["Connection"] == "close"
-    assert provider._client.target.model == "m"
+    assert provider.client.session().headers["Connection"] == "close"
+    assert provider.model == "m"
 
 
 async def test_connections_are_let_go_of_before_servers_drop_them(provider_for: Any) -> None:
-    connector = provider_for("http://127.0.0.1:9/v1")._client.session().connector
+    connector = provider_for("http://127.0.0.1:9/v1").client.session().connector
     assert connector is not None and connector._keepalive_timeout < 5  # what uvicorn and cpp-httplib wait
 
 
@@ -248,7 +248,7 @@ async def test_cancelling_closes_the_connection(serve: Any, provider_for: Any, a
         async with asyncio.timeout(0.2):
             await provider.generate(ask(stream=True))
     await asyncio.wait_for(gone.wait(), 2)
-    connector = provider._client.session().connector
+    connector = provider.client.session().connector
     assert connector is not None and not connector._acquired  # nothing leaked
 
 

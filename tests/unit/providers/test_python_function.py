@@ -214,7 +214,7 @@ async def test_batches(provider_of: Make) -> None:
         """,
         batch=3,
     )
-    assert isinstance(made, BatchProvider) and made.batched and made.batch_size == 3
+    assert isinstance(made, BatchProvider) and made.batch_size == 3
     await made.start()
     first, second, third = await made.generate_batch([request("a"), request("b"), request("c")])
     await made.close()

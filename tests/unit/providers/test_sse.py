@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalrun.providers.sse import DONE, Event, SSEParser
+from evalrun.providers.answers import DONE, Event, SSEParser
 
 
 def parse(stream: bytes, cuts: list[int] | None = None) -> list[Event]:

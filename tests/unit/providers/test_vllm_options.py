@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import BatchProvider, ProviderContext, create
-from evalrun.providers.vllm_options import (
+from evalrun.providers.vllm_engine import (
     VLLMOptions,
     effective_engine_args,
     engine_environment,
@@ -69,9 +69,9 @@ def test_the_mode_follows_from_base_url(tmp_path: Path) -> None:
     assert VLLMOptions().resolved_mode == "server"
     attached = create(spec(base_url="http://127.0.0.1:8000/v1"), context)
     assert attached.endpoint == "http://127.0.0.1:8000" and attached.default_concurrency is None
-    offline = create(spec(mode="offline", batch=7), context)
+    offline: Any = create(spec(mode="offline", batch=7), context)
     assert isinstance(offline, BatchProvider) and offline.batch_size == 7
-    served = create(spec(engine_args={"max_num_seqs": 12}), context)
+    served: Any = create(spec(engine_args={"max_num_seqs": 12}), context)
     assert not isinstance(served, BatchProvider)
     assert (served.endpoint, served.default_concurrency, served.engine_pid) == ("local:vllm:m", 12, None)
 
@@ -146,7 +146,7 @@ def test_the_cause_is_found_in_the_log(tmp_path: Path) -> None:
 
 
 async def test_an_interpreter_without_vllm_is_named(tmp_path: Path) -> None:
-    made = create(
+    made: Any = create(
         spec(python=sys.executable, model=str(tmp_path)), ProviderContext(tmp_path, tmp_path / "work")
     )
     with pytest.raises(UserError, match="has no vllm") as caught:

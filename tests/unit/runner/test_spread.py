@@ -16,7 +16,15 @@ from aiohttp import web
 from tests.servers import ChatServer, completion
 
 from evalrun.errors import UserError
-from evalrun.providers.base import Provider, ProviderContext, create
+from evalrun.providers.base import (
+    Embeds,
+    HasWorkers,
+    Priced,
+    ProviderContext,
+    capability,
+    create,
+    likelihood_problem,
+)
 from evalrun.runner.spread import Spread, spread
 from evalrun.runner.spread_wire import request_of, request_parts, response_of, response_parts
 from evalrun.suite.components import ModelSpec
@@ -233,10 +241,11 @@ async def test_how_late_the_workers_were_is_told_once(make: Make, chat_server: C
 
 async def test_workers_count_as_evalrun_and_not_as_an_engine(make: Make, chat_server: ChatServer) -> None:
     from evalrun.runner.processes import own_tree
+    from evalrun.runner.watch import engine_pid
 
     provider = await make(chat_server.base_url)
     assert {each.pid for each in processes()} <= set(own_tree())
-    assert provider.engine_pid is None
+    assert engine_pid(provider) is None
     assert all(os.getpgid(each.pid) == each.pid for each in processes()), "Ctrl-C must not reach them"
 
 
@@ -285,11 +294,14 @@ def test_what_does_not_ask_over_a_network_is_refused_by_name(tmp_path: Path) -> 
     assert "provider 'recorded' of model 'mine'" in text and text.startswith("suite.yaml:9")
 
 
-def test_all_that_a_provider_is_asked_is_passed_on() -> None:
-    """A method that providers gain later and Spread does not pass on would silently be the default."""
-    public = {name for name in vars(Provider) if not name.startswith("_")}
-    of_the_class = {"shorthand", "measured", "batched", "spreads", "supports"}
-    assert public - of_the_class <= vars(Spread).keys()
+async def test_what_the_provider_can_do_besides_is_still_found(make: Make, chat_server: ChatServer) -> None:
+    provider = await make(chat_server.base_url)
+    assert capability(provider, HasWorkers) is provider
+    embeds = capability(provider, Embeds)
+    assert embeds is not None and embeds is not provider
+    assert capability(provider, Priced) is None
+    assert likelihood_problem(provider, "first_token") is None
+    assert "api: completions" in str(likelihood_problem(provider, "prompt_logprobs"))
 
 
 def test_none_is_the_provider_itself(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from evalrun.errors import UserError
-from evalrun.providers.base import Provider, ProviderContext
+from evalrun.providers.base import Provider, ProviderContext, RunsEngine
 from evalrun.runner import watch as watch_module
 from evalrun.runner.monitor import SystemSample
 from evalrun.runner.watch import LoadOnce, Watch, watched_start
@@ -22,7 +22,7 @@ from evalrun.types import JSON, Request, Response
 HOLD = "block = bytearray(40_000_000); print('ready', flush=True); input()"
 
 
-class Engine(Provider):
+class Engine(Provider, RunsEngine):
     """Starts a process that holds 40 MB, and counts how often it was asked about itself."""
 
     summary = "an engine for this test"

@@ -1,4 +1,4 @@
-"""What a suite says of a vLLM, and how that becomes a command, an environment and an identity."""
+"""A vLLM of our own: what a suite says of it, and how that becomes a child process and an identity."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from evalrun.errors import ExitCode, UserError
-from evalrun.providers.addresses import http_address
-from evalrun.types import JSON
+from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.providers.base import Pinned, ProviderOptions
+from evalrun.providers.engine_metrics import vllm_figures
+from evalrun.providers.http_provider import ManagedEngine, http_address
+from evalrun.types import JSON, ErrorKind, ProviderError
 
 if TYPE_CHECKING:
     from evalrun.providers.base import ProviderContext
@@ -36,14 +38,12 @@ _LOG_BYTES = 262_144
 Mode = Literal["server", "attach", "offline"]
 
 
-class VLLMOptions(BaseModel):
+class VLLMOptions(ProviderOptions):
     """What a model entry with `provider: vllm` may say besides the common keys.
 
     `model` is a folder of weights (relative to the suite) or a name on the Hugging Face Hub; with
     `mode: attach` the name under which the server knows it, by default its only one.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     mode: Mode | None = Field(
         default=None,
@@ -108,6 +108,84 @@ class VLLMOptions(BaseModel):
     def resolved_mode(self) -> Mode:
         """The mode in force."""
         return self.mode or ("attach" if self.base_url is not None else "server")
+
+
+class VLLMEngine(ManagedEngine, Pinned):
+    """What the providers of a vLLM of our own have in common."""
+
+    spec: ModelSpec
+    context: ProviderContext
+    options: VLLMOptions
+    engine_args: dict[str, JSON]
+    figures = staticmethod(vllm_figures)
+
+    def pins(self) -> dict[str, JSON]:
+        if self.options.resolved_mode == "attach" or self.spec.model is None:
+            return {}
+        return self.weights()
+
+    def weights(self) -> dict[str, JSON]:
+        """What pins the weights."""
+        model = model_argument(self.spec, self.context)
+        return weights_identity(model, self.engine_args.get("revision"))
+
+    def engine_identity(self) -> dict[str, JSON]:
+        """What of the engine shapes an answer, beside its version."""
+        from evalrun.secrets import scrub_json
+
+        arguments, env = scrub_json(self.engine_args), scrub_json(self.options.env)
+        return {**self.weights(), "engine_args": arguments, "env": env}
+
+    async def launch(self, mode: str, key: Mapping[str, str], **config: JSON) -> dict[str, Any]:
+        """Start `vllm_child` in a mode, with a key in its environment. What it announced.
+
+        Raises UserError (exit 3) with the cause that its log names, else the log's end.
+        """
+        from evalrun.providers.engine import Engine, EngineCommand
+
+        spec, context, options = self.spec, self.context, self.options
+        python = interpreter(options, spec, context.base_dir, os.environ)
+        model = model_argument(spec, context)
+        config = {"mode": mode, "parent_pid": os.getpid(), "model": model, **config}
+        child = str(Path(__file__).with_name("vllm_child.py"))
+        self.engine = Engine(
+            EngineCommand(
+                name="vllm",
+                argv=(python, child, orjson.dumps(config).decode()),
+                log_path=context.work_dir / f"engine-{spec.id}.log",
+                startup_timeout_s=options.startup_timeout_s,
+                env={**engine_environment(options), **key},
+                remedy="The log says more. See that the model is whole and that memory suffices.",
+            )
+        )
+        try:
+            return await self.engine.start()
+        except UserError as error:
+            cause = root_cause(self.engine.command.log_path)
+            if cause is None:
+                raise
+            problems = [
+                Problem(
+                    f"{problem.what.partition('; its log ends')[0]}; cause: {cause}",
+                    problem.where,
+                    problem.remedy,
+                )
+                for problem in error.problems
+            ]
+            raise UserError(problems, exit_code=error.exit_code) from error
+
+    async def death(self, patience_s: float) -> ProviderError | None:
+        """The ENGINE error for an engine that is gone, with its log's last lines; None while it runs."""
+        from evalrun.providers.faults import shorten
+
+        if self.engine is None:
+            return None
+        path = self.engine.command.log_path
+        reason = await self.engine.failure(patience_s)
+        if reason is None:
+            return None
+        cause = root_cause(path)
+        return ProviderError(ErrorKind.ENGINE, shorten(f"{cause}; {reason}" if cause else reason))
 
 
 def effective_engine_args(options: VLLMOptions, deterministic: bool) -> dict[str, JSON]:
@@ -270,17 +348,3 @@ def _log_end(path: Path) -> list[str]:
             return file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return []
-
-
-def key_header(options: VLLMOptions, spec: ModelSpec) -> dict[str, str]:
-    """The header with the key of a server that runs already. Raises UserError where the key is not set."""
-    if options.api_key_env is None:
-        return {}
-    key = os.environ.get(options.api_key_env, "").strip()
-    if not key:
-        raise UserError(
-            f"the environment variable {options.api_key_env} is not set",
-            where=f"model {spec.id}",
-            remedy=f"Set {options.api_key_env} to the server's key.",
-        )
-    return {"Authorization": f"Bearer {key}"}

@@ -1,0 +1,254 @@
+"""The API of OpenAI, as it and the many servers that speak it have it: what is sent, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+import orjson
+
+from evalrun.providers.answers import StreamedAnswer, count, kept, prose, text_of, usage_of, whole_text, word
+from evalrun.providers.base import Embeds, OptionsT, ProviderContext
+from evalrun.providers.faults import error_of_payload
+from evalrun.providers.http_provider import HTTPProvider, json_bytes
+from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Timing
+
+if TYPE_CHECKING:
+    from evalrun.providers.embeddings import Embedded
+    from evalrun.providers.likelihood import EchoLikelihoods
+    from evalrun.suite.components import ModelSpec
+
+Api: TypeAlias = Literal["chat", "completions"]
+
+PATHS: Mapping[Api, str] = {"chat": "chat/completions", "completions": "completions"}
+_PREFIXES_KEPT = 64
+
+
+def has_form(request: Request, api: Api) -> bool:
+    """Whether the request's prompt can be sent to that API: messages to chat, text to completions."""
+    return bool(request.messages) if api == "chat" else request.prompt is not None
+
+
+def wrong_form(api: Api) -> ProviderError:
+    """The failure of a request whose prompt is of the other form than the model's `api`."""
+    what = (
+        "no messages: this text prompt needs api: completions"
+        if api == "chat"
+        else "chat messages cannot be sent with api: completions"
+    )
+    return ProviderError(ErrorKind.BAD_REQUEST, what)
+
+
+def question(request: Request, api: Api) -> dict[str, Any]:
+    """The prompt as an argument of an SDK: `messages` or `prompt`. Raises ProviderError."""
+    if not has_form(request, api):
+        raise wrong_form(api)
+    if api == "chat":
+        return {"messages": [{"role": each.role, "content": each.content} for each in request.messages]}
+    return {"prompt": request.prompt}
+
+
+def parse_completion(document: JSON, timing: Timing) -> Response:
+    """The answer that a (chat) completion holds.
+
+    Null content is an empty output (tool calls, refusals, reasoning that used up the tokens).
+    """
+    choice = document["choices"][0]
+    message = choice.get("message")
+    usage = usage_of(document.get("usage"))
+    if message is None:
+        output, message = text_of(choice["text"]), {}
+    else:
+        output = text_of(message.get("content"))
+    return Response(
+        output=whole_text(output),
+        finish_reason=word(choice.get("finish_reason")),
+        prompt_tokens=count(usage.get("prompt_tokens")),
+        completion_tokens=count(usage.get("completion_tokens")),
+        timing=timing,
+        refusal=prose(message.get("refusal")),
+        reasoning=prose(message.get("reasoning_content") or message.get("reasoning")),
+        tool_calls=kept(message.get("tool_calls")),
+        logprobs=kept(choice.get("logprobs")),
+        model=word(document.get("model")),
+        fingerprint=word(document.get("system_fingerprint")),
+    )
+
+
+class StreamedCompletion(StreamedAnswer):
+    """A (chat) completion that is streamed."""
+
+    def __init__(self, sent_ns: int) -> None:
+        super().__init__(sent_ns)
+        self._tools: dict[int, dict[str, Any]] = {}
+
+    def take(self, chunk: JSON) -> bool:
+        usage = chunk.get("usage")
+        if usage:
+            usage = usage_of(usage)
+            self.prompt_tokens = usage.get("prompt_tokens")
+            self.completion_tokens = usage.get("completion_tokens")
+        choices = chunk.get("choices")
+        if not choices:
+            if chunk.get("error"):
+                raise error_of_payload(chunk["error"], 200)
+            return False
+        choice = choices[0]
+        if choice.get("index"):  # a second choice of n > 1
+            return False
+        if self.model is None:
+            self.model = chunk.get("model")
+            self.fingerprint = chunk.get("system_fingerprint")
+        finish_reason = choice.get("finish_reason")
+        if finish_reason:
+            self.finish_reason = word(finish_reason) or "unknown"
+        delta = choice.get("delta")
+        content = self._take_delta(delta) if delta else self._take_text(choice.get("text"))
+        if content and usage and self.first_ns is None and not finish_reason:
+            # Only servers that report usage with every chunk say how many tokens the first one holds;
+            # in a chunk that is first and last at once the figure is the total.
+            self.first_chunk_tokens = count(self.completion_tokens)
+        if choice.get("logprobs"):
+            self.logprobs = _extended(self.logprobs or {}, choice["logprobs"])
+        if chunk.get("error"):
+            raise error_of_payload(chunk["error"], 200)
+        return content
+
+    def _take_text(self, value: JSON) -> bool:
+        text = value if type(value) is str else text_of(value)
+        if text:
+            self.text.append(text)
+        return bool(text)
+
+    def _take_delta(self, delta: dict[str, Any]) -> bool:
+        content = self._take_text(delta.get("content"))
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        if reasoning:
+            self.reasoning.append(text_of(reasoning))
+            content = True
+        if delta.get("tool_calls"):
+            content = self._take_tools(delta["tool_calls"]) or content
+        if delta.get("refusal"):
+            self.refusal.append(text_of(delta["refusal"]))
+            content = True
+        return content
+
+    def _take_tools(self, pieces: list[dict[str, Any]]) -> bool:
+        """Join the pieces of tool calls by their index; names and arguments arrive in parts."""
+        content = False
+        for piece in pieces:
+            index = piece.get("index")
+            if type(index) is not int:  # some servers send whole calls without an index
+                index = len(self._tools)
+            call = self._tools.setdefault(
+                index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
+            )
+            call["id"] = piece.get("id") or call["id"]
+            call["type"] = piece.get("type") or call["type"]
+            function = piece.get("function") or {}
+            for key in ("name", "arguments"):
+                text = prose(function.get(key))  # arguments may come as an object
+                if text and (key == "arguments" or text != call["function"]["name"]):  # some repeat the name
+                    call["function"][key] += text
+                    content = True
+        self.tool_calls = [self._tools[index] for index in sorted(self._tools)]
+        return content
+
+
+def _extended(whole: dict[str, JSON], part: dict[str, JSON]) -> dict[str, JSON]:
+    """The logprobs of the chunks before, with the lists of one more chunk appended."""
+    for key, value in part.items():
+        if isinstance(value, list) and isinstance(whole.get(key), list):
+            whole[key].extend(value)
+        elif value is not None:
+            whole[key] = value
+    return whole
+
+
+class OpenAIAPI(HTTPProvider[OptionsT], Embeds):
+    """A provider whose server speaks the API, whoever started it.
+
+    `model` is the name that is sent. Its options have `api`, and may have `extra_body` and `include_usage`.
+    """
+
+    Stream: ClassVar[type[StreamedAnswer]] = StreamedCompletion
+    parse = staticmethod(parse_completion)
+
+    def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
+        options: Any = spec.options
+        self.api: Api = options.api
+        self.path = PATHS[self.api]
+        self.extra_body: Mapping[str, JSON] = getattr(options, "extra_body", {})
+        self.include_usage: bool = getattr(options, "include_usage", True)
+        self.model = spec.model
+        if self.api == "chat":  # only completions echo their prompts
+            self.supports = type(self).supports - {"prompt_logprobs"}
+        # By identity, each entry holding its object, so that no other object can take the same id.
+        self._prefixes: dict[tuple[int, bool], tuple[Mapping[str, JSON], bytes]] = {}
+        self._echo: EchoLikelihoods | None = None
+        super().__init__(spec, context)
+
+    def payload(self, request: Request) -> dict[str, JSON]:
+        return {**self.common(request.params, request.stream), **question(request, self.api)}
+
+    def body(self, request: Request) -> bytes:
+        """The JSON that is sent for a request: model, parameters, extra_body, then the prompt.
+
+        A parameter object is read once and taken to stay as it is: what it becomes is kept.
+        """
+        params = request.params
+        known = self._prefixes.get((id(params), request.stream))
+        prefix = known[1] if known is not None else self._prefix(params, request.stream)
+        if not has_form(request, self.api):
+            raise wrong_form(self.api)
+        try:
+            if self.api == "chat":
+                return b'%b"messages":%b}' % (prefix, orjson.dumps(request.messages))
+            return b'%b"prompt":%b}' % (prefix, orjson.dumps(request.prompt))
+        except TypeError as error:
+            what = f"the prompt cannot be written as JSON: {error}"
+            raise ProviderError(ErrorKind.BAD_REQUEST, what) from error
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        from evalrun.providers.embeddings import read_embeddings
+
+        body = {"input": list(texts), "encoding_format": "float", **self.extra_body, **self._named()}
+        try:
+            return await self.post(
+                "embeddings", json_bytes(body), lambda document, _: read_embeddings(document, len(texts))
+            )
+        except ProviderError as error:
+            raise await self.diagnose(error) from error
+
+    async def likelihoods(self, request: Request, ask: Ask) -> Response:
+        from evalrun.providers.likelihood import EchoLikelihoods, by_first_token
+
+        if ask.via == "first_token":
+            return await by_first_token(self.generate, request, chat=self.api == "chat")
+        if self.api == "chat" or request.prompt is None:
+            raise ProviderError(ErrorKind.BAD_REQUEST, "likelihoods of texts need api: completions")
+        if self._echo is None:
+            self._echo = EchoLikelihoods(self)
+        return await self._echo.answer(request, ask)
+
+    def _named(self) -> dict[str, JSON]:
+        return {} if self.model is None else {"model": self.model}
+
+    def common(self, params: Mapping[str, JSON], stream: bool) -> dict[str, JSON]:
+        """Model, parameters and extra_body: what all requests with these parameters have in common."""
+        common = {**self._named(), **params, **self.extra_body}
+        common.pop("stream", None)  # whether an answer is streamed is the request's to say
+        if stream:
+            common["stream"] = True
+            if self.include_usage:
+                common["stream_options"] = {"include_usage": True, **common.get("stream_options", {})}
+        return common
+
+    def _prefix(self, params: Mapping[str, JSON], stream: bool) -> bytes:
+        """The unchanging start of the body, open at its end: `{"model":…,"temperature":0,`."""
+        common = self.common(params, stream)
+        prefix = json_bytes(common)[:-1] + b"," if common else b"{"
+        if len(self._prefixes) >= _PREFIXES_KEPT:  # parameters that change per request: keep no more
+            self._prefixes.clear()
+        self._prefixes[id(params), stream] = (params, prefix)
+        return prefix
