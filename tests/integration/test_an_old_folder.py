@@ -64,7 +64,6 @@ def test_definitions_are_those_of_its_day(project: Path, folder: Path) -> None:
     assert OTHER in output_of("show", "latest", "--json")
 
 
-@pytest.mark.xfail(strict=True, reason="standings are computed when they are drawn")
 def test_verdicts_are_those_of_its_day(project: Path, folder: Path) -> None:
     def behind(node: dict[str, Any]) -> dict[str, Any]:
         is_b = str(node.get("run")).startswith("b-") and node.get("verdict") == "tied"

@@ -164,7 +164,6 @@ def test_report_and_terminal(cases: list[Case]) -> None:
     assert sizes[0] > 15 and sizes[1] > 15, "many are tied, many behind"
 
 
-@pytest.mark.xfail(strict=True, reason="two rules for tied: one of reports, one of compare")
 def test_compare_within_a_sweep_and_terminal(cases: list[Case]) -> None:
     assert differing(cases, "within", "terminal") == {}
 
@@ -174,12 +173,10 @@ def test_compare_of_two_runs_and_terminal(cases: list[Case]) -> None:
     assert differing([case for case in cases if len(case.models) == 2], "pairs", "terminal") == {}
 
 
-@pytest.mark.xfail(strict=True, reason="--json has no standings")
 def test_json_and_terminal(cases: list[Case]) -> None:
     assert differing(cases, "json", "terminal") == {}
 
 
-@pytest.mark.xfail(strict=True, reason="--json has no standings")
 def test_standings_in_json(cases: list[Case]) -> None:
     """Each run once, with the figures that its verdict rests on; `show` says the same as the sweep did."""
     for case in cases:
