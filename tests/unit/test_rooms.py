@@ -1,6 +1,7 @@
-"""The rooms import one way: nothing imports what stands right of it (docs/decisions.md)."""
+"""The rooms import one way: nothing imports what stands right of it (docs/architecture.md)."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,26 @@ def test_imports_only_what_stands_left_of_it(module: Path) -> None:
 def test_every_room_is_known() -> None:
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders <= set(ROOMS)
+
+
+ARCHITECTURE = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text()
+
+
+def test_the_table_of_rooms_is_true() -> None:
+    """Rooms in their order, each with the rooms that it imports."""
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]*) ?\|$", ARCHITECTURE, re.MULTILINE)
+    imported: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for module in MODULES:
+        if (room := _room(module)) != "foundation":
+            imported[room] |= {name for name in _imports(module) if name in ROOMS} - {room}
+    expected = [(room, ", ".join(each for each in ROOMS if each in imported[room])) for room in ROOMS]
+    assert [(room, others.strip()) for room, others in rows] == expected
+
+
+def test_files_that_the_architecture_names_are_there() -> None:
+    named = re.findall(r"`((?:\w+/)+\w*(?:\.py)?|\w+\.py)`", ARCHITECTURE)
+    assert named
+    assert [name for name in named if not (PACKAGE / name.removeprefix("src/evalrun/")).exists()] == []
 
 
 HEAVY = """pandas pyarrow numpy scipy sklearn fairlearn datasets evaluate aiohttp sqlalchemy rich
