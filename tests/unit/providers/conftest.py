@@ -41,16 +41,18 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[str]]]:
 
 @pytest.fixture
 async def serve_bytes() -> AsyncIterator[Callable[..., Awaitable[str]]]:
-    """serve_bytes(answer, reset=False): a socket that reads a request, writes these bytes and hangs up."""
+    """serve_bytes(answer, reset=False): a socket that reads a request, writes these bytes and hangs up.
+
+    `answer` may be a coroutine function that is given the request and returns the bytes."""
     servers: list[asyncio.Server] = []
 
-    async def start(answer: bytes, reset: bool = False) -> str:
+    async def start(answer: Any, reset: bool = False) -> str:
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(65536)
+            request = await reader.read(65536)
             with contextlib.suppress(TimeoutError):  # what is left unread would turn the end into a reset
                 while await asyncio.wait_for(reader.read(65536), 0.02):
                     pass
-            writer.write(answer)
+            writer.write(answer if isinstance(answer, bytes) else await answer(request))
             await writer.drain()
             if reset:
                 await asyncio.sleep(0.05)
