@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import signal
 import subprocess
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from evalrun.secrets import scrub, scrub_url
 
@@ -137,51 +135,35 @@ def _git(folder: Path, *arguments: str) -> _Answer:
     # Inside a git hook, GIT_DIR and the like would name another repository than the suite's.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    with tempfile.TemporaryFile() as complaints:
+    # Into files: a child that git left behind would keep a pipe open, and a long diff would take memory.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
         try:
-            process = subprocess.Popen(
+            done = subprocess.run(
                 [*_GIT, *arguments],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=output,
                 stderr=complaints,
                 start_new_session=True,
+                timeout=TIMEOUT_S,
+                check=False,
             )
         except OSError as error:
             return _Answer("", 0, "", f"git cannot be started: {error.strerror or error}")
-        # The whole group: a child that git left behind would keep the pipe open.
-        timer = threading.Timer(TIMEOUT_S, _kill_group, (process,))
-        timer.start()
-        try:
-            return _read(process, complaints)
-        finally:
-            timer.cancel()
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _read(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> _Answer:
-    """Read all of it, keep the first part: a diff of a gigabyte costs time but no memory."""
-    with process:
-        if process.stdout is None:
-            raise AssertionError("it is a pipe")
-        hasher, kept, total = hashlib.sha256(), bytearray(), 0
-        while block := process.stdout.read(1 << 16):
-            hasher.update(block)
-            total += len(block)
-            kept += block[: max(0, DIFF_BYTES - len(kept))]
-        code = process.wait()
-    if code < 0:
-        return _Answer("", 0, "", f"git did not answer within {TIMEOUT_S:g} s")
-    if code > 0:
+        except subprocess.TimeoutExpired:
+            return _Answer("", 0, "", f"git did not answer within {TIMEOUT_S:g} s")
+        output.seek(0)
         complaints.seek(0)
-        complaint = complaints.read(2000).decode("utf-8", "replace").strip()
-        return _Answer("", 0, "", scrub(complaint.splitlines()[0]) if complaint else f"git failed ({code})")
+        if done.returncode:
+            complaint = complaints.read(2000).decode("utf-8", "replace").strip()
+            fault = scrub(complaint.splitlines()[0]) if complaint else f"git failed ({done.returncode})"
+            return _Answer("", 0, "", fault)
+        sha256 = hashlib.file_digest(output, "sha256").hexdigest()
+        total = output.tell()
+        output.seek(0)
+        kept = output.read(DIFF_BYTES)
     if total > len(kept):
         # Cut between lines, so that no half of a secret is left over unrecognised.
-        del kept[kept.rfind(b"\n") + 1 :]
-    return _Answer(kept.decode("utf-8", "replace"), total, hasher.hexdigest())
+        kept = kept[: kept.rfind(b"\n") + 1]
+    return _Answer(kept.decode("utf-8", "replace"), total, sha256)

@@ -223,22 +223,9 @@ def _points(rows: Sequence[Mapping[str, Any]]) -> tuple[Point, ...]:
     for row in rows:
         same = not points or points[-1].dataset_digest == row["digest"]
         segment = (points[-1].segment if points else 0) + (not same)
-        points.append(
-            Point(
-                row["sweep"],
-                row["run"],
-                row["sweep_name"],
-                row["started_at"],
-                row["value"],
-                row["n"],
-                row["se"],
-                row["ci_low"],
-                row["ci_high"],
-                row["digest"],
-                row["prompt_digest"],
-                segment,
-            )
-        )
+        copied = ("sweep", "run", "started_at", "value", "n", "se", "ci_low", "ci_high", "prompt_digest")
+        values = {key: row[key] for key in copied}
+        points.append(Point(**values, name=row["sweep_name"], dataset_digest=row["digest"], segment=segment))
     return tuple(points)
 
 
