@@ -281,8 +281,8 @@ def _flips(versioned: Versioned, reference: int, plan: VersionPlan) -> tuple[lis
     for other in others:
         flip = _estimate(versioned, versioned.flips(reference, other), info)
         label = versioned.versions[other]
-        made = metric(info, flip, f"against {versioned.versions[reference]}")
-        metrics.append(replace(made, slice={versioned.axis: label}))
+        against = f"against {versioned.versions[reference]}"
+        metrics.append(metric(info, flip, against, {versioned.axis: label}))
         by_version.append(VersionFlips(**asdict(flip), version=label))
     resampled = np.array([versioned.resampled(version) for version in range(width)])
     more: dict[str, Estimate] = {}
@@ -323,7 +323,7 @@ def _differences(
     for other, pair, p in zip(others, pairs, holm([pair.p for pair in pairs]), strict=True):
         note = f"against {against}" + ("" if p is None else f": p = {p:.2g} ({pair.test}, Holm)")
         estimate, label = _of_pairs(pair), versioned.versions[other]
-        metrics.append(replace(metric(info, estimate, note), slice={versioned.axis: label}))
+        metrics.append(metric(info, estimate, note, {versioned.axis: label}))
         entries.append(
             VersionDifference(
                 **asdict(estimate),

@@ -259,8 +259,9 @@ def _measure(split: Split, framed: Framed, seed: int) -> tuple[list[MetricValue]
     metrics, groups = [], []
     for code in shown:
         estimate, note = _group_estimate(split, code, framed.values.get(code))
-        made = metric(info, estimate, _joined(note, split.measure.note))
-        metrics.append(replace(made, slice={**column.slice_of(code), **split.within}))
+        where = {**column.slice_of(code), **split.within}
+        made = metric(info, estimate, _joined(note, split.measure.note), where)
+        metrics.append(made)
         label = MISSING if code < 0 else column.labels[code]
         values = asdict(replace(estimate, note=made.note))
         groups.append(GroupValue(**values, group=label, compared=code in split.compared))
@@ -302,7 +303,7 @@ def _gap(
     if framed.difference is None:
         why = f"a gap needs two groups that are large enough, and there is {'one' if compared else 'none'}"
         missing = Estimate(None, n, note=_joined(why, split.measure.note))
-        return replace(metric(info, missing), slice=dict(split.within)), None
+        return metric(info, missing, slice=split.within), None
     ranked = sorted(compared, key=lambda group: group.value or 0.0, reverse=of.direction != "lower")
     best, worst = ranked[0], ranked[-1]
     chance = chance_of_largest([split.part()], seed_of(info.name, seed))
@@ -314,8 +315,7 @@ def _gap(
             f"with shuffled groups 95 % of gaps are at most {_by_chance(chance)}"
         )
     gap = Gap(framed.difference, best.group, worst.group, **_chance_fields(chance), note=note)
-    made = metric(info, Estimate(framed.difference, n, note=note))
-    return replace(made, slice=dict(split.within)), gap
+    return metric(info, Estimate(framed.difference, n, note=note), slice=split.within), gap
 
 
 def _chance_fields(chance: Chance) -> dict[str, Any]:
@@ -359,10 +359,10 @@ def _contrasts(split: Split) -> tuple[list[MetricValue], list[GroupContrast]]:
     against_label = "the rest" if reference is None else column.labels[reference]
     metrics, details = [], []
     for code, one, p in zip(codes, found, adjusted, strict=True):
-        said = f"against {against_label}" + ("" if p is None else f": p = {p:.2g} (Holm)")
+        note = f"against {against_label}" + ("" if p is None else f": p = {p:.2g} (Holm)")
         estimate = Estimate(one.value, one.n, one.se, one.low, one.high, one.method, one.note)
-        made = metric(contrast_info(column.name, info), estimate, said)
-        metrics.append(replace(made, slice={**column.slice_of(code), **split.within}))
+        where = {**column.slice_of(code), **split.within}
+        metrics.append(metric(contrast_info(column.name, info), estimate, note, where))
         details.append(GroupContrast(column.labels[code], against_label, **asdict(one), p_holm=p))
     return metrics, details
 
@@ -375,15 +375,15 @@ def _criterion(
     column, within = parts[0].groups, parts[0].within
     difference_info = criterion_info(column.name, f"{kind}.difference", decision.suffix)
     ratio_info = criterion_info(column.name, f"{kind}.ratio", decision.suffix)
-    units = [part.part() for part in parts]
+    codes, units = sorted(parts[0].compared), [part.part() for part in parts]
     n = sum(len(one.values) for one in units)
     differences = [framed[part].difference for part in parts]
     if None in differences:
         why = "two groups that are large enough are needed, and there are none"
         note = _joined(why, *dict.fromkeys(part.measure.note for part in parts))
         missing = Estimate(None, n, note=note)
-        metrics = [metric(info, missing) for info in (difference_info, ratio_info)]
-        return [replace(one, slice=dict(within)) for one in metrics], Criterion(decision.label, note=note)
+        metrics = [metric(info, missing, slice=within) for info in (difference_info, ratio_info)]
+        return metrics, Criterion(decision.label, note=note)
     difference = max(one for one in differences if one is not None)
     ratios = [one for part in parts if (one := framed[part].ratio) is not None]
     ratio = min(ratios) if len(ratios) == len(parts) else None
@@ -393,21 +393,15 @@ def _criterion(
         note = f"with shuffled groups 95 % are at most {_by_chance(chance)}"
     undefined = "" if ratio is not None else "a rate is 0 in every group, so there is no ratio"
     metrics = [
-        metric(difference_info, Estimate(difference, n, note=note)),
-        metric(ratio_info, Estimate(ratio, n, note=undefined)),
+        metric(difference_info, Estimate(difference, n, note=note), slice=within),
+        metric(ratio_info, Estimate(ratio, n, note=undefined), slice=within),
     ]
-    groups = [
-        {
-            "group": column.labels[code],
-            **{part.measure.info.name: framed[part].values[code] for part in parts},
-        }
-        for code in sorted(parts[0].compared)
-    ]
-    return [replace(one, slice=dict(within)) for one in metrics], Criterion(
+    rates = [{part.measure.info.name: framed[part].values[code] for part in parts} for code in codes]
+    return metrics, Criterion(
         decision.label,
         difference,
         ratio,
-        tuple(groups),
+        groups=tuple({"group": column.labels[code], **rate} for code, rate in zip(codes, rates, strict=True)),
         **_chance_fields(chance),
         note=_joined(note, undefined),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -125,7 +125,9 @@ def _unscored(count: int) -> str:
     return f"left out: {count} answered without such a score" if count else ""
 
 
-def metric(info: MetricInfo, estimate: Estimate, note: str = "") -> MetricValue:
+def metric(
+    info: MetricInfo, estimate: Estimate, note: str = "", slice: Mapping[str, str] | None = None
+) -> MetricValue:
     """An estimate as a metric's value."""
     return MetricValue(
         name=info.name,
@@ -133,6 +135,7 @@ def metric(info: MetricInfo, estimate: Estimate, note: str = "") -> MetricValue:
         n=estimate.n,
         unit=info.unit,
         direction=info.direction,
+        slice=dict(slice or {}),
         se=estimate.se,
         ci_low=estimate.low,
         ci_high=estimate.high,
