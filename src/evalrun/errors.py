@@ -1,7 +1,7 @@
 """The one error class for everything a user can cause, and the exit codes of the command line.
 
 A message says what is wrong, where it is wrong, and what to do about it. Code that finds several
-problems collects them and raises once, so that a suite is mended in one pass and not one line a try.
+problems collects them and raises once, so that a suite is fixed in one pass and not one line a try.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Problem:
 
 
 class UserError(Exception):
-    """One or more problems that the user can mend. Shown without a traceback."""
+    """One or more problems that the user can fix. Shown without a traceback."""
 
     def __init__(
         self,

@@ -640,9 +640,9 @@ def _reader(kind: Any) -> _Reader:
     if origin is Literal:
         return partial(_one_of, arguments)
     if origin is tuple:
-        return partial(_tuple, [_reader(each) for each in arguments if each is not Ellipsis])
+        return partial(_tuple, [_reader(argument) for argument in arguments if argument is not Ellipsis])
     if origin in (Union, UnionType):
-        inner = _reader(next(each for each in arguments if each is not NoneType))
+        inner = _reader(next(argument for argument in arguments if argument is not NoneType))
         return lambda value: None if value is None else inner(value)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         inner = _reader(arguments[1])

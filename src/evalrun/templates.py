@@ -322,12 +322,12 @@ def _set_by_all(node: nodes.If) -> set[str]:
 def _set_in(statements: Iterable[nodes.Node]) -> set[str]:
     """The names that are set once these statements have run."""
     found: set[str] = set()
-    for each in statements:
-        if isinstance(each, nodes.Assign | nodes.AssignBlock):
-            names = (each.target, *each.target.find_all(nodes.Name))
+    for statement in statements:
+        if isinstance(statement, nodes.Assign | nodes.AssignBlock):
+            names = (statement.target, *statement.target.find_all(nodes.Name))
             found |= {name.name for name in names if isinstance(name, nodes.Name)}
-        elif isinstance(each, nodes.If):
-            found |= _set_by_all(each)
+        elif isinstance(statement, nodes.If):
+            found |= _set_by_all(statement)
     return found
 
 

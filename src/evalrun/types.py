@@ -69,7 +69,7 @@ RETRYABLE: frozenset[ErrorKind] = frozenset(
         ErrorKind.TRUNCATED,
     }
 )
-"""Kinds that asking again may mend. 400, 401, 403, 404 and 422 are never asked again."""
+"""Kinds that asking again may fix. 400, 401, 403, 404 and 422 are never asked again."""
 
 
 class ProviderError(Exception):

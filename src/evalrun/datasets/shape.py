@@ -92,7 +92,7 @@ def _advice(failure: str) -> str:
 class Shape:
     """How rows of one dataset become items.
 
-    With `examples`, the rows are few-shot examples: groups and clusters are left aside, and a row without
+    With `examples`, the rows are few-shot examples: groups and clusters are left out, and a row without
     the key column is named by its content.
     """
 

@@ -112,7 +112,7 @@ class Spool:
             self._file.write(data)
         except OSError as error:
             raise UserError(
-                f"the rows cannot be set aside: {error.strerror}",
+                f"the rows cannot be stored: {error.strerror}",
                 where=tempfile.gettempdir(),
                 remedy="Free some space, or set TMPDIR to a folder that has it.",
                 exit_code=ExitCode.INCOMPLETE,

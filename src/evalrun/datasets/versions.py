@@ -91,7 +91,7 @@ def whitespace(text: str, rate: float, rng: random.Random) -> str:
     places = [match.start() for match in re.finditer(r"(?<=\S) (?=\S)", text)]
     if not places:
         return f"{text} "
-    for at in reversed([each for each in places if rng.random() < rate] or [rng.choice(places)]):
+    for at in reversed([place for place in places if rng.random() < rate] or [rng.choice(places)]):
         text = text[:at] + rng.choice(_WIDER) + text[at + 1 :]
     return text
 
@@ -334,7 +334,7 @@ def _function(
         raise UserError(str(error.problems[0].what), where=where, remedy=error.problems[0].remedy) from error
     except Exception as error:
         what = f"importing '{target}' failed: {type(error).__name__}: {error}"
-        raise UserError(what, where=where, remedy="Mend that code, or name another function.") from error
+        raise UserError(what, where=where, remedy="Fix that code, or name another function.") from error
     if not callable(function):
         raise UserError(f"'{target}' is no function", where=where)
     seeded = "seed" in inspect.signature(function).parameters

@@ -158,7 +158,7 @@ class Renderer:
             pairs = [Message(role, text) for pair in shown for role, text in zip(_PAIR, pair, strict=True)]
             messages[self._last_user : self._last_user] = pairs
         if self._prompt.without:  # a message that was nothing but the part left out is not sent at all
-            messages = [each for each in messages if each.role == "user" or _says(each.content)]
+            messages = [message for message in messages if message.role == "user" or _says(message.content)]
         return Rendered(tuple(messages), None, ask)
 
     def _ask(self, values: Mapping[str, JSON], item: Item) -> Ask:

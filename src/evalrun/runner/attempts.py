@@ -53,7 +53,7 @@ class RetryPolicy:
 class CircuitBreaker:
     """Trips after many identical failures in a row: going on would only fail more samples.
 
-    A wrong key or a wrong address will not mend itself, so those trip sooner than a busy server; an engine
+    A wrong key or a wrong address will not fix itself, so those trip sooner than a busy server; an engine
     of ours that has ended answers nothing more, so that trips at once.
     """
 

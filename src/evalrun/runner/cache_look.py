@@ -102,7 +102,7 @@ def cache_stats(path: Path) -> CacheStats:
         documents = _run_parts(connection)
     sizes = [each.stat().st_size for each in path.parent.glob(path.name + "*") if each.is_file()]
     runs = tuple(_run_entries(documents.get(row[0], {}), row) for row in rows)
-    return CacheStats(str(path), sum(each.entries for each in runs), sum(sizes), runs)
+    return CacheStats(str(path), sum(run.entries for run in runs), sum(sizes), runs)
 
 
 def _run_entries(document: Mapping[str, Any], row: tuple[Any, ...]) -> RunEntries:

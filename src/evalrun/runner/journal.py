@@ -112,7 +112,7 @@ class Journal:
         return UserError(
             f"cannot write the journal: {error.strerror or error}",
             where=str(self._path),
-            remedy="Make room or mend the disk, then run the same command again: what was written is kept.",
+            remedy="Make room or repair the disk, then run the same command again: what was written is kept.",
             exit_code=ExitCode.INCOMPLETE,
         )
 

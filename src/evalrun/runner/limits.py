@@ -279,8 +279,8 @@ class EndpointBudget:
     @classmethod
     def of(cls, limits: Sequence[LimitsSpec | None]) -> EndpointBudget | None:
         """The strictest of what the models of an endpoint name; None where they name nothing."""
-        requests = [each.requests_per_minute for each in limits if each and each.requests_per_minute]
-        tokens = [each.tokens_per_minute for each in limits if each and each.tokens_per_minute]
+        requests = [limit.requests_per_minute for limit in limits if limit and limit.requests_per_minute]
+        tokens = [limit.tokens_per_minute for limit in limits if limit and limit.tokens_per_minute]
         if not requests and not tokens:
             return None
         return cls(

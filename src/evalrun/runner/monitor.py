@@ -119,9 +119,9 @@ class MachineFigures:
         if not devices:
             return {}
         notes = []
-        if any(each.counted_j is None for each in devices):
+        if any(device.counted_j is None for device in devices):
             notes.append("integrated from power readings: there is no energy counter")
-        if max(each.last_t_s - each.first_t_s for each in devices) < SHORT_WINDOW_S:
+        if max(device.last_t_s - device.first_t_s for device in devices) < SHORT_WINDOW_S:
             notes.append(f"measured for less than {SHORT_WINDOW_S:g} s, which the counter resolves coarsely")
         if not self.gpus_used and len(self._devices) > 1:
             notes.append("over all GPUs: the driver does not say on which the model runs")
@@ -148,19 +148,19 @@ class MachineFigures:
 
     def _gpu(self) -> Iterator[tuple[str, float]]:
         devices = self._counted()
-        peaks = [each.memory_peak_bytes for each in devices if each.memory_peak_bytes is not None]
+        peaks = [device.memory_peak_bytes for device in devices if device.memory_peak_bytes is not None]
         if peaks:
             yield "memory.gpu_peak_bytes", sum(peaks)
-        uses = [each.use_sum / each.use_n for each in devices if each.use_n]
+        uses = [device.use_sum / device.use_n for device in devices if device.use_n]
         if uses:
             yield "gpu.use.mean", sum(uses) / len(uses)
-        powers = [each.power_integral_j / each.power_s for each in devices if each.power_s > 0]
+        powers = [device.power_integral_j / device.power_s for device in devices if device.power_s > 0]
         if powers:
             yield "gpu.power_w.mean", sum(powers)
         joules = [
-            each.counted_j if each.counted_j is not None else each.power_integral_j
-            for each in devices
-            if each.counted_j is not None or each.power_s > 0
+            device.counted_j if device.counted_j is not None else device.power_integral_j
+            for device in devices
+            if device.counted_j is not None or device.power_s > 0
         ]
         if joules and len(joules) == len(devices):
             yield "energy.gpu_j", sum(joules)

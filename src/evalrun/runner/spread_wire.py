@@ -112,14 +112,14 @@ class Line(asyncio.Protocol):
 def request_parts(request: Request) -> Parts:
     """What of a request shapes its answer, the parameters apart. The row stays behind: no provider that asks
     over a network reads it."""
-    messages = tuple([(each.role, each.content) for each in request.messages])
+    messages = tuple([(message.role, message.content) for message in request.messages])
     return messages, request.prompt, request.stream, request.ask
 
 
 def request_of(parts: Parts, params: Mapping[str, Any]) -> Request:
     """The request that `request_parts` took apart."""
     messages, prompt, stream, ask = parts
-    return Request("", 0, tuple([Message(*each) for each in messages]), prompt, params, {}, stream, ask)
+    return Request("", 0, tuple([Message(*message) for message in messages]), prompt, params, {}, stream, ask)
 
 
 def response_parts(response: Response) -> Parts:

@@ -176,7 +176,7 @@ def _load(load: Callable[[], Any], path: DataPath) -> tuple[Any, list[Finding]]:
         return None, [Finding(path, problem.what, problem.remedy) for problem in error.problems]
     except Exception as error:
         what = f"importing it failed: {type(error).__name__}: {error}"
-        return None, [Finding(path, what, "Mend that code, or name another.")]
+        return None, [Finding(path, what, "Fix that code, or name another.")]
 
 
 class ComponentSpec(Spec):

@@ -120,7 +120,7 @@ class AttributeSpec(Spec):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        twice = sorted({each for each in self.values if self.values.count(each) > 1})
+        twice = sorted({value for value in self.values if self.values.count(value) > 1})
         if twice:
             raise complaint(f"the value '{twice[0]}' stands twice", path=("values",))
         if self.words and not self.columns:

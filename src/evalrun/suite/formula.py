@@ -134,7 +134,7 @@ def bounds_of(tree: ast.AST, known: Mapping[str, Bounds]) -> Bounds:
         case ast.BinOp(left=left, op=operator, right=right):
             return _combined(bounds_of(left, known), operator, bounds_of(right, known))
         case ast.Call(func=ast.Name(id=name), args=arguments):
-            return _called(name, [bounds_of(each, known) for each in arguments])
+            return _called(name, [bounds_of(argument, known) for argument in arguments])
     return _UNBOUNDED
 
 
@@ -157,7 +157,7 @@ def _combined(left: Bounds, operator: ast.operator, right: Bounds) -> Bounds:
 
 
 def _called(name: str, arguments: Sequence[Bounds]) -> Bounds:
-    lows, highs = [each[0] for each in arguments], [each[1] for each in arguments]
+    lows, highs = [argument[0] for argument in arguments], [argument[1] for argument in arguments]
     if name == "abs":
         low, high = lows[0], highs[0]
         if low is None or high is None:

@@ -60,7 +60,7 @@ class FairnessSpec(Spec):
     )
     reference: dict[str, Label] = Field(
         default_factory=dict,
-        description="The group that the others of a column are held against: column to group. "
+        description="The group that the others of a column are compared with: column to group. "
         "Default: each group against all others together.",
     )
     intersections: list[Annotated[list[str], Field(min_length=2)]] = Field(
@@ -78,7 +78,7 @@ class FairnessSpec(Spec):
     def _fits_together(self) -> Self:
         if self.positive is not None and self.one_vs_rest:
             raise complaint("positive and one_vs_rest exclude each other", path=("one_vs_rest",))
-        compared = [*self.by, *("-".join(each) for each in self.intersections)]
+        compared = [*self.by, *("-".join(intersection) for intersection in self.intersections)]
         for name in self.reference:
             if name not in compared:
                 raise complaint(
@@ -105,7 +105,7 @@ def _address(value: str) -> str:
 
 
 class AlertsSpec(Spec):
-    """Alerts: conditions that are told of when they hold. They never change the exit code."""
+    """Alerts: conditions that are reported when they hold. They never change the exit code."""
 
     when: list[str] = Field(
         min_length=1,
@@ -226,7 +226,7 @@ class Suite(Spec):
         description="What a gate does that the samples cannot decide: tell of it, or fail. --inconclusive "
         "goes before.",
     )
-    alerts: AlertsSpec | None = Field(default=None, description="What is told of at the end of a sweep.")
+    alerts: AlertsSpec | None = Field(default=None, description="What is reported at the end of a sweep.")
     tags: dict[str, str] = Field(default_factory=dict, description="Notes for display and search.")
     include: list[CellFilter] = Field(
         default_factory=list, description="Keep only cells that one of these matches. Default: all."

@@ -39,7 +39,7 @@ def check(
 
 def tell(suite: Suite, folder: SweepFolder, alerts: Sequence[AlertResult]) -> list[str]:
     """Record the alerts that fired, and post them where the suite says so. Returns warnings."""
-    fired = [each for each in alerts if each.fired]
+    fired = [alert for alert in alerts if alert.fired]
     if not fired or suite.alerts is None:
         return []
     trouble = ""

@@ -112,7 +112,7 @@ def _measured(folder: Path, address: str, load: _Load) -> _Cost:
             remedy="Try again; if it happens again, please report it.",
             exit_code=ExitCode.INCOMPLETE,
         )
-    found: dict[str, Any] = {each["name"]: each["value"] for each in outcome.runs[0]["metrics"]}
+    found: dict[str, Any] = {metric["name"]: metric["value"] for metric in outcome.runs[0]["metrics"]}
     return _Cost(found["cpu.client_s"] / load.samples * 1e6, found["performance.requests_per_s"])
 
 

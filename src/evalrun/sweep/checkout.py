@@ -113,7 +113,9 @@ class _Checkout:
         if rows is None:
             self._done.notes.append(f"dataset {name}: no finished run has its rows")
             return
-        shared = [each["id"] for each in self._suite["datasets"] if each.get("path") == spec.get("path")]
+        shared = [
+            dataset["id"] for dataset in self._suite["datasets"] if dataset.get("path") == spec.get("path")
+        ]
         keeps = _is_jsonl(spec.get("path"), spec.get("format")) and len(shared) == 1
         path = str(spec["path"]) if keeps else f"data/{_plain_name(name)}.jsonl"
         for key in _OF_A_FILE if not keeps else _HUB:
@@ -288,7 +290,7 @@ def _read_kept(path: Path) -> list[dict[str, JSON]]:
 def _sample_rows(path: Path) -> Iterator[tuple[str, int, dict[str, JSON]]]:
     from evalrun.tracking.parquet import column_names, iter_samples
 
-    names = [each for each in column_names(path) if each.startswith("vars.")]
+    names = [column_name for column_name in column_names(path) if column_name.startswith("vars.")]
     for row in iter_samples(path, columns=["sample_id", "position", *names], decode=True):
         yield str(row["sample_id"]), int(row["position"]), {name[5:]: row[name] for name in names}
 

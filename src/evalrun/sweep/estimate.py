@@ -61,11 +61,11 @@ class Estimate:
         return {
             "name": self.name,
             "runs": [asdict(run) for run in self.runs],
-            "judges": [asdict(each) for each in self.judges],
+            "judges": [asdict(judge) for judge in self.judges],
             "total": {
                 "runs": len(self.runs),
                 "requests": sum(run.requests for run in self.runs),
-                "judge_requests": sum(each.requests for each in self.judges),
+                "judge_requests": sum(judge.requests for judge in self.judges),
                 "prompt_tokens": sum(run.prompt_tokens for run in self.runs),
                 "max_completion_tokens": _sum_known([run.max_completion_tokens for run in self.runs]),
                 "usd": sum(costs) if costs else None,

@@ -204,21 +204,21 @@ def _matrix_jobs(services: Services, phase: Phase, finish: Finish) -> list[Job]:
 
 def judges_last(models: Iterable[str], judges: Set[str]) -> list[str]:
     """The models in their order, those last that judge afterwards."""
-    return sorted(models, key=lambda each: each in judges)
+    return sorted(models, key=lambda model: model in judges)
 
 
 async def _judge(services: Services, judging: Judging, finish: Finish, execution: Execution) -> None:
     """Judge and finish every run that waits for it."""
     from evalrun.sweep.judging import answered_run, judge_runs
 
-    specs = {each.run_id: each for each in services.prepared.specs if finish.is_waiting(each.run_id)}
+    specs = {spec.run_id: spec for spec in services.prepared.specs if finish.is_waiting(spec.run_id)}
     if not specs or services.stop.requested:
         return
     folder = services.folder
     everything = [
-        answered_run(folder, each)
-        for each in services.prepared.specs
-        if each.run_id in specs or folder.is_finished(each.run_id)
+        answered_run(folder, spec)
+        for spec in services.prepared.specs
+        if spec.run_id in specs or folder.is_finished(spec.run_id)
     ]
     phase = Phase(
         services.prepared.loaded.suite,

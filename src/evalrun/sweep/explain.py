@@ -133,7 +133,7 @@ def _requests(path: Path, sample_id: str, options: SourceOptions, asking: Asking
         yield Request(
             sample_id=sample_id,
             repeat=row["repeat"],
-            messages=tuple(Message(each["role"], each["content"]) for each in row["messages"] or ()),
+            messages=tuple(Message(message["role"], message["content"]) for message in row["messages"] or ()),
             prompt=row["prompt"],
             params=sent,
             row={},

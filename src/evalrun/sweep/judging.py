@@ -348,7 +348,7 @@ def lineage_notes(
     notes = {}
     for scorer in judging.scorers:
         if isinstance(scorer, Judge):
-            related = [_related(judging.models[each], judged, identities) for each in scorer.models]
+            related = [_related(judging.models[model], judged, identities) for model in scorer.models]
             if any(related):
                 notes[scorer.name] = "; ".join(filter(None, related))
     return notes

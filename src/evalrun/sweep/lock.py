@@ -85,8 +85,8 @@ def check_lock(prepared: PreparedSweep, overrides: Overrides) -> str | None:
 def _comparable(now: dict[str, dict[str, Any]], overrides: Overrides) -> dict[str, dict[str, Any]]:
     datasets = {name: dict(each) for name, each in now["datasets"].items() if name not in overrides.data}
     if overrides.limit is not None:
-        for each in datasets.values():
-            each.pop("rows")
+        for dataset in datasets.values():
+            dataset.pop("rows")
     return {**now, "datasets": datasets}
 
 

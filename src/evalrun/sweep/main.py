@@ -191,7 +191,7 @@ class _Sweep:
         folder.append_event("finish", {"status": manifest["status"], "exit_code": int(exit_code)})
         note_cells(self._store, folder, self._cells, runs)
         warnings = [*execution.warnings]
-        warnings += [f"{run['run']}: {each}" for run in runs for each in run.get("warnings") or ()]
+        warnings += [f"{run['run']}: {warning}" for run in runs for warning in run.get("warnings") or ()]
         warnings += tell(self._suite, folder, alerts)
         reported = bool(runs) and self._options.write_report
         index.begin(folder)

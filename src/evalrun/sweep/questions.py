@@ -152,7 +152,9 @@ class JudgeTask(Task):
         values: dict[str, JSON] = {
             "question": question_of(sample),
             "answer": text,
-            "reference": " | ".join(as_text(each) for each in alternatives(target)) if wanted else "",
+            "reference": " | ".join(as_text(alternative) for alternative in alternatives(target))
+            if wanted
+            else "",
             "grades": self.scorer.menu.said,
             "example": self.scorer.menu.example(),
         }
@@ -187,7 +189,9 @@ def judged_text(sample: Mapping[str, Any], of: str) -> str:
 def _others(path: Path, scorer: Judge) -> dict[Key, str]:
     """The answers that those of a run are compared with."""
     samples = stored_samples(path)
-    return {key_of(each): judged_text(each, scorer.options.of) for each in samples if is_answered(each)}
+    return {
+        key_of(sample): judged_text(sample, scorer.options.of) for sample in samples if is_answered(sample)
+    }
 
 
 def _unread(records: Iterable[Mapping[str, Any]]) -> list[Item]:
@@ -246,7 +250,7 @@ class _AskAgain:
         said = item.row["said"]
         if item.row["prompt"] is not None:
             return Rendered((), f"{item.row['prompt']}\n\n{said}\n\n{self._again}\n")
-        messages = [Message(each["role"], each["content"]) for each in item.row["messages"]]
+        messages = [Message(message["role"], message["content"]) for message in item.row["messages"]]
         if said.strip():
             return Rendered((*messages, Message("assistant", said), Message("user", self._again)), None)
         # An assistant that says nothing is refused by some servers.
@@ -286,9 +290,9 @@ def embedded_texts(sample: Mapping[str, Any]) -> list[str]:
     """The answer first, then the acceptable targets; empty where one of the two is missing."""
     if sample["status"] != Status.SCORED or sample["target"] is None:
         return []
-    targets = [as_text(each).strip() for each in alternatives(sample["target"])]
+    targets = [as_text(alternative).strip() for alternative in alternatives(sample["target"])]
     answer = (sample.get("answer") or "").strip()
-    targets = [each for each in targets if each]
+    targets = [target for target in targets if target]
     return [answer, *targets] if answer and targets else []
 
 

@@ -135,7 +135,7 @@ def _check_columns(parent: SweepFolder, scoring: NewScoring) -> None:
 
 
 def _tell(store: Store, parent: SweepFolder, child: SweepFolder, scoring: NewScoring) -> None:
-    detail = {"child": child.ulid, "scorers": [each.name for each in scoring.pipeline.scorers]}
+    detail = {"child": child.ulid, "scorers": [scorer.name for scorer in scoring.pipeline.scorers]}
     if parent.path.parent != store.sweeps:  # a folder elsewhere, which this store's catalog does not hold
         parent.append_event("rescore", detail)
         return
@@ -308,19 +308,19 @@ class _Rescoring:
             from evalrun.sweep.judging import lineage_notes
             from evalrun.sweep.verdicts import enter_judgement
 
-            judged = next(each for each in self._scoring.suite.models if each.id == old["model"])
+            judged = next(model for model in self._scoring.suite.models if model.id == old["model"])
             notes = lineage_notes(self._judging, judged, identities)
             said = enter_judgement(analysis, verdicts.bills(), notes)
             warnings += [each for each in said if each not in warnings]
         carried = [
-            each
-            for each in old["metrics"]
-            if _first_word(each["name"]) in _CARRIED and each["name"] != JUDGE_COST
+            metric
+            for metric in old["metrics"]
+            if _first_word(metric["name"]) in _CARRIED and metric["name"] != JUDGE_COST
         ]
         made = [
-            asdict(each)
-            for each in analysis.metrics
-            if _first_word(each.name) not in _CARRIED or each.name == JUDGE_COST
+            asdict(metric)
+            for metric in analysis.metrics
+            if _first_word(metric.name) not in _CARRIED or metric.name == JUDGE_COST
         ]
         kept = {name: old["details"][name] for name in _CARRIED_DETAILS if name in old["details"]}
         self._child.finish_run(

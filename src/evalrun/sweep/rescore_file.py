@@ -53,14 +53,14 @@ def read_scoring(file: Path, manifest: Mapping[str, Any]) -> NewScoring:
     with _located(tree), _modules_beside(file):
         suite = parse_suite(data)
         pipeline = Pipeline([each.build() for each in suite.parse], suite_scorers(suite))
-        gates = [parse_gate(each) for each in suite.gates]
-        wrong = [each for each in gates if isinstance(each, Problem)]
+        gates = [parse_gate(gate) for gate in suite.gates]
+        wrong = [gate for gate in gates if isinstance(gate, Problem)]
         if not wrong and gates:
             wrong = _unknown(gates, suite, pipeline, manifest)
         if wrong:
             raise UserError(wrong)
     return NewScoring(
-        file, text, suite, pipeline, tuple(each for each in gates if not isinstance(each, Problem))
+        file, text, suite, pipeline, tuple(gate for gate in gates if not isinstance(gate, Problem))
     )
 
 
@@ -122,7 +122,10 @@ def _located(tree: Node) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(
-            [Problem(each.what, _place(tree, each.where), each.remedy) for each in error.problems],
+            [
+                Problem(problem.what, _place(tree, problem.where), problem.remedy)
+                for problem in error.problems
+            ],
             exit_code=error.exit_code,
         ) from error
 

@@ -89,8 +89,8 @@ class Scoring:
         if self.verdicts is None:
             return [], []
         scorers = self.verdicts.scorers
-        whole = [*(each.name for each in scorers), *(each.name for each in self.pipeline.derived)]
-        return [*whole, *(f"{each.name}.{part}" for each in scorers for part in each.parts)], whole
+        whole = [*(scorer.name for scorer in scorers), *(each.name for each in self.pipeline.derived)]
+        return [*whole, *(f"{scorer.name}.{part}" for scorer in scorers for part in scorer.parts)], whole
 
 
 def is_deferred(scorers: Sequence[Scorer]) -> bool:

@@ -156,7 +156,7 @@ def _part(used: float, most: float | None, form: str, unit: str) -> str:
 
 
 def _add(spent: Spent, tokens: Tokens, usd: float | None, price: PriceSpec | None) -> None:
-    prompt, completion = (each or 0 for each in tokens)
+    prompt, completion = (token or 0 for token in tokens)
     spent.tokens += prompt + completion
     if usd is None and price is not None:
         usd = price.usd(prompt, completion)
@@ -203,7 +203,7 @@ def _add_row(spent: Spent, row: Mapping[str, Any], price: PriceSpec | None) -> N
         return
     tokens: Tokens = (row.get("prompt_tokens"), row.get("completion_tokens"))
     if None in tokens:
-        messages = [Message(each["role"], each["content"]) for each in row.get("messages") or ()]
+        messages = [Message(message["role"], message["content"]) for message in row.get("messages") or ()]
         tokens = _guessed(messages, row.get("prompt"), row.get("output"), tokens)
     _add(spent, tokens, row.get("cost_usd"), price)
 

@@ -93,7 +93,7 @@ def verify_runs(
     base_dir = Path(manifest["suite"].get("path") or ".").absolute().parent
     specs = {spec.run_id: spec for spec in cells(suite)}
     ids = [find_run(folder, run)] if run is not None else folder.run_ids()
-    finished = [each for each in ids if each in specs and folder.is_finished(each)]
+    finished = [id_ for id_ in ids if id_ in specs and folder.is_finished(id_)]
     if not finished:
         raise UserError("the sweep has no finished run", where=folder.path.name)
     chosen = [each for each in finished if specs[each].prompt.ask is None]
@@ -232,7 +232,7 @@ class _Stored:
         from evalrun.prompts.rendering import Rendered
 
         row = self._rows[item.sample_id, item.repeat or 0]
-        messages = tuple(Message(each["role"], each["content"]) for each in row["messages"] or ())
+        messages = tuple(Message(message["role"], message["content"]) for message in row["messages"] or ())
         return Rendered(messages, row["prompt"])
 
 
@@ -306,7 +306,7 @@ def _judged(found: list[RunAgreement]) -> list[RunAgreement]:
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What is told of the model otherwise than then: weights, engine, settings."""
+    """What the model is otherwise than it was then: weights, engine, settings."""
     return {
         key: (before.get(key), now.get(key))
         for key in dict.fromkeys([*before, *now])
