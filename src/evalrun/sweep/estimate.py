@@ -1,18 +1,30 @@
-"""What a sweep would send: samples, requests, tokens and cost, without sending anything."""
+"""What a sweep would send, and what it spends, with its end when the budget is spent."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.runner.cell import Observer, Stop
+from evalrun.runner.journal import read_journal
+from evalrun.runner.limits import CHARACTERS_PER_TOKEN, estimated_tokens
 from evalrun.suite.plan import RunSpec
-from evalrun.sweep.prepare import PreparedSweep
-from evalrun.types import Ask, Message
+from evalrun.suite.values import BudgetSpec, PriceSpec
+from evalrun.tracking.folder import SweepFolder
+from evalrun.types import Ask, Message, SampleRecord, Status
 
-CHARACTERS_PER_TOKEN = 4.0
-"""A rule of thumb for English under common tokenisers; the estimate says that it is one."""
-MESSAGE_OVERHEAD_TOKENS = 4
+if TYPE_CHECKING:
+    from evalrun.providers.base import Provider
+    from evalrun.suite.components import ModelSpec
+    from evalrun.suite.load import LoadedSuite
+    from evalrun.sweep.prepare import PreparedSweep
+
+
 RENDERED_ROWS = 200
 """Rows rendered to estimate the mean prompt length; the rest are taken to be like them."""
 
@@ -95,7 +107,7 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
     lengths = []
     for item in islice(iter(dataset), RENDERED_ROWS):
         rendered = renderer.render(item)
-        lengths.append(_tokens(rendered.messages, rendered.prompt) * _texts(rendered.ask))
+        lengths.append(estimated_tokens(rendered.messages, rendered.prompt) * _texts(rendered.ask))
     requests = len(dataset) * spec.repeats
     prompt_tokens = round(requests * sum(lengths) / len(lengths)) if lengths else 0
     limit = spec.params.get("max_tokens") if spec.prompt.ask is None else 1
@@ -123,11 +135,205 @@ def _texts(ask: Ask | None) -> int:
     return len(ask.options) if ask is not None and ask.options and ask.via == "prompt_logprobs" else 1
 
 
-def _tokens(messages: tuple[Message, ...], prompt: str | None) -> float:
-    if prompt is not None:
-        return len(prompt) / CHARACTERS_PER_TOKEN
-    return sum(
-        len(message.content) / CHARACTERS_PER_TOKEN + MESSAGE_OVERHEAD_TOKENS
-        for message in messages
-        if isinstance(message.content, str)
-    )
+Tokens: TypeAlias = tuple[float | None, float | None]
+"""Of the prompt and of the answer, as far as they are known."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """US dollars, tokens of prompts and answers, and seconds of running."""
+
+    usd: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+
+def budget_problems(
+    loaded: LoadedSuite, specs: Iterable[RunSpec], providers: Mapping[str, Provider]
+) -> list[Problem]:
+    """What of budgets and limits cannot be kept: dollars without prices, a rate for what is not asked one by
+    one. Found before anything is sent."""
+    budget = loaded.suite.budget
+    found = []
+    from evalrun.providers.base import BatchProvider
+
+    suite = loaded.suite
+    models = {spec.model.id: spec.model for spec in specs} | {spec.id: spec for spec in suite.judges}
+    for spec in models.values():
+        provider = providers.get(spec.id)
+        if provider is None:
+            continue
+        section = "judges" if spec in suite.judges else "models"
+        where = loaded.locate(section, getattr(suite, section).index(spec))
+        if budget is not None and budget.usd is not None and not _priced(spec, provider):
+            what = f"budget.usd needs the price of model '{spec.id}', which is not known"
+            remedy = "Add price: {input_per_million_usd: …, output_per_million_usd: …} to the model."
+            found.append(Problem(what, where, remedy))
+        if spec.limits is not None and (isinstance(provider, BatchProvider) or not provider.measured):
+            what = f"model '{spec.id}' has limits, but provider '{spec.provider}' sends no single requests"
+            found.append(Problem(what, where, "Leave limits out."))
+    return found
+
+
+def _priced(spec: ModelSpec, provider: Provider) -> bool:
+    """Whether the model's cost is known. Recorded answers and engines on this machine cost no money."""
+    from evalrun.providers.base import Priced, capability
+
+    priced = capability(provider, Priced)
+    free = not provider.measured or provider.endpoint.startswith("local:")
+    return free or spec.price is not None or (priced is not None and priced.knows_price())
+
+
+class Spending:
+    """An observer that counts, and stops the sweep when the budget is spent.
+
+    What is in flight then is still answered, recorded and counted: it is paid for. Answers whose tokens the
+    server did not count are taken at the rule of thumb of four characters a token.
+    """
+
+    def __init__(
+        self,
+        budget: BudgetSpec,
+        earlier: Spent,
+        prices: Mapping[str, PriceSpec | None],
+        stop: Stop,
+        observer: Observer,
+    ) -> None:
+        """`earlier` is what earlier parts of the sweep spent; `prices` are by run id."""
+        self._budget = budget
+        self.spent = earlier
+        self._prices = prices
+        self._stop = stop
+        self._observer = observer
+        self._check()
+
+    def sample(self, run_id: str, record: SampleRecord) -> None:
+        """One sample more."""
+        self._observer.sample(run_id, record)
+        if record.cached or record.status is Status.FAILED:
+            return
+        tokens: Tokens = (record.prompt_tokens, record.completion_tokens)
+        if None in tokens:
+            tokens = _guessed(record.messages, record.prompt, record.output, tokens)
+        _add(self.spent, tokens, record.cost_usd, self._prices.get(run_id))
+        self._check()
+
+    async def watch_clock(self) -> None:
+        """Count the time, and stop when it is up. Runs until cancelled."""
+        loop = asyncio.get_running_loop()
+        began, earlier = loop.time(), self.spent.seconds
+        try:
+            while True:
+                left = (self._budget.minutes or 60) * 60 - self.spent.seconds
+                await asyncio.sleep(min(1.0, max(0.01, left)))
+                self.spent.seconds = earlier + loop.time() - began
+                self._check()
+        finally:
+            self.spent.seconds = earlier + loop.time() - began
+
+    def fault(self) -> UserError:
+        """What was spent, and how to go on."""
+        spent, budget = self.spent, self._budget
+        parts = [
+            _part(spent.usd, budget.usd, "{:.4g}", "US dollars"),
+            _part(spent.tokens, budget.tokens, "{:,.0f}", "tokens"),
+            _part(spent.seconds / 60, budget.minutes, "{:.3g}", "minutes"),
+        ]
+        over = [f"--set budget.{name}=…" for name in self._over()]
+        return UserError(
+            f"the budget is spent: {', '.join(part for part in parts if part)}",
+            remedy=f"Give it more, in the suite or with {' '.join(over)}, and run the same command again: it "
+            "goes on where it stopped, and what was answered is kept.",
+            exit_code=ExitCode.INCOMPLETE,
+        )
+
+    def _over(self) -> list[str]:
+        spent, budget = self.spent, self._budget
+        pairs = {
+            "usd": (spent.usd, budget.usd),
+            "minutes": (spent.seconds / 60, budget.minutes),
+            "tokens": (spent.tokens, budget.tokens),
+        }
+        return [name for name, (used, most) in pairs.items() if most is not None and used >= most]
+
+    def _check(self) -> None:
+        if not self._stop.requested and self._over():
+            self._stop.fault = self.fault()
+            self._stop.requested = True
+
+
+def _part(used: float, most: float | None, form: str, unit: str) -> str:
+    if most is None:
+        return f"{form.format(used)} {unit}" if used else ""
+    return f"{form.format(used)} of {most:,g} {unit}"
+
+
+def _add(spent: Spent, tokens: Tokens, usd: float | None, price: PriceSpec | None) -> None:
+    prompt, completion = (token or 0 for token in tokens)
+    spent.tokens += prompt + completion
+    if usd is None and price is not None:
+        usd = price.usd(prompt, completion)
+    spent.usd += usd or 0.0
+
+
+def _guessed(messages: Iterable[Message], prompt: str | None, output: str | None, known: Tokens) -> Tokens:
+    asked = estimated_tokens(tuple(messages), prompt) if known[0] is None else known[0]
+    answered = len(output or "") / CHARACTERS_PER_TOKEN if known[1] is None else known[1]
+    return asked, answered
+
+
+def spent_earlier(folder: SweepFolder, prices: Mapping[str, PriceSpec | None]) -> Spent:
+    """What the earlier parts of a sweep spent: by the samples on disk, and by its events."""
+    spent = Spent(seconds=running_s(folder))
+    for path in folder.path.glob("runs/*/judge/*/journal.jsonl*"):
+        for row in read_journal(path):
+            _add_row(spent, row, None)  # what a judge cost is in its rows
+    for path in folder.path.glob("runs/*/judge.parquet"):
+        for row in _rows(path):
+            _add_row(spent, row, None)
+    for path in folder.path.glob("runs/*/journal.jsonl*"):
+        for row in read_journal(path):
+            _add_row(spent, row, prices.get(path.parent.name))
+    for path in folder.path.glob("runs/*/samples.parquet"):
+        if not (path.parent / "journal.jsonl").exists():
+            for row in _rows(path):
+                _add_row(spent, row, prices.get(path.parent.name))
+    return spent
+
+
+def _rows(path: Any) -> Iterable[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    names = ("status", "cached", "cost_usd", "prompt_tokens", "completion_tokens", "prompt", "output")
+    with pq.ParquetFile(path) as file:
+        present = [name for name in names if name in file.schema_arrow.names]
+        for batch in file.iter_batches(columns=present):
+            yield from batch.to_pylist()
+
+
+def _add_row(spent: Spent, row: Mapping[str, Any], price: PriceSpec | None) -> None:
+    if row.get("cached") or row.get("status") == Status.FAILED:
+        return
+    tokens: Tokens = (row.get("prompt_tokens"), row.get("completion_tokens"))
+    if None in tokens:
+        messages = [Message(message["role"], message["content"]) for message in row.get("messages") or ()]
+        tokens = _guessed(messages, row.get("prompt"), row.get("output"), tokens)
+    _add(spent, tokens, row.get("cost_usd"), price)
+
+
+def running_s(folder: SweepFolder) -> float:
+    """Seconds that the sweep ran in all its parts until now.
+
+    A part that was killed left no event at its end: it ended when a file of its runs was last written.
+    """
+    total, began = 0.0, None
+    for event in folder.events():
+        at = datetime.fromisoformat(event["ts"]).timestamp()
+        if event["action"] in ("start", "resume"):
+            total, began = event["detail"].get("earlier_s", total), at
+        elif event["action"] == "finish" and began is not None:
+            total, began = total + at - began, None
+    if began is not None:
+        written = [path.stat().st_mtime for path in folder.path.glob("runs/*/*")]
+        total += max([0.0, *(each - began for each in written)])
+    return total

@@ -24,12 +24,12 @@ from evalrun.runner.watch import LoadOnce, Watch, watched_start
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.schema import Suite
+from evalrun.sweep.estimate import Spending
 from evalrun.sweep.finish import Finish, Measured
-from evalrun.sweep.order import in_order
+from evalrun.sweep.manifest import in_order
 from evalrun.sweep.prepare import PreparedSweep
 from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.score import is_deferred
-from evalrun.sweep.spending import Spending
 from evalrun.tracking.folder import SweepFolder
 
 if TYPE_CHECKING:

@@ -18,17 +18,15 @@ from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Stop
 from evalrun.suite.load import load_suite
 from evalrun.sweep.alerts import check, tell
+from evalrun.sweep.estimate import Spending, running_s, spent_earlier
 from evalrun.sweep.execute import Execution, Services
 from evalrun.sweep.inputs import keep_inputs
-from evalrun.sweep.lock import check_lock
+from evalrun.sweep.lock import cell_digests, check_lock
 from evalrun.sweep.loop import run_sweep_loop
-from evalrun.sweep.manifest import first_manifest
+from evalrun.sweep.manifest import first_manifest, order_made
 from evalrun.sweep.options import SweepOptions
-from evalrun.sweep.order import order_made
-from evalrun.sweep.pins import cell_digests
 from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.sweep.progress import ProgressAdapter
-from evalrun.sweep.spending import Spending, running_s, spent_earlier
 from evalrun.tracking.changes import choose_baseline
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.indexing import Indexing

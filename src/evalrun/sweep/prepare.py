@@ -27,7 +27,7 @@ from evalrun.scoring.pipeline import Pipeline, suite_scorers
 from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.plan import RunSpec, cells
-from evalrun.sweep.spending import budget_problems
+from evalrun.sweep.estimate import budget_problems
 from evalrun.types import JSON
 from evalrun.usercode import code_digests
 
