@@ -7,10 +7,11 @@ times and cost are the judge's and enter none of the run's figures but `cost.jud
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from evalrun.results import JudgeBill
 from evalrun.runner.journal import read_journal
 from evalrun.scoring.asking import AskingScorer, Judged, Reply
 from evalrun.scoring.scorers.judge import Judge
@@ -27,7 +28,7 @@ from evalrun.sweep.stored import Key, is_answered, key_of
 from evalrun.tracking.columns import AS_JSON, BOOLEAN, INTEGER, NUMBER, STRING
 from evalrun.tracking.folder import ASKED
 from evalrun.tracking.parquet import write_rows
-from evalrun.types import JSON, MetricValue, Score, Status
+from evalrun.types import MetricValue, Score, Status
 
 if TYPE_CHECKING:
     from evalrun.analysis.run import RunAnalysis
@@ -35,43 +36,6 @@ if TYPE_CHECKING:
 
 Records: TypeAlias = Mapping[Key, Mapping[str, Any]]
 """The last record of each request, by the sample that it is about."""
-
-
-@dataclass(slots=True)
-class Bill:
-    """What one model was asked for one scorer: requests by how they ended, tokens, seconds, US dollars."""
-
-    scorer: str
-    model: str
-    requests: int = 0
-    cached: int = 0
-    failed: int = 0
-    unread: int = 0
-    asked_again: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    usd: float | None = None
-    latencies_s: list[float] = field(default_factory=list)
-
-    def add(self, record: Mapping[str, Any], asked: int) -> None:
-        """One request more."""
-        self.requests += 1
-        self.cached += bool(record.get("cached"))
-        self.failed += record["status"] == Status.FAILED
-        self.unread += record["status"] in (Status.UNPARSED, Status.REFUSED)
-        self.asked_again += asked > 1
-        self.prompt_tokens += record.get("prompt_tokens") or 0
-        self.completion_tokens += record.get("completion_tokens") or 0
-        if record.get("cost_usd") is not None:
-            self.usd = (self.usd or 0.0) + record["cost_usd"]
-        if record.get("e2e_s") is not None:
-            self.latencies_s.append(record["e2e_s"])
-
-    def document(self) -> dict[str, JSON]:
-        """As JSON, with the median time of the requests that were sent."""
-        ordered = sorted(self.latencies_s)
-        values = {name: getattr(self, name) for name in self.__slots__ if name != "latencies_s"}
-        return {**values, "e2e_s_p50": ordered[len(ordered) // 2] if ordered else None}
 
 
 class RunVerdicts:
@@ -99,15 +63,13 @@ class RunVerdicts:
                 of_model = self._replies.setdefault(task.scorer.name, {}).setdefault(task.model, {})
                 _add_replies(of_model, task.scorer, round_, records)
 
-    def bills(self) -> list[Bill]:
-        """One for each task, in their order."""
-        bills: dict[tuple[str, str], Bill] = {}
+    def bills(self) -> list[JudgeBill]:
+        """What each task came to, in their order."""
+        asked: dict[tuple[str, str], list[tuple[int, Mapping[str, Any]]]] = {}
         for task, round_, records in self._said:
-            name = (task.scorer.name, task.model)
-            bill = bills.setdefault(name, Bill(*name))
-            for record in records.values():
-                bill.add(record, round_.asked)
-        return list(bills.values())
+            of_task = asked.setdefault((task.scorer.name, task.model), [])
+            of_task += [(round_.asked, record) for record in records.values()]
+        return [_bill(*name, of_task) for name, of_task in asked.items()]
 
     def of(self, sample: Mapping[str, Any]) -> dict[str, Score]:
         """The score of every asking scorer; none for a sample without an answer."""
@@ -186,6 +148,27 @@ def _add_replies(
         of_sample[round_.order] = Reply(code, reason, fault, round_.asked)
 
 
+def _bill(scorer: str, model: str, asked: Sequence[tuple[int, Mapping[str, Any]]]) -> JudgeBill:
+    """What requests came to, each with the number of its question: endings, tokens, seconds, dollars."""
+    records = [record for _, record in asked]
+    statuses = [record["status"] for record in records]
+    costs = [record["cost_usd"] for record in records if record.get("cost_usd") is not None]
+    seconds = sorted(record["e2e_s"] for record in records if record.get("e2e_s") is not None)
+    return JudgeBill(
+        scorer=scorer,
+        model=model,
+        requests=len(records),
+        cached=sum(bool(record.get("cached")) for record in records),
+        failed=statuses.count(Status.FAILED),
+        unread=statuses.count(Status.UNPARSED) + statuses.count(Status.REFUSED),
+        asked_again=sum(number > 1 for number, _ in asked),
+        prompt_tokens=sum(record.get("prompt_tokens") or 0 for record in records),
+        completion_tokens=sum(record.get("completion_tokens") or 0 for record in records),
+        usd=sum(costs) if costs else None,
+        e2e_s_p50=seconds[len(seconds) // 2] if seconds else None,
+    )
+
+
 def _vector(record: Mapping[str, Any] | None) -> Any:
     import numpy as np
 
@@ -225,7 +208,7 @@ _COLUMNS: Mapping[str, str] = {
 """The columns of `judge.parquet`."""
 
 
-def enter_judgement(analysis: RunAnalysis, bills: Sequence[Bill], notes: Mapping[str, str]) -> list[str]:
+def enter_judgement(analysis: RunAnalysis, bills: Sequence[JudgeBill], notes: Mapping[str, str]) -> list[str]:
     """Add to the analysis of a run what its judges cost and what to beware of; returns that as warnings."""
     for at, metric in enumerate(analysis.metrics):
         note = notes.get(metric.name, "")
@@ -233,11 +216,11 @@ def enter_judgement(analysis: RunAnalysis, bills: Sequence[Bill], notes: Mapping
             joined = "; ".join(each for each in (metric.note, note) if each)
             analysis.metrics[at] = replace(metric, note=joined)
     analysis.metrics.extend(judge_cost(bills))
-    analysis.details["judges"] = [bill.document() for bill in bills]
+    analysis.details["judges"] = [asdict(bill) for bill in bills]
     return [f"{scorer}: {note}" for scorer, note in notes.items()]
 
 
-def judge_cost(bills: Iterable[Bill]) -> list[MetricValue]:
+def judge_cost(bills: Iterable[JudgeBill]) -> list[MetricValue]:
     """`cost.judge_usd`, where any request had a price; n is the number of those."""
     known = [bill for bill in bills if bill.usd is not None]
     if not known:
