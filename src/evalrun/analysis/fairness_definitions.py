@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from evalrun.scoring.base import MetricInfo, fraction
 from evalrun.suite.dataset import PERTURB
-from evalrun.types import Direction
 
 _STAY = (
     " Unparsed and refused answers stay in as answers that do not name it (unless the suite says `unparsed: "
@@ -45,34 +44,16 @@ _CHANCE = (
     "difference between the groups it is above zero all the same."
 )
 
-_CRITERIA: Mapping[str, tuple[str, str]] = {
-    "demographic_parity.difference": (
-        "greatest minus least selection rate among the groups of {column}",
-        "lower",
-    ),
-    "demographic_parity.ratio": (
-        "least divided by greatest selection rate among the groups of {column}; without a value where no "
-        "group was ever given the label",
-        "higher",
-    ),
-    "equal_opportunity.difference": (
-        "greatest minus least true positive rate among the groups of {column}",
-        "lower",
-    ),
-    "equal_opportunity.ratio": (
-        "least divided by greatest true positive rate among the groups of {column}",
-        "higher",
-    ),
-    "equalized_odds.difference": (
-        "the larger of two gaps among the groups of {column}: that of the true positive rate and that of the "
-        "false positive rate",
-        "lower",
-    ),
-    "equalized_odds.ratio": (
-        "the smaller of two ratios (least divided by greatest) among the groups of {column}: that of the "
-        "true positive rate and that of the false positive rate",
-        "higher",
-    ),
+_CRITERIA: Mapping[str, str] = {
+    "demographic_parity.difference": "greatest minus least selection rate among the groups of {column}",
+    "demographic_parity.ratio": "least divided by greatest selection rate among the groups of {column}; "
+    "without a value where no group was ever given the label",
+    "equal_opportunity.difference": "greatest minus least true positive rate among the groups of {column}",
+    "equal_opportunity.ratio": "least divided by greatest true positive rate among the groups of {column}",
+    "equalized_odds.difference": "the larger of two gaps among the groups of {column}: that of the true "
+    "positive rate and that of the false positive rate",
+    "equalized_odds.ratio": "the smaller of two ratios (least divided by greatest) among the groups of "
+    "{column}: that of the true positive rate and that of the false positive rate",
 }
 
 CRITERIA = tuple(_CRITERIA)
@@ -80,18 +61,16 @@ CRITERIA = tuple(_CRITERIA)
 
 def criterion_info(column: str, criterion: str, suffix: str = "") -> MetricInfo:
     """What a criterion of decisions means: `fairness.<column>.<criterion>[.<label>].<difference|ratio>`."""
-    text, direction = _CRITERIA[criterion]
     kind, _, form = criterion.partition(".")
     definition = (
         f"{kind.replace('_', ' ').capitalize()} ({form}), as fairlearn defines it: "
-        f"{text.format(column=column)}. Only groups that are large enough (fairness.min_group) take part, "
-        "for equalized odds those that are so for both rates."
+        f"{_CRITERIA[criterion].format(column=column)}. Only groups that are large enough "
+        "(fairness.min_group) take part, for equalized odds those that are so for both rates."
     )
+    name = f"fairness.{column}.{kind}{suffix}.{form}"
     if form == "difference":
-        definition += _CHANCE
-    return fraction(
-        f"fairness.{column}.{kind}{suffix}.{form}", definition, "lower" if direction == "lower" else "higher"
-    )
+        return fraction(name, definition + _CHANCE, "lower")
+    return fraction(name, definition, "higher")
 
 
 def contrast_info(column: str, of: MetricInfo) -> MetricInfo:
@@ -178,10 +157,9 @@ def version_info(axis: str, figure: str, of: MetricInfo | None = None) -> Metric
             "with all else alike. Interval and p are those of a paired comparison; p is adjusted by Holm "
             "over the versions.",
         )
-    direction: Direction = of.direction
     limits = (None, None) if figure == "worst_drop" else of.bounds
     text = _SCORES[figure].format(of=of.name)
-    return MetricInfo(f"robustness.{of.name}.{figure}", of.unit, direction, text, limits)
+    return MetricInfo(f"robustness.{of.name}.{figure}", of.unit, of.direction, text, limits)
 
 
 def version_definition(name: str, lookup: Callable[[str], MetricInfo]) -> MetricInfo | None:
