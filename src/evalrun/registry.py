@@ -1,13 +1,15 @@
-"""Where named extensions are found: one line each, imported only when a suite names it.
+"""Where named extensions are found. They are imported only when a suite names them.
 
-A built-in is a line in a table below. Another package adds its own by an entry point of the group
-`evalrun.<kind>s` with the same name; a suite may also write `python: package.module:attribute`.
+A built-in provider is a line in a table below; a built-in parser or scorer is declared where it is written,
+by `@scorer("name", …)`. Another package adds its own by an entry point of the group `evalrun.<kind>s` with
+the same name; a suite may also write `python: package.module:attribute`.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -29,68 +31,31 @@ PROVIDERS: Mapping[str, str] = {
     "vllm": "evalrun.providers.vllm_server:VLLM",
 }
 
-PARSERS: Mapping[str, str] = {
-    "between": "evalrun.scoring.parsers.text:Between",
-    "choice": "evalrun.scoring.parsers.choice:Choice",
-    "code": "evalrun.scoring.parsers.text:CodeBlock",
-    "first_line": "evalrun.scoring.parsers.text:FirstLine",
-    "json": "evalrun.scoring.parsers.text:JsonValue",
-    "last_line": "evalrun.scoring.parsers.text:LastLine",
-    "last_number": "evalrun.scoring.parsers.text:LastNumber",
-    "regex": "evalrun.scoring.parsers.text:Regex",
-    "strip": "evalrun.scoring.parsers.text:Strip",
-}
+BUILT_IN: Mapping[Kind, Mapping[str, str]] = {"provider": PROVIDERS}
+"""Tables of names. Parsers and scorers have none: their names stand in the files of these packages."""
 
-SCORERS: Mapping[str, str] = {
-    "bbq": "evalrun.scoring.scorers.bbq:BBQ",
-    "bleu": "evalrun.scoring.scorers.translation:Bleu",
-    "calibration": "evalrun.scoring.scorers.labels:Calibration",
-    "cer": "evalrun.scoring.scorers.translation:CharacterErrorRate",
-    "chrf": "evalrun.scoring.scorers.translation:Chrf",
-    "classification": "evalrun.scoring.scorers.labels:Classification",
-    "code": "evalrun.scoring.scorers.code:Code",
-    "contains_all": "evalrun.scoring.scorers.text:ContainsAll",
-    "contains_any": "evalrun.scoring.scorers.text:ContainsAny",
-    "correlation": "evalrun.scoring.scorers.numbers:CorrelationScorer",
-    "crows_pairs": "evalrun.scoring.scorers.likelihood:CrowsPairs",
-    "edit_distance": "evalrun.scoring.scorers.text:EditDistance",
-    "embedding": "evalrun.scoring.scorers.embedding:EmbeddingSimilarity",
-    "ends_with": "evalrun.scoring.scorers.text:EndsWith",
-    "exact_match": "evalrun.scoring.scorers.text:ExactMatch",
-    "hub": "evalrun.scoring.scorers.hub:HubMetric",
-    "includes": "evalrun.scoring.scorers.text:Includes",
-    "json_fields": "evalrun.scoring.scorers.structure:JsonFields",
-    "json_schema": "evalrun.scoring.scorers.structure:JsonSchema",
-    "json_valid": "evalrun.scoring.scorers.structure:JsonValid",
-    "judge": "evalrun.scoring.scorers.judge:Judge",
-    "length": "evalrun.scoring.scorers.text:Length",
-    "math": "evalrun.scoring.scorers.numbers:Math",
-    "meteor": "evalrun.scoring.scorers.words:Meteor",
-    "not": "evalrun.scoring.scorers.wrapping:Not",
-    "numeric": "evalrun.scoring.scorers.numbers:Numeric",
-    "option_likelihood": "evalrun.scoring.scorers.likelihood:OptionLikelihood",
-    "perplexity": "evalrun.scoring.scorers.likelihood:Perplexity",
-    "refusal": "evalrun.scoring.scorers.text:Refusal",
-    "regex": "evalrun.scoring.scorers.text:RegexMatch",
-    "rouge": "evalrun.scoring.scorers.words:Rouge",
-    "sql_parse": "evalrun.scoring.scorers.structure:SqlParse",
-    "squad": "evalrun.scoring.scorers.words:Squad",
-    "stereoset": "evalrun.scoring.scorers.likelihood:StereoSet",
-    "starts_with": "evalrun.scoring.scorers.text:StartsWith",
-    "ter": "evalrun.scoring.scorers.translation:Ter",
-    "threshold": "evalrun.scoring.scorers.wrapping:Threshold",
-    "token_f1": "evalrun.scoring.scorers.words:TokenF1",
-    "tool_calls": "evalrun.scoring.scorers.structure:ToolCalls",
-    "wer": "evalrun.scoring.scorers.translation:WordErrorRate",
-    "winobias": "evalrun.scoring.scorers.likelihood:WinoBias",
-    "xml_valid": "evalrun.scoring.scorers.structure:XmlValid",
-}
+PACKAGES: Mapping[Kind, str] = {"parser": "evalrun.scoring.parsers", "scorer": "evalrun.scoring.scorers"}
 
-BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
-    "provider": PROVIDERS,
-    "parser": PARSERS,
-    "scorer": SCORERS,
-}
+_DECLARED = re.compile(r'^@(?:parser|scorer)\(\s*"(\w+)".*?^(?:class|def) (\w+)', re.MULTILINE | re.DOTALL)
+"""`@scorer("name", …)` at the beginning of a line, and the class or function below it."""
+
+
+def built_in(kind: Kind) -> Mapping[str, str]:
+    """The names that evalrun itself gives, each with what it stands for, as package.module:attribute."""
+    return BUILT_IN[kind] if kind in BUILT_IN else _declared(PACKAGES[kind])
+
+
+@cache
+def _declared(package: str) -> Mapping[str, str]:
+    """What the modules of a package declare. They are read as text: importing all takes a second."""
+    from importlib import resources
+
+    return {
+        name: f"{package}.{file.name.removesuffix('.py')}:{attribute}"
+        for file in resources.files(package).iterdir()
+        if file.name.endswith(".py")
+        for name, attribute in _DECLARED.findall(file.read_text(encoding="utf-8"))
+    }
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -107,7 +72,7 @@ def entry_points_of(kind: Kind) -> Mapping[str, str]:
 
 def names(kind: Kind) -> list[str]:
     """All names of a kind, sorted: the built-in ones and those of installed packages."""
-    return sorted({**entry_points_of(kind), **BUILT_IN[kind]})
+    return sorted({**entry_points_of(kind), **built_in(kind)})
 
 
 def importable_from(folder: Path) -> None:
@@ -139,16 +104,21 @@ def import_attribute(target: str) -> Any:
         raise UserError(f"module '{module_name}' has no '{attribute}'") from None
 
 
+def component(made: Any) -> Any:
+    """The class of a function that is declared a parser or scorer; anything else as it is."""
+    return made.__component__() if hasattr(made, "__component__") else made
+
+
 def load(kind: Kind, name: str) -> Any:
-    """The class registered under a name.
+    """The class registered under a name, or the one made of the function registered under it.
 
     Raises UserError, with the nearest known name, when there is none.
     """
-    target = BUILT_IN[kind].get(name) or entry_points_of(kind).get(name)
+    target = built_in(kind).get(name) or entry_points_of(kind).get(name)
     if target is None:
         near = nearest(name, names(kind))
         raise UserError(
             f"unknown {kind} '{name}'",
             remedy=f"Did you mean '{near}'?" if near else f"Known: {', '.join(names(kind))}.",
         )
-    return import_attribute(target)
+    return component(import_attribute(target))

@@ -67,7 +67,7 @@ def _gap_definition(name: str, known: Mapping[str, MetricInfo], scorers: Sequenc
 
 def _scorers_in(name: str) -> frozenset[str]:
     """The built-in scorers that a metric's name mentions. Others need not be imported to know it."""
-    return frozenset(registry.SCORERS).intersection(name.split("."))
+    return frozenset(registry.built_in("scorer")).intersection(name.split("."))
 
 
 @cache
@@ -86,8 +86,8 @@ def _built_in(scorers: frozenset[str]) -> Mapping[str, MetricInfo]:
 
 def metric_reference() -> str:
     """The definitions of all metrics as Markdown, for docs/metrics.md."""
-    known = _built_in(frozenset(registry.SCORERS))
-    scores = [name for name in known if name.split(".")[0] in registry.SCORERS]
+    known = _built_in(frozenset(registry.built_in("scorer")))
+    scores = [name for name in known if name.split(".")[0] in registry.built_in("scorer")]
     rates = [rate.info.name for rate in RATES]
     rest = list(performance_catalogue())
     some = MetricInfo("<metric>", "that of the metric", "higher", "")

@@ -153,6 +153,8 @@ def corpus_metrics(
     values = score_column(table, scorer.name)
     sample_units = units(table, values, counted(table, exclude_unparsed) & ~np.isnan(values))
     rows = sample_units.rows
+    if not len(rows):
+        return [], {}
     corpus = scorer.aggregate(
         ScoreColumns(
             value=values[rows],

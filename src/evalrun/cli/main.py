@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "models": ("start", "Start", "List, pull and find models for the embedded engine."),
     "calibrate": ("start", "Start", "Measure evalrun's own cost on this machine."),
     "schema": ("run", "Start", "Print the JSON Schema of the suite language."),
-    "docs": ("start", "Start", "Print the suite or metric reference as Markdown."),
+    "docs": ("start", "Start", "Make the references of suite, metrics and scorers."),
     "completion": ("start", "Start", "Complete commands in bash, zsh or fish."),
     "list": ("store:list_sweeps", "Look", "List the sweeps in the store."),
     "show": ("store", "Look", "Show the results of a sweep."),

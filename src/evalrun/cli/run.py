@@ -186,11 +186,9 @@ def schema(out: Path | None) -> None:
     Example:
       evalrun schema --out suite.schema.json
     """
-    import orjson
+    from evalrun.suite.reference import schema_text
 
-    from evalrun.suite.reference import suite_json_schema
-
-    text = orjson.dumps(suite_json_schema(), option=orjson.OPT_INDENT_2).decode() + "\n"
+    text = schema_text()
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import click
 
 from evalrun.cli.options import FILE, FOLDER, json_option, print_json
 from evalrun.errors import UserError
+from evalrun.registry import import_attribute
 
 
 @click.command()
@@ -86,6 +88,7 @@ def where(name: str) -> None:
       evalrun models where smollm2-135m-instruct
     """
     from evalrun.errors import UserError
+from evalrun.registry import import_attribute
     from evalrun.providers import catalogue
 
     path = catalogue.where(name)
@@ -143,32 +146,46 @@ def _warn_if_busy(core_share: float) -> None:
         )
 
 
+PAGES: Mapping[str, tuple[str, str]] = {
+    "schema": ("suite.schema.json", "evalrun.suite.reference:schema_text"),
+    "suite": ("suite-reference.md", "evalrun.suite.reference:suite_reference"),
+    "metrics": ("metrics.md", "evalrun.analysis.definitions:metric_reference"),
+    "scorers": ("scorers.md", "evalrun.scoring.reference:scorer_reference"),
+}
+"""What can be made: its file among all, and the function that gives its text."""
+
+
 @click.command()
-@click.argument("what", type=click.Choice(["suite", "metrics", "scorers"]))
-@click.option("--out", type=FILE, metavar="FILE", help="Write it there.")
-def docs(what: str, out: Path | None) -> None:
-    """Print the suite reference, the metric definitions or the scorer reference as Markdown.
+@click.argument("what", type=click.Choice(list(PAGES)), required=False)
+@click.option("--out", type=click.Path(path_type=Path), metavar="PATH", help="Write it there; all: a folder.")
+@click.option("--check", is_flag=True, help="Write nothing; fail where a file differs.")
+def docs(what: str | None, out: Path | None, check: bool) -> None:
+    """Make the references from the code: all of them into a folder, or one of them.
 
     \b
     Example:
+      evalrun docs --out docs
+      evalrun docs --out docs --check
       evalrun docs metrics --out metrics.md
     """
-    if what == "suite":
-        from evalrun.suite.reference import suite_reference
-
-        text = suite_reference()
-    elif what == "scorers":
-        from evalrun.scoring.reference import scorer_reference
-
-        text = scorer_reference()
-    else:
-        from evalrun.analysis.definitions import metric_reference
-
-        text = metric_reference()
+    if out is None and what is None:
+        raise UserError("all the references are several files", remedy="Name a folder: --out docs.")
     if out is None:
-        click.echo(text, nl=False)
-    else:
-        out.write_text(text, encoding="utf-8")
+        click.echo(_text(str(what)), nl=False)
+        return
+    texts = {out: _text(what)} if what else {out / file: _text(each) for each, (file, _) in PAGES.items()}
+    stale = [path for path, text in texts.items() if not path.exists() or path.read_text("utf-8") != text]
+    if check and stale:
+        again = f"Make them again: evalrun docs{f' {what}' if what else ''} --out {out}"
+        raise UserError(f"not as the code has it: {', '.join(map(str, stale))}", remedy=again)
+    for path in () if check else stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(texts[path], encoding="utf-8")
+
+
+def _text(page: str) -> str:
+    text: str = import_attribute(PAGES[page][1])()
+    return text
 
 
 VARIABLE = "_EVALRUN_COMPLETE"

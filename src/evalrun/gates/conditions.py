@@ -295,7 +295,7 @@ def speakable(suite: Suite, scorers: Sequence[Scorer], declared: Mapping[str, Co
     heads = []
     for scorer in scorers:
         patterns |= {info.name for info in scorer.metrics()}
-        if scorer.registered not in registry.SCORERS:
+        if scorer.registered not in registry.built_in("scorer"):
             patterns.add(scorer.name)
             heads.append(f"{scorer.name}.")
     return Speakable(

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from evalrun.scoring.base import Scorer, ScoringInput
+from evalrun.scoring.base import OptionsT, Scorer, ScoringInput
 from evalrun.types import JSON, Score, hot_value
 
 Key = tuple[str, int]
@@ -41,7 +41,7 @@ class Judged:
     """Why no model was asked: there was nothing to judge."""
 
 
-class AskingScorer(Scorer):
+class AskingScorer(Scorer[OptionsT]):
     """A scorer whose scores come from a model that is asked after the run."""
 
     asks: ClassVar[bool] = True

@@ -3,7 +3,8 @@
 A parser turns a value into a value: the first gets the raw output, each next one what the former made;
 the last value is the answer. A scorer compares the answer with the target and says why it scored so.
 
-A new parser or scorer is a class in a file of its own and a line in `evalrun.registry`.
+The smallest of either is a function with a decorator (`evalrun.scoring.functions`); a scorer with figures of
+all samples, or a state of its own, is a class.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_serializer, field_validator
+from typing_extensions import TypeVar
 
 from evalrun.errors import Problem
 from evalrun.suite.components import ParserSpec
@@ -77,7 +79,7 @@ class MetricInfo:
 class Options(BaseModel):
     """The base of every component's options: frozen, and no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 Chain = Annotated[
@@ -118,17 +120,39 @@ class ScorerOptions(Options):
         return value
 
 
-class Parser(ABC):
+OptionsT = TypeVar("OptionsT", bound=BaseModel, default=Any)
+
+
+class Component(ABC, Generic[OptionsT]):
+    """What parsers and scorers have in common: a name, and options of a type.
+
+    `class Mine(Scorer[MyOptions])` has the options MyOptions, which suites are validated by. `shorthand` is
+    the option that takes a bare value: {regex: "[0-9]"} for {regex: {pattern: "[0-9]"}}. The decorators
+    `parser` and `scorer` set the name and the summary.
+    """
+
+    Options: ClassVar[type[BaseModel]]
+    shorthand: ClassVar[str | None] = None
+    summary: ClassVar[str] = ""
+    registered: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, BaseModel):
+                    cls.Options = argument
+
+    def __init__(self, options: OptionsT) -> None:
+        self.options = options
+
+
+class Parser(Component[OptionsT]):
     """One step from raw output to answer."""
 
     Options: ClassVar[type[BaseModel]] = Options
-    shorthand: ClassVar[str | None] = None
-    summary: ClassVar[str] = ""
     reads_row: bool = False
     """Whether `parse_with_row` is to be called instead of `parse`."""
-
-    def __init__(self, options: Any) -> None:
-        self.options = options
 
     @abstractmethod
     def parse(self, value: JSON) -> JSON:
@@ -202,20 +226,30 @@ class Corpus:
     tests: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
-class Scorer(ABC):
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a suite says (`entry`, YAML), an answer, a target, and the score that comes of it (4 digits)."""
+
+    entry: str
+    answer: JSON
+    target: JSON
+    value: float
+
+
+class Scorer(Component[OptionsT]):
     """A function of one sample, with an optional part over all samples.
 
-    `registered` is the name in the registry; `correctness` says that the score judges whether the answer
-    is right, so that an answer that could not be read, or a refusal, scores 0. `parts` are the names of
-    further values that `score` gives; they are stored as columns `score.<name>.<part>`.
+    `defined` are its metrics, named in it: "" is the mean of its score, "f1" that of its part f1; "{name}" in
+    a definition stands for the scorer's name. `correctness` says that the score judges whether the answer is
+    right, so that an answer that could not be read, or a refusal, scores 0. `parts` are the names of further
+    values that `score` gives; they are stored as columns `score.<name>.<part>`.
     `unanswered_as_empty` is for scores of which 0 is the best, or that keep counts: there such a sample is
     scored as an empty answer.
     """
 
     Options: ClassVar[type[BaseModel]] = ScorerOptions
-    shorthand: ClassVar[str | None] = None
-    summary: ClassVar[str] = ""
-    registered: ClassVar[str] = ""
+    defined: ClassVar[tuple[MetricInfo, ...]] = ()
+    example: ClassVar[Example | None] = None
     correctness: bool = True
     unanswered_as_empty: ClassVar[bool] = False
     asks: ClassVar[bool] = False
@@ -230,8 +264,8 @@ class Scorer(ABC):
     """Whether it runs what models wrote, which a suite must allow."""
     parts: tuple[str, ...] = ()
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
+    def __init__(self, options: OptionsT) -> None:
+        super().__init__(options)
         self.name: str = getattr(options, "name", None) or self.registered or type(self).__name__.lower()
 
     @property
@@ -262,19 +296,33 @@ class Scorer(ABC):
         return Score(value, reason, dict.fromkeys(self.parts, value))
 
     @classmethod
-    @abstractmethod
     def describe(cls, name: str) -> tuple[MetricInfo, ...]:
         """The metrics of a scorer of this class that is called `name`; the first is the mean of its score.
 
         The mean of a part is listed under `<name>.<part>`; parts not listed are stored and not shown.
         """
+        return tuple(
+            replace(
+                info,
+                name=f"{name}.{info.name}" if info.name else name,
+                definition=info.definition.replace("{name}", name),
+            )
+            for info in cls.defined
+        )
 
     def metrics(self) -> tuple[MetricInfo, ...]:
         """The metrics of this scorer; the first is the mean of its score."""
         return self.describe(self.name)
 
+    def metrics_by_name(self) -> dict[str, MetricInfo]:
+        """The same by their names."""
+        return {info.name: info for info in self.metrics()}
+
     def aggregate(self, columns: ScoreColumns) -> Corpus | None:
-        """The figures that are not a mean of per-sample scores, or None where there are none."""
+        """The figures that are not a mean of per-sample scores, or None where there are none.
+
+        There is at least one sample.
+        """
         return None
 
 
@@ -304,6 +352,11 @@ def shown(value: JSON, limit: int = 80) -> str:
 def alternatives(target: JSON) -> Sequence[JSON]:
     """The acceptable targets: the entries of a list, else the one value."""
     return target if isinstance(target, list | tuple) else (target,)
+
+
+def target_texts(target: JSON) -> list[str]:
+    """The acceptable targets as texts, without those that are null."""
+    return [as_text(each) for each in alternatives(target) if each is not None]
 
 
 def one_or_more(value: Any) -> Any:

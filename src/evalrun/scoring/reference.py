@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator
 
 from evalrun import registry
-from evalrun.scoring.base import MetricInfo, ScorerOptions
-from evalrun.scoring.examples import EXAMPLES, Example
+from evalrun.scoring.base import Example, MetricInfo, ScorerOptions
 from evalrun.suite.reference import options_schema, type_text
 from evalrun.types import JSON
 
@@ -58,9 +57,9 @@ scorers.
 ## Your own
 
 `{python: "package.module:function"}` names a function that takes any of `answer`, `target`, `output` and
-`row`, and returns a number, a truth value, None, or a pair of number and reason. A class with `Options`,
-`score` and `describe` (see `evalrun.scoring.base.Scorer`) may have parts and figures of all samples as well;
-a package registers one under the entry point group `evalrun.scorers`.
+`row`, and returns a number, a truth value, None, or a pair of number and reason. The decorator
+`evalrun.scorer` gives it a name, options and a definition; a package registers it under the entry point group
+`evalrun.scorers`. A class (see `evalrun.scoring.base.Scorer`) may have figures of all samples as well.
 
 ## The scorers
 """
@@ -68,7 +67,9 @@ a package registers one under the entry point group `evalrun.scorers`.
 
 def scorer_reference() -> str:
     """One section a scorer: what it does, its options, its metrics with formulas and sources, an example."""
-    return "\n".join([_INTRODUCTION, *(line for name in sorted(registry.SCORERS) for line in _section(name))])
+    return "\n".join(
+        [_INTRODUCTION, *(line for name in sorted(registry.built_in("scorer")) for line in _section(name))]
+    )
 
 
 def _section(name: str) -> Iterator[str]:
@@ -89,8 +90,8 @@ def _section(name: str) -> Iterator[str]:
     for info in scorer.describe(name):
         yield _metric(info)
     yield ""
-    if name in EXAMPLES:
-        yield _example(name, EXAMPLES[name])
+    if scorer.example is not None:
+        yield _example(scorer.example)
 
 
 def _metric(info: MetricInfo) -> str:
@@ -109,7 +110,7 @@ def _cell(schema: JSON) -> str:
     return " ".join(str(schema.get("description", "")).split()).replace("|", "\\|")
 
 
-def _example(name: str, example: Example) -> str:
+def _example(example: Example) -> str:
     lines = [
         "```yaml",
         f"scorers: [{example.entry}]",

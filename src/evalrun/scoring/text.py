@@ -16,8 +16,9 @@ import re
 import string
 import sys
 import unicodedata
+from collections.abc import Callable
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 _UNSPACED: Final = (
     "\u0e00-\u0eff"  # Thai, Lao
@@ -65,23 +66,23 @@ def _punctuation_table() -> dict[int, None]:
     return {code: None for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] in "PS"}
 
 
-class Normaliser:
-    """A function from text to text, made from the options."""
+def normalised(text: str, case: bool, punctuation: bool, whitespace: bool) -> str:
+    """A text made comparable; ends are always stripped.
 
-    __slots__ = ("_case", "_table", "_whitespace")
+    Case: Unicode case folding (ß becomes ss). Punctuation: characters of the Unicode categories P
+    (punctuation) and S (symbols) are deleted. White space: every run becomes one space.
+    """
+    if case:
+        text = text.casefold()
+    if punctuation:
+        text = text.translate(_punctuation_table())
+    return " ".join(text.split()) if whitespace else text.strip()
 
-    def __init__(self, case: bool, punctuation: bool, whitespace: bool) -> None:
-        self._case = case
-        self._table = _punctuation_table() if punctuation else None
-        self._whitespace = whitespace
 
-    def __call__(self, text: str) -> str:
-        """The text, normalised."""
-        if self._case:
-            text = text.casefold()
-        if self._table is not None:
-            text = text.translate(self._table)
-        return " ".join(text.split()) if self._whitespace else text.strip()
+def normaliser(options: Any) -> Callable[[str], str]:
+    """The same as a function, by the options ignore_case, ignore_punctuation and ignore_whitespace."""
+    chosen = (options.ignore_case, options.ignore_punctuation, options.ignore_whitespace)
+    return (lambda text: normalised(text, *chosen)) if any(chosen) else str.strip
 
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")

@@ -219,7 +219,8 @@ class ComponentSpec(Spec):
 
         For `python` with a plain function: that function, with its arguments bound. Whoever uses it wraps it.
         """
-        made = registry.import_attribute(self.target) if self.target else registry.load(self.kind, self.name)
+        target = self.target
+        made = _imported(target) if target else registry.load(self.kind, self.name)
         if hasattr(made, "Options"):
             return made(self.options)
         return partial(made, **self.args) if self.args else made
@@ -250,8 +251,9 @@ def _written_form(kind: str, data: str | dict[str, Any]) -> tuple[str, Any, Data
         return data["name"], data.get("args"), ("args",) if "args" in data else ()
     if PYTHON in data and set(data) <= {PYTHON, "args"}:
         return PYTHON, data[PYTHON], (PYTHON,)
-    if kind == "scorer" and isinstance(data.get("hub"), str) and len(data) > 1:
-        return "hub", {"metric": data["hub"], **{key: data[key] for key in data if key != "hub"}}, ()
+    for name in ("evaluate", "hub") if kind == "scorer" and len(data) > 1 else ():
+        if isinstance(data.get(name), str):
+            return name, {"metric": data[name], **{key: data[key] for key in data if key != name}}, ()
     if len(data) == 1:
         name, value = next(iter(data.items()))
         return name, value, (name,)
@@ -304,7 +306,7 @@ def _python_component(target: Any, data: str | dict[str, Any]) -> tuple[dict[str
     if not isinstance(arguments, dict | None):
         return {}, [Finding(("args",), f"expected a mapping, found {describe(arguments)}")]
     arguments = arguments or {}
-    made, findings = _load(partial(registry.import_attribute, target), (PYTHON,))
+    made, findings = _load(partial(_imported, target), (PYTHON,))
     if findings:
         return {}, findings
     options: BaseModel
@@ -320,6 +322,10 @@ def _python_component(target: Any, data: str | dict[str, Any]) -> tuple[dict[str
         return {}, [Finding((PYTHON,), what)]
     fields = {"name": PYTHON, "target": target, "args": arguments, "options": options}
     return fields, [item.under(("args",) if "args" in data else ()) for item in findings]
+
+
+def _imported(target: str) -> Any:
+    return registry.component(registry.import_attribute(target))
 
 
 def _unknown_arguments(function: Callable[..., Any], target: str, arguments: dict[str, Any]) -> list[Finding]:

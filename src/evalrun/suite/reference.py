@@ -40,6 +40,13 @@ def suite_json_schema() -> Schema:
     return {"$schema": DIALECT, "title": "evalrun suite", **schema, "$defs": definitions}
 
 
+def schema_text() -> str:
+    """The same as the text of a file."""
+    import orjson
+
+    return orjson.dumps(suite_json_schema(), option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
 def options_schema(options: type[BaseModel], name: str) -> Schema:
     """The schema of an Options model; what it refers to is defined under names that begin with `name`."""
     schema: Schema = _tidy(options.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}"))

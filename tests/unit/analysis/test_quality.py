@@ -276,7 +276,9 @@ def test_almost_no_data_is_no_accident(n: int) -> None:
         "threshold": {"scorer": "token_f1", "at_least": 0.5},
     }
     # Those that run programs, ask models or load what is not installed have tests of their own.
-    plain = sorted(set(registry.SCORERS) - {"code", "embedding", "hub", "judge", "meteor"})
+    plain = sorted(
+        set(registry.built_in("scorer")) - {"code", "embedding", "evaluate", "hub", "judge", "meteor"}
+    )
     made = [scorer(name, **needed.get(name, {})) for name in plain]
     analysis = analyse(table_of([("bug", "bug")] * n, made), made, SystemSummary())
     # Of a label there is no number, no confidence, no JSON and no question of a benchmark to score.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evalrun import registry
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.measures import RunSamples
 from evalrun.analysis.paired import paired_difference
@@ -19,11 +20,11 @@ from evalrun.analysis.run import AnalysisOptions, RunAnalysis, analyse
 from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Labelled
 from evalrun.scoring.pipeline import Pipeline
-from evalrun.scoring.scorers.text import ExactMatch
 from evalrun.scoring.scorers.translation import WordErrorRate
 from evalrun.types import MetricValue, SampleRecord, Status
 
-EXACT = ExactMatch(ExactMatch.Options())
+EXACT_MATCH = registry.load("scorer", "exact_match")
+EXACT = EXACT_MATCH(EXACT_MATCH.Options())
 
 
 def records(scores: Any, answers: Any = None, cluster: Any = None) -> list[SampleRecord]:

@@ -9,7 +9,7 @@ import pytest
 
 from evalrun.errors import UserError
 from evalrun.scoring.base import ScoringInput, Unparsed
-from evalrun.scoring.parsers.text import CodeBlock, CodeBlockOptions
+from evalrun.scoring.parsers.text import CodeBlockOptions, code_block
 from evalrun.scoring.pipeline import suite_scorers
 from evalrun.scoring.scorers.code import Code, CodeOptions, Limits, Ran, run_locked
 from evalrun.suite.load import parse_suite
@@ -152,7 +152,7 @@ def test_the_suite_must_allow_it() -> None:
 
 
 def block(text: str, **options: object) -> str:
-    return CodeBlock(CodeBlockOptions(**options)).parse(text)
+    return code_block(text, CodeBlockOptions(**options))
 
 
 def test_code_is_taken_from_between_fences() -> None:

@@ -42,10 +42,16 @@ def hub(**options: Any) -> Scorer:
     return HubMetric(HubMetric.Options(**options))
 
 
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where evaluate copies scripts to; a process imports them from one folder only."""
+    return tmp_path_factory.mktemp("modules")
+
+
 @pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def script(tmp_path: Path, modules: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path / "modules"), raising=False)
+    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", str(modules), raising=False)
     path = tmp_path / "overlap.py"
     path.write_text(SCRIPT)
     return path
@@ -92,14 +98,53 @@ def test_a_folder_that_would_be_run_instead_is_refused(
     assert "folder" in problem.what
 
 
-def test_both_forms_of_writing_it() -> None:
+@pytest.mark.parametrize("name", ["evaluate", "hub"])
+def test_both_forms_of_writing_it(name: str) -> None:
     for written in (
-        {"hub": "accuracy", "revision": "abc"},
-        {"hub": {"metric": "accuracy", "revision": "abc"}},
+        {name: "accuracy", "revision": "abc"},
+        {name: {"metric": "accuracy", "revision": "abc"}},
     ):
         spec = ScorerSpec.model_validate(written)
-        assert spec.resolved()["hub"]["metric"] == "accuracy"
-        assert spec.resolved()["hub"]["revision"] == "abc"
+        assert spec.resolved()[name]["metric"] == "accuracy"
+        assert spec.resolved()[name]["revision"] == "abc"
+        assert spec.build().name == f"{name}_accuracy"
+
+
+LISTS = """
+import datasets
+import evaluate
+
+class Longest(evaluate.Metric):
+    def _info(self):
+        text = datasets.Value("string")
+        features = datasets.Features({"predictions": text, "references": datasets.Sequence(text)})
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions, references):
+        shares = [len(a) / max(map(len, b)) for a, b in zip(predictions, references)]
+        return {"note": "by characters", "share": shares}
+"""
+
+
+def test_a_metric_in_a_folder_of_this_machine_runs_without_the_network(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the form that says so; with lists of references, and a value for each answer."""
+    import evaluate
+
+    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "longest").mkdir()
+    (tmp_path / "longest" / "longest.py").write_text(LISTS)
+    [problem] = ScorerSpec.model_validate({"evaluate": "longest"}).build().check((), "d")
+    assert "./longest" in problem.remedy
+    scorer = ScorerSpec.model_validate({"evaluate": "./longest"}).build()
+    assert list(scorer.check((), "d")) == []
+    scored = Pipeline([], [scorer]).evaluate("abc", ["a", "abcdef"], {})
+    assert scored.scores == {"evaluate_longest": 0.5}
+    (tmp_path / "broken").mkdir()
+    [problem] = ScorerSpec.model_validate({"evaluate": "./broken"}).build().check((), "d")
+    assert "script" in problem.remedy
 
 
 def test_meteor_without_its_data_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_a_parser_gives_a_value_or_says_why_not(value: object, made: Parser) -> 
         assert answer is not None
 
 
-@pytest.mark.parametrize("name", sorted(registry.PARSERS))
+@pytest.mark.parametrize("name", sorted(registry.built_in("parser")))
 def test_every_parser_is_described(name: str) -> None:
     kind = registry.load("parser", name)
     assert kind.summary.endswith(".")

@@ -19,10 +19,10 @@ NEEDED: dict[str, dict[str, object]] = {
 }
 """Options without which a scorer cannot be made."""
 
-APART = {"code", "embedding", "hub", "judge", "meteor"}
+APART = {"code", "embedding", "evaluate", "hub", "judge", "meteor"}
 """Scorers that run programs, ask models or load what is not installed: each has tests of its own."""
 
-PLAIN = sorted(set(registry.SCORERS) - APART)
+PLAIN = sorted(set(registry.built_in("scorer")) - APART)
 """Scorers that look at one sample and nothing else."""
 
 
@@ -70,7 +70,7 @@ def test_a_sample_without_an_answer_has_a_score_or_a_reason(name: str) -> None:
         assert verdict.value == 0
 
 
-@pytest.mark.parametrize("name", sorted(registry.SCORERS))
+@pytest.mark.parametrize("name", sorted(registry.built_in("scorer")))
 def test_every_scorer_is_described(name: str) -> None:
     kind = registry.load("scorer", name)
     assert kind.registered == name

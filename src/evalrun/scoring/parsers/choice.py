@@ -18,11 +18,12 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from evalrun.scoring.base import Options, Parser, Unparsed, as_text, check_labels, shown
+from evalrun.scoring.functions import parser
 from evalrun.scoring.text import stands_alone, whole_phrase
 from evalrun.types import JSON, Row
 
@@ -159,16 +160,15 @@ class ChoiceOptions(Options):
         return self
 
 
-class Choice(Parser):
+@parser(
+    "choice",
+    summary="The one label that stands in the text as a whole word, in either case (in scripts without "
+    "spaces between words, wherever it stands). Two different labels leave the answer unparsed unless `pick` "
+    "says which to take. `letters: true` reads the letters A, B, C and so on.",
+    shorthand="labels",
+)
+class Choice(Parser[ChoiceOptions]):
     """The one label, or letter, that an answer names."""
-
-    Options: ClassVar[type[ChoiceOptions]] = ChoiceOptions
-    shorthand = "labels"
-    summary = (
-        "The one label that stands in the text as a whole word, in either case (in scripts without spaces "
-        "between words, wherever it stands). Two different labels leave the answer unparsed unless `pick` "
-        "says which to take. `letters: true` reads the letters A, B, C and so on."
-    )
 
     def __init__(self, options: ChoiceOptions) -> None:
         super().__init__(options)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from evalrun.scoring.base import Options, Parser, Unparsed, as_text, shown
+from evalrun.scoring.functions import parser
 from evalrun.scoring.guard import GuardedPattern, PatternTimeout, check_pattern
-from evalrun.scoring.text import last_number
+from evalrun.scoring.text import last_number as last_number_in
 from evalrun.types import JSON
+
+MAX_CHARACTERS = 100_000
+"""Longer texts are cut: numbers are looked for in the last so many characters, JSON in the first."""
+MAX_STARTS = 200
+"""So many opening brackets are tried, so that a text of brackets costs no more than any other."""
+
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$", re.MULTILINE)
 
 
 class StripOptions(Options):
-    """Options of the parser `strip`."""
+    """What is taken off."""
 
     characters: str | None = Field(
         default=None,
@@ -24,57 +32,38 @@ class StripOptions(Options):
     )
 
 
-class Strip(Parser):
-    """Takes white space, and characters that are named, off both ends."""
-
-    Options: ClassVar[type[StripOptions]] = StripOptions
-    shorthand = "characters"
-    summary = "Takes white space, or the characters given as well, off both ends of the text."
-
-    def __init__(self, options: StripOptions) -> None:
-        super().__init__(options)
-        extra = options.characters
-        self._characters = None if extra is None else extra + " \t\n\r\f\v\u00a0"
-
-    def parse(self, value: JSON) -> str:
-        """The text without its ends."""
-        return as_text(value).strip(self._characters)
+@parser(
+    "strip",
+    summary="Takes white space, or the characters given as well, off both ends of the text.",
+    shorthand="characters",
+)
+def strip(value: JSON, options: StripOptions) -> str:
+    """The text without its ends."""
+    extra = options.characters
+    return as_text(value).strip(None if extra is None else extra + " \t\n\r\f\v\u00a0")
 
 
-class LineOptions(Options):
-    """`first_line` and `last_line` have no options."""
+@parser("first_line", summary="The first line that holds more than white space, stripped.")
+def first_line(value: JSON) -> str:
+    """The line. Raises Unparsed where all are empty."""
+    return _lines(value)[0].rstrip()
 
 
-class FirstLine(Parser):
-    """The first line that is not empty."""
-
-    Options: ClassVar[type[LineOptions]] = LineOptions
-    summary = "The first line that holds more than white space, stripped."
-
-    def parse(self, value: JSON) -> str:
-        """The line. Raises Unparsed where all are empty."""
-        text = as_text(value).strip()
-        if not text:
-            raise Unparsed("the output is empty")
-        return text.splitlines()[0].rstrip()
+@parser("last_line", summary="The last line that holds more than white space, stripped.")
+def last_line(value: JSON) -> str:
+    """The line. Raises Unparsed where all are empty."""
+    return _lines(value)[-1].lstrip()
 
 
-class LastLine(Parser):
-    """The last line that is not empty."""
-
-    Options: ClassVar[type[LineOptions]] = LineOptions
-    summary = "The last line that holds more than white space, stripped."
-
-    def parse(self, value: JSON) -> str:
-        """The line. Raises Unparsed where all are empty."""
-        text = as_text(value).strip()
-        if not text:
-            raise Unparsed("the output is empty")
-        return text.splitlines()[-1].lstrip()
+def _lines(value: JSON) -> list[str]:
+    text = as_text(value).strip()
+    if not text:
+        raise Unparsed("the output is empty")
+    return text.splitlines()
 
 
 class BetweenOptions(Options):
-    """Options of the parser `between`."""
+    """The marks."""
 
     start: str = Field(min_length=1, description="The mark before the answer, taken literally.")
     end: str | None = Field(
@@ -85,36 +74,28 @@ class BetweenOptions(Options):
     )
 
 
-class Between(Parser):
-    """The text between a start and an end mark."""
-
-    Options: ClassVar[type[BetweenOptions]] = BetweenOptions
-    shorthand = "start"
-    summary = "The text between two marks, stripped: <answer> and </answer>, or #### and the end."
-
-    def __init__(self, options: BetweenOptions) -> None:
-        super().__init__(options)
-        self._start = options.start
-        self._end = options.end
-        self._last = options.which == "last"
-
-    def parse(self, value: JSON) -> str:
-        """The text between the marks. Raises Unparsed where one of them is missing."""
-        text = as_text(value)
-        at = text.rfind(self._start) if self._last else text.find(self._start)
-        if at < 0:
-            raise Unparsed(f"the mark {shown(self._start)} is not in the output")
-        begin = at + len(self._start)
-        if self._end is None:
-            return text[begin:].strip()
-        until = text.find(self._end, begin)
-        if until < 0:
-            raise Unparsed(f"the mark {shown(self._end)} does not follow {shown(self._start)}")
-        return text[begin:until].strip()
+@parser(
+    "between",
+    summary="The text between two marks, stripped: <answer> and </answer>, or #### and the end.",
+    shorthand="start",
+)
+def between(value: JSON, options: BetweenOptions) -> str:
+    """The text between the marks. Raises Unparsed where one of them is missing."""
+    text, start, end = as_text(value), options.start, options.end
+    at = text.rfind(start) if options.which == "last" else text.find(start)
+    if at < 0:
+        raise Unparsed(f"the mark {shown(start)} is not in the output")
+    begin = at + len(start)
+    if end is None:
+        return text[begin:].strip()
+    until = text.find(end, begin)
+    if until < 0:
+        raise Unparsed(f"the mark {shown(end)} does not follow {shown(start)}")
+    return text[begin:until].strip()
 
 
 class RegexOptions(Options):
-    """Options of the parser `regex`."""
+    """The pattern, and what to take of its matches."""
 
     pattern: Annotated[str, check_pattern] = Field(
         min_length=1, description="Python regular expression, searched anywhere in the text."
@@ -129,81 +110,60 @@ class RegexOptions(Options):
 
     @model_validator(mode="after")
     def _group_exists(self) -> Self:
-        regex = re.compile(self.pattern)
-        known = isinstance(self.group, str) and self.group in regex.groupindex
-        if (
-            self.group is not None
-            and not known
-            and not (isinstance(self.group, int) and 0 <= self.group <= regex.groups)
-        ):
-            raise ValueError(f"the pattern has no group {self.group!r}; it has {regex.groups}")
+        regex, group = re.compile(self.pattern), self.group
+        known = group in regex.groupindex if isinstance(group, str) else 0 <= (group or 0) <= regex.groups
+        if not known:
+            raise ValueError(f"the pattern has no group {group!r}; it has {regex.groups}")
         return self
 
 
-class Regex(Parser):
+@parser(
+    "regex",
+    summary="A group of the first or last match of a regular expression. Texts are cut to 100,000 "
+    "characters, and a search that takes longer than a second leaves the answer unparsed.",
+)
+class Regex(Parser[RegexOptions]):
     """One group of the first or last match of a pattern."""
 
-    Options: ClassVar[type[RegexOptions]] = RegexOptions
     shorthand = "pattern"
-    summary = (
-        "A group of the first or last match of a regular expression. Texts are cut to 100,000 characters, "
-        "and a search that takes longer than a second leaves the answer unparsed."
-    )
 
     def __init__(self, options: RegexOptions) -> None:
         super().__init__(options)
-        self._pattern = GuardedPattern(options.pattern, re.IGNORECASE if options.ignore_case else 0)
-        default = 1 if self._pattern.regex.groups else 0
-        self._group = default if options.group is None else options.group
-        self._find = self._pattern.first if options.which == "first" else self._pattern.last
-        self._none = f"nothing matches the pattern {options.pattern}"
+        pattern = GuardedPattern(options.pattern, re.IGNORECASE if options.ignore_case else 0)
+        self._group = options.group if options.group is not None else min(1, pattern.regex.groups)
+        self._find = pattern.first if options.which == "first" else pattern.last
 
     def parse(self, value: JSON) -> str:
         """The text of the group. Raises Unparsed where nothing matches."""
         try:
-            match = self._find(value if isinstance(value, str) else as_text(value))
+            match = self._find(as_text(value))
         except PatternTimeout as error:
             raise Unparsed(str(error)) from None
         if match is None:
-            raise Unparsed(self._none)
-        found = match[self._group]
-        if found is None:
+            raise Unparsed(f"nothing matches the pattern {self.options.pattern}")
+        text = match[self._group]
+        if text is None:
             raise Unparsed(f"the pattern matches, but its group {self._group} takes no part in the match")
-        return str(found)
+        return str(text)
 
 
-MAX_CHARACTERS = 100_000
-"""Only the last so many characters are read."""
-
-
-class LastNumberOptions(Options):
-    """`last_number` has no options."""
-
-
-class LastNumber(Parser):
-    """The last number that stands in the text."""
-
-    Options: ClassVar[type[LastNumberOptions]] = LastNumberOptions
-    summary = (
-        "The last number in the text: sign, $, thousands separators, decimals and exponent are read; "
-        "45% gives 45; 1/2 is two numbers. Whole numbers give an integer."
-    )
-
-    def parse(self, value: JSON) -> int | float:
-        """The number. Raises Unparsed where there is none."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return value
-        number = last_number(as_text(value)[-MAX_CHARACTERS:])
-        if number is None:
-            raise Unparsed("there is no number in the output")
-        return number
-
-
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$", re.MULTILINE)
+@parser(
+    "last_number",
+    summary="The last number in the text: sign, $, thousands separators, decimals and exponent are read; "
+    "45% gives 45; 1/2 is two numbers. Whole numbers give an integer.",
+)
+def last_number(value: JSON) -> int | float:
+    """The number. Raises Unparsed where there is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    number = last_number_in(as_text(value)[-MAX_CHARACTERS:])
+    if number is None:
+        raise Unparsed("there is no number in the output")
+    return number
 
 
 class CodeBlockOptions(Options):
-    """Options of the parser `code`."""
+    """Which block to take."""
 
     language: str | None = Field(
         default=None,
@@ -218,54 +178,48 @@ class CodeBlockOptions(Options):
     )
 
 
-class CodeBlock(Parser):
-    """The code in an answer."""
-
-    Options: ClassVar[type[CodeBlockOptions]] = CodeBlockOptions
-    shorthand = "language"
-    summary = "The code between Markdown fences (``` or ~~~); an output without any is taken whole."
-
-    def parse(self, value: JSON) -> str:
-        """The block. A fence that is never closed, as in an answer that was cut off, ends with the text."""
-        text = as_text(value)
-        options: CodeBlockOptions = self.options
-        blocks = [
-            code for language, code in _blocks(text) if options.language in (None, language) or not language
-        ]
-        if not blocks:
-            if options.unfenced == "take" and not _FENCE.search(text):
-                return text.strip("\n")
-            wanted = f" of {options.language}" if options.language else ""
-            raise Unparsed(f"there is no block{wanted} between fences")
-        if options.which == "all":
-            return "\n\n".join(blocks)
-        if options.which == "longest":
-            return max(blocks, key=len)
-        return blocks[0 if options.which == "first" else -1]
+@parser(
+    "code",
+    summary="The code between Markdown fences (``` or ~~~); an output without any is taken whole.",
+    shorthand="language",
+)
+def code_block(value: JSON, options: CodeBlockOptions) -> str:
+    """The block. A fence that is never closed, as in an answer that was cut off, ends with the text."""
+    text = as_text(value)
+    blocks = [
+        code for language, code in _blocks(text) if options.language in (None, language) or not language
+    ]
+    if not blocks:
+        if options.unfenced == "take" and not _FENCE.search(text):
+            return text.strip("\n")
+        wanted = f" of {options.language}" if options.language else ""
+        raise Unparsed(f"there is no block{wanted} between fences")
+    if options.which == "all":
+        return "\n\n".join(blocks)
+    if options.which == "longest":
+        return max(blocks, key=len)
+    return blocks[0 if options.which == "first" else -1]
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
     """(language in small letters, code) of each block."""
-    found = []
+    blocks = []
     at = 0
     while (opening := _FENCE.search(text, at)) is not None:
         fence = opening.group(1)
         begin = opening.end() + 1
         closing = re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$", re.MULTILINE)
         end = closing.search(text, begin)
-        found.append((opening.group(2).lower(), text[begin : end.start() if end else len(text)].rstrip("\n")))
+        code = text[begin : end.start() if end else len(text)].rstrip("\n")
+        blocks.append((opening.group(2).lower(), code))
         if end is None:
             break
         at = end.end()
-    return found
-
-
-MAX_STARTS = 200
-"""So many opening brackets are tried, so that a text of brackets costs no more than any other."""
+    return blocks
 
 
 class JsonOptions(Options):
-    """Options of the parser `json`."""
+    """Which value to take."""
 
     field: str | None = Field(
         default=None,
@@ -275,6 +229,23 @@ class JsonOptions(Options):
     )
 
 
+@parser(
+    "json",
+    summary="The JSON value that the whole text is, else the first balanced object or list in it (also "
+    "inside a code fence); `field` takes one value out of it.",
+    shorthand="field",
+)
+def json_value(value: JSON, options: JsonOptions) -> JSON:
+    """The JSON value. Raises Unparsed where there is none, or no such field, or it is null."""
+    taken = _json_in(value) if isinstance(value, str) else value
+    path = options.field.split(".") if options.field else []
+    for depth, key in enumerate(path):
+        taken = _member(taken, key, ".".join(path[: depth + 1]))
+    if taken is None:
+        raise Unparsed(f"the field {shown(options.field)} is null" if path else "the JSON is null")
+    return taken
+
+
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
@@ -282,33 +253,7 @@ def _refuse(constant: str) -> None:
 _DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse)
 
 
-class JsonValue(Parser):
-    """The JSON value that the text is, or the first object or list in it."""
-
-    Options: ClassVar[type[JsonOptions]] = JsonOptions
-    shorthand = "field"
-    summary = (
-        "The JSON value that the whole text is, else the first balanced object or list in it (also inside a "
-        "code fence); `field` takes one value out of it."
-    )
-
-    def __init__(self, options: JsonOptions) -> None:
-        super().__init__(options)
-        self._path = options.field.split(".") if options.field else []
-
-    def parse(self, value: JSON) -> JSON:
-        """The JSON value. Raises Unparsed where there is none, or no such field, or it is null."""
-        found = _find(value) if isinstance(value, str) else value
-        for depth, key in enumerate(self._path):
-            found = _member(found, key, ".".join(self._path[: depth + 1]))
-        if found is None:
-            raise Unparsed(
-                f"the field {shown(self.options.field)} is null" if self._path else "the JSON is null"
-            )
-        return found
-
-
-def _find(text: str) -> JSON:
+def _json_in(text: str) -> JSON:
     text = text.strip()[:MAX_CHARACTERS]
     if not text:
         raise Unparsed("the output is empty")

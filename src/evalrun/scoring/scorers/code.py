@@ -25,12 +25,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from evalrun.errors import Problem, UserError
-from evalrun.scoring.base import MetricInfo, Scorer, ScorerOptions, ScoringInput, as_text, fraction
+from evalrun.scoring.base import Scorer, ScorerOptions, ScoringInput, as_text
+from evalrun.scoring.functions import scorer
 from evalrun.templates import Compiled, TemplateFailure, compile_value, is_template
 from evalrun.types import JSON, Score
 
@@ -325,22 +326,23 @@ class CodeOptions(ScorerOptions):
         return value
 
 
-class Code(Scorer):
+@scorer(
+    "code",
+    summary="The answer's tests are run, in a locked-down child process. The suite must say "
+    "`allow: [code_execution]`. With repeats, pass@k is among the metrics.",
+    metric="Share of answers whose tests pass: the program of answer and tests runs to its end without "
+    "an exception, within its time and memory. With repeats the mean over a sample's answers "
+    "first, which is pass@1.",
+)
+class Code(Scorer[CodeOptions]):
     """1 where the program of answer and tests runs to its end without an exception, else 0."""
 
-    Options: ClassVar[type[CodeOptions]] = CodeOptions
     shorthand = "tests"
-    registered = "code"
     late = True
     runs_code = True
-    summary = (
-        "The answer's tests are run, in a locked-down child process. The suite must say "
-        "`allow: [code_execution]`. With repeats, pass@k is among the metrics."
-    )
 
     def __init__(self, options: CodeOptions) -> None:
         super().__init__(options)
-
         self._running = Running()
         self._tests = _Source(options.tests)
         self._before = None if options.before is None else _Source(options.before)
@@ -353,7 +355,6 @@ class Code(Scorer):
             if source is not None
             for name in source.missing(columns)
         ]
-
         reason = cannot_run()
         if reason:
             found.append(Problem(f"the scorer {self.name} cannot run code here: {reason}", where))
@@ -365,13 +366,12 @@ class Code(Scorer):
 
     def score(self, sample: ScoringInput) -> Score:
         """Run the program. It takes as long as that runs, so it is called in threads, when a run is over."""
-
         try:
             before = "" if self._before is None else self._before.text(sample.row) + "\n"
             tests = self._tests.text(sample.row)
         except TemplateFailure as failure:
             return Score(None, f"the tests cannot be made: {failure}")
-        options: CodeOptions = self.options
+        options = self.options
         if self._before is not None:
             before = before[:-1]  # the answer goes on where the text ended
         program = f"{before}{as_text(sample.answer)}\n\n{tests}\n"
@@ -381,18 +381,6 @@ class Code(Scorer):
         if ran.missing:
             said += f"; not to be had: {', '.join(ran.missing)}"
         return Score(float(ran.passed), f"{ran.reason} ({ran.seconds:.2f} s; {said})")
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The share of answers that pass."""
-        return (
-            fraction(
-                name,
-                "Share of answers whose tests pass: the program of answer and tests runs to its end without "
-                "an exception, within its time and memory. With repeats the mean over a sample's answers "
-                "first, which is pass@1.",
-            ),
-        )
 
 
 class _Source:

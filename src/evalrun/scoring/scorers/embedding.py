@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from pydantic import Field
 
 from evalrun.scoring.asking import AskingScorer
 from evalrun.scoring.base import MetricInfo, ScorerOptions
+from evalrun.scoring.functions import scorer
 
 
 class EmbeddingOptions(ScorerOptions):
-    """Options of the scorer `embedding`."""
+    """The model that is asked."""
 
     model: str = Field(
         description="Id of a model in `judges` or `models` that makes embeddings. The embedded engine does "
@@ -21,31 +21,28 @@ class EmbeddingOptions(ScorerOptions):
     batch: int = Field(default=32, ge=1, le=2048, description="Texts in one request at most.")
 
 
-class EmbeddingSimilarity(AskingScorer):
+@scorer(
+    "embedding",
+    summary="Cosine similarity of answer and target in the embeddings of a model; asked after the run.",
+    metric=(
+        MetricInfo(
+            "",
+            "cosine",
+            "higher",
+            "Mean cosine of the embeddings of the parsed answer and the target, by the model that the "
+            "suite names; of several targets the nearest counts. Empty, unparsed and refused answers "
+            "count as 0; samples whose texts got no embedding are left out. What is near depends on the "
+            "model alone.",
+            (-1.0, 1.0),
+        ),
+    ),
+)
+class EmbeddingSimilarity(AskingScorer[EmbeddingOptions]):
     """Cosine of the embeddings of answer and target; of several targets the nearest counts."""
 
-    Options: ClassVar[type[EmbeddingOptions]] = EmbeddingOptions
     shorthand = "model"
-    registered = "embedding"
-    summary = "Cosine similarity of answer and target in the embeddings of a model; asked after the run."
 
     @property
     def models(self) -> Sequence[str]:
         """The one model."""
         return (self.options.model,)
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean cosine."""
-        return (
-            MetricInfo(
-                name,
-                "cosine",
-                "higher",
-                "Mean cosine of the embeddings of the parsed answer and the target, by the model that the "
-                "suite names; of several targets the nearest counts. Empty, unparsed and refused answers "
-                "count as 0; samples whose texts got no embedding are left out. What is near depends on the "
-                "model alone.",
-                (-1.0, 1.0),
-            ),
-        )

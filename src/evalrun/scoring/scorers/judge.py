@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -19,6 +19,7 @@ from evalrun.scoring.base import (
     fraction,
     one_or_more,
 )
+from evalrun.scoring.functions import scorer
 from evalrun.scoring.scorers.judge_grades import MAX_GRADES, Menu
 from evalrun.suite.prompt import PromptSpec
 from evalrun.types import JSON, Score
@@ -228,45 +229,52 @@ _AGREEMENT = " Interval: percentile bootstrap over samples."
 _HUMAN = " Over the samples that have both a grade from the judges and a person's grade on the menu."
 
 
-def judge_metrics(name: str, fraction: Callable[..., MetricInfo]) -> tuple[MetricInfo, ...]:
-    """Every metric that a judge called `name` may have."""
-    bounds = (-1.0, 1.0)
-    return (
+ORDERS = ("ab", "ba")
+"""Of a pair: the judged answer first, and second."""
+
+_A, _B, _TIE = 0, 1, 2
+
+
+@scorer(
+    "judge",
+    summary="Grades that other models give: on a scale, by choices, or by comparing two answers in both "
+    "orders; asked after the run.",
+    metric=(
         MetricInfo(
-            name,
+            "",
             "grade",
             "higher",
             "Mean of the grades that the judges gave, each worth what the suite says. A grade that is not on "
             "the menu, or cannot be read after asking once more, leaves its sample out: it is counted in "
-            f"`{name}.unscored`. An answer without any text gets the lowest grade. Of pairs: 1 for an answer "
+            "`{name}.unscored`. An answer without any text gets the lowest grade. Of pairs: 1 for an answer "
             "that won in both orders, 0 for one that lost in both, 0.5 otherwise.",
         ),
         fraction(
-            f"{name}.unscored",
+            "unscored",
             "Share of the answered samples to which no judge gave a grade on the menu, whether it answered "
             "something else or not at all.",
             "lower",
         ),
         fraction(
-            f"{name}.reasked",
+            "reasked",
             "Share of the answered samples for which a judge had to be asked again, because its grade could "
             "not be read or was not on the menu.",
             "lower",
         ),
         fraction(
-            f"{name}.first_position",
+            "first_position",
             "Share of a pair's decided verdicts (ties left out, both orders together) in which the answer "
             "shown first won; the mean over samples. A judge without position bias gives 0.5.",
             "none",
         ),
         fraction(
-            f"{name}.inconsistent",
+            "inconsistent",
             "Share of the pairs of which a judge said different things in the two orders; they count as "
             "ties.",
             "lower",
         ),
         MetricInfo(
-            f"{name}.alpha",
+            "alpha",
             "agreement",
             "higher",
             "Krippendorff's alpha among the judges: 1 - observed / expected disagreement, over the samples "
@@ -274,52 +282,36 @@ def judge_metrics(name: str, fraction: Callable[..., MetricInfo]) -> tuple[Metri
             "0 what chance would give." + _AGREEMENT,
             (-1.0, 1.0),
         ),
-        fraction(
-            f"{name}.human.accuracy", "Share of samples where judge and person gave the same grade." + _HUMAN
-        ),
+        fraction("human.accuracy", "Share of samples where judge and person gave the same grade." + _HUMAN),
         MetricInfo(
-            f"{name}.human.kappa",
+            "human.kappa",
             "agreement",
             "higher",
             "Cohen's kappa of judge and person: 1 - observed / expected disagreement. On a scale the "
             "disagreement is weighted by the squared distance, and a mean of several judges is rounded."
             + _HUMAN
             + _AGREEMENT,
-            bounds,
+            (-1.0, 1.0),
         ),
         MetricInfo(
-            f"{name}.human.spearman",
+            "human.spearman",
             "correlation",
             "higher",
             "Spearman's rank correlation of the judge's grades with the person's, ties sharing their mean "
             "rank." + _HUMAN + _AGREEMENT,
-            bounds,
+            (-1.0, 1.0),
         ),
         MetricInfo(
-            f"{name}.human.kendall",
+            "human.kendall",
             "correlation",
             "higher",
             "Kendall's tau-b of the judge's grades with the person's." + _HUMAN + _AGREEMENT,
-            bounds,
+            (-1.0, 1.0),
         ),
-    )
-
-
-ORDERS = ("ab", "ba")
-"""Of a pair: the judged answer first, and second."""
-
-_A, _B, _TIE = 0, 1, 2
-
-
-class Judge(AskingScorer):
+    ),
+)
+class Judge(AskingScorer[JudgeOptions]):
     """Grades by one or several models. See docs/judges.md for what such a number means."""
-
-    Options: ClassVar[type[JudgeOptions]] = JudgeOptions
-    registered = "judge"
-    summary = (
-        "Grades that other models give: on a scale, by choices, or by comparing two answers in both orders; "
-        "asked after the run."
-    )
 
     def __init__(self, options: JudgeOptions) -> None:
         super().__init__(options)
@@ -333,8 +325,7 @@ class Judge(AskingScorer):
     @property
     def models(self) -> Sequence[str]:
         """The ids of the judges."""
-        models: Sequence[str] = self.options.model
-        return models
+        return self.options.model
 
     @property
     def orders(self) -> tuple[str, ...]:
@@ -344,8 +335,7 @@ class Judge(AskingScorer):
     @property
     def level(self) -> Level:
         """How far grades are apart, for alpha."""
-        level: Level = self.options.alpha or ("ordinal" if self.menu.ordered else "nominal")
-        return level
+        return self.options.alpha or ("ordinal" if self.menu.ordered else "nominal")
 
     def judged(self, sample: Judged) -> Score:
         """The score of a sample from what its judges said."""
@@ -439,7 +429,7 @@ class Judge(AskingScorer):
 
     def aggregate(self, columns: ScoreColumns) -> Corpus | None:
         """Agreement among the judges, and with people."""
-        if len(columns.value) == 0 or not (len(self.models) > 1 or self.options.human is not None):
+        if len(self.models) == 1 and self.options.human is None:
             return None
         from evalrun.scoring.scorers.judge_agreement import agreement_corpus
 
@@ -447,13 +437,11 @@ class Judge(AskingScorer):
 
     def metrics(self) -> tuple[MetricInfo, ...]:
         """Those of `describe` that this judge has, with the bounds of its grades."""
-        found = [each for each in self.describe(self.name) if self._has(each.name.removeprefix(self.name))]
+        first, *others = self.describe(self.name)
         low, high = self.menu.bounds
         unit = "fraction" if (low, high) == (0.0, 1.0) else "grade"
-        return (
-            MetricInfo(self.name, unit, "higher", found[0].definition, (low, high)),
-            *found[1:],
-        )
+        mean = MetricInfo(self.name, unit, "higher", first.definition, (low, high))
+        return (mean, *(each for each in others if self._has(each.name.removeprefix(self.name))))
 
     def _has(self, suffix: str) -> bool:
         if suffix in (".first_position", ".inconsistent"):
@@ -463,11 +451,6 @@ class Judge(AskingScorer):
         if suffix in (".human.spearman", ".human.kendall"):
             return self.options.human is not None and self.menu.ordered
         return self.options.human is not None or not suffix.startswith(".human.")
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean of the grades first."""
-        return judge_metrics(name, fraction)
 
 
 def _float(code: int | None) -> float | None:

@@ -127,7 +127,7 @@ def agreement_corpus(judge: Judge, columns: ScoreColumns) -> Corpus:
         statistics=statistics,
         figures=_Figures(judge, names, size),
         names=names,
-        infos={info.name: info for info in judge.metrics()},
+        infos=judge.metrics_by_name(),
         shares={accuracy: (1, 0)} if accuracy in names else {},
         sizes={**of_people, **({f"{judge.name}.alpha": 2} if several else {})},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -11,6 +11,7 @@ from evalrun.errors import Problem
 from evalrun.scoring.base import (
     NO_TARGET,
     Corpus,
+    Example,
     MetricInfo,
     ScoreColumns,
     Scorer,
@@ -21,7 +22,9 @@ from evalrun.scoring.base import (
     check_labels,
     fraction,
     shown,
+    target_texts,
 )
+from evalrun.scoring.functions import scorer
 from evalrun.scoring.text import whole_number
 from evalrun.types import JSON, Score
 
@@ -56,17 +59,60 @@ class ClassificationOptions(ScorerOptions):
         return chain
 
 
-class Classification(Scorer):
+@scorer(
+    "classification",
+    summary="Accuracy, macro and per-class precision, recall and F1, and the confusion matrix, where "
+    "unparsed and refused answers have columns of their own.",
+    metric=(
+        fraction(
+            "accuracy",
+            "Share of samples whose answer is the target's label. Unparsed and refused answers count as "
+            "wrong; failed samples are left out.",
+        ),
+        fraction("f1_macro", "Mean over the classes of F1 = 2 TP / (2 TP + FP + FN)." + _MACRO + _COUNTED),
+        fraction(
+            "precision_macro", "Mean over the classes of precision = TP / (TP + FP)." + _MACRO + _COUNTED
+        ),
+        fraction("recall_macro", "Mean over the classes of recall = TP / (TP + FN)." + _MACRO + _COUNTED),
+        fraction(
+            "f1_micro",
+            "F1 over all classes together: 2 hits / (answers that name a class + samples). Where every "
+            "answer names a class it equals the accuracy; answers that name none lower it less." + _COUNTED,
+        ),
+        MetricInfo(
+            "mcc",
+            "correlation",
+            "higher",
+            "Matthews correlation coefficient for several classes (Gorodkin 2004): (c s - sum p t) / "
+            "sqrt((s² - sum p²)(s² - sum t²)), with c hits among s samples, and p answers and t targets "
+            "of each class; 1 is perfect, 0 is chance, and 0 where all answers or all targets are alike. "
+            "Unparsed, refused and unknown answers are a class each.",
+            (-1.0, 1.0),
+        ),
+        fraction(
+            "f1.<label>",
+            "F1 of one class: 2 TP / (2 TP + FP + FN), the harmonic mean of its precision and recall. "
+            "n is the number of samples whose target is the class." + _COUNTED,
+        ),
+        fraction(
+            "precision.<label>",
+            "Precision of one class: TP / (TP + FP), the share of the answers naming it that are right. "
+            "n is the number of answers that name it; there is no value where none does.",
+        ),
+        fraction(
+            "recall.<label>",
+            "Recall of one class: TP / (TP + FN), the share of its samples that were answered with it. "
+            "n is the number of samples whose target is the class; there is no value where none is."
+            + _COUNTED,
+        ),
+    ),
+    example=Example("{classification: [billing, bug, other]}", "bug", "bug", 1),
+)
+class Classification(Scorer[ClassificationOptions]):
     """1 where the answer is the right label; precision, recall and F1 over all samples."""
 
-    Options: ClassVar[type[ClassificationOptions]] = ClassificationOptions
     shorthand = "labels"
-    registered = "classification"
     needs_target = True
-    summary = (
-        "Accuracy, macro and per-class precision, recall and F1, and the confusion matrix, where unparsed "
-        "and refused answers have columns of their own."
-    )
 
     def __init__(self, options: ClassificationOptions) -> None:
         super().__init__(options)
@@ -105,65 +151,8 @@ class Classification(Scorer):
 
     def aggregate(self, columns: ScoreColumns) -> Corpus | None:
         """Macro and per-class figures from the confusion counts."""
-        if len(columns.value) == 0:
-            return None
-        infos = {info.name.removeprefix(f"{self.name}."): info for info in self.metrics()}
+        infos = {name.removeprefix(f"{self.name}."): info for name, info in self.metrics_by_name().items()}
         return self.confusion(columns).corpus(self.name, infos)
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """Accuracy first; `<label>` stands for each class, in lower case."""
-        return (
-            fraction(
-                f"{name}.accuracy",
-                "Share of samples whose answer is the target's label. Unparsed and refused answers count as "
-                "wrong; failed samples are left out.",
-            ),
-            fraction(
-                f"{name}.f1_macro",
-                "Mean over the classes of F1 = 2 TP / (2 TP + FP + FN)." + _MACRO + _COUNTED,
-            ),
-            fraction(
-                f"{name}.precision_macro",
-                "Mean over the classes of precision = TP / (TP + FP)." + _MACRO + _COUNTED,
-            ),
-            fraction(
-                f"{name}.recall_macro",
-                "Mean over the classes of recall = TP / (TP + FN)." + _MACRO + _COUNTED,
-            ),
-            fraction(
-                f"{name}.f1_micro",
-                "F1 over all classes together: 2 hits / (answers that name a class + samples). Where every "
-                "answer names a class it equals the accuracy; answers that name none lower it less."
-                + _COUNTED,
-            ),
-            MetricInfo(
-                f"{name}.mcc",
-                "correlation",
-                "higher",
-                "Matthews correlation coefficient for several classes (Gorodkin 2004): (c s - sum p t) / "
-                "sqrt((s² - sum p²)(s² - sum t²)), with c hits among s samples, and p answers and t targets "
-                "of each class; 1 is perfect, 0 is chance, and 0 where all answers or all targets are alike. "
-                "Unparsed, refused and unknown answers are a class each.",
-                (-1.0, 1.0),
-            ),
-            fraction(
-                f"{name}.f1.<label>",
-                "F1 of one class: 2 TP / (2 TP + FP + FN), the harmonic mean of its precision and recall. "
-                "n is the number of samples whose target is the class." + _COUNTED,
-            ),
-            fraction(
-                f"{name}.precision.<label>",
-                "Precision of one class: TP / (TP + FP), the share of the answers naming it that are right. "
-                "n is the number of answers that name it; there is no value where none does.",
-            ),
-            fraction(
-                f"{name}.recall.<label>",
-                "Recall of one class: TP / (TP + FN), the share of its samples that were answered with it. "
-                "n is the number of samples whose target is the class; there is no value where none is."
-                + _COUNTED,
-            ),
-        )
 
 
 class CalibrationOptions(ScorerOptions):
@@ -188,17 +177,38 @@ class CalibrationOptions(ScorerOptions):
     ignore_case: bool = Field(default=False, description="Whether answers are the same in either case.")
 
 
-class Calibration(Scorer):
+_LEFT_OUT = " Samples without a stated confidence, unparsed, refused and failed ones are left out."
+
+
+@scorer(
+    "calibration",
+    summary="Brier score and expected calibration error of a confidence that the model states, from an "
+    'answer parsed as JSON: {"answer": …, "confidence": …}.',
+    metric=(
+        fraction(
+            "brier",
+            "Brier score (Brier 1950): mean over samples of (confidence - hit)², where hit is 1 for a "
+            "right answer and 0 for a wrong one." + _LEFT_OUT,
+            "lower",
+        ),
+        fraction(
+            "ece",
+            "Expected calibration error (Guo et al. 2017): confidences are put into bins of equal width, "
+            "(0, 0.1], (0.1, 0.2] and so on; the sum over bins of the share of samples in the bin times "
+            "the distance of their mean confidence from their accuracy. It is biased upwards for few "
+            "samples, as every estimate of it is." + _LEFT_OUT,
+            "lower",
+        ),
+        fraction("confidence", "Mean of the confidences." + _LEFT_OUT, "none"),
+        fraction("accuracy", "Share of right answers among those with a confidence." + _LEFT_OUT),
+    ),
+    example=Example("calibration", {"answer": "yes", "confidence": 0.9}, "no", 0.81),
+)
+class Calibration(Scorer[CalibrationOptions]):
     """Squared error of the confidence, and how far confidence and accuracy lie apart."""
 
-    Options: ClassVar[type[CalibrationOptions]] = CalibrationOptions
-    registered = "calibration"
     correctness = False
     parts = ("confidence", "accuracy")
-    summary = (
-        "Brier score and expected calibration error of a confidence that the model states, from an answer "
-        'parsed as JSON: {"answer": …, "confidence": …}.'
-    )
 
     def check(self, columns: Sequence[str], where: str) -> list[Problem]:
         """The column of the confidence must be there."""
@@ -209,7 +219,7 @@ class Calibration(Scorer):
 
     def score(self, sample: ScoringInput) -> Score:
         """The squared difference of confidence and correctness; None without a confidence or a target."""
-        options: CalibrationOptions = self.options
+        options = self.options
         answer = sample.answer
         given = isinstance(answer, dict) and options.answer in answer
         if not given and options.column is None:
@@ -219,7 +229,7 @@ class Calibration(Scorer):
         if confidence is None:
             what = f"the answer {shown(answer)}" if options.column is None else "the row"
             return Score(None, f"{what} has no '{key}' from 0 to {options.scale:g}")
-        targets = [self._key(each) for each in alternatives(sample.target) if each is not None]
+        targets = [self._key(each) for each in target_texts(sample.target)]
         if not targets:
             return Score(None, NO_TARGET)
         right = float(self._key(answer[options.answer] if given else answer) in targets)
@@ -234,32 +244,8 @@ class Calibration(Scorer):
         """Expected calibration error from sums of confidence and hits by bin."""
         from evalrun.scoring.figures import calibration_error
 
-        info = next(each for each in self.metrics() if each.name == f"{self.name}.ece")
-        parts = columns.parts
+        info, parts = self.metrics_by_name()[f"{self.name}.ece"], columns.parts
         return calibration_error(parts["confidence"], parts["accuracy"], self.options.bins, info)
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """Brier score first."""
-        left_out = " Samples without a stated confidence, unparsed, refused and failed ones are left out."
-        return (
-            fraction(
-                f"{name}.brier",
-                "Brier score (Brier 1950): mean over samples of (confidence - hit)², where hit is 1 for a "
-                "right answer and 0 for a wrong one." + left_out,
-                "lower",
-            ),
-            fraction(
-                f"{name}.ece",
-                "Expected calibration error (Guo et al. 2017): confidences are put into bins of equal width, "
-                "(0, 0.1], (0.1, 0.2] and so on; the sum over bins of the share of samples in the bin times "
-                "the distance of their mean confidence from their accuracy. It is biased upwards for few "
-                "samples, as every estimate of it is." + left_out,
-                "lower",
-            ),
-            fraction(f"{name}.confidence", "Mean of the confidences." + left_out, "none"),
-            fraction(f"{name}.accuracy", "Share of right answers among those with a confidence." + left_out),
-        )
 
 
 def _confidence(value: JSON, scale: float) -> float | None:

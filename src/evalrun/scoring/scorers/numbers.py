@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Annotated
 
 from pydantic import Field
 
 from evalrun.scoring.base import (
     NO_TARGET,
     Corpus,
+    Example,
     MetricInfo,
     ScoreColumns,
     Scorer,
@@ -19,9 +21,10 @@ from evalrun.scoring.base import (
     ScoringInput,
     alternatives,
     as_text,
-    fraction,
     shown,
+    target_texts,
 )
+from evalrun.scoring.functions import scorer
 from evalrun.scoring.mathematics import boxed, comparable, equal, value_of
 from evalrun.scoring.text import last_number
 from evalrun.types import JSON, Score
@@ -48,83 +51,63 @@ class NumericOptions(ScorerOptions):
     )
 
 
-class Numeric(Scorer):
-    """1 where the numbers agree within the tolerance, else 0."""
-
-    Options: ClassVar[type[NumericOptions]] = NumericOptions
-    shorthand = "abs_tolerance"
-    registered = "numeric"
-    needs_target = True
-    summary = (
-        "1 where the last number in the answer equals the last number in the target within a tolerance: "
-        "|answer - target| <= max(abs_tolerance, rel_tolerance x |target|)."
-    )
-
-    def __init__(self, options: NumericOptions) -> None:
-        super().__init__(options)
-        self._abs = options.abs_tolerance
-        self._rel = options.rel_tolerance
-        self._units = dict(options.units)
-        self._unit = _unit_pattern(self._units)
-
-    def score(self, sample: ScoringInput) -> Score:
-        """1 or 0; None where the target holds no number."""
-        answer = self._number(sample.answer)
-        targets = [self._number(each) for each in alternatives(sample.target)]
-        known = [each for each in targets if each is not None]
-        if not known:
-            return Score(None, f"there is no number in the target {shown(sample.target)}")
-        if answer is None:
-            return Score(0.0, f"there is no number in the answer {shown(sample.answer)}")
-        for target in known:
-            if self._equal(answer, target):
-                return Score(1.0, f"answer {as_text(answer)} equals the target {as_text(target)}")
-        wanted = " or ".join(as_text(each) for each in known[:5])
-        return Score(0.0, f"answer {as_text(answer)} is not the target {wanted}{self._margin()}")
-
-    def _number(self, value: JSON) -> int | float | None:
-        """The last number with its unit, in the unit that is worth 1; else the last number."""
-        if self._unit is not None and isinstance(value, str):
-            found = None
-            for found in self._unit.finditer(value[-MAX_CHARACTERS:]):  # noqa: B007
-                pass
-            number = None if found is None else last_number(found[1])
-            if found is not None and number is not None:
-                return number * self._units[found[2]]
-        return _number(value)
-
-    def _equal(self, answer: float, target: float) -> bool:
-        if answer == target:
-            return True
-        try:
-            return abs(answer - target) <= max(self._abs, self._rel * abs(target))
-        except OverflowError:  # an integer too large for a float
-            return False
-
-    def _margin(self) -> str:
-        parts = [f"{self._abs:g}"] if self._abs else []
-        if self._rel > 1e-9:
-            parts.append(f"{self._rel:.3g} of its size")
-        return f" within {' or '.join(parts)}" if parts else ""
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The share of answers with the right number."""
-        text = (
-            "Share of samples whose number is the target's: the last number in the answer and in the target "
-            "agree when |answer - target| is at most the greater of the absolute tolerance and the relative "
-            "tolerance times |target|. Answers without a number, unparsed and refused ones count as 0; "
-            "failed samples are left out."
-        )
-        return (fraction(name, text),)
+@scorer(
+    "numeric",
+    summary="1 where the last number in the answer equals the last number in the target within a tolerance: "
+    "|answer - target| <= max(abs_tolerance, rel_tolerance x |target|).",
+    metric="Share of samples whose number is the target's: the last number in the answer and in the target "
+    "agree when |answer - target| is at most the greater of the absolute tolerance and the relative "
+    "tolerance times |target|. Answers without a number, unparsed and refused ones count as 0; "
+    "failed samples are left out.",
+    example=Example("{numeric: {units: {km: 1000, m: 1}}}", "about 3 km", "3000 m", 1),
+    shorthand="abs_tolerance",
+    needs_target=True,
+)
+def numeric(answer: JSON, target: JSON, options: NumericOptions) -> Score:
+    """1 or 0; None where the target holds no number."""
+    known = [
+        number for each in alternatives(target) if (number := _with_unit(each, options.units)) is not None
+    ]
+    if not known:
+        return Score(None, f"there is no number in the target {shown(target)}")
+    given = _with_unit(answer, options.units)
+    if given is None:
+        return Score(0.0, f"there is no number in the answer {shown(answer)}")
+    for wanted in known:
+        if _near(given, wanted, options):
+            return Score(1.0, f"answer {as_text(given)} equals the target {as_text(wanted)}")
+    listed = " or ".join(as_text(each) for each in known[:5])
+    margins = [f"{options.abs_tolerance:g}"] if options.abs_tolerance else []
+    if options.rel_tolerance > 1e-9:
+        margins.append(f"{options.rel_tolerance:.3g} of its size")
+    within = f" within {' or '.join(margins)}" if margins else ""
+    return Score(0.0, f"answer {as_text(given)} is not the target {listed}{within}")
 
 
-def _unit_pattern(units: Mapping[str, float]) -> re.Pattern[str] | None:
+def _with_unit(value: JSON, units: Mapping[str, float]) -> int | float | None:
+    """The last number with its unit, in the unit that is worth 1; else the last number."""
+    if units and isinstance(value, str):
+        matches = list(_unit_pattern(tuple(units)).finditer(value[-MAX_CHARACTERS:]))
+        number = last_number(matches[-1][1]) if matches else None
+        if number is not None:
+            return number * units[matches[-1][2]]
+    return _number(value)
+
+
+@cache
+def _unit_pattern(units: Sequence[str]) -> re.Pattern[str]:
     """A number and one of the units after it, the longest first."""
-    if not units:
-        return None
     body = "|".join(re.escape(each) for each in sorted(units, key=len, reverse=True))
     return re.compile(rf"(?<![\d.,])([+\-]?[\d.,]{{0,40}}\d(?:[eE][+-]?\d+)?)\s?({body})(?!\w)")
+
+
+def _near(answer: float, target: float, options: NumericOptions) -> bool:
+    if answer == target:
+        return True
+    try:
+        return abs(answer - target) <= max(options.abs_tolerance, options.rel_tolerance * abs(target))
+    except OverflowError:  # an integer too large for a float
+        return False
 
 
 def _number(value: JSON) -> int | float | None:
@@ -135,58 +118,44 @@ def _number(value: JSON) -> int | float | None:
     return last_number(as_text(value)[-MAX_CHARACTERS:])
 
 
-class MathOptions(ScorerOptions):
-    """Options of the scorer `math`."""
-
-    rel_tolerance: float = Field(
-        default=1e-9,
+RelTolerance = Annotated[
+    float,
+    Field(
         ge=0,
         lt=1,
         description="Greatest relative difference of equal numbers; exact fractions need none.",
-    )
+    ),
+]
 
 
-class Math(Scorer):
-    """1 where answer and target are the same number, or the same formula as text."""
-
-    Options: ClassVar[type[MathOptions]] = MathOptions
-    shorthand = "rel_tolerance"
-    registered = "math"
-    needs_target = True
-    summary = (
-        r"1 where the answer is the target's number however it is written: 1/2, 0.5, 50 %, \frac{1}{2}, "
-        r"\boxed{…}, 3\sqrt{2}, 2^{10}, 1,234; what is no number is compared as text without spaces. "
-        "No algebra: x+1 is not 1+x."
-    )
-
-    def score(self, sample: ScoringInput) -> Score:
-        """1 or 0; None where there is no target."""
-        answer = boxed(as_text(sample.answer)[-MAX_CHARACTERS:])
-        targets = [boxed(as_text(each)) for each in alternatives(sample.target) if each is not None]
-        if not targets:
-            return Score(None, NO_TARGET)
-        number, text = value_of(answer), None
-        for target in targets:
-            wanted = value_of(target)
-            if number is not None and wanted is not None:
-                if equal(number, wanted, self.options.rel_tolerance):
-                    return Score(1.0, f"{shown(answer)} equals {shown(target)}")
-                continue
-            text = comparable(answer[:MAX_CHARACTERS]) if text is None else text
-            if text and text == comparable(target):
-                return Score(1.0, f"{shown(answer)} reads like {shown(target)}")
-        return Score(0.0, f"{shown(answer)} is not {' or '.join(shown(each) for each in targets[:5])}")
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The share of right answers."""
-        text = (
-            "Share of samples whose answer is the target as mathematics: numbers are worked out from "
-            "fractions, percentages, powers, roots and LaTeX and compared (exactly where both are fractions, "
-            "else within the relative tolerance); anything else is compared as text without spaces. Unparsed "
-            "and refused answers count as 0; failed samples are left out."
-        )
-        return (fraction(name, text),)
+@scorer(
+    "math",
+    summary=r"1 where the answer is the target's number however it is written: 1/2, 0.5, 50 %, \frac{1}{2}, "
+    r"\boxed{…}, 3\sqrt{2}, 2^{10}, 1,234; what is no number is compared as text without spaces. "
+    "No algebra: x+1 is not 1+x.",
+    metric="Share of samples whose answer is the target as mathematics: numbers are worked out from "
+    "fractions, percentages, powers, roots and LaTeX and compared (exactly where both are fractions, "
+    "else within the relative tolerance); anything else is compared as text without spaces. Unparsed "
+    "and refused answers count as 0; failed samples are left out.",
+    example=Example("math", r"\boxed{\frac{1}{2}}", "50 %", 1),
+    shorthand="rel_tolerance",
+    needs_target=True,
+)
+def math_equal(answer: JSON, target: JSON, rel_tolerance: RelTolerance = 1e-9) -> Score:
+    """1 or 0; None where there is no target."""
+    given = boxed(as_text(answer)[-MAX_CHARACTERS:])
+    targets = [boxed(each) for each in target_texts(target)]
+    if not targets:
+        return Score(None, NO_TARGET)
+    number, text = value_of(given), comparable(given[:MAX_CHARACTERS])
+    for each in targets:
+        wanted = value_of(each)
+        if number is not None and wanted is not None:
+            if equal(number, wanted, rel_tolerance):
+                return Score(1.0, f"{shown(given)} equals {shown(each)}")
+        elif text and text == comparable(each):
+            return Score(1.0, f"{shown(given)} reads like {shown(each)}")
+    return Score(0.0, f"{shown(given)} is not {' or '.join(shown(each) for each in targets[:5])}")
 
 
 _LEFT_OUT = " Samples without a number, unparsed, refused and failed ones are left out."
@@ -202,22 +171,56 @@ class CorrelationOptions(ScorerOptions):
     )
 
 
-class CorrelationScorer(Scorer):
+@scorer(
+    "correlation",
+    summary="Pearson, Spearman and Kendall correlation of numeric answers with numeric targets (the last "
+    "number in each), and the mean absolute error.",
+    metric=(
+        MetricInfo(
+            "mae",
+            "score",
+            "lower",
+            "Mean over samples of |answer - target|, in the unit of the numbers." + _LEFT_OUT,
+            (0.0, None),
+        ),
+        MetricInfo(
+            "pearson",
+            "correlation",
+            "higher",
+            "Pearson's correlation of answers and targets: their covariance divided by the product of "
+            "their standard deviations. Interval: percentile bootstrap." + _LEFT_OUT,
+            (-1.0, 1.0),
+        ),
+        MetricInfo(
+            "spearman",
+            "correlation",
+            "higher",
+            "Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank. "
+            "Interval: Fisher's z with variance (1 + r²/2) / (n - 3) (Bonett and Wright 2000)." + _LEFT_OUT,
+            (-1.0, 1.0),
+        ),
+        MetricInfo(
+            "kendall",
+            "correlation",
+            "higher",
+            "Kendall's tau-b: (concordant - discordant pairs) / sqrt((pairs not tied in the answers) x "
+            "(pairs not tied in the targets)). Interval: Fisher's z with variance 0.437 / (n - 4) "
+            "(Fieller et al. 1957)." + _LEFT_OUT,
+            (-1.0, 1.0),
+        ),
+    ),
+    example=Example("correlation", "I would give it 7 of 10", 8, 2),
+)
+class CorrelationScorer(Scorer[CorrelationOptions]):
     """The distance of answer and target, and their correlation over all samples."""
 
-    Options: ClassVar[type[CorrelationOptions]] = CorrelationOptions
-    registered = "correlation"
     needs_target = True
     correctness = False
     parts = ("answer", "target")
-    summary = (
-        "Pearson, Spearman and Kendall correlation of numeric answers with numeric targets (the last number "
-        "in each), and the mean absolute error."
-    )
 
     def score(self, sample: ScoringInput) -> Score:
         """|answer - target|; None where either has no number."""
-        answer, target = _correlation_number(sample.answer), _correlation_number(sample.target)
+        answer, target = _finite(sample.answer), _finite(sample.target)
         if answer is None or target is None:
             which = "answer" if answer is None else "target"
             return Score(None, f"there is no number in the {which} {shown(getattr(sample, which))}")
@@ -230,57 +233,12 @@ class CorrelationScorer(Scorer):
         """Pearson from sums; the two rank correlations with intervals of their own."""
         from evalrun.scoring.figures import correlation_corpus
 
-        if len(columns.value) == 0:
-            return None
-        infos = {info.name: info for info in self.metrics()}
         answers, targets = columns.parts["answer"], columns.parts["target"]
-        return correlation_corpus(self.name, answers, targets, infos, self.options.max_pairs)
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean absolute error first."""
-        bounds = (-1.0, 1.0)
-        return (
-            MetricInfo(
-                f"{name}.mae",
-                "score",
-                "lower",
-                "Mean over samples of |answer - target|, in the unit of the numbers." + _LEFT_OUT,
-                (0.0, None),
-            ),
-            MetricInfo(
-                f"{name}.pearson",
-                "correlation",
-                "higher",
-                "Pearson's correlation of answers and targets: their covariance divided by the product of "
-                "their standard deviations. Interval: percentile bootstrap." + _LEFT_OUT,
-                bounds,
-            ),
-            MetricInfo(
-                f"{name}.spearman",
-                "correlation",
-                "higher",
-                "Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank. "
-                "Interval: Fisher's z with variance (1 + r²/2) / (n - 3) (Bonett and Wright 2000)."
-                + _LEFT_OUT,
-                bounds,
-            ),
-            MetricInfo(
-                f"{name}.kendall",
-                "correlation",
-                "higher",
-                "Kendall's tau-b: (concordant - discordant pairs) / sqrt((pairs not tied in the answers) x "
-                "(pairs not tied in the targets)). Interval: Fisher's z with variance 0.437 / (n - 4) "
-                "(Fieller et al. 1957)." + _LEFT_OUT,
-                bounds,
-            ),
-        )
+        return correlation_corpus(self.name, answers, targets, self.metrics_by_name(), self.options.max_pairs)
 
 
-def _correlation_number(value: JSON) -> float | None:
-    if isinstance(value, bool) or value is None:
-        return None
-    number = value if isinstance(value, int | float) else last_number(as_text(value)[-MAX_CHARACTERS:])
+def _finite(value: JSON) -> float | None:
+    number = _number(value)
     try:
         return float(number) if number is not None and math.isfinite(number) else None
     except OverflowError:  # an integer beyond every float

@@ -7,16 +7,32 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from evalrun.errors import UserError
-from evalrun.scoring.base import MetricInfo, Scorer, ScorerOptions, ScoringInput, as_text, fraction, shown
+from evalrun.scoring.base import (
+    Example,
+    MetricInfo,
+    Scorer,
+    ScorerOptions,
+    ScoringInput,
+    as_text,
+    fraction,
+    shown,
+)
+from evalrun.scoring.functions import scorer
 from evalrun.types import JSON, Score, Status
 
 MAX_CHARACTERS = 1_000_000
 _FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+
+
+def _inside(text: str) -> str:
+    """What stands in the code fence that a text is, else the text."""
+    fence = _FENCE.fullmatch(text)
+    return fence[1] if fence else text
 
 
 class NotJson(ValueError):
@@ -31,9 +47,8 @@ def json_of(text: str, *, fenced: bool = False) -> JSON:
     """The value of a text that is JSON and nothing else. Raises NotJson."""
     if len(text) > MAX_CHARACTERS:
         raise NotJson(f"the output is longer than {MAX_CHARACTERS:,} characters")
-    inner = _FENCE.fullmatch(text) if fenced else None
     try:
-        return json.loads(inner[1] if inner else text, parse_constant=_refuse)
+        return json.loads(_inside(text) if fenced else text, parse_constant=_refuse)
     except RecursionError:
         raise NotJson("the output is nested too deeply") from None
     except ValueError as error:
@@ -112,41 +127,33 @@ class JsonValidOptions(ScorerOptions):
     fenced: bool = Field(default=False, description="Whether a Markdown code fence around it is forgiven.")
 
 
-class JsonValid(Scorer):
+@scorer(
+    "json_valid",
+    summary="1 where the whole output is valid JSON (RFC 8259: no comments, no trailing commas, no NaN); "
+    "with fenced: true also inside one code fence.",
+    metric="Share of samples whose whole output is valid JSON (RFC 8259), and of the kind that the suite "
+    "asks for. Refused answers count as 0; failed samples are left out.",
+    example=Example("{json_valid: object}", '{"name": "Ann",}', None, 0),
+)
+class JsonValid(Scorer[JsonValidOptions]):
     """1 where the raw output is JSON and nothing else."""
 
-    Options: ClassVar[type[JsonValidOptions]] = JsonValidOptions
     shorthand = "kind"
-    registered = "json_valid"
-    summary = (
-        "1 where the whole output is valid JSON (RFC 8259: no comments, no trailing commas, no NaN); with "
-        "fenced: true also inside one code fence."
-    )
 
     def score(self, sample: ScoringInput) -> Score:
         """1 or 0; goes by the raw output, whatever the parsers made of it."""
-        options: JsonValidOptions = self.options
+        kind = self.options.kind
         try:
-            value = json_of(sample.output, fenced=options.fenced)
+            value = json_of(sample.output, fenced=self.options.fenced)
         except NotJson as error:
             return Score(0.0, str(error))
-        wanted = {"object": dict, "array": list, "any": object}[options.kind]
-        if not isinstance(value, wanted):
-            return Score(0.0, f"the output is JSON, but no {options.kind}")
+        if not isinstance(value, {"object": dict, "array": list, "any": object}[kind]):
+            return Score(0.0, f"the output is JSON, but no {kind}")
         return Score(1.0, "the output is valid JSON")
 
     def unanswered(self, sample: ScoringInput, reason: str) -> Score:
         """The same, for outputs that a parser could not read; a refusal is 0."""
         return self.score(sample) if sample.status == "unparsed" else super().unanswered(sample, reason)
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The share of valid outputs."""
-        text = (
-            "Share of samples whose whole output is valid JSON (RFC 8259), and of the kind that the suite "
-            "asks for. Refused answers count as 0; failed samples are left out."
-        )
-        return (fraction(name, text),)
 
 
 with warnings.catch_warnings():
@@ -189,16 +196,18 @@ def _check(schema: dict[str, JSON]) -> None:
         ) from None
 
 
-class JsonSchema(Scorer):
+@scorer(
+    "json_schema",
+    summary="1 where the answer is JSON that fits a schema; the reason names the first violation and its "
+    "place. References to other documents are not fetched.",
+    metric="Share of samples whose answer is JSON that fits the suite's JSON Schema: mean of 1 where it "
+    "does and 0 where not. Unparsed and refused answers count as 0; failed samples are left out.",
+    example=Example("{json_schema: {schema: {type: object, required: [name]}}}", '{"name": "Ann"}', None, 1),
+)
+class JsonSchema(Scorer[JsonSchemaOptions]):
     """1 where the answer is JSON that fits the schema."""
 
-    Options: ClassVar[type[JsonSchemaOptions]] = JsonSchemaOptions
-    registered = "json_schema"
     parts = ("errors",)
-    summary = (
-        "1 where the answer is JSON that fits a schema; the reason names the first violation and its place. "
-        "References to other documents are not fetched."
-    )
 
     def __init__(self, options: JsonSchemaOptions) -> None:
         super().__init__(options)
@@ -219,7 +228,7 @@ class JsonSchema(Scorer):
         validator = self._validator
         try:
             if validator is None:
-                given = sample.row.get(self.options.column)
+                given = sample.row.get(self.options.column or "")
                 schema: Any = json_of(given) if isinstance(given, str) else given
                 _check(schema)
                 validator = self._made(schema)
@@ -255,15 +264,6 @@ class JsonSchema(Scorer):
         """0, and no count of violations: there is no value to check."""
         return Score(0.0, reason, {"errors": None})
 
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The share of answers that fit."""
-        text = (
-            "Share of samples whose answer is JSON that fits the suite's JSON Schema: mean of 1 where it "
-            "does and 0 where not. Unparsed and refused answers count as 0; failed samples are left out."
-        )
-        return (fraction(name, text),)
-
 
 _STAY = " Unparsed and refused answers count as 0; failed samples are left out."
 
@@ -283,17 +283,30 @@ class JsonFieldsOptions(ScorerOptions):
     )
 
 
-class JsonFields(Scorer):
+@scorer(
+    "json_fields",
+    summary="Share of the target's JSON fields that the answer has with the same value, field by field; and "
+    "whether all are right. Fields that only the answer has do not count.",
+    metric=(
+        fraction(
+            "share",
+            "Mean over samples of the share of the target's JSON fields (its leaves, or those that the "
+            "suite names) that the answer has with the same value." + _STAY,
+        ),
+        fraction("all", "Share of samples whose answer has every one of the compared fields right." + _STAY),
+    ),
+    example=Example(
+        "{json_fields: {fields: [name, address.city]}}",
+        {"name": "Ann", "address": {"city": "Bonn"}},
+        {"name": "Ann", "address": {"city": "Ulm"}},
+        0.5,
+    ),
+)
+class JsonFields(Scorer[JsonFieldsOptions]):
     """The share of the target's fields that the answer has right."""
 
-    Options: ClassVar[type[JsonFieldsOptions]] = JsonFieldsOptions
     shorthand = "fields"
-    registered = "json_fields"
     needs_target = True
-    summary = (
-        "Share of the target's JSON fields that the answer has with the same value, field by field; and "
-        "whether all are right. Fields that only the answer has do not count."
-    )
 
     def __init__(self, options: JsonFieldsOptions) -> None:
         super().__init__(options)
@@ -302,7 +315,7 @@ class JsonFields(Scorer):
 
     def score(self, sample: ScoringInput) -> Score:
         """Between 0 and 1; None where the target is no JSON with fields, or lacks those to compare."""
-        options: JsonFieldsOptions = self.options
+        options = self.options
         target, answer = value_of(sample.target), value_of(sample.answer)
         if not isinstance(target, dict | list):
             return Score(None, f"the target {shown(sample.target)} is no JSON object or list")
@@ -337,21 +350,6 @@ class JsonFields(Scorer):
         )
         return (*self.describe(self.name), *fields)
 
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean share of right fields, and the share of answers without a wrong one."""
-        return (
-            fraction(
-                f"{name}.share",
-                "Mean over samples of the share of the target's JSON fields (its leaves, or those that the "
-                "suite names) that the answer has with the same value." + _STAY,
-            ),
-            fraction(
-                f"{name}.all",
-                "Share of samples whose answer has every one of the compared fields right." + _STAY,
-            ),
-        )
-
 
 def _slugs(paths: list[str]) -> dict[str, str]:
     """Paths as parts of metric names: lower case, other characters as _; equal ones are numbered."""
@@ -378,43 +376,30 @@ class _Doctype(Exception):
     pass
 
 
-class XmlValid(Scorer):
-    """1 where the answer is one well-formed XML document."""
-
-    Options: ClassVar[type[XmlValidOptions]] = XmlValidOptions
-    shorthand = "root"
-    registered = "xml_valid"
-    summary = (
-        "1 where the answer is a well-formed XML document, and its outermost element is the one asked for. A "
-        "document type declaration is not accepted: it could name files or blow itself up."
-    )
-
-    def score(self, sample: ScoringInput) -> Score:
-        """1 or 0."""
-        text = as_text(sample.answer).strip()
-        if len(text) > MAX_CHARACTERS:
-            return Score(0.0, f"the answer is longer than {MAX_CHARACTERS:,} characters")
-        inner = _FENCE.fullmatch(text) if self.options.fenced else None
-        try:
-            root = _root(inner[1].strip() if inner else text)
-        except _Doctype:
-            return Score(0.0, "the answer has a document type declaration")
-        except ValueError as error:
-            return Score(0.0, f"the answer is not well-formed XML: {error}")
-        wanted = self.options.root
-        if wanted is not None and root != wanted:
-            return Score(0.0, f"the outermost element is {shown(root)}, not {shown(wanted)}")
-        return Score(1.0, f"the answer is well-formed XML, {shown(root)}")
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The share of well-formed answers."""
-        text = (
-            "Share of samples whose answer is a well-formed XML 1.0 document without a document type "
-            "declaration: mean of 1 where it is and 0 where not. Unparsed and refused answers count as 0; "
-            "failed samples are left out."
-        )
-        return (fraction(name, text),)
+@scorer(
+    "xml_valid",
+    summary="1 where the answer is a well-formed XML document, and its outermost element is the one asked "
+    "for. A document type declaration is not accepted: it could name files or blow itself up.",
+    metric="Share of samples whose answer is a well-formed XML 1.0 document without a document type "
+    "declaration: mean of 1 where it is and 0 where not. Unparsed and refused answers count as 0; "
+    "failed samples are left out.",
+    example=Example("{xml_valid: note}", "<note><to>Ann</to></note>", None, 1),
+    shorthand="root",
+)
+def xml_valid(answer: JSON, options: XmlValidOptions) -> Score:
+    """1 or 0."""
+    text = as_text(answer).strip()
+    if len(text) > MAX_CHARACTERS:
+        return Score(0.0, f"the answer is longer than {MAX_CHARACTERS:,} characters")
+    try:
+        root = _root(_inside(text).strip() if options.fenced else text)
+    except _Doctype:
+        return Score(0.0, "the answer has a document type declaration")
+    except ValueError as error:
+        return Score(0.0, f"the answer is not well-formed XML: {error}")
+    if options.root is not None and root != options.root:
+        return Score(0.0, f"the outermost element is {shown(root)}, not {shown(options.root)}")
+    return Score(1.0, f"the answer is well-formed XML, {shown(root)}")
 
 
 def _root(text: str) -> str:
@@ -471,16 +456,19 @@ class SqlParseOptions(ScorerOptions):
         return value
 
 
-class SqlParse(Scorer):
+@scorer(
+    "sql_parse",
+    summary="1 where the answer is one SQL statement that sqlglot can read (needs the extra `sql`). Nothing "
+    "is executed, and whether its tables and columns exist is not known.",
+    metric="Share of samples whose answer is one SQL statement that the parser sqlglot can read in the "
+    "suite's dialect: mean of 1 where it is and 0 where not. Unparsed and refused answers count as "
+    "0; failed samples are left out.",
+    example=Example("{sql_parse: {dialect: postgres}}", "SELECT a::int FROM t", None, 1),
+)
+class SqlParse(Scorer[SqlParseOptions]):
     """1 where the answer is one SQL statement."""
 
-    Options: ClassVar[type[SqlParseOptions]] = SqlParseOptions
     shorthand = "dialect"
-    registered = "sql_parse"
-    summary = (
-        "1 where the answer is one SQL statement that sqlglot can read (needs the extra `sql`). Nothing is "
-        "executed, and whether its tables and columns exist is not known."
-    )
 
     def __init__(self, options: SqlParseOptions) -> None:
         super().__init__(options)
@@ -495,10 +483,9 @@ class SqlParse(Scorer):
     def score(self, sample: ScoringInput) -> Score:
         """1 or 0."""
         text = as_text(sample.answer).strip()
-        inner = _FENCE.fullmatch(text) if self.options.fenced else None
-        text = inner[1] if inner else text
+        text = _inside(text) if self.options.fenced else text
         if len(text) > MAX_SQL:
-            return Score(0.0, f"the answer is longer than {MAX_CHARACTERS:,} characters")
+            return Score(0.0, f"the answer is longer than {MAX_SQL:,} characters")
         try:
             found = [
                 each for each in self._sqlglot.parse(text, dialect=self.options.dialect) if each is not None
@@ -523,16 +510,6 @@ class SqlParse(Scorer):
         if isinstance(statement, statements):
             return Score(1.0, f"the answer is a statement ({kind})")
         return Score(0.0, "the answer is no SQL statement")
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The share of readable answers."""
-        text = (
-            "Share of samples whose answer is one SQL statement that the parser sqlglot can read in the "
-            "suite's dialect: mean of 1 where it is and 0 where not. Unparsed and refused answers count as "
-            "0; failed samples are left out."
-        )
-        return (fraction(name, text),)
 
 
 def _first_line(error: Exception) -> str:
@@ -569,18 +546,38 @@ class Call:
     arguments: JSON
 
 
-class ToolCalls(Scorer):
+@scorer(
+    "tool_calls",
+    summary="1 where the model called the target's tools with the target's arguments and no others; F1 over "
+    'calls, and over names alone. Targets: [{"name": …, "arguments": {…}}], or as the chat API writes '
+    "them.",
+    metric=(
+        fraction(
+            "match",
+            "Share of samples whose tool calls are the target's: the same names with equal arguments, "
+            "each as often, in any order unless the suite says otherwise." + _CALLS,
+        ),
+        fraction(
+            "f1",
+            "Mean over samples of F1 over tool calls, 2 x (calls of the answer that are in the target, "
+            "each matched once) / (calls of answer + calls of target); 1 where neither has any." + _CALLS,
+        ),
+        fraction(
+            "name_f1", "The same F1 over the names of the tools alone, whatever the arguments." + _CALLS
+        ),
+    ),
+    example=Example(
+        "tool_calls",
+        [{"name": "search", "arguments": {"query": "weather", "days": 3}}],
+        [{"name": "search", "arguments": {"query": "weather", "days": 3}}],
+        1,
+    ),
+)
+class ToolCalls(Scorer[ToolCallsOptions]):
     """1 where the calls are those of the target, and F1 over calls and over names."""
 
-    Options: ClassVar[type[ToolCallsOptions]] = ToolCallsOptions
-    registered = "tool_calls"
     needs_target = True
     parts = ("f1", "name_f1")
-    summary = (
-        "1 where the model called the target's tools with the target's arguments and no others; F1 over "
-        'calls, and over names alone. Targets: [{"name": …, "arguments": {…}}], or as the chat API writes '
-        "them."
-    )
 
     def score(self, sample: ScoringInput) -> Score:
         """1 or 0 with two F1; None where the target is no list of calls."""
@@ -613,26 +610,6 @@ class ToolCalls(Scorer):
             other.arguments,
             ignore_case=self.options.ignore_case,
             tolerance=self.options.abs_tolerance,
-        )
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The share of samples with the right calls, then the two F1."""
-        return (
-            fraction(
-                f"{name}.match",
-                "Share of samples whose tool calls are the target's: the same names with equal arguments, "
-                "each as often, in any order unless the suite says otherwise." + _CALLS,
-            ),
-            fraction(
-                f"{name}.f1",
-                "Mean over samples of F1 over tool calls, 2 x (calls of the answer that are in the target, "
-                "each matched once) / (calls of answer + calls of target); 1 where neither has any." + _CALLS,
-            ),
-            fraction(
-                f"{name}.name_f1",
-                "The same F1 over the names of the tools alone, whatever the arguments." + _CALLS,
-            ),
         )
 
 

@@ -12,16 +12,20 @@ from pydantic import Field
 from evalrun.scoring.base import (
     NO_TARGET,
     Corpus,
+    Example,
     MetricInfo,
+    OptionsT,
     ScoreColumns,
     Scorer,
     ScorerOptions,
     ScoringInput,
     alternatives,
     as_text,
+    target_texts,
 )
-from evalrun.scoring.text import Normaliser
-from evalrun.types import JSON, Score
+from evalrun.scoring.functions import scorer
+from evalrun.scoring.text import normaliser
+from evalrun.types import JSON, Direction, Score
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
@@ -29,14 +33,22 @@ if TYPE_CHECKING:
     from evalrun.scoring.figures import Formula
 
 
-COUNTED = (
-    " Unparsed and refused answers count as empty answers; failed samples are left out. Interval: percentile "
-    "bootstrap over samples from their counts."
-)
-AVERAGED = " Unparsed and refused answers count as empty answers; failed samples are left out."
+_LEFT_OUT = " Unparsed and refused answers count as empty answers; failed samples are left out."
 
 
-class CountedScorer(Scorer):
+def _metrics(
+    unit: str, direction: Direction, highest: float | None, mean: str, corpus: str
+) -> tuple[MetricInfo, ...]:
+    """The mean over samples, then the figure of the whole run."""
+    mean += " {name}.corpus; paired tests go by this one." + _LEFT_OUT
+    corpus += _LEFT_OUT + " Interval: percentile bootstrap over samples from their counts."
+    return (
+        MetricInfo("sample_mean", unit, direction, mean, (0.0, highest)),
+        MetricInfo("corpus", unit, direction, corpus, (0.0, highest)),
+    )
+
+
+class CountedScorer(Scorer[OptionsT]):
     """A score of each sample, and one figure of all of them from the sums of their counts.
 
     The counts are the first of the `parts`, in the order that `formula` wants; they are stored with the
@@ -61,11 +73,8 @@ class CountedScorer(Scorer):
         """The one figure, as a function of sums over the samples."""
         import numpy as np
 
-        if len(columns.value) == 0:
-            return None
         formula = self.formula()
         name = f"{self.name}.corpus"
-        info: MetricInfo = next(each for each in self.metrics() if each.name == name)
         signature = self.signature(columns)
         details: dict[str, JSON] = {"signature": signature} if signature else {}
         return Corpus(
@@ -73,7 +82,7 @@ class CountedScorer(Scorer):
             statistics=np.stack([columns.parts[part] for part in self.counts()], axis=1),
             figures=lambda sums: formula(sums)[..., None],
             names=(name,),
-            infos={name: info},
+            infos={name: self.metrics_by_name()[name]},
             notes={name: signature} if signature else {},
             details=details,
         )
@@ -83,10 +92,10 @@ TARGETS = "targets"
 """The part that holds how many targets a sample has: the signature says it."""
 
 
-class SacrebleuScorer(CountedScorer):
+class SacrebleuScorer(CountedScorer[OptionsT]):
     """A metric of sacrebleu. Subclasses say which, and name its counts."""
 
-    def __init__(self, options: Any) -> None:
+    def __init__(self, options: OptionsT) -> None:
         super().__init__(options)
         self._metric = self.make_metric()
         self.parts = (*self.count_names(), TARGETS)
@@ -109,7 +118,7 @@ class SacrebleuScorer(CountedScorer):
 
     def score(self, sample: ScoringInput) -> Score:
         """On sacrebleu's scale of 0 to 100; None where there is no target."""
-        targets = [as_text(each) for each in alternatives(sample.target) if each is not None]
+        targets = target_texts(sample.target)
         if not targets:
             return Score(None, NO_TARGET)
         answer = as_text(sample.answer)
@@ -158,22 +167,31 @@ class BleuOptions(ScorerOptions):
     max_order: int = Field(default=4, ge=1, le=8, description="Longest n-grams that are counted.")
 
 
-class Bleu(SacrebleuScorer):
+@scorer(
+    "bleu",
+    summary="BLEU as sacrebleu computes it, 0 to 100: over the whole run from summed n-gram counts, and a "
+    "score of each sample. A list of targets holds several references.",
+    metric=_metrics(
+        "points",
+        "higher",
+        100.0,
+        "Mean over samples of the BLEU of each alone, 0 to 100, with effective order: orders of n-grams that "
+        "an answer is too short for are left out. The BLEU of the run is",
+        "BLEU of all samples together (Papineni et al. 2002), 0 to 100: brevity penalty times the geometric "
+        "mean of the n-gram precisions, n = 1 to 4, from counts summed over the samples.",
+    ),
+    example=Example("bleu", "the cat sat on a mat", "the cat sat on the mat", 53.7285),
+)
+class Bleu(SacrebleuScorer[BleuOptions]):
     """Shared n-grams of words, 0 to 100."""
 
-    Options: ClassVar[type[BleuOptions]] = BleuOptions
     shorthand = "tokenize"
-    registered = "bleu"
-    summary = (
-        "BLEU as sacrebleu computes it, 0 to 100: over the whole run from summed n-gram counts, and a score "
-        "of each sample. A list of targets holds several references."
-    )
 
     def make_metric(self) -> Metric:
         """sacrebleu's BLEU."""
         from sacrebleu.metrics.bleu import BLEU
 
-        options: BleuOptions = self.options
+        options = self.options
         return BLEU(
             lowercase=options.ignore_case,
             force=True,  # only silences a warning about answers that end in " ."
@@ -193,7 +211,7 @@ class Bleu(SacrebleuScorer):
         """Sentence BLEU with effective order, as sacrebleu recommends for single sentences."""
         from sacrebleu.metrics.bleu import BLEU
 
-        options: BleuOptions = self.options
+        options = self.options
         order = options.max_order
         found = BLEU.compute_bleu(
             correct=counts[2 : 2 + order],
@@ -213,30 +231,6 @@ class Bleu(SacrebleuScorer):
 
         return bleu_formula(self.options.max_order, self.options.smooth, self.options.smooth_value)
 
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean over samples, then the figure of the whole run."""
-        return (
-            MetricInfo(
-                f"{name}.sample_mean",
-                "points",
-                "higher",
-                "Mean over samples of the BLEU of each alone, 0 to 100, with effective order: orders of "
-                "n-grams that an answer is too short for are left out. It is not the BLEU of the run, which "
-                f"is {name}.corpus; paired tests go by it." + AVERAGED,
-                (0.0, 100.0),
-            ),
-            MetricInfo(
-                f"{name}.corpus",
-                "points",
-                "higher",
-                "BLEU of all samples together (Papineni et al. 2002), 0 to 100: brevity penalty times the "
-                "geometric mean of the n-gram precisions, n = 1 to 4, from counts summed over the samples."
-                + COUNTED,
-                (0.0, 100.0),
-            ),
-        )
-
 
 class ChrfOptions(ScorerOptions):
     """Options of the scorer `chrf`."""
@@ -250,22 +244,31 @@ class ChrfOptions(ScorerOptions):
     whitespace: bool = Field(default=False, description="Whether spaces are characters.")
 
 
-class Chrf(SacrebleuScorer):
+@scorer(
+    "chrf",
+    summary="chrF as sacrebleu computes it, 0 to 100: F-measure over character n-grams, good for languages "
+    "with many word forms; word_order: 2 is chrF++. Of several targets the best counts.",
+    metric=_metrics(
+        "points",
+        "higher",
+        100.0,
+        "Mean over samples of the chrF of each alone, 0 to 100. The chrF of the run is",
+        "chrF of all samples together (Popović 2015), 0 to 100: 100 (1 + b²) P R / (b² P + R), with P and R "
+        "the precision and recall of character n-grams, averaged over n = 1 to 6, from counts summed over "
+        "the samples; b = 2 unless the suite says otherwise.",
+    ),
+    example=Example("{chrf: {word_order: 2}}", "the cat sat on a mat", "the cat sat on the mat", 67.4444),
+)
+class Chrf(SacrebleuScorer[ChrfOptions]):
     """Shared n-grams of characters, 0 to 100."""
 
-    Options: ClassVar[type[ChrfOptions]] = ChrfOptions
     shorthand = "word_order"
-    registered = "chrf"
-    summary = (
-        "chrF as sacrebleu computes it, 0 to 100: F-measure over character n-grams, good for languages with "
-        "many word forms; word_order: 2 is chrF++. Of several targets the best counts."
-    )
 
     def make_metric(self) -> Metric:
         """sacrebleu's CHRF."""
         from sacrebleu.metrics.chrf import CHRF
 
-        options: ChrfOptions = self.options
+        options = self.options
         return CHRF(
             char_order=options.char_order,
             word_order=options.word_order,
@@ -276,7 +279,7 @@ class Chrf(SacrebleuScorer):
 
     def count_names(self) -> tuple[str, ...]:
         """By order, characters before words: n-grams of the answer, of the target, and common ones."""
-        options: ChrfOptions = self.options
+        options = self.options
         orders = [f"char_{n}" for n in range(1, options.char_order + 1)]
         orders += [f"word_{n}" for n in range(1, options.word_order + 1)]
         return tuple(f"{order}_{what}" for order in orders for what in ("answer", "target", "common"))
@@ -290,29 +293,6 @@ class Chrf(SacrebleuScorer):
         from evalrun.scoring.figures import chrf_formula
 
         return chrf_formula(self.options.char_order + self.options.word_order, self.options.beta)
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean over samples, then the figure of the whole run."""
-        return (
-            MetricInfo(
-                f"{name}.sample_mean",
-                "points",
-                "higher",
-                "Mean over samples of the chrF of each alone, 0 to 100. The chrF of the run is "
-                f"{name}.corpus; paired tests go by this one." + AVERAGED,
-                (0.0, 100.0),
-            ),
-            MetricInfo(
-                f"{name}.corpus",
-                "points",
-                "higher",
-                "chrF of all samples together (Popović 2015), 0 to 100: 100 (1 + b²) P R / (b² P + R), with "
-                "P and R the precision and recall of character n-grams, averaged over n = 1 to 6, from "
-                "counts summed over the samples; b = 2 unless the suite says otherwise." + COUNTED,
-                (0.0, 100.0),
-            ),
-        )
 
 
 class TerOptions(ScorerOptions):
@@ -332,21 +312,30 @@ class TerOptions(ScorerOptions):
     )
 
 
-class Ter(SacrebleuScorer):
+@scorer(
+    "ter",
+    summary="Translation edit rate as sacrebleu computes it: insertions, deletions, substitutions and shifts "
+    "of blocks per 100 words of the target; less is better. Of several targets the nearest counts.",
+    metric=_metrics(
+        "points",
+        "lower",
+        None,
+        "Mean "
+        "over samples of the TER of each alone: edits per 100 words of the target. The TER of the run is",
+        "Translation edit rate of all samples together (Snover et al. 2006): 100 times the edits "
+        "(insertions, deletions, substitutions, shifts of blocks of words) divided by the words of the "
+        "targets, both summed over the samples.",
+    ),
+    example=Example("ter", "the cat sat on a mat", "the cat sat on the mat", 16.6667),
+)
+class Ter(SacrebleuScorer[TerOptions]):
     """Edits, block shifts included, per word of the target."""
-
-    Options: ClassVar[type[TerOptions]] = TerOptions
-    registered = "ter"
-    summary = (
-        "Translation edit rate as sacrebleu computes it: insertions, deletions, substitutions and shifts of "
-        "blocks per 100 words of the target; less is better. Of several targets the nearest counts."
-    )
 
     def make_metric(self) -> Metric:
         """sacrebleu's TER."""
         from sacrebleu.metrics.ter import TER
 
-        options: TerOptions = self.options
+        options = self.options
         return TER(
             normalized=options.normalized,
             no_punct=options.ignore_punctuation,
@@ -375,29 +364,6 @@ class Ter(SacrebleuScorer):
         from evalrun.scoring.figures import ter
 
         return ter
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean over samples, then the figure of the whole run."""
-        return (
-            MetricInfo(
-                f"{name}.sample_mean",
-                "points",
-                "lower",
-                "Mean over samples of the TER of each alone: edits per 100 words of the target. The TER of "
-                f"the run is {name}.corpus; paired tests go by this one." + AVERAGED,
-                (0.0, None),
-            ),
-            MetricInfo(
-                f"{name}.corpus",
-                "points",
-                "lower",
-                "Translation edit rate of all samples together (Snover et al. 2006): 100 times the edits "
-                "(insertions, deletions, substitutions, shifts of blocks of words) divided by the words of "
-                "the targets, both summed over the samples." + COUNTED,
-                (0.0, None),
-            ),
-        )
 
 
 Unit = Literal["words", "characters"]
@@ -445,34 +411,42 @@ class ErrorRateOptions(ScorerOptions):
     )
 
 
-class ErrorRate(CountedScorer):
+def _error_rate(name: str, unit: Unit) -> tuple[MetricInfo, ...]:
+    what = f"the least number of {unit} substituted, deleted and inserted to make the answer the target"
+    return _metrics(
+        "fraction",
+        "lower",
+        None,
+        f"Mean over samples of the {name} error rate of each alone: {what}, divided by the {unit} of the "
+        "target. It may exceed 1. Of several targets the nearest counts. The rate of the run is",
+        f"{name.capitalize()} error rate of all samples together: {what}, divided by the {unit} of the "
+        "targets, both summed over the samples, as jiwer has it.",
+    )
+
+
+class ErrorRate(CountedScorer[ErrorRateOptions]):
     """Edits per unit of the target."""
 
-    Options: ClassVar[type[ErrorRateOptions]] = ErrorRateOptions
     unit: ClassVar[Unit]
-    long_name: ClassVar[str]
 
     def __init__(self, options: ErrorRateOptions) -> None:
         super().__init__(options)
         self.parts = ("edits", f"target_{self.unit}")
         self._count = edit_counter(self.unit)
-        chosen = (options.ignore_case, options.ignore_punctuation, options.ignore_whitespace)
-        self._normalise = Normaliser(*chosen) if any(chosen) else None
+        # Without any of the options the ends stay too, as in jiwer.
+        as_it_is = not (options.ignore_case or options.ignore_punctuation or options.ignore_whitespace)
+        self._normalise = str if as_it_is else normaliser(options)
 
     def score(self, sample: ScoringInput) -> Score:
         """Edits per unit of the nearest target; None where there is no target."""
-        targets = [self._text(each) for each in alternatives(sample.target) if each is not None]
+        targets = [self._normalise(each) for each in target_texts(sample.target)]
         if not targets:
             return Score(None, NO_TARGET)
-        answer = self._text(sample.answer)
+        answer = self._normalise(as_text(sample.answer))
         counted = [self._count(each, answer) for each in targets]
         edits, size = min(counted, key=lambda pair: rate(*pair))
         parts = dict(zip(self.parts, (float(edits), float(size)), strict=True))
         return Score(rate(edits, size), f"{edits} edits on the target's {size} {self.unit}", parts)
-
-    def _text(self, value: object) -> str:
-        text = as_text(value)
-        return text if self._normalise is None else self._normalise(text)
 
     def formula(self) -> Formula:
         """Edits divided by units, both summed."""
@@ -480,52 +454,28 @@ class ErrorRate(CountedScorer):
 
         return error_rate
 
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean over samples, then the figure of the whole run."""
-        what = (
-            f"the least number of {cls.unit} substituted, deleted and inserted to make the answer the target"
-        )
-        return (
-            MetricInfo(
-                f"{name}.sample_mean",
-                "fraction",
-                "lower",
-                f"Mean over samples of the {cls.long_name} error rate of each alone: {what}, divided by the "
-                f"{cls.unit} of the target. It may exceed 1. Of several targets the nearest counts. The rate "
-                f"of the run is {name}.corpus; paired tests go by this one." + AVERAGED,
-                (0.0, None),
-            ),
-            MetricInfo(
-                f"{name}.corpus",
-                "fraction",
-                "lower",
-                f"{cls.long_name.capitalize()} error rate of all samples together: {what}, divided by the "
-                f"{cls.unit} of the targets, both summed over the samples, as jiwer has it." + COUNTED,
-                (0.0, None),
-            ),
-        )
 
-
+@scorer(
+    "wer",
+    summary="Word error rate as jiwer computes it: edits of words per word of the target; less is better, "
+    "and more than 1 is possible.",
+    metric=_error_rate("word", "words"),
+    example=Example("wer", "the cat was on the mat", "the cat sat on the mat", 0.1667),
+)
 class WordErrorRate(ErrorRate):
     """Edits of words per word of the target."""
 
-    registered = "wer"
     unit = "words"
-    long_name = "word"
-    summary = (
-        "Word error rate as jiwer computes it: edits of words per word of the target; less is better, and "
-        "more than 1 is possible."
-    )
 
 
+@scorer(
+    "cer",
+    summary="Character error rate as jiwer computes it: edits of characters, spaces included, per character "
+    "of the target; less is better.",
+    metric=_error_rate("character", "characters"),
+    example=Example("cer", "the cat", "the cut", 0.1429),
+)
 class CharacterErrorRate(ErrorRate):
     """Edits of characters per character of the target."""
 
-    registered = "cer"
     unit = "characters"
-    long_name = "character"
-    summary = (
-        "Character error rate as jiwer computes it: edits of characters, spaces included, per character of "
-        "the target; less is better."
-    )

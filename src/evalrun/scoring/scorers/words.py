@@ -7,14 +7,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
 from evalrun.errors import Problem, UserError
 from evalrun.scoring.base import (
     NO_TARGET,
-    MetricInfo,
+    Example,
     Scorer,
     ScorerOptions,
     ScoringInput,
@@ -22,133 +22,162 @@ from evalrun.scoring.base import (
     as_text,
     fraction,
     shown,
+    target_texts,
 )
+from evalrun.scoring.functions import scorer
 from evalrun.scoring.text import squad_tokens
-from evalrun.types import Score
-
-
-class TokenF1Options(ScorerOptions):
-    """Options of the scorer `token_f1`."""
-
-
-class TokenF1(Scorer):
-    """F1 over the words of answer and target."""
-
-    Options: ClassVar[type[TokenF1Options]] = TokenF1Options
-    registered = "token_f1"
-    needs_target = True
-    summary = (
-        "F1 over the words that answer and target share, after SQuAD's normalisation (lower case, no ASCII "
-        "punctuation, no articles); of several targets the best counts."
-    )
-
-    def score(self, sample: ScoringInput) -> Score:
-        """Between 0 and 1. Where either has no words, 1 if both have none, else 0, as SQuAD 2.0 has it."""
-        if sample.target is None:
-            return Score(None, NO_TARGET)
-        answer = squad_tokens(as_text(sample.answer))
-        best, best_common, best_words = -1.0, 0, 0
-        for target in alternatives(sample.target):
-            words = squad_tokens(as_text(target))
-            common = sum((Counter(answer) & Counter(words)).values())
-            value = _f1(common, len(answer), len(words))
-            if value > best:
-                best, best_common, best_words = value, common, len(words)
-        if best < 0:
-            return Score(None, "the list of targets is empty")
-        if not answer or not best_words:
-            what = "answer and target have no words" if best == 1.0 else "answer or target has no words"
-            return Score(best, what)
-        return Score(
-            best,
-            f"{best_common} of the answer's {len(answer)} words are among the {best_words} of the target; "
-            f"answer {shown(sample.answer)}",
-        )
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean F1 over words."""
-        text = (
-            "Mean over samples of the F1 between the words of the answer and of the target, each word "
-            "counted as often as it stands: 2PR / (P + R), with P the share of the answer's words that are "
-            "in the target and R the share of the target's words that are in the answer. Words are lower "
-            "case without ASCII punctuation and articles (SQuAD). Of several targets the best counts. "
-            "Unparsed and refused answers count as 0; failed samples are left out."
-        )
-        return (fraction(name, text),)
-
-
-def _f1(common: int, answer: int, target: int) -> float:
-    if not answer or not target:
-        return float(answer == target)
-    if not common:
-        return 0.0
-    precision, recall = common / answer, common / target
-    return 2 * precision * recall / (precision + recall)
-
+from evalrun.types import JSON, Score
 
 _STAY = " Unparsed and refused answers count as 0; failed samples are left out."
 
 
-class SquadOptions(ScorerOptions):
-    """Options of the scorer `squad`."""
-
-
-class Squad(Scorer):
-    """The two figures of SQuAD's evaluation script."""
-
-    Options: ClassVar[type[SquadOptions]] = SquadOptions
-    registered = "squad"
-    needs_target = True
-    parts = ("exact_match", "f1")
-    summary = (
-        "Exact match and word F1 of SQuAD (lower case, no ASCII punctuation, no articles); of several "
-        "targets the best counts. A question without an answer has an empty list of targets, and wants an "
-        "empty answer."
+@scorer(
+    "token_f1",
+    summary="F1 over the words that answer and target share, after SQuAD's normalisation (lower case, no "
+    "ASCII punctuation, no articles); of several targets the best counts.",
+    metric="Mean over samples of the F1 between the words of the answer and of the target, each word "
+    "counted as often as it stands: 2PR / (P + R), with P the share of the answer's words that are "
+    "in the target and R the share of the target's words that are in the answer. Words are lower "
+    "case without ASCII punctuation and articles (SQuAD). Of several targets the best counts." + _STAY,
+    example=Example("token_f1", "the big cat", "a cat", 0.6667),
+    needs_target=True,
+)
+def token_f1(answer: JSON, target: JSON) -> Score:
+    """Between 0 and 1. Where either has no words, 1 if both have none, else 0, as SQuAD 2.0 has it."""
+    if target is None:
+        return Score(None, NO_TARGET)
+    words = squad_tokens(as_text(answer))
+    targets = [squad_tokens(as_text(each)) for each in alternatives(target)]
+    if not targets:
+        return Score(None, "the list of targets is empty")
+    best = max(targets, key=lambda each: squad_f1(words, each))
+    value = squad_f1(words, best)
+    if not words or not best:
+        what = "answer and target have no words" if value == 1.0 else "answer or target has no words"
+        return Score(value, what)
+    return Score(
+        value,
+        f"{_common(words, best)} of the answer's {len(words)} words are among the {len(best)} of the target; "
+        f"answer {shown(answer)}",
     )
 
-    def score(self, sample: ScoringInput) -> Score:
-        """F1, with both as parts. An empty list of targets means that there is no answer to give."""
-        if sample.target is None:
-            return Score(None, NO_TARGET)
-        answer = squad_tokens(as_text(sample.answer))
-        targets = [squad_tokens(as_text(each)) for each in alternatives(sample.target)] or [[]]
-        exact = float(any(answer == words for words in targets))
-        f1 = max(squad_f1(answer, words) for words in targets)
-        reason = f"answer {shown(sample.answer)}: exact match {exact:g}, F1 {f1:.4g}"
-        return Score(f1, reason, {"exact_match": exact, "f1": f1})
 
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """F1 first."""
-        return (
-            fraction(
-                f"{name}.f1",
-                "Mean over samples of the F1 between the words of answer and target, as SQuAD's evaluation "
-                "script has it (Rajpurkar et al. 2016): 2PR / (P + R) over words counted as often as they "
-                "stand, in lower case without ASCII punctuation and articles; of several targets the best. "
-                "Where either has no words it is 1 if both have none, else 0." + _STAY,
-            ),
-            fraction(
-                f"{name}.exact_match",
-                "Share of samples whose answer has exactly the words of a target, in order, after SQuAD's "
-                "normalisation (lower case, no ASCII punctuation, no articles)." + _STAY,
-            ),
-        )
+@scorer(
+    "squad",
+    summary="Exact match and word F1 of SQuAD (lower case, no ASCII punctuation, no articles); of several "
+    "targets the best counts. A question without an answer has an empty list of targets, and wants an "
+    "empty answer.",
+    metric=(
+        fraction(
+            "f1",
+            "Mean over samples of the F1 between the words of answer and target, as SQuAD's evaluation "
+            "script has it (Rajpurkar et al. 2016): 2PR / (P + R) over words counted as often as they "
+            "stand, in lower case without ASCII punctuation and articles; of several targets the best. "
+            "Where either has no words it is 1 if both have none, else 0." + _STAY,
+        ),
+        fraction(
+            "exact_match",
+            "Share of samples whose answer has exactly the words of a target, in order, after SQuAD's "
+            "normalisation (lower case, no ASCII punctuation, no articles)." + _STAY,
+        ),
+    ),
+    example=Example("squad", "The cat!", ["a cat sat", "dog"], 0.6667),
+    parts=("exact_match", "f1"),
+    needs_target=True,
+)
+def squad(answer: JSON, target: JSON) -> Score:
+    """F1, with both as parts. An empty list of targets means that there is no answer to give."""
+    if target is None:
+        return Score(None, NO_TARGET)
+    words = squad_tokens(as_text(answer))
+    targets = [squad_tokens(as_text(each)) for each in alternatives(target)] or [[]]
+    exact = float(words in targets)
+    f1 = max(squad_f1(words, each) for each in targets)
+    reason = f"answer {shown(answer)}: exact match {exact:g}, F1 {f1:.4g}"
+    return Score(f1, reason, {"exact_match": exact, "f1": f1})
 
 
 def squad_f1(answer: list[str], target: list[str]) -> float:
     """F1 over words; where either has none, 1 if both have none, else 0 (SQuAD 2.0)."""
     if not answer or not target:
         return float(answer == target)
-    common = sum((Counter(answer) & Counter(target)).values())
+    common = _common(answer, target)
     if not common:
         return 0.0
     precision, recall = common / len(answer), common / len(target)
     return 2 * precision * recall / (precision + recall)
 
 
+def _common(answer: list[str], target: list[str]) -> int:
+    return sum((Counter(answer) & Counter(target)).values())
+
+
 KINDS = ("rouge_1", "rouge_2", "rouge_l", "rouge_lsum")
+_KINDS = {
+    "rouge_l": ("ROUGE-L", "the words of the longest common subsequence"),
+    "rouge_1": ("ROUGE-1", "single words"),
+    "rouge_2": ("ROUGE-2", "pairs of neighbouring words"),
+    "rouge_lsum": (
+        "ROUGE-Lsum",
+        "the words of the longest common subsequences of their lines, joined line by line",
+    ),
+}
+
+
+class RougeOptions(ScorerOptions):
+    """Whether words are stemmed."""
+
+    stemmer: bool = Field(
+        default=False,
+        description="Compare word stems (Porter, English). Needs the extra `text`; loading it takes seconds.",
+    )
+
+
+@scorer(
+    "rouge",
+    summary="ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum as rouge-score computes them: F-measures, averaged "
+    "over samples. Only a to z and 0 to 9 make words, so other scripts score 0: use chrf for those.",
+    metric=tuple(
+        fraction(
+            part,
+            f"Mean over samples of the {kind} F-measure (Lin 2004), 2PR / (P + R), over {what} in answer and "
+            "target. Words are runs of a to z and 0 to 9 in lower case. Of several targets the best counts. "
+            "A plain mean, never the resampled median of rouge-score's aggregator." + _STAY,
+        )
+        for part, (kind, what) in _KINDS.items()
+    ),
+    example=Example("rouge", "the cat was on the mat", "the cat sat on the mat", 0.8333),
+)
+class Rouge(Scorer[RougeOptions]):
+    """F-measures of the words that answer and target share."""
+
+    needs_target = True
+    parts = KINDS
+
+    def __init__(self, options: RougeOptions) -> None:
+        super().__init__(options)
+        self._stem: Stem | None = None
+        if options.stemmer:
+            try:
+                self._stem = porter_stemmer()
+            except ImportError:
+                raise UserError(
+                    "the stemmer of 'rouge' needs the package nltk",
+                    where="scorers",
+                    remedy='Install it: pip install "evalrun[text]". Or leave stemmer out.',
+                ) from None
+
+    def score(self, sample: ScoringInput) -> Score:
+        """ROUGE-L, with all four as parts; of several targets the best counts for each. None without one."""
+        targets = target_texts(sample.target)
+        if not targets:
+            return Score(None, NO_TARGET)
+        answer = as_text(sample.answer)
+        measured = [rouge(target, answer, self._stem) for target in targets]
+        parts = {kind: max(measures[kind] for measures in measured) for kind in KINDS}
+        reason = ", ".join(f"{kind} {value:.4g}" for kind, value in parts.items())
+        return Score(parts["rouge_l"], reason, dict(parts))
+
 
 Stem = Callable[[str], str]
 
@@ -268,75 +297,6 @@ def _lcs_by_line(target: Sequence[Sequence[str]], answer: Sequence[Sequence[str]
     return _f_measure(hits, answer_size, target_size)
 
 
-_WHAT = {
-    "rouge_1": "single words",
-    "rouge_2": "pairs of neighbouring words",
-    "rouge_l": "the words of the longest common subsequence",
-    "rouge_lsum": "the words of the longest common subsequences of their lines, joined line by line",
-}
-
-
-class RougeOptions(ScorerOptions):
-    """Options of the scorer `rouge`."""
-
-    stemmer: bool = Field(
-        default=False,
-        description="Compare word stems (Porter, English). Needs the extra `text`; loading it takes seconds.",
-    )
-
-
-class Rouge(Scorer):
-    """F-measures of the words that answer and target share."""
-
-    Options: ClassVar[type[RougeOptions]] = RougeOptions
-    registered = "rouge"
-    needs_target = True
-    parts = KINDS
-    summary = (
-        "ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum as rouge-score computes them: F-measures, averaged over "
-        "samples. Only a to z and 0 to 9 make words, so other scripts score 0: use chrf for those."
-    )
-
-    def __init__(self, options: RougeOptions) -> None:
-        super().__init__(options)
-        self._stem: Stem | None = None
-        if options.stemmer:
-            try:
-                self._stem = porter_stemmer()
-            except ImportError:
-                raise UserError(
-                    "the stemmer of 'rouge' needs the package nltk",
-                    where="scorers",
-                    remedy='Install it: pip install "evalrun[text]". Or leave stemmer out.',
-                ) from None
-
-    def score(self, sample: ScoringInput) -> Score:
-        """ROUGE-L, with all four as parts; of several targets the best counts for each. None without one."""
-        targets = [as_text(each) for each in alternatives(sample.target) if each is not None]
-        if not targets:
-            return Score(None, NO_TARGET)
-        answer = as_text(sample.answer)
-        each = [rouge(target, answer, self._stem) for target in targets]
-        parts = {kind: max(found[kind] for found in each) for kind in KINDS}
-        reason = ", ".join(f"{kind} {value:.4g}" for kind, value in parts.items())
-        return Score(parts["rouge_l"], reason, dict(parts))
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """ROUGE-L first, then the others."""
-        return tuple(
-            fraction(
-                f"{name}.{kind}",
-                f"Mean over samples of the {kind.upper().replace('_', '-').replace('LSUM', 'Lsum')} "
-                f"F-measure (Lin 2004), 2PR / (P + R), over {_WHAT[kind]} in answer and target. Words are "
-                "runs of a to z and 0 to 9 in lower case. Of several targets the best counts. A plain mean, "
-                "never the resampled median of rouge-score's aggregator. Unparsed and refused answers count "
-                "as 0; failed samples are left out.",
-            )
-            for kind in ("rouge_l", "rouge_1", "rouge_2", "rouge_lsum")
-        )
-
-
 DATA = {"wordnet": "corpora/wordnet", "punkt_tab": "tokenizers/punkt_tab"}
 """Packages of NLTK's data that are needed, and where they lie."""
 
@@ -349,14 +309,19 @@ class MeteorOptions(ScorerOptions):
     gamma: float = Field(default=0.5, ge=0, le=1, description="Weight of that penalty.")
 
 
-class Meteor(Scorer):
+@scorer(
+    "meteor",
+    summary="METEOR (NLTK's). Needs NLTK and its data wordnet and punkt_tab on this machine.",
+    metric="METEOR (Banerjee and Lavie 2005) as NLTK computes it, with the best of several targets: the "
+    "harmonic mean of unigram precision and recall, weighted by alpha, of words matched by form, "
+    "by stem and by WordNet synonyms, times 1 - gamma (chunks / matches)^beta. Mean over "
+    "samples.",
+)
+class Meteor(Scorer[MeteorOptions]):
     """METEOR of the answer against the best of its targets."""
 
-    Options: ClassVar[type[MeteorOptions]] = MeteorOptions
-    registered = "meteor"
     needs_target = True
     late = True
-    summary = "METEOR (NLTK's). Needs NLTK and its data wordnet and punkt_tab on this machine."
 
     def check(self, columns: Sequence[str], where: str) -> list[Problem]:
         """NLTK and its data must be here: nothing is downloaded."""
@@ -376,10 +341,10 @@ class Meteor(Scorer):
         """The greatest METEOR of the answer with any of its targets; None without a target."""
         from nltk.translate.meteor_score import single_meteor_score
 
-        targets = [as_text(each) for each in alternatives(sample.target) if each is not None]
+        targets = target_texts(sample.target)
         if not targets:
             return Score(None, NO_TARGET)
-        options: MeteorOptions = self.options
+        options = self.options
         answer = _words(as_text(sample.answer))
         wordnet = _wordnet()
         with _LOCK:  # the corpus reader seeks in files that all threads share
@@ -395,19 +360,6 @@ class Meteor(Scorer):
                 for target in targets
             )
         return Score(float(value), f"METEOR {value:.3f}")
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean over samples."""
-        return (
-            fraction(
-                name,
-                "METEOR (Banerjee and Lavie 2005) as NLTK computes it, with the best of several targets: the "
-                "harmonic mean of unigram precision and recall, weighted by alpha, of words matched by form, "
-                "by stem and by WordNet synonyms, times 1 - gamma (chunks / matches)^beta. Mean over "
-                "samples.",
-            ),
-        )
 
 
 _LOCK = threading.Lock()

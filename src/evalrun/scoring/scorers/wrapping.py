@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, Field, WithJsonSchema, field_serializer, model_validator
+from pydantic import Field, WithJsonSchema, field_serializer, model_validator
 
 from evalrun.errors import Problem, UserError
-from evalrun.scoring.base import MetricInfo, Scorer, ScorerOptions, ScoringInput, fraction
+from evalrun.scoring.base import Example, MetricInfo, Scorer, ScorerOptions, ScoringInput, fraction
+from evalrun.scoring.functions import scorer
 from evalrun.suite.components import ParserSpec, ScorerSpec
 from evalrun.types import JSON, Score
 
@@ -46,13 +48,15 @@ class WrappingOptions(ScorerOptions):
         return spec.resolved()
 
 
-class Wrapping(Scorer):
+Options = TypeVar("Options", bound=WrappingOptions)
+
+
+class Wrapping(Scorer[Options]):
     """A scorer whose score is made from another's."""
 
-    Options: ClassVar[type[BaseModel]] = WrappingOptions
     shorthand: ClassVar[str | None] = "scorer"
 
-    def __init__(self, options: WrappingOptions) -> None:
+    def __init__(self, options: Options) -> None:
         from evalrun.scoring.pipeline import as_scorers
 
         super().__init__(options)
@@ -73,6 +77,20 @@ class Wrapping(Scorer):
         """Its own, else those of the scorer within."""
         return super().own_parsers or self.inner.own_parsers
 
+    @abstractmethod
+    def made_of(self, verdict: Score) -> Score:
+        """The score, from that of the scorer within."""
+
+    def score(self, sample: ScoringInput) -> Score:
+        """As the other score says."""
+        return self.made_of(self.inner.score(sample))
+
+    def unanswered(self, sample: ScoringInput, reason: str) -> Score:
+        """0 like any check of correctness: no answer passes no check. Else as the other score says."""
+        if self.inner.correctness and not (self.needs_target and sample.target is None):
+            return Score(0.0, reason)
+        return self.made_of(self.inner.unanswered(sample, reason))
+
     def abandon(self) -> None:
         """End what the scorer within is at."""
         self.inner.abandon()
@@ -88,42 +106,24 @@ class NotOptions(WrappingOptions):
     prefix: ClassVar[str] = "not"
 
 
-class Not(Wrapping):
+@scorer(
+    "not",
+    summary="The opposite of another check, 1 - score: {not: {includes: sorry}}. It is called not_<its name> "
+    "unless a name is given.",
+    metric="Mean over samples of 1 - the score of the check that is negated. Unparsed and refused answers "
+    "count as 0 where that check is one of correctness; failed samples are left out.",
+    example=Example("{not: {includes: {values: [sorry]}}}", "With pleasure.", None, 1),
+)
+class Not(Wrapping[NotOptions]):
     """1 minus the score of another scorer."""
 
-    Options: ClassVar[type[NotOptions]] = NotOptions
-    registered = "not"
-    summary = (
-        "The opposite of another check, 1 - score: {not: {includes: sorry}}. It is called not_<its name> "
-        "unless a name is given."
-    )
-
-    def score(self, sample: ScoringInput) -> Score:
+    def made_of(self, verdict: Score) -> Score:
         """1 - score; None where the other has none, or one outside 0 to 1."""
-        return self._opposite(self.inner.score(sample))
-
-    def unanswered(self, sample: ScoringInput, reason: str) -> Score:
-        """0 like any check of correctness: no answer passes no check. Else the opposite."""
-        if self.inner.correctness and not (self.needs_target and sample.target is None):
-            return Score(0.0, reason)
-        return self._opposite(self.inner.unanswered(sample, reason))
-
-    @staticmethod
-    def _opposite(verdict: Score) -> Score:
         if verdict.value is None:
             return Score(None, verdict.reason)
         if not 0 <= verdict.value <= 1:
             return Score(None, f"a score of {verdict.value:g} has no opposite; {verdict.reason}")
         return Score(1 - verdict.value, f"not: {verdict.reason}")
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The mean of the opposite."""
-        text = (
-            "Mean over samples of 1 - the score of the check that is negated. Unparsed and refused answers "
-            "count as 0 where that check is one of correctness; failed samples are left out."
-        )
-        return (fraction(name, text),)
 
     def metrics(self) -> tuple[MetricInfo, ...]:
         """The same, with the definition of what is negated."""
@@ -150,22 +150,25 @@ class ThresholdOptions(WrappingOptions):
         return self
 
 
-class Threshold(Wrapping):
+@scorer(
+    "threshold",
+    summary="1 where another score is at least, or at most, so much: "
+    "{threshold: {rouge: {}, at_least: 0.3}}. It is called pass_<its name> unless a name is given.",
+    metric="Share of samples whose other score is within the bounds that the suite gives: mean of 1 where "
+    "it is and 0 where not. Unparsed and refused answers count as 0 where that score is one of "
+    "correctness; failed samples are left out.",
+    example=Example(
+        "{threshold: {rouge: {}, at_least: 0.5}}", "the cat was on the mat", "the cat sat on the mat", 1
+    ),
+)
+class Threshold(Wrapping[ThresholdOptions]):
     """1 where another score is within its bounds."""
 
-    Options: ClassVar[type[ThresholdOptions]] = ThresholdOptions
     shorthand: ClassVar[str | None] = None
-    registered = "threshold"
-    summary = (
-        "1 where another score is at least, or at most, so much: {threshold: {rouge: {}, at_least: 0.3}}. It "
-        "is called pass_<its name> unless a name is given."
-    )
 
     def __init__(self, options: ThresholdOptions) -> None:
         super().__init__(options)
         if options.part is not None and options.part not in self.inner.parts:
-            from evalrun.errors import UserError
-
             known = ", ".join(self.inner.parts) or "none"
             raise UserError(
                 f"'{self.inner.name}' has no part '{options.part}'",
@@ -173,18 +176,9 @@ class Threshold(Wrapping):
                 remedy=f"It has: {known}.",
             )
 
-    def score(self, sample: ScoringInput) -> Score:
+    def made_of(self, verdict: Score) -> Score:
         """1 or 0; None where the other has none."""
-        return self._judged(self.inner.score(sample))
-
-    def unanswered(self, sample: ScoringInput, reason: str) -> Score:
-        """0 like any check of correctness; else as the other score says."""
-        if self.inner.correctness and not (self.needs_target and sample.target is None):
-            return Score(0.0, reason)
-        return self._judged(self.inner.unanswered(sample, reason))
-
-    def _judged(self, verdict: Score) -> Score:
-        options: ThresholdOptions = self.options
+        options = self.options
         value = verdict.value if options.part is None else verdict.parts.get(options.part)
         if value is None:
             return Score(None, verdict.reason)
@@ -193,16 +187,6 @@ class Threshold(Wrapping):
         if options.at_most is not None and value > options.at_most:
             return Score(0.0, f"{value:.4g} is more than {options.at_most:g}; {verdict.reason}")
         return Score(1.0, f"{value:.4g} passes; {verdict.reason}")
-
-    @classmethod
-    def describe(cls, name: str) -> tuple[MetricInfo, ...]:
-        """The share of samples that pass."""
-        text = (
-            "Share of samples whose other score is within the bounds that the suite gives: mean of 1 where "
-            "it is and 0 where not. Unparsed and refused answers count as 0 where that score is one of "
-            "correctness; failed samples are left out."
-        )
-        return (fraction(name, text),)
 
     def metrics(self) -> tuple[MetricInfo, ...]:
         """The same, with the bounds and the definition of the score."""
