@@ -17,6 +17,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import cache, partial
+from operator import attrgetter
 from typing import Any, ClassVar, TypedDict, TypeVar, get_type_hints
 
 from pydantic import BaseModel, create_model
@@ -169,10 +170,14 @@ class FunctionScorer(Scorer[Any]):
             plain = made.func if isinstance(made, partial) else made
             self.name = getattr(plain, "__name__", type(plain).__name__).strip("_").lower()
         self._wanted = _wanted(self._function, self.name)
+        self._by_place = _by_place(self._function, self._wanted)
 
     def score(self, sample: ScoringInput) -> Score:
         """The function's verdict as a Score."""
-        result = self._function(**{name: getattr(sample, name) for name in self._wanted})
+        if self._by_place is not None:
+            result = self._function(*self._by_place(sample))
+        else:
+            result = self._function(**{name: getattr(sample, name) for name in self._wanted})
         if isinstance(result, Score):
             return result
         value, reason = result if isinstance(result, tuple) else (result, "")
@@ -204,3 +209,16 @@ def _wanted(function: Callable[..., Any], name: str) -> tuple[str, ...]:
         )
     given = [each for each in _GIVEN if each in parameters]
     return (*given, *(each for each in _ALSO_GIVEN if each in open_ones))
+
+
+def _by_place(
+    function: Callable[..., Any], wanted: tuple[str, ...]
+) -> Callable[[Any], tuple[Any, ...]] | None:
+    """What reads a function's first arguments off a sample, where it takes them by place: half the time."""
+    leading = list(inspect.signature(function).parameters.values())[: len(wanted)]
+    plain = all(each.kind is each.POSITIONAL_OR_KEYWORD for each in leading)
+    return (
+        attrgetter(*wanted)
+        if len(wanted) > 1 and plain and [each.name for each in leading] == [*wanted]
+        else None
+    )

@@ -171,7 +171,7 @@ class JudgeTask(Task):
 
     def _against(self, sample: Mapping[str, Any], texts: Mapping[Key, str]) -> str:
         pairwise = self.scorer.options.pairwise
-        if pairwise.column is not None:
+        if pairwise is not None and pairwise.column is not None:
             return as_text(sample["row"].get(pairwise.column)).strip()
         return texts.get(key_of(sample), "")
 
