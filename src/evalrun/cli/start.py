@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from evalrun.cli.options import FILE, FOLDER, json_option, print_json
+from evalrun.cli.options import FOLDER, json_option, print_json
 from evalrun.errors import UserError
 from evalrun.registry import import_attribute
 
@@ -88,7 +88,6 @@ def where(name: str) -> None:
       evalrun models where smollm2-135m-instruct
     """
     from evalrun.errors import UserError
-from evalrun.registry import import_attribute
     from evalrun.providers import catalogue
 
     path = catalogue.where(name)
