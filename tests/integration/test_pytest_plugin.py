@@ -55,7 +55,7 @@ def test_one_item_a_gate_and_a_failure_that_reads_well(suite: Path) -> None:
     assert "PASSED demo.suite.yaml::the sweep completes" in said
     assert "PASSED demo.suite.yaml::exact_match >= 0.7" in said
     assert "FAILED demo.suite.yaml::exact_match >= 0.9" in said
-    assert "demo.suite.yaml:8: gate failed: exact_match >= 0.9\n  m-p-d: value 0.8, held against 0.9" in said
+    assert "demo.suite.yaml:8: gate failed: exact_match >= 0.9\n  m-p-d: value 0.8, compared with 0.9" in said
     assert "there is no baseline" in said and "Traceback" not in said
     sweeps = list((suite / "kept" / "sweeps").iterdir())
     assert len(sweeps) == 1, "one sweep for all gates"

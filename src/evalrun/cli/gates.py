@@ -108,6 +108,8 @@ def gate(
     from evalrun.gates.check import blocks, check_sweep
     from evalrun.gates.conditions import Gate, parse_gate
     from evalrun.reports.gates import publish
+    from evalrun.reports.source import Manifest, Source
+    from evalrun.results import read
     from evalrun.tracking.changes import choose_baseline
 
     opened = open_store(store)
@@ -125,7 +127,8 @@ def gate(
     results = check_sweep(gates, folder, manifest["plan"], held)
     strict = (inconclusive or resolved.get("inconclusive")) == "fail"
     manifest["gates"] = [{**asdict(each), "verdict": each.verdict.value} for each in results]
-    for line in publish(manifest, folder.runs(), junit_file=junit, summary_file=summary, strict=strict):
+    shown, runs = read(Manifest, manifest), Source.of(folder).runs
+    for line in publish(shown, runs, junit_file=junit, summary_file=summary, strict=strict):
         click.echo(line, err=True)
     failed = blocks(results, "fail" if strict else "warn")
     code = ExitCode.GATE_FAILED if failed else ExitCode.OK

@@ -107,7 +107,7 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
     else:
         from evalrun.reports.terminal import print_result
 
-        print_result(outcome.manifest, outcome.runs, outcome.report, outcome.folder.path)
+        print_result(outcome.folder, outcome.report)
     for fault in outcome.faults:
         click.echo(f"error: {fault}", err=True)
     for warning in outcome.warnings:
@@ -117,10 +117,12 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
 def _publish(outcome: Outcome, junit: Path | None, summary: Path | None) -> None:
     """Alerts and gates, for the log and the files of CI."""
     from evalrun.reports.gates import alert_lines, publish
+    from evalrun.reports.source import Source
 
-    strict = outcome.manifest["inconclusive"] == "fail"
-    lines = publish(outcome.manifest, outcome.runs, junit_file=junit, summary_file=summary, strict=strict)
-    for line in [*alert_lines(outcome.manifest), *lines]:
+    source = Source.of(outcome.folder)
+    strict = source.manifest.inconclusive == "fail"
+    lines = publish(source.manifest, source.runs, junit_file=junit, summary_file=summary, strict=strict)
+    for line in [*alert_lines(source.manifest), *lines]:
         click.echo(line, err=True)
 
 
@@ -286,5 +288,5 @@ def rescore(
     else:
         from evalrun.reports.terminal import print_result
 
-        print_result(outcome.manifest, outcome.runs, outcome.report, outcome.folder.path)
+        print_result(outcome.folder, outcome.report)
     ctx.exit(int(outcome.exit_code))

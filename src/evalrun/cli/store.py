@@ -84,7 +84,7 @@ def show(sweep: str, store: Path | None, as_json: bool) -> None:
         return
     from evalrun.reports.terminal import print_result
 
-    print_result({**manifest, "name": told.name or manifest["name"]}, runs, None, folder.path)
+    print_result(folder, name=told.name or "")
     lines = [*said_lines(told, manifest["name"], standing_lines(places, now, baselines))]
     for line in ["", *lines] if lines else ():
         click.echo(line)

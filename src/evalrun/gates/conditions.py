@@ -50,6 +50,8 @@ _NO_WORSE = re.compile(
     rf"(?:\s+by\s+(?P<margin>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?{SCOPE_FORM}\s*"
 )
 SCOPES = ("model", "prompt", "dataset", "run")
+COMPARED = "compared with"
+"""How a reason names the limit that was made from the baseline."""
 _FORMS = (
     "Write one of: exact_match >= 0.5; exact_match[dialect=aave] >= 0.5; exact_match >= baseline - 0.02; "
     "performance.e2e_s.p95 <= baseline * 1.2; exact_match no worse than baseline by 0.02; "
@@ -94,7 +96,7 @@ class Gate:
         return _OPERATORS[self.op](value, self.limit(baseline))
 
     def limit(self, baseline: float | None = None) -> float:
-        """What the value is held against."""
+        """What the value is compared with."""
         if self.kind == "absolute" or baseline is None:
             return self.bound
         made = {"": baseline, "+": baseline + self.bound, "-": baseline - self.bound}
@@ -109,7 +111,7 @@ class Gate:
 class GateResult:
     """One gate on one run. `value` is None where the metric has none; `reason` then says why.
 
-    `baseline` is the baseline's value, `limit` what the value was held against. For paired tests
+    `baseline` is the baseline's value, `limit` what the value was compared with. For paired tests
     `difference`, `ci_low` and `ci_high` are of run - baseline over `n` pairs, and `detectable` is the
     difference that so many pairs find four times in five.
     """
@@ -201,7 +203,7 @@ def check_gate(
         return GateResult(gate.text, run_id, Verdict.FAIL, value, f"the baseline: {missing}")
     verdict = Verdict.PASS if gate.holds(value, held) else Verdict.FAIL
     limit = gate.limit(held)
-    reason = f"held against {limit:.4g} (baseline {held:.4g})"
+    reason = f"{COMPARED} {limit:.4g} (baseline {held:.4g})"
     return GateResult(gate.text, run_id, verdict, value, reason, baseline=held, limit=limit)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from evalrun.errors import ExitCode, Problem, UserError
-from evalrun.gates.conditions import parse_gate
+from evalrun.gates.conditions import COMPARED, parse_gate
 from evalrun.suite.load import LoadedSuite, load_suite
 from evalrun.suite.overrides import Overrides
 
@@ -145,11 +145,11 @@ def _sentences(results: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for each in results:
         value = "no value" if each["value"] is None else f"value {each['value']:.4g}"
-        limit = f", held against {each['limit']:.4g}" if each.get("limit") is not None else ""
         why = f": {each['reason']}" if each["reason"] else ""
-        run = each["run"] or "every run"
+        if each.get("limit") is not None and COMPARED not in why:
+            value += f", {COMPARED} {each['limit']:.4g}"
         verdict = "" if each["verdict"] == "fail" else f" ({each['verdict']})"
-        lines.append(f"  {run}{verdict}: {value}{limit if 'held against' not in why else ''}{why}")
+        lines.append(f"  {each['run'] or 'every run'}{verdict}: {value}{why}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The answer in words: which run is best, what it cannot be told apart from, how fast it is, its limits."""
+"""The answer in words: which run is best, what it is tied with, how fast it is, its limits."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from types import MappingProxyType
 from evalrun.reports import numbers
 from evalrun.reports.charts.groups import gap_of
 from evalrun.reports.judges import doubt
+from evalrun.reports.leaderboard import E2E, MEMORY, TOKENS, TTFT
 from evalrun.reports.numbers import count, fixed, listing, plural, ratio, seconds, size
-from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT, equal
-from evalrun.reports.view import FEW_SAMPLES, Answer, Fact, Figure, Phrase, RunView, Sentence
+from evalrun.reports.view import FEW_SAMPLES, Answer, Fact, Phrase, RunView, Sentence, behind, equal
 from evalrun.reports.visible import visible
 from evalrun.results import Primary
+from evalrun.types import MetricValue
 
 ALIKE = 1.05
 """Speeds within this ratio are called alike."""
@@ -88,7 +89,7 @@ def _by_speed(runs: Sequence[RunView]) -> Sentence:
 
 
 def _nothing_beside(runs: Sequence[RunView]) -> Sentence:
-    """Where no other run could be held against the first one."""
+    """Where no other run could be compared with the first one."""
     without = [run for run in runs[1:] if run.primary is None or run.primary.value is None]
     if not without:
         return []
@@ -99,11 +100,12 @@ def _nothing_beside(runs: Sequence[RunView]) -> Sentence:
 
 def _at_worst(best: RunView, other: RunView) -> float | None:
     """By how much the other run may be worse: the far end of the difference's interval."""
-    found = other.difference
-    if found is None or found.low is None or found.high is None:
+    if other.difference is None:
         return None
+    _, low, high = behind(other.difference)
     lower = best.primary is not None and best.primary.direction == "lower"
-    return max(0.0, -found.low if lower else found.high)
+    end = high if lower else low
+    return None if end is None else max(0.0, end if lower else -end)
 
 
 def _slower(best: RunView, runs: Sequence[RunView]) -> bool:
@@ -116,15 +118,14 @@ def unequal(best: RunView) -> list[str]:
     if best.primary is None:
         return []
     found = []
-    for column in best.details.get("groups") or {}:
+    for column in best.details.groups:
         gap = gap_of(best, column, best.primary.name)
-        if not gap or gap.get("p") is None or gap["p"] >= ALPHA or not gap["value"]:
+        if not gap or gap.p is None or gap.p >= ALPHA or not gap.value:
             continue
-        chance = gap.get("chance_gap_p95")
-        than = "" if chance is None else f" (up to {fixed(chance)})"
+        than = "" if gap.chance_gap_p95 is None else f" (up to {fixed(gap.chance_gap_p95)})"
         found.append(
-            f"By {visible(column)}, {best.spoken} is worse for {visible(str(gap['worst']))} than for "
-            f"{visible(str(gap['best']))}: a gap of {fixed(gap['value'])}, wider than chance gives{than}."
+            f"By {visible(column)}, {best.spoken} is worse for {visible(gap.worst)} than for "
+            f"{visible(gap.best)}: a gap of {fixed(gap.value)}, wider than chance gives{than}."
         )
     return found
 
@@ -219,8 +220,8 @@ def _runs(runs: Sequence[RunView]) -> list[Phrase]:
     return [*phrases, Phrase(f" and {rest} more")] if rest else phrases
 
 
-def _measured(figure: Figure) -> str:
-    return f"{figure.text} {figure.interval}".strip()
+def _measured(figure: MetricValue) -> str:
+    return f"{numbers.metric(figure)} {numbers.metric_interval(figure)}".strip()
 
 
 def _no_verdict(
@@ -260,7 +261,7 @@ def _verdict(best: RunView, runs: Sequence[RunView], primary: Primary, where: st
         lead = "scores lowest, which is best"
     sentence = [said(best), Phrase(f" {lead}{where}: "), figure, metric, size_of]
     if tied:
-        return [*sentence, Phrase("; not distinguishable from "), *_runs(tied), Phrase(".")]
+        return [*sentence, Phrase("; tied with "), *_runs(tied), Phrase(".")]
     if len(behind) == len(others):
         return [*sentence, Phrase(", ahead of " + ("every other run." if len(others) > 1 else "")),
                 *([said(others[0]), Phrase(".")] if len(others) == 1 else [])]  # fmt: skip
@@ -303,12 +304,12 @@ def _fastest(runs: Sequence[RunView]) -> Sentence:
 def _gate_cautions(
     best: RunView, runs: Sequence[RunView], failed_gates: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """The gates that the best run, or one that cannot be told apart from it, does not pass."""
+    """The gates that the best run, or one that is tied with it, does not pass."""
     leading = [best, *(run for run in runs[1:] if run.standing == "tied")]
     return [
-        f"{run.spoken} does not pass {listing(failed_gates[run.run][:NAMED])}."
+        f"{run.spoken} does not pass {listing(failed_gates[run.id][:NAMED])}."
         for run in leading[:NAMED]
-        if failed_gates.get(run.run)
+        if run.id in failed_gates
     ]
 
 
@@ -327,7 +328,7 @@ def _cautions(best: RunView, runs: Sequence[RunView], primary: Primary) -> list[
         found.append(ALL_WORST if primary.judged else ALL_WRONG)
     if not primary.exact and any(run.difference for run in runs):
         found.append(
-            f"{primary.metric} has no value for a single sample; runs are told apart by the score "
+            f"{primary.metric} has no value for a single sample; runs are compared by the score "
             f"{primary.score} of each sample."
         )
     return found + _failures(runs) + _client(runs)
@@ -358,36 +359,35 @@ def _client(runs: Sequence[RunView]) -> list[str]:
 
 def client_limited(run: RunView) -> bool:
     """Whether the run's own figures say that evalrun was the bottleneck."""
-    return bool(run.details.get("client_limited"))
+    return bool(run.details.client_limited)
 
 
 def _facts(best: RunView) -> list[Fact]:
     """The best run's few figures: quality, speed, memory, fairness, as far as they are there."""
     assert best.primary is not None
-    facts = [Fact(best.primary.name, best.primary.text, best.primary.interval, "leaderboard")]
-    e2e, ttft = best.figure(E2E), best.figure(TTFT)
+    quality = best.primary
+    ends = numbers.metric_interval(quality)
+    facts = [Fact(quality.name, numbers.metric(quality), ends, "leaderboard")]
+    e2e, ttft = best.metric(E2E), best.metric(TTFT)
     if e2e is not None and e2e.value is not None:
-        beside = f"first token {seconds(ttft.value)}" if ttft and ttft.value else e2e.interval
-        facts.append(Fact("median time per answer", e2e.text, beside, "speed"))
+        beside = f"first token {seconds(ttft.value)}" if ttft and ttft.value else numbers.metric_interval(e2e)
+        facts.append(Fact("median time per answer", numbers.metric(e2e), beside, "speed"))
     tokens = best.value(TOKENS)
     if tokens is not None:
         facts.append(Fact("output rate", f"{numbers.significant(tokens)} tokens/s", "", "speed"))
     memory = best.value(MEMORY)
     if memory is not None:
         facts.append(Fact("engine memory, peak", size(memory), "", "resources"))
-    return facts + _gap(best, best.primary.name)
+    return facts + _gap(best, quality.name)
 
 
 def _gap(best: RunView, metric: str) -> list[Fact]:
     """The widest gap between groups, beside what chance alone gives."""
-    columns = best.details.get("groups") or {}
-    found = {column: gap for column in columns if (gap := gap_of(best, column, metric))}
+    found = {column: gap for column in best.details.groups if (gap := gap_of(best, column, metric))}
     if not found:
         return []
     # Widest beside what chance gives: of many small groups some gap is always wide.
-    column = max(found, key=lambda name: found[name]["value"] - (found[name].get("chance_gap_p95") or 0))
+    column = max(found, key=lambda name: (found[name].value or 0.0) - (found[name].chance_gap_p95 or 0.0))
     gap = found[column]
-    beside = (
-        f"by chance up to {fixed(gap['chance_gap_p95'])}" if gap.get("chance_gap_p95") is not None else ""
-    )
-    return [Fact(f"gap by {visible(column)}", fixed(gap["value"]), beside, "fairness")]
+    beside = "" if gap.chance_gap_p95 is None else f"by chance up to {fixed(gap.chance_gap_p95)}"
+    return [Fact(f"gap by {visible(column)}", fixed(gap.value), beside, "fairness")]

@@ -14,12 +14,13 @@ from evalrun.analysis.standings import DatasetStandings
 from evalrun.atomic import disk_errors, replacing
 from evalrun.reports import page
 from evalrun.reports.charts.dots import behind_best, differences
-from evalrun.reports.compared import HEADS, by_metric, cells, footer, notes, sections
-from evalrun.reports.numbers import count, moment, plural
+from evalrun.reports.compared import by_metric, footer, means, notes, pairs_table, sections
+from evalrun.reports.effects import Section, change
+from evalrun.reports.numbers import count, moment, plural, tested
 from evalrun.reports.report import SAMPLES_MARK, judge
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
-from evalrun.reports.view import Chart, RunView, Table
+from evalrun.reports.view import Chart, RunView, Table, verdict_word
 from evalrun.reports.visible import visible
 from evalrun.tracking.diff import SweepDiff, diff_sweeps
 from evalrun.tracking.folder import SweepFolder
@@ -74,15 +75,6 @@ class MetricView:
 
 
 @dataclass(frozen=True, slots=True)
-class Within:
-    """What was found within one sweep: a table with remarks, and a chart of it where there is one."""
-
-    table: Table
-    remarks: Sequence[str]
-    chart: Chart | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Changes:
     """What is different in `letter` from the first sweep: tables by title, and prompts word by word."""
 
@@ -100,7 +92,7 @@ class ComparisonView:
     sides: Sequence[Side]
     lead: str
     metrics: Sequence[MetricView]
-    within: Sequence[Within]
+    within: Sequence[Section]
     changes: Sequence[Changes]
     notes: Sequence[str]
     runs: Sequence[RunView]
@@ -116,7 +108,7 @@ class ComparisonView:
 
 
 def view(comparison: Comparison, folders: Sequence[SweepFolder]) -> ComparisonView:
-    """The page of a comparison of these sweeps, the first of which is what the others are held against."""
+    """The page of a comparison of these sweeps, the first of which the others are compared with."""
     folders = list({folder.ulid: folder for folder in folders}.values())
     letters = {folder.ulid: LETTERS[at % len(LETTERS)] for at, folder in enumerate(folders)}
     sources = {folder.ulid: Source.of(folder) for folder in folders}
@@ -152,12 +144,12 @@ def _title(sides: Sequence[Side]) -> str:
 
 def _side(letter: str, ulid: str, source: Source) -> Side:
     runs = source.runs
-    samples = sum(run["counts"]["samples"] for run in runs)
+    samples = sum(run.counts.samples for run in runs)
     return Side(
         letter=letter,
         sweep=ulid,
-        name=visible(str(source.manifest.get("name"))),
-        when=moment(source.manifest.get("started_at")),
+        name=visible(source.manifest.name),
+        when=moment(source.manifest.started_at),
         size=f"{plural(len(runs), 'run')}, {plural(samples, 'sample')}",
     )
 
@@ -172,10 +164,10 @@ def _runs(
     found = []
     for ulid, source in sources.items():
         for run in judge(source).views:
-            if (ulid, run.run) in part:
+            if (ulid, run.id) in part:
                 letter = f"{letters[ulid]} " if len(sources) > 1 else ""
-                named = replace(run, run=f"{ulid}/{run.run}", full=f"{letter}{run.full}", figures=())
-                found.append((named, source.samples(run.run)))
+                named = replace(run, id=f"{ulid}/{run.id}", full=f"{letter}{run.full}")
+                found.append((named, source.samples(run.id)))
     return found
 
 
@@ -185,7 +177,7 @@ def _lead(comparison: Comparison) -> str:
         said = [each.sentence for each in comparison.standings[:1]]
         return f"By {comparison.standings[0].metric}: {said[0]}." if said else "Nothing could be compared."
     metric = comparison.compared[0].metric
-    known = [each.verdict.word for each in comparison.compared if each.metric == metric]
+    known = [verdict_word(each.verdict) for each in comparison.compared if each.metric == metric]
     every = len(known)
     found = {word: known.count(word) for word in ("worse", "better", "lower", "higher") if word in known}
     if found:
@@ -196,28 +188,21 @@ def _lead(comparison: Comparison) -> str:
     return f"By {metric} no difference is shown, in {plural(every, 'comparison')}: the samples do not tell."
 
 
-def _within_all(comparison: Comparison) -> list[Within]:
+def _within_all(comparison: Comparison) -> list[Section]:
     """All that was found within the sweep; where the runs stand to the best is drawn as well."""
-    found = [_within(each) for each in sections(comparison)]
+    found = sections(comparison)
     for at, standing in enumerate(comparison.standings):  # which come first among the sections
         found[at] = replace(found[at], chart=behind_best(f"standing-{at}", standing))
     return found
 
 
-def _within(section: tuple[str, Sequence[str], Sequence[Sequence[str]], list[str]]) -> Within:
-    title, heads, rows, remarks = section
-    shown = [[visible(cell) for cell in row] for row in rows]
-    numeric = frozenset(at for at, head in enumerate(heads) if at and head not in ("verdict", "tied"))
-    return Within(Table(visible(title), heads, shown, numeric), [visible(each) for each in remarks])
-
-
 def _figures(each: Compared) -> str:
-    """`0.685 → 0.775, +0.09 (+0.00 … +0.18), p = 0.113`."""
-    _, before, after, difference, p, _ = cells(each)
-    if not difference:
+    """`0.69 → 0.78, +0.09 [0.00, +0.18], p = 0.113`."""
+    if each.result.difference is None:
         return ""
-    tested = f", p {p[0]} {p[1:]}" if p.startswith("<") else f", p = {p}" if p else ""
-    return f"{before} → {after}, {difference}{tested}"
+    before, after = means(each.result, each.unit)
+    p = "" if each.p_corrected is None else f", {tested(each.p_corrected)}"
+    return f"{before} → {after}, {change(each.result, each.unit)}{p}"
 
 
 def _label(each: Compared, letters: Mapping[str, str]) -> str:
@@ -235,15 +220,13 @@ def _label(each: Compared, letters: Mapping[str, str]) -> str:
 
 def _metric(at: int, title: str, rows: Sequence[Compared], letters: Mapping[str, str]) -> MetricView:
     labels = [_label(each, letters) for each in rows]
-    body = [
-        [label, *map(visible, cells(each)[1:]), count(each.result.n)]
-        for label, each in zip(labels, rows, strict=True)
-    ]
-    table = Table(title, [*HEADS, "pairs"], body, frozenset({1, 2, 3, 4, 6}))
+    table = pairs_table(title, rows, labels)
+    body = [[*row, count(each.result.n)] for row, each in zip(table.rows, rows, strict=True)]
+    table = replace(table, columns=[*table.columns, "pairs"], rows=body, numeric=table.numeric | {6})
     pairs = [
         Pair(
             label=label,
-            word=each.verdict.word,
+            word=verdict_word(each.verdict),
             figures=_figures(each),
             sentence=each.verdict.sentence,
             remarks=[visible(line) for line in notes(each)],
@@ -305,7 +288,7 @@ SCRIPTS = ("page.js", "download.js", "charts.js", "text.js", "store.js", "sample
 def write_comparison(comparison: Comparison, folders: Sequence[SweepFolder], out: Path) -> None:
     """Write the page to `out`, whole or not at all; samples are streamed.
 
-    `folders` are the sweeps that were compared, the first of which the others are held against. Raises
+    `folders` are the sweeps that were compared, the first of which the others are compared with. Raises
     UserError where a folder cannot be read or `out` cannot be written.
     """
     shown = view(comparison, folders)

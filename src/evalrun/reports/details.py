@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evalrun.reports.numbers import NONE, count, moment, plural, size
-from evalrun.reports.view import RunView, Table, figure_of, plain_value
+from evalrun.reports.source import Manifest, Performance, Suite
+from evalrun.reports.view import RunView, Table, plain_value
 from evalrun.reports.visible import visible
-from evalrun.types import JSON
+from evalrun.results import Confusion, Definition
+from evalrun.types import JSON, MetricValue
 
 MOST_CAUSES = 12
 """Causes of failures that are told one by one."""
@@ -27,50 +28,44 @@ class ConfusionCell:
 
 @dataclass(frozen=True, slots=True)
 class ConfusionView:
-    """A confusion matrix: rows are targets, columns answers."""
+    """A confusion matrix: rows are targets with their totals, columns answers."""
 
     run: RunView
     scorer: str
-    labels: Sequence[str]
     columns: Sequence[str]
-    cells: Sequence[Sequence[ConfusionCell]]
-    totals: Sequence[int]
+    rows: Sequence[tuple[str, Sequence[ConfusionCell], int]]
 
 
 def confusions(runs: Sequence[RunView]) -> list[ConfusionView]:
     """The matrices of the runs, in their order, without those of too many classes."""
-    views = []
-    for run in runs:
-        for scorer, matrix in (run.details.get("confusion") or {}).items():
-            if matrix.get("labels"):
-                views.append(_confusion(run, scorer, matrix))
-    return views
+    return [
+        ConfusionView(run, scorer, found.columns, [_row(found, at) for at in range(len(found.labels))])
+        for run in runs
+        for scorer, found in run.details.confusion.items()
+        if found.labels
+    ]
 
 
-def _confusion(run: RunView, scorer: str, matrix: Mapping[str, Any]) -> ConfusionView:
-    cells, totals = [], []
-    for at, row in enumerate(matrix["counts"]):
-        total = sum(row)
-        totals.append(total)
-        cells.append(
-            [
-                ConfusionCell(value, f"{value / total:.0%}" if total else NONE,
-                              round(9 * value / total) if total else 0, at == column)
-                for column, value in enumerate(row)
-            ]
-        )  # fmt: skip
-    return ConfusionView(run, scorer, matrix["labels"], matrix["columns"], cells, totals)
+def _row(found: Confusion, at: int) -> tuple[str, list[ConfusionCell], int]:
+    counts = [int(each) for each in found.counts[at]]
+    total = sum(counts)
+    cells = [
+        ConfusionCell(each, f"{each / total:.0%}" if total else NONE, round(9 * each / total) if total else 0,
+                      at == column)
+        for column, each in enumerate(counts)
+    ]  # fmt: skip
+    return found.labels[at], cells, total
 
 
 def _errors(run: RunView) -> list[tuple[str, str, int]]:
     """Why samples failed or could not be parsed: the ending, the reason, how many; the commonest first."""
-    found = run.details.get("errors") or {}
-    listed = [(status, kind, n) for status, kinds in found.items() for kind, n in kinds.items()]
+    listed = [(status, kind, n) for status, kinds in run.details.errors.items() for kind, n in kinds.items()]
     return sorted(listed, key=lambda each: -each[2])
 
 
 def causes(runs: Sequence[RunView]) -> Table | None:
-    """The same over all runs, the commonest first; None where one run, or none, has any."""
+    """Why answers failed or could not be parsed over all runs, the commonest first; None where one run, or
+    none, has any."""
     totals: dict[tuple[str, str], list[int]] = {}
     for run in runs:
         for status, kind, times in _errors(run):
@@ -93,17 +88,15 @@ def causes(runs: Sequence[RunView]) -> Table | None:
 
 
 def failures(runs: Sequence[RunView]) -> Table | None:
-    """Why answers failed or could not be parsed, counted by run; None where all went well."""
-    rows = []
-    for run in runs:
-        for status, kind, times in _errors(run):
-            rows.append((run.full, status, kind, count(times), f"{times / max(1, run.counts.samples):.1%}"))
-    if not rows:
-        return None
+    """The same counted by run; None where all went well."""
+    rows = [
+        (run.full, status, kind, count(times), f"{times / max(1, run.counts.samples):.1%}")
+        for run in runs
+        for status, kind, times in _errors(run)
+    ]
     names = ("run", "ending", "cause", "samples", "share of samples")
-    return Table(
-        "Answers that failed or could not be parsed, by run and cause", names, rows, frozenset({3, 4})
-    )
+    title = "Answers that failed or could not be parsed, by run and cause"
+    return Table(title, names, rows, frozenset({3, 4})) if rows else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,27 +125,27 @@ _NOTES = 4
 
 def definitions(runs: Sequence[RunView], first: Sequence[str]) -> list[DefinitionView]:
     """Every metric over all samples, those named in `first` at the front, gaps last."""
-    known: dict[str, Mapping[str, Any]] = {}
+    known = {name: found for run in runs for name, found in run.details.definitions.items()}
+    figures: dict[str, list[MetricValue]] = {}
     for run in runs:
-        known.update(run.details.get("definitions") or {})
-    names = dict.fromkeys(each.name for run in runs for each in run.figures if not each.slice)
-    ordered = sorted(names, key=lambda name: (name not in first, name.startswith("fairness.")))
-    return [_definition(name, known.get(name) or {}, runs) for name in ordered]
+        for each in run.results.metrics:
+            if not each.slice:
+                figures.setdefault(each.name, []).append(each)
+    ordered = sorted(figures, key=lambda name: (name not in first, name.startswith("fairness.")))
+    return [_definition(name, known.get(name), figures[name]) for name in ordered]
 
 
-def _definition(name: str, own: Mapping[str, Any], runs: Sequence[RunView]) -> DefinitionView:
-    """`own` is what the run says of a metric whose scorer has its own name; else the general one holds."""
+def _definition(name: str, own: Definition | None, figures: Sequence[MetricValue]) -> DefinitionView:
+    """`own` is what the folder says of the metric; folders of earlier versions do not say it of all."""
     from evalrun.analysis.definitions import definition
 
-    general = definition(name)
-    figures = [figure for run in runs if (figure := run.figure(name))]
     sizes = sorted({figure.n for figure in figures})
     n = count(sizes[0]) if len(sizes) == 1 else f"{count(sizes[0])} to {count(sizes[-1])}"
     methods = dict.fromkeys(_METHODS.get(f.method, f.method) for f in figures if f.method)
     notes = dict.fromkeys(figure.note for figure in figures if figure.note)
     return DefinitionView(
         name=name,
-        definition=str(own.get("definition") or general.definition),
+        definition=own.definition if own and own.definition else definition(name).definition,
         unit=figures[0].unit,
         better=_BETTER.get(figures[0].direction, "descriptive"),
         n=n,
@@ -161,25 +154,19 @@ def _definition(name: str, own: Mapping[str, Any], runs: Sequence[RunView]) -> D
     )
 
 
-def pipeline(suite: Mapping[str, JSON]) -> list[tuple[str, str]]:
+def pipeline(suite: Suite) -> list[tuple[str, str]]:
     """What was done to each answer, in words: parsers, scorers, repeats, warm-up."""
-    performance = suite.get("performance") or {}
-    excluded = suite.get("unparsed") == "exclude"
-    parsers = [_component(each) for each in suite.get("parse") or []]
+    asked = suite.performance or Performance()
+    parsers = [_component(each) for each in suite.parse or ()]
+    deadline = NONE if asked.timeout_s is None else f"{asked.timeout_s:g}"
     found = [
-        (
-            "parsers, in order",
-            " → ".join(parsers) if parsers else "none: the output, stripped, is the answer",
-        ),
-        ("scorers", ", ".join(_component(each) for each in suite.get("scorers") or [])),
-        (
-            "unparsed answers",
-            "left out of scores" if excluded else "count as wrong",
-        ),
-        ("repeats of each row", str(suite.get("repeats") or 1)),
-        ("streaming", "yes" if performance.get("stream") else "no: there is no time to first token"),
-        ("warm-up requests per run", f"{performance.get('warmup') or 0}, left out of speed"),
-        ("deadline per sample", f"{performance.get('timeout_s', NONE)} s, retries included"),
+        ("parsers, in order", " → ".join(parsers) or "none: the output, stripped, is the answer"),
+        ("scorers", ", ".join(_component(each) for each in suite.scorers or ())),
+        ("unparsed answers", "left out of scores" if suite.unparsed == "exclude" else "count as wrong"),
+        ("repeats of each row", str(suite.repeats or 1)),
+        ("streaming", "yes" if asked.stream else "no: there is no time to first token"),
+        ("warm-up requests per run", f"{asked.warmup or 0}, left out of speed"),
+        ("deadline per sample", f"{deadline} s, retries included"),
     ]
     return [(name, value) for name, value in found if value]
 
@@ -199,15 +186,15 @@ def _component(entry: JSON) -> str:
     return f"{name}({given})" if given else str(name)
 
 
-def provenance(manifest: Mapping[str, JSON]) -> list[tuple[str, str]]:
+def provenance(manifest: Manifest) -> list[tuple[str, str]]:
     """Where the sweep came from, as name and value."""
-    found = manifest.get("provenance") or {}
+    found = manifest.provenance
     git, machine, python = found.get("git") or {}, found.get("machine") or {}, found.get("python") or {}
     rows = [
-        ("sweep", manifest.get("sweep")),
-        ("project", manifest.get("project")),
-        ("started", moment(manifest.get("started_at"))),
-        ("finished", moment(manifest.get("finished_at"))),
+        ("sweep", manifest.sweep),
+        ("project", manifest.project),
+        ("started", moment(manifest.started_at)),
+        ("finished", moment(manifest.finished_at)),
         ("command", " ".join(["evalrun", *map(str, found.get("argv") or [])])),
         ("evalrun", found.get("evalrun")),
         ("git commit", _git(git)),
@@ -216,10 +203,10 @@ def provenance(manifest: Mapping[str, JSON]) -> list[tuple[str, str]]:
         *_machine(machine),
         ("user", found.get("user")),
         ("CI job", found.get("ci_url")),
-        ("root seed", (manifest.get("seeds") or {}).get("root")),
-        ("suite", (manifest.get("suite") or {}).get("path")),
-        ("suite digest", (manifest.get("suite") or {}).get("digest")),
-        ("tags", ", ".join(f"{key}={value}" for key, value in (manifest.get("tags") or {}).items())),
+        ("root seed", manifest.seeds.get("root")),
+        ("suite", manifest.suite.path),
+        ("suite digest", manifest.suite.digest),
+        ("tags", ", ".join(f"{key}={value}" for key, value in manifest.tags.items())),
     ]
     return [(name, _text(value)) for name, value in rows if value not in (None, "", NONE)]
 
@@ -279,27 +266,23 @@ def texts_of(source: Mapping[str, JSON], under: str = "") -> list[tuple[str, str
     return found
 
 
-def packages(manifest: Mapping[str, JSON]) -> list[str]:
+def packages(manifest: Manifest) -> list[str]:
     """Installed packages as `name version`."""
-    found = (manifest.get("provenance") or {}).get("packages") or []
+    found = manifest.provenance.get("packages") or []
     if isinstance(found, Mapping):
         return [f"{name} {version}" for name, version in found.items() if name != "unavailable"]
     return [f"{each.get('name')} {each.get('version')}" for each in found if isinstance(each, Mapping)]
 
 
-def all_metrics(runs: Sequence[Mapping[str, JSON]], names: Mapping[str, str]) -> Table:
-    """Every metric of every run, for reading and download. `names` maps run ids to what they are called."""
+def all_metrics(runs: Sequence[RunView]) -> Table:
+    """Every metric of every run, for reading and download."""
     rows = []
     for run in runs:
-        for metric in run.get("metrics") or []:
-            figure = figure_of(metric)
-            where = visible(", ".join(f"{key}={value}" for key, value in figure.slice.items()))
+        for each in run.results.metrics:
+            where = visible(", ".join(f"{key}={value}" for key, value in each.slice.items()))
+            ends = (NONE if end is None else f"{end:.6g}" for end in (each.value, each.ci_low, each.ci_high))
             rows.append(
-                (names.get(run["run"], run["run"]), figure.name, where,
-                 NONE if figure.value is None else f"{figure.value:.6g}",
-                 NONE if figure.low is None else f"{figure.low:.6g}",
-                 NONE if figure.high is None else f"{figure.high:.6g}",
-                 count(figure.n), figure.unit, figure.method, visible(figure.note))
-            )  # fmt: skip
+                (run.full, each.name, where, *ends, count(each.n), each.unit, each.method, visible(each.note))
+            )
     columns = ("run", "metric", "slice", "value", "low", "high", "n", "unit", "method", "note")
     return Table("Every metric of every run", columns, rows, frozenset({3, 4, 5, 6}))

@@ -11,14 +11,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from evalrun.atomic import disk_errors
-from evalrun.reports.numbers import count, decimals_for, fixed, interval, quantity
-from evalrun.reports.view import Figure, RunView
+from evalrun.reports import numbers
+from evalrun.reports.source import AlertVerdict, Manifest
+from evalrun.reports.view import RunView
 from evalrun.reports.visible import terminal
-from evalrun.types import JSON
+from evalrun.results import GateVerdict, RunResults
+from evalrun.types import MetricValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,39 +49,43 @@ def tally(views: Sequence[GateView]) -> list[tuple[str, int]]:
     return [(verdict, count) for verdict, count in counts if count]
 
 
-def gates(results: Sequence[Mapping[str, JSON]], runs: Sequence[RunView]) -> list[GateView]:
-    """The gates' verdicts, the failed ones first, with the figure each was held against."""
-    by_id = {run.run: run for run in runs}
+def gates(results: Sequence[GateVerdict], runs: Sequence[RunView]) -> list[GateView]:
+    """The gates' verdicts, the failed ones first, with the figure that each was compared with."""
+    by_id = {run.id: run for run in runs}
     views = []
     for result in results:
-        run = by_id.get(result.get("run") or "")
-        text = str(result.get("gate") or "")
-        figure = run.figure(text.split(" ")[0]) if run else None
-        value = result.get("value")
-        verdict = str(result.get("verdict") or "")
-        shown = quantity(value, figure.unit, figure.decimals) if figure else fixed(value, 3)
+        run = by_id.get(result.run)
+        metric = _metric_of(result.gate, run.results) if run else None
+        ends = (metric.ci_low, metric.ci_high, metric.unit) if metric else (None, None, "")
+        shown = numbers.figure(result.value, *ends) if metric else numbers.fixed(result.value, 3)
+        if result.ci_low is not None and result.ci_high is not None:  # of the difference to the baseline
+            change = (result.difference, result.ci_low, result.ci_high)
+            interval = f"change {numbers.measured(*change, sign=True)}"
+        else:
+            interval = numbers.interval(*ends)
         views.append(
             GateView(
-                gate=text,
-                run=run.full if run else str(result.get("run") or "all runs"),
-                verdict=verdict if verdict in VERDICTS else "fail",
+                gate=result.gate,
+                run=run.full if run else result.run or "all runs",
+                verdict=result.verdict if result.verdict in VERDICTS else "fail",
                 value=shown,
-                interval=_gate_interval(result, figure),
-                n=count(result.get("n") or figure.n) if figure else count(result.get("n")),
-                reason=str(result.get("reason") or ""),
+                interval=interval,
+                n=numbers.count(result.n or (metric.n if metric else None)),
+                reason=result.reason,
             )
         )
     return sorted(views, key=lambda view: VERDICTS.index(view.verdict))
 
 
-def _gate_interval(result: Mapping[str, JSON], figure: Figure | None) -> str:
-    """That of the difference to the baseline where the gate tested one, else the metric's own."""
-    low, high = result.get("ci_low"), result.get("ci_high")
-    if low is None or high is None:
-        return figure.interval if figure else ""
-    decimals = decimals_for((high - low) / 2)
-    change = fixed(result.get("difference"), decimals, sign=True)
-    return f"change {change} {interval(low, high, decimals, sign=True)}"
+def _metric_of(gate: str, run: RunResults) -> MetricValue | None:
+    """The metric, of all samples or of a group, that a gate is about."""
+    from evalrun.gates.conditions import Gate, parse_gate
+
+    parsed = parse_gate(gate)
+    if not isinstance(parsed, Gate):
+        return None
+    wanted = (parsed.metric, dict(parsed.slice))
+    return next((each for each in run.metrics if (each.name, dict(each.slice)) == wanted), None)
 
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -89,48 +94,49 @@ _VERDICTS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "⚠️ inc
 _MOST_RUNS = 50
 
 
-def junit(manifest: Mapping[str, Any], strict: bool = False) -> str:
+def junit(manifest: Manifest, strict: bool = False) -> str:
     """The gates as JUnit XML, one test case a gate and run. Inconclusive: skipped, or failed if `strict`."""
-    gates = list(manifest["gates"])
+    gates = manifest.gates
     failed = [gate for gate in gates if _fails(gate, strict)]
-    skipped = sum(gate["verdict"] == "inconclusive" for gate in gates) if not strict else 0
-    name = _attribute(f"evalrun {manifest['name']}")
+    skipped = sum(gate.verdict == "inconclusive" for gate in gates) if not strict else 0
+    name = _attribute(f"evalrun {manifest.name}")
     counts = f'tests="{len(gates)}" failures="{len(failed)}" errors="0" skipped="{skipped}"'
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites name={name} {counts}>"]
-    lines.append(f"<testsuite name={name} {counts} timestamp={_attribute(manifest['started_at'][:19])}>")
+    lines.append(f"<testsuite name={name} {counts} timestamp={_attribute((manifest.started_at or '')[:19])}>")
     for gate in gates:
-        place = _attribute(gate["run"] or manifest["name"])
-        lines.append(f"<testcase classname={place} name={_attribute(gate['gate'])}>")
+        place = _attribute(gate.run or manifest.name)
+        lines.append(f"<testcase classname={place} name={_attribute(gate.gate)}>")
         said = _sentence(gate)
         if _fails(gate, strict):
             lines.append(f"<failure message={_attribute(said)}>{_text(said)}</failure>")
-        elif gate["verdict"] == "inconclusive":
+        elif gate.verdict == "inconclusive":
             lines.append(f"<skipped message={_attribute('inconclusive: ' + said)}/>")
         lines.append("</testcase>")
     return "\n".join([*lines, "</testsuite>", "</testsuites>"]) + "\n"
 
 
-def markdown(manifest: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+def markdown(manifest: Manifest, runs: Sequence[RunResults]) -> str:
     """The sweep as a Markdown summary: gates, then the first metrics of each run."""
-    title = f"## evalrun: {_plain(manifest['name'])} ({_plain(manifest['status'])})"
-    lines = [title, "", f"Sweep `{re.sub(r'[^0-9A-Z]', '', manifest['sweep'])}`"]
-    if manifest["gates"]:
+    title = f"## evalrun: {_plain(manifest.name)} ({_plain(manifest.status)})"
+    lines = [title, "", f"Sweep `{re.sub(r'[^0-9A-Z]', '', manifest.sweep)}`"]
+    if manifest.gates:
         lines += ["", "| gate | run | verdict | value | |", "| --- | --- | --- | ---: | --- |"]
-        for gate in manifest["gates"]:
-            value = "" if gate["value"] is None else f"{gate['value']:.4g}"
-            cells = (_plain(gate["gate"]), _plain(gate["run"]), _VERDICTS[gate["verdict"]], value)
-            lines.append("| " + " | ".join((*cells, _plain(gate["reason"]))) + " |")
-    fired = [alert for alert in manifest.get("alerts") or () if alert["fired"]]
+        for gate in manifest.gates:
+            cells = (_plain(gate.gate), _plain(gate.run), _VERDICTS[gate.verdict], _short(gate.value))
+            lines.append("| " + " | ".join((*cells, _plain(gate.reason))) + " |")
+    fired = [alert for alert in manifest.alerts if alert.fired]
     if fired:
         lines += ["", "| alert | run | value | |", "| --- | --- | ---: | --- |"]
         for alert in fired:
-            value = "" if alert["value"] is None else f"{alert['value']:.4g}"
-            cells = (f"🔔 {_plain(alert['alert'])}", _plain(alert["run"]), value, _plain(alert["reason"]))
+            cells = (
+                f"🔔 {_plain(alert.alert)}", _plain(alert.run or ""), _short(alert.value),
+                _plain(alert.reason),
+            )  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| run | samples | failed | metric | value | 95 % interval | n |"]
     lines.append("| --- | ---: | ---: | --- | ---: | --- | ---: |")
     for run in runs[:_MOST_RUNS]:
-        whole = [metric for metric in run["metrics"] if not metric["slice"] and metric["value"] is not None]
+        whole = [metric for metric in run.metrics if not metric.slice and metric.value is not None]
         for metric in whole[:3]:
             lines.append(_metric_row(run, metric))
     if len(runs) > _MOST_RUNS:
@@ -138,36 +144,36 @@ def markdown(manifest: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> 
     return "\n".join(lines) + "\n"
 
 
-def workflow_lines(manifest: Mapping[str, Any], strict: bool = False) -> list[str]:
+def workflow_lines(manifest: Manifest, strict: bool = False) -> list[str]:
     """What GitHub Actions shows at the job: `::error` for failed gates, `::warning` for undecided ones."""
     lines = []
-    for gate in manifest["gates"]:
-        if gate["verdict"] != "pass":
+    for gate in manifest.gates:
+        if gate.verdict != "pass":
             kind = "error" if _fails(gate, strict) else "warning"
-            text = f"{gate['gate']} ({gate['run']}): {gate['verdict']}, {_sentence(gate)}"
+            text = f"{gate.gate} ({gate.run}): {gate.verdict}, {_sentence(gate)}"
             lines.append(f"::{kind} title=evalrun gate::{_command(text)}")
-    for alert in manifest.get("alerts") or ():
-        if alert["fired"]:
-            text = f"{alert['alert']} ({alert['run']}): {_sentence(alert)}"
+    for alert in manifest.alerts:
+        if alert.fired:
+            text = f"{alert.alert} ({alert.run}): {_sentence(alert)}"
             lines.append(f"::warning title=evalrun alert::{_command(text)}")
     return lines
 
 
-def alert_lines(manifest: Mapping[str, Any]) -> list[str]:
+def alert_lines(manifest: Manifest) -> list[str]:
     """The alerts that fired, and those that could not be checked, as lines for a terminal."""
     lines = []
-    for alert in manifest.get("alerts") or ():
-        run = f" ({alert['run']})" if alert["run"] else ""
-        if alert["fired"]:
-            lines.append(terminal(f"ALERT {alert['alert']}{run}: {_sentence(alert)}", 500))
-        elif not alert["checked"]:
-            lines.append(terminal(f"alert not checked: {alert['alert']}{run}: {alert['reason']}", 500))
+    for alert in manifest.alerts:
+        run = f" ({alert.run})" if alert.run else ""
+        if alert.fired:
+            lines.append(terminal(f"ALERT {alert.alert}{run}: {_sentence(alert)}", 500))
+        elif not alert.checked:
+            lines.append(terminal(f"alert not checked: {alert.alert}{run}: {alert.reason}", 500))
     return lines
 
 
 def publish(
-    manifest: Mapping[str, Any],
-    runs: Sequence[Mapping[str, Any]],
+    manifest: Manifest,
+    runs: Sequence[RunResults],
     *,
     junit_file: Path | None = None,
     summary_file: Path | None = None,
@@ -194,22 +200,25 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8", errors="replace")
 
 
-def _fails(gate: Mapping[str, Any], strict: bool) -> bool:
-    return gate["verdict"] == "fail" or (strict and gate["verdict"] == "inconclusive")
+def _fails(gate: GateVerdict, strict: bool) -> bool:
+    return gate.verdict == "fail" or (strict and gate.verdict == "inconclusive")
 
 
-def _sentence(gate: Mapping[str, Any]) -> str:
-    value = "no value" if gate["value"] is None else f"value {gate['value']:.4g}"
-    return f"{value}; {gate['reason']}" if gate["reason"] else value
+def _sentence(gate: GateVerdict | AlertVerdict) -> str:
+    value = "no value" if gate.value is None else f"value {_short(gate.value)}"
+    return f"{value}; {gate.reason}" if gate.reason else value
 
 
-def _metric_row(run: Mapping[str, Any], metric: Mapping[str, Any]) -> str:
-    interval = ""
-    if metric["ci_low"] is not None and metric["ci_high"] is not None:
-        interval = f"{metric['ci_low']:.4g} to {metric['ci_high']:.4g}"
-    counts = run["counts"]
-    cells = (_plain(run["run"]), counts["samples"], counts["failed"], _plain(metric["name"]))
-    return "| " + " | ".join(map(str, (*cells, f"{metric['value']:.4g}", interval, metric["n"]))) + " |"
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _metric_row(run: RunResults, metric: MetricValue) -> str:
+    cells = (
+        _plain(run.run), run.counts.samples, run.counts.failed, _plain(metric.name), numbers.metric(metric),
+        numbers.metric_interval(metric), metric.n,
+    )  # fmt: skip
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _text(value: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from evalrun.reports.numbers import count, fixed, listing, plural, seconds, usd
-from evalrun.reports.source import Source
-from evalrun.reports.view import FEW_SAMPLES, Figure, RunView, Table, judge_options
-from evalrun.types import JSON
+from evalrun.reports.numbers import count, listing, measured, plural, seconds, usd
+from evalrun.reports.source import Source, Suite
+from evalrun.reports.view import FEW_SAMPLES, RunView, Table
+from evalrun.results import JudgeBill
+from evalrun.types import JSON, MetricValue
 
 if TYPE_CHECKING:
     from evalrun.reports.judgetables import Disagreement, FigureRow, Grades, ShareRow
@@ -84,39 +85,38 @@ def order_words(inconsistent: float | None) -> str:
     return "often decided by the order" if inconsistent >= OFTEN else "seldom decided by the order"
 
 
-def position_words(figure: Figure) -> str:
+def position_words(figure: MetricValue) -> str:
     """Which of two answers a judge prefers for its place, if that is shown."""
-    if figure.low is None or figure.high is None or figure.low <= GUESSING <= figure.high:
+    low, high = figure.ci_low, figure.ci_high
+    if low is None or high is None or low <= GUESSING <= high:
         return "no preference for a place is shown"
-    return f"prefers the answer that it reads {'first' if figure.low > GUESSING else 'second'}"
+    return f"prefers the answer that it reads {'first' if low > GUESSING else 'second'}"
 
 
 def doubt(run: RunView, scorer: str) -> str:
     """Why the grades of a run cannot carry a ranking, in half a sentence; empty where nothing says so."""
-    people = run.figure(f"{scorer}.human.kappa")
+    people = run.metric(f"{scorer}.human.kappa")
     if people is not None and people.value is not None:
-        if people.value > POOR and (people.low is None or people.low > 0):
+        if people.value > POOR and (people.ci_low is None or people.ci_low > 0):
             return ""
-        words = kappa_words(people.value, people.low, people.n)
+        words = kappa_words(people.value, people.ci_low, people.n)
         return f"agreement with people's grades is {words} (kappa {_said(people)})"
-    order = run.figure(f"{scorer}.inconsistent")
+    order = run.metric(f"{scorer}.inconsistent")
     if order is not None and order.value is not None and order.value >= GUESSING:
         return f"{order_words(order.value)} ({_said(order)} of the pairs changed with it)"
-    several = run.figure(f"{scorer}.alpha")
+    several = run.metric(f"{scorer}.alpha")
     if several is not None and several.value is not None and several.value < CONCLUSIVE:
         return f"the judges' agreement is {alpha_words(several.value, several.n)} (alpha {_said(several)})"
     return ""
 
 
-def _said(figure: Figure) -> str:
-    return f"{fixed(figure.value, figure.decimals)} {ends(figure)}".strip() + f", n = {figure.n}"
+def _said(figure: MetricValue) -> str:
+    return f"{_measured(figure)}, n = {figure.n}"
 
 
-def ends(figure: Figure) -> str:
-    """The interval without a unit."""
-    if figure.low is None or figure.high is None:
-        return ""
-    return f"[{fixed(figure.low, figure.decimals)}, {fixed(figure.high, figure.decimals)}]"
+def _measured(figure: MetricValue) -> str:
+    """Value and interval without a unit."""
+    return measured(figure.value, figure.ci_low, figure.ci_high)
 
 
 OPEN = 3
@@ -186,11 +186,23 @@ def judges(source: Source, by_dataset: Mapping[str, Sequence[RunView]]) -> list[
 
 def _was_judged(run: RunView, scorer: str) -> bool:
     """Whether there was anything to grade: the run that pairs are compared with is not graded itself."""
-    figures = (run.figure(scorer), run.figure(f"{scorer}.unscored"))
+    figures = (run.metric(scorer), run.metric(f"{scorer}.unscored"))
     return any(figure is not None and figure.n > 0 for figure in figures)
 
 
-def _judged(suite: Mapping[str, JSON]) -> Iterator[Judged]:
+JUDGE = "judge"
+"""The name of judges in the registry of scorers."""
+
+
+def judge_options(suite: Suite) -> Iterator[tuple[str, Mapping[str, JSON]]]:
+    """The judges among the suite's scorers: their names and options."""
+    for entry in suite.scorers or ():
+        options = entry.get(JUDGE) if isinstance(entry, Mapping) else None
+        if isinstance(options, Mapping):
+            yield str(options.get("name") or JUDGE), options
+
+
+def _judged(suite: Suite) -> Iterator[Judged]:
     entries = list(judge_options(suite))
     if not entries:
         return
@@ -198,15 +210,14 @@ def _judged(suite: Mapping[str, JSON]) -> Iterator[Judged]:
 
     models = {
         str(each.get("id")): str(each.get("model") or "")
-        for each in [*(suite.get("models") or []), *(suite.get("judges") or [])]
+        for each in [*(suite.models or ()), *(suite.judges or ())]
     }
     for name, given in entries:
         try:
             options = JudgeOptions.model_validate(given)
         except ValueError:  # written by another version
             continue
-        exclude = suite.get("unparsed") == "exclude"
-        yield Judged(name, options, models, int(suite.get("seed") or 0), exclude)
+        yield Judged(name, options, models, suite.seed or 0, suite.unparsed == "exclude")
 
 
 def _view(source: Source, judged: Judged, title: str, runs: Sequence[RunView]) -> JudgesView:
@@ -215,12 +226,12 @@ def _view(source: Source, judged: Judged, title: str, runs: Sequence[RunView]) -
 
     grades = {}
     for run in runs:
-        path = source.samples(run.run)
+        path = source.samples(run.id)
         if path is not None:
             read = read_grades(path, judged.scorer, judged.options, scored_only=judged.scored_only)
             if len(read):
-                grades[run.run] = read
-    graded = [run for run in runs if run.run in grades]
+                grades[run.id] = read
+    graded = [run for run in runs if run.id in grades]
     heads, shares = judgetables.shares(judged, graded, grades)
     of, examples = judgetables.disagreements(source, judged, graded, grades)
     return JudgesView(
@@ -238,7 +249,7 @@ def _view(source: Source, judged: Judged, title: str, runs: Sequence[RunView]) -
         judges=[judged.name(judge) for judge in judged.options.model],
         labelled=judged.options.human is not None,
         asked=_asked(judged, runs, title),
-        open=frozenset(run.run for run in runs[:OPEN]),
+        open=frozenset(run.id for run in runs[:OPEN]),
         rest=max(0, len(runs) - OPEN),
     )
 
@@ -275,19 +286,18 @@ def _texts(judged: Judged) -> list[tuple[str, str]]:
     return [(title, str(text)) for title, text in found if text]
 
 
-def _of(runs: Sequence[RunView], name: str) -> list[tuple[RunView, Figure]]:
+def _of(runs: Sequence[RunView], name: str) -> list[tuple[RunView, MetricValue]]:
     """The runs that have a value of a metric, the lowest first."""
-    known = [(run, figure) for run in runs if (figure := run.figure(name)) and figure.value is not None]
+    known = [(run, figure) for run in runs if (figure := run.metric(name)) and figure.value is not None]
     return sorted(known, key=lambda each: each[1].value or 0.0)
 
 
-def _spoken(found: Sequence[tuple[RunView, Figure]], all_runs: Sequence[RunView]) -> str:
+def _spoken(found: Sequence[tuple[RunView, MetricValue]], all_runs: Sequence[RunView]) -> str:
     """`0.61 [0.4, 0.8] (n = 60): `, of several runs the lowest and the highest with their names."""
 
-    def told(run: RunView, figure: Figure) -> str:
+    def told(run: RunView, figure: MetricValue) -> str:
         where = f"{run.label}, " if len(all_runs) > 1 else ""
-        value = f"{fixed(figure.value, figure.decimals)} {ends(figure)}".strip()
-        return f"{value} ({where}n = {count(figure.n)})"
+        return f"{_measured(figure)} ({where}n = {count(figure.n)})"
 
     if len(found) == 1:
         return f"{told(*found[0])}: "
@@ -299,7 +309,7 @@ def _findings(judged: Judged, runs: Sequence[RunView]) -> list[str]:
     name, said = judged.scorer, []
     if people := _of(runs, f"{name}.human.kappa"):
         low = people[0][1]
-        words = kappa_words(low.value, low.low, low.n)
+        words = kappa_words(low.value, low.ci_low, low.n)
         said.append(f"With people's grades: kappa {_spoken(people, runs)}{words}.")
         same = people[0][0].value(f"{name}.human.accuracy")
         if same and same >= 0.7 and (low.value or 0) <= 0.2:
@@ -307,7 +317,7 @@ def _findings(judged: Judged, runs: Sequence[RunView]) -> list[str]:
                 f"Judge and person gave the same grade in {same:.0%} of the samples, but so would chance: "
                 "nearly all grades are alike."
             )
-    elif judged.options.human is not None and any(run.figure(f"{name}.human.kappa") for run in runs):
+    elif judged.options.human is not None and any(run.metric(f"{name}.human.kappa") for run in runs):
         said.append("With people's grades: kappa cannot be computed, since no two samples differ in both.")
     if several := _of(runs, f"{name}.alpha"):
         words = alpha_words(several[0][1].value, several[0][1].n)
@@ -339,12 +349,12 @@ def _cautions(judged: Judged, runs: Sequence[RunView], graded: Sequence[RunView]
         )
     for run, figure in reversed(_of(runs, f"{name}.unscored")):
         if (figure.value or 0) > MANY_UNSCORED:
-            share = f"{fixed(figure.value, figure.decimals)} {ends(figure)}".strip()
+            share = _measured(figure)
             found.append(
                 f"{run.label}: no grade could be read for {share} of {plural(figure.n, 'answer')}. Those "
                 "are out of n: the mean is over the answers that the judge found easy."
             )
-    notes = [part for run in runs for part in _notes(run.figure(name))]
+    notes = [part for run in runs for part in _notes(run.metric(name))]
     return [*found, *(f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(notes))]
 
 
@@ -352,8 +362,8 @@ def _alike(judged: Judged, runs: Sequence[RunView], grades: Mapping[str, Grades]
     """Runs all of whose answers got one and the same grade."""
     found = []
     for run in runs:
-        given = set(grades[run.run].together[grades[run.run].together >= 0].tolist())
-        if len(given) == 1 and not grades[run.run].between.any() and len(grades[run.run]) > 1:
+        given = set(grades[run.id].together[grades[run.id].together >= 0].tolist())
+        if len(given) == 1 and not grades[run.id].between.any() and len(grades[run.id]) > 1:
             label = judged.labels[given.pop()]
             found.append(
                 f"{run.label}: every graded answer got the same grade, {label}. It tells nothing apart."
@@ -361,7 +371,7 @@ def _alike(judged: Judged, runs: Sequence[RunView], grades: Mapping[str, Grades]
     return found
 
 
-def _notes(figure: Figure | None) -> list[str]:
+def _notes(figure: MetricValue | None) -> list[str]:
     """What was noted beside the mean grade about judge and judged (sweep/kinship.py)."""
     return [each for each in (figure.note.split("; ") if figure else []) if each.startswith("judge ")]
 
@@ -373,8 +383,8 @@ def _asked(judged: Judged, runs: Sequence[RunView], title: str) -> Table | None:
         bills = [
             bill
             for run in runs
-            for bill in run.details.get("judges") or []
-            if (bill.get("scorer"), bill.get("model")) == (judged.scorer, judge)
+            for bill in run.details.judges
+            if (bill.scorer, bill.model) == (judged.scorer, judge)
         ]
         if bills:
             rows.append(_bill(judged.name(judge), bills))
@@ -389,9 +399,9 @@ def _asked(judged: Judged, runs: Sequence[RunView], title: str) -> Table | None:
     )
 
 
-def _bill(judge: str, bills: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _bill(judge: str, bills: Sequence[JudgeBill]) -> tuple[str, ...]:
     totals = [
-        count(sum(bill.get(name) or 0 for bill in bills))
+        count(sum(getattr(bill, name) for bill in bills))
         for name in (
             "requests",
             "cached",
@@ -402,7 +412,7 @@ def _bill(judge: str, bills: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
             "completion_tokens",
         )
     ]
-    priced = [bill["usd"] for bill in bills if bill.get("usd") is not None]
-    times = sorted({bill["e2e_s_p50"] for bill in bills if bill.get("e2e_s_p50") is not None})
+    priced = [bill.usd for bill in bills if bill.usd is not None]
+    times = sorted({bill.e2e_s_p50 for bill in bills if bill.e2e_s_p50 is not None})
     ends = dict.fromkeys(map(seconds, times[:1] + times[-1:]))
     return (judge, *totals, usd(sum(priced)) if priced else usd(None), " to ".join(ends) or seconds(None))

@@ -20,13 +20,13 @@ from evalrun.analysis.intervals import bootstrap_kinds, mean, percentile_interva
 from evalrun.analysis.quality import score_column
 from evalrun.analysis.table import SampleTable
 from evalrun.reports.judges import Judged, alpha_words, kappa_words, order_words, position_words, rank_words
-from evalrun.reports.numbers import NONE, count, decimals_for, fixed, interval
+from evalrun.reports.numbers import NONE, count, figure, interval
 from evalrun.reports.source import Source
 from evalrun.reports.versions import sample_link
 from evalrun.reports.view import RunView, Table
 from evalrun.results import Estimate
 from evalrun.scoring.scorers import judge_agreement as agreement
-from evalrun.types import Status
+from evalrun.types import MetricValue, Status
 
 if TYPE_CHECKING:
     from evalrun.scoring.scorers.judge import JudgeOptions
@@ -226,7 +226,7 @@ def shares(
     heads = [*judged.labels, *(["undecided"] if between else []), "no grade"]
     rows = []
     for run in runs:
-        found = grades[run.run]
+        found = grades[run.id]
         everyone = np.ones(len(found), bool)
         if len(found.by) > 1:
             for judge, codes in found.by.items():
@@ -262,25 +262,28 @@ def _cell(share: Estimate, hits: int) -> ShareCell:
     return ShareCell(value, ends, count(hits), round(SHADES * (share.value or 0.0)))
 
 
-def _texts(found: Any) -> tuple[str, str]:
-    """Value and interval of an Estimate or a Figure, with the decimals that the interval supports."""
-    decimals = decimals_for(None if found.low is None or found.high is None else (found.high - found.low) / 2)
-    return fixed(found.value, decimals), interval(found.low, found.high, decimals)
+def _texts(found: Estimate) -> tuple[str, str]:
+    """Value and interval, with the decimals that the interval supports."""
+    return figure(found.value, found.low, found.high), interval(found.low, found.high)
 
 
 def figures(judged: Judged, runs: Sequence[RunView], grades: Mapping[str, Grades]) -> list[FigureRow]:
     """Every figure of agreement and consistency, by run: the metrics, and each judge and pair alone."""
-    return [row for run in runs for row in _figures(judged, run, grades.get(run.run))]
+    return [row for run in runs for row in _figures(judged, run, grades.get(run.id))]
 
 
 def _figures(judged: Judged, run: RunView, found: Grades | None) -> Iterator[FigureRow]:
     several = found is not None and len(found.by) > 1
     for suffix, what in _MEASURES:
         name = f"{judged.scorer}{suffix}"
-        figure = run.figure(name)
-        if figure is not None:
-            yield FigureRow(run, what, name, *_texts(figure), count(figure.n), _reads(suffix, figure))
-        if suffix == ".human.kappa" and found is not None and figure is not None and several:
+        metric = run.metric(name)
+        if metric is not None:
+            ends = (metric.ci_low, metric.ci_high)
+            yield FigureRow(
+                run, what, name, figure(metric.value, *ends), interval(*ends), count(metric.n),
+                _reads(suffix, metric),
+            )  # fmt: skip
+        if suffix == ".human.kappa" and found is not None and metric is not None and several:
             for judge, codes in found.by.items():
                 alone = _kappa(judged, found, found.person, codes)
                 words = kappa_words(alone.value, alone.low, alone.n)
@@ -308,9 +311,9 @@ _MEASURES = (
 )
 
 
-def _reads(suffix: str, figure: Any) -> str:
+def _reads(suffix: str, figure: MetricValue) -> str:
     if suffix == ".human.kappa":
-        return kappa_words(figure.value, figure.low, figure.n)
+        return kappa_words(figure.value, figure.ci_low, figure.n)
     if suffix == ".alpha":
         return alpha_words(figure.value, figure.n)
     if suffix == ".human.spearman":
@@ -324,7 +327,7 @@ def crossed(judged: Judged, runs: Sequence[RunView], grades: Mapping[str, Grades
     """People's grades by the judge's, as counts, for every run that has both."""
     tables = []
     for run in runs[:MATRICES]:
-        found = grades[run.run]
+        found = grades[run.id]
         both = (found.person >= 0) & (found.together >= 0)
         if not both.any():
             continue
@@ -346,10 +349,10 @@ def disagreements(
     """Samples that were graded differently, the widest apart first, of the best run that has any; its name
     stands before them."""
     for run in runs:
-        picked = _picked(judged, grades[run.run])
-        path = source.samples(run.run)
+        picked = _picked(judged, grades[run.id])
+        path = source.samples(run.id)
         if picked and path is not None:
-            found = grades[run.run]
+            found = grades[run.id]
             reason = f"reason.{judged.scorer}"
             texts = read_rows(
                 path, [int(found.rows[at]) for at, _ in picked], ["sample_id", "repeat", reason]
@@ -397,7 +400,7 @@ def _example(
     reason = " ".join(str(row.get(f"reason.{judged.scorer}") or "").split())
     return Disagreement(
         sample=str(row["sample_id"]),
-        link=sample_link(run.run, str(row["sample_id"]), int(row.get("repeat") or 0)),
+        link=sample_link(run.id, str(row["sample_id"]), int(row.get("repeat") or 0)),
         what=what,
         person=label(found.person),
         grades=[label(codes) for codes in found.by.values()],

@@ -3,39 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from evalrun.reports import numbers
 from evalrun.reports.charts.theme import padded
-from evalrun.reports.numbers import (
-    NONE,
-    count,
-    decimals_for,
-    fixed,
-    interval,
-)
-from evalrun.reports.standings import (
-    CLIENT_MEMORY,
-    COST,
-    E2E,
-    MEMORY,
-    TOKENS,
-    TTFT,
+from evalrun.reports.numbers import NONE, count, fixed
+from evalrun.reports.view import (
+    RunView,
+    behind,
     equal,
     lower_is_better,
-    standing_word,
+    params_of,
+    plain_value,
+    varying_params,
 )
-from evalrun.reports.view import Figure, RunView, plain_value, varying_params
 from evalrun.results import Primary
+from evalrun.types import MetricValue
+
+TTFT = "performance.ttft_s.p50"
+E2E = "performance.e2e_s.p50"
+TOKENS = "performance.output_tokens_per_s"
+REQUESTS = "performance.requests_per_s"
+MEMORY = "memory.engine_peak_bytes"
+CLIENT_MEMORY = "memory.client_peak_bytes"
+COST = "cost.usd"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A column of what was measured beside the scores. `terminal` is its title in a terminal and its rank
+    there: where the terminal is narrow the highest ranks are left out. `instead` is a metric that says it
+    better: where any run has that, this column is left out. `system` is a figure of the machine: where all
+    runs have all but the same, it is said once."""
+
+    title: str
+    metric: str
+    unit: str
+    write: Callable[[float | None], str]
+    terminal: tuple[int, str] | None = None
+    instead: str = ""
+    system: bool = False
+
+
+MEASURED = (
+    Measured("first token", TTFT, "median", numbers.seconds, (4, "1st token")),
+    Measured("whole answer", E2E, "median", numbers.seconds, (1, "median")),
+    Measured("output", TOKENS, "tokens/s", numbers.significant, (3, "tokens/s")),
+    Measured("engine memory", MEMORY, "peak", numbers.size, (2, "memory"), system=True),
+    Measured("evalrun memory", CLIENT_MEMORY, "peak", numbers.size, instead=MEMORY, system=True),
+    Measured("cost", COST, "USD", numbers.usd),
+)
+"""What the report's leaderboard and the terminal's table show of a run beside its scores, where it is known.
+A column is added here and nowhere else."""
 
 MOST_SCORES = 3
 """Columns of further scores; the others are in the table of every metric."""
+
+TERMINAL_SCORES = 2
 
 SAME = 1.05
 """Peaks of memory within this ratio are told once for all runs."""
 
 WIDTH = 132
 """Units of the drawing in which a run's interval stands."""
+
+_COUNTED = ("unparsed", "refused", "failed", "cached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +91,15 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of figures: its title, its unit, the metric whose definition explains it."""
+    """A column of figures, `cells` in the order of the runs: its title, its unit, the metric whose definition
+    explains it, and what a terminal calls it, by rank; None where a terminal does not show it."""
 
     title: str
     unit: str
+    cells: Sequence[Cell]
     metric: str = ""
+    terminal: tuple[int, str] | None = None
+    system: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +133,22 @@ class Leaderboard:
     columns: Sequence[Column]
     rows: Sequence[Row]
     same: str
-    absent: str = ""
-    tied: int = field(default=0)
+    absent: Sequence[str] = ()
+    tied: int = 0
 
 
-_COUNTED = ("unparsed", "refused", "failed", "cached")
+def standing_word(run: RunView, runs: Sequence[RunView]) -> str:
+    """What stands beside a run's name: "best" only where it is shown to be better than all others."""
+    if run.standing == "tied":
+        return "same" if equal(runs) else "tied"
+    others = [
+        each for each in runs if each.standing != "best" and each.primary and each.primary.value is not None
+    ]
+    if run.standing != "best" or not others:
+        return ""
+    if all(other.standing == "behind" for other in others):
+        return "best"
+    return "lowest" if lower_is_better(runs) else "highest"
 
 
 def leaderboard(
@@ -109,169 +156,144 @@ def leaderboard(
     others: Sequence[str] = (),
 ) -> Leaderboard:  # fmt: skip
     """The leaderboard of runs that are ranked already. `others` are the metrics of further scorers."""
-    low, high = _domain([run.primary for run in runs if run.primary])
-    columns, common = _apart(_columns(runs, others), runs)
-    cells = [[make(run) for _, make in columns] for run in runs]
-    params = varying_params([{"model": run.model, "params": run.params} for run in runs])
+    domain = _domain([run.primary for run in runs if run.primary])
+    shown, common = _apart(columns(runs, others))
+    params = varying_params([run.results for run in runs])
     models, prompts = {run.model for run in runs}, {run.prompt for run in runs}
     same = [f"model {next(iter(models))}"] if len(models) == 1 else []
     same += [f"prompt {next(iter(prompts))}"] if len(prompts) == 1 and len(runs) > 1 else []
     if runs:
         same += [f"{key} {plain_value(v)}" for key, v in runs[0].params.items() if key not in params]
-    same += common
     orders = [name for name, values in (("prompt", prompts), ("model", models)) if len(values) > 1]
     orders += ["parameters"] if params else []
-    zero = [name for name in _COUNTED if not any(getattr(run.counts, name) for run in runs)]
     return Leaderboard(
         dataset=dataset,
         named=named,
         metric=primary.metric if primary else "",
         better="lower is better" if lower_is_better(runs) else "higher is better",
-        axis=(fixed(low, 2), fixed(high, 2)),
+        axis=(fixed(domain[0]), fixed(domain[1])),
         ticks=[WIDTH * share for share in (0.25, 0.5, 0.75)],
         orders=orders if len(orders) > 1 else [],
         show_difference=not equal(runs) and any(run.difference for run in runs),
-        columns=[column for column, _ in columns],
+        columns=shown,
         rows=[
-            _row(run, standing_word(run, runs), params, cells[at], (low, high)) for at, run in enumerate(runs)
+            Row(
+                run,
+                standing_word(run, runs),
+                ", ".join(params_of(run.results, params)),
+                _mark(run.primary, domain),
+                _score(run.primary),
+                _difference(run),
+                [column.cells[at] for column in shown],
+            )
+            for at, run in enumerate(runs)
         ],
-        same=", ".join(same),
-        absent=", ".join(zero),
+        same=", ".join([*same, *common]),
+        absent=[name for name in _COUNTED if not any(getattr(run.counts, name) for run in runs)],
         tied=0 if equal(runs) else sum(run.standing == "tied" for run in runs),
     )
 
 
-def _domain(figures: Sequence[Figure]) -> tuple[float, float]:
-    values = [v for f in figures for v in (f.value, f.low, f.high) if v is not None]
+def _domain(figures: Sequence[MetricValue]) -> tuple[float, float]:
+    values = [v for f in figures for v in (f.value, f.ci_low, f.ci_high) if v is not None]
     if not values:
         return 0.0, 1.0
     low, high = padded(values, 0.06)
-    if all(figure.unit in ("fraction",) for figure in figures):
+    if all(figure.unit == "fraction" for figure in figures):
         low, high = max(0.0, low), min(1.0, high)
     return low, high if high > low else low + 1
 
 
-def _row(
-    run: RunView, tag: str, params: Sequence[str], cells: Sequence[Cell], domain: tuple[float, float]
-) -> Row:
-    figure, (low, high) = run.primary, domain
-    score = Cell(NONE, None, "", figure.note if figure else "")
-    mark = None
-    if figure is not None and figure.value is not None:
-        score = Cell(figure.text, figure.value, figure.interval, figure.note)
+def _mark(figure: MetricValue | None, domain: tuple[float, float]) -> Mark | None:
+    if figure is None or figure.value is None:
+        return None
+    low, high = domain
 
-        def place(value: float | None) -> float | None:
-            return None if value is None else round(WIDTH * (value - low) / (high - low), 1)
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(WIDTH * (value - low) / (high - low), 1)
 
-        mark = Mark(place(figure.low), place(figure.value) or 0.0, place(figure.high))
-    shown = ", ".join(f"{name}={plain_value(run.params[name])}" for name in params if name in run.params)
-    return Row(run, tag, shown, mark, score, _difference(run), cells)
+    return Mark(place(figure.ci_low), place(figure.value) or 0.0, place(figure.ci_high))
+
+
+def _score(figure: MetricValue | None) -> Cell:
+    """The primary metric, with its unit."""
+    if figure is None or figure.value is None:
+        return Cell(NONE, None, "", figure.note if figure else "")
+    return Cell(numbers.metric(figure), figure.value, numbers.metric_interval(figure), figure.note)
 
 
 def _difference(run: RunView) -> Cell:
     """The run minus the best, so that a worse run stands below zero."""
-    if run.standing == "best":
-        return Cell(NONE, 0.0)
     found = run.difference
-    if found is None:
-        return Cell(NONE, None)
-    half = None if found.low is None or found.high is None else (found.high - found.low) / 2
-    decimals = decimals_for(half)
-    low = None if found.high is None else -found.high
-    high = None if found.low is None else -found.low
-    note = f"{found.method}, p = {found.p:.2g}, n = {found.n}"
+    if run.standing == "best" or found is None or found.difference is None:
+        return Cell(NONE, 0.0 if run.standing == "best" else None)
+    value, low, high = behind(found)
+    tested = f", {numbers.tested(found.p)}" if found.p is not None else ""
     return Cell(
-        fixed(-found.mean, decimals, sign=True), -found.mean, interval(low, high, decimals, sign=True), note
+        numbers.figure(value, low, high, sign=True),
+        value,
+        numbers.interval(low, high, sign=True),
+        f"{found.method}{tested}, n = {found.n}",
     )
 
 
-_Maker = Callable[[RunView], Cell]
-
-
-def _columns(runs: Sequence[RunView], others: Sequence[str]) -> list[tuple[Column, _Maker]]:
-    """The columns of figures that any run has something in."""
-    found: list[tuple[Column, _Maker]] = [
-        (Column(name, _unit(name, runs), name), _scored(name)) for name in others[:MOST_SCORES]
+def columns(runs: Sequence[RunView], others: Sequence[str]) -> list[Column]:
+    """The columns of figures that any run has something in. `others` are the metrics of further scorers."""
+    found = [
+        Column(
+            name,
+            _unit(name, runs),
+            [_plain_score(run.metric(name)) for run in runs],
+            name,
+            (0, name) if at < TERMINAL_SCORES else None,
+        )
+        for at, name in enumerate(others[:MOST_SCORES])
     ]
-    found.append((Column("n", "samples"), _n))
-    found += [
-        (Column(name, "samples"), _counter(name))
-        for name in _COUNTED
-        if any(getattr(run.counts, name) for run in runs)
-    ]
-    for title, metric, unit, write in (
-        ("first token", TTFT, "median", numbers.seconds),
-        ("whole answer", E2E, "median", numbers.seconds),
-        ("output", TOKENS, "tokens/s", numbers.significant),
-        ("engine memory", MEMORY, "peak", numbers.size),
-        ("evalrun memory", CLIENT_MEMORY, "peak", numbers.size),
-        ("cost", COST, "USD", numbers.usd),
-    ):
-        if metric == CLIENT_MEMORY and any(run.value(MEMORY) is not None for run in runs):
-            continue
-        if any(run.value(metric) is not None for run in runs):
-            found.append((Column(title, unit, metric), _metric(metric, write)))
+    n = [run.primary.n if run.primary else run.counts.scored for run in runs]
+    found.append(Column("n", "samples", [Cell(count(each), float(each)) for each in n], "", (-1, "n")))
+    for name in _COUNTED:
+        counts = [getattr(run.counts, name) for run in runs]
+        if any(counts):
+            found.append(Column(name, "samples", [Cell(count(each), float(each)) for each in counts]))
+    for own in MEASURED:
+        figures = [run.metric(own.metric) for run in runs]
+        better = own.instead and any(run.value(own.instead) is not None for run in runs)
+        if not better and any(figure is not None and figure.value is not None for figure in figures):
+            cells = [
+                Cell(own.write(figure.value), figure.value, numbers.metric_interval(figure), figure.note)
+                if figure
+                else Cell(NONE, None)
+                for figure in figures
+            ]
+            found.append(Column(own.title, own.unit, cells, own.metric, own.terminal, own.system))
     return found
 
 
-def _apart(
-    columns: Sequence[tuple[Column, _Maker]], runs: Sequence[RunView]
-) -> tuple[list[tuple[Column, _Maker]], list[str]]:
-    """The columns without those of a memory that is all but the same for every run, and what is the same."""
+def _apart(columns: Sequence[Column]) -> tuple[list[Column], list[str]]:
+    """The columns without figures of the machine that are all but the same for every run, and these."""
     kept, common = [], []
-    for column, make in columns:
-        known = sorted((cell.sort, cell.text) for run in runs if (cell := make(run)).sort is not None)
-        alike = len(known) == len(runs) > 1 and known[-1][0] <= SAME * known[0][0]
-        if column.metric in (MEMORY, CLIENT_MEMORY) and alike:
+    for column in columns:
+        known = sorted((cell.sort, cell.text) for cell in column.cells if cell.sort is not None)
+        alike = len(known) == len(column.cells) > 1 and known[-1][0] <= SAME * known[0][0]
+        if column.system and alike:
             ends = dict.fromkeys((known[0][1], known[-1][1]))
             common.append(f"{column.title} {' to '.join(ends)}")
         else:
-            kept.append((column, make))
+            kept.append(column)
     return kept, common
 
 
 def _unit(metric: str, runs: Sequence[RunView]) -> str:
-    figure = next((figure for run in runs if (figure := run.figure(metric))), None)
-    return (
-        ""
-        if figure is None
-        else {"": "score", "1": "score", "fraction": "score"}.get(figure.unit, figure.unit)
-    )
+    unit = next((figure.unit for run in runs if (figure := run.metric(metric))), None)
+    return "" if unit is None else "score" if unit in numbers.SHARES else unit
 
 
-def _scored(metric: str) -> _Maker:
+def _plain_score(figure: MetricValue | None) -> Cell:
     """A further score, without its unit, which stands in the head."""
-
-    def make(run: RunView) -> Cell:
-        figure = run.figure(metric)
-        if figure is None or figure.value is None:
-            return Cell(NONE, None)
-        return Cell(fixed(figure.value, figure.decimals), figure.value, figure.interval, figure.note)
-
-    return make
-
-
-def _n(run: RunView) -> Cell:
-    n = run.primary.n if run.primary else run.counts.scored
-    return Cell(count(n), float(n))
-
-
-def _counter(name: str) -> _Maker:
-    def make(run: RunView) -> Cell:
-        value = getattr(run.counts, name)
-        return Cell(count(value), float(value))
-
-    return make
-
-
-def _metric(metric: str, write: Callable[[float | None], str]) -> _Maker:
-    def make(run: RunView) -> Cell:
-        figure = run.figure(metric)
-        if figure is None:
-            return Cell(NONE, None)
-        return Cell(write(figure.value), figure.value, figure.interval, figure.note)
-
-    return make
+    if figure is None or figure.value is None:
+        return Cell(NONE, None)
+    text = numbers.figure(figure.value, figure.ci_low, figure.ci_high)
+    return Cell(text, figure.value, numbers.metric_interval(figure), figure.note)
 
 
 LEAST = 4
@@ -311,9 +333,9 @@ def matrix(by_dataset: Mapping[str, Sequence[RunView]], metric: str) -> Matrix |
     scored = [run for run in runs if run.primary is not None and run.primary.value is not None]
     if len(runs) < LEAST or not scored:
         return None
-    params = varying_params([{"model": run.model, "params": run.params} for run in runs], by_model=True)
-    prompts = {run.run: " · ".join([run.prompt, *_params(run, params)]) for run in runs}
-    models = {run.run: run.model for run in runs}
+    params = varying_params([run.results for run in runs], by_model=True)
+    prompts = {run.id: " · ".join([run.prompt, *params_of(run.results, params)]) for run in runs}
+    models = {run.id: run.model for run in runs}
     # The longer axis goes down the page.
     turned = len(set(models.values())) >= len(set(prompts.values()))
     down, across = (models, prompts) if turned else (prompts, models)
@@ -323,7 +345,7 @@ def matrix(by_dataset: Mapping[str, Sequence[RunView]], metric: str) -> Matrix |
     if min(len(rows), wide) < 2 or wide > MOST_COLUMNS:
         return None
     cells = {
-        (name, down[run.run], across[run.run]): _cell(run, group)
+        (name, down[run.id], across[run.id]): _cell(run, group)
         for name, group in by_dataset.items()
         for run in group
     }
@@ -345,10 +367,6 @@ def matrix(by_dataset: Mapping[str, Sequence[RunView]], metric: str) -> Matrix |
     )
 
 
-def _params(run: RunView, names: Sequence[str]) -> list[str]:
-    return [f"{name}={plain_value(run.params[name])}" for name in names if name in run.params]
-
-
 def _cell(run: RunView, group: Sequence[RunView]) -> MatrixCell:
     if run.primary is None or run.primary.value is None:
         return MatrixCell(run, "\N{EN DASH}")
@@ -358,4 +376,6 @@ def _cell(run: RunView, group: Sequence[RunView]) -> MatrixCell:
     if lower_is_better(group):
         share = 1 - share
     figure = run.primary
-    return MatrixCell(run, figure.text, figure.interval, f"n = {figure.n}", round(SHADES * share))
+    return MatrixCell(
+        run, numbers.metric(figure), numbers.metric_interval(figure), f"n = {figure.n}", round(SHADES * share)
+    )

@@ -1,4 +1,5 @@
-"""How figures are written for people: one place, so that HTML and terminal agree.
+"""How figures, intervals, differences and p values are written for people: one place, so that HTML, Markdown
+and terminal agree.
 
 Every function takes a plain number (or None, written as an en dash) and gives text with its unit.
 """
@@ -8,17 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evalrun.types import MetricValue
 
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
-
-
-def decimals_for(half_width: float | None) -> int:
-    """Decimals that an interval of this half width supports: 0.06 gives 2, 0.006 gives 3; 2 to 4."""
-    if half_width is None or not math.isfinite(half_width) or half_width <= 0:
-        return 2
-    return min(4, max(2, math.ceil(-math.log10(half_width))))
 
 
 def fixed(value: float | None, decimals: int = 2, *, sign: bool = False) -> str:
@@ -34,13 +32,6 @@ def fixed(value: float | None, decimals: int = 2, *, sign: bool = False) -> str:
 def count(value: int | float | None) -> str:
     """A whole number with thousands set apart."""
     return NONE if value is None else f"{value:,.0f}"
-
-
-def interval(low: float | None, high: float | None, decimals: int = 2, *, sign: bool = False) -> str:
-    """`[0.55, 0.67]`, or nothing where there is no interval."""
-    if low is None or high is None:
-        return ""
-    return f"[{fixed(low, decimals, sign=sign)}, {fixed(high, decimals, sign=sign)}]"
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -95,15 +86,8 @@ _WRITERS = {
     "usd": usd,
 }
 
-_SUFFIX = {
-    "tokens/s": " tokens/s",
-    "requests/s": " requests/s",
-    "fraction": "",
-    "score": "",
-    "count": "",
-    "1": "",
-    "": "",
-}
+SHARES = ("fraction", "score", "", "1")
+"""Units of fractions and plain scores, which are written without one."""
 
 
 def quantity(value: float | None, unit: str, decimals: int | None = None) -> str:
@@ -113,11 +97,63 @@ def quantity(value: float | None, unit: str, decimals: int | None = None) -> str
         return writer(value)
     if value is None or not math.isfinite(value):
         return NONE
-    if unit in ("fraction", "score", "", "1"):
+    if unit in SHARES:
         return fixed(value, 2 if decimals is None else decimals)
     if unit in ("count", "samples", "tokens", "requests"):
         return f"{significant(value)}{'' if unit == 'count' else ' ' + unit}"
-    return f"{significant(value)}{_SUFFIX.get(unit, ' ' + unit)}"
+    return f"{significant(value)} {unit}"
+
+
+def decimals(low: float | None, high: float | None) -> int:
+    """Decimals that an interval supports: half a width of 0.06 gives 2, of 0.006 gives 3; 2 to 4."""
+    if low is None or high is None or not 0 < (half := abs(high - low) / 2) < math.inf:
+        return 2
+    return min(4, max(2, math.ceil(-math.log10(half))))
+
+
+def figure(
+    value: float | None, low: float | None = None, high: float | None = None, unit: str = "",
+    *, sign: bool = False,
+) -> str:  # fmt: skip
+    """A value with its unit, with the decimals that its interval supports; `sign` writes the plus as well."""
+    if unit in SHARES or value is None:
+        return fixed(value, decimals(low, high), sign=sign)
+    text = quantity(abs(value), unit)
+    return f"{MINUS}{text}" if value < 0 else f"+{text}" if sign and value else text
+
+
+def interval(low: float | None, high: float | None, unit: str = "", *, sign: bool = False) -> str:
+    """`[0.55, 0.67]`, `[380 ms, 1.2 s]`; empty where there is no interval."""
+    if low is None or high is None:
+        return ""
+    return f"[{figure(low, low, high, unit, sign=sign)}, {figure(high, low, high, unit, sign=sign)}]"
+
+
+def measured(
+    value: float | None, low: float | None, high: float | None, unit: str = "", *, sign: bool = False
+) -> str:
+    """A value with its interval: `0.61 [0.55, 0.67]`; with `sign` a difference: `+0.09 [+0.01, +0.18]`."""
+    return f"{figure(value, low, high, unit, sign=sign)} {interval(low, high, unit, sign=sign)}".strip()
+
+
+def metric(value: MetricValue) -> str:
+    """A metric's value with its unit."""
+    return figure(value.value, value.ci_low, value.ci_high, value.unit)
+
+
+def metric_interval(value: MetricValue) -> str:
+    """A metric's interval in its unit; empty where there is none."""
+    return interval(value.ci_low, value.ci_high, value.unit)
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals, "< 0.001" below."""
+    return NONE if p is None else "< 0.001" if p < 0.001 else fixed(p, 3)
+
+
+def tested(p: float) -> str:
+    """`p = 0.113`, `p < 0.001`."""
+    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
 
 
 def ratio(slow: float, fast: float) -> str:

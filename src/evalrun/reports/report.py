@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evalrun.analysis.conclude import Concluded
 from evalrun.atomic import replacing
 from evalrun.reports import details, page
-from evalrun.reports.answer import answer, client_limited, overall
+from evalrun.reports.answer import answer, overall
 from evalrun.reports.charts.dots import forest
 from evalrun.reports.charts.quality import quality_charts
 from evalrun.reports.charts.resources import read_system, resources
@@ -23,8 +22,7 @@ from evalrun.reports.judges import JudgesView, judges
 from evalrun.reports.leaderboard import Leaderboard, Matrix, leaderboard, matrix
 from evalrun.reports.numbers import moment, plural, seconds
 from evalrun.reports.samples import SampleWriter
-from evalrun.reports.source import Folder, Source
-from evalrun.reports.standings import lower_is_better, ranked
+from evalrun.reports.source import Manifest, Source, Suite
 from evalrun.reports.versions import VersionsView, bbq_tables, pair_table, versions
 from evalrun.reports.view import (
     Answer,
@@ -32,14 +30,13 @@ from evalrun.reports.view import (
     RunView,
     Sentence,
     Table,
+    lower_is_better,
     make_runs,
     other_scores,
-)
+)  # fmt: skip
 from evalrun.results import Primary
-from evalrun.types import JSON, Status
-
-CONFUSIONS_OPEN = 1
-"""So many confusion matrices are shown; the others are folded away."""
+from evalrun.tracking.folder import SweepFolder
+from evalrun.types import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,7 @@ class Report:
     definitions: Sequence[details.DefinitionView]
     pipeline: Sequence[tuple[str, str]]
     metrics: Table
-    manifest: Mapping[str, JSON]
+    manifest: Manifest
     runs: Sequence[RunView]
     primary: Primary | None
 
@@ -117,7 +114,6 @@ class Verdicts:
     primary: Primary | None
     views: Sequence[RunView]
     by_dataset: Mapping[str, Sequence[RunView]]
-    concluded: Concluded
     answers: Sequence[Answer]
     variants: Sequence[RunView] = ()
 
@@ -133,35 +129,35 @@ class Verdicts:
 
 
 def judge(source: Source) -> Verdicts:
-    """Rank the runs and say what that means; without Parquet files the runs are not told apart."""
-    found = source.concluded()
-    primary = found.results.primary
-    plan = source.manifest.get("plan") or []
-    errors = {run.run: {"errors": run.details.errors} for run in found.runs}
-    documents = [{**run, "details": {**run.get("details", {}), **errors[run["run"]]}} for run in source.runs]
-    everything = make_runs(plan, documents, primary)
-    ablated = {each["run"] for each in plan if each.get("ablates")}
-    views = [view for view in everything if view.run not in ablated]
-    datasets = list(dict.fromkeys(view.dataset for view in views))
-    by_dataset = {
-        name: ranked([v for v in views if v.dataset == name], found.results.standings) for name in datasets
-    }
-    named = len(datasets) > 1
+    """How the runs stand, as the sweep's results have it, and what that means in words."""
+    primary, plan = source.results.primary, source.manifest.plan
+    standings = source.results.standings
+    order = {place.run: at for at, place in enumerate(standings)}
+    everything = [
+        replace(view, place=standings[order[view.id]] if view.id in order else None)
+        for view in make_runs(plan, source.runs, primary)
+    ]
+    ablated = {cell.run for cell in plan if cell.ablates}
+    by_dataset: dict[str, list[RunView]] = {}
+    for view in everything:
+        if view.id not in ablated:
+            by_dataset.setdefault(view.dataset, []).append(view)
+    for views in by_dataset.values():
+        views.sort(key=lambda view: order.get(view.id, len(order)))
     failed: dict[str, list[str]] = {}
-    for gate in source.manifest.get("gates") or []:
-        if gate.get("verdict") not in ("pass", "inconclusive"):
-            failed.setdefault(str(gate.get("run")), []).append(str(gate.get("gate")))
+    for gate in source.manifest.gates:
+        if gate.verdict not in ("pass", "inconclusive"):
+            failed.setdefault(gate.run, []).append(gate.gate)
     answers = [
-        answer(name, runs, primary, named=named, failed_gates=failed, causes=_causes(runs))
+        answer(name, runs, primary, named=len(by_dataset) > 1, failed_gates=failed, causes=_causes(runs))
         for name, runs in by_dataset.items()
     ]
     return Verdicts(
         primary,
         everything,
         by_dataset,
-        found,
         answers or [answer("", [], primary, named=False)],
-        [view for view in everything if view.run in ablated],
+        [view for view in everything if view.id in ablated],
     )
 
 
@@ -169,115 +165,88 @@ def _causes(runs: Sequence[RunView]) -> list[str]:
     """The kinds of failures of some runs, the commonest first."""
     totals: Counter[str] = Counter()
     for run in runs:
-        totals.update((run.details.get("errors") or {}).get(Status.FAILED) or {})
+        totals.update(run.details.errors.get(Status.FAILED, {}))
     return [kind for kind, _ in totals.most_common()]
 
 
 def build_report(source: Source) -> Report:
-    """Everything but the samples, from a sweep's documents and Parquet columns."""
-    suite = source.suite
-    results = source.manifest.get("gates") or []
-    verdicts = judge(source)
+    """Everything but the samples, from a sweep's documents."""
+    suite, verdicts = source.suite, judge(source)
     primary, views, by_dataset = verdicts.primary, verdicts.views, verdicts.by_dataset
-    named = verdicts.named
-    whole_runs = [run for runs in by_dataset.values() for run in runs]
-    everything = [*whole_runs, *verdicts.variants]
-    whole = _Whole(primary, named, column_titles(suite))
-    parts = [_dataset_parts(at, name, runs, whole) for at, (name, runs) in enumerate(by_dataset.items())]
-    speed = [chart for part in parts for chart in part.speed]
-    fair = [view for part in parts for view in part.fairness]
-    first = [primary.metric] if primary else []
+    metric, named = primary.metric if primary else "", verdicts.named
+    datasets = [(at, name, runs) for at, (name, runs) in enumerate(by_dataset.items())]
+    everything = [*(run for runs in by_dataset.values() for run in runs), *verdicts.variants]
+    titles = column_titles(suite)
+    speed = [
+        chart
+        for at, name, runs in datasets
+        for measure in NAMES
+        if (chart := latency(f"{measure}-{at}", measure, name, runs, named=named))
+    ]
+    fair = [
+        view
+        for at, name, runs in datasets
+        for view in fairness(runs, _group_metric(runs, metric), name, named=named, at=at, titles=titles)
+    ]
     return Report(
         header=_header(source, views),
         overall=verdicts.overall,
         answers=verdicts.answers,
-        gates=gates(results, views),
+        gates=gates(source.manifest.gates, views),
         leaderboards=[
             leaderboard(name, runs, primary, named=named, others=other_scores(suite, runs))
-            for name, runs in by_dataset.items()
+            for _, name, runs in datasets
         ],
-        matrix=matrix(by_dataset, primary.metric if primary else ""),
-        quality=[chart for part in parts for chart in part.quality],
-        effects=effects(verdicts.concluded.results),
+        matrix=matrix(by_dataset, metric),
+        quality=[chart for at, name, runs in datasets for chart in _quality(at, name, runs, named=named)],
+        effects=effects(source.results),
         judges=judges(source, by_dataset),
         speed=speed,
-        load=[chart for part in parts for chart in part.load],
+        load=[chart for at, name, runs in datasets for chart in load_charts(at, name, runs, named=named)],
         speed_note="" if speed else _no_speed(everything),
         speed_cautions=[
-            f"{run.full}: {run.details['client_limited']}." for run in everything if client_limited(run)
+            f"{run.full}: {run.details.client_limited}." for run in everything if run.details.client_limited
         ],
         fairness=fair,
-        versions=[view for part in parts for view in part.versions],
-        bias=[table for part in parts for table in part.bias],
+        versions=[view for _, name, runs in datasets for view in versions(runs, metric, name)],
+        bias=[table for _, _, runs in datasets for table in (*bbq_tables(runs), *pair_table(runs))],
         fairness_note="" if fair else _no_fairness(suite),
         confusions=details.confusions(everything),
         causes=details.causes(everything),
         failures=details.failures(everything),
         resources=resources(everything, _readings(source, views)),
-        definitions=details.definitions(everything, first),
+        definitions=details.definitions(everything, [metric]),
         pipeline=details.pipeline(suite),
-        metrics=details.all_metrics(source.runs, {view.run: view.full for view in views}),
+        metrics=details.all_metrics(views),
         manifest=source.manifest,
         runs=everything,
         primary=primary,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _DatasetParts:
-    quality: list[Chart]
-    speed: list[Chart]
-    load: list[Chart]
-    fairness: list[FairnessView]
-    versions: list[VersionsView]
-    bias: list[Table]
-
-
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """What the parts of all datasets share."""
-
-    primary: Primary | None
-    named: bool
-    titles: Mapping[str, str]
-
-
-def column_titles(suite: Mapping[str, JSON]) -> dict[str, str]:
+def column_titles(suite: Suite) -> dict[str, str]:
     """How columns taken together are called: `a-b` is a \N{MULTIPLICATION SIGN} b."""
-    crossed = (suite.get("fairness") or {}).get("intersections") or []
+    crossed = suite.fairness.intersections if suite.fairness else ()
     return {"-".join(names): " \N{MULTIPLICATION SIGN} ".join(names) for names in crossed}
 
 
-def _dataset_parts(at: int, dataset: str, runs: Sequence[RunView], whole: _Whole) -> _DatasetParts:
-    named = whole.named
-    charts = [latency(f"{name}-{at}", name, dataset, runs, named=named) for name in NAMES]
-    metric = whole.primary.metric if whole.primary else ""
-    by_metric = _group_metric(runs, metric)
-    pairs = pair_table(runs)
+def _quality(at: int, dataset: str, runs: Sequence[RunView], *, named: bool) -> list[Chart]:
     quality = quality_charts(at, dataset, runs, named=named)
     # A single chart has room beside it.
     apart = forest(f"forest-{at}", dataset, runs, named=named, wide=len(quality) != 1)
-    return _DatasetParts(
-        quality=[*quality, *([apart] if apart else [])],
-        speed=[chart for chart in charts if chart],
-        load=load_charts(at, dataset, runs, named=named),
-        fairness=fairness(runs, by_metric, dataset, named=named, at=at, titles=whole.titles),
-        versions=versions(runs, metric, dataset),
-        bias=[*bbq_tables(runs), *([pairs] if pairs else [])],
-    )
+    return [*quality, apart] if apart else quality
 
 
 def _group_metric(runs: Sequence[RunView], metric: str) -> str:
     """The primary metric where it was compared by group, else the first one that was."""
     for run in runs:
-        for column in (run.details.get("groups") or {}).values():
-            known = list(column.get("metrics") or {})
-            return metric if metric in known or not known else known[0]
+        for column in run.details.groups.values():
+            return metric if metric in column.metrics or not column.metrics else next(iter(column.metrics))
     return metric
 
 
 def _readings(source: Source, views: Sequence[RunView]) -> dict[str, list[dict[str, Any]]]:
-    paths = {view.run: source.system(view.run) for view in views}
+    paths = {view.id: source.system(view.id) for view in views}
     return {run: read_system(path) for run, path in paths.items() if path is not None}
 
 
@@ -289,26 +258,27 @@ _STATUS = {
 
 
 def _header(source: Source, views: Sequence[RunView]) -> Header:
-    manifest = source.manifest
-    status = str(manifest.get("status") or "")
+    manifest, trouble = source.manifest, ""
     samples = sum(view.counts.samples for view in views)
-    trouble = ""
-    if status in _STATUS:
-        missing, planned = len(source.missing), len(source.missing) + len(views)
-        have = "has" if missing == 1 else "have"
-        what = f": {missing} of {plural(planned, 'run')} {have} no results." if missing else "."
-        trouble = f"This sweep {_STATUS[status]}{what}"
-        faults = [_sentences(str(each)) for each in manifest.get("faults") or []]
-        trouble = " ".join([trouble, *faults[:3]])
+    if manifest.status in _STATUS:
+        what = f": {missing_runs(source)}" if source.missing else "."
+        trouble = f"This sweep {_STATUS[manifest.status]}{what}"
+        trouble = " ".join([trouble, *map(_sentences, manifest.faults[:3])])
     return Header(
-        name=str(manifest.get("name") or ""),
-        description=str(source.suite.get("description") or ""),
-        when=moment(manifest.get("started_at")),
+        name=manifest.name,
+        description=source.suite.description or "",
+        when=moment(manifest.started_at),
         took=_took(manifest),
-        status=status,
+        status=manifest.status,
         size=f"{plural(len(views), 'run')}, {plural(samples, 'sample')}",
         trouble=trouble,
     )
+
+
+def missing_runs(source: Source) -> str:
+    """How many of the planned runs have no results."""
+    have = "has" if source.missing == 1 else "have"
+    return f"{source.missing} of {plural(source.missing + len(source.runs), 'run')} {have} no results."
 
 
 def _sentences(fault: str) -> str:
@@ -317,14 +287,13 @@ def _sentences(fault: str) -> str:
     return " ".join(f"{line[:1].upper()}{line[1:]}." for line in lines)
 
 
-def _took(manifest: Mapping[str, JSON]) -> str:
+def _took(manifest: Manifest) -> str:
     from datetime import datetime
 
     try:
-        begun = datetime.fromisoformat(manifest["started_at"])
-        ended = datetime.fromisoformat(manifest["finished_at"])
-        return seconds((ended - begun).total_seconds())
-    except (KeyError, TypeError, ValueError):
+        begun = datetime.fromisoformat(manifest.started_at or "")
+        return seconds((datetime.fromisoformat(manifest.finished_at or "") - begun).total_seconds())
+    except (TypeError, ValueError):
         return ""
 
 
@@ -336,8 +305,8 @@ def _no_speed(runs: Sequence[RunView]) -> str:
     return "No latencies: nothing was timed in this sweep (recorded answers have no times)."
 
 
-def _no_fairness(suite: Mapping[str, JSON]) -> str:
-    if suite.get("fairness"):
+def _no_fairness(suite: Suite) -> str:
+    if suite.fairness:
         return "The samples have no values in the columns named under fairness."
     return "The suite names no sensitive column (fairness: {by: [column]}), so groups were not compared."
 
@@ -356,7 +325,7 @@ SHAPES = (
 """The shapes of the charts' points (charts/theme.py), as SVG paths for the names of runs."""
 
 
-def write_report(folder: Folder, out: Path, *, home: str = "") -> None:
+def write_report(folder: SweepFolder, out: Path, *, home: str = "") -> None:
     """Write the report of a sweep folder to `out`, whole or not at all.
 
     Reads sweep.json, runs/*/run.json, samples.parquet and system.parquet; samples are streamed, so memory
@@ -374,7 +343,7 @@ def write_report(folder: Folder, out: Path, *, home: str = "") -> None:
             total = sum(run.counts.samples for run in report.runs)
             writer = SampleWriter(file, score, lower=lower_is_better(report.runs), total=total)
             for run in report.runs:
-                samples = source.samples(run.run)
+                samples = source.samples(run.id)
                 if samples is not None:
                     writer.add_run(run, samples)
             writer.finish()

@@ -262,7 +262,7 @@ class SampleWriter:
                     self._chunks += 1
         self._runs.append(
             {
-                "run": run.run, "label": run.full, "model": run.model, "prompt": run.prompt,
+                "run": run.id, "label": run.full, "model": run.model, "prompt": run.prompt,
                 "dataset": run.dataset, "colour": run.colour, "start": start, "chunks": sizes,
             }
         )  # fmt: skip

@@ -170,8 +170,8 @@ def _trend(store: Store, out: Path, project: str) -> Trend | None:
 def _entry(folder: SweepFolder, row: SweepRow, stamp: str) -> Entry:
     source = Source.of(folder)
     gates: dict[str, int] = {}
-    for gate in source.manifest.get("gates") or []:
-        gates[gate["verdict"]] = gates.get(gate["verdict"], 0) + 1
+    for gate in source.manifest.gates:
+        gates[gate.verdict] = gates.get(gate.verdict, 0) + 1
     return Entry(
         sweep=row.sweep,
         stamp=stamp,

@@ -1,63 +1,141 @@
-"""Reads a sweep folder: the manifest and the runs' results, and where their Parquet files are.
+"""Reads a sweep folder, typed: what `sweep.json` says, the runs' results, and where their Parquet files are.
 
 Only the documented files are read, so that a folder copied from another machine gives the same report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
-from evalrun.analysis.conclude import Concluded, concluded
+from evalrun.analysis.conclude import read_sweep
+from evalrun.results import GateVerdict, RunResults, SweepResults, read
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.plain import read_document
 from evalrun.types import JSON
 
 
-class Folder(Protocol):
-    """What is needed of `evalrun.tracking.folder.SweepFolder`."""
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One cell of the matrix. `ablates` names the prompt of which it leaves a part out."""
 
-    @property
-    def path(self) -> Path: ...
+    run: str
+    model: str
+    prompt: str
+    dataset: str
+    params: Mapping[str, JSON] = field(default_factory=dict)
+    ablates: JSON = None
 
-    def read_manifest(self) -> dict[str, Any]: ...
 
-    def run_ids(self) -> list[str]: ...
+@dataclass(frozen=True, slots=True)
+class AlertVerdict:
+    """An alert on one run: whether it could be `checked`, and whether it `fired`."""
+
+    alert: str
+    run: str | None = None
+    fired: bool = False
+    checked: bool = True
+    value: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """How answers were asked for."""
+
+    stream: bool = True
+    warmup: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FairnessColumns:
+    """The columns whose groups are compared, and those taken together."""
+
+    by: tuple[JSON, ...] = ()
+    intersections: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """The suite as it was understood, as far as a report speaks of it."""
+
+    description: str | None = None
+    seed: int | None = None
+    repeats: int | None = None
+    parse: tuple[JSON, ...] | None = ()
+    scorers: tuple[JSON, ...] | None = ()
+    models: tuple[Mapping[str, JSON], ...] | None = ()
+    judges: tuple[Mapping[str, JSON], ...] | None = ()
+    unparsed: str | None = None
+    performance: Performance | None = Performance()
+    fairness: FairnessColumns | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteText:
+    """The suite as it was read (`text`) and as it was understood (`resolved`)."""
+
+    path: str | None = None
+    text: str | None = None
+    digest: str | None = None
+    resolved: Suite | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What `sweep.json` says: what was asked for, of whom, with what, and how it ended.
+
+    Provenance, models, datasets and prompts are shown as they are, whatever they hold.
+    """
+
+    sweep: str
+    name: str
+    project: str = ""
+    status: str = ""
+    started_at: str | None = None
+    finished_at: str | None = None
+    inconclusive: str = "pass"
+    suite: SuiteText = SuiteText()
+    plan: tuple[Planned, ...] = ()
+    gates: tuple[GateVerdict, ...] = ()
+    alerts: tuple[AlertVerdict, ...] = ()
+    faults: tuple[str, ...] = ()
+    provenance: Mapping[str, JSON] = field(default_factory=dict)
+    models: Mapping[str, JSON] = field(default_factory=dict)
+    datasets: Mapping[str, JSON] = field(default_factory=dict)
+    prompts: Mapping[str, JSON] = field(default_factory=dict)
+    seeds: Mapping[str, JSON] = field(default_factory=dict)
+    tags: Mapping[str, JSON] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A sweep as it lies on disk. `runs` are in the order of the plan, those without results are missing.
+    """A sweep as it lies on disk: its manifest, its finished runs in the order of the plan, and what they
+    together came to."""
 
-    Without a `path` there are only the documents.
-    """
-
-    path: Path | None
-    manifest: Mapping[str, JSON]
-    runs: Sequence[Mapping[str, JSON]]
+    path: Path
+    manifest: Manifest
+    runs: tuple[RunResults, ...]
+    results: SweepResults
 
     @classmethod
-    def of(cls, folder: Folder) -> Source:
-        """Read the documents of a sweep folder."""
-        runs = [read_document(folder.path / "runs" / run_id / "run.json") for run_id in folder.run_ids()]
-        return cls(folder.path, folder.read_manifest(), runs)
-
-    def concluded(self) -> Concluded:
-        """The documents typed, with what the runs together came to."""
-        return concluded(self.manifest, self.runs, None if self.path is None else SweepFolder(self.path))
+    def of(cls, folder: SweepFolder) -> Source:
+        """Read the documents of a sweep folder. Raises UserError where one cannot be read."""
+        found = read_sweep(folder)
+        manifest = read(Manifest, found.manifest, folder.path / "sweep.json")
+        return cls(folder.path, manifest, found.runs, found.results)
 
     @property
-    def suite(self) -> Mapping[str, JSON]:
-        """The suite as it was understood; empty where the manifest has none."""
-        return (self.manifest.get("suite") or {}).get("resolved") or {}
+    def suite(self) -> Suite:
+        """The suite as it was understood."""
+        return self.manifest.suite.resolved or Suite()
 
     @property
-    def missing(self) -> list[str]:
-        """Planned runs without results."""
-        present = {run["run"] for run in self.runs}
-        return [each["run"] for each in self.manifest.get("plan") or [] if each["run"] not in present]
+    def missing(self) -> int:
+        """How many planned runs have no results."""
+        present = {run.run for run in self.runs}
+        return sum(cell.run not in present for cell in self.manifest.plan)
 
     def samples(self, run_id: str) -> Path | None:
         """The samples of a run, if they are there."""
@@ -68,7 +146,5 @@ class Source:
         return self._file(run_id, "system.parquet")
 
     def _file(self, run_id: str, name: str) -> Path | None:
-        if self.path is None:
-            return None
         path = self.path / "runs" / run_id / name
         return path if path.is_file() else None

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from evalrun.reports import numbers
 from evalrun.reports.fairness import fairness
 from evalrun.reports.gates import gates
-from evalrun.reports.numbers import count, plural, seconds, significant, size
-from evalrun.reports.report import Verdicts, column_titles, judge
+from evalrun.reports.leaderboard import columns, standing_word
+from evalrun.reports.numbers import count, plural
+from evalrun.reports.report import Verdicts, column_titles, judge, missing_runs
 from evalrun.reports.source import Source
-from evalrun.reports.standings import E2E, MEMORY, TOKENS, TTFT, standing_word
 from evalrun.reports.view import RunView, other_scores, words
 from evalrun.reports.visible import terminal
-from evalrun.types import JSON
+from evalrun.tracking.folder import SweepFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from evalrun.tracking.catalog import SweepRow
     from evalrun.tracking.changes import Placed
     from evalrun.tracking.people import Note, Said
-
-
-MOST_SCORES = 2
-"""Columns of scores after the first."""
 
 MOST_LOST = 8
 """So many runs are listed with their unparsed, refused and failed samples."""
@@ -44,31 +40,20 @@ Column = tuple[str, str, list[str]]
 """Title, "left" or "right", and the cells."""
 
 
-def print_result(
-    manifest: Mapping[str, JSON], runs: Sequence[Mapping[str, JSON]], report: Path | None,
-    folder: Path | None = None,
-) -> None:  # fmt: skip
-    """Print what a sweep found to standard output.
-
-    With its `folder` the runs are told apart sample by sample; without it nothing is said of ties.
-    """
+def print_result(folder: SweepFolder, report: Path | None = None, name: str = "") -> None:
+    """Print what a sweep found to standard output; `name` is what people call it now."""
     from rich.console import Console
 
-    result_table(manifest, runs, Console(highlight=False), report=report, folder=folder)
+    result_table(folder, Console(highlight=False), report=report, name=name)
 
 
 def result_table(
-    manifest: Mapping[str, JSON],
-    runs: Sequence[Mapping[str, JSON]],
-    console: Console,
-    *,
-    report: Path | None = None,
-    folder: Path | None = None,
+    folder: SweepFolder, console: Console, *, report: Path | None = None, name: str = ""
 ) -> None:
     """Print a sweep's answer, its runs, fairness, gates and warnings, and what to do next."""
-    source = Source(folder, manifest, runs)
+    source = Source.of(folder)
     verdicts = judge(source)
-    _head(console, manifest, source)
+    _head(console, source, name or source.manifest.name)
     if verdicts.overall:
         _print(console, words(verdicts.overall), "bold")
     for each in verdicts.answers:
@@ -76,27 +61,20 @@ def result_table(
         for sentence in (*each.more, each.advice):
             if sentence:
                 _print(console, words(sentence))
-    for name, ranked in verdicts.by_dataset.items():
+    for dataset, ranked in verdicts.by_dataset.items():
         console.print()
         if verdicts.named:
-            _print(console, name, "bold")
+            _print(console, dataset, "bold")
         console.print(_runs_table(ranked, verdicts, other_scores(source.suite, ranked), console.width))
         _lost(console, ranked)
-    _fairness(console, verdicts, source.suite)
-    _gates(console, manifest, verdicts)
+    _fairness(console, verdicts, source)
+    _gates(console, source, verdicts)
     cautions = dict.fromkeys(caution for each in verdicts.answers for caution in each.cautions)
     if cautions:
         console.print()
     for caution in cautions:
         _print(console, f"Note: {caution}", "yellow")
-    _next(console, manifest, report)
-
-
-def show(
-    manifest: Mapping[str, JSON], runs: Sequence[Mapping[str, JSON]], folder: Path | None = None
-) -> None:
-    """Print the results of a sweep that lies in the store."""
-    print_result(manifest, runs, None, folder)
+    _next(console, source, report)
 
 
 def _print(console: Console, text: str, style: str = "") -> None:
@@ -105,46 +83,27 @@ def _print(console: Console, text: str, style: str = "") -> None:
     console.print(Text(terminal(text, 2000), style=style))
 
 
-def _head(console: Console, manifest: Mapping[str, JSON], source: Source) -> None:
-    status = str(manifest.get("status") or "")
-    samples = sum((run.get("counts") or {}).get("samples", 0) for run in source.runs)
-    parts = [str(manifest.get("name") or ""), str(manifest.get("sweep") or ""), status]
+def _head(console: Console, source: Source, name: str) -> None:
+    samples = sum(run.counts.samples for run in source.runs)
+    parts = [name, source.manifest.sweep, source.manifest.status]
     parts += [plural(len(source.runs), "run"), plural(samples, "sample")]
     _print(console, "  ".join(part for part in parts if part), "dim")
     if source.missing:
-        missing = len(source.missing)
-        of = missing + len(source.runs)
-        _print(
-            console,
-            f"{missing} of {plural(of, 'run')} {'has' if missing == 1 else 'have'} no results.",
-            "red",
-        )
+        _print(console, missing_runs(source), "red")
 
 
 def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, others: Sequence[str], width: int) -> Table:
+    """The columns of the report's leaderboard that have a title for the terminal, by their rank."""
     metric = verdicts.primary.metric if verdicts.primary else "score"
-    columns: list[Column] = [
-        ("run", "left", [run.label for run in ranked]),
-        ("", "left", [standing_word(run, ranked) for run in ranked]),
-        (metric, "left", [_score(run) for run in ranked]),
-        ("n", "right", [count(run.primary.n) if run.primary else numbers.NONE for run in ranked]),
-    ]
-    for name in others[:MOST_SCORES]:
-        figures = [run.figure(name) for run in ranked]
-        shown = [numbers.fixed(each.value, each.decimals) if each else numbers.NONE for each in figures]
-        columns.append((name, "right", shown))
-    for title, name, write in (
-        ("median", E2E, seconds),
-        ("memory", MEMORY, size),
-        ("tokens/s", TOKENS, significant),
-        ("1st token", TTFT, seconds),
-    ):
-        values = [run.value(name) for run in ranked]
-        if any(value is not None for value in values):
-            columns.append((title, "right", [write(value) for value in values]))
-    if not any(columns[1][2]):
-        del columns[1]
-    return _table(_fitting(columns, width, least=3))
+    standing = [standing_word(run, ranked) for run in ranked]
+    scores = [_score(run) for run in ranked]
+    shown: list[Column] = [("run", "left", [run.label for run in ranked])]
+    shown += [("", "left", standing)] if any(standing) else []
+    shown.append((metric, "left", scores))
+    known = [(each.terminal, each.cells) for each in columns(ranked, others) if each.terminal]
+    for (_, title), cells in sorted(known, key=lambda each: each[0][0]):
+        shown.append((title, "right", [cell.text for cell in cells]))
+    return _table(_fitting(shown, width, least=3))
 
 
 def _fitting(columns: list[Column], width: int, least: int) -> list[Column]:
@@ -180,7 +139,7 @@ def _table(columns: Sequence[Column]) -> Table:
 def _score(run: RunView) -> str:
     if run.primary is None:
         return numbers.NONE
-    return f"{run.primary.text} {run.primary.interval}".strip()
+    return f"{numbers.metric(run.primary)} {numbers.metric_interval(run.primary)}".strip()
 
 
 def _lost(console: Console, runs: Sequence[RunView]) -> None:
@@ -201,22 +160,20 @@ def _lost(console: Console, runs: Sequence[RunView]) -> None:
         _print(console, f"and {plural(len(lines) - MOST_LOST, 'run')} more with such samples", "dim")
 
 
-def _fairness(console: Console, verdicts: Verdicts, suite: Mapping[str, JSON]) -> None:
+def _fairness(console: Console, verdicts: Verdicts, source: Source) -> None:
     if verdicts.primary is None:
         return
+    metric, titles = verdicts.primary.metric, column_titles(source.suite)
     for at, (name, runs) in enumerate(verdicts.by_dataset.items()):
-        titles = column_titles(suite)
-        for view in fairness(
-            runs[:1], verdicts.primary.metric, name, named=verdicts.named, at=at, titles=titles
-        ):
+        for view in fairness(runs[:1], metric, name, named=verdicts.named, at=at, titles=titles):
             console.print()
             _print(console, f"By {view.column}: {view.sentence}")
             for note in view.notes:
                 _print(console, note, "yellow")
 
 
-def _gates(console: Console, manifest: Mapping[str, JSON], verdicts: Verdicts) -> None:
-    views = gates(manifest.get("gates") or [], verdicts.views)
+def _gates(console: Console, source: Source, verdicts: Verdicts) -> None:
+    views = gates(source.manifest.gates, verdicts.views)
     if not views:
         return
     console.print()
@@ -229,18 +186,17 @@ def _gates(console: Console, manifest: Mapping[str, JSON], verdicts: Verdicts) -
         _print(console, f"pass  {passed} of {plural(len(views), 'gate check')}", "green")
 
 
-def _next(console: Console, manifest: Mapping[str, JSON], report: Path | None) -> None:
+def _next(console: Console, source: Source, report: Path | None) -> None:
+    sweep = source.manifest.sweep
     console.print()
     if report is not None:
         _print(console, f"Report: {report}", "bold")
-    if manifest.get("status") in ("interrupted", "incomplete"):
+    if source.manifest.status in ("interrupted", "incomplete"):
         _print(console, "Run the same command again to go on where it stopped.")
     elif report is not None:
-        _print(
-            console, f"Next: open the report, or `evalrun show {manifest.get('sweep', '')}` for these lines."
-        )
+        _print(console, f"Next: open the report, or `evalrun show {sweep}` for these lines.")
     else:
-        _print(console, f"Next: `evalrun report {manifest.get('sweep', '')}` writes the HTML report.")
+        _print(console, f"Next: `evalrun report {sweep}` writes the HTML report.")
 
 
 def print_sweeps(rows: Sequence[SweepRow], standing: Mapping[str, Sequence[str]] | None = None) -> None:

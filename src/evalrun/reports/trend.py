@@ -10,10 +10,9 @@ from typing import Any
 from evalrun.atomic import replacing
 from evalrun.errors import Problem, UserError
 from evalrun.gates.conditions import parse_gate
-from evalrun.reports import page
+from evalrun.reports import numbers, page
 from evalrun.reports.charts.theme import COLOURS, DASHES, SHAPES, base, padded
-from evalrun.reports.numbers import decimals_for, fixed, moment, plural, quantity
-from evalrun.reports.numbers import interval as written
+from evalrun.reports.numbers import moment, plural
 from evalrun.reports.view import PALETTE, Chart, Table
 from evalrun.reports.visible import terminal, visible
 from evalrun.tracking.store import Store
@@ -101,14 +100,7 @@ def trend_lines(trend: Trend, *, points: bool = False) -> list[str]:
 
 def figure(trend: Trend, point: Point) -> str:
     """A point's value with its interval."""
-    low, high = point.ci_low, point.ci_high
-    decimals = decimals_for((high - low) / 2) if low is not None and high is not None else 2
-    text = quantity(point.value, trend.unit, decimals)
-    if low is None or high is None:
-        return text
-    if trend.unit in ("fraction", "score", "", "1"):
-        return f"{text} {written(low, high, decimals)}"
-    return f"{text} [{quantity(low, trend.unit)}, {quantity(high, trend.unit)}]"
+    return numbers.measured(point.value, point.ci_low, point.ci_high, trend.unit)
 
 
 def change(trend: Trend, line: Line) -> str:
@@ -117,10 +109,9 @@ def change(trend: Trend, line: Line) -> str:
     if len(comparable) < 2:
         return ""
     by = comparable[-1].value - comparable[-2].value
-    if trend.unit in ("fraction", "score", "", "1"):
-        return f"  {fixed(by, 3, sign=True)}"
-    sign = "+" if by >= 0 else "\N{MINUS SIGN}"
-    return f"  {sign}{quantity(abs(by), trend.unit)}"
+    if trend.unit in numbers.SHARES:
+        return f"  {numbers.fixed(by, 3, sign=True)}"
+    return f"  {numbers.figure(by, unit=trend.unit, sign=True)}"
 
 
 def marks(trend: Trend, point: Point) -> str:

@@ -5,19 +5,15 @@ Everything here is made from `sweep.json`, `run.json` and the columns of `sample
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
 
 from evalrun.analysis.conclude import scorer_names
-from evalrun.reports.numbers import decimals_for, interval, quantity
+from evalrun.reports.source import Planned, Suite
 from evalrun.reports.visible import visible
-from evalrun.results import Primary
-from evalrun.types import JSON, Counts
-
-Standing: TypeAlias = Literal["best", "tied", "behind", "unknown"]
-"""Where a run stands against the best of its dataset by the primary metric; "tied" cannot be told apart.
-Where all runs have the same value all are tied and nobody is best."""
+from evalrun.results import Primary, RunDetails, RunResults, Standing, Verdict
+from evalrun.types import JSON, Counts, MetricValue
 
 FEW_SAMPLES = 30
 """Below this many samples an interval says little, and the answer says so."""
@@ -27,102 +23,95 @@ PALETTE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A metric as it is shown. `slice` is empty for all samples."""
-
-    name: str
-    value: float | None
-    n: int
-    unit: str
-    direction: str
-    low: float | None = None
-    high: float | None = None
-    method: str = ""
-    note: str = ""
-    slice: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def decimals(self) -> int:
-        """Decimals that the interval supports."""
-        if self.low is None or self.high is None:
-            return 2
-        return decimals_for((self.high - self.low) / 2)
-
-    @property
-    def text(self) -> str:
-        """The value with its unit."""
-        return quantity(self.value, self.unit, self.decimals)
-
-    @property
-    def interval(self) -> str:
-        """The interval in the value's unit; empty where there is none."""
-        if self.low is None or self.high is None:
-            return ""
-        if self.is_share:
-            return interval(self.low, self.high, self.decimals)
-        return f"[{quantity(self.low, self.unit)}, {quantity(self.high, self.unit)}]"
-
-    @property
-    def is_share(self) -> bool:
-        """Whether it is a fraction or a plain score, written without a unit."""
-        return self.unit in ("fraction", "score", "", "1")
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """best - run over the `n` sample ids that both scored, with its p and 95 % bounds (see standings.py).
-
-    `detectable` is the true difference that so many pairs find four times in five; None where unknown.
-    """
-
-    mean: float
-    n: int
-    p: float
-    low: float | None
-    high: float | None
-    method: str
-    detectable: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class RunView:
-    """One run. `label` is the shortest name that tells it apart within its dataset, `full` within the sweep,
-    `spoken` the label as it stands in a sentence; `parts` are the label's own.
+    """A run's results with the names it goes by: `label` is the shortest that tells it apart within its
+    dataset, `full` within the sweep, `spoken` the label as it stands in a sentence; `parts` are the label's
+    own. `id` is the run's, unless several sweeps are on one page.
 
     `colour` indexes the palette; it stands for `family`: the label, or model or prompt where labels are many.
+    `place` is where it stands against the best run of its dataset by the `primary` metric.
     """
 
-    run: str
+    id: str
+    results: RunResults
     label: str
     parts: Sequence[str]
     spoken: str
     full: str
-    model: str
-    prompt: str
-    dataset: str
-    params: Mapping[str, JSON]
-    status: str
-    counts: Counts
-    figures: Sequence[Figure]
-    details: Mapping[str, JSON]
-    timings: Mapping[str, JSON]
     colour: int = 0
     family: str = ""
-    primary: Figure | None = None
-    standing: Standing = "unknown"
-    difference: Difference | None = None
+    primary: MetricValue | None = None
+    place: Standing | None = None
 
-    def figure(self, name: str) -> Figure | None:
+    @property
+    def model(self) -> str:
+        """Its model's id."""
+        return visible(self.results.model)
+
+    @property
+    def prompt(self) -> str:
+        """Its prompt's id."""
+        return visible(self.results.prompt)
+
+    @property
+    def dataset(self) -> str:
+        """Its dataset's id."""
+        return visible(self.results.dataset)
+
+    @property
+    def params(self) -> Mapping[str, JSON]:
+        """Its parameters."""
+        return self.results.params
+
+    @property
+    def counts(self) -> Counts:
+        """How its samples ended."""
+        return self.results.counts
+
+    @property
+    def details(self) -> RunDetails:
+        """What stands behind its metrics."""
+        return self.results.details
+
+    @property
+    def standing(self) -> str:
+        """ "best", "tied", "behind", or "incomparable"."""
+        return self.place.verdict if self.place else "incomparable"
+
+    @property
+    def difference(self) -> Standing | None:
+        """Where it stands, if it could be compared with the best."""
+        return self.place if self.place and self.place.difference is not None else None
+
+    def metric(self, name: str) -> MetricValue | None:
         """The metric of that name over all samples, if the run has it."""
-        for each in self.figures:
-            if each.name == name and not each.slice:
-                return each
-        return None
+        return self.results.metric(name)
 
     def value(self, name: str) -> float | None:
         """The value of that metric, or None."""
-        found = self.figure(name)
+        found = self.results.metric(name)
         return found.value if found else None
+
+
+def lower_is_better(runs: Sequence[RunView]) -> bool:
+    """Whether the primary metric gets better downwards."""
+    return any(run.primary is not None and run.primary.direction == "lower" for run in runs)
+
+
+def equal(runs: Sequence[RunView]) -> bool:
+    """Whether ranked runs all have the same value, so that nobody is best."""
+    return len(runs) > 1 and runs[0].standing == "tied"
+
+
+def verdict_word(verdict: Verdict | None) -> str:
+    """A verdict's word as it is shown: what the samples cannot tell apart is tied."""
+    return "" if verdict is None else "tied" if verdict.word == "inconclusive" else verdict.word
+
+
+def behind(place: Standing) -> tuple[float, float | None, float | None]:
+    """The run minus the best, with its bounds: a worse run stands below zero."""
+    low, high = place.ci_low, place.ci_high
+    return -(place.difference or 0.0), None if high is None else -high, None if low is None else -low
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +157,13 @@ class Answer:
     @property
     def verdict_is_measured(self) -> bool:
         """Whether the verdict gives a figure with its interval."""
-        return bool(self.runs) and self.runs[0].primary is not None and bool(self.runs[0].primary.interval)
+        return (
+            bool(self.runs) and self.runs[0].primary is not None and self.runs[0].primary.ci_low is not None
+        )
 
     @property
     def has_tied(self) -> bool:
-        """Whether some run cannot be told apart from the best."""
+        """Whether some run is tied with the best."""
         return any(run.standing == "tied" for run in self.runs[1:])
 
     @property
@@ -208,34 +199,17 @@ class Chart:
     folded: bool = False
 
 
-_COUNTS = frozenset(Counts.__slots__)
-
-
-JUDGE = "judge"
-"""The name of judges in the registry of scorers."""
-
-
-def judge_options(suite: Mapping[str, JSON]) -> Iterator[tuple[str, Mapping[str, JSON]]]:
-    """The judges among the suite's scorers: their names and options."""
-    for entry in suite.get("scorers") or []:
-        options = entry.get(JUDGE) if isinstance(entry, Mapping) else None
-        if isinstance(options, Mapping):
-            yield str(options.get("name") or JUDGE), options
-
-
-def _main(scorer: str, names: Sequence[str]) -> str | None:
-    """A scorer's first metric, which is the mean of its score: see Scorer.metrics() in the scoring room."""
-    return next((name for name in names if name == scorer or name.startswith(f"{scorer}.")), None)
-
-
-def other_scores(suite: Mapping[str, JSON], views: Sequence[RunView]) -> list[str]:
+def other_scores(suite: Suite, views: Sequence[RunView]) -> list[str]:
     """The first metric of every scorer after the first, without those that say the same of every run."""
-    names = list(dict.fromkeys(each.name for view in views for each in view.figures if not each.slice))
+    first: dict[str, str] = {}
+    for view in views:
+        for each in view.results.metrics:
+            if each.scorer and not each.slice:
+                first.setdefault(each.scorer, each.name)
     known: list[list[float | None]] = []
     found = []
-    for at, scorer in enumerate(scorer_names(suite)):
-        metric = _main(scorer, names)
-        if metric is None:
+    for at, scorer in enumerate(scorer_names({"scorers": suite.scorers})):
+        if (metric := first.get(scorer)) is None:
             continue
         values = [view.value(metric) for view in views]
         if at and values not in known:
@@ -244,28 +218,9 @@ def other_scores(suite: Mapping[str, JSON], views: Sequence[RunView]) -> list[st
     return found
 
 
-def figure_of(metric: Mapping[str, JSON]) -> Figure:
-    """A metric of `run.json` as it is shown."""
-    return Figure(
-        name=metric["name"],
-        value=metric.get("value"),
-        n=metric.get("n") or 0,
-        unit=metric.get("unit") or "",
-        direction=metric.get("direction") or "none",
-        low=metric.get("ci_low"),
-        high=metric.get("ci_high"),
-        method=metric.get("method") or "",
-        note=metric.get("note") or "",
-        slice={str(key): str(value) for key, value in (metric.get("slice") or {}).items()},
-    )
-
-
-def make_runs(
-    plan: Sequence[Mapping[str, JSON]], runs: Sequence[Mapping[str, JSON]], primary: Primary | None
-) -> list[RunView]:
+def make_runs(plan: Sequence[Planned], runs: Sequence[RunResults], primary: Primary | None) -> list[RunView]:
     """The runs in the order of the plan, named by what tells them apart and coloured by that name."""
-    cells = plan or runs
-    names = _Names(cells)
+    names = _Names(plan or runs)
     views = [_view(run, names, primary) for run in runs]
     colours = _colours(views)
     return [
@@ -274,75 +229,76 @@ def make_runs(
     ]
 
 
-def _view(run: Mapping[str, JSON], names: _Names, primary: Primary | None) -> RunView:
-    figures = [figure_of(metric) for metric in run.get("metrics") or []]
+def _view(run: RunResults, names: _Names, primary: Primary | None) -> RunView:
     parts = names.parts(run)
     label = " · ".join(parts)
-    wanted = primary.metric if primary else None
     return RunView(
-        run=run["run"],
+        id=run.run,
+        results=run,
         label=label,
         parts=parts,
         spoken=names.spoken(run),
-        full=names.full(run, label),
-        model=visible(run["model"]),
-        prompt=visible(run["prompt"]),
-        dataset=visible(run["dataset"]),
-        params=run.get("params") or {},
-        status=run.get("status") or "",
-        counts=Counts(**{key: value for key, value in run["counts"].items() if key in _COUNTS}),
-        figures=figures,
-        details=run.get("details") or {},
-        timings=run.get("timings") or {},
-        primary=next((each for each in figures if each.name == wanted and not each.slice), None),
+        full=f"{label} · {visible(run.dataset)}" if names.datasets else label,
+        primary=run.metric(primary.metric) if primary else None,
     )
+
+
+class Cell(Protocol):
+    """A cell of the matrix: planned, or with its results."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def params(self) -> Mapping[str, JSON]: ...
 
 
 class _Names:
     """Which of model, prompt, dataset and parameters vary over the sweep; only those are said."""
 
-    def __init__(self, cells: Sequence[Mapping[str, JSON]]) -> None:
-        self.models = len({cell["model"] for cell in cells}) > 1
-        self.prompts = len({cell["prompt"] for cell in cells}) > 1
-        self.datasets = len({cell["dataset"] for cell in cells}) > 1
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.models = len({cell.model for cell in cells}) > 1
+        self.prompts = len({cell.prompt for cell in cells}) > 1
+        self.datasets = len({cell.dataset for cell in cells}) > 1
         self.params = varying_params(cells, by_model=True)
 
-    def parts(self, run: Mapping[str, JSON]) -> list[str]:
-        parts = [run["prompt"]] if self._says_prompt else []
+    def parts(self, run: Cell) -> list[str]:
+        parts = [run.prompt] if self._says_prompt else []
         if self.models:
-            parts.append(run["model"])
-        return [visible(str(part)) for part in (*parts, *self._params(run))]
+            parts.append(run.model)
+        return [visible(part) for part in (*parts, *params_of(run, self.params))]
 
-    def spoken(self, run: Mapping[str, JSON]) -> str:
+    def spoken(self, run: Cell) -> str:
         """`few_shot on smollm2 (temperature=0.7)`."""
-        names = " on ".join(map(str, self.parts(run)[: self._says_prompt + self.models]))
-        params = visible(", ".join(self._params(run)))
+        names = " on ".join(self.parts(run)[: self._says_prompt + self.models])
+        params = visible(", ".join(params_of(run, self.params)))
         return f"{names} ({params})" if names and params else names or params
 
     @property
     def _says_prompt(self) -> bool:
         return self.prompts or not (self.models or self.params)
 
-    def _params(self, run: Mapping[str, JSON]) -> list[str]:
-        given = run.get("params") or {}
-        return [f"{name}={plain_value(given[name])}" for name in self.params if name in given]
 
-    def full(self, run: Mapping[str, JSON], label: str) -> str:
-        return f"{label} · {visible(run['dataset'])}" if self.datasets else label
+def params_of(run: Cell, names: Sequence[str]) -> list[str]:
+    """These parameters of a run, as far as it has them: `temperature=0.7`."""
+    return [f"{name}={plain_value(run.params[name])}" for name in names if name in run.params]
 
 
-def varying_params(cells: Sequence[Mapping[str, JSON]], *, by_model: bool = False) -> list[str]:
+def varying_params(cells: Sequence[Cell], *, by_model: bool = False) -> list[str]:
     """Parameters that do not have the same value in every run; with `by_model`, within some one model."""
     groups: dict[str, dict[str, set[str]]] = {}
     order: dict[str, None] = {}
     for cell in cells:
-        group = groups.setdefault(cell["model"] if by_model else "", {})
-        for name, value in (cell.get("params") or {}).items():
+        group = groups.setdefault(cell.model if by_model else "", {})
+        for name, value in cell.params.items():
             order[name] = None
             group.setdefault(name, set()).add(plain_value(value))
     if by_model:
         return [name for name in order if any(len(group.get(name, ())) > 1 for group in groups.values())]
-    sizes = {name: sum(name in (cell.get("params") or {}) for cell in cells) for name in order}
+    sizes = {name: sum(name in cell.params for cell in cells) for name in order}
     values = groups.get("", {})
     return [name for name in order if len(values[name]) > 1 or sizes[name] < len(cells)]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalrun.reports.gates import junit, markdown, publish, workflow_lines
+from evalrun.reports.source import Manifest
+from evalrun.results import GateVerdict, RunResults
+from evalrun.types import Counts, MetricValue
 
 HOSTILE = (
     "</failure><x>&\x00\x1b[31m ]]> | `a` <img src=x onerror=alert(1)> "
@@ -17,20 +19,20 @@ HOSTILE = (
 )
 
 
-def gate(verdict: str, text: str = "exact_match >= 0.5", reason: str = "", run: str = "r") -> dict[str, Any]:
-    return {"gate": text, "run": run, "verdict": verdict, "value": 0.4, "reason": reason}
+def gate(verdict: str, text: str = "exact_match >= 0.5", reason: str = "", run: str = "r") -> GateVerdict:
+    return GateVerdict(text, run, verdict, 0.4, reason)
 
 
-def manifest(*gates: dict[str, Any], name: str = "triage") -> dict[str, Any]:
-    return {
-        "sweep": "01K00000000000000000000000", "name": name, "status": "complete",
-        "started_at": "2026-11-23T07:00:00+00:00", "gates": gates,
-    }  # fmt: skip
+def manifest(*gates: GateVerdict, name: str = "triage") -> Manifest:
+    return Manifest(
+        sweep="01K00000000000000000000000", name=name, status="complete",
+        started_at="2026-11-23T07:00:00+00:00", gates=gates,
+    )  # fmt: skip
 
 
-def run(name: str = "r") -> dict[str, Any]:
-    metric = {"name": "exact_match", "slice": {}, "value": 0.5, "n": 10, "ci_low": 0.2, "ci_high": 0.8}
-    return {"run": name, "counts": {"samples": 10, "failed": 0}, "metrics": [metric]}
+def run(name: str = "r") -> RunResults:
+    metric = MetricValue("exact_match", 0.5, 10, "fraction", "higher", ci_low=0.2, ci_high=0.8)
+    return RunResults(name, "m", "p", "d", counts=Counts(samples=10), metrics=(metric,))
 
 
 def test_junit_has_one_case_a_gate_and_run() -> None:

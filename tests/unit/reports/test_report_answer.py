@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sweep_data import QUICKSTART, Cell, make_sweep
 
+from evalrun.reports.leaderboard import standing_word
 from evalrun.reports.report import Verdicts, build_report, judge
 from evalrun.reports.source import Source
-from evalrun.reports.standings import standing_word
 from evalrun.reports.view import words
 
 
@@ -22,7 +22,7 @@ def test_the_best_its_ties_and_its_speed(tmp_path: Path) -> None:
     found = verdicts(tmp_path, QUICKSTART, by=())
     (answer,) = found.answers
     assert words(answer.verdict) == (
-        "few_shot scores highest: 0.58 [0.48, 0.68] exact_match (n = 96); not distinguishable from reasoned."
+        "few_shot scores highest: 0.58 [0.48, 0.68] exact_match (n = 96); tied with reasoned."
     )
     assert words(answer.more[0]).startswith(
         "It is 2.2\u00d7 slower than direct, the fastest: 1.13 s against 505 ms"
@@ -56,7 +56,7 @@ def test_a_faster_run_that_may_be_much_worse_is_not_recommended(tmp_path: Path) 
     scorers = [{"exact_match": {}}]
     (answer,) = verdicts(tmp_path, cells, n=60, by=(), scorers=scorers, change=change).answers
     assert answer.best is not None and answer.best.label == "slow"
-    assert "not distinguishable from quick" in words(answer.verdict)
+    assert "tied with quick" in words(answer.verdict)
     advice = words(answer.advice)
     assert advice.startswith("Ship slow if quality decides. quick is ")
     assert advice.endswith("faster but may be up to 0.20 worse: more samples would tell.")
@@ -155,10 +155,11 @@ def test_a_failed_gate_of_the_best_run_is_said(tmp_path: Path) -> None:
 
 def test_without_the_samples_nothing_is_said_of_ties(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path, QUICKSTART, by=())
-    documents = Source(None, folder.read_manifest(), folder.runs())
-    (answer,) = judge(documents).answers
-    assert "distinguishable" not in words(answer.verdict)
-    assert [run.standing for run in answer.runs] == ["best", "unknown", "unknown"]
+    for samples in folder.path.rglob("*.parquet"):
+        samples.unlink()
+    (answer,) = judge(Source.of(folder)).answers
+    assert "tied" not in words(answer.verdict)
+    assert [run.standing for run in answer.runs] == ["best", "incomparable", "incomparable"]
 
 
 @pytest.mark.parametrize("unparsed", ["count", "exclude"])

@@ -49,7 +49,7 @@ def test_rates_are_increases_a_second_and_no_spike_of_a_short_step(tmp_path: Pat
     rows = [{"t_s": t / 2, "engine_cpu_s": t * 0.75, "engine.generation_tokens": 500 + 10 * t}
             for t in range(8)]  # fmt: skip
     rows.append({"t_s": 3.501, "engine_cpu_s": 6.0, "engine.generation_tokens": 570})
-    charts = {chart.title: chart for chart in resources(views, {views[0].run: rows})}
+    charts = {chart.title: chart for chart in resources(views, {views[0].id: rows})}
     drawn = {title: [each["v"] for each in chart.spec["data"]["values"]] for title, chart in charts.items()}
     assert drawn["CPU of the engine"] == [1.5] * 7
     assert drawn["Tokens generated"] == [20.0] * 7

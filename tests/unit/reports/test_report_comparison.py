@@ -54,7 +54,7 @@ def test_two_sweeps_are_told_in_words_and_figures(sweeps: list[str], tmp_path: P
     evalrun("compare", *sweeps, "--metric", "exact_match", "--html", "page.html")
     text = text_of(tmp_path / "page.html")
     assert "By exact_match: better in 2 of 2 comparisons." in text
-    assert "0.500 \N{RIGHTWARDS ARROW} 0.875, +0.375 (+0.2" in text and "), p < 0.001" in text
+    assert "0.50 \N{RIGHTWARDS ARROW} 0.88, +0.38 [+0.2" in text and "], p < 0.001" in text
 
 
 def test_one_sweep_is_compared_within_itself(sweeps: list[str], tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_runs_of_one_sweep_are_drawn_against_the_best(sweeps: list[str], tmp_pat
     rows = {row["run"]: row for row in json.loads(specs)["standing-0"]["data"]["values"]}
     new, old = rows["new-short-d"], rows["m-short-d"]
     assert new["v"] == pytest.approx(-10 / 80) and old["v"] == pytest.approx(-40 / 80), "run minus best"
-    assert old["low"] < old["v"] < old["high"] < 0 and old["verdict"] == "worse"
+    assert old["low"] < old["v"] < old["high"] < 0 and old["verdict"] == "behind"
     text = text_of(tmp_path / "page.html")
     assert "How far from target-short-d, d" in text and "Run minus best: left of 0 is worse." in text
     assert f"\u22120.50 [{old['low']:.2f}, ".replace("[-", "[\u2212") in text, (

@@ -10,10 +10,35 @@ from evalrun.reports import numbers
 
 
 @pytest.mark.parametrize(
-    ("half_width", "decimals"), [(0.06, 2), (0.006, 3), (0.2, 2), (0.00001, 4), (0.0, 2), (None, 2), (3, 2)]
-)
-def test_decimals_follow_the_interval(half_width: float | None, decimals: int) -> None:
-    assert numbers.decimals_for(half_width) == decimals
+    ("low", "high", "decimals"),
+    [
+        (0.5, 0.62, 2),
+        (0.5, 0.512, 3),
+        (0.1, 0.5, 2),
+        (0.5, 0.50002, 4),
+        (0.5, 0.5, 2),
+        (None, 0.5, 2),
+        (1, 7, 2),
+    ],
+)  # fmt: skip
+def test_decimals_follow_the_interval(low: float | None, high: float | None, decimals: int) -> None:
+    assert numbers.decimals(low, high) == decimals
+
+
+def test_a_value_and_its_interval_have_the_same_decimals_and_unit() -> None:
+    assert numbers.measured(0.61, 0.55, 0.67) == "0.61 [0.55, 0.67]"
+    assert numbers.measured(0.611, 0.605, 0.617) == "0.611 [0.605, 0.617]"
+    assert numbers.measured(0.09, -0.01, 0.18, sign=True) == f"+0.09 [{numbers.MINUS}0.01, +0.18]"
+    assert numbers.measured(-0.42, -0.6, 0.1, "s", sign=True) == (
+        f"{numbers.MINUS}420 ms [{numbers.MINUS}600 ms, +100 ms]"
+    )
+    assert numbers.measured(0.61, None, None) == "0.61"
+    assert numbers.measured(None, None, None) == numbers.NONE
+
+
+def test_p_values() -> None:
+    assert [numbers.p_value(p) for p in (0.1234, 0.0004, None)] == ["0.123", "< 0.001", numbers.NONE]
+    assert [numbers.tested(p) for p in (0.1234, 0.0004)] == ["p = 0.123", "p < 0.001"]
 
 
 @pytest.mark.parametrize(

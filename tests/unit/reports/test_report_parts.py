@@ -1,6 +1,6 @@
 """The parts of a sweep's report: matrix, forest plot, prices, load, readings, effects, fairness in words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from evalrun.reports.gates import tally
 from evalrun.reports.report import Report, build_report, judge
 from evalrun.reports.source import Source
 from evalrun.reports.versions import bbq_tables, sample_link, versions
+from evalrun.results import GroupContrast
 from evalrun.tracking.folder import SweepFolder
 
 
@@ -59,13 +60,14 @@ def test_a_row_of_runs_has_no_matrix(tmp_path: Path) -> None:
 
 
 def test_effects_of_the_axes_and_of_the_prompts(crossed: Report) -> None:
-    captions = [table.caption for table in crossed.effects.tables]
-    assert captions[0] == "By model, averaged over 6 combinations of the rest"
-    assert captions[1] == "By prompt, averaged over 4 combinations of the rest"
+    captions = [section.table.caption for section in crossed.effects.sections]
+    assert captions[0].startswith("exact_match by model, averaged over 6 combinations of the rest, n = ")
+    assert captions[1].startswith("exact_match by prompt, averaged over 4 combinations of the rest, n = ")
     assert captions[2] == "How much the choice of prompt matters"
-    model = crossed.effects.tables[0]
-    assert [row[0] for row in model.rows] == ["a", "b"]
-    assert model.rows[1][-1].startswith("better: ")
+    model = crossed.effects.sections[0]
+    assert [row[0] for row in model.table.rows] == ["a", "b"]
+    assert model.table.rows[1][-1] == "better"
+    assert model.remarks[-1].startswith("b: ")
     assert [chart.key for chart in crossed.effects.charts] == ["effects"]
 
 
@@ -77,7 +79,7 @@ def test_a_plain_sweep_has_no_effects(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(evalrun.analysis.effects, "sweep_effects", fail)
     cells = [Cell("m", "p"), Cell("m", "q")]
-    assert not report_of(make_sweep(tmp_path, cells, by=())).effects.tables
+    assert not report_of(make_sweep(tmp_path, cells, by=())).effects.sections
 
 
 def test_runs_of_prompts_without_a_part_are_not_ranked(tmp_path: Path) -> None:
@@ -126,26 +128,27 @@ def test_further_readings_are_drawn_and_unmoved_ones_are_not(tmp_path: Path) -> 
         {"t_s": t / 2, "engine.kv_cache_usage": 0.1 * t, "gpu.0.memory_bytes": 5_000_000, "engine.waiting": 0}
         for t in range(8)
     ]
-    charts = resources(views, {views[0].run: rows})
+    charts = resources(views, {views[0].id: rows})
     assert [chart.title for chart in charts] == ["Key-value cache in use", "Memory of GPU 0"]
     assert charts[1].table.rows[0][1] == "5.00 MB"
 
 
 def test_a_contrast_in_everyday_words() -> None:
-    contrast = {"group": "aave", "against": "standard", "value": -0.09, "low": -0.14, "high": -0.04,
-                "se": 0.0255, "p": 0.0004, "p_holm": 0.001}  # fmt: skip
+    contrast = GroupContrast(
+        "aave", "standard", -0.09, low=-0.14, high=-0.04, se=0.0255, p=0.0004, p_holm=0.001
+    )
     said = contrast_words(contrast, "", "fraction")
     assert said == (
         "Right 9 points less often than for standard [4, 14]; by chance one would see up to 5. Hardly chance."
     )
-    weak = contrast_words({**contrast, "p_holm": 0.03}, "", "fraction")
+    weak = contrast_words(replace(contrast, p_holm=0.03), "", "fraction")
     assert weak.endswith("Unlikely to be chance alone.")
-    assert contrast_words({**contrast, "p_holm": 0.2, "p": 0.3}, "", "fraction").endswith(
+    assert contrast_words(replace(contrast, p_holm=0.2, p=0.3), "", "fraction").endswith(
         "May well be chance."
     )
-    several = contrast_words({**contrast, "p_holm": 0.2, "p": 0.04}, "", "fraction")
+    several = contrast_words(replace(contrast, p_holm=0.2, p=0.04), "", "fraction")
     assert several.endswith("among several groups one looks so different easily.")
-    other = contrast_words({**contrast, "against": "the rest"}, "rouge.rouge_l", "fraction")
+    other = contrast_words(replace(contrast, against="the rest"), "rouge.rouge_l", "fraction")
     assert other.startswith("9 points lower than for all other groups [4, 14]")
 
 
@@ -164,7 +167,7 @@ def test_no_difference_is_not_no_bias(tmp_path: Path) -> None:
     assert band["from"] < band["to"], "the chance level stands on the axis"
 
 
-def test_two_groups_are_held_against_each_other(tmp_path: Path) -> None:
+def test_two_groups_are_compared_with_each_other(tmp_path: Path) -> None:
     folder = make_sweep(
         tmp_path, [Cell("m", "p")], n=120, by=("dialect",),
         change=lambda record, _: {**record, "sensitive": {"dialect": "xy"[record["position"] % 2]}},
@@ -226,7 +229,9 @@ def test_versions_are_told_with_examples_that_open(tmp_path: Path) -> None:
         "Changing only name gave another answer in 8.0% [5.0, 12.0] of pairs, over 200 samples (p). Asking "
         "the very same again gives another in 8.0% [5.0, 12.0]."
     )
-    assert view.examples[0].link == "#sample=m-p-tickets/T%201%2F2~name%3DLakisha/0"
+    _, link, against = view.examples[0]
+    assert link == "#sample=m-p-tickets/T%201%2F2~name%3DLakisha/0"
+    assert against == "#sample=m-p-tickets/T%201%2F2~name%3DEmily/0"
     assert view.differences is not None and view.differences.rows[0][4] == "\N{MINUS SIGN}0.06"
 
 

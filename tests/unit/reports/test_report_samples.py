@@ -55,9 +55,9 @@ class Written:
 
 def write(source: Source, score: str | None = "exact_match") -> Written:
     out = io.BytesIO()
-    writer = SampleWriter(out, score, total=sum(run["counts"]["samples"] for run in source.runs))
+    writer = SampleWriter(out, score, total=sum(run.counts.samples for run in source.runs))
     for run in judge(source).views:
-        path = source.samples(run.run)
+        path = source.samples(run.id)
         assert path is not None
         writer.add_run(run, path)
     writer.finish()
@@ -67,7 +67,7 @@ def write(source: Source, score: str | None = "exact_match") -> Written:
 def test_every_sample_comes_back(tmp_path: Path) -> None:
     source = Source.of(make_sweep(tmp_path, [Cell("m", "p", unparsed=0.1, failed=0.1)], n=1201))
     written = write(source)
-    path = source.samples(source.runs[0]["run"])
+    path = source.samples(source.runs[0].run)
     assert path is not None
     rows = pq.read_table(path).to_pylist()
     assert [len(chunk["rows"]) for chunk in written.chunks] == [500, 500, 201]
@@ -107,7 +107,7 @@ def test_the_index_holds_what_filters_need(tmp_path: Path) -> None:
     flags = written.columns[14 * n :]
     endings = ["scored", "unparsed", "refused", "failed"]
     (group,) = written.index["groups"]
-    path = source.samples(source.runs[0]["run"])
+    path = source.samples(source.runs[0].run)
     assert path is not None
     for at, row in enumerate(pq.read_table(path).to_pylist()):
         assert endings[flags[at] & 3] == row["status"]
@@ -172,7 +172,7 @@ def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
             make_sweep(tmp_path / str(n), [Cell("m", "p")], n=n, by=(), scorers=[{"exact_match": {}}])
         )
         view = judge(source).views[0]
-        path = source.samples(view.run)
+        path = source.samples(view.id)
         assert path is not None
         with (tmp_path / "out").open("wb") as out:
             tracemalloc.start()

@@ -25,7 +25,7 @@ def printed(
     folder = make_sweep(root, *args, **options)
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, highlight=False)
-    result_table(folder.read_manifest(), folder.runs(), console, report=report, folder=folder.path)
+    result_table(folder, console, report=report)
     return out.getvalue()
 
 

@@ -6,64 +6,62 @@ from collections.abc import Sequence
 from typing import Any
 
 from evalrun.reports.charts.theme import base, run_scale, shape_scale
-from evalrun.reports.numbers import NONE, count, decimals_for, fixed, interval
+from evalrun.reports.numbers import NONE, count, figure, interval, measured
 from evalrun.reports.view import Chart, RunView, Table
 from evalrun.reports.visible import visible
+from evalrun.results import ColumnGroups, Gap, GroupMeasure, GroupValue
 
 SHOWN = 6
 """Runs that are drawn; the table has them all."""
 
 
-def groups_of(run: RunView, column: str, metric: str) -> list[dict[str, Any]]:
-    """The run's values by the groups of a column: group, value, n, low, high, compared, note."""
-    found = (run.details.get("groups") or {}).get(column) or {}
-    return ((found.get("metrics") or {}).get(metric) or {}).get("groups") or []
+def column_of(run: RunView, column: str) -> ColumnGroups:
+    """What the run has by the groups of a column."""
+    return run.details.groups.get(column) or ColumnGroups()
 
 
-def gap_of(run: RunView, column: str, metric: str) -> dict[str, Any] | None:
-    """The run's gap for a column: value, best, worst, chance_gap_p95, p; None where it has none."""
-    found = (run.details.get("groups") or {}).get(column) or {}
-    return ((found.get("metrics") or {}).get(metric) or {}).get("gap")
+def measure_of(run: RunView, column: str, metric: str) -> GroupMeasure:
+    """The run's values of a metric by the groups of a column; empty where it has none."""
+    return column_of(run, column).metrics.get(metric) or GroupMeasure()
 
 
-def contrasts_of(run: RunView, column: str, metric: str) -> list[dict[str, Any]]:
-    """The run's contrasts of groups: group, against, value, low, high, se, p, p_holm, n, n_against, note."""
-    found = (run.details.get("groups") or {}).get(column) or {}
-    return ((found.get("metrics") or {}).get(metric) or {}).get("contrasts") or []
+def gap_of(run: RunView, column: str, metric: str) -> Gap | None:
+    """The run's gap for a column; None where it has none."""
+    gap = measure_of(run, column, metric).gap
+    return gap if gap and gap.value is not None else None
 
 
 def _chance(run: RunView, column: str, metric: str) -> tuple[float | None, float | None]:
     """Where groups would lie if they differed by chance alone: as wide as 95 % of shuffled gaps."""
     gap, whole = gap_of(run, column, metric), run.value(metric)
-    if gap is None or gap.get("chance_gap_p95") is None or whole is None:
+    if gap is None or gap.chance_gap_p95 is None or whole is None:
         return None, None
-    half = gap["chance_gap_p95"] / 2
+    half = gap.chance_gap_p95 / 2
     return whole - half, whole + half
 
 
 def by_group(key: str, title: str, column: str, metric: str, runs: Sequence[RunView]) -> Chart | None:
     """The chart of a metric by the groups of one sensitive column; None where no run has any."""
-    having = [run for run in runs if groups_of(run, column, metric)]
+    having = [run for run in runs if measure_of(run, column, metric).groups]
     if not having:
         return None
-    bands = {run.run: _chance(run, column, metric) for run in having}
+    bands = {run.id: _chance(run, column, metric) for run in having}
     rows = [
         {
-            "run": run.label, "group": _axis_label(each), "v": each["value"], "low": each["low"],
-            "high": each["high"], "n": each["n"],
-            "note": visible(each.get("note") or ""),
-            "value": f"{fixed(each['value'])} {interval(each['low'], each['high'])}".strip(),
-            "from": bands[run.run][0], "to": bands[run.run][1],
+            "run": run.label, "group": _axis_label(each), "v": each.value, "low": each.low,
+            "high": each.high, "n": each.n, "note": visible(each.note),
+            "value": measured(each.value, each.low, each.high),
+            "from": bands[run.id][0], "to": bands[run.id][1],
         }
         for run in having[:SHOWN]
-        for each in groups_of(run, column, metric)
-        if each["value"] is not None
+        for each in measure_of(run, column, metric).groups
+        if each.value is not None
     ]  # fmt: skip
     if not rows:
         return None
     more = len(having) - SHOWN
     note = f"The {SHOWN} best runs are drawn; the table has all {len(having)}. " if more > 0 else ""
-    small = any(not each["compared"] for run in having for each in groups_of(run, column, metric))
+    small = any(not each.compared for run in having for each in measure_of(run, column, metric).groups)
     if any(start is not None for start, _ in bands.values()):
         note += "Grey: where groups would lie by chance alone, 19 times in 20. "
     note += "Groups marked * are not compared: too few samples, or no group given." if small else ""
@@ -77,8 +75,8 @@ def by_group(key: str, title: str, column: str, metric: str, runs: Sequence[RunV
     )
 
 
-def _axis_label(group: dict[str, Any]) -> str:
-    return f"{visible(str(group['group']))}{'' if group['compared'] else ' *'}"
+def _axis_label(group: GroupValue) -> str:
+    return f"{visible(group.group)}{'' if group.compared else ' *'}"
 
 
 def _spec(runs: Sequence[RunView], rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
@@ -123,15 +121,11 @@ def _spec(runs: Sequence[RunView], rows: Sequence[dict[str, Any]], metric: str) 
 
 
 def _table(runs: Sequence[RunView], column: str, metric: str) -> Table:
-    rows = []
-    for run in runs:
-        for each in groups_of(run, column, metric):
-            half = (each["high"] - each["low"]) / 2 if each["low"] is not None else None
-            decimals = decimals_for(half)
-            rows.append(
-                (run.label, str(each["group"]), fixed(each["value"], decimals),
-                 interval(each["low"], each["high"], decimals) or NONE, count(each["n"]),
-                 each.get("note") or "")
-            )  # fmt: skip
+    rows = [
+        (run.label, each.group, figure(each.value, each.low, each.high),
+         interval(each.low, each.high) or NONE, count(each.n), each.note)
+        for run in runs
+        for each in measure_of(run, column, metric).groups
+    ]  # fmt: skip
     columns = ("run", column, metric, "95 % interval", "n", "note")
     return Table(f"{metric} by {column}", columns, rows, frozenset({2, 4}))

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evalrun.reports import numbers
 from evalrun.reports.charts.theme import base, padded, run_scale, shape_scale
-from evalrun.reports.numbers import count, fixed, listing, seconds, size, usd
-from evalrun.reports.standings import COST, E2E, MEMORY, lower_is_better
-from evalrun.reports.view import Chart, Figure, RunView, Table
+from evalrun.reports.leaderboard import COST, E2E, MEMORY
+from evalrun.reports.numbers import count, listing, metric_interval, seconds, size, usd
+from evalrun.reports.view import Chart, RunView, Table, lower_is_better
+from evalrun.types import MetricValue
 
 PLOT = (430.0, 270.0)
 """Width and height in pixels of the part of a chart that points lie in, where it is half a page wide."""
@@ -113,7 +115,7 @@ def frontier(points: Sequence[tuple[float, float]], *, lower: bool) -> list[int]
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What quality is held against: a metric of which less is better, and how it is said and written."""
+    """What quality is compared with: a metric of which less is better, and how it is said and written."""
 
     key: str
     metric: str
@@ -132,7 +134,7 @@ PRICES = (
 SPREAD = 1.02
 """Prices that all lie within this ratio are one price: there is nothing to choose by."""
 
-Point = tuple[RunView, Figure, Figure]
+Point = tuple[RunView, MetricValue, MetricValue]
 
 
 def quality_charts(at: int, dataset: str, runs: Sequence[RunView], *, named: bool) -> list[Chart]:
@@ -147,7 +149,7 @@ def quality_charts(at: int, dataset: str, runs: Sequence[RunView], *, named: boo
 
 
 def _points(runs: Sequence[RunView], price: Price) -> list[Point]:
-    placed = [(run, run.primary, run.figure(price.metric)) for run in runs]
+    placed = [(run, run.primary, run.metric(price.metric)) for run in runs]
     return [
         (run, quality, own)
         for run, quality, own in placed
@@ -184,10 +186,11 @@ def _row(point: Point, price: Price) -> dict[str, Any]:
         return None if value is None else value * price.factor
 
     return {
-        "run": run.label, "family": run.family, "q": quality.value, "ql": quality.low, "qh": quality.high,
-        "t": scaled(own.value), "tl": scaled(own.low), "th": scaled(own.high), "n": quality.n,
-        "score": f"{quality.text} {quality.interval}".strip(),
-        "price": f"{price.write(own.value)} {own.interval}".strip(), "standing": run.standing,
+        "run": run.label, "family": run.family, "q": quality.value, "ql": quality.ci_low,
+        "qh": quality.ci_high,
+        "t": scaled(own.value), "tl": scaled(own.ci_low), "th": scaled(own.ci_high), "n": quality.n,
+        "score": f"{numbers.metric(quality)} {metric_interval(quality)}".strip(),
+        "price": f"{price.write(own.value)} {metric_interval(own)}".strip(), "standing": run.standing,
     }  # fmt: skip
 
 
@@ -267,8 +270,8 @@ def _table(points: Sequence[Point], front: set[int], metric: str, price: Price) 
     rows = []
     for at, (run, quality, own) in enumerate(points):
         rows.append(
-            (run.label, fixed(quality.value, quality.decimals), quality.interval, price.write(own.value),
-             own.interval, count(quality.n), "yes" if at in front else "no")
+            (run.label, numbers.metric(quality), metric_interval(quality), price.write(own.value),
+             metric_interval(own), count(quality.n), "yes" if at in front else "no")
         )  # fmt: skip
     columns = ("run", metric, "95 % interval", price.noun, "95 % interval", "n", "unbeaten on both")
     return Table(f"Quality and {price.noun} of each run", columns, rows, frozenset({1, 3, 5}))

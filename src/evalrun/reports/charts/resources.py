@@ -93,17 +93,17 @@ def resources(runs: Sequence[RunView], readings: Mapping[str, list[dict[str, Any
 
     `runs` are ranked. Where colours stand for several runs each, the best run of every colour is drawn.
     """
-    having = [run for run in runs if len(readings.get(run.run, ())) > 1]
+    having = [run for run in runs if len(readings.get(run.id, ())) > 1]
     first: dict[int, RunView] = {}
     for run in having:
         first.setdefault(run.colour, run)
     drawn = (having if len(first) == len(having) else list(first.values()))[:DRAWN]
     note = f"{len(drawn)} of {len(having)} runs are drawn." if len(drawn) < len(having) else ""
     charts = []
-    for name in _columns([readings[run.run] for run in drawn]):
+    for name in _columns([readings[run.id] for run in drawn]):
         what = _reading(name)
-        series = {run.run: _series(readings[run.run], name, what) for run in drawn}
-        lines = [run for run in drawn if series[run.run]]
+        series = {run.id: _series(readings[run.id], name, what) for run in drawn}
+        lines = [run for run in drawn if series[run.id]]
         if lines:
             charts.append(_chart(what, lines, series, note))
     return charts
@@ -178,7 +178,7 @@ def _chart(
     what: Reading, runs: Sequence[RunView], series: Mapping[str, list[tuple[float, float]]], note: str
 ) -> Chart:
     unit = what.unit
-    rows = [{"run": run.full, "t": round(t, 2), "v": v} for run in runs for t, v in series[run.run]]
+    rows = [{"run": run.full, "t": round(t, 2), "v": v} for run in runs for t, v in series[run.id]]
     labels = [run.full for run in runs]
     colour = {
         "field": "run", "type": "nominal", "title": None, "scale": run_scale(runs, labels),
@@ -218,10 +218,10 @@ def _chart(
 def _table(what: Reading, runs: Sequence[RunView], series: Mapping[str, list[tuple[float, float]]]) -> Table:
     rows = []
     for run in runs:
-        values = [value for _, value in series[run.run]]
+        values = [value for _, value in series[run.id]]
         mean, peak = sum(values) / len(values), max(values)
         shown = (what.written(mean), what.written(peak))
-        last = series[run.run][-1][0] if series[run.run] else None
+        last = series[run.id][-1][0] if series[run.id] else None
         rows.append((run.full, *shown, seconds(last) if last else NONE))
     columns = ("run", f"mean, {what.unit}", "peak of the points drawn", "measured for")
     return Table(what.title, columns, rows, frozenset({1, 2, 3}))

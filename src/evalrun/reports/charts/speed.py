@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from evalrun.reports import numbers
 from evalrun.reports.charts.theme import LINE_LEGEND, base, dash_scale, run_scale, shape_scale
-from evalrun.reports.numbers import NONE, count, quantity, seconds, significant
-from evalrun.reports.standings import REQUESTS, TOKENS
-from evalrun.reports.view import Chart, Figure, RunView, Table
+from evalrun.reports.leaderboard import REQUESTS, TOKENS
+from evalrun.reports.numbers import NONE, count, metric_interval, seconds, significant
+from evalrun.reports.view import Chart, RunView, Table
+from evalrun.results import Curve
+from evalrun.types import MetricValue
 
 LINES = 6
 """With more runs than this a line each would be a tangle; then each run is a bar of its percentiles."""
@@ -46,15 +49,14 @@ def latency(key: str, measure: str, dataset: str, runs: Sequence[RunView], *, na
     )
 
 
-def _cdf(run: RunView, measure: str) -> tuple[list[float], list[float]] | None:
-    found = (run.details.get("latency") or {}).get(measure) or {}
-    cdf = found.get("cdf") or {}
-    return (cdf["x"], cdf["p"]) if cdf.get("x") else None
+def _cdf(run: RunView, measure: str) -> Curve | None:
+    found = run.details.latency.get(measure)
+    return found.cdf if found and found.cdf.x else None
 
 
 def _quantile(run: RunView, measure: str, share: float) -> float:
-    xs, ps = _cdf(run, measure) or ([0.0], [1.0])
-    return next((x for x, p in zip(xs, ps, strict=True) if p >= share), xs[-1])
+    cdf = _cdf(run, measure) or Curve((0.0,), (1.0,))
+    return next((x for x, p in zip(cdf.x, cdf.p, strict=True) if p >= share), cdf.x[-1])
 
 
 def _medians(runs: Sequence[RunView], measure: str) -> str:
@@ -72,9 +74,9 @@ def _curves(runs: Sequence[RunView], measure: str) -> dict[str, Any]:
     factor, unit = _latency_unit(runs, measure)
     rows = []
     for run in runs:
-        xs, ps = _cdf(run, measure) or ([], [])
-        rows.append({"run": run.label, "x": xs[0] * factor, "p": 0.0})
-        rows += [{"run": run.label, "x": x * factor, "p": p} for x, p in zip(xs, ps, strict=True)]
+        if (cdf := _cdf(run, measure)) is not None:
+            points = [(cdf.x[0], 0.0), *zip(cdf.x, cdf.p, strict=True)]
+            rows += [{"run": run.label, "x": x * factor, "p": p} for x, p in points]
     labels = list(dict.fromkeys(run.label for run in runs))
     # A few stragglers must not squeeze everything else into a corner.
     end = max(_quantile(run, measure, 0.99) for run in runs) * factor
@@ -154,7 +156,7 @@ def _ranges(runs: Sequence[RunView], measure: str) -> dict[str, Any]:
 def _latency_table(runs: Sequence[RunView], measure: str, title: str) -> Table:
     rows = []
     for run in runs:
-        figures = [run.figure(f"performance.{measure}.{name}") for name in (*_STATISTICS, "max")]
+        figures = [run.metric(f"performance.{measure}.{name}") for name in (*_STATISTICS, "max")]
         n = next((figure.n for figure in figures if figure), 0)
         rows.append((run.label, *(seconds(f.value) if f else NONE for f in figures), count(n)))
     columns = ("run", *_STATISTICS, "max", "n timed")
@@ -169,8 +171,8 @@ def concurrency_of(run: RunView) -> int | None:
     """How many requests were in flight at most, where that was fixed."""
     given = run.params.get("concurrency")
     if given is None:
-        watched = run.timings.get("concurrency") or {}
-        given = None if watched.get("adaptive") else watched.get("final")
+        watched = run.results.timings.concurrency
+        given = None if watched.adaptive else watched.final
     return int(given) if isinstance(given, (int, float)) else None
 
 
@@ -211,7 +213,7 @@ def _lines(runs: Sequence[RunView]) -> list[tuple[str, list[RunView]]]:
 def _load_chart(
     key: str, title: str, unit: str, metric: str, lines: Sequence[tuple[str, list[RunView]]]
 ) -> Chart | None:
-    points = [(name, run, figure) for name, line in lines for run in line if (figure := run.figure(metric))]
+    points = [(name, run, figure) for name, line in lines for run in line if (figure := run.metric(metric))]
     points = [point for point in points if point[2].value is not None]
     if len(points) < 2:
         return None
@@ -226,7 +228,7 @@ def _load_chart(
 
 
 def _load_spec(
-    lines: Sequence[tuple[str, list[RunView]]], points: Sequence[tuple[str, RunView, Figure]], unit: str
+    lines: Sequence[tuple[str, list[RunView]]], points: Sequence[tuple[str, RunView, MetricValue]], unit: str
 ) -> dict[str, Any]:
     names = [name for name, _ in lines]
     runs = [line[0] for _, line in lines]
@@ -234,8 +236,9 @@ def _load_spec(
     dashes = {"domain": names, "range": dash_scale(runs, [run.label for run in runs])["range"]}
     legend = LINE_LEGEND if len(names) > 1 else None
     rows = [
-        {"line": name, "c": concurrency_of(run), "v": figure.value, "low": figure.low, "high": figure.high,
-         "text": f"{figure.text} {figure.interval}".strip(), "n": figure.n}
+        {"line": name, "c": concurrency_of(run), "v": figure.value, "low": figure.ci_low,
+         "high": figure.ci_high, "n": figure.n,
+         "text": f"{numbers.metric(figure)} {metric_interval(figure)}".strip()}
         for name, run, figure in points
     ]  # fmt: skip
     x = {
@@ -262,15 +265,13 @@ def _load_spec(
     return base(240, data={"values": rows}, layer=layers)
 
 
-def _load_table(points: Sequence[tuple[str, RunView, Figure]], unit: str) -> Table:
+def _load_table(points: Sequence[tuple[str, RunView, MetricValue]], unit: str) -> Table:
     rows = []
     for name, run, figure in points:
-        shown = (
-            quantity(figure.value, figure.unit) if figure.unit != "tokens/s" else significant(figure.value)
-        )
-        time = run.figure(P95)
+        shown = significant(figure.value) if figure.unit == "tokens/s" else numbers.metric(figure)
+        time = run.metric(P95)
         rows.append(
-            (name, count(concurrency_of(run)), shown, figure.interval or NONE,
+            (name, count(concurrency_of(run)), shown, metric_interval(figure) or NONE,
              seconds(time.value) if time else NONE, count(figure.n))
         )  # fmt: skip
     columns = ("runs", "in flight at most", unit, "95 % interval", "95th percentile of time", "n")

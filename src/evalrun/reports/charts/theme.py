@@ -59,6 +59,42 @@ def base(height: int | Mapping[str, Any], **parts: Any) -> dict[str, Any]:
     }
 
 
+def nominal(field: str, scale: Mapping[str, Any], legend: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An encoding of names by colour, shape or dashes; without a legend unless one is given."""
+    return {
+        "field": field, "type": "nominal", "title": None, "sort": None, "scale": scale, "legend": legend
+    }  # fmt: skip
+
+
+def rows_of(field: str, order: Sequence[str] | None) -> dict[str, Any]:
+    """The upright axis of a chart with one row a name, in this order."""
+    return {
+        "field": field, "type": "nominal", "title": None, "sort": order,
+        "axis": {"ticks": False, "domain": False, "labelColor": "var(--ink)", "grid": False,
+                 "labelLimit": 360},
+    }  # fmt: skip
+
+
+def dots(
+    field: str, order: Sequence[str], x: Mapping[str, Any], colour: Mapping[str, Any],
+    marks: Mapping[str, Any], tooltip: Mapping[str, str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Two layers: an interval (`low`, `high`) and a point for each row. `colour` is of both, `marks` are
+    encodings of the points, `tooltip` names fields."""
+    y = rows_of(field, order)
+    ends = {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}}
+    return [
+        {"mark": {"type": "rule", "strokeWidth": 1.5}, "encoding": {**ends, **colour}},
+        {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
+         "encoding": {"y": y, "x": x, **colour, **marks, "tooltip": tips(tooltip)}},
+    ]  # fmt: skip
+
+
+def tips(titles: Mapping[str, str]) -> list[dict[str, str]]:
+    """A tooltip of these fields under these titles."""
+    return [{"field": field, "title": title} for field, title in titles.items()]
+
+
 def run_scale(runs: Sequence[RunView], values: Sequence[str]) -> dict[str, Any]:
     """The scale that maps names of runs (label, full name or family), in their order, to colours."""
     return {"domain": list(values), "range": [COLOURS[_colours(runs)[name]] for name in values]}
