@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 JSON: TypeAlias = Any
 """A value that JSON can hold: None, bool, int, float, str, list or dict of the same."""
@@ -271,6 +271,8 @@ class MetricValue:
     the scorer whose metric it is; empty for evalrun's own (speed, cost, rates, gaps of them).
     """
 
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "ignore"}  # a later version may say more
+
     name: str
     value: float | None
     n: int
@@ -291,6 +293,8 @@ class Counts:
 
     `cached`, `warmup` and `retried` overlap with those.
     """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "ignore"}
 
     samples: int = 0
     scored: int = 0

@@ -59,6 +59,19 @@ def test_a_manifest_comes_back_as_written_with_keys_of_later_versions(store: Sto
     assert folder.read_manifest()["later"] == {"a": [1]}
 
 
+def test_a_run_of_a_later_version_is_read(make_sweep: MakeSweep) -> None:
+    """A later evalrun says more of a metric and of counts than this one knows."""
+    folder = make_sweep()
+    run_id = folder.run_ids()[0]
+    path = folder.path / "runs" / run_id / "run.json"
+    document = json.loads(path.read_text())
+    document["metrics"][0]["later"] = 1
+    document["counts"]["later"] = 1
+    path.write_text(json.dumps(document))
+    assert folder.run(run_id).metrics[0].name == document["metrics"][0]["name"]
+    assert folder.run(run_id).counts.samples == document["counts"]["samples"]
+
+
 def test_a_manifest_of_a_later_version_is_refused_kindly(store: Store) -> None:
     folder = store.create_sweep("triage")
     folder.write_manifest(manifest_of(folder))
