@@ -25,7 +25,7 @@ PROVIDERS: Mapping[str, str] = {
     "litellm": "evalrun.providers.litellm_sdk:LiteLLM",
     "llamacpp": "evalrun.providers.llamacpp:LlamaCpp",
     "openai": "evalrun.providers.openai_sdk:OpenAI",
-    "openai_compatible": "evalrun.providers.openai_compatible:OpenAICompatible",
+    "openai_compatible": "evalrun.providers.openai_api:OpenAICompatible",
     "python": "evalrun.providers.python_function:PythonFunction",
     "recorded": "evalrun.providers.recorded:Recorded",
     "vllm": "evalrun.providers.vllm_server:VLLM",

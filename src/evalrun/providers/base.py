@@ -144,7 +144,7 @@ class RunsEngine:
         return None
 
     async def engine_stats(self) -> dict[str, float]:
-        """What the engine says of itself now (names as in `engine_metrics.FIGURES`); empty where it says
+        """What the engine says of itself now (names as in `engine.FIGURES`); empty where it says
         nothing. Asked about once a second while a run runs; may raise anything."""
         return {}
 

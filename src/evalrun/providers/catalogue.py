@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -25,67 +24,51 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-@contextmanager
-def download_progress(label: str, stream: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A function to be told (bytes so far, bytes in all). Nothing is shown until it is called first."""
+@contextlib.contextmanager
+def download_progress(label: str, stream: TextIO | None = None) -> Iterator[downloads.Progress]:
+    """A function of (bytes so far, bytes in all) that shows them on standard error: a bar in a terminal, a
+    line every tenth elsewhere. Nothing is shown until it is called first."""
     stream = stream or sys.stderr
-    shown: Bar | Lines = Bar(label, stream) if stream.isatty() else Lines(label, stream)
+    if not stream.isatty():
+        yield _line_every_tenth(label, stream)
+        return
+    bar: Progress | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = _bar(stream)
+            bar.add_task(label, total=total)
+            bar.start()
+        bar.update(bar.task_ids[0], completed=done, total=total)
+
     try:
-        yield shown
+        yield report
     finally:
-        shown.close()
+        if bar is not None:
+            bar.stop()
 
 
-class Lines:
-    """One line for every tenth of the whole: for logs."""
+def _line_every_tenth(label: str, stream: TextIO) -> downloads.Progress:
+    following = 0
 
-    def __init__(self, label: str, stream: TextIO) -> None:
-        self._label = label
-        self._stream = stream
-        self._next = 0
+    def report(done: int, total: int) -> None:
+        nonlocal following
+        tenth = 10 * done // total if total else 0
+        if tenth >= following:
+            following = tenth + 1
+            print(f"{label}: {10 * tenth} % of {total / 1e6:.0f} MB", file=stream, flush=True)
 
-    def __call__(self, done: int, total: int) -> None:
-        share = 10 * done // total if total else 0
-        if share >= self._next:
-            self._next = share + 1
-            print(f"{self._label}: {10 * share} % of {total / 1e6:.0f} MB", file=self._stream, flush=True)
-
-    def close(self) -> None:
-        """Nothing to put back."""
+    return report
 
 
-class Bar:
+def _bar(stream: TextIO) -> Progress:
     """A bar with size, rate and time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    def __init__(self, label: str, stream: TextIO) -> None:
-        self._label = label
-        self._stream = stream
-        self._progress: Progress | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._progress is None:
-            self._progress = self._made()
-            self._task = self._progress.add_task(self._label, total=total)
-            self._progress.start()
-        self._progress.update(self._task, completed=done, total=total)
-
-    def _made(self) -> Progress:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        return Progress("{task.description}", *columns, console=Console(file=self._stream))
-
-    def close(self) -> None:
-        """Leave the bar as it stands and give the terminal back."""
-        if self._progress is not None:
-            self._progress.stop()
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return Progress("{task.description}", *columns, console=Console(file=stream))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""An inference engine as a child process of ours: started, watched, logged, stopped, never left behind.
+"""An inference engine as a child process of ours: started, watched, logged, stopped, never left behind; and
+what engines say of themselves on /metrics.
 
 The child announces itself by one JSON line on its standard output, `{"port": 12345, ...}`; everything else
 it says goes to a log file. It ends with us whatever happens: its standard input is a pipe that closes when
@@ -11,15 +12,16 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import orjson
 
@@ -242,3 +244,127 @@ def _exit_at_end_of_input() -> None:
         while os.read(0, 4096):
             pass
     os._exit(0)
+
+
+class MetricSample(NamedTuple):
+    """One line of the format: name, labels, value."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+FIGURES: Mapping[str, tuple[str, ...]] = {
+    "kv_cache_usage": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    "requests_running": ("vllm:num_requests_running",),
+    "requests_waiting": ("vllm:num_requests_waiting",),
+    "preemptions": ("vllm:num_preemptions_total", "vllm:num_preemptions"),
+    "prefix_cache_queries": (
+        "vllm:prefix_cache_queries_total",
+        "vllm:prefix_cache_queries",
+        "vllm:gpu_prefix_cache_queries_total",
+    ),
+    "prefix_cache_hits": (
+        "vllm:prefix_cache_hits_total",
+        "vllm:prefix_cache_hits",
+        "vllm:gpu_prefix_cache_hits_total",
+    ),
+    "prompt_tokens": ("vllm:prompt_tokens_total",),
+    "generation_tokens": ("vllm:generation_tokens_total",),
+}
+"""The figures we keep, and the names that they have had in versions of vLLM. `kv_cache_usage` is a fraction
+of 1 and, with running and waiting, a state; the others count since the start of the engine, the prefix cache
+in tokens looked up and found."""
+
+_LABELS = frozenset({"model_name", "engine"})
+_CACHE_CONFIG = "vllm:cache_config_info"
+_WANTED = frozenset({_CACHE_CONFIG, *(name for names in FIGURES.values() for name in names)})
+_LINE = re.compile(
+    r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?\s*"
+)
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*,?')
+_ESCAPE = re.compile(r"\\(.)")
+
+
+def parse_metrics(text: str, names: Collection[str] | None = None) -> list[MetricSample]:
+    """The samples of a text in the Prometheus format (0.0.4), of these names or of all.
+
+    Comments and lines that are not of the format are left out. A page of vLLM has hundreds of lines, most
+    of them of histograms: what is not wanted costs one look at its name.
+    """
+    found = []
+    for line in text.splitlines():
+        name = _NAME.match(line)
+        if name is None or (names is not None and name[0] not in names):
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            continue
+        try:
+            value = float(match[3])  # also NaN, +Inf, -Inf
+        except ValueError:
+            continue
+        found.append(MetricSample(match[1], _labels(match[2] or ""), value))
+    return found
+
+
+def vllm_figures(text: str) -> dict[str, float]:
+    """The figures of `FIGURES` that the text holds, and `kv_cache_tokens`, the KV cache's size in tokens.
+
+    A figure that the text does not hold is left out, never guessed.
+    """
+    by_name: dict[str, list[MetricSample]] = {}
+    for sample in parse_metrics(text, _WANTED):
+        by_name.setdefault(sample.name, []).append(sample)
+    figures: dict[str, float] = {}
+    for key, names in FIGURES.items():
+        for name in names:
+            # Several engines report one line each.
+            values = [sample.value for sample in by_name.get(name, ()) if sample.labels.keys() <= _LABELS]
+            if values:
+                figures[key] = sum(values) / (len(values) if key == "kv_cache_usage" else 1)
+                break
+    capacity = _cache_tokens(by_name.get(_CACHE_CONFIG, ()))
+    if capacity is not None:
+        figures["kv_cache_tokens"] = capacity
+    return figures
+
+
+def _labels(text: str) -> dict[str, str]:
+    return {name: _ESCAPE.sub(_unescaped, value) for name, value in _LABEL.findall(text)}
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return "\n" if match[1] == "n" else match[1]
+
+
+def _cache_tokens(samples: Iterable[MetricSample]) -> float | None:
+    total = None
+    for sample in samples:
+        blocks = sample.labels.get("num_gpu_blocks", "") or ""
+        size = sample.labels.get("block_size", "")
+        if blocks.isdigit() and size.isdigit():
+            total = (total or 0.0) + float(int(blocks) * int(size))
+    return total
+
+
+_LLAMACPP_NAMES = {
+    "llamacpp:requests_processing": "requests_running",
+    "llamacpp:requests_deferred": "requests_waiting",
+    "llamacpp:prompt_tokens_total": "prompt_tokens",
+    "llamacpp:prompt_tokens_cached_total": "prefix_cache_hits",
+    "llamacpp:tokens_predicted_total": "generation_tokens",
+}
+
+
+def llamacpp_figures(text: str) -> dict[str, float]:
+    """The figures that the text holds (see `vllm_metrics.FIGURES`); the others are left out.
+
+    llama.cpp counts the prompt tokens that it computed and those that it found in its cache apart: together
+    they are what was looked up.
+    """
+    figures = {_LLAMACPP_NAMES[sample.name]: sample.value for sample in parse_metrics(text, _LLAMACPP_NAMES)}
+    if "prompt_tokens" in figures and "prefix_cache_hits" in figures:
+        figures["prefix_cache_queries"] = figures["prompt_tokens"] + figures["prefix_cache_hits"]
+    return figures

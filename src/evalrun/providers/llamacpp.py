@@ -18,7 +18,7 @@ from pydantic import Field
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import Pinned, ProviderContext, ProviderOptions
-from evalrun.providers.engine_metrics import llamacpp_figures
+from evalrun.providers.engine import llamacpp_figures
 from evalrun.providers.http_provider import ManagedEngine
 from evalrun.providers.openai_api import OpenAIAPI
 from evalrun.types import JSON, ErrorKind, ProviderError

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.providers.base import Pinned, ProviderOptions
-from evalrun.providers.engine_metrics import vllm_figures
+from evalrun.providers.engine import vllm_figures
 from evalrun.providers.http_provider import ManagedEngine, http_address
 from evalrun.types import JSON, ErrorKind, ProviderError
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from evalrun.providers.base import ProviderContext
-from evalrun.providers.openai_compatible import OpenAICompatible
+from evalrun.providers.openai_api import OpenAICompatible
 from evalrun.suite.components import ModelSpec
 from evalrun.types import Message, Request
 

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalrun.providers.engine_metrics import llamacpp_figures, parse_metrics, vllm_figures
+from evalrun.providers.engine import llamacpp_figures, parse_metrics, vllm_figures
 
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.providers.openai_compatible import OpenAICompatibleOptions
+from evalrun.providers.openai_api import OpenAICompatibleOptions
 
 
 @pytest.mark.parametrize("base_url", ["", "localhost:8000", "ftp://host/v1", "http://", "http://h:99999/v1"])
