@@ -132,3 +132,39 @@ def test_gates_on_groups_where_fairness_compares_none(project: Path, gate: str, 
     refused = evalrun(recorded_suite(project, ROWS, ["ten"], gates=[gate]), "--no-report")
     assert refused.returncode == 2
     assert said in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("gate", "code"),
+    [
+        ("robustness.exact_match.worst_drop <= 1", 0),
+        ("robustness.exact_match.none <= 1", 2),
+        ("robustness.exact_mach.difference <= 1", 2),
+        ("counterfactual.want.flip_rate <= 1", 0),
+        ("counterfactual.group.flip_rate <= 1", 2),
+    ],
+)
+def test_gates_on_versions_of_samples(project: Path, gate: str, code: int) -> None:
+    """Of two datasets one has versions by a swapped word, the other by typing errors."""
+    common = {"key": "id", "target": "want", "path": "rows.jsonl"}
+    datasets = [
+        {**common, "id": "swapped", "counterfactual": {"want": ["yes", "no"]}},
+        {**common, "id": "mistyped", "perturb": [{"typos": 0.5, "columns": ["other"]}]},
+    ]
+    suite = recorded_suite(project, ROWS, ["ten"], datasets=datasets, gates=[gate])
+    done = evalrun("plan", suite)
+    assert done.returncode == code, done.stderr
+
+
+def test_a_metric_that_this_run_does_not_have_names_the_nearest(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scorer of the user's own may have parts; whether it has is known afterwards."""
+    monkeypatch.syspath_prepend(project)
+    (project / "judged_right.py").write_text("def right(answer, target):\n    return answer == target\n")
+    scorers = [{"python": "judged_right:right"}]
+    plain, grouped = gates_of(
+        suite_of(project, "ten", "right.most >= 0", "right.most[group=x] >= 0", scorers=scorers), code=1
+    )
+    assert plain["reason"] == "no metric 'right.most' in this run (did you mean 'right'?)"
+    assert grouped["reason"] == "no metric 'right.most[group=x]' in this run"
