@@ -198,11 +198,15 @@ def bootstrap_s(turns: int) -> float:
     """10,000 resamples of 10,000 pairs."""
     import numpy as np
 
-    from evalrun.analysis.bootstrap import Resampling, bootstrap_paired_mean
+    from evalrun.analysis.bootstrap import draw_paired
 
     rng = np.random.default_rng(1)
     a, b = rng.random(10_000), rng.random(10_000)
-    return median_of(lambda: bootstrap_paired_mean(a, b, how=Resampling(resamples=10_000)), turns)
+    ones = np.ones(10_000)
+    one, other = np.stack([a, ones], axis=1), np.stack([b, ones], axis=1)
+    return median_of(
+        lambda: draw_paired(one, other, lambda sums: sums[..., 0] / sums[..., 1]).interval(), turns
+    )
 
 
 def measure(runs: int, samples: int, turns: int) -> dict[str, Any]:

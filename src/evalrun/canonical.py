@@ -35,9 +35,19 @@ def digest(value: JSON) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def derived_seed(root: int, name: str) -> int:
-    """The seed of one random thing (a figure's resamples, a scorer's draws) from the root seed and its name:
-    nothing else that is drawn, left out or added changes it. CRC-32 of the name, begun with the root."""
+def seeded_bytes(root: int, *names: object) -> bytes:
+    """32 random bytes that depend on the root seed and these names: SHA-256 of them, NUL between."""
+    return hashlib.sha256("\0".join(map(str, (root, *names))).encode()).digest()
+
+
+def derived_seed(root: int, *names: object) -> int:
+    """The seed (64 bits) of one thing that is drawn for a sample: it depends on the root seed and its names
+    and on nothing else, so that limits, order, concurrency and what else is drawn change nothing."""
+    return int.from_bytes(seeded_bytes(root, *names)[:8])
+
+
+def figure_seed(root: int, name: str) -> int:
+    """The seed (32 bits) of the resamples of one figure: CRC-32 of its name, begun with the root seed."""
     return zlib.crc32(name.encode(), root & 0xFFFFFFFF)
 
 

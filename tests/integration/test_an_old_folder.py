@@ -47,7 +47,6 @@ def definition_of(page: Path, metric: str) -> str:
     return found
 
 
-@pytest.mark.xfail(strict=True, reason="definitions are looked up in the code when a report is drawn")
 def test_definitions_are_those_of_its_day(project: Path, folder: Path) -> None:
     page = project / "page.html"
     output_of("report", "latest", "--out", page)

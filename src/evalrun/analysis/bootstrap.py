@@ -1,4 +1,4 @@
-"""Bootstrap intervals, one-sample and paired, for means and for anything made from sums over samples.
+"""Bootstrap intervals, of one run and paired: the one resampler.
 
 Every sample adds a row of statistics to the sums, and a figure is a function of the sums (a mean of sum and
 count, macro F1 of confusion counts, BLEU of n-gram counts). Then a resample is a row of weights times the
@@ -10,36 +10,103 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.blas import single_threaded
 from evalrun.analysis.distributions import normal_quantile, sorted_quantile
+from evalrun.analysis.intervals import LEVEL, Bounds, Ints, clipped
 from evalrun.results import Estimate
 
 Floats = NDArray[np.float64]
 Figure: TypeAlias = Callable[[Floats], Floats]
 """Sums of shape (..., k) to values of shape (...), NaN where the figure is undefined."""
 
-Method: TypeAlias = Literal["bca", "percentile"]
-
-RESAMPLES = 10_000
+RESAMPLES = 2_000
+"""For figures of one run."""
+PAIRED_RESAMPLES = 10_000
 _BLOCK = 100_000
 """So many weights are held at once; more would leave the processor's cache and take twice as long."""
+_KINDS_BLOCK = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Resampling:
-    """How an interval is made: the seed, the number of resamples, the level and the method."""
+def unit_totals(statistics: Floats, clusters: NDArray[Any] | None = None) -> Floats:
+    """What each independent unit adds to the sums: the rows, shape (n, k), or their totals by cluster."""
+    statistics = np.asarray(statistics, np.float64)
+    if clusters is None:
+        return statistics
+    codes = np.unique(clusters, return_inverse=True)[1]
+    columns = [np.bincount(codes, weights=column) for column in statistics.T]
+    return np.stack(columns, axis=1)
 
-    seed: int = 0
-    resamples: int = RESAMPLES
-    level: float = 0.95
-    method: Method = "bca"
+
+def resampled_weights(units: int, *, seed: int = 0, resamples: int = PAIRED_RESAMPLES) -> Iterator[Floats]:
+    """How often each unit is drawn, in blocks of shape (rows, units): `units` draws with replacement."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // max(1, units))
+    for begin in range(0, resamples, rows):
+        size = min(rows, resamples - begin)
+        drawn = rng.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units).astype(np.float64)
+
+
+def resampled_sums(totals: Floats, *, seed: int = 0, resamples: int = PAIRED_RESAMPLES) -> Iterator[Floats]:
+    """Sums of resampled data, in blocks of shape (rows, k): units of `totals`, shape (U, k), drawn with
+    replacement, U of them each time."""
+    for weights in resampled_weights(len(totals), seed=seed, resamples=resamples):
+        yield weights @ totals
+
+
+def bootstrap_units(totals: Floats, figures: Figure, seed: int, resamples: int = RESAMPLES) -> Floats:
+    """Figures of resampled data, shape (resamples, m), where whole units (clusters, sample ids) are drawn.
+
+    `totals` is (U, k): what each unit adds to the sums; `figures` maps sums (..., k) to (..., m).
+    """
+    return np.concatenate([figures(each) for each in resampled_sums(totals, seed=seed, resamples=resamples)])
+
+
+def bootstrap_kinds(
+    counts: Ints, statistics: Floats, figures: Figure, seed: int, resamples: int = RESAMPLES
+) -> Floats:
+    """Figures of resampled data, shape (resamples, m), where each sample is one of K kinds.
+
+    Drawing n samples with replacement is one multinomial draw of the K counts. `statistics` is (K, k), what
+    one sample of each kind adds to the sums; `figures` maps sums (..., k) to (..., m).
+    """
+    rng = np.random.default_rng(seed)
+    n = int(counts.sum())
+    block = max(1, _KINDS_BLOCK // (len(counts) + statistics.shape[1]))
+    parts = []
+    for begin in range(0, resamples, block):
+        drawn = rng.multinomial(n, counts / n, size=min(block, resamples - begin))
+        parts.append(figures(drawn.astype(np.float64) @ statistics))
+    return np.concatenate(parts)
+
+
+def percentile_interval(
+    value: float,
+    n: int,
+    draws: Floats,
+    bounds: Bounds = (None, None),
+    *,
+    level: float = LEVEL,
+    note: str = "",
+) -> Estimate:
+    """A value with the interval and standard error of its bootstrap draws (percentile method)."""
+    if math.isnan(value):
+        return Estimate(None, n, note="nothing to compute it from")
+    if n < 2:
+        return Estimate(value, n, note="one sample has no interval")
+    draws = np.sort(draws[~np.isnan(draws)])
+    if len(draws) < 2 or draws[0] == draws[-1]:
+        return Estimate(value, n, note="every resample gives the same value, so there is no interval")
+    low, high = (sorted_quantile(draws, tail) for tail in ((1 - level) / 2, (1 + level) / 2))
+    found = Estimate(value, n, float(draws.std(ddof=1)), low, high, "bootstrap", note)
+    return clipped(found, bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +118,7 @@ class Draws:
     left_out: Floats
     units: int
 
-    def interval(self, level: float = 0.95, method: Method = "bca") -> Estimate:
+    def interval(self, level: float = LEVEL) -> Estimate:
         """The value with its standard error and interval.
 
         BCa (Efron 1987): percentiles of the resamples, shifted by the bias z0 (from the share of resamples
@@ -66,13 +133,8 @@ class Draws:
             note = "every resample gives the same value, so there is no interval"
             return Estimate(self.value, self.units, note=note)
         tails = (1 - level) / 2, (1 + level) / 2
-        if method == "bca":
-            low, high = (self._adjusted(tail, ordered) for tail in tails)
-        else:
-            low, high = tails
-        bounds = sorted_quantile(ordered, low), sorted_quantile(ordered, high)
-        name = "bootstrap-bca" if method == "bca" else "bootstrap"
-        return Estimate(self.value, self.units, float(ordered.std(ddof=1)), *bounds, name)
+        low, high = (sorted_quantile(ordered, self._adjusted(tail, ordered)) for tail in tails)
+        return Estimate(self.value, self.units, float(ordered.std(ddof=1)), low, high, "bootstrap-bca")
 
     def _adjusted(self, tail: float, ordered: Floats) -> float:
         """Which percentile of the resamples stands for this tail."""
@@ -92,44 +154,18 @@ class Draws:
         return normal.cdf(bias + shifted / (1 - acceleration * shifted))
 
 
-def unit_totals(statistics: Floats, clusters: NDArray[Any] | None = None) -> Floats:
-    """What each independent unit adds to the sums: the rows, shape (n, k), or their totals by cluster."""
-    statistics = np.asarray(statistics, np.float64)
-    if clusters is None:
-        return statistics
-    codes = np.unique(clusters, return_inverse=True)[1]
-    columns = [np.bincount(codes, weights=column) for column in statistics.T]
-    return np.stack(columns, axis=1)
-
-
-def resampled_weights(units: int, *, seed: int = 0, resamples: int = RESAMPLES) -> Iterator[Floats]:
-    """How often each unit is drawn, in blocks of shape (rows, units): `units` draws with replacement."""
-    rng = np.random.default_rng(seed)
-    rows = max(1, _BLOCK // max(1, units))
-    for begin in range(0, resamples, rows):
-        size = min(rows, resamples - begin)
-        drawn = rng.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units).astype(np.float64)
-
-
-def resampled_sums(totals: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Iterator[Floats]:
-    """Sums of resampled data, in blocks of shape (rows, k): units of `totals`, shape (U, k), drawn with
-    replacement, U of them each time."""
-    for weights in resampled_weights(len(totals), seed=seed, resamples=resamples):
-        yield weights @ totals
-
-
 def draw(
     statistics: Floats,
     figure: Figure,
     clusters: NDArray[Any] | None = None,
-    how: Resampling | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = PAIRED_RESAMPLES,
 ) -> Draws:
     """Resample a figure of sums. `statistics` is (n, k), one row a sample; `clusters` (n,) labels or codes.
 
     Raises ValueError without samples.
     """
-    how = how or Resampling()
     totals = unit_totals(statistics, clusters)
     if len(totals) == 0:
         raise ValueError("there is nothing to resample")
@@ -138,38 +174,10 @@ def draw(
     with single_threaded(), np.errstate(divide="ignore", invalid="ignore"):
         value = float(figure(sums))
         resampled = np.concatenate(
-            [
-                np.asarray(figure(each))
-                for each in resampled_sums(totals, seed=how.seed, resamples=how.resamples)
-            ]
+            [np.asarray(figure(each)) for each in resampled_sums(totals, seed=seed, resamples=resamples)]
         )
         left_out = np.asarray(figure(sums - totals))
     return Draws(value, resampled[~np.isnan(resampled)], left_out, len(totals))
-
-
-def _ratio(sums: Floats) -> Floats:
-    return np.asarray(sums[..., 0] / sums[..., 1])
-
-
-def bootstrap_mean(
-    values: Floats,
-    clusters: NDArray[Any] | None = None,
-    how: Resampling | None = None,
-) -> Estimate:
-    """The mean of values, shape (n,), with a bootstrap interval; `n` counts samples. NaN is not allowed."""
-    statistics = np.stack([values, np.ones(len(values))], axis=1)
-    return _interval(draw(statistics, _ratio, clusters, how), len(values), how)
-
-
-def bootstrap_paired_mean(
-    a: Floats,
-    b: Floats,
-    clusters: NDArray[Any] | None = None,
-    how: Resampling | None = None,
-) -> Estimate:
-    """The mean of b - a over aligned pairs, shape (n,): a bootstrap of the differences."""
-    difference = np.asarray(b, np.float64) - np.asarray(a, np.float64)
-    return bootstrap_mean(difference, clusters, how)
 
 
 def draw_paired(
@@ -177,7 +185,9 @@ def draw_paired(
     statistics_b: Floats,
     figure: Figure,
     clusters: NDArray[Any] | None = None,
-    how: Resampling | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = PAIRED_RESAMPLES,
 ) -> Draws:
     """Resample figure(b) - figure(a), where row i of both (n, k) statistics is sample i; both see the same
     resamples, so that what the pairs share cancels."""
@@ -189,19 +199,7 @@ def draw_paired(
         return np.asarray(figure(sums[..., width:]) - figure(sums[..., :width]))
 
     both = np.concatenate([statistics_a, statistics_b], axis=1)
-    return draw(both, difference, clusters, how)
-
-
-def bootstrap_paired(
-    statistics_a: Floats,
-    statistics_b: Floats,
-    figure: Figure,
-    clusters: NDArray[Any] | None = None,
-    how: Resampling | None = None,
-) -> Estimate:
-    """The difference figure(b) - figure(a) of a corpus metric, with a paired bootstrap interval."""
-    draws = draw_paired(statistics_a, statistics_b, figure, clusters, how)
-    return _interval(draws, len(statistics_a), how)
+    return draw(both, difference, clusters, seed=seed, resamples=resamples)
 
 
 def bootstrap_p(draws: Draws) -> float | None:
@@ -213,8 +211,3 @@ def bootstrap_p(draws: Draws) -> float | None:
         return None
     apart = np.abs(draws.resampled - draws.value) >= abs(draws.value) - 1e-12
     return float(1 + apart.sum()) / (1 + len(draws.resampled))
-
-
-def _interval(draws: Draws, samples: int, how: Resampling | None) -> Estimate:
-    how = how or Resampling()
-    return replace(draws.interval(how.level, how.method), n=samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -22,17 +22,18 @@ from evalrun.analysis.fairness_definitions import (
 from evalrun.analysis.rates import RATES, gap_info
 from evalrun.analysis.repeat_definitions import OF_K, consistency_info, repeat_definition, repeat_info
 from evalrun.analysis.repeat_definitions import OF_SCORES as OF_REPEATS
-from evalrun.scoring.base import MetricInfo, Scorer
+from evalrun.scoring.base import MetricInfo
 
 _PLACEHOLDER = "<label>"
 
 
-def definition(name: str, scorers: Sequence[Scorer] = ()) -> MetricInfo:
-    """What a metric means. `scorers` are those of the suite, for scores with names of their own.
+def definition(name: str, own: Mapping[str, MetricInfo] | None = None) -> MetricInfo:
+    """What a metric means. `own` are the metrics of the suite's scorers, for those with names of their own.
 
     A name that nothing is known of is taken for the mean of a score.
     """
-    known = {**_built_in(_scorers_in(name)), **{info.name: info for one in scorers for info in one.metrics()}}
+    own = own or {}
+    known = {**_built_in(_scorers_in(name)), **own}
     if name in known:
         return known[name]
     for pattern, info in known.items():
@@ -40,29 +41,29 @@ def definition(name: str, scorers: Sequence[Scorer] = ()) -> MetricInfo:
         if rest == "" and prefix != pattern and name.startswith(prefix):
             return MetricInfo(name, info.unit, info.direction, info.definition, info.bounds)
     if name.startswith("fairness.") and name.endswith(".gap"):
-        return _gap_definition(name, known, scorers)
+        return _gap_definition(name, known, own)
     if name.startswith("fairness."):
-        found = fairness_definition(name, known, lambda each: definition(each, scorers))
+        found = fairness_definition(name, known, lambda each: definition(each, own))
         if found is not None:
             return found
-    repeats = repeat_definition(name, lambda each: definition(each, scorers))
+    repeats = repeat_definition(name, lambda each: definition(each, own))
     if repeats is not None:
         return repeats
-    versions = version_definition(name, lambda each: definition(each, scorers))
+    versions = version_definition(name, lambda each: definition(each, own))
     if versions is not None:
         return versions
     text = f"Mean of the score {name} over the samples that were answered and have it."
     return MetricInfo(name, "score", "higher", text)
 
 
-def _gap_definition(name: str, known: Mapping[str, MetricInfo], scorers: Sequence[Scorer]) -> MetricInfo:
+def _gap_definition(name: str, known: Mapping[str, MetricInfo], own: Mapping[str, MetricInfo]) -> MetricInfo:
     """`fairness.<column>.<metric>.gap`: the column may hold dots, the metric is a known one."""
     words = name.removeprefix("fairness.").removesuffix(".gap").split(".")
     for at in range(1, len(words)):
         metric = ".".join(words[at:])
         if metric in known:
             return gap_info(".".join(words[:at]), known[metric])
-    return gap_info(words[0], definition(".".join(words[1:]), scorers))
+    return gap_info(words[0], definition(".".join(words[1:]), own))
 
 
 def _scorers_in(name: str) -> frozenset[str]:

@@ -10,7 +10,6 @@ are ours (`fairness_inference`), and count on arrays: a MetricFrame takes millis
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -37,6 +36,7 @@ from evalrun.analysis.intervals import mean
 from evalrun.analysis.quality import metric
 from evalrun.analysis.rates import gap_info
 from evalrun.analysis.table import SampleTable
+from evalrun.canonical import figure_seed
 from evalrun.results import (
     ColumnGroups,
     Criterion,
@@ -306,7 +306,7 @@ def _gap(
         return metric(info, missing, slice=split.within), None
     ranked = sorted(compared, key=lambda group: group.value or 0.0, reverse=of.direction != "lower")
     best, worst = ranked[0], ranked[-1]
-    chance = chance_of_largest([split.part()], seed_of(info.name, seed))
+    chance = chance_of_largest([split.part()], figure_seed(seed, info.name))
     first, last = ("highest", "lowest") if of.direction == "none" else ("best", "worst")
     note = "all groups have the same value"
     if chance.permutations:
@@ -330,11 +330,6 @@ def _chance_fields(chance: Chance) -> dict[str, Any]:
 
 def _by_chance(chance: Chance) -> str:
     return f"{chance.gap_p95:.3g}, {chance.gap_mean:.3g} on average (p = {chance.p:.2g})"
-
-
-def seed_of(name: str, seed: int) -> int:
-    """The seed of one figure's permutations: they depend on the root seed and its name."""
-    return zlib.crc32(name.encode(), seed & 0xFFFFFFFF)
 
 
 def _contrasts(split: Split) -> tuple[list[MetricValue], list[GroupContrast]]:
@@ -387,7 +382,7 @@ def _criterion(
     difference = max(one for one in differences if one is not None)
     ratios = [one for part in parts if (one := framed[part].ratio) is not None]
     ratio = min(ratios) if len(ratios) == len(parts) else None
-    chance = chance_of_largest(units, seed_of(difference_info.name, seed))
+    chance = chance_of_largest(units, figure_seed(seed, difference_info.name))
     note = "all groups have the same rates"
     if chance.permutations:
         note = f"with shuffled groups 95 % are at most {_by_chance(chance)}"

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.bootstrap import Draws, Resampling, bootstrap_p, draw_paired, resampled_weights
+from evalrun.analysis.bootstrap import Draws, bootstrap_p, draw_paired, resampled_weights
 from evalrun.analysis.catalogue import PERCENTILES
 from evalrun.analysis.distributions import normal_quantile, sorted_quantile
 from evalrun.analysis.measures import LATENCIES, QUEUEING, Measure, RunSamples, find_measure, is_mean
@@ -177,8 +177,9 @@ def _corpus(name: str, scorer: Scorer, pair: RunPair, joined: Joined, level: Lev
     def figure(sums: Floats) -> Floats:
         return np.asarray(corpus.figures(sums)[..., at])
 
-    how = Resampling(level.seed, _resamples(len(both)))
-    draws = draw_paired(totals[0], totals[1], figure, clusters, how)
+    draws = draw_paired(
+        totals[0], totals[1], figure, clusters, seed=level.seed, resamples=_resamples(len(both))
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         values = float(figure(totals[0].sum(axis=0))), float(figure(totals[1].sum(axis=0)))
     return _result(draws, values, (len(both), dropped), clusters, level)

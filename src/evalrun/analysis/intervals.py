@@ -8,7 +8,6 @@ simulation in tests/unit/analysis.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -64,7 +63,7 @@ def mean_t(values: Floats, bounds: Bounds = (None, None), level: float = LEVEL) 
     if se <= _NOTHING * abs(value):
         return Estimate(value, n, 0.0, note="all values are equal, so there is no interval")
     half = t_quantile(0.5 + level / 2, n - 1) * se
-    return _clipped(Estimate(value, n, se, value - half, value + half, "t"), bounds)
+    return clipped(Estimate(value, n, se, value - half, value + half, "t"), bounds)
 
 
 def mean_clustered(
@@ -89,7 +88,7 @@ def mean_clustered(
         alike = "no cluster's mean differs from the others', so there is no interval"
         return Estimate(value, n, 0.0, note="; ".join(part for part in (alike, note) if part))
     half = t_quantile(0.5 + level / 2, count - 1) * se
-    return _clipped(Estimate(value, n, se, value - half, value + half, "clustered-t", note), bounds)
+    return clipped(Estimate(value, n, se, value - half, value + half, "clustered-t", note), bounds)
 
 
 def _few(count: int) -> str:
@@ -137,7 +136,7 @@ def mean(
     return mean_clustered(values, clusters, bounds)
 
 
-def _clipped(estimate: Estimate, bounds: Bounds) -> Estimate:
+def clipped(estimate: Estimate, bounds: Bounds) -> Estimate:
     """The interval kept within what the metric can be."""
     low, high = estimate.low, estimate.high
     if low is not None and bounds[0] is not None:
@@ -166,67 +165,3 @@ def percentile(ordered: Floats, q: float, level: float = LEVEL) -> Estimate:
     if lower < 1 or upper > n:
         return Estimate(value, n, note="n does not support an interval")
     return Estimate(value, n, None, float(ordered[lower - 1]), float(ordered[upper - 1]), "order-statistic")
-
-
-RESAMPLES = 2_000
-_BLOCK = 1_000_000
-"""So many numbers are held at once."""
-
-Figures = Callable[[Floats], Floats]
-
-
-def bootstrap_kinds(
-    counts: Ints, statistics: Floats, figures: Figures, seed: int, resamples: int = RESAMPLES
-) -> Floats:
-    """Figures of resampled data, shape (resamples, m), where each sample is one of K kinds.
-
-    Drawing n samples with replacement is one multinomial draw of the K counts. `statistics` is (K, k), what
-    one sample of each kind adds to the sums; `figures` maps sums (..., k) to (..., m).
-    """
-    rng = np.random.default_rng(seed)
-    n = int(counts.sum())
-    block = max(1, _BLOCK // (len(counts) + statistics.shape[1]))
-    parts = []
-    for begin in range(0, resamples, block):
-        drawn = rng.multinomial(n, counts / n, size=min(block, resamples - begin))
-        parts.append(figures(drawn.astype(np.float64) @ statistics))
-    return np.concatenate(parts)
-
-
-def bootstrap_units(totals: Floats, figures: Figures, seed: int, resamples: int = RESAMPLES) -> Floats:
-    """Figures of resampled data, shape (resamples, m), where whole units (clusters, sample ids) are drawn.
-
-    `totals` is (U, k): what each unit adds to the sums.
-    """
-    rng = np.random.default_rng(seed)
-    units = len(totals)
-    block = max(1, _BLOCK // (units + totals.shape[1]))
-    parts = []
-    for begin in range(0, resamples, block):
-        size = min(block, resamples - begin)
-        drawn = rng.integers(units, size=(size, units)) + np.arange(size)[:, None] * units
-        weights = np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units)
-        parts.append(figures(weights.astype(np.float64) @ totals))
-    return np.concatenate(parts)
-
-
-def percentile_interval(
-    value: float,
-    n: int,
-    draws: Floats,
-    bounds: Bounds = (None, None),
-    *,
-    level: float = LEVEL,
-    note: str = "",
-) -> Estimate:
-    """A value with the interval and standard error of its bootstrap draws (percentile method)."""
-    if math.isnan(value):
-        return Estimate(None, n, note="nothing to compute it from")
-    if n < 2:
-        return Estimate(value, n, note="one sample has no interval")
-    draws = np.sort(draws[~np.isnan(draws)])
-    if len(draws) < 2 or draws[0] == draws[-1]:
-        return Estimate(value, n, note="every resample gives the same value, so there is no interval")
-    low, high = (sorted_quantile(draws, tail) for tail in ((1 - level) / 2, (1 + level) / 2))
-    found = Estimate(value, n, float(draws.std(ddof=1)), low, high, "bootstrap", note)
-    return _clipped(found, bounds)

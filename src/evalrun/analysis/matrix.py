@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.intervals import Bounds, mean
 from evalrun.analysis.measures import Measure, RunSamples
-from evalrun.canonical import derived_seed
+from evalrun.canonical import figure_seed
 from evalrun.results import Estimate
 from evalrun.tracking.folder import SweepFolder
 
@@ -66,7 +66,7 @@ def runs_of(sweep: SweepFolder, columns: Sequence[str] | None = None) -> list[Ru
 
 def seed_of(measure: Measure | FigureMeasure, seed: int) -> int:
     """A seed of its own for every metric, whatever else is looked at."""
-    return derived_seed(seed, measure.name)
+    return figure_seed(seed, measure.name)
 
 
 def bounds_of(measure: Measure) -> Bounds:

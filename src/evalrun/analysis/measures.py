@@ -17,9 +17,10 @@ from evalrun.analysis.rates import RATES, Rate
 from evalrun.analysis.table import SampleTable
 from evalrun.errors import UserError
 from evalrun.registry import nearest
+from evalrun.results import RunResults
 from evalrun.scoring.base import MetricInfo, Scorer
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.model import RunManifest, SweepManifest
+from evalrun.tracking.model import SweepManifest
 from evalrun.tracking.parquet import column_names, read_columns
 from evalrun.types import JSON, Direction, MetricValue
 
@@ -60,7 +61,7 @@ class RunSamples:
         self,
         folder: SweepFolder,
         sweep: SweepManifest,
-        run: RunManifest,
+        run: RunResults,
         columns: Sequence[str] | None = None,
     ) -> None:
         self.folder = folder
@@ -106,7 +107,7 @@ class RunSamples:
     @property
     def exclude_unparsed(self) -> bool:
         """Whether the suite leaves answers that no parser could read out of the scores."""
-        return bool(self.run.details.get("unparsed") == "exclude")
+        return self.run.details.unparsed == "exclude"
 
     @cached_property
     def table(self) -> SampleTable:

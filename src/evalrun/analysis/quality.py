@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.intervals import (
-    RESAMPLES,
-    Bounds,
-    bootstrap_kinds,
-    bootstrap_units,
-    few_clusters,
-    mean,
-    percentile_interval,
-    wilson,
-)
+from evalrun.analysis.bootstrap import RESAMPLES, bootstrap_kinds, bootstrap_units, percentile_interval
+from evalrun.analysis.intervals import Bounds, few_clusters, mean, wilson
 from evalrun.analysis.rates import RATES
 from evalrun.analysis.table import SampleTable
+from evalrun.canonical import figure_seed
 from evalrun.results import Estimate
 from evalrun.scoring.base import Corpus, Interval, Labelled, MetricInfo, ScoreColumns, Scorer
 from evalrun.types import JSON, MetricValue, Status
@@ -90,9 +82,9 @@ def score_metrics(
     metrics: list[MetricValue] = []
     details: dict[str, JSON] = {}
     for scorer in scorers:
-        metrics += mean_metrics(table, scorer, exclude_unparsed=exclude_unparsed)
+        own = mean_metrics(table, scorer, exclude_unparsed=exclude_unparsed)
         found, detail = corpus_metrics(table, scorer, exclude_unparsed=exclude_unparsed, seed=seed)
-        metrics += found
+        metrics += [replace(each, scorer=scorer.name) for each in (*own, *found)]
         if detail:
             details[scorer.name] = detail
     return metrics, details
@@ -165,7 +157,7 @@ def corpus_metrics(
     )
     if corpus is None:
         return [], {}
-    estimates = corpus_estimates(corpus, sample_units, zlib.crc32(scorer.name.encode(), seed & 0xFFFFFFFF))
+    estimates = corpus_estimates(corpus, sample_units, figure_seed(seed, scorer.name))
     metrics = [
         metric(corpus.infos[name], estimate, corpus.notes.get(name, ""))
         for name, estimate in zip(corpus.names, estimates, strict=True)

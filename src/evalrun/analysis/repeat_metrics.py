@@ -6,18 +6,19 @@ over single answers.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.intervals import bootstrap_units, few_clusters, percentile_interval
+from evalrun.analysis.bootstrap import bootstrap_units, percentile_interval
+from evalrun.analysis.intervals import few_clusters
 from evalrun.analysis.quality import counted, metric, score_column
 from evalrun.analysis.repeat_definitions import consistency_info, repeat_info
 from evalrun.analysis.repeats import Spread, majority, pass_at_k, pass_hat_k, spread
 from evalrun.analysis.table import SampleTable
+from evalrun.canonical import figure_seed
 from evalrun.results import Estimate
 from evalrun.scoring.base import MetricInfo, Scorer
 from evalrun.types import MetricValue
@@ -53,8 +54,9 @@ def repeat_metrics(
         values = score_column(table, scorer.name)
         known = within & ~np.isnan(values)
         if known.any():
-            draw_seed = zlib.crc32(b"repeats " + scorer.name.encode(), seed & 0xFFFFFFFF)
-            metrics += _of_score(table, scorer.metrics()[0], values, known, draw_seed)
+            draw_seed = figure_seed(seed, f"repeats {scorer.name}")
+            found = _of_score(table, scorer.metrics()[0], values, known, draw_seed)
+            metrics += [replace(each, scorer=scorer.name) for each in found]
     return metrics
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from evalrun.analysis.columns import error_counts
@@ -11,6 +11,7 @@ from evalrun.analysis.definitions import definition
 from evalrun.analysis.performance import SystemSummary, performance_metrics
 from evalrun.analysis.quality import rate_metrics, score_metrics
 from evalrun.analysis.table import SampleTable
+from evalrun.results import Definition
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import suite_scorers
 from evalrun.types import JSON, Counts, MetricValue
@@ -59,7 +60,7 @@ class RunAnalysis:
     {column: what `fairness_metrics` says}, `versions` {axis: what `version_metrics` says}, `bbq` {scorer:
     counts by category}, `latency` {measure: distribution}, `throughput_window`, `over_time`, `timed` (what
     the latencies left out), `client_limited` (a sentence or ""), `unparsed` ("count" or "exclude"),
-    `definitions` of the metrics that only this suite has {name: unit, direction, definition}.
+    `definitions` {metric: unit, direction, definition, bounds}.
     """
 
     metrics: list[MetricValue]
@@ -141,6 +142,9 @@ def analyse(
         found, versions = version_metrics(table, scorers, options.dataset, options.versions)
         details["versions"] = {axis: asdict(one) for axis, one in versions.items()}
         metrics += found
+    of = {each.name: each.scorer for each in metrics if each.scorer}
+    # The values by group of a scorer's metric are its own too.
+    metrics = [replace(each, scorer=each.scorer or of.get(each.name, "")) for each in metrics]
     details["definitions"] = _definitions(metrics, scorers)
     counts = table.counts()
     details["errors"] = {}
@@ -150,16 +154,10 @@ def analyse(
 
 
 def _definitions(metrics: Sequence[MetricValue], scorers: Sequence[Scorer]) -> dict[str, JSON]:
-    """What the metrics of scorers with names or options of their own mean, which `definition(name)` cannot
-    know."""
-    own = [
-        f".{scorer.name}."
-        for scorer in scorers
-        if scorer.name != scorer.registered or scorer.metrics() != scorer.describe(scorer.name)
-    ]
-    found = {}
+    """What every metric means, kept with its value: a later version may define it otherwise."""
+    own = {info.name: info for scorer in scorers for info in scorer.metrics()}
+    found: dict[str, JSON] = {}
     for name in dict.fromkeys(metric.name for metric in metrics):
-        if any(each in f".{name}." for each in own):
-            info = definition(name, scorers)
-            found[name] = {"unit": info.unit, "direction": info.direction, "definition": info.definition}
+        info = definition(name, own)
+        found[name] = asdict(Definition(info.unit, info.direction, info.definition, info.bounds))
     return found

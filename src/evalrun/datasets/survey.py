@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from evalrun.canonical import canonical_json
+from evalrun.canonical import canonical_json, derived_seed
 from evalrun.datasets.shape import BadRow, Shape
 from evalrun.datasets.source import Findings, Source
 from evalrun.errors import ExitCode, Problem, UserError
@@ -337,7 +337,7 @@ class Survey:
 
 def rank(seed: int, sample_id: str) -> int:
     """Where a sample stands in the shuffle of a seed: it depends on nothing else, so limits give prefixes."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{sample_id}".encode()).digest()[:8])
+    return derived_seed(seed, sample_id)
 
 
 def _canonical(value: JSON) -> bytes:

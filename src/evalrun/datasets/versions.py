@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import orjson
 
+from evalrun.canonical import derived_seed
 from evalrun.datasets.shape import BadRow
 from evalrun.errors import UserError
 from evalrun.registry import import_attribute, importable_from
@@ -295,16 +296,11 @@ def _perturbation(
 
     def apply(row: dict[str, JSON], sample_id: str) -> dict[str, JSON]:
         def one(text: str, column: str) -> str:
-            return change(text, random.Random(_seed(seed, sample_id, spec.id, column)))
+            return change(text, random.Random(derived_seed(seed, sample_id, spec.id, column)))
 
         return _with_texts(row, spec.columns, one)
 
     return apply, shaping
-
-
-def _seed(root: int, sample_id: str, version: str, column: str) -> int:
-    digest = hashlib.sha256(f"{root}\0{sample_id}\0{version}\0{column}".encode()).digest()
-    return int.from_bytes(digest[:8])
 
 
 def _text_change(spec: PerturbationSpec) -> Callable[[str, random.Random], str]:

@@ -8,12 +8,11 @@ is itself. A draw costs the same for a pool of a hundred and of a million rows.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalrun.canonical import canonical_json
+from evalrun.canonical import canonical_json, seeded_bytes
 from evalrun.datasets import Dataset, Item, open_dataset, open_examples
 from evalrun.errors import UserError
 from evalrun.types import JSON
@@ -88,10 +87,9 @@ def target_text(target: JSON) -> str:
 
 def _draws(sample_id: str, seed: int, size: int) -> Iterator[int]:
     """Endless places below `size`, each equally likely: four from each SHA-256."""
-    prefix = f"{seed}\0{sample_id}\0"
     block = 0
     while size:
-        digest = hashlib.sha256(f"{prefix}{block}".encode()).digest()
+        digest = seeded_bytes(seed, sample_id, block)
         for start in range(0, 32, 8):
             yield int.from_bytes(digest[start : start + 8]) % size
         block += 1

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.intervals import bootstrap_kinds, mean, percentile_interval
+from evalrun.analysis.bootstrap import bootstrap_kinds, percentile_interval
+from evalrun.analysis.intervals import mean
 from evalrun.analysis.quality import score_column
 from evalrun.analysis.table import SampleTable
 from evalrun.reports.judges import Judged, alpha_words, kappa_words, order_words, position_words, rank_words

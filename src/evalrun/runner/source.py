@@ -7,13 +7,13 @@ Cache hits are handed over without ever becoming a task.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
+from evalrun.canonical import derived_seed
 from evalrun.datasets import Item
 from evalrun.prompts.rendering import Rendered
 from evalrun.runner.cache import KeyMaker, ResponseCache
@@ -64,8 +64,7 @@ class SourceOptions:
 
 def sample_seed(root: int, sample_id: str, repeat: int) -> int:
     """A 31-bit seed that depends on the root seed, the sample and the repeat, and on nothing else."""
-    digest = hashlib.sha256(f"{root}\x00{sample_id}\x00{repeat}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
+    return derived_seed(root, sample_id, repeat) >> 33
 
 
 class Source:

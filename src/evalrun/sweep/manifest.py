@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from evalrun.canonical import digest
+from evalrun.canonical import digest, seeded_bytes
 from evalrun.suite.plan import RunSpec
 from evalrun.sweep.alerts import stored_text
 from evalrun.sweep.prepare import PreparedSweep
@@ -22,7 +21,7 @@ def in_order(specs: Sequence[RunSpec], seed: int) -> list[RunSpec]:
     another seed draws anew, and leaving cells out changes nothing for the others. Runs follow each other
     whole, so that each has a steady window, and a clock, of its own.
     """
-    return sorted(specs, key=lambda spec: hashlib.sha256(f"{seed}\x00{spec.run_id}".encode()).digest())
+    return sorted(specs, key=lambda spec: seeded_bytes(seed, spec.run_id))
 
 
 def order_made(folder: SweepFolder) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from evalrun.canonical import canonical_json
 from evalrun.errors import UserError
+from evalrun.results import RunResults
 from evalrun.tracking.folder import MANIFEST, RUN, SweepFolder, stamp
-from evalrun.tracking.model import RunManifest, SweepManifest, SweepStatus
+from evalrun.tracking.model import SweepManifest, SweepStatus
 from evalrun.tracking.people import fold
 from evalrun.tracking.plain import plain
 from evalrun.tracking.tables import (
@@ -46,7 +47,7 @@ class SweepEntry:
     stamp: str
     status: SweepStatus
     manifest: SweepManifest
-    runs: tuple[RunManifest, ...]
+    runs: tuple[RunResults, ...]
     events: tuple[dict[str, Any], ...]
 
 
@@ -80,7 +81,7 @@ def fresh(entry: SweepEntry) -> SweepEntry:
     return read_entry(entry.folder)
 
 
-def _check_numbers(folder: SweepFolder, manifest: SweepManifest, runs: Mapping[str, RunManifest]) -> None:
+def _check_numbers(folder: SweepFolder, manifest: SweepManifest, runs: Mapping[str, RunResults]) -> None:
     """Nothing counts so far in earnest, and one such folder must not keep the others out of the catalog."""
     numbers = {folder.path / MANIFEST: [manifest.exit_code or 0]}
     for run_id, run_ in runs.items():
@@ -149,7 +150,7 @@ def _insert_runs(connection: sa.Connection, entry: SweepEntry) -> None:
     _insert_many(connection, run_metric, metrics)
 
 
-def _run_row(entry: SweepEntry, result: RunManifest, version: int | None) -> dict[str, Any]:
+def _run_row(entry: SweepEntry, result: RunResults, version: int | None) -> dict[str, Any]:
     counts, manifest = result.counts, entry.manifest
     return {
         "sweep": entry.folder.ulid,
@@ -157,18 +158,18 @@ def _run_row(entry: SweepEntry, result: RunManifest, version: int | None) -> dic
         **{key: getattr(counts, key) for key in _COUNTS},
         "dataset_version_id": version,
         "prompt_digest": _text(manifest.prompts.get(result.prompt), "digest"),
-        "started_at": _text(result.timings, "started_at"),
-        "wall_s": _number(result.timings.get("wall_s")),
+        "started_at": result.timings.started_at,
+        "wall_s": result.timings.wall_s,
         "samples_sha256": result.digests.get("samples_sha256"),
     }
 
 
-def _param_rows(run_id: int, result: RunManifest) -> list[dict[str, Any]]:
+def _param_rows(run_id: int, result: RunResults) -> list[dict[str, Any]]:
     rows = {name: {"run_id": run_id, "key": name, **_typed(value)} for name, value in flatten(result.params)}
     return list(rows.values())
 
 
-def _metric_rows(run_id: int, result: RunManifest) -> list[dict[str, Any]]:
+def _metric_rows(run_id: int, result: RunResults) -> list[dict[str, Any]]:
     rows = {}
     for metric in result.metrics:
         row = {name: getattr(metric, name) for name in _METRIC_FIELDS}

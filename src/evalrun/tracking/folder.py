@@ -25,7 +25,8 @@ from evalrun.tracking.events import utc_now
 from evalrun.tracking.plain import document_bytes, plain, read_document
 
 if TYPE_CHECKING:
-    from evalrun.tracking.model import RunManifest, SweepManifest, SweepStatus
+    from evalrun.results import RunResults
+    from evalrun.tracking.model import SweepManifest, SweepStatus
 
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -78,13 +79,15 @@ class SweepFolder:
         from evalrun.tracking.model import SweepManifest
 
         where = self.path / MANIFEST
-        checked = SweepManifest.read(_document(manifest), where)
+        checked = SweepManifest.read(
+            plain(dict(manifest)) if isinstance(manifest, Mapping) else _plain(manifest), where
+        )
         if checked.status == "complete":
-            self._write_document(where, checked)
+            self._write_document(where, _plain(checked))
             (self.path / UNFINISHED).unlink(missing_ok=True)
         else:
             write_private(self.path / UNFINISHED, checked.spec_digest.encode())
-            self._write_document(where, checked)
+            self._write_document(where, _plain(checked))
 
     def manifest(self) -> SweepManifest:
         """The manifest, checked. Raises UserError that names the file if it is missing, broken or later."""
@@ -122,44 +125,46 @@ class SweepFolder:
         """The folder of a run, made when it is not there. Raises UserError for an id that is no file name."""
         return private_folder(self._run_path(run_id))
 
-    def finish_run(self, run_id: str, run: RunManifest | Mapping[str, Any]) -> RunManifest:
+    def finish_run(self, run_id: str, run: Mapping[str, Any]) -> RunResults:
         """Write `run.json`, with the SHA-256 of the run's Parquet files; the run is finished by that.
 
         Raises UserError (exit 3) when the disk is full.
         """
-        from evalrun.tracking.model import RunManifest
-
         folder = self.run_dir(run_id)
-        document = _document(run)
         digests = {
             f"{name.partition('.')[0]}_sha256": file_sha256(folder / name)
             for name in (SAMPLES, SYSTEM, ASKED)
             if (folder / name).exists()
         }
-        document["digests"] = {**(document.get("digests") or {}), **digests}
-        checked = RunManifest.read(document, folder / RUN)
-        self._write_document(folder / RUN, checked)
+        document: dict[str, Any] = plain({**run, "digests": {**(run.get("digests") or {}), **digests}})
+        checked = self._results(document, folder / RUN)
+        self._write_document(folder / RUN, with_defaults(document, checked))
         digests = {**checked.digests, RUN_DIGEST: file_sha256(folder / RUN)}
         self.append_event("finish_run", {"status": checked.status, "digests": digests}, target=run_id)
         return checked
 
     def is_finished(self, run_id: str) -> bool:
         """Whether the run has a `run.json` that says it is complete."""
-        from evalrun.tracking.model import RunManifest
+        return (self._run_path(run_id) / RUN).exists() and self.run(run_id).status == "complete"
 
-        where = self._run_path(run_id) / RUN
-        return where.exists() and RunManifest.read(read_document(where), where).status == "complete"
-
-    def run(self, run_id: str) -> RunManifest:
+    def run(self, run_id: str) -> RunResults:
         """The results of one run, checked."""
-        from evalrun.tracking.model import RunManifest
-
         where = self._run_path(run_id) / RUN
-        return RunManifest.read(read_document(where), where)
+        return self._results(read_document(where), where)
+
+    @staticmethod
+    def _results(document: Mapping[str, Any], where: Path) -> RunResults:
+        from evalrun.results import RunResults, read
+        from evalrun.tracking.model import check_version
+
+        check_version(document, where)
+        return read(RunResults, document, where)
 
     def read_run(self, run_id: str) -> dict[str, Any]:
-        """The results of one run as plain JSON values."""
-        return _plain(self.run(run_id))
+        """The results of one run as plain JSON values, with the keys that this version does not know."""
+        where = self._run_path(run_id) / RUN
+        document = read_document(where)
+        return with_defaults(document, self._results(document, where))
 
     def run_ids(self) -> list[str]:
         """The runs that have results, in the order of the plan."""
@@ -259,8 +264,8 @@ class SweepFolder:
         return self.path / "runs" / run_id
 
     @staticmethod
-    def _write_document(where: Path, document: SweepManifest | RunManifest) -> None:
-        write_private(where, document_bytes(scrub_json(_plain(document))))
+    def _write_document(where: Path, document: Mapping[str, Any]) -> None:
+        write_private(where, document_bytes(scrub_json(document)))
 
 
 def _locked_soon(descriptor: int) -> bool:
@@ -275,14 +280,31 @@ def _locked_soon(descriptor: int) -> bool:
     return False
 
 
-def _plain(document: SweepManifest | RunManifest) -> dict[str, Any]:
+def _plain(document: SweepManifest) -> dict[str, Any]:
     values: dict[str, Any] = plain(document.model_dump(mode="python"))
     return values
 
 
-def _document(value: SweepManifest | RunManifest | Mapping[str, Any]) -> dict[str, Any]:
-    values: dict[str, Any] = plain(dict(value)) if isinstance(value, Mapping) else _plain(value)
-    return values
+def with_defaults(document: Mapping[str, Any], checked: RunResults) -> dict[str, Any]:
+    """A run's document with the keys that it lacks; what this version does not know stays as it is."""
+    from dataclasses import asdict
+
+    known: dict[str, Any] = {
+        "schema_version": 1,
+        "params": {},
+        "repeats": checked.repeats,
+        "status": checked.status,
+        "details": {},
+        "timings": {},
+        "digests": {},
+        **document,
+        "counts": {**asdict(checked.counts), **(document.get("counts") or {})},
+    }
+    known["metrics"] = [
+        {**asdict(metric), **given}
+        for metric, given in zip(checked.metrics, document.get("metrics") or (), strict=True)
+    ]
+    return known
 
 
 def file_sha256(path: Path) -> str:

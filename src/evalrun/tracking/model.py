@@ -1,4 +1,4 @@
-"""What `sweep.json` and `run.json` hold.
+"""What `sweep.json` holds.
 
 Reading is tolerant: keys that this version does not know are kept, so that a folder of a later version loses
 nothing when it passes through. A later `schema_version` is refused, since what is known may mean something
@@ -15,40 +15,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evalrun.errors import Problem, UserError
 from evalrun.tracking.events import utc_now as utc_now
-from evalrun.types import JSON, Counts, MetricValue
+from evalrun.types import JSON
 
 SCHEMA_VERSION = 1
 
 SweepStatus: TypeAlias = Literal["running", "complete", "incomplete", "interrupted"]
 """`running` also stands in the manifest of a sweep whose process was killed: its lock is then free."""
 
-RunStatus: TypeAlias = Literal["complete", "incomplete"]
 
-
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow", coerce_numbers_to_str=True)
-
-    schema_version: int = SCHEMA_VERSION
-
-    @classmethod
-    def read(cls, data: Mapping[str, Any], where: Path) -> Self:
-        """Check a document that was read from `where`. Raises UserError that names the file and the keys."""
-        version = data.get("schema_version", SCHEMA_VERSION)
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise UserError(
-                f"written by a later evalrun (schema version {version}; this one knows {SCHEMA_VERSION})",
-                where=str(where),
-                remedy="Upgrade evalrun to read it.",
-            )
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise UserError(
-                [
-                    Problem(f"{'.'.join(map(str, each['loc']))}: {each['msg']}", str(where))
-                    for each in error.errors()[:10]
-                ]
-            ) from error
+def check_version(document: Mapping[str, Any], where: Path) -> None:
+    """Raise a UserError for a document that a later evalrun wrote in a form of its own."""
+    version = document.get("schema_version", SCHEMA_VERSION)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(
+            f"written by a later evalrun (schema version {version}; this one knows {SCHEMA_VERSION})",
+            where=str(where),
+            remedy="Upgrade evalrun to read it.",
+        )
 
 
 class SuiteSource(BaseModel):
@@ -75,12 +58,16 @@ class PlannedRun(BaseModel):
     repeats: int = 1
 
 
-class SweepManifest(_Document):
-    """`sweep.json`: what was asked for, of whom, with what, and how it ended.
+class SweepManifest(BaseModel):
+    """`sweep.json`: what was asked for, of whom, with what, and how it ended. (What came of it are
+    `evalrun.results.SweepResults`, and `RunResults` in each `run.json`.)
 
     `spec_digest` identifies the work (suite, data and prompts): a sweep is taken up again by it.
     """
 
+    model_config = ConfigDict(frozen=True, extra="allow", coerce_numbers_to_str=True)
+
+    schema_version: int = SCHEMA_VERSION
     sweep: str
     name: str
     project: str
@@ -99,19 +86,16 @@ class SweepManifest(_Document):
     gates: tuple[dict[str, JSON], ...] = ()
     exit_code: int | None = None
 
-
-class RunManifest(_Document):
-    """`run.json`: the results of one run. `digests` hold the SHA-256 of its Parquet files."""
-
-    run: str
-    model: str
-    prompt: str
-    dataset: str
-    params: dict[str, JSON] = Field(default_factory=dict)
-    repeats: int = 1
-    status: RunStatus = "complete"
-    counts: Counts = Field(default_factory=Counts)
-    metrics: tuple[MetricValue, ...] = ()
-    details: dict[str, JSON] = Field(default_factory=dict)
-    timings: dict[str, JSON] = Field(default_factory=dict)
-    digests: dict[str, str] = Field(default_factory=dict)
+    @classmethod
+    def read(cls, data: Mapping[str, Any], where: Path) -> Self:
+        """Check a document that was read from `where`. Raises UserError that names the file and the keys."""
+        check_version(data, where)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise UserError(
+                [
+                    Problem(f"{'.'.join(map(str, each['loc']))}: {each['msg']}", str(where))
+                    for each in error.errors()[:10]
+                ]
+            ) from error

@@ -258,7 +258,7 @@ def test_every_metric_has_the_definition_that_its_name_leads_to() -> None:
     ):
         data = spec(**versions)
         for (name, _), metric in analysed(data, records(data, lambda *_: "yes", repeats=2))[0].items():
-            info = definition(name, [scorer()])
+            info = definition(name, {info.name: info for info in scorer().metrics()})
             assert (info.name, info.unit, info.direction) == (name, metric.unit, metric.direction)
             assert "Mean of the score" not in info.definition
 

@@ -59,7 +59,7 @@ def test_every_metric_of_a_run_is_defined_and_agrees_with_its_definition() -> No
     } <= names
     assert "fairness.dialect.code.classification.accuracy.gap" in names
     for metric in analysis.metrics:
-        info = definition(metric.name, SCORERS)
+        info = definition(metric.name, {info.name: info for one in SCORERS for info in one.metrics()})
         assert info.name == metric.name
         assert (info.unit, info.direction) == (metric.unit, metric.direction)
         assert info.definition.endswith(".")
@@ -74,15 +74,17 @@ def test_every_metric_of_a_run_is_defined_and_agrees_with_its_definition() -> No
     )
 
 
-def test_definitions_of_names_of_their_own_travel_with_the_run() -> None:
+def test_definitions_travel_with_the_run_and_metrics_name_their_scorer() -> None:
     analysis = analyse(
         SampleTable.from_records(records()), SCORERS, SYSTEM, AnalysisOptions(by=["dialect.code"])
     )
-    assert set(analysis.details["definitions"]) == {
-        "mine",
-        "fairness.dialect.code.mine.gap",
-        "fairness.dialect.code.mine.contrast",
-    }
+    definitions = analysis.details["definitions"]
+    assert set(definitions) == {metric.name for metric in analysis.metrics}
+    assert definitions["mine"]["bounds"] == (0.0, 1.0)
+    scorers = {metric.name: metric.scorer for metric in analysis.metrics}
+    assert scorers["mine"] == "mine" and scorers["classification.f1_macro"] == "classification"
+    assert scorers["error_rate"] == "" and scorers["fairness.dialect.code.mine.gap"] == ""
+    assert all(metric.scorer for metric in analysis.metrics if metric.name == "mine"), "of groups too"
     assert "holds the target" in analysis.details["definitions"]["mine"]["definition"]
 
 

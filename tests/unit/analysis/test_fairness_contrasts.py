@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from evalrun.analysis.bootstrap import bootstrap_units, percentile_interval
 from evalrun.analysis.fairness_inference import Part, chance_of_largest, contrast, fisher_exact
-from evalrun.analysis.intervals import bootstrap_units, percentile_interval
 
 
 @pytest.mark.parametrize(

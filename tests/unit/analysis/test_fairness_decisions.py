@@ -295,6 +295,6 @@ def test_every_metric_has_the_definition_that_its_name_leads_to() -> None:
     rows = rows_of(truth, answers, groups)
     for plan in ({"positive": "1"}, {"one_vs_rest": True}):
         for (name, _), metric in run(rows, **plan)[0].items():
-            info = definition(name, [scorer()])
+            info = definition(name, {info.name: info for info in scorer().metrics()})
             assert (info.name, info.unit, info.direction) == (name, metric.unit, metric.direction)
             assert "Mean of the score" not in info.definition

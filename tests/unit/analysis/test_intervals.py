@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from evalrun.analysis import intervals
+from evalrun.analysis import bootstrap, intervals
 from evalrun.analysis.distributions import binomial_cdf, normal_quantile, sorted_quantile, t_quantile
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
@@ -186,19 +186,19 @@ def test_bootstrap_of_kinds_and_of_units_agree_with_theory() -> None:
         return sums[..., :1] / sums[..., 1:]
 
     counts = np.bincount(hits.astype(int), minlength=2)
-    by_kind = intervals.bootstrap_kinds(counts, statistics, share, seed=1)
-    by_unit = intervals.bootstrap_units(statistics[hits.astype(int)], share, seed=1)
+    by_kind = bootstrap.bootstrap_kinds(counts, statistics, share, seed=1)
+    by_unit = bootstrap.bootstrap_units(statistics[hits.astype(int)], share, seed=1)
     expected = math.sqrt(hits.mean() * (1 - hits.mean()) / 400)
     for draws in (by_kind, by_unit):
-        assert draws.shape == (intervals.RESAMPLES, 1)
+        assert draws.shape == (bootstrap.RESAMPLES, 1)
         assert draws.std() == pytest.approx(expected, rel=0.06)
         assert draws.mean() == pytest.approx(hits.mean(), abs=0.002)
-    np.testing.assert_array_equal(by_kind, intervals.bootstrap_kinds(counts, statistics, share, seed=1))
+    np.testing.assert_array_equal(by_kind, bootstrap.bootstrap_kinds(counts, statistics, share, seed=1))
 
 
 def test_a_bootstrap_without_variation_has_no_interval() -> None:
-    found = intervals.percentile_interval(1.0, 50, np.ones(100))
+    found = bootstrap.percentile_interval(1.0, 50, np.ones(100))
     assert (found.value, found.low) == (1.0, None)
     assert "every resample" in found.note
-    assert intervals.percentile_interval(math.nan, 50, np.ones(100)).value is None
+    assert bootstrap.percentile_interval(math.nan, 50, np.ones(100)).value is None
     assert normal_quantile(0.975) == pytest.approx(1.959963984540054)

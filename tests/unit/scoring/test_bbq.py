@@ -119,7 +119,7 @@ def test_the_figures_are_those_of_the_paper() -> None:
     assert found["bbq.accuracy_ambiguous"].method == "wilson"
     assert found["bbq.bias_ambiguous"].method == "bootstrap"
     for name, metric in found.items():
-        info = definition(name, [bbq()])
+        info = definition(name, {info.name: info for info in bbq().metrics()})
         assert (info.unit, info.direction) == (metric.unit, metric.direction)
 
 

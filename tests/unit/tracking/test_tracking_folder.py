@@ -225,7 +225,7 @@ def test_numbers_of_numpy_are_written_as_numbers(store: Store) -> None:
     folder.finish_run("r", run | {"details": {"histogram": np.arange(3)}})
     read = folder.run("r")
     assert (read.metrics[0].n, read.metrics[0].value, read.metrics[0].se) == (7, 0.5, None)
-    assert read.details == {"histogram": [0, 1, 2]}
+    assert folder.read_run("r")["details"] == {"histogram": [0, 1, 2]}
 
 
 def test_a_child_of_the_holder_does_not_keep_the_lock(store: Store) -> None:
