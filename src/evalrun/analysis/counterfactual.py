@@ -49,8 +49,8 @@ Mask = NDArray[np.bool_]
 def axes_of(spec: DatasetSpec) -> dict[str, tuple[str, ...]]:
     """The axes along which a dataset's samples have versions: name to the versions in order."""
     if spec.perturb:
-        return {PERTURB: (ORIGINAL, *(each.id for each in spec.perturb))}
-    return {name: tuple(each.values) for name, each in spec.counterfactual.items()}
+        return {PERTURB: (ORIGINAL, *(change.id for change in spec.perturb))}
+    return {name: tuple(attribute.values) for name, attribute in spec.counterfactual.items()}
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,13 @@ class Versioned:
         """For each version: keys (unit x outcomes + outcome), their share of the repeats, and of each unit
         the number of repeats."""
         width = int(self.outcomes.max(initial=0)) + 1
-        found = []
+        shares = []
         for version in range(len(self.versions)):
             keep = (self.version == version) & (self.outcomes >= 0)
             keys, counts = np.unique(self.unit[keep] * width + self.outcomes[keep], return_counts=True)
             repeats = np.bincount(self.unit[keep], minlength=self.size)
-            found.append((keys, counts / repeats[keys // width], repeats))
-        return found
+            shares.append((keys, counts / repeats[keys // width], repeats))
+        return shares
 
     def flips(self, one: int, other: int) -> Floats:
         """For each unit the share of pairs of repeats whose outcomes differ; NaN where one is missing."""
@@ -261,9 +261,9 @@ def _estimate(versioned: Versioned, values: Floats, info: MetricInfo) -> Estimat
     """The mean over units, with the interval of clusters that were drawn."""
     known = ~np.isnan(values)
     clusters = None if versioned.clusters is None else versioned.clusters[known]
-    found = mean(values[known], clusters, bounds=info.bounds)
+    estimate = mean(values[known], clusters, bounds=info.bounds)
     few = few_clusters(clusters)
-    return replace(found, note=few) if few and not found.note else found
+    return replace(estimate, note=few) if few and not estimate.note else estimate
 
 
 def _flips(versioned: Versioned, reference: int, plan: VersionPlan) -> tuple[list[MetricValue], Flips]:

@@ -119,7 +119,7 @@ def fairness_metrics(
     ]
     framed = frame([split for place in places for split in place.all_splits()])
     metrics: list[MetricValue] = []
-    found: dict[str, ColumnGroups] = {}
+    by_column: dict[str, ColumnGroups] = {}
     control: dict[str, dict[str, dict[str, GroupLevel]]] = {column.name: {} for column in columns}
     for place in places:
         column, level = place.column, place.level
@@ -128,7 +128,7 @@ def fairness_metrics(
         if level is not None:
             control[column.name].setdefault(level.column, {})[level.label] = GroupLevel(measured, criteria)
             continue
-        found[column.name] = ColumnGroups(
+        by_column[column.name] = ColumnGroups(
             note=column.note,
             min_group=plan.min_group,
             reference=None if column.reference is None else column.labels[column.reference],
@@ -137,7 +137,10 @@ def fairness_metrics(
             criteria=criteria,
             control=control[column.name],
         )
-    return metrics, {**found, **{name: ColumnGroups(why, plan.min_group) for name, why in refused.items()}}
+    return metrics, {
+        **by_column,
+        **{name: ColumnGroups(why, plan.min_group) for name, why in refused.items()},
+    }
 
 
 def _place(
@@ -207,14 +210,14 @@ def frame(splits: Sequence[Split]) -> dict[Split, Framed]:
         if not np.isnan(value):
             by_group[level // 2][int(code)] = float(value)
     differences, ratios = framed.difference(), framed.ratio()
-    found = {}
+    result = {}
     for at, split in enumerate(splits):
         difference = ratio = None
         if len(split.compared) > 1:
             difference, ratio = float(differences[2 * at + 1]), float(ratios[2 * at + 1])
         # fairlearn's 0/0 is NaN: nobody was given the label, so no ratio was measured.
-        found[split] = Framed(by_group[at], difference, None if ratio is None or np.isnan(ratio) else ratio)
-    return found
+        result[split] = Framed(by_group[at], difference, None if ratio is None or np.isnan(ratio) else ratio)
+    return result
 
 
 def _rows(split: Split, at: int) -> tuple[Floats, Ints, Ints, Ints]:
@@ -224,13 +227,13 @@ def _rows(split: Split, at: int) -> tuple[Floats, Ints, Ints, Ints]:
     if len(distinct) <= _FEW_VALUES:
         counts = np.bincount((codes + 1) * len(distinct) + value)
         cells = np.flatnonzero(counts)
-        found, group = distinct[cells % max(1, len(distinct))], cells // max(1, len(distinct)) - 1
+        value_of, group = distinct[cells % max(1, len(distinct))], cells // max(1, len(distinct)) - 1
         weights = counts[cells]
     else:
         group = np.unique(codes)
-        found = np.array([values[codes == code].mean() for code in group])
+        value_of = np.array([values[codes == code].mean() for code in group])
         weights = np.ones_like(group)
-    return found, group, 2 * at + np.isin(group, list(split.compared)), weights
+    return value_of, group, 2 * at + np.isin(group, list(split.compared)), weights
 
 
 def _compare(
@@ -285,13 +288,13 @@ def _joined(*parts: str) -> str:
 def _group_estimate(split: Split, code: int, value: float | None) -> tuple[Estimate, str]:
     """A group's value with its interval, and why it is not compared."""
     own = split.measure.only(split.codes == code)
-    found = mean(own.values, own.clusters, repeated=own.repeated, bounds=own.info.bounds)
+    estimate = mean(own.values, own.clusters, repeated=own.repeated, bounds=own.info.bounds)
     note = ""
     if code < 0:
         note = "samples without a group are not part of the gap"
-    elif found.n and code not in split.compared:
+    elif estimate.n and code not in split.compared:
         note = f"too small: fewer than {split.min_group} samples, not part of the gap"
-    return replace(found, value=value), note
+    return replace(estimate, value=value), note
 
 
 def _gap(
@@ -340,20 +343,20 @@ def _contrasts(split: Split) -> tuple[list[MetricValue], list[GroupContrast]]:
         return [], []
     codes = [code for code in compared if code != reference]
     all_compared = np.isin(split.codes, compared)
-    found = []
+    results = []
     for code in codes:
         mine = split.codes == code
         against = all_compared & ~mine if reference is None else split.codes == reference
         independent = not own.repeated
-        found.append(
+        results.append(
             contrast(own.values, mine, against, own.clusters, independent=independent, bounds=info.bounds)
         )
     # Two groups against each other are one test, seen from either side.
     mirrored = reference is None and len(codes) == 2
-    adjusted = [one.p for one in found] if mirrored else holm([one.p for one in found])
+    adjusted = [one.p for one in results] if mirrored else holm([one.p for one in results])
     against_label = "the rest" if reference is None else column.labels[reference]
     metrics, details = [], []
-    for code, one, p in zip(codes, found, adjusted, strict=True):
+    for code, one, p in zip(codes, results, adjusted, strict=True):
         note = f"against {against_label}" + ("" if p is None else f": p = {p:.2g} (Holm)")
         estimate = Estimate(one.value, one.n, one.se, one.low, one.high, one.method, one.note)
         where = {**column.slice_of(code), **split.within}

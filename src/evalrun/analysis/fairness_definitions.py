@@ -99,7 +99,7 @@ def fairness_definition(
         metrics = {at: ".".join(words[at:-1]) for at in range(1, len(words) - 1)}
         at = next((at for at, metric in metrics.items() if metric in known), 1)
         return contrast_info(".".join(words[:at]), lookup(metrics[at]))
-    kinds = {each.partition(".")[0] for each in CRITERIA}
+    kinds = {criterion.partition(".")[0] for criterion in CRITERIA}
     for at, word in enumerate(words[1:-1], start=1):
         if word in kinds and f"{word}.{words[-1]}" in _CRITERIA:
             info = criterion_info(".".join(words[:at]), f"{word}.{words[-1]}")

@@ -69,7 +69,7 @@ class FairnessPlan:
             positive=spec.positive,
             one_vs_rest=spec.one_vs_rest,
             reference=dict(spec.reference),
-            intersections=tuple(tuple(each) for each in spec.intersections),
+            intersections=tuple(tuple(names) for names in spec.intersections),
             control=tuple(spec.control),
             withheld=frozenset(withheld),
             exclude_unparsed=exclude_unparsed,

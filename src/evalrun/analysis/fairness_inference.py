@@ -51,10 +51,10 @@ def contrast(
     binary = bool(((values == 0) | (values == 1))[group | against].all())
     if binary and clusters is None and independent:
         return _shares(float(ours.sum()), len(ours), float(theirs.sum()), len(theirs))
-    found = _clustered(values, group, against, clusters)
-    if found.se is None and binary:
-        found = _equal_within(values, group, against, clusters)
-    return _clipped(found, bounds)
+    result = _clustered(values, group, against, clusters)
+    if result.se is None and binary:
+        result = _equal_within(values, group, against, clusters)
+    return _clipped(result, bounds)
 
 
 def _shares(hits: float, n: int, hits_against: float, n_against: int) -> Contrast:
@@ -152,24 +152,24 @@ def _equal_within(values: Floats, group: Mask, against: Mask, clusters: Ints | N
         int(mask.sum()) if clusters is None else len(np.unique(clusters[mask])) for mask in (group, against)
     ]
     shares = float(values[group].mean()), float(values[against].mean())
-    found = _shares(shares[0] * sizes[0], sizes[0], shares[1] * sizes[1], sizes[1])
+    result = _shares(shares[0] * sizes[0], sizes[0], shares[1] * sizes[1], sizes[1])
     note = "" if clusters is None else f"all values within a group are equal: as of {min(sizes)} clusters"
     both = 0 if clusters is None else len(np.intersect1d(clusters[group], clusters[against]))
     return replace(
-        found,
+        result,
         n=int(group.sum()),
         n_against=int(against.sum()),
-        p=None if both else found.p,  # the exact test is for groups that share no cluster
-        note="; ".join(part for part in (found.note, note) if part),
+        p=None if both else result.p,  # the exact test is for groups that share no cluster
+        note="; ".join(part for part in (result.note, note) if part),
     )
 
 
-def _clipped(found: Contrast, bounds: tuple[float | None, float | None]) -> Contrast:
+def _clipped(result: Contrast, bounds: tuple[float | None, float | None]) -> Contrast:
     """A difference of values between a and b lies between a - b and b - a."""
-    if bounds[0] is None or bounds[1] is None or found.low is None or found.high is None:
-        return found
+    if bounds[0] is None or bounds[1] is None or result.low is None or result.high is None:
+        return result
     width = bounds[1] - bounds[0]
-    return replace(found, low=max(-width, found.low), high=min(width, found.high))
+    return replace(result, low=max(-width, result.low), high=min(width, result.high))
 
 
 PERMUTATIONS = 1_000
@@ -266,7 +266,7 @@ def _shuffled(values: Floats, groups: Ints, count: int, rng: np.random.Generator
 def _several_in_most(parts: Sequence[tuple[Part, Ints]]) -> bool:
     """Whether most samples are in a cluster that holds samples of several groups."""
     groups = np.concatenate([part.groups for part, _ in parts])
-    clusters = np.unique(np.concatenate([each for _, each in parts]), return_inverse=True)[1]
+    clusters = np.unique(np.concatenate([codes for _, codes in parts]), return_inverse=True)[1]
     width = int(groups.max()) + 1
     blocks = np.unique(clusters * width + groups)
     several = np.bincount(blocks // width) > 1
@@ -275,7 +275,7 @@ def _several_in_most(parts: Sequence[tuple[Part, Ints]]) -> bool:
 
 def _whole(parts: Sequence[tuple[Part, Ints]], count: int, rng: np.random.Generator) -> Floats:
     """Largest gaps where blocks of one cluster and one group keep together and change labels."""
-    clusters = np.unique(np.concatenate([each for _, each in parts]), return_inverse=True)[1]
+    clusters = np.unique(np.concatenate([codes for _, codes in parts]), return_inverse=True)[1]
     groups = np.concatenate([part.groups for part, _ in parts])
     width = int(groups.max()) + 1
     blocks, block = np.unique(clusters * width + groups, return_inverse=True)
@@ -285,7 +285,7 @@ def _whole(parts: Sequence[tuple[Part, Ints]], count: int, rng: np.random.Genera
         sums.append(np.bincount(where, weights=part.values, minlength=len(blocks)))
         sizes.append(np.bincount(where, minlength=len(blocks)).astype(np.float64))
     labels = blocks % width
-    found = []
+    gaps = []
     for size in _blocks(count, len(blocks)):
         drawn = rng.permuted(np.tile(labels, (size, 1)), axis=1)
         largest = np.zeros(size)
@@ -302,8 +302,8 @@ def _whole(parts: Sequence[tuple[Part, Ints]], count: int, rng: np.random.Genera
             high = np.where(np.isnan(means), -np.inf, means).max(axis=1)
             low = np.where(np.isnan(means), np.inf, means).min(axis=1)
             largest = np.maximum(largest, high - low)
-        found.append(largest)
-    return np.concatenate(found)
+        gaps.append(largest)
+    return np.concatenate(gaps)
 
 
 def _within(part: Part, clusters: Ints, count: int, rng: np.random.Generator) -> Floats:

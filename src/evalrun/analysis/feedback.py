@@ -126,7 +126,7 @@ def label(store: Store, target: Target, path: Path, columns: LabelColumns) -> La
     runs = runs_of(target)
     known = {run.run.run: set(run.ids) for run in runs}
     _check_runs(labels, known, path)
-    fitting = [each for each in labels if _fits(each, known)]
+    fitting = [label for label in labels if _fits(label, known)]
     if not fitting:
         example = next((ids for ids in known.values() if ids), {"none"})
         raise UserError(
@@ -136,12 +136,12 @@ def label(store: Store, target: Target, path: Path, columns: LabelColumns) -> La
         )
     if kind != "class":
         _check_alone(fitting, known, target)
-    agreement = tuple(each for run in runs for each in agreements(run, fitting, kind))
+    agreement = tuple(agreement for run in runs for agreement in agreements(run, fitting, kind))
     with store.changing(target.folder):
         kept = keep_labels(target.folder, columns.value, fitting)
         detail = {"column": columns.value, "kind": kind, "n": len(fitting), "agreement": agreement, **kept}
         target.folder.append_event(LABEL, {**detail, "source": path.name}, target=target.run)
-    unknown = tuple(dict.fromkeys(each.sample_id for each in labels if not _fits(each, known)))
+    unknown = tuple(dict.fromkeys(label.sample_id for label in labels if not _fits(label, known)))
     return Labelled(columns.value, kind, len(fitting), unknown, agreement)
 
 
@@ -151,17 +151,17 @@ def runs_of(target: Target) -> list[RunSamples]:
     ids = [target.run] if target.run else target.folder.run_ids()
     if not ids:
         raise UserError("the sweep has no finished run", where=target.folder.path.name)
-    return [RunSamples(target.folder, sweep, target.folder.run(each)) for each in ids]
+    return [RunSamples(target.folder, sweep, target.folder.run(run)) for run in ids]
 
 
-def _fits(each: Label, known: Mapping[str, set[str]]) -> bool:
-    if each.run:
-        return each.sample_id in known.get(each.run, ())
-    return any(each.sample_id in ids for ids in known.values())
+def _fits(label: Label, known: Mapping[str, set[str]]) -> bool:
+    if label.run:
+        return label.sample_id in known.get(label.run, ())
+    return any(label.sample_id in ids for ids in known.values())
 
 
 def _check_runs(labels: Sequence[Label], known: Mapping[str, set[str]], path: Path) -> None:
-    strange = sorted({each.run for each in labels if each.run} - known.keys())
+    strange = sorted({label.run for label in labels if label.run} - known.keys())
     if strange:
         raise UserError(
             f"there is no run '{strange[0]}' here", where=str(path), remedy=f"Runs: {', '.join(known)}."
@@ -170,11 +170,11 @@ def _check_runs(labels: Sequence[Label], known: Mapping[str, set[str]], path: Pa
 
 def _check_alone(labels: Sequence[Label], known: Mapping[str, set[str]], target: Target) -> None:
     """A rating is of an answer, so it must be plain of which run's."""
-    for each in labels:
-        fitting = [run for run, ids in known.items() if each.sample_id in ids]
-        if not each.run and len(fitting) > 1:
+    for label in labels:
+        fitting = [run for run, ids in known.items() if label.sample_id in ids]
+        if not label.run and len(fitting) > 1:
             raise UserError(
-                f"a rating is of one answer, and {len(fitting)} runs have an answer to '{each.sample_id}'",
+                f"a rating is of one answer, and {len(fitting)} runs have an answer to '{label.sample_id}'",
                 where=target.folder.path.name,
                 remedy=f"Name the run: evalrun label {target.folder.ulid}/{fitting[0]} …, or give the file "
                 "a column 'run'.",
@@ -184,9 +184,9 @@ def _check_alone(labels: Sequence[Label], known: Mapping[str, set[str]], target:
 def by_sample(labels: Sequence[Label], run: str, kind: str) -> dict[str, str | float]:
     """One value a sample of a run: the mean of its ratings, or the class that most gave (none where tied)."""
     given: dict[str, list[str | float]] = {}
-    for each in labels:
-        if each.run in ("", run):
-            given.setdefault(each.sample_id, []).append(each.value)
+    for label in labels:
+        if label.run in ("", run):
+            given.setdefault(label.sample_id, []).append(label.value)
     if kind != "class":
         return {key: sum(map(as_number, values)) / len(values) for key, values in given.items()}
     classes: dict[str, str | float] = {}
@@ -305,11 +305,11 @@ def _rated(target: Target, worst: Worst) -> tuple[dict[str, float], str]:
 
 def _choose_labels(target: Target, column: str | None) -> LabelSet:
     sets = [
-        each
-        for each in said(target.folder).labels
-        if each.kind != "class"
-        and column in (None, each.column)
-        and (not target.run or each.target in ("", target.run))
+        labels
+        for labels in said(target.folder).labels
+        if labels.kind != "class"
+        and column in (None, labels.column)
+        and (not target.run or labels.target in ("", target.run))
     ]
     if not sets:
         raise UserError(
@@ -326,9 +326,9 @@ def _rows_of(target: Target, wanted: set[str]) -> dict[str, dict[str, JSON]]:
     for run in runs_of(target):
         path = run.folder.samples_path(run.run.run)
         columns = [
-            each
-            for each in column_names(path)
-            if each.startswith(_PREFIXES) or each in ("target", "target_json", "cluster")
+            name
+            for name in column_names(path)
+            if name.startswith(_PREFIXES) or name in ("target", "target_json", "cluster")
         ]
         for row in iter_samples(path, columns=["sample_id", *columns]):
             key = str(row["sample_id"])
@@ -340,7 +340,7 @@ def _rows_of(target: Target, wanted: set[str]) -> dict[str, dict[str, JSON]]:
 def _row(sample: Mapping[str, Any], columns: list[str]) -> dict[str, JSON]:
     made: dict[str, JSON] = {}
     # Input columns last: what stood in the dataset is what stands in the new one.
-    for name in sorted(columns, key=lambda each: each.startswith("vars.")):
+    for name in sorted(columns, key=lambda name: name.startswith("vars.")):
         value = plain(sample[name])
         if value is not None and name != "cluster":
             # `target_json` is the target with its type, where it is no text; it stands behind `target`.
