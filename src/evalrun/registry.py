@@ -1,7 +1,7 @@
 """Where named extensions are found. They are imported only when a suite names them.
 
-A built-in provider is a line in a table below; a built-in parser or scorer is declared where it is written,
-by `@scorer("name", …)`. Another package adds its own by an entry point of the group `evalrun.<kind>s` with
+A built-in provider, parser or scorer is declared where it is written, by `@provider("name")`,
+`@scorer("name", …)`. Another package adds its own by an entry point of the group `evalrun.<kind>s` with
 the same name; a suite may also write `python: package.module:attribute`.
 """
 
@@ -21,23 +21,19 @@ from evalrun.errors import UserError
 
 Kind: TypeAlias = Literal["provider", "parser", "scorer"]
 
-PROVIDERS: Mapping[str, str] = {
-    "litellm": "evalrun.providers.litellm_sdk:LiteLLM",
-    "llamacpp": "evalrun.providers.llamacpp:LlamaCpp",
-    "openai": "evalrun.providers.openai_sdk:OpenAI",
-    "openai_compatible": "evalrun.providers.openai_api:OpenAICompatible",
-    "python": "evalrun.providers.python_function:PythonFunction",
-    "recorded": "evalrun.providers.recorded:Recorded",
-    "vllm": "evalrun.providers.vllm_server:VLLM",
+BUILT_IN: Mapping[Kind, Mapping[str, str]] = {}
+"""Tables of names in the place of what the packages declare."""
+
+PACKAGES: Mapping[Kind, str] = {
+    "provider": "evalrun.providers",
+    "parser": "evalrun.scoring.parsers",
+    "scorer": "evalrun.scoring.scorers",
 }
 
-BUILT_IN: Mapping[Kind, Mapping[str, str]] = {"provider": PROVIDERS}
-"""Tables of names. Parsers and scorers have none: their names stand in the files of these packages."""
-
-PACKAGES: Mapping[Kind, str] = {"parser": "evalrun.scoring.parsers", "scorer": "evalrun.scoring.scorers"}
-
-_DECLARED = re.compile(r'^@(?:parser|scorer)\(\s*"(\w+)".*?^(?:class|def) (\w+)', re.MULTILINE | re.DOTALL)
-"""`@scorer("name", …)` at the beginning of a line, and the class or function below it."""
+_DECLARED = re.compile(
+    r'^@(?:provider|parser|scorer)\(\s*"(\w+)".*?^(?:class|def) (\w+)', re.MULTILINE | re.DOTALL
+)
+"""`@scorer("name", …)` or the like at the beginning of a line, and the class or function below it."""
 
 
 def built_in(kind: Kind) -> Mapping[str, str]:

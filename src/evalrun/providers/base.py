@@ -3,13 +3,13 @@
 A provider turns a request into a response. It never retries, never waits for a rate limit and sets no
 deadline: those belong to the runner's one retry layer, which cancels `generate` when time is up.
 To add one: a file in this folder with a subclass of `Provider` (of `http_provider.ServerProvider` where it
-asks a server), and a line in `evalrun.registry`.
+asks a server), with `@provider("name")` above it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, cast, get_args
@@ -233,6 +233,14 @@ def likelihood_problem(provider: Provider, via: Via) -> Problem | None:
         remedy = "Use via: first_token, or leave the model out with 'exclude'."
     source = "prompts" if via == "prompt_logprobs" else "first tokens"
     return Problem(f"provider '{spec.provider}' gives no log-probabilities of {source}", where, remedy)
+
+
+ProviderT = TypeVar("ProviderT", bound=Provider)
+
+
+def provider(name: str) -> Callable[[type[ProviderT]], type[ProviderT]]:
+    """Declares a class in this folder as the provider of that name: `registry` reads it from the file."""
+    return lambda declared: declared
 
 
 def create(spec: ModelSpec, context: ProviderContext) -> Provider:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from pydantic import Field, field_validator
 
 from evalrun.errors import ExitCode, Problem, UserError
-from evalrun.providers.base import Cloneable, Priced, Provider, ProviderContext, ProviderOptions
+from evalrun.providers.base import Cloneable, Priced, Provider, ProviderContext, ProviderOptions, provider
 from evalrun.providers.http_provider import http_address, origin
 from evalrun.providers.openai_api import question
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Timing
@@ -68,6 +68,7 @@ class LiteLLMOptions(ProviderOptions):
         return None if value is None else http_address(value)
 
 
+@provider("litellm")
 class LiteLLM(Provider[LiteLLMOptions], Cloneable, Priced):
     """Asks through LiteLLM."""
 

@@ -17,7 +17,7 @@ import orjson
 from pydantic import Field
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.providers.base import Pinned, ProviderContext, ProviderOptions
+from evalrun.providers.base import Pinned, ProviderContext, ProviderOptions, provider
 from evalrun.providers.engine import llamacpp_figures
 from evalrun.providers.http_provider import ManagedEngine
 from evalrun.providers.openai_api import OpenAIAPI
@@ -77,6 +77,7 @@ class LlamaCppOptions(ProviderOptions):
     )
 
 
+@provider("llamacpp")
 class LlamaCpp(ManagedEngine, OpenAIAPI[LlamaCppOptions], Pinned):
     """Starts a llama.cpp server, asks it, measures it, stops it."""
 

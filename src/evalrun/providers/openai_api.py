@@ -12,7 +12,7 @@ from pydantic import Field
 
 from evalrun.errors import UserError
 from evalrun.providers.answers import StreamedAnswer, count, kept, prose, text_of, usage_of, whole_text, word
-from evalrun.providers.base import Embeds, OptionsT, ProviderContext
+from evalrun.providers.base import Embeds, OptionsT, ProviderContext, provider
 from evalrun.providers.faults import error_of_payload
 from evalrun.providers.http_provider import HTTPProvider, ServerOptions, ServerProvider, json_bytes
 from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Timing
@@ -272,6 +272,7 @@ class OpenAICompatibleOptions(ServerOptions):
     )
 
 
+@provider("openai_compatible")
 class OpenAICompatible(OpenAIAPI[OpenAICompatibleOptions], ServerProvider[OpenAICompatibleOptions]):
     """Sends requests to a server that is already there."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from evalrun.errors import ExitCode, Problem, UserError
-from evalrun.providers.base import Cloneable, Embeds, Provider, ProviderContext, ProviderOptions
+from evalrun.providers.base import Cloneable, Embeds, Provider, ProviderContext, ProviderOptions, provider
 from evalrun.providers.faults import NO_KEY, nothing_listens, provider_error, transport_errors
 from evalrun.providers.http_provider import http_address, origin
 from evalrun.providers.openai_api import question
@@ -127,6 +127,7 @@ class OpenAIOptions(ProviderOptions):
         return None if value is None else http_address(value)
 
 
+@provider("openai")
 class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
     """Asks through the official SDK."""
 

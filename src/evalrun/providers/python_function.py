@@ -28,7 +28,7 @@ import orjson
 from pydantic import Field
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.providers.base import BatchProvider, Pinned, Provider, ProviderContext, ProviderOptions
+from evalrun.providers.base import BatchProvider, Pinned, Provider, ProviderContext, ProviderOptions, provider
 from evalrun.registry import importable_from
 from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Row, Timing
 from evalrun.usercode import code_digests, source_file
@@ -373,6 +373,7 @@ class _CallsFunction(Provider[PythonOptions], Pinned):
             raise failure(named(error)) from error
 
 
+@provider("python")
 class PythonFunction(_CallsFunction):
     """Calls a function for each sample. With `batch` a `PythonBatch` is made in its place."""
 

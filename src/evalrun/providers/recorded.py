@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from evalrun import registry
 from evalrun.errors import Problem, UserError
-from evalrun.providers.base import Pinned, Provider, ProviderContext, ProviderOptions, ReadsRows
+from evalrun.providers.base import Pinned, Provider, ProviderContext, ProviderOptions, ReadsRows, provider
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class RecordedOptions(ProviderOptions):
         return self
 
 
+@provider("recorded")
 class Recorded(Provider[RecordedOptions], ReadsRows, Pinned):
     """Looks answers up instead of asking a model."""
 

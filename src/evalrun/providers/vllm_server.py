@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import orjson
 
 from evalrun.errors import UserError
-from evalrun.providers.base import Cloneable, ProviderContext
+from evalrun.providers.base import Cloneable, ProviderContext, provider
 from evalrun.providers.http_provider import origin, secret_headers
 from evalrun.providers.openai_api import OpenAIAPI
 from evalrun.providers.vllm_engine import (
@@ -34,6 +34,7 @@ _WORKER_KEY = "EVALRUN_ENGINE_KEY"
 _START_TIMEOUT_S = 5.0
 
 
+@provider("vllm")
 class VLLM(VLLMEngine, OpenAIAPI[VLLMOptions], Cloneable):
     """Asks a vLLM server. With `mode: offline` an instance of `VLLMOffline` is made in its place."""
 

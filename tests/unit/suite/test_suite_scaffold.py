@@ -19,7 +19,7 @@ from evalrun.suite.scaffold import write_scaffold
 @pytest.fixture(autouse=True)
 def built_in(monkeypatch: pytest.MonkeyPatch, parts: None) -> None:
     """The package's registry again, in place of the tests' own."""
-    monkeypatch.setattr(registry, "BUILT_IN", {"provider": registry.PROVIDERS})
+    monkeypatch.setattr(registry, "BUILT_IN", {})
 
 
 def test_it_loads_and_plans(tmp_path: Path) -> None:
