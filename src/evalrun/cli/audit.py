@@ -15,12 +15,12 @@ from evalrun.cli.options import (
     cell,
     json_option,
     limit_option,
-    open_store,
     print_json,
     print_rows,
     store_option,
 )
 from evalrun.errors import ExitCode
+from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
     from evalrun.sweep.verify import RunAgreement
@@ -54,7 +54,7 @@ def audit() -> None:
 @limit_option(50, "The last N.")
 @store_option
 @json_option
-def log(sweep: str | None, limit: int, store: Path | None, as_json: bool) -> None:
+def log(sweep: str | None, limit: int, store: Store, as_json: bool) -> None:
     """Show the events of a sweep, or of the store, oldest first.
 
     \b
@@ -63,8 +63,7 @@ def log(sweep: str | None, limit: int, store: Path | None, as_json: bool) -> Non
     """
     from evalrun.tracking.audit import log as read_log
 
-    opened = open_store(store)
-    events = list(read_log(opened, opened.resolve(sweep) if sweep else None))[-limit:]
+    events = list(read_log(store, store.resolve(sweep) if sweep else None))[-limit:]
     if as_json:
         print_json(events)
         return
@@ -88,7 +87,7 @@ def log(sweep: str | None, limit: int, store: Path | None, as_json: bool) -> Non
 @json_option
 @click.pass_context
 def verify_trail(
-    ctx: click.Context, sweep: str | None, anchor: Path | None, store: Path | None, as_json: bool
+    ctx: click.Context, sweep: str | None, anchor: Path | None, store: Store, as_json: bool
 ) -> None:
     """Verify a sweep, or the whole store. Exit code 1 when anything was altered, removed or added.
 
@@ -99,8 +98,7 @@ def verify_trail(
     """
     from evalrun.tracking.audit import verify as verify_store
 
-    opened = open_store(store)
-    result = verify_store(opened, [opened.resolve(sweep)] if sweep else None, anchor)
+    result = verify_store(store, [store.resolve(sweep)] if sweep else None, anchor)
     if as_json:
         print_json({"intact": not result.broken, **asdict(result)})
     else:
@@ -117,7 +115,7 @@ def verify_trail(
 
 @audit.command()
 @store_option
-def anchor(store: Path | None) -> None:
+def anchor(store: Store) -> None:
     """Print the heads of all trails, as JSON. Keep them where the store's writers cannot write.
 
     \b
@@ -126,7 +124,7 @@ def anchor(store: Path | None) -> None:
     """
     from evalrun.tracking.audit import make_anchor
 
-    print_json(make_anchor(open_store(store)))
+    print_json(make_anchor(store))
 
 
 @click.command(no_args_is_help=True)
@@ -150,7 +148,7 @@ def verify(
     samples: int,
     run: str | None,
     min_agreement: float | None,
-    store: Path | None,
+    store: Store,
     as_json: bool,
 ) -> None:
     """Ask some samples of SWEEP again, with the messages, parameters and seeds that it holds.
@@ -164,9 +162,8 @@ def verify(
     """
     from evalrun.sweep.verify import as_document, verify_runs
 
-    opened = open_store(store)
-    folder = opened.resolve(sweep)
-    found = verify_runs(folder, samples=samples, run=run, work_dir=opened.root / "engines")
+    folder = store.resolve(sweep)
+    found = verify_runs(folder, samples=samples, run=run, work_dir=store.root / "engines")
     document = as_document(folder, found)
     if as_json:
         print_json(document)
@@ -217,7 +214,7 @@ def _print(found: list[RunAgreement]) -> None:
 @store_option
 @json_option
 @click.pass_context
-def checkout(ctx: click.Context, /, sweep: str, folder: Path, store: Path | None, as_json: bool) -> None:
+def checkout(ctx: click.Context, /, sweep: str, folder: Path, store: Store, as_json: bool) -> None:
     """Write the suite, prompts and rows of SWEEP into DIR, a new folder, to be run again from there.
 
     Exit code 3 when something that was written reads otherwise than it did: each is named.
@@ -229,7 +226,7 @@ def checkout(ctx: click.Context, /, sweep: str, folder: Path, store: Path | None
     """
     from evalrun.sweep.checkout import checkout as check_out
 
-    done = check_out(open_store(store).resolve(sweep), folder)
+    done = check_out(store.resolve(sweep), folder)
     differs = [name for name, same in done.same.items() if not same]
     if as_json:
         shown = {name: getattr(done, name) for name in ("suite", "files", "same")}
@@ -255,7 +252,7 @@ _MOST = 40
 @click.argument("b", default="latest")
 @store_option
 @json_option
-def diff(a: str, b: str, store: Path | None, as_json: bool) -> None:
+def diff(a: str, b: str, store: Store, as_json: bool) -> None:
     """Show what changed from sweep A to sweep B: suite, models, prompts, data, packages, machine, code.
 
     \b
@@ -264,8 +261,7 @@ def diff(a: str, b: str, store: Path | None, as_json: bool) -> None:
     """
     from evalrun.tracking.diff import diff_sweeps
 
-    opened = open_store(store)
-    found = diff_sweeps(opened.resolve(a), opened.resolve(b))
+    found = diff_sweeps(store.resolve(a), store.resolve(b))
     if as_json:
         print_json({**asdict(found), "same": found.same})
         return

@@ -12,11 +12,11 @@ import click
 from evalrun.cli.options import (
     json_option,
     make_overrides,
-    open_store,
     print_json,
     store_option,
     suite_options,
 )
+from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
     from evalrun.runner.cache_look import CacheStats
@@ -33,16 +33,14 @@ def cache() -> None:
     """
 
 
-def _file(store: Path | None) -> Path:
-    from evalrun.paths import default_store
-
-    return (store or default_store()) / "cache" / "responses.db"
+def _file(store: Store) -> Path:
+    return store.root / "cache" / "responses.db"
 
 
 @cache.command()
 @store_option
 @json_option
-def stats(store: Path | None, as_json: bool) -> None:
+def stats(store: Store, as_json: bool) -> None:
     """Show how many answers are kept, of which models, since when.
 
     \b
@@ -80,7 +78,7 @@ def _print_stats(found: CacheStats) -> None:
 @store_option
 @json_option
 def explain(
-    sweep_or_suite: str, sample: str, run: str | None, store: Path | None, as_json: bool, **overrides: Any
+    sweep_or_suite: str, sample: str, run: str | None, store: Store, as_json: bool, **overrides: Any
 ) -> None:
     """Say for one sample whether its answer is kept, and which part of the key differs from the nearest.
 
@@ -94,7 +92,7 @@ def explain(
     if sweep_or_suite.endswith((".yaml", ".yml")):
         found = explain_suite(Path(sweep_or_suite), make_overrides(**overrides), _file(store), sample, run)
     else:
-        found = explain_sweep(open_store(store).resolve(sweep_or_suite), _file(store), sample, run)
+        found = explain_sweep(store.resolve(sweep_or_suite), _file(store), sample, run)
     if as_json:
         print_json([_document(each) for each in found])
         return
@@ -150,7 +148,7 @@ def _iso(seconds: float) -> str:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_option
 @json_option
-def clear(older_than: float | None, model: str | None, yes: bool, store: Path | None, as_json: bool) -> None:
+def clear(older_than: float | None, model: str | None, yes: bool, store: Store, as_json: bool) -> None:
     """Delete kept answers. They are asked, and paid for, anew when a suite needs them again.
 
     \b

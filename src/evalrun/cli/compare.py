@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.tracking.store import Store
 
 
 @click.command(no_args_is_help=True)
@@ -50,7 +51,7 @@ def compare(
     correction: str,
     markdown: bool,
     page: Path | None,
-    store: Path | None,
+    store: Store,
     as_json: bool,
 ) -> None:
     """Compare sweeps or runs, sample by sample: B, C, … each against A.
@@ -68,12 +69,9 @@ def compare(
     from evalrun.analysis.compare import CompareOptions
     from evalrun.analysis.compare import compare as compared
     from evalrun.analysis.pairing import choose
-    from evalrun.paths import default_store
-    from evalrun.tracking.store import Store
 
-    where = Store(store or default_store())
     options = CompareOptions(metrics, margin, common, correction)  # type: ignore[arg-type]
-    chosen = [choose(where, each) for each in sweeps]
+    chosen = [choose(store, each) for each in sweeps]
     comparison = compared(chosen, options)
     if page is not None:
         from evalrun.reports.comparison import write_comparison

@@ -12,12 +12,12 @@ from evalrun.cli.options import (
     FILE,
     json_option,
     limit_option,
-    open_store,
     print_json,
     print_rows,
     store_option,
 )
 from evalrun.reports.numbers import plural
+from evalrun.tracking.store import Store
 
 _SORT = click.option(
     "--sort", multiple=True, metavar="NAME",
@@ -39,7 +39,7 @@ def find(
     metrics: tuple[str, ...],
     limit: int,
     archived: bool,
-    store: Path | None,
+    store: Store,
     as_json: bool,
 ) -> None:
     """Find runs, as in: evalrun find 'metric.exact_match > 0.8 and tag.team == "nlp"' --sort -cost
@@ -51,7 +51,7 @@ def find(
     from evalrun.tracking.finding import Search
 
     search = Search.of(query, sort=sort, metrics=metrics, limit=limit, archived=archived)
-    found = open_store(store).find(search)
+    found = store.find(search)
     if as_json:
         print_json({"total": found.total, "runs": [asdict(row) for row in found.rows]})
         return
@@ -77,7 +77,7 @@ def find(
 @store_option
 @json_option
 def samples(
-    run: str, query: str, sweep: str, sort: tuple[str, ...], limit: int, store: Path | None, as_json: bool
+    run: str, query: str, sweep: str, sort: tuple[str, ...], limit: int, store: Store, as_json: bool
 ) -> None:
     """Find samples of a run, as in: evalrun samples RUN 'score.exact_match == 0 and len(output) > 200'
 
@@ -87,7 +87,7 @@ def samples(
     from evalrun.tracking.samples import find_run, find_samples
 
     given, slash, name = run.partition("/")
-    folder = open_store(store).resolve(given if slash else sweep)
+    folder = store.resolve(given if slash else sweep)
     run_id = find_run(folder, name if slash else run)
     found = find_samples(folder.samples_path(run_id), query, sort=sort, limit=limit)
     if as_json:
@@ -108,7 +108,7 @@ def samples(
 @click.option("--sweep", "sweeps", multiple=True, metavar="SWEEP", help="Samples of these sweeps only.")
 @store_option
 @json_option
-def sql(question: str, sweeps: tuple[str, ...], store: Path | None, as_json: bool) -> None:
+def sql(question: str, sweeps: tuple[str, ...], store: Store, as_json: bool) -> None:
     """Ask one SELECT over `runs`, `metrics` and `samples` (DuckDB). Nothing else is read, nothing written.
 
     \b
@@ -119,8 +119,7 @@ def sql(question: str, sweeps: tuple[str, ...], store: Path | None, as_json: boo
     """
     from evalrun.tracking.sql import ask
 
-    opened = open_store(store)
-    result = ask(opened, question, [opened.resolve(each) for each in sweeps] if sweeps else None)
+    result = ask(store, question, [store.resolve(each) for each in sweeps] if sweeps else None)
     if as_json:
         print_json(
             {"columns": result.columns, "rows": [[_plain(value) for value in row] for row in result.rows]}
@@ -160,7 +159,7 @@ def trend(
     limit: int,
     points: bool,
     page: Path | None,
-    store: Path | None,
+    store: Store,
     as_json: bool,
 ) -> None:
     """Show a metric over the complete sweeps of a project, with intervals, promotions and deployments.
@@ -175,8 +174,7 @@ def trend(
     """
     from evalrun.reports.trend import trend_lines, trend_of
 
-    opened = open_store(store)
-    found = trend_of(opened, project or _only_project(opened), metric, limit)
+    found = trend_of(store, project or _only_project(store), metric, limit)
     if page is not None:
         from evalrun.reports.trend import write_trend
 
@@ -189,12 +187,11 @@ def trend(
         click.echo(line)
 
 
-def _only_project(store: object) -> str:
+def _only_project(store: Store) -> str:
     from evalrun.errors import UserError
-    from evalrun.tracking.store import Store
     from evalrun.tracking.trend import projects
 
-    known = projects(store) if isinstance(store, Store) else []
+    known = projects(store)
     if len(known) == 1:
         return known[0]
     listed = ", ".join(known[:20]) or "none yet"

@@ -11,12 +11,12 @@ from evalrun.cli.options import (
     FILE,
     inconclusive_option,
     json_option,
-    open_store,
     print_json,
     print_rows,
     store_option,
 )
 from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.tracking.store import Store
 
 
 @click.group()
@@ -33,7 +33,7 @@ def baseline() -> None:
 @click.argument("name")
 @click.argument("sweep")
 @store_option
-def set_(name: str, sweep: str, store: Path | None) -> None:
+def set_(name: str, sweep: str, store: Store) -> None:
     """Let NAME stand for SWEEP in its project. `main` is the one that gates take by default.
 
     \b
@@ -42,15 +42,14 @@ def set_(name: str, sweep: str, store: Path | None) -> None:
     """
     from evalrun.tracking.changes import set_baseline
 
-    opened = open_store(store)
-    done = set_baseline(opened, name, opened.resolve(sweep))
+    done = set_baseline(store, name, store.resolve(sweep))
     click.echo(f"baseline {done.name} of {done.project} is {done.sweep}")
 
 
 @baseline.command("list")
 @store_option
 @json_option
-def list_(store: Path | None, as_json: bool) -> None:
+def list_(store: Store, as_json: bool) -> None:
     """List the baselines of all projects.
 
     \b
@@ -59,7 +58,7 @@ def list_(store: Path | None, as_json: bool) -> None:
     """
     from evalrun.tracking.changes import list_baselines
 
-    found = list_baselines(open_store(store))
+    found = list_baselines(store)
     if as_json:
         print_json([asdict(each) for each in found])
         return
@@ -95,7 +94,7 @@ def gate(
     inconclusive: str | None,
     junit: Path | None,
     summary: Path | None,
-    store: Path | None,
+    store: Store,
     as_json: bool,
 ) -> None:
     """Hold a stored sweep against gates: its suite's, or those given. Exit code 1 when one fails.
@@ -112,8 +111,7 @@ def gate(
     from evalrun.results import read
     from evalrun.tracking.changes import choose_baseline
 
-    opened = open_store(store)
-    folder = opened.resolve(sweep)
+    folder = store.resolve(sweep)
     manifest = folder.read_manifest()
     resolved = manifest["suite"].get("resolved") or {}
     parsed = [parse_gate(text) for text in texts or resolved.get("gates") or ()]
@@ -122,7 +120,7 @@ def gate(
         raise UserError(problems)
     if not parsed:
         raise UserError("the sweep's suite has no gates", remedy="Give some: --gate 'exact_match >= 0.5'")
-    held = choose_baseline(opened, name, manifest["project"])
+    held = choose_baseline(store, name, manifest["project"])
     gates = [each for each in parsed if isinstance(each, Gate)]
     results = check_sweep(gates, folder, manifest["plan"], held)
     strict = (inconclusive or resolved.get("inconclusive")) == "fail"

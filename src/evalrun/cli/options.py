@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from evalrun.errors import Problem, UserError
-
-if TYPE_CHECKING:
-    from evalrun.tracking.store import Store
-
+from evalrun.paths import default_store
+from evalrun.tracking.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -54,8 +52,16 @@ def store_option(command: Command) -> Command:
         "--store",
         type=FOLDER,
         metavar="DIR",
+        callback=_open_store,
         help="Where sweeps are kept. [default: $EVALRUN_STORE, else .evalrun]",
     )(command)
+
+
+def _open_store(ctx: click.Context, _: click.Parameter, path: Path | None) -> Store:
+    """The store that `--store` names, else that of the group, else `$EVALRUN_STORE`, else `.evalrun`."""
+    if path is None and isinstance(ctx.obj, Store):
+        return ctx.obj
+    return Store(path or default_store())
 
 
 def _use_catalog(ctx: click.Context, _: click.Parameter, url: str | None) -> None:
@@ -133,14 +139,6 @@ def print_json(document: Any) -> None:
 
     # Paths become text; everything else in a document is JSON already.
     click.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode())
-
-
-def open_store(store: Path | None) -> Store:
-    """The store that `--store` names, else `$EVALRUN_STORE`, else `.evalrun`."""
-    from evalrun.paths import default_store
-    from evalrun.tracking.store import Store
-
-    return Store(store or default_store())
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], widest: int = 60) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalrun.cli.options import FILE, cell, json_option, open_store, print_json, print_rows, store_option
+from evalrun.cli.options import FILE, cell, json_option, print_json, print_rows, store_option
+from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 @click.option("--remove", multiple=True, metavar="NAME", help="Remove this tag.")
 @store_option
 @json_option
-def tag(
-    sweep: str, tags: tuple[str, ...], remove: tuple[str, ...], store: Path | None, as_json: bool
-) -> None:
+def tag(sweep: str, tags: tuple[str, ...], remove: tuple[str, ...], store: Store, as_json: bool) -> None:
     """Set or remove tags of a sweep; without any, show them.
 
     \b
@@ -34,10 +33,9 @@ def tag(
     from evalrun.tracking import changes
     from evalrun.tracking.people import read_tags
 
-    opened = open_store(store)
-    folder = opened.resolve(sweep)
+    folder = store.resolve(sweep)
     given = read_tags(tags)
-    now = changes.tag(opened, folder, given, remove) if given or remove else changes.said(folder).tags
+    now = changes.tag(store, folder, given, remove) if given or remove else changes.said(folder).tags
     if as_json:
         print_json({"sweep": folder.ulid, "tags": dict(now)})
         return
@@ -49,7 +47,7 @@ def tag(
 @click.argument("text", required=False)
 @store_option
 @json_option
-def annotate(target: str, text: str | None, store: Path | None, as_json: bool) -> None:
+def annotate(target: str, text: str | None, store: Store, as_json: bool) -> None:
     """Add a note to a sweep, a run or a sample; without a text, show the notes there are.
 
     \b
@@ -62,10 +60,9 @@ def annotate(target: str, text: str | None, store: Path | None, as_json: bool) -
     from evalrun.tracking import changes
     from evalrun.tracking.targets import find_target
 
-    opened = open_store(store)
-    found = find_target(opened, target)
+    found = find_target(store, target)
     if text is not None:
-        changes.note(opened, found.folder, text, found.name)
+        changes.note(store, found.folder, text, found.name)
     notes = [
         each
         for each in changes.said(found.folder).notes
@@ -82,7 +79,7 @@ def annotate(target: str, text: str | None, store: Path | None, as_json: bool) -
 @click.argument("sweep")
 @click.argument("name")
 @store_option
-def rename(sweep: str, name: str, store: Path | None) -> None:
+def rename(sweep: str, name: str, store: Store) -> None:
     """Give a sweep another name. Its folder and manifest stay as they are; lists show the new one.
 
     \b
@@ -91,9 +88,8 @@ def rename(sweep: str, name: str, store: Path | None) -> None:
     """
     from evalrun.tracking import changes
 
-    opened = open_store(store)
-    folder = opened.resolve(sweep)
-    changes.rename(opened, folder, name)
+    folder = store.resolve(sweep)
+    changes.rename(store, folder, name)
     click.echo(f"{folder.ulid} is called '{name.strip()}' now")
 
 
@@ -101,7 +97,7 @@ def rename(sweep: str, name: str, store: Path | None) -> None:
 @click.argument("sweep")
 @click.option("--undo", is_flag=True, help="Put it back.")
 @store_option
-def archive(sweep: str, undo: bool, store: Path | None) -> None:
+def archive(sweep: str, undo: bool, store: Store) -> None:
     """Take a sweep out of `list` and `find`; it stays on disk, and `--archived` shows it.
 
     \b
@@ -111,9 +107,8 @@ def archive(sweep: str, undo: bool, store: Path | None) -> None:
     """
     from evalrun.tracking import changes
 
-    opened = open_store(store)
-    folder = opened.resolve(sweep)
-    changes.archive(opened, folder, not undo)
+    folder = store.resolve(sweep)
+    changes.archive(store, folder, not undo)
     click.echo(f"{folder.path.name} is {'back in the lists' if undo else 'archived'}")
 
 
@@ -122,7 +117,7 @@ def archive(sweep: str, undo: bool, store: Path | None) -> None:
 @click.option("--reason", default="", metavar="TEXT", help="Why; kept in the tombstone.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_option
-def delete(sweep: str, reason: str, yes: bool, store: Path | None) -> None:
+def delete(sweep: str, reason: str, yes: bool, store: Store) -> None:
     """Delete a sweep's folder for good. Its name, digests, who deleted it and why stay in the audit trail.
 
     \b
@@ -131,11 +126,10 @@ def delete(sweep: str, reason: str, yes: bool, store: Path | None) -> None:
     """
     from evalrun.tracking import changes
 
-    opened = open_store(store)
-    folder = opened.resolve(sweep)
+    folder = store.resolve(sweep)
     if not yes:
         click.confirm(f"Delete {folder.path.name} with all its samples?", abort=True, err=True)
-    changes.delete(opened, folder, reason)
+    changes.delete(store, folder, reason)
     click.echo(f"deleted {folder.path.name}")
 
 
@@ -146,7 +140,7 @@ def delete(sweep: str, reason: str, yes: bool, store: Path | None) -> None:
 @click.option("--override", is_flag=True, help="Promote in spite of failed gates; they are recorded.")
 @store_option
 @json_option
-def promote(run: str, name: str, reason: str, override: bool, store: Path | None, as_json: bool) -> None:
+def promote(run: str, name: str, reason: str, override: bool, store: Store, as_json: bool) -> None:
     """Let a run stand for NAME in its project: SWEEP/RUN, or SWEEP where it has one run.
 
     Refused (exit code 1) while its sweep is not complete, when a gate of it failed, or when it was altered.
@@ -159,8 +153,7 @@ def promote(run: str, name: str, reason: str, override: bool, store: Path | None
     from evalrun.tracking.changes import promote as place
     from evalrun.tracking.targets import find_run_target
 
-    opened = open_store(store)
-    done = place(opened, find_run_target(opened, run), Wish(name, reason, override))
+    done = place(store, find_run_target(store, run), Wish(name, reason, override))
     if as_json:
         print_json(asdict(done))
         return
@@ -177,7 +170,7 @@ def promote(run: str, name: str, reason: str, override: bool, store: Path | None
 @click.option("--reason", default="", metavar="TEXT", help="Anything to keep with it.")
 @store_option
 @json_option
-def deployed(run: str, environment: str, url: str, reason: str, store: Path | None, as_json: bool) -> None:
+def deployed(run: str, environment: str, url: str, reason: str, store: Store, as_json: bool) -> None:
     """Note that a run's model and prompt are deployed to an environment. Nothing is sent anywhere.
 
     \b
@@ -187,8 +180,7 @@ def deployed(run: str, environment: str, url: str, reason: str, store: Path | No
     from evalrun.tracking.changes import deployed as place
     from evalrun.tracking.targets import find_run_target
 
-    opened = open_store(store)
-    done = place(opened, find_run_target(opened, run), environment, url, reason)
+    done = place(store, find_run_target(store, run), environment, url, reason)
     if as_json:
         print_json(asdict(done))
     else:
@@ -200,7 +192,7 @@ def deployed(run: str, environment: str, url: str, reason: str, store: Path | No
 @click.option("--project", metavar="NAME", help="In this project.")
 @store_option
 @json_option
-def whatis(name: str, project: str | None, store: Path | None, as_json: bool) -> None:
+def whatis(name: str, project: str | None, store: Store, as_json: bool) -> None:
     """Show which run stands for a name, or is deployed to an environment: its numbers, who, when, why.
 
     \b
@@ -210,12 +202,11 @@ def whatis(name: str, project: str | None, store: Path | None, as_json: bool) ->
     from evalrun.tracking.changes import placed
     from evalrun.tracking.changes import whatis as history
 
-    opened = open_store(store)
-    found = history(opened, name, project)
+    found = history(store, name, project)
     now = found[0]
     deployments = [
         each
-        for each in placed(opened, now.project)
+        for each in placed(store, now.project)
         if each.kind == "deploy" and (each.sweep, each.run) == (now.sweep, now.run)
     ]
     if as_json:
@@ -257,7 +248,7 @@ def _interval(metric: object) -> str:
 @click.option("--id", "key", default="sample_id", show_default=True, metavar="NAME", help="The sample's id.")
 @store_option
 @json_option
-def label(sweep: str, file: Path | None, column: str, key: str, store: Path | None, as_json: bool) -> None:
+def label(sweep: str, file: Path | None, column: str, key: str, store: Store, as_json: bool) -> None:
     """Keep people's labels or ratings with a sweep, and show how they agree with its scores.
 
     Without --from, show those it has. Ratings (1 to 5, yes/no, good/bad) are of one run's answers: name the
@@ -270,8 +261,7 @@ def label(sweep: str, file: Path | None, column: str, key: str, store: Path | No
     from evalrun.tracking.changes import said
     from evalrun.tracking.targets import find_target
 
-    opened = open_store(store)
-    target = find_target(opened, sweep)
+    target = find_target(store, sweep)
     if file is None:
         _show_labels(asdict(each) for each in said(target.folder).labels) if not as_json else print_json(
             {"sweep": target.folder.ulid, "labels": [asdict(each) for each in said(target.folder).labels]}
@@ -280,7 +270,7 @@ def label(sweep: str, file: Path | None, column: str, key: str, store: Path | No
     from evalrun.analysis.feedback import label as keep
     from evalrun.tracking.people import LabelColumns
 
-    done = keep(opened, target, file, LabelColumns(column, key))
+    done = keep(store, target, file, LabelColumns(column, key))
     if as_json:
         print_json({"sweep": target.folder.ulid, **asdict(done)})
         return
@@ -344,7 +334,7 @@ def from_feedback(
     column: str | None,
     score: str | None,
     out: Path,
-    store: Path | None,
+    store: Store,
     as_json: bool,
 ) -> None:
     """Write the rows whose answers were rated worst (lowest) as a dataset, the worst first.
@@ -356,9 +346,8 @@ def from_feedback(
     from evalrun.analysis.feedback import Worst, worst_rows
     from evalrun.tracking.targets import find_target
 
-    opened = open_store(store)
-    target = find_target(opened, sweep)
-    done = worst_rows(opened, target, Worst(worst, column, score), out)
+    target = find_target(store, sweep)
+    done = worst_rows(store, target, Worst(worst, column, score), out)
     if as_json:
         print_json({"sweep": target.folder.ulid, **asdict(done)})
         return

@@ -21,6 +21,7 @@ from evalrun.cli.options import (
 )
 from evalrun.errors import ExitCode
 from evalrun.reports.numbers import plural
+from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
     from evalrun.sweep.main import Outcome
@@ -51,7 +52,7 @@ def run(
     ctx: click.Context,
     /,
     suite: Path,
-    store: Path | None,
+    store: Store,
     report: Path | None,
     no_report: bool,
     no_cache: bool,
@@ -71,14 +72,13 @@ def run(
     The same command again goes on where an unfinished sweep stopped.
     """
     from evalrun.atomic import place_for
-    from evalrun.paths import default_store
     from evalrun.reports.progress import make_progress
     from evalrun.sweep.main import run_sweep
     from evalrun.sweep.options import SweepOptions
 
     options = SweepOptions(
         overrides=make_overrides(**overrides),
-        store=store or default_store(),
+        store=store.root,
         report=report,
         write_report=not no_report,
         use_cache=not no_cache,
@@ -253,7 +253,7 @@ def rescore(
     file: Path,
     report: Path | None,
     no_report: bool,
-    store: Path | None,
+    store: Store,
     as_json: bool,
 ) -> None:
     """Score a finished sweep again. The models that answered are not asked; judges are.
@@ -266,14 +266,11 @@ def rescore(
     """
     from dataclasses import replace
 
-    from evalrun.paths import default_store
     from evalrun.reports.progress import make_progress
     from evalrun.sweep.rescore import rescore as score_again
-    from evalrun.tracking.store import Store
 
-    opened = Store(store or default_store())
     progress = make_progress(quiet=as_json)
-    outcome = score_again(opened, opened.resolve(sweep), file, tuple(sys.argv[1:]), progress)
+    outcome = score_again(store, store.resolve(sweep), file, tuple(sys.argv[1:]), progress)
     if not no_report:
         from evalrun.reports.report import write_report
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalrun.cli.options import FILE, FOLDER, json_option, limit_option, open_store, print_json, store_option
+from evalrun.cli.options import FILE, FOLDER, json_option, limit_option, print_json, store_option
 from evalrun.errors import UserError
+from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
     from evalrun.tracking.changes import Placed
     from evalrun.tracking.folder import SweepFolder
-    from evalrun.tracking.store import Store
 
 
 @click.command("list")
@@ -24,16 +24,15 @@ if TYPE_CHECKING:
 @click.option("--archived", is_flag=True, help="Archived sweeps too.")
 @store_option
 @json_option
-def list_sweeps(project: str | None, limit: int, archived: bool, store: Path | None, as_json: bool) -> None:
+def list_sweeps(project: str | None, limit: int, archived: bool, store: Store, as_json: bool) -> None:
     """List the sweeps in the store, the newest first.
 
     \b
     Example:
       evalrun list --project nightly --limit 5
     """
-    opened = open_store(store)
-    rows = opened.list(limit=limit, project=project, archived=archived)
-    standing = _standing(opened) if rows else {}
+    rows = store.list(limit=limit, project=project, archived=archived)
+    standing = _standing(store) if rows else {}
     if as_json:
         print_json([{**asdict(row), "stands_for": standing.get(row.sweep, [])} for row in rows])
         return
@@ -58,7 +57,7 @@ def _standing(store: Store) -> dict[str, list[str]]:
 @click.argument("sweep")
 @store_option
 @json_option
-def show(sweep: str, store: Path | None, as_json: bool) -> None:
+def show(sweep: str, store: Store, as_json: bool) -> None:
     """Show the results of a sweep, and what was said of it: by a beginning of its id, its name, or `latest`.
 
     \b
@@ -69,11 +68,10 @@ def show(sweep: str, store: Path | None, as_json: bool) -> None:
     from evalrun.reports.terminal import said_lines, standing_lines
     from evalrun.tracking.changes import list_baselines, said
 
-    opened = open_store(store)
-    folder = opened.resolve(sweep)
+    folder = store.resolve(sweep)
     manifest, runs, told = folder.read_manifest(), folder.runs(), said(folder)
-    places, now = _places(opened, folder)
-    baselines = [each.name for each in list_baselines(opened) if each.sweep == folder.ulid]
+    places, now = _places(store, folder)
+    baselines = [each.name for each in list_baselines(store) if each.sweep == folder.ulid]
     if as_json:
         from evalrun.analysis.conclude import STANDINGS, conclude_sweep
 
@@ -109,7 +107,7 @@ def _places(store: Store, folder: SweepFolder) -> tuple[list[Placed], dict[tuple
 @click.argument("sweep")
 @click.option("--out", type=FILE, metavar="FILE.html", help="Where it goes.")
 @store_option
-def report(sweep: str, out: Path | None, store: Path | None) -> None:
+def report(sweep: str, out: Path | None, store: Store) -> None:
     """Write the HTML report of a sweep again, from its folder alone.
 
     \b
@@ -118,7 +116,7 @@ def report(sweep: str, out: Path | None, store: Path | None) -> None:
     """
     from evalrun.reports.report import write_report
 
-    folder = open_store(store).resolve(sweep)
+    folder = store.resolve(sweep)
     target = out or Path("reports") / f"{folder.path.name.lower()}.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_report(folder, target)
@@ -128,14 +126,14 @@ def report(sweep: str, out: Path | None, store: Path | None) -> None:
 @click.command()
 @store_option
 @json_option
-def reindex(store: Path | None, as_json: bool) -> None:
+def reindex(store: Store, as_json: bool) -> None:
     """Rebuild the catalog from the sweep folders, which are the truth.
 
     \b
     Example:
       evalrun reindex --store /data/evals
     """
-    done = open_store(store).reindex()
+    done = store.reindex()
     if as_json:
         print_json({"sweeps": done.sweeps, "problems": [str(problem) for problem in done.problems]})
         return
@@ -149,15 +147,15 @@ def reindex(store: Path | None, as_json: bool) -> None:
 @click.option("--project", metavar="NAME", help="Only sweeps of this project.")
 @store_option
 @json_option
-def site(out: Path, project: str | None, store: Path | None, as_json: bool) -> None:
+def site(out: Path, project: str | None, store: Store, as_json: bool) -> None:
     """Write the store as a site of static files into DIR: projects, sweeps, trends, reports, search.
 
-    Nothing in it needs a network or a server: it can be opened from disk, kept as a CI artifact, or served by
+    Nothing in it needs a network or a server: it can be store from disk, kept as a CI artifact, or served by
     any host of static pages. The next time only what changed is written again.
     """
     from evalrun.reports.site import write_site
 
-    done = write_site(open_store(store), out, project=project)
+    done = write_site(store, out, project=project)
     if as_json:
         print_json(asdict(done))
         return
@@ -170,7 +168,7 @@ def site(out: Path, project: str | None, store: Path | None, as_json: bool) -> N
 @store_option
 @json_option
 @click.pass_context
-def catalog(ctx: click.Context, /, store: Path | None, as_json: bool) -> None:
+def catalog(ctx: click.Context, /, store: Store, as_json: bool) -> None:
     """Show where the catalog is; `use URL` keeps it in PostgreSQL, `use sqlite` beside the sweeps.
 
     \b
@@ -183,9 +181,8 @@ def catalog(ctx: click.Context, /, store: Path | None, as_json: bool) -> None:
         return
     from evalrun.tracking.tables import SCHEMA
 
-    opened = open_store(store)
-    rows = len(opened.list(None))
-    document = {"catalog": opened.catalog_shown, "schema": SCHEMA, "sweeps": rows}
+    rows = len(store.list(None))
+    document = {"catalog": store.catalog_shown, "schema": SCHEMA, "sweeps": rows}
     if as_json:
         print_json(document)
         return
@@ -195,8 +192,7 @@ def catalog(ctx: click.Context, /, store: Path | None, as_json: bool) -> None:
 @catalog.command(no_args_is_help=True)
 @click.argument("url")
 @store_option
-@click.pass_context
-def use(ctx: click.Context, /, url: str, store: Path | None) -> None:
+def use(url: str, store: Store) -> None:
     """Keep the catalog of the store in a PostgreSQL database, or in its SQLite file again (`sqlite`).
 
     URL is postgresql://USER@HOST/DATABASE[?schema=NAME] without a password: that goes into PGPASSWORD or
@@ -209,17 +205,16 @@ def use(ctx: click.Context, /, url: str, store: Path | None) -> None:
     """
     from evalrun.tracking.database import VARIABLE, set_catalog, setting
 
-    opened = open_store(store or ctx.obj)
-    before = setting(opened.root)
-    opened.create_root()
-    set_catalog(opened.root, None if url == "sqlite" else url)
+    before = setting(store.root)
+    store.create_root()
+    set_catalog(store.root, None if url == "sqlite" else url)
     try:
-        done = opened.reindex()
+        done = store.reindex()
     except BaseException:
-        set_catalog(opened.root, before)  # one that cannot be used is not set
+        set_catalog(store.root, before)  # one that cannot be used is not set
         raise
     for problem in done.problems:
         click.echo(f"warning: {problem}", err=True)
     if os.environ.get(VARIABLE):
         click.echo(f"warning: {VARIABLE} is set and goes before the store's setting", err=True)
-    click.echo(f"{opened.catalog_shown}: {done.sweeps} sweeps")
+    click.echo(f"{store.catalog_shown}: {done.sweeps} sweeps")
