@@ -11,7 +11,7 @@ from evalrun.sweep.options import SweepOptions
 if TYPE_CHECKING:
     import pandas
 
-    from evalrun.analysis.comparison import Comparison
+    from evalrun.analysis.compare import Comparison
     from evalrun.analysis.pairing import Chosen
     from evalrun.tracking.finding import RunRow
     from evalrun.tracking.folder import SweepFolder

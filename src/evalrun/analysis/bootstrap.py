@@ -17,8 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.blas import single_threaded
-from evalrun.analysis.distributions import normal_quantile, sorted_quantile
+from evalrun.analysis.distributions import normal_quantile, single_threaded, sorted_quantile
 from evalrun.analysis.intervals import LEVEL, Bounds, Ints, clipped
 from evalrun.results import Estimate
 

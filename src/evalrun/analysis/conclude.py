@@ -75,7 +75,7 @@ def _run(document: Mapping[str, Any], scorers: Sequence[str], folder: SweepFolde
         run = replace(run, metrics=tuple(_with_scorer(metric, scorers) for metric in run.metrics))
     lost = run.counts.failed + run.counts.unparsed
     if lost and not run.details.errors and folder is not None and folder.samples_path(run.run).is_file():
-        from evalrun.analysis.columns import error_counts
+        from evalrun.analysis.samples import error_counts
 
         run = replace(run, details=replace(run.details, errors=error_counts(folder.samples_path(run.run))))
     return run
@@ -132,8 +132,7 @@ def _with_comparisons(
     """With what can only be seen sample by sample."""
     from evalrun.analysis.correction import Testing
     from evalrun.analysis.effects import sweep_effects
-    from evalrun.analysis.matrix import by_dataset, runs_of, seed_of, whole_prompts
-    from evalrun.analysis.measures import score_measure
+    from evalrun.analysis.measures import by_dataset, runs_of, score_measure, seed_of, whole_prompts
     from evalrun.analysis.standings import Ranking
 
     loaded = runs_of(folder, [f"score.{primary.score}", "cluster", "prompt_tokens"])

@@ -22,7 +22,7 @@ from evalrun.analysis.fairness_groups import score_and_rate_columns
 from evalrun.analysis.intervals import few_clusters, mean
 from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.quality import metric, score_infos
-from evalrun.analysis.table import STATUS_CODES, SampleTable
+from evalrun.analysis.samples import STATUS_CODES, SampleTable
 from evalrun.results import (
     AxisVersions,
     Estimate,

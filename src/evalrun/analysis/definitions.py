@@ -7,7 +7,16 @@ from dataclasses import replace
 from functools import cache
 
 from evalrun import registry
-from evalrun.analysis.catalogue import performance_catalogue
+from evalrun.analysis.catalogue import (
+    OF_K,
+    RATES,
+    consistency_info,
+    gap_info,
+    performance_catalogue,
+    repeat_definition,
+    repeat_info,
+)
+from evalrun.analysis.catalogue import OF_SCORES as OF_REPEATS
 from evalrun.analysis.fairness_definitions import (
     CRITERIA,
     DECISIONS,
@@ -19,9 +28,6 @@ from evalrun.analysis.fairness_definitions import (
     version_definition,
     version_info,
 )
-from evalrun.analysis.rates import RATES, gap_info
-from evalrun.analysis.repeat_definitions import OF_K, consistency_info, repeat_definition, repeat_info
-from evalrun.analysis.repeat_definitions import OF_SCORES as OF_REPEATS
 from evalrun.scoring.base import MetricInfo
 
 _PLACEHOLDER = "<label>"

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import cache, lru_cache
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """Within it, numpy multiplies matrices with one thread."""
+    controller = _controller()
+    if controller is None:
+        yield
+        return
+    with controller.limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _controller() -> Any:
+    """What sets the number of threads; finding the libraries takes 2 ms, so it is done once."""
+    try:
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped, unused-ignore]
+    except ImportError:  # it comes with scikit-learn; without it the results are the same, and later
+        return None
+    return ThreadpoolController()
 
 
 def normal_quantile(p: float) -> float:

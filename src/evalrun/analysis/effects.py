@@ -9,8 +9,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evalrun.analysis.correction import Correction, Testing, corrected
-from evalrun.analysis.matrix import Floats, Matrix, bounds_of, seed_of, stacked, whole_prompts
-from evalrun.analysis.measures import Measure, RunSamples, find_measure
+from evalrun.analysis.measures import (
+    Floats,
+    Matrix,
+    Measure,
+    RunSamples,
+    bounds_of,
+    find_measure,
+    seed_of,
+    stacked,
+    whole_prompts,
+)
 from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.standings import Pairs
 from evalrun.analysis.verdict import verdict

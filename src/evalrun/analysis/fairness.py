@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evalrun.analysis.catalogue import gap_info
 from evalrun.analysis.correction import holm
 from evalrun.analysis.fairness_definitions import contrast_info, criterion_info
 from evalrun.analysis.fairness_groups import (
@@ -34,8 +35,7 @@ from evalrun.analysis.fairness_groups import (
 from evalrun.analysis.fairness_inference import Chance, Part, chance_of_largest, contrast
 from evalrun.analysis.intervals import mean
 from evalrun.analysis.quality import metric
-from evalrun.analysis.rates import gap_info
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable
 from evalrun.canonical import figure_seed
 from evalrun.results import (
     ColumnGroups,

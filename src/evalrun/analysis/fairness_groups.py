@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.catalogue import performance_info
+from evalrun.analysis.catalogue import RATES, performance_info
 from evalrun.analysis.fairness_definitions import DECISIONS, FPR, SELECTION, TPR
 from evalrun.analysis.quality import counted, score_column, score_infos, units
-from evalrun.analysis.rates import RATES
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable
 from evalrun.registry import nearest
 from evalrun.scoring.base import Labelled, MetricInfo, Scorer
 from evalrun.types import Status

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.bootstrap import RESAMPLES, bootstrap_kinds, bootstrap_units, percentile_interval
+from evalrun.analysis.catalogue import RATES
 from evalrun.analysis.intervals import Bounds, few_clusters, mean, wilson
-from evalrun.analysis.rates import RATES
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable
 from evalrun.canonical import figure_seed
 from evalrun.results import Estimate
 from evalrun.scoring.base import Corpus, Interval, Labelled, MetricInfo, ScoreColumns, Scorer
@@ -202,7 +202,7 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
         else:
             estimate = percentile_interval(float(values[at]), size, draws[:, at], bounds, note=few)
         if name in corpus.tests:
-            from evalrun.analysis.sign_tests import binomial_note
+            from evalrun.analysis.paired import binomial_note
 
             hits, trials = corpus.tests[name]
             told = binomial_note(float(sums[hits]), float(sums[trials]), independent=independent)

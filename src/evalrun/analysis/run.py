@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from evalrun.analysis.columns import error_counts
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.performance import SystemSummary, performance_metrics
 from evalrun.analysis.quality import rate_metrics, score_metrics
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable, error_counts
 from evalrun.results import Definition
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import suite_scorers
@@ -30,26 +29,16 @@ __all__ = ["AnalysisOptions", "RunAnalysis", "SystemSummary", "analyse", "analys
 class AnalysisOptions:
     """What of a suite shapes the figures.
 
-    `fairness` is a whole plan, or `by` the sensitive columns alone. `versions` says how the versions of
+    `fairness` says which groups are compared, None where none are. `versions` says how the versions of
     samples are compared that `dataset` declares. `stream` is whether answers were streamed.
     """
 
-    by: Sequence[str] = ()
     fairness: FairnessPlan | None = None
     versions: VersionPlan | None = None
     dataset: DatasetSpec | None = None
     exclude_unparsed: bool = False
     stream: bool = False
     seed: int = 0
-
-    @property
-    def plan(self) -> FairnessPlan | None:
-        """Which groups are compared; None where none are."""
-        if self.fairness is not None or not self.by:
-            return self.fairness
-        from evalrun.analysis.fairness_groups import FairnessPlan
-
-        return FairnessPlan(self.by, exclude_unparsed=self.exclude_unparsed, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +108,7 @@ def analyse(
     exclude_unparsed, seed = options.exclude_unparsed, options.seed
     metrics, scored = score_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
     if table.distinct < len(table):
-        from evalrun.analysis.repeat_metrics import repeat_metrics
+        from evalrun.analysis.repeats import repeat_metrics
 
         metrics += repeat_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
     metrics += rate_metrics(table)
@@ -129,10 +118,10 @@ def analyse(
         details[kind] = {name: detail[key] for name, detail in scored.items() if key in detail}
     details["unparsed"] = "exclude" if exclude_unparsed else "count"
     details["groups"] = {}
-    if (plan := options.plan) is not None:
+    if options.fairness is not None:
         from evalrun.analysis.fairness import fairness_metrics
 
-        fair, groups = fairness_metrics(table, scorers, plan)
+        fair, groups = fairness_metrics(table, scorers, options.fairness)
         details["groups"] = {name: asdict(column) for name, column in groups.items()}
         metrics += fair
     details["versions"] = {}
@@ -148,7 +137,7 @@ def analyse(
     details["definitions"] = _definitions(metrics, scorers)
     counts = table.counts()
     details["errors"] = {}
-    if table.source is not None and counts.failed + counts.unparsed:
+    if counts.failed + counts.unparsed:
         details["errors"] = error_counts(table.source)
     return RunAnalysis(metrics, details, counts)
 

@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.blas import single_threaded
 from evalrun.analysis.bootstrap import resampled_sums, unit_totals
-from evalrun.analysis.distributions import t_quantile
-from evalrun.analysis.matrix import Matrix, bounds_of, by_dataset, joined
-from evalrun.analysis.measures import Measure, RunInfo, RunSamples
+from evalrun.analysis.distributions import single_threaded, t_quantile
+from evalrun.analysis.measures import Matrix, Measure, RunInfo, RunSamples, bounds_of, by_dataset, joined
 from evalrun.analysis.paired import decided_difference, paired_difference
 from evalrun.results import Estimate, PairedResult, Standing, StandingVerdict
 from evalrun.types import JSON, Direction

@@ -18,11 +18,10 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from evalrun import registry
-from evalrun.analysis.catalogue import performance_catalogue
+from evalrun.analysis.catalogue import OF_SCORES as OF_REPEATS
+from evalrun.analysis.catalogue import RATES, performance_catalogue
 from evalrun.analysis.fairness_definitions import CRITERIA, DECISIONS, FLIPS
 from evalrun.analysis.fairness_definitions import OF_SCORES as OF_VERSIONS
-from evalrun.analysis.rates import RATES
-from evalrun.analysis.repeat_definitions import OF_SCORES as OF_REPEATS
 from evalrun.errors import Problem
 from evalrun.registry import nearest
 from evalrun.scoring.base import Scorer

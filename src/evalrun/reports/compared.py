@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from evalrun.analysis.comparison import Compared, Comparison
+from evalrun.analysis.compare import Compared, Comparison
 from evalrun.analysis.measures import RunInfo
 from evalrun.analysis.standings import DatasetStandings
 from evalrun.reports import effects

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from evalrun.analysis.comparison import Compared, Comparison
+from evalrun.analysis.compare import Compared, Comparison
 from evalrun.analysis.measures import RunInfo
 from evalrun.analysis.standings import DatasetStandings
 from evalrun.atomic import disk_errors, replacing

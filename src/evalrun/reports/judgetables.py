@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from evalrun.analysis.bootstrap import bootstrap_kinds, percentile_interval
 from evalrun.analysis.intervals import mean
 from evalrun.analysis.quality import score_column
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable
 from evalrun.reports.judges import Judged, alpha_words, kappa_words, order_words, position_words, rank_words
 from evalrun.reports.numbers import NONE, count, figure, interval
 from evalrun.reports.source import Source
@@ -133,7 +133,6 @@ def read_grades(path: Path, scorer: str, options: JudgeOptions, *, scored_only: 
     if len(models) > 1:  # an answer without text got the lowest grade, and nobody was asked
         asked = ~graded | np.any([each >= 0 for each in by.values()], axis=0)
     units = table.ids if table.clusters is None else table.clusters
-    order = np.arange(len(table)) if table.order is None else table.order
     return Grades(
         together=together,
         person=codes("human"),
@@ -141,7 +140,7 @@ def read_grades(path: Path, scorer: str, options: JudgeOptions, *, scored_only: 
         between=graded & (together < 0),
         asked=asked,
         turned=np.nan_to_num(kept("inconsistent")) > 0,
-        rows=order[judged],
+        rows=table.order[judged],
         units=units[judged].astype(np.int64),
     )
 

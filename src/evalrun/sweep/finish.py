@@ -19,7 +19,7 @@ import orjson
 
 from evalrun.analysis.performance import SystemSummary
 from evalrun.analysis.run import analyse_run
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable
 from evalrun.atomic import write_private
 from evalrun.datasets import Dataset
 from evalrun.runner import calibration
@@ -261,7 +261,7 @@ def _codes(column: Any) -> tuple[NDArray[np.int64], list[str]]:
     """A column of dictionaries as codes over one list of texts; -1 where there is none."""
     import numpy as np
 
-    from evalrun.analysis.columns import plain_values
+    from evalrun.analysis.samples import plain_values
 
     texts: dict[str, int] = {}
     parts = []
@@ -276,7 +276,7 @@ def _plain(column: Any, kind: type[np.generic], missing: float) -> NDArray[Any]:
     """A column in chunks as numpy, with `missing` for null."""
     import numpy as np
 
-    from evalrun.analysis.columns import plain_values
+    from evalrun.analysis.samples import plain_values
 
     parts = [plain_values(chunk, kind, missing) for chunk in column.chunks]
     return np.concatenate(parts) if parts else np.zeros(0, kind)

@@ -437,7 +437,7 @@ class _Rescoring:
         verdicts: RunVerdicts | None,
     ) -> None:
         from evalrun.analysis.run import analyse_run
-        from evalrun.analysis.table import SampleTable
+        from evalrun.analysis.samples import SampleTable
 
         folder, old = self._child.run_dir(run_id), self._parent.read_run(run_id)
         analysis = analyse_run(SampleTable.from_parquet(folder / SAMPLES), self._scoring.suite, spec)

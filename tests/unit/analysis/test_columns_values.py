@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalrun.analysis.columns import plain_values
+from evalrun.analysis.samples import plain_values
 
 KINDS: list[tuple[pa.DataType, type[np.generic], float, st.SearchStrategy[Any]]] = [
     (pa.float64(), np.float64, np.nan, st.floats(allow_nan=False)),
@@ -47,7 +47,7 @@ def test_values_and_gaps_of_any_slice(
 def test_neither_pandas_nor_compute_is_imported_where_types_are_as_wanted() -> None:
     code = (
         "import sys, numpy as np, pyarrow as pa\n"
-        "from evalrun.analysis.columns import plain_values\n"
+        "from evalrun.analysis.samples import plain_values\n"
         "eight = pa.Array.from_buffers(pa.int64(), 1, [None, pa.py_buffer(bytes(8))])\n"
         "one = pa.Array.from_buffers(pa.bool_(), 8, [pa.py_buffer(b'a'), pa.py_buffer(b'b')])\n"
         "plain_values(eight, np.float64, 0)\n"

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.counterfactual import VersionPlan, version_metrics
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.run import analyse_run
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable
 from evalrun.datasets import open_dataset
 from evalrun.runner.journal import Journal
 from evalrun.scoring.base import Scorer
@@ -66,7 +67,7 @@ Found = dict[tuple[str, str], MetricValue]
 def analysed(
     data: DatasetSpec, rows: list[SampleRecord], plan: VersionPlan = PLAN
 ) -> tuple[Found, dict[str, Any]]:
-    found, details = version_metrics(SampleTable.from_records(rows), [scorer()], data, plan)
+    found, details = version_metrics(sample_table(rows), [scorer()], data, plan)
     return {(each.name, next(iter(each.slice.values()), "")): each for each in found}, {
         axis: asdict(versions) for axis, versions in details.items()
     }
@@ -248,7 +249,7 @@ async def test_the_stored_samples_give_the_same_as_those_at_hand(tmp_path: Path)
     await journal.close()
     journal_to_parquet(tmp_path / "journal.jsonl", tmp_path / "samples.parquet")
     stored = version_metrics(SampleTable.from_parquet(tmp_path / "samples.parquet"), [scorer()], data, PLAN)
-    assert stored == version_metrics(SampleTable.from_records(rows), [scorer()], data, PLAN)
+    assert stored == version_metrics(sample_table(rows), [scorer()], data, PLAN)
 
 
 def test_every_metric_has_the_definition_that_its_name_leads_to() -> None:
@@ -280,7 +281,7 @@ def test_a_suite_with_versions_has_their_metrics(fairness: dict[str, Any] | None
     )
     (run,) = cells(suite)
     rows = records(run.dataset, lambda base, labels, _: "no" if labels["name"] == "Mei" else "yes")
-    found = analyse_run(SampleTable.from_records(rows), suite, run)
+    found = analyse_run(sample_table(rows), suite, run)
     flips = {
         each.slice["name"]: each.value
         for each in found.metrics
@@ -291,5 +292,5 @@ def test_a_suite_with_versions_has_their_metrics(fairness: dict[str, Any] | None
     assert flips == {name: float(fairness is not None or name == "Mei") for name in others}
     said = "the model draws its answers" in str([found.metrics, found.details["versions"]])
     assert said is (temperature > 0), "some flips are chance then"
-    plain = analyse_run(SampleTable.from_records(rows), suite)
+    plain = analyse_run(sample_table(rows), suite)
     assert not any(each.name.startswith("counterfactual.") for each in plain.metrics)

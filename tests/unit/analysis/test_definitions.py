@@ -5,12 +5,13 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.definitions import definition, metric_reference
+from evalrun.analysis.fairness_groups import FairnessPlan
 from evalrun.analysis.performance import SystemSummary
 from evalrun.analysis.run import AnalysisOptions, analyse
-from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.types import SampleRecord, Status
 
@@ -45,10 +46,10 @@ SYSTEM = SystemSummary(10**9, 10**8, 30.0, 5.0, 100.0, 0.002)
 
 def test_every_metric_of_a_run_is_defined_and_agrees_with_its_definition() -> None:
     analysis = analyse(
-        SampleTable.from_records(records()),
+        sample_table(records()),
         SCORERS,
         SYSTEM,
-        AnalysisOptions(by=["dialect.code"], stream=True, seed=1),
+        AnalysisOptions(fairness=FairnessPlan(["dialect.code"], seed=1), stream=True, seed=1),
     )
     names = {metric.name for metric in analysis.metrics}
     assert {
@@ -76,7 +77,7 @@ def test_every_metric_of_a_run_is_defined_and_agrees_with_its_definition() -> No
 
 def test_definitions_travel_with_the_run_and_metrics_name_their_scorer() -> None:
     analysis = analyse(
-        SampleTable.from_records(records()), SCORERS, SYSTEM, AnalysisOptions(by=["dialect.code"])
+        sample_table(records()), SCORERS, SYSTEM, AnalysisOptions(fairness=FairnessPlan(["dialect.code"]))
     )
     definitions = analysis.details["definitions"]
     assert set(definitions) == {metric.name for metric in analysis.metrics}
@@ -89,8 +90,8 @@ def test_definitions_travel_with_the_run_and_metrics_name_their_scorer() -> None
 
 
 def test_the_analysis_can_be_written_as_json_and_made_again() -> None:
-    table = SampleTable.from_records(records())
-    options = AnalysisOptions(by=["dialect.code"], stream=True, seed=5)
+    table = sample_table(records())
+    options = AnalysisOptions(fairness=FairnessPlan(["dialect.code"], seed=5), stream=True, seed=5)
     one, other = (analyse(table, SCORERS, SYSTEM, options) for _ in range(2))
     assert one == other
     text = json.dumps({"metrics": [asdict(m) for m in one.metrics], "details": one.details}, allow_nan=False)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.fairness import fairness_metrics
 from evalrun.analysis.fairness_groups import MISSING, FairnessPlan
 from evalrun.analysis.fairness_inference import Chance, Part, chance_of_largest
-from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.types import MetricValue, SampleRecord, Status
 
@@ -42,7 +42,7 @@ def compare(
     rows: list[SampleRecord], min_group: int = 30, seed: int = 0, by: tuple[str, ...] = ("dialect",)
 ) -> tuple[dict[tuple[str, str], MetricValue], dict[str, Any]]:
     found, details = fairness_metrics(
-        SampleTable.from_records(rows),
+        sample_table(rows),
         [exact_match()],
         FairnessPlan(by, min_group, seed=seed),
     )

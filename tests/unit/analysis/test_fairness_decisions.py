@@ -17,12 +17,12 @@ from fairlearn.metrics import (
     selection_rate,
 )
 from sklearn.metrics import recall_score
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.fairness import fairness_metrics
 from evalrun.analysis.fairness_groups import MISSING, FairnessPlan
-from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.types import MetricValue, SampleRecord, Status
 
@@ -52,7 +52,7 @@ def record(number: int, target: Any, answer: Any, groups: dict[str, str | None],
 
 def run(rows: Sequence[SampleRecord], **plan: Any) -> tuple[Found, dict[str, Any]]:
     plan = {"by": ["group"], "min_group": 1, **plan}
-    found, details = fairness_metrics(SampleTable.from_records(rows), [scorer()], FairnessPlan(**plan))
+    found, details = fairness_metrics(sample_table(rows), [scorer()], FairnessPlan(**plan))
     return {(each.name, frozenset(each.slice.items())): each for each in found}, {
         name: asdict(column) for name, column in details.items()
     }

@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from evalrun.analysis.correction import benjamini_hochberg, corrected, holm
-from evalrun.analysis.paired import equivalent, non_inferiority, paired_difference, samples_needed
-from evalrun.analysis.sign_tests import mcnemar_exact, score_interval, sign_flip
+from evalrun.analysis.paired import (
+    equivalent,
+    mcnemar_exact,
+    non_inferiority,
+    paired_difference,
+    samples_needed,
+    score_interval,
+    sign_flip,
+)
 from evalrun.analysis.verdict import verdict
 from evalrun.results import PairedResult
 

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tables import sample_table
 
-from evalrun.analysis.performance import CDF_POINTS, SystemSummary, distribution, performance_metrics
-from evalrun.analysis.table import SampleTable
-from evalrun.analysis.window import BINS, in_flight, over_time, steady_window
+from evalrun.analysis.performance import (
+    BINS,
+    CDF_POINTS,
+    SystemSummary,
+    distribution,
+    in_flight,
+    over_time,
+    performance_metrics,
+    steady_window,
+)
 from evalrun.types import MetricValue, SampleRecord, Status
 
 
@@ -37,9 +45,7 @@ def record(number: int, **more: Any) -> SampleRecord:
 def measure(
     rows: list[SampleRecord], system: SystemSummary | None = None, stream: bool = True
 ) -> tuple[dict[str, MetricValue], dict[str, Any]]:
-    found, details = performance_metrics(
-        SampleTable.from_records(rows), system or SystemSummary(), stream=stream
-    )
+    found, details = performance_metrics(sample_table(rows), system or SystemSummary(), stream=stream)
     return {metric.name: metric for metric in found}, details
 
 

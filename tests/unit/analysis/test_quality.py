@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.performance import SystemSummary
 from evalrun.analysis.quality import rate_metrics, score_metrics
 from evalrun.analysis.run import analyse
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.types import MetricValue, SampleRecord, Status
@@ -59,7 +60,7 @@ def table_of(
     choice = registry.load("parser", "choice")
     parsers = [choice(choice.Options(labels=LABELS))] if parse else []
     pipeline = Pipeline(parsers, scorers)
-    return SampleTable.from_records(
+    return sample_table(
         record(number, target, output, pipeline, **more) for number, (target, output) in enumerate(pairs)
     )
 
@@ -220,7 +221,7 @@ def test_repeats_are_averaged_within_a_sample_and_are_no_samples() -> None:
         for sample, outputs_of in outputs.items()
         for k, output in enumerate(outputs_of)
     ]  # fmt: skip
-    found = quality(SampleTable.from_records(rows), [made])["exact_match"]
+    found = quality(sample_table(rows), [made])["exact_match"]
     assert (found.value, found.n, found.method) == (0.5, 3, "t")
     assert found.se == pytest.approx(np.std([1, 0.5, 0], ddof=1) / np.sqrt(3))
 
@@ -231,7 +232,7 @@ def test_copies_of_a_sample_make_nothing_more_certain() -> None:
     pipeline = Pipeline([], made)
     rows = [record(n, t, o, pipeline) for n, (t, o) in enumerate(pairs)]
     copies = [replace(row, repeat=k) for k in range(4) for row in rows]
-    once, often = (quality(SampleTable.from_records(each), made) for each in (rows, copies))
+    once, often = (quality(sample_table(each), made) for each in (rows, copies))
     for name in ("exact_match", "classification.f1_macro"):
         assert once[name].value == pytest.approx(often[name].value)
         assert often[name].n == 60
@@ -245,7 +246,7 @@ def test_clusters_widen_the_interval() -> None:
         record(n, "bug", "bug" if (n // 10) % 3 else "other", pipeline, cluster=f"t{n // 10}")
         for n in range(600)
     ]
-    found = quality(SampleTable.from_records(rows), made)
+    found = quality(sample_table(rows), made)
     assert found["exact_match"].method == "clustered-t"
     assert found["exact_match"].se == pytest.approx(np.sqrt(2 / 3 * 1 / 3 / 59), rel=1e-6)
     plain = np.sqrt(2 / 3 * 1 / 3 / 599)
@@ -260,10 +261,10 @@ def test_order_and_seed_decide_as_they_should() -> None:
     pipeline = Pipeline([], made)
     rng = np.random.default_rng(1)
     rows = [record(n, LABELS[rng.integers(4)], LABELS[rng.integers(4)], pipeline) for n in range(80)]
-    one = quality(SampleTable.from_records(rows), made, seed=3)
-    other = quality(SampleTable.from_records(rows[::-1]), made, seed=3)
+    one = quality(sample_table(rows), made, seed=3)
+    other = quality(sample_table(rows[::-1]), made, seed=3)
     assert one == other
-    third = quality(SampleTable.from_records(rows), made, seed=4)
+    third = quality(sample_table(rows), made, seed=4)
     assert one["classification.f1_macro"].ci_low != third["classification.f1_macro"].ci_low
 
 

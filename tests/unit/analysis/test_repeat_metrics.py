@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.definitions import definition
+from evalrun.analysis.fairness_groups import FairnessPlan
 from evalrun.analysis.measures import RunSamples
 from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.performance import SystemSummary
 from evalrun.analysis.quality import mean_metrics
-from evalrun.analysis.repeat_metrics import repeat_metrics
+from evalrun.analysis.repeats import repeat_metrics
 from evalrun.analysis.run import AnalysisOptions, RunAnalysis, analyse
-from evalrun.analysis.table import SampleTable
-from evalrun.scoring.base import Labelled
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.scoring.scorers.translation import WordErrorRate
 from evalrun.types import MetricValue, SampleRecord, Status
@@ -52,7 +51,7 @@ def records(scores: Any, answers: Any = None, cluster: Any = None) -> list[Sampl
 
 
 def analysed(scores: Any, answers: Any = None, cluster: Any = None, **options: Any) -> RunAnalysis:
-    table = SampleTable.from_records(records(scores, answers, cluster))
+    table = sample_table(records(scores, answers, cluster))
     return analyse(table, [EXACT], SystemSummary(), AnalysisOptions(**options))
 
 
@@ -63,7 +62,9 @@ def by_name(found: RunAnalysis) -> dict[str, MetricValue]:
 def test_the_trap_of_counting_repeats_as_samples() -> None:
     """Ten identical answers to each of 40 samples tell no more than one: same n, same interval, same gap."""
     one = (np.random.default_rng(0).random((40, 1)) < 0.6).astype(float)
-    once, often = analysed(one, by=["group"]), analysed(np.repeat(one, 10, axis=1), by=["group"])
+    once, often = (
+        analysed(scores, fairness=FairnessPlan(["group"])) for scores in (one, np.repeat(one, 10, axis=1))
+    )
     for name in ("exact_match", "error_rate"):
         assert by_name(often)[name] == by_name(once)[name]
     slices = [
@@ -123,7 +124,7 @@ def test_a_sample_without_a_vote_has_the_mean_of_its_scores() -> None:
         made.append(SampleRecord("s", repeat, 0, {}, "a b", scored.status, answer=None, scores=scored.scores))
     [majority] = [
         each
-        for each in analyse(SampleTable.from_records(made), [wer], SystemSummary()).metrics
+        for each in analyse(sample_table(made), [wer], SystemSummary()).metrics
         if each.name.endswith(".majority")
     ]
     assert majority.value == made[0].scores["wer"] == 1.0
@@ -153,13 +154,9 @@ TRUE = {
 def test_intervals_cover_the_truth_with_repeats() -> None:
     rng = np.random.default_rng(5)
     runs, n, k = 120, 100, 5
-    table = SampleTable.from_records(records(np.zeros((n, k))))
     hits = dict.fromkeys(TRUE, 0)
     for _ in range(runs):
-        scores = drawn(rng, n, k).ravel()
-        one = replace(
-            table, scores={"exact_match": scores}, given=(Labelled(scores.astype(np.int32), ("0", "1")),) * 2
-        )
+        one = sample_table(records(drawn(rng, n, k)))
         options = {"exclude_unparsed": False, "seed": 0}
         found = {each.name: each for each in repeat_metrics(one, [EXACT], **options)}
         found["exact_match"] = mean_metrics(one, EXACT, exclude_unparsed=False)[0]
@@ -187,7 +184,7 @@ def test_a_comparison_sees_samples_and_not_answers() -> None:
     a, b = drawn(rng, 60, 1), drawn(rng, 60, 1)
     values = []
     for scores in (a, np.repeat(a, 8, axis=1), b, np.repeat(b, 8, axis=1)):
-        table = SampleTable.from_records(records(scores))
+        table = sample_table(records(scores))
         run = object.__new__(RunSamples)
         run.__dict__["table"] = table
         values.append(run.by_id(table.scores["exact_match"], table.answered))

@@ -63,7 +63,6 @@ def test_variance_is_split_as_it_was_made() -> None:
     found = spread(np.repeat(np.arange(2000), 4), scores.ravel())
     assert found.within == pytest.approx(9, rel=0.05)
     assert found.between == pytest.approx(4, rel=0.12)
-    assert found.within_share == pytest.approx(9 / 13, abs=0.03)
     assert found.se == pytest.approx(math.sqrt((4 + 9 / 4) / 2000), rel=0.06)
     assert found.se_many_repeats == pytest.approx(math.sqrt(4 / 2000), rel=0.07)
 

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.tables import sample_table
 
-from evalrun.analysis.table import NUMBERS, SampleTable
+from evalrun.analysis.samples import NUMBERS, SampleTable
 from evalrun.types import Counts, SampleRecord, Status
 
 
@@ -78,7 +79,7 @@ def assert_same(first: SampleTable, second: SampleTable) -> None:
 def test_parquet_and_records_give_the_same_table(tmp_path: Path) -> None:
     rows = records()
     table = SampleTable.from_parquet(write(rows, tmp_path / "samples.parquet"))
-    assert_same(table, SampleTable.from_records(rows))
+    assert_same(table, sample_table(rows))
     assert table.distinct == 60
     assert len(table) == 120
 
@@ -87,13 +88,13 @@ def test_the_order_of_the_rows_changes_nothing(tmp_path: Path) -> None:
     rows = records()
     shuffled = random.Random(1).sample(rows, len(rows))
     table = SampleTable.from_parquet(write(shuffled, tmp_path / "samples.parquet", row_group=7))
-    assert_same(table, SampleTable.from_records(rows))
+    assert_same(table, sample_table(rows))
 
 
 def test_counts_are_those_of_the_records() -> None:
     rows = records()
     by_status = {status: sum(row.status is status for row in rows) for status in Status}
-    assert SampleTable.from_records(rows).counts() == Counts(
+    assert sample_table(rows).counts() == Counts(
         samples=120,
         scored=by_status[Status.SCORED],
         unparsed=by_status[Status.UNPARSED],
@@ -106,7 +107,7 @@ def test_counts_are_those_of_the_records() -> None:
 
 
 def test_a_sample_without_a_cluster_is_one_of_its_own() -> None:
-    table = SampleTable.from_records(records())
+    table = sample_table(records())
     assert table.clusters is not None
     sizes = np.bincount(table.clusters)
     sizes = np.sort(sizes[sizes > 0])
@@ -116,7 +117,7 @@ def test_a_sample_without_a_cluster_is_one_of_its_own() -> None:
 
 
 def test_without_clusters_and_rows_there_are_none(tmp_path: Path) -> None:
-    empty = SampleTable.from_records([])
+    empty = sample_table([])
     assert (len(empty), empty.distinct, empty.clusters) == (0, 0, None)
     assert empty.counts() == Counts()
     assert len(SampleTable.from_parquet(write([], tmp_path / "none.parquet"))) == 0
@@ -158,7 +159,7 @@ import sys
 from pathlib import Path
 from evalrun import registry
 from evalrun.analysis.run import SystemSummary, analyse
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable
 scorers = [registry.load("scorer", name)(registry.load("scorer", name).Options())
            for name in ("exact_match", "classification")]
 analyse(SampleTable.from_parquet(Path({str(path)!r})), scorers, SystemSummary())

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.compare import compare
 from evalrun.analysis.conclude import conclude_sweep, read_sweep
-from evalrun.analysis.matrix import runs_of
-from evalrun.analysis.measures import score_measure
+from evalrun.analysis.measures import runs_of, score_measure
 from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.pairing import Chosen
 from evalrun.analysis.standings import AllPairs, Pairs, Ranking

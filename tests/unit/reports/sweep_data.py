@@ -11,9 +11,10 @@ from typing import Any
 import orjson
 
 from evalrun import registry
+from evalrun.analysis.fairness_groups import FairnessPlan
 from evalrun.analysis.performance import SystemSummary
 from evalrun.analysis.run import AnalysisOptions, analyse
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parquet import journal_to_parquet, system_to_parquet
 
@@ -118,7 +119,7 @@ def _write_run(
         SampleTable.from_parquet(path / "samples.parquet"),
         scorers,
         system,
-        AnalysisOptions(by=by, stream=True, seed=7),
+        AnalysisOptions(fairness=FairnessPlan(by, seed=7), stream=True, seed=7),
     )
     folder.finish_run(
         cell.run,

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.quality import score_metrics
-from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.scoring.scorers.bbq_figures import figures
@@ -51,7 +51,7 @@ def analysed(
                 scores=scored.scores, reasons=scored.reasons,
             )
         )  # fmt: skip
-    found, details = score_metrics(SampleTable.from_records(rows), [scorer], exclude_unparsed=False, seed=0)
+    found, details = score_metrics(sample_table(rows), [scorer], exclude_unparsed=False, seed=0)
     return {each.name: each for each in found}, details["bbq"]["bbq"]
 
 

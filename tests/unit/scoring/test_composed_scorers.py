@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.performance import SystemSummary
 from evalrun.analysis.run import analyse
-from evalrun.analysis.table import SampleTable
 from evalrun.errors import UserError
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.derived import Derived
@@ -140,7 +140,7 @@ def test_a_derived_score_has_a_mean_an_interval_and_its_formula_as_definition() 
     for number in range(40):
         scored = pipeline.evaluate("a b" if number % 3 else "a c", "a b", {})
         records.append(SampleRecord(f"s{number}", 0, number, {}, "a b", scored.status, scores=scored.scores))
-    analysis = analyse(SampleTable.from_records(records), scorers, SystemSummary())
+    analysis = analyse(sample_table(records), scorers, SystemSummary())
     metric = next(each for each in analysis.metrics if each.name == "overall")
     values = [record.scores["overall"] for record in records]
     assert metric.value == pytest.approx(sum(values) / 40)  # type: ignore[arg-type]

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as reference
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.quality import score_metrics
-from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.types import MetricValue, SampleRecord
@@ -46,7 +46,7 @@ def figures(
                 **more,  # type: ignore[arg-type]
             )
         )
-    found, _ = score_metrics(SampleTable.from_records(records), [made], exclude_unparsed=False, seed=0)
+    found, _ = score_metrics(sample_table(records), [made], exclude_unparsed=False, seed=0)
     return {metric.name: metric for metric in found}
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tables import sample_table
 
 from evalrun.analysis.performance import SystemSummary
 from evalrun.analysis.run import analyse
-from evalrun.analysis.table import SampleTable
 from evalrun.scoring.base import Scorer, ScoringInput
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.scoring.scorers.hub import HubMetric
@@ -71,7 +71,7 @@ def test_a_metric_scores_samples_and_all_together(script: Path) -> None:
             )
         )
     assert [row.scores["hub_overlap"] for row in rows] == [0.5, 0.0, 0.5, None]
-    found = analyse(SampleTable.from_records(rows[:3]), [scorer], SystemSummary())
+    found = analyse(sample_table(rows[:3]), [scorer], SystemSummary())
     values = {each.name: each.value for each in found.metrics}
     assert values["hub_overlap"] == pytest.approx(1 / 3)
     assert values["hub_overlap.corpus"] == pytest.approx(1 / 3)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tables import sample_table
 
 from evalrun.analysis.quality import corpus_metrics
-from evalrun.analysis.table import SampleTable
 from evalrun.scoring.scorers import judge_agreement as agreement
 from evalrun.scoring.scorers.judge import Judge, JudgeOptions
 from evalrun.types import SampleRecord, Status
@@ -122,7 +122,7 @@ def test_alpha_and_kappa_as_metrics_with_intervals() -> None:
     rng = np.random.default_rng(5)
     truth = rng.integers(0, 4, 200)
     noisy = np.clip(truth[:, None] + rng.integers(-1, 2, (200, 3)), 0, 3)
-    table = SampleTable.from_records(records(judge, noisy.tolist(), truth.tolist()))
+    table = sample_table(records(judge, noisy.tolist(), truth.tolist()))
     metrics, _ = corpus_metrics(table, judge, exclude_unparsed=False, seed=1)
     found = {metric.name: metric for metric in metrics}
     assert set(found) == {
@@ -143,7 +143,7 @@ def test_alpha_and_kappa_as_metrics_with_intervals() -> None:
 def test_only_samples_with_both_grades_count_towards_agreement_with_people() -> None:
     judge = Judge(JudgeOptions(model=["a"], choices={"good": 1, "bad": 0}, human="h"))
     made = records(judge, [[0], [1], [None], [0], [1]], [0, 1, 0, None, 0])
-    table = SampleTable.from_records(made)
+    table = sample_table(made)
     metrics, _ = corpus_metrics(table, judge, exclude_unparsed=False, seed=1)
     accuracy = next(metric for metric in metrics if metric.name == "judge.human.accuracy")
     assert (accuracy.n, accuracy.value) == (3, pytest.approx(2 / 3))

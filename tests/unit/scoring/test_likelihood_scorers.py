@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.quality import score_metrics
-from evalrun.analysis.table import SampleTable
 from evalrun.scoring.likelihood import decided, probabilities
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.types import Ask, MetricValue, ProviderError, SampleRecord, Status
@@ -49,7 +49,7 @@ def analysed(
                 cluster=None if clusters is None else clusters[number],
             )
         )
-    found, _ = score_metrics(SampleTable.from_records(rows), [scorer], exclude_unparsed=False, seed=0)
+    found, _ = score_metrics(sample_table(rows), [scorer], exclude_unparsed=False, seed=0)
     for each in found:
         assert definition(each.name), each.name
     return {each.name: each for each in found}
@@ -231,7 +231,7 @@ def test_winobias_is_the_gap_of_paired_sentences() -> None:
         )
         for row, answer in zip(rows, answers, strict=True)
     ]
-    metrics, _ = score_metrics(SampleTable.from_records(records), [scorer], exclude_unparsed=False, seed=0)
+    metrics, _ = score_metrics(sample_table(records), [scorer], exclude_unparsed=False, seed=0)
     found = {each.name: each for each in metrics}
     right = np.array([float(each == "right") for each in answers])
     wanted = stats.ttest_rel(right[0::2], right[1::2]).confidence_interval()

@@ -10,10 +10,11 @@ import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
+from tests.tables import sample_table
 
 from evalrun import registry
 from evalrun.analysis.quality import score_metrics
-from evalrun.analysis.table import SampleTable
+from evalrun.analysis.samples import SampleTable
 from evalrun.scoring.base import Scorer, ScoringInput
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.scoring.scorers.words import porter_stemmer, rouge
@@ -74,7 +75,7 @@ def table_of(pairs: list[tuple[str, object]], made: Scorer) -> SampleTable:
                 scores=scores,
             )
         )
-    return SampleTable.from_records(records)
+    return sample_table(records)
 
 
 def metrics(pairs: list[tuple[str, object]], made: Scorer) -> dict[str, MetricValue]:

@@ -12,7 +12,7 @@ from evalrun.reports.visible import visible
 from evalrun.results import AxisEffect, Level
 
 if TYPE_CHECKING:
-    from evalrun.analysis.comparison import Compared
+    from evalrun.analysis.compare import Compared
     from evalrun.analysis.standings import DatasetStandings
 
 

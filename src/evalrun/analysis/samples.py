@@ -1,11 +1,15 @@
-"""Reading the columns of a run's `samples.parquet`, batch by batch, into arrays and codes."""
+"""The samples of one run as columns, read from `samples.parquet` batch by batch: all that analysis needs.
+
+A table of 100,000 samples takes some 15 MB: texts are kept as codes, and answers and targets are read from
+the file only when a scorer asks for them."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.scoring.base import Labelled, as_text
-from evalrun.types import Status
+from evalrun.types import Counts, Status
 
 BATCH = 8_192
 """Rows in memory at once while reading. One thread reads, without read-ahead: that keeps memory flat."""
@@ -170,16 +174,15 @@ class IdCoder:
     def __init__(self) -> None:
         self._parts: list[NDArray[np.uint64]] = []
 
-    def add(self, ids: Iterable[str]) -> None:
-        """Code one batch."""
-        hashes = b"".join(
-            [blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8).digest() for each in ids]
-        )
-        self._parts.append(np.frombuffer(hashes, np.dtype("<u8")))
-
     def add_arrow(self, column: Any) -> None:
         """Code one batch of an Arrow column."""
-        self.add(column.to_pylist())
+        hashes = b"".join(
+            [
+                blake2b(sample_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+                for sample_id in column.to_pylist()
+            ]
+        )
+        self._parts.append(np.frombuffer(hashes, np.dtype("<u8")))
 
     def result(self) -> NDArray[np.int32]:
         """The codes of all batches."""
@@ -272,3 +275,150 @@ def _reason(status: str, error: str) -> str:
     if quoted is None:
         return error[:100]
     return (error[: quoted.start()] + (" in the JSON" if quoted[1] else " in the output"))[:100]
+
+
+STATUS_CODES: Mapping[Status, int] = {status: code for code, status in enumerate(Status)}
+"""Codes of the four endings, in the order of `Status`."""
+
+NUMBERS = (
+    "ttft_s",
+    "e2e_s",
+    "tpot_s",
+    "client_queue_s",
+    "sent_s",
+    "done_s",
+    "prompt_tokens",
+    "completion_tokens",
+    "cost_usd",
+)
+"""Columns of measured numbers, NaN where a sample has none."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """One entry a sample and repeat, in an order that depends on sample id and repeat only, not on the file.
+
+    `ids` are codes of the sample ids (0 … distinct - 1), `status` codes of STATUS_CODES. `scores` is keyed as
+    `SampleRecord.scores`. `clusters` is None where the dataset names none; a sample without a cluster is one
+    of its own. `sensitive` holds -1 where the group is missing.
+    """
+
+    source: Path
+    order: NDArray[np.int64]
+    """Position in the source of each entry."""
+    ids: NDArray[np.int32]
+    keys: NDArray[np.uint64]
+    """Hashes of the distinct sample ids, sorted; entry i is that of code i. Runs are joined by them."""
+    status: NDArray[np.int8]
+    cached: Mask
+    warmup: Mask
+    attempts: NDArray[np.int32]
+    numbers: Mapping[str, Floats]
+    scores: Mapping[str, Floats]
+    sensitive: Mapping[str, Labelled] = field(default_factory=dict)
+    clusters: NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def distinct(self) -> int:
+        """Number of sample ids; smaller than the number of samples where there are repeats."""
+        return int(self.ids[-1]) + 1 if len(self.ids) else 0
+
+    @cached_property
+    def answered(self) -> Mask:
+        """Samples that got an answer, parsed or not: all but the failed."""
+        return np.not_equal(self.status, STATUS_CODES[Status.FAILED])
+
+    def is_status(self, status: Status) -> Mask:
+        """Samples that ended so."""
+        return np.equal(self.status, STATUS_CODES[status])
+
+    def number(self, name: str) -> Floats:
+        """A column of NUMBERS; all NaN where the file has none."""
+        found = self.numbers.get(name)
+        return np.full(len(self), np.nan) if found is None else found
+
+    def sample_ids(self) -> Sequence[str]:
+        """The sample id of each entry, read from the file when asked for: they are not kept."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.source, pre_buffer=False) as file:
+            column = file.read(columns=["sample_id"], use_threads=False).column(0).to_pylist()
+        return [column[at] for at in self.order.tolist()]
+
+    def with_groups(self, groups: Mapping[str, Mapping[str, str | None]]) -> SampleTable:
+        """The table with further columns of groups, each given by sample id."""
+        ids = self.sample_ids()
+        added = {name: _coded([by_id.get(each) for each in ids]) for name, by_id in groups.items()}
+        return replace(self, sensitive={**self.sensitive, **added})
+
+    def texts(self) -> tuple[Labelled, Labelled]:
+        """Answers and targets as codes, read from the file when first asked for."""
+        return self._texts
+
+    @cached_property
+    def _texts(self) -> tuple[Labelled, Labelled]:
+        answers, targets = (texts_of(self.source, name) for name in ("answer", "target"))
+        return (
+            Labelled(answers.codes[self.order], answers.labels),
+            Labelled(targets.codes[self.order], targets.labels),
+        )
+
+    def counts(self) -> Counts:
+        """How the samples ended."""
+        totals = np.bincount(self.status, minlength=len(STATUS_CODES)).tolist()
+        return Counts(
+            samples=len(self),
+            scored=totals[STATUS_CODES[Status.SCORED]],
+            unparsed=totals[STATUS_CODES[Status.UNPARSED]],
+            refused=totals[STATUS_CODES[Status.REFUSED]],
+            failed=totals[STATUS_CODES[Status.FAILED]],
+            cached=int(self.cached.sum()),
+            warmup=int(self.warmup.sum()),
+            retried=int((self.attempts > 1).sum()),
+        )
+
+    @classmethod
+    def from_parquet(cls, path: Path, columns: Sequence[str] | None = None) -> SampleTable:
+        """Read `samples.parquet`, batch by batch and only the columns that analysis needs.
+
+        `columns` narrows that further, by their names in the file; sample_id, repeat and status are always
+        read.
+        """
+        read = read_parquet(path, NUMBERS, columns)
+        order = np.lexsort((read.repeat, read.ids))
+        clusters = None
+        if read.clusters is not None:
+            clusters = _own_clusters(read.clusters.codes, read.ids, len(read.clusters.labels))[order]
+        status = np.array([STATUS_CODES[Status(name)] for name in read.status.labels], np.int8)
+        return cls(
+            ids=read.ids[order],
+            status=status[read.status.codes[order]] if len(status) else np.empty(0, np.int8),
+            cached=read.cached[order],
+            warmup=read.warmup[order],
+            attempts=read.attempts[order],
+            numbers={name: read.numbers.pop(name)[order] for name in list(read.numbers)},
+            scores={name: read.scores.pop(name)[order] for name in list(read.scores)},
+            sensitive={
+                name: Labelled(column.codes[order], column.labels) for name, column in read.sensitive.items()
+            },
+            clusters=clusters,
+            source=path,
+            order=order,
+            keys=read.keys,
+        )
+
+
+def _coded(values: Sequence[str | None]) -> Labelled:
+    coder = Coder()
+    coder.add(values)
+    return coder.result()
+
+
+def _own_clusters(codes: NDArray[np.int32], ids: NDArray[np.int32], known: int) -> NDArray[np.int32]:
+    """Cluster codes in which every sample id without a cluster is a cluster of its own."""
+    return np.where(codes < 0, known + ids, codes).astype(np.int32)
