@@ -274,7 +274,7 @@ def decisions(
         wanted = _key(plan.positive, fold)
         note = "" if wanted in labels else _never(plan.positive, labels)
         return [decision(wanted, "", note)], note
-    from evalrun.scoring.scorers.confusion import _slugs as slugs
+    from evalrun.scoring.text import slugs
 
     # What counts as a label are the targets: an answer that names none of them is no class of its own.
     classes = target_labels or labels

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.scoring.base import Corpus, Interval, MetricInfo, ScoreColumns
+from evalrun.scoring.text import slugs
 from evalrun.types import JSON
 
 Floats = NDArray[np.float64]
@@ -59,8 +60,8 @@ def _pearson_from_sums(sums: Floats) -> Floats:
         spread_x, spread_y = ((q - s * s / n) for q, s in ((xx, x), (yy, y)))
         none = (spread_x <= 1e-12 * n) | (spread_y <= 1e-12 * n)
         value = np.where(none, np.nan, (xy - x * y / n) / np.sqrt(spread_x * spread_y))
-    found = np.clip(value, -1.0, 1.0)[..., None]
-    same: Floats = np.repeat(found, 3, axis=-1)
+    pearson_r = np.clip(value, -1.0, 1.0)[..., None]
+    same: Floats = np.repeat(pearson_r, 3, axis=-1)
     return same
 
 
@@ -125,8 +126,8 @@ def calibration_error(confidence: Floats, right: Floats, bins: int, info: Metric
     statistics[:, bins] = 1.0
 
     def figures(sums: Floats) -> Floats:
-        found: Floats = np.abs(sums[..., :bins]).sum(axis=-1) / sums[..., bins]
-        return found[..., None]
+        error: Floats = np.abs(sums[..., :bins]).sum(axis=-1) / sums[..., bins]
+        return error[..., None]
 
     return Corpus(np.arange(n, dtype=np.int64), statistics, figures, (info.name,), {info.name: info})
 
@@ -138,17 +139,15 @@ def preference_corpus(
 
     Two sums a scope: hits and decided pairs.
     """
-    from evalrun.scoring.scorers.confusion import _slugs
-
     rows = np.column_stack([columns.value, columns.parts["decided"], columns.parts["category"]])
     distinct, kinds = np.unique(rows, axis=0, return_inverse=True)
     occurring = np.unique(distinct[:, 2]).astype(int)
     hits, decided, code = distinct[:, 0], distinct[:, 1], distinct[:, 2]
     scopes: list[tuple[str, str, Floats]] = [("", "", np.ones(len(distinct)))]
-    slugs = _slugs([categories[each] for each in occurring])
+    names_of = slugs([categories[each] for each in occurring])
     scopes += [
         (f".{slug}", categories[each], (code == each).astype(np.float64))
-        for each, slug in zip(occurring, slugs, strict=True)
+        for each, slug in zip(occurring, names_of, strict=True)
     ]
     base = f"{name}.without_ties"
     names = tuple(base + suffix for suffix, _, _ in scopes)
@@ -175,8 +174,8 @@ def preference_corpus(
 
 def _shares(sums: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Floats = sums[..., 0::2] / sums[..., 1::2]
-    return found
+        shares: Floats = sums[..., 0::2] / sums[..., 1::2]
+    return shares
 
 
 def _details(counted: Floats, categories: Sequence[str]) -> list[dict[str, JSON]]:

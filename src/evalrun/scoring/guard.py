@@ -70,10 +70,10 @@ class GuardedPattern:
 
 
 def _last(regex: re.Pattern[str], text: str) -> re.Match[str] | None:
-    found = None
+    last = None
     for match in regex.finditer(text):
-        found = match
-    return found
+        last = match
+    return last
 
 
 def _cut(text: str, *, timed: bool) -> str:

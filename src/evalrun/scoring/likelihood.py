@@ -35,8 +35,8 @@ def _choice(ask: Ask, likelihood: Mapping[str, Any]) -> dict[str, JSON]:
     if len(given) != len(ask.options):
         raise ValueError(f"{len(given)} likelihoods for {len(ask.options)} options")
     options = [
-        _option(option, answer, found)
-        for option, answer, found in zip(ask.options, ask.answers, given, strict=True)
+        _option(option, answer, measured)
+        for option, answer, measured in zip(ask.options, ask.answers, given, strict=True)
     ]
     values = [each[MEASURES[ask.by]] for each in options]
     known = sorted((value for value in values if value is not None), reverse=True)
@@ -53,8 +53,8 @@ def _choice(ask: Ask, likelihood: Mapping[str, Any]) -> dict[str, JSON]:
     }
 
 
-def _option(option: str, answer: str, found: Mapping[str, Any]) -> dict[str, JSON]:
-    value, tokens = found["logprob"], found.get("tokens")
+def _option(option: str, answer: str, measured: Mapping[str, Any]) -> dict[str, JSON]:
+    value, tokens = measured["logprob"], measured.get("tokens")
     size = len(option.encode("utf-8", "replace"))
     if value is not None:
         value = float(value)

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from evalrun import registry
 from evalrun.scoring.base import Example, MetricInfo, ScorerOptions
-from evalrun.suite.reference import options_schema, type_text
-from evalrun.types import JSON
+from evalrun.suite.reference import options_schema, options_table
 
 _INTRODUCTION = """\
 # Scorers
@@ -76,15 +75,10 @@ def _section(name: str) -> Iterator[str]:
     scorer = registry.load("scorer", name)
     yield f"### {name}\n"
     yield f"{scorer.summary}\n"
-    options = options_schema(scorer.Options, name)
-    required = options.get("required", [])
-    rows = [
-        f"| `{key}` | {type_text(schema)} | {_default(key, schema, required)} | {_cell(schema)} |"
-        for key, schema in options["properties"].items()
-        if key not in ScorerOptions.model_fields
-    ]
-    if rows:
-        yield "\n".join(["| option | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
+    schema = options_schema(scorer.Options, name)
+    own = {key: item for key, item in schema["properties"].items() if key not in ScorerOptions.model_fields}
+    if own:
+        yield options_table(own, schema.get("required", []))
     if scorer.shorthand is not None:
         yield f"Short form: `{{{name}: …}}` sets `{scorer.shorthand}`.\n"
     for info in scorer.describe(name):
@@ -97,17 +91,6 @@ def _section(name: str) -> Iterator[str]:
 def _metric(info: MetricInfo) -> str:
     better = {"higher": "higher is better", "lower": "lower is better", "none": "descriptive"}[info.direction]
     return f"- `{info.name}` ({info.unit}, {better}): {info.definition}"
-
-
-def _default(key: str, schema: JSON, required: list[str]) -> str:
-    if key in required:
-        return "required"
-    value = schema.get("default")
-    return "" if value in (None, "", [], {}) else f"`{json.dumps(value)}`"
-
-
-def _cell(schema: JSON) -> str:
-    return " ".join(str(schema.get("description", "")).split()).replace("|", "\\|")
 
 
 def _example(example: Example) -> str:

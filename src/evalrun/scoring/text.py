@@ -16,7 +16,7 @@ import re
 import string
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from typing import Any, Final
 
@@ -125,8 +125,8 @@ def last_number(text: str) -> int | float | None:
 
 def whole_number(text: str) -> int | float | None:
     """The number that the whole text is, but for white space, a percent sign and a full stop; or None."""
-    found = _WHOLE.fullmatch(text)
-    return None if found is None else _value(*found.groups())
+    number = _WHOLE.fullmatch(text)
+    return None if number is None else _value(*number.groups())
 
 
 def _value(sign: str, inner_sign: str, digits: str) -> int | float | None:
@@ -141,3 +141,17 @@ def _value(sign: str, inner_sign: str, digits: str) -> int | float | None:
         if value in (float("inf"), float("-inf")):
             return None
     return -value if (sign or inner_sign) in ("-", "−") else value  # noqa: RUF001
+
+
+def slugs(
+    labels: Iterable[str], *, other: str = r"[^\w]+", empty: str = "label", taken: Collection[str] = ()
+) -> list[str]:
+    """Labels as parts of metric names: lower case, other characters as _; equal or taken ones get numbers."""
+    names: list[str] = []
+    for label in labels:
+        name = plain = re.sub(other, "_", label.strip().lower()).strip("_") or empty
+        number = 2
+        while name in names or name in taken:
+            name, number = f"{plain}_{number}", number + 1
+        names.append(name)
+    return names

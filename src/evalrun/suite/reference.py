@@ -251,7 +251,7 @@ def _models(definitions: Schema) -> Iterator[str]:
     properties = {key: first[key] for key in common["properties"] if key in first}
     properties["provider"] = {"enum": list(entries), "description": first["provider"]["description"]}
     yield f"## models\n\n{ModelSpec.__doc__}\n"
-    yield _table(properties, common["required"])
+    yield options_table(properties, common["required"])
     yield _section(3, "models: price", definitions["PriceSpec"])
     yield _section(3, "models: limits", definitions["LimitsSpec"])
     for name, schema in entries.items():
@@ -281,7 +281,9 @@ def _section(level: int, title: str, schema: Schema, note: str = "", leave_out: 
     text = [f"{'#' * level} {title}\n"]
     if schema.get("description"):
         text.append(f"{_sentence(schema['description'])} {note}".strip() + "\n")
-    text.append(_table(properties, schema.get("required", [])) if properties else "No keys of its own.\n")
+    text.append(
+        options_table(properties, schema.get("required", [])) if properties else "No keys of its own.\n"
+    )
     return "\n".join(text)
 
 
@@ -289,7 +291,8 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "…")) else ".")
 
 
-def _table(properties: Schema, required: Collection[str]) -> str:
+def options_table(properties: Schema, required: Collection[str]) -> str:
+    """Keys with their types, defaults and descriptions."""
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for key, schema in properties.items():
         default = "required" if key in required else _default(schema)

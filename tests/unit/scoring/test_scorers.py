@@ -75,7 +75,8 @@ def test_every_scorer_is_described(name: str) -> None:
     kind = registry.load("scorer", name)
     assert kind.registered == name
     assert kind.summary.endswith(".")
-    assert all(field.description for field in kind.Options.model_fields.values())
+    for key, field in kind.Options.model_fields.items():
+        assert field.description, f"say what {key} means: Annotated[…, Field(description=…)]"
     assert kind.shorthand is None or kind.shorthand in kind.Options.model_fields
     for info in kind.describe(name):
         assert info.name.split(".")[0] == name

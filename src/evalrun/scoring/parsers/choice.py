@@ -229,10 +229,10 @@ class LabelFinder:
                     break
             elif last != first and self._pick is None:
                 raise Unparsed(f"ambiguous: both {shown(first)} and {shown(last)} stand in the output")
-        found = last if self._pick == "last" else first
-        if found is None:
+        label = last if self._pick == "last" else first
+        if label is None:
             raise Unparsed(f"none of the labels stands in {shown(text.strip())}")
-        return found
+        return label
 
 
 def _are_letters(labels: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.scoring.base import Corpus, MetricInfo, ScoreColumns
+from evalrun.scoring.text import slugs
 from evalrun.types import JSON
 
 Floats = NDArray[np.float64]
@@ -65,8 +66,6 @@ def corpus(
     name: str, columns: ScoreColumns, categories: Sequence[str], infos: Mapping[str, MetricInfo]
 ) -> Corpus:
     """All figures as functions of sums. Scopes: all samples first, then each category that occurs."""
-    from evalrun.scoring.scorers.confusion import _slugs
-
     scores = np.column_stack([columns.value, *(columns.parts[part] for part in _PARTS)])
     rows, kinds = np.unique(np.nan_to_num(scores, nan=-1.0), axis=0, return_inverse=True)
     occurring = np.unique(rows[:, -1]).astype(int)
@@ -76,7 +75,7 @@ def corpus(
     )
     scopes = [("", "")] + [
         (f".{slug}", categories[code])
-        for code, slug in zip(occurring, _slugs([categories[each] for each in occurring]), strict=True)
+        for code, slug in zip(occurring, slugs([categories[each] for each in occurring]), strict=True)
     ]
     names, described, notes = [], {}, {}
     shares: dict[str, tuple[int, int]] = {}
@@ -153,7 +152,7 @@ def _note(figure: str, counts: Floats) -> str:
 
 def _details(totals: Floats, scopes: Sequence[tuple[str, str]]) -> list[dict[str, JSON]]:
     """For the report: of all samples, then of each category, every count and figure."""
-    found = []
+    entries = []
     for at, (_, category) in enumerate(scopes):
         counts = totals[at * len(COUNTS) : (at + 1) * len(COUNTS)]
         values = figures(counts)
@@ -163,5 +162,5 @@ def _details(totals: Floats, scopes: Sequence[tuple[str, str]]) -> list[dict[str
             name: None if np.isnan(value) else float(value)
             for name, value in zip(FIGURES, values, strict=True)
         }
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries

@@ -236,10 +236,10 @@ class _Child:
 
 def _document(line: bytes) -> Mapping[str, object]:
     try:
-        found = json.loads(line)
+        document = json.loads(line)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -349,7 +349,7 @@ class Code(Scorer[CodeOptions]):
 
     def check(self, columns: Sequence[str], where: str) -> list[Problem]:
         """Columns that are not there, and machines on which nothing can be locked down."""
-        found = [
+        problems = [
             Problem(f"the scorer {self.name} reads '{name}', which is no column of the data", where)
             for source in (self._tests, self._before)
             if source is not None
@@ -357,8 +357,8 @@ class Code(Scorer[CodeOptions]):
         ]
         reason = cannot_run()
         if reason:
-            found.append(Problem(f"the scorer {self.name} cannot run code here: {reason}", where))
-        return found
+            problems.append(Problem(f"the scorer {self.name} cannot run code here: {reason}", where))
+        return problems
 
     def abandon(self) -> None:
         """Kill the programs that are running; no other begins."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.scoring.base import Corpus, Labelled, MetricInfo
+from evalrun.scoring.text import slugs
 from evalrun.types import JSON, Status
 
 UNPARSED, REFUSED, OTHER = "(unparsed)", "(refused)", "(other)"
@@ -78,8 +78,8 @@ class Confusion:
             return self._large(name, infos)
         size, width = len(self.classes), len(self.classes) + 3
         cells = self.target * width + self.answer
-        found = np.bincount(cells) > 0
-        pairs, kinds = np.flatnonzero(found), (np.cumsum(found) - 1)[cells]
+        occurs = np.bincount(cells) > 0
+        pairs, kinds = np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[cells]
         target, answer = pairs // width, pairs % width
         statistics = np.zeros((len(pairs), 3 * size + _ENDINGS))
         known = target < size
@@ -91,13 +91,13 @@ class Confusion:
         ):
             statistics[np.flatnonzero(where), column[where]] = 1
         listed = size <= SHOWN_CLASSES
-        slugs = _slugs(self.classes) if listed else []
+        labels = slugs(self.classes) if listed else []
         names = [f"{name}.{figure}" for figure in OVERALL]
         described = {each: infos[each.removeprefix(f"{name}.")] for each in names}
         shares: dict[str, tuple[int, int]] = {}
         sizes: dict[str, int] = {}
         for figure in ("f1", "precision", "recall"):
-            for at, slug in enumerate(slugs):
+            for at, slug in enumerate(labels):
                 full = f"{name}.{figure}.{slug}"
                 names.append(full)
                 described[full] = replace(infos[f"{figure}.<label>"], name=full)
@@ -206,15 +206,3 @@ def _indices(
     """The class of each sample; `missing` where it has no label or one that is no class."""
     table = np.array([index.get(key(label), missing) for label in column.labels] + [missing], np.int64)
     return table[column.codes]
-
-
-def _slugs(labels: Sequence[str]) -> list[str]:
-    """Labels as parts of metric names: lower case, other characters as _; equal ones are numbered."""
-    slugs: list[str] = []
-    for label in labels:
-        slug = plain = re.sub(r"[^\w]+", "_", label.strip().lower()).strip("_") or "label"
-        number = 2
-        while slug in slugs:
-            slug, number = f"{plain}_{number}", number + 1
-        slugs.append(slug)
-    return slugs

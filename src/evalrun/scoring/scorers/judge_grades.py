@@ -70,8 +70,8 @@ class Menu:
         if self.ordered:
             return self._step(said)
         text = str(said).strip().strip("\"'`*.").strip().casefold()
-        found = [at for at, label in enumerate(self.labels) if label.casefold() == text]
-        return found[0] if len(found) == 1 else None
+        places = [at for at, label in enumerate(self.labels) if label.casefold() == text]
+        return places[0] if len(places) == 1 else None
 
     def _step(self, said: JSON) -> int | None:
         if isinstance(said, str):
@@ -134,9 +134,9 @@ def read_verdict(text: str, menu: Menu) -> Verdict:
     What a model thought before it answered is no verdict.
     """
     text = text.rpartition("</think>")[2][-_LONGEST:]
-    found = _from_json(text)
-    if found is not None:
-        said, reason = found
+    verdict = _from_json(text)
+    if verdict is not None:
+        said, reason = verdict
         code = menu.code(said)
         return Verdict(code, reason, "" if code is not None else f"off the menu: {_cut(str(said))!r}")
     named = _named(text)
@@ -156,14 +156,14 @@ def read_verdict(text: str, menu: Menu) -> Verdict:
 
 
 def _from_json(text: str) -> tuple[JSON, str] | None:
-    found = None
+    verdict = None
     for value in _objects(text):
         keys = {str(key).casefold(): item for key, item in value.items()}
         grade = next((keys[key] for key in _KEYS if key in keys), None)
         if grade is not None:
             reason = next((keys[key] for key in ("reason", "explanation", "rationale") if key in keys), "")
-            found = grade, _cut(str(reason).strip(), _SHORT)
-    return found
+            verdict = grade, _cut(str(reason).strip(), _SHORT)
+    return verdict
 
 
 def _objects(text: str) -> Iterator[dict[str, JSON]]:

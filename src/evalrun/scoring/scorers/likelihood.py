@@ -201,16 +201,18 @@ class Perplexity(Scorer[ScorerOptions]):
 
     def score(self, sample: ScoringInput) -> Score:
         """-log p / tokens in nats; None where no perplexity was asked for."""
-        found = sample.likelihood
-        if not found or found.get("kind") != "perplexity":
+        likelihood = sample.likelihood
+        if not likelihood or likelihood.get("kind") != "perplexity":
             return Score(None, "no perplexity was asked for")
-        parts: dict[str, float | None] = {name: float(found[name]) for name in self.parts}
+        parts: dict[str, float | None] = {name: float(likelihood[name]) for name in self.parts}
         tokens = parts["tokens"] or 0.0
         if not tokens:
             return Score(None, "no token was scored", parts)
-        value = found["nll"] / tokens
+        value = likelihood["nll"] / tokens
         shown = math.exp(min(value, 700.0))
-        return Score(value, f"{found['nll']:.3f} nats in {tokens:.0f} tokens: perplexity {shown:.4g}", parts)
+        return Score(
+            value, f"{likelihood['nll']:.3f} nats in {tokens:.0f} tokens: perplexity {shown:.4g}", parts
+        )
 
     def unanswered(self, sample: ScoringInput, reason: str) -> Score:
         """Nothing: there was no text to score."""
@@ -224,8 +226,10 @@ class Perplexity(Scorer[ScorerOptions]):
         def figures(sums: NDArray[np.float64]) -> NDArray[np.float64]:
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
                 by = sums[..., :1] / sums[..., 1:4]
-                found: NDArray[np.float64] = np.concatenate([np.exp(by), by[..., 1:2] / math.log(2)], axis=-1)
-            return np.where(np.isfinite(found), found, np.nan)
+                values: NDArray[np.float64] = np.concatenate(
+                    [np.exp(by), by[..., 1:2] / math.log(2)], axis=-1
+                )
+            return np.where(np.isfinite(values), values, np.nan)
 
         names = tuple(f"{self.name}.{figure}" for figure in _FIGURES)
         infos = self.metrics_by_name()

@@ -23,6 +23,7 @@ from evalrun.scoring.base import (
     shown,
 )
 from evalrun.scoring.functions import scorer
+from evalrun.scoring.text import slugs
 from evalrun.types import JSON, Score, Status
 
 MAX_CHARACTERS = 1_000_000
@@ -310,7 +311,9 @@ class JsonFields(Scorer[JsonFieldsOptions]):
 
     def __init__(self, options: JsonFieldsOptions) -> None:
         super().__init__(options)
-        self._slugs = _slugs(options.fields or [])
+        paths = list(dict.fromkeys(options.fields or []))
+        names = slugs(paths, other=r"[^a-z0-9]+", empty="field", taken=("all", "share"))
+        self._slugs = dict(zip(paths, names, strict=True))
         self.parts = ("all", *self._slugs.values())
 
     def score(self, sample: ScoringInput) -> Score:
@@ -349,18 +352,6 @@ class JsonFields(Scorer[JsonFieldsOptions]):
             for path, slug in self._slugs.items()
         )
         return (*self.describe(self.name), *fields)
-
-
-def _slugs(paths: list[str]) -> dict[str, str]:
-    """Paths as parts of metric names: lower case, other characters as _; equal ones are numbered."""
-    found: dict[str, str] = {}
-    for path in paths:
-        slug = plain = re.sub(r"[^a-z0-9]+", "_", path.lower()).strip("_") or "field"
-        number = 2
-        while slug in found.values() or slug in ("all", "share"):
-            slug, number = f"{plain}_{number}", number + 1
-        found.setdefault(path, slug)
-    return found
 
 
 class XmlValidOptions(ScorerOptions):
@@ -487,16 +478,16 @@ class SqlParse(Scorer[SqlParseOptions]):
         if len(text) > MAX_SQL:
             return Score(0.0, f"the answer is longer than {MAX_SQL:,} characters")
         try:
-            found = [
+            statements = [
                 each for each in self._sqlglot.parse(text, dialect=self.options.dialect) if each is not None
             ]
         except self._sqlglot.errors.SqlglotError as error:
             return Score(0.0, f"the answer is not SQL: {_first_line(error)}")
         except RecursionError:
             return Score(0.0, "the answer is nested too deeply")
-        if len(found) != 1:
-            return Score(0.0, f"the answer holds {len(found)} statements, not one")
-        return self._verdict(found[0])
+        if len(statements) != 1:
+            return Score(0.0, f"the answer holds {len(statements)} statements, not one")
+        return self._verdict(statements[0])
 
     def _verdict(self, statement: Any) -> Score:
         kinds = self._sqlglot.expressions

@@ -24,6 +24,7 @@ from evalrun.scoring.base import (
     target_texts,
 )
 from evalrun.scoring.functions import scorer
+from evalrun.scoring.scorers.text import ExactMatchOptions
 from evalrun.scoring.text import normaliser
 from evalrun.types import JSON, Direction, Score
 
@@ -213,7 +214,7 @@ class Bleu(SacrebleuScorer[BleuOptions]):
 
         options = self.options
         order = options.max_order
-        found = BLEU.compute_bleu(
+        result = BLEU.compute_bleu(
             correct=counts[2 : 2 + order],
             total=counts[2 + order :],
             sys_len=counts[0],
@@ -223,7 +224,7 @@ class Bleu(SacrebleuScorer[BleuOptions]):
             effective_order=True,
             max_ngram_order=order,
         )
-        return float(found.score)
+        return float(result.score)
 
     def formula(self) -> Formula:
         """Corpus BLEU from summed counts."""
@@ -397,13 +398,9 @@ def rate(edits: float, size: float) -> float:
     return edits / size if size else float(edits)
 
 
-class ErrorRateOptions(ScorerOptions):
-    """Options of the scorers `wer` and `cer`."""
+class ErrorRateOptions(ExactMatchOptions):
+    """How texts are made comparable."""
 
-    ignore_case: bool = Field(default=False, description="Compare in one case (Unicode case folding).")
-    ignore_punctuation: bool = Field(
-        default=False, description="Leave out punctuation marks and symbols (Unicode categories P and S)."
-    )
     ignore_whitespace: bool = Field(
         default=False,
         description="Make every run of white space one space first. Without it words are told apart at "

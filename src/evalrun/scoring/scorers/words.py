@@ -199,10 +199,10 @@ def rouge(target: str, answer: str, stem: Stem | None = None) -> dict[str, float
 
 def words(text: str, stem: Stem | None = None) -> list[str]:
     """Runs of a to z and 0 to 9 in lower case, stemmed if asked; other letters separate words."""
-    found = _WORD.findall(text.lower())
+    tokens = _WORD.findall(text.lower())
     if stem is None:
-        return found
-    stemmed = (stem(word) if len(word) >= _STEMMED_FROM else word for word in found)
+        return tokens
+    stemmed = (stem(word) if len(word) >= _STEMMED_FROM else word for word in tokens)
     return [word for word in stemmed if _WORD.fullmatch(word)]
 
 
@@ -284,10 +284,10 @@ def _lcs_by_line(target: Sequence[Sequence[str]], answer: Sequence[Sequence[str]
     left_in_answer = Counter(word for line in answer for word in line)
     hits = 0
     for line in target:
-        found: set[int] = set()
+        places: set[int] = set()
         for other in answer:
-            found |= _lcs_places(line, other)
-        for at in sorted(found):
+            places |= _lcs_places(line, other)
+        for at in sorted(places):
             word = line[at]
             # A word counts as often as it stands in both texts, however many lines match it.
             if left_in_answer[word] > 0 and left_in_target[word] > 0:
@@ -371,7 +371,7 @@ def missing_data() -> list[str]:
         import nltk
     except ImportError:
         return ["NLTK"]
-    found = []
+    missing = []
     for package, place in DATA.items():
         for form in (place, f"{place}.zip"):
             try:
@@ -380,8 +380,8 @@ def missing_data() -> list[str]:
             except (LookupError, OSError):
                 continue
         else:
-            found.append(f"NLTK's data '{package}'")
-    return found
+            missing.append(f"NLTK's data '{package}'")
+    return missing
 
 
 @lru_cache(maxsize=20_000)
