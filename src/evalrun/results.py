@@ -19,6 +19,9 @@ from evalrun.types import JSON, Counts, Direction, MetricValue
 
 _T = TypeVar("_T")
 
+ALPHA = 0.05
+"""Below this p a difference between groups is called wider than chance."""
+
 
 # What figures are made of
 
@@ -58,18 +61,30 @@ class GroupValue(Estimate):
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """The gap between the best and the worst group, beside what shuffled groups give."""
+class ByChance:
+    """A largest difference between groups beside what shuffled group labels give: mean and 95th percentile,
+    p = (1 + as large) / (1 + permutations), and `how` labels were shuffled."""
 
-    value: float | None = None
-    best: str = ""
-    worst: str = ""
     chance_gap_mean: float | None = None
     chance_gap_p95: float | None = None
     p: float | None = None
     permutations: int = 0
     how: str = ""
     note: str = ""
+
+    @property
+    def wider_than_chance(self) -> bool:
+        """Whether chance alone gives so large a difference less than once in twenty."""
+        return self.p is not None and self.p < ALPHA
+
+
+@dataclass(frozen=True, slots=True)
+class Gap(ByChance):
+    """The gap between the best and the worst group."""
+
+    value: float | None = None
+    best: str = ""
+    worst: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +104,11 @@ class GroupContrast:
     method: str = ""
     note: str = ""
 
+    @property
+    def by_chance(self) -> float | None:
+        """The largest that 19 of 20 differences between two equal groups are: 1.96 standard errors."""
+        return 1.96 * self.se if self.se else None
+
 
 @dataclass(frozen=True, slots=True)
 class GroupMeasure:
@@ -104,7 +124,7 @@ class GroupMeasure:
 
 
 @dataclass(frozen=True, slots=True)
-class Criterion:
+class Criterion(ByChance):
     """A criterion of decisions (demographic parity, equal opportunity, equalized odds) over the groups.
 
     `groups` are the rates by their names, and the group's own name under "group".
@@ -114,12 +134,6 @@ class Criterion:
     difference: float | None = None
     ratio: float | None = None
     groups: tuple[Mapping[str, JSON], ...] = ()
-    chance_gap_mean: float | None = None
-    chance_gap_p95: float | None = None
-    p: float | None = None
-    permutations: int = 0
-    how: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +31,13 @@ from evalrun.analysis.fairness_groups import (
     group_columns,
     plain_measures,
 )
-from evalrun.analysis.fairness_inference import Chance, Part, chance_of_largest, contrast
+from evalrun.analysis.fairness_inference import Part, chance_of_largest, contrast
 from evalrun.analysis.intervals import mean
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
 from evalrun.canonical import figure_seed
 from evalrun.results import (
+    ByChance,
     ColumnGroups,
     Criterion,
     Estimate,
@@ -317,22 +317,13 @@ def _gap(
             f"{first} {best.group} {best.value:.3g}, {last} {worst.group} {worst.value:.3g}; "
             f"with shuffled groups 95 % of gaps are at most {_by_chance(chance)}"
         )
-    gap = Gap(framed.difference, best.group, worst.group, **_chance_fields(chance), note=note)
+    shown = asdict(replace(chance, note=note))
+    gap = Gap(**shown, value=framed.difference, best=best.group, worst=worst.group)
     return metric(info, Estimate(framed.difference, n, note=note), slice=split.within), gap
 
 
-def _chance_fields(chance: Chance) -> dict[str, Any]:
-    return {
-        "chance_gap_mean": chance.gap_mean,
-        "chance_gap_p95": chance.gap_p95,
-        "p": chance.p,
-        "permutations": chance.permutations,
-        "how": chance.how,
-    }
-
-
-def _by_chance(chance: Chance) -> str:
-    return f"{chance.gap_p95:.3g}, {chance.gap_mean:.3g} on average (p = {chance.p:.2g})"
+def _by_chance(chance: ByChance) -> str:
+    return f"{chance.chance_gap_p95:.3g}, {chance.chance_gap_mean:.3g} on average (p = {chance.p:.2g})"
 
 
 def _contrasts(split: Split) -> tuple[list[MetricValue], list[GroupContrast]]:
@@ -381,7 +372,7 @@ def _criterion(
         note = _joined(why, *dict.fromkeys(part.measure.note for part in parts))
         missing = Estimate(None, n, note=note)
         metrics = [metric(info, missing, slice=within) for info in (difference_info, ratio_info)]
-        return metrics, Criterion(decision.label, note=note)
+        return metrics, Criterion(label=decision.label, note=note)
     difference = max(one for one in differences if one is not None)
     ratios = [one for part in parts if (one := framed[part].ratio) is not None]
     ratio = min(ratios) if len(ratios) == len(parts) else None
@@ -396,10 +387,9 @@ def _criterion(
     ]
     rates = [{part.measure.info.name: framed[part].values[code] for part in parts} for code in codes]
     return metrics, Criterion(
-        decision.label,
-        difference,
-        ratio,
+        **asdict(replace(chance, note=_joined(note, undefined))),
+        label=decision.label,
+        difference=difference,
+        ratio=ratio,
         groups=tuple({"group": column.labels[code], **rate} for code, rate in zip(codes, rates, strict=True)),
-        **_chance_fields(chance),
-        note=_joined(note, undefined),
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.distributions import t_quantile, t_tail
 from evalrun.analysis.intervals import FEW_CLUSTERS, LEVEL, wilson
+from evalrun.results import ByChance
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -187,17 +188,6 @@ WHOLE = "labels shuffled among whole clusters"
 
 
 @dataclass(frozen=True, slots=True)
-class Chance:
-    """Mean and 95th percentile of the gap under shuffled labels, p = (1 + as large) / (1 + permutations)."""
-
-    gap_p95: float
-    p: float
-    permutations: int
-    how: str
-    gap_mean: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """Values and the group of each; every code 0 … k-1 occurs. `clusters` is None where all are apart."""
 
@@ -212,7 +202,7 @@ def gap_of(values: Floats, groups: Ints) -> float:
     return float(means.max() - means.min())
 
 
-def chance_of_largest(parts: Sequence[Part], seed: int) -> Chance:
+def chance_of_largest(parts: Sequence[Part], seed: int) -> ByChance:
     """Compare the largest of the gaps of several parts (that share no sample and have the same groups) with
     those under shuffled labels.
 
@@ -224,7 +214,7 @@ def chance_of_largest(parts: Sequence[Part], seed: int) -> Chance:
     rng = np.random.default_rng(seed)
     observed = max(gap_of(part.values, part.groups) for part in parts)
     if all(part.values.min() == part.values.max() for part in parts):
-        return Chance(0.0, 1.0, 0, "all values are equal")
+        return ByChance(0.0, 0.0, 1.0, 0, "all values are equal")
     total = sum(len(part.values) for part in parts)
     count = int(max(_LEAST, min(PERMUTATIONS, _WORK // total)))
     clustered = [(part, part.clusters) for part in parts if part.clusters is not None]
@@ -236,9 +226,8 @@ def chance_of_largest(parts: Sequence[Part], seed: int) -> Chance:
         gaps, how = [_whole(clustered, count, rng)], WHOLE
     largest = np.max(gaps, axis=0)
     as_large = int((largest >= observed - 1e-12).sum())
-    return Chance(
-        float(np.quantile(largest, 0.95)), (1 + as_large) / (1 + count), count, how, float(largest.mean())
-    )
+    p95, p = float(np.quantile(largest, 0.95)), (1 + as_large) / (1 + count)
+    return ByChance(float(largest.mean()), p95, p, count, how)
 
 
 def _gaps(means: Floats) -> Floats:

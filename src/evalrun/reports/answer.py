@@ -22,7 +22,6 @@ MUCH_FASTER = 1.2
 MARGIN = 0.05
 """A run that is so much faster, and worse by no more than this, is recommended in place of the best."""
 
-ALPHA = 0.05
 WINNERS = 3
 """So many runs that lead on some dataset are named; of more it is only said that they differ."""
 
@@ -120,7 +119,7 @@ def unequal(best: RunView) -> list[str]:
     found = []
     for column in best.details.groups:
         gap = gap_of(best, column, best.primary.name)
-        if not gap or gap.p is None or gap.p >= ALPHA or not gap.value:
+        if not gap or not gap.wider_than_chance:
             continue
         than = "" if gap.chance_gap_p95 is None else f" (up to {fixed(gap.chance_gap_p95)})"
         found.append(

@@ -18,13 +18,11 @@ from evalrun.reports.numbers import (
     quantity,
 )
 from evalrun.reports.view import Chart, RunView, Table
-from evalrun.results import Gap, GroupContrast, GroupValue
+from evalrun.results import ALPHA, ByChance, Gap, GroupContrast, GroupValue
 
 REST = "the rest"
 """What a group is compared with where no reference is named."""
 
-Z = 1.96
-ALPHA = 0.05
 SURE = 0.01
 _RIGHT = ("exact_match", "accuracy", "choice", "multiple_choice", "contains", "number", "quasi_exact_match")
 
@@ -123,10 +121,10 @@ def _range(value: float, low: float, high: float, scale: float, unit: str) -> st
 
 
 def _by_chance(contrast: GroupContrast, unit: str) -> str:
-    """How large a difference chance alone gives: 19 times in 20 no larger than 1.96 standard errors."""
-    if not contrast.se:
+    """How large a difference chance alone gives."""
+    expected = contrast.by_chance
+    if expected is None:
         return ""
-    expected = Z * contrast.se
     shown = f"{_whole(100 * expected)}" if unit == "fraction" else quantity(expected, unit)
     return f"; by chance one would see up to {shown}"
 
@@ -156,11 +154,10 @@ def criteria_table(runs: Sequence[RunView], column: str) -> Table | None:
     for run in runs:
         for name, each in column_of(run, column).criteria.items():
             kind, _, label = name.partition(".")
-            says = "wider than chance" if (each.p or 1) < ALPHA else "within chance"
             rows.append(
                 (run.label, f"{kind.replace('_', ' ')}: {CRITERIA.get(kind, '')}", each.label or label,
                  fixed(each.difference), fixed(each.chance_gap_p95), fixed(each.ratio), p_value(each.p),
-                 says if each.difference is not None else each.note)
+                 _reads(each.difference, each) if each.difference is not None else each.note)
             )  # fmt: skip
     if not rows:
         return None
@@ -302,7 +299,7 @@ def _sentence(run: RunView, column: str, metric: str, shown: str) -> str:
     chance = gap.chance_gap_p95
     if chance is None or gap.p is None:
         return lead
-    if gap.p < ALPHA:
+    if gap.wider_than_chance:
         return f"{lead} Chance alone seldom gives so wide a gap (95 % of shuffles: at most {fixed(chance)})."
     return f"{lead} Chance alone gives gaps up to {fixed(chance)} here, so no difference can be made out."
 
@@ -311,17 +308,17 @@ def _gaps(runs: Sequence[RunView], column: str, metric: str, shown: str) -> Tabl
     rows = []
     for run in runs:
         gap = gap_of(run, column, metric)
-        rows.append((run.label, *_gap_cells(gap), _fairness_verdict(gap) if gap else "not compared"))
+        rows.append((run.label, *_gap_cells(gap), _reads(gap.value, gap) if gap else "not compared"))
     columns = ("run", "best group", "worst group", "gap", "by chance up to", "p", "reads as")
     return Table(f"Gap in {metric} between the groups of {shown}", columns, rows, frozenset({3, 4, 5}))
 
 
-def _fairness_verdict(gap: Gap) -> str:
-    if gap.value == 0:
+def _reads(size: float | None, chance: ByChance) -> str:
+    if size == 0:
         return "no gap"
-    if gap.p is None:
+    if chance.p is None:
         return NONE
-    return "wider than chance" if gap.p < ALPHA else "within chance"
+    return "wider than chance" if chance.wider_than_chance else "within chance"
 
 
 def _warnings(runs: Sequence[RunView], column: str, metric: str) -> list[str]:
@@ -341,7 +338,7 @@ def _warnings(runs: Sequence[RunView], column: str, metric: str) -> list[str]:
         few = f"{plural(measure.withheld, 'group')} with fewer than {least} samples"
         found.append(f"{few} not shown: not stored.")
     gap = gap_of(best, column, metric)
-    if gap and (gap.p or 0) >= ALPHA:
+    if gap and gap.p is not None and not gap.wider_than_chance:
         ends = [abs(end) for each in measure.contrasts for end in (each.low, each.high) if end is not None]
         if ends:
             found.append(
@@ -357,7 +354,7 @@ def _notes(runs: Sequence[RunView], column: str) -> list[str]:
     for run in runs:
         for rate in _RATES:
             gap = gap_of(run, column, rate)
-            if gap and gap.value and (gap.p or 1) < ALPHA:
+            if gap and gap.wider_than_chance:
                 what = rate.removesuffix("_rate").replace("error", "failed")
                 found.append(
                     f"{run.label}: the share of {what} answers is {fixed(gap.value)} higher for "

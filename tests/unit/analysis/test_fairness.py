@@ -12,7 +12,8 @@ from tests.tables import sample_table
 from evalrun import registry
 from evalrun.analysis.fairness import fairness_metrics
 from evalrun.analysis.fairness_groups import MISSING, FairnessPlan
-from evalrun.analysis.fairness_inference import Chance, Part, chance_of_largest
+from evalrun.analysis.fairness_inference import Part, chance_of_largest
+from evalrun.results import ByChance
 from evalrun.scoring.base import Scorer
 from evalrun.types import MetricValue, SampleRecord, Status
 
@@ -160,7 +161,7 @@ def test_the_seed_and_not_the_order_decides() -> None:
     assert one == other
 
 
-def chance_of_gap(values: np.ndarray, groups: np.ndarray, clusters: np.ndarray | None, seed: int) -> Chance:
+def chance_of_gap(values: np.ndarray, groups: np.ndarray, clusters: np.ndarray | None, seed: int) -> ByChance:
     return chance_of_largest([Part(values, groups, clusters)], seed)
 
 
@@ -210,5 +211,5 @@ def test_pairs_that_differ_only_in_the_group_show_a_small_difference() -> None:
 def test_the_chance_gap_is_that_of_theory() -> None:
     values = np.tile([0.0, 1.0], 100)
     chance = chance_of_gap(values, np.repeat([0, 1], 100), None, seed=0)
-    assert chance.gap_p95 == pytest.approx(0.14, abs=0.03)  # 1.96 * sqrt(2 * 0.25 / 100)
+    assert chance.chance_gap_p95 == pytest.approx(0.14, abs=0.03)  # 1.96 * sqrt(2 * 0.25 / 100)
     assert chance.permutations == 1000
