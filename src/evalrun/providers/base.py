@@ -67,7 +67,9 @@ class Provider(ABC, Generic[OptionsT]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for argument in (each for base in vars(cls).get("__orig_bases__", ()) for each in get_args(base)):
+        for argument in (
+            argument for base in vars(cls).get("__orig_bases__", ()) for argument in get_args(base)
+        ):
             if isinstance(argument, type) and issubclass(argument, BaseModel):
                 cls.Options = argument
 
@@ -190,7 +192,7 @@ class Pinned:
     """Knows what will answer before it is started."""
 
     def pins(self) -> dict[str, JSON]:
-        """Digests of what will answer, told without starting or fetching it; empty where only the endpoint
+        """Digests of what will answer, known without starting or fetching it; empty where only the endpoint
         knows. May read large files once."""
         raise NotImplementedError
 

@@ -29,7 +29,7 @@ from evalrun.errors import ExitCode, UserError
 from evalrun.paths import models_dir
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Told (bytes so far, bytes in all)."""
+"""Called with (bytes so far, bytes in all)."""
 
 _BLOCK = 1 << 20
 _SOCKET_TIMEOUT_S = 30.0
@@ -181,8 +181,8 @@ def hub_cached(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     parts = hub_file(name)
-    found = try_to_load_from_cache(parts["repo"] or "", parts["file"] or "", revision=parts["revision"])
-    return Path(found) if isinstance(found, str) else None
+    cached = try_to_load_from_cache(parts["repo"] or "", parts["file"] or "", revision=parts["revision"])
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def hub_download(name: str) -> Path:

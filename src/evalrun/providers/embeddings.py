@@ -37,7 +37,7 @@ def read_embeddings(document: Any, wanted: int) -> Embedded:
     except (LookupError, TypeError, ValueError) as error:
         what = f"the answer holds no embeddings: {type(error).__name__}: {error}"
         raise ProviderError(ErrorKind.PROTOCOL, what) from error
-    if len(vectors) != wanted or not all(vectors) or len({len(each) for each in vectors}) > 1:
+    if len(vectors) != wanted or not all(vectors) or len({len(vector) for vector in vectors}) > 1:
         what = f"{wanted} embeddings of one length were asked for, and there are {len(vectors)}"
         raise ProviderError(ErrorKind.PROTOCOL, what)
     return Embedded(vectors, usage.get("prompt_tokens"), document.get("model"))
@@ -50,9 +50,9 @@ def packed(vector: Sequence[float]) -> str:
 
 def unpacked(text: str) -> array[float]:
     """The vector that `packed` wrote."""
-    found = array("f")
-    found.frombytes(base64.b64decode(text))
-    return found
+    vector = array("f")
+    vector.frombytes(base64.b64decode(text))
+    return vector
 
 
 class EmbeddingProvider(Provider):
@@ -98,7 +98,7 @@ class EmbeddingProvider(Provider):
 
     def _flush(self) -> None:
         """Send what has gathered in this turn of the event loop."""
-        waiting, self._waiting = [each for each in self._waiting if not each[1].done()], []
+        waiting, self._waiting = [entry for entry in self._waiting if not entry[1].done()], []
         for start in range(0, len(waiting), self._batch):
             task = asyncio.get_running_loop().create_task(self._send(waiting[start : start + self._batch]))
             self._tasks.add(task)
@@ -107,7 +107,7 @@ class EmbeddingProvider(Provider):
     async def _send(self, batch: Sequence[tuple[str, asyncio.Future[Response]]]) -> None:
         sent_ns = perf_counter_ns()
         try:
-            found = await self._embeds.embed([text for text, _ in batch])
+            embedded = await self._embeds.embed([text for text, _ in batch])
         except BaseException as error:
             for _, future in batch:
                 if not future.done():
@@ -117,10 +117,10 @@ class EmbeddingProvider(Provider):
             return
         timing = Timing(sent_ns, perf_counter_ns())
         lengths = list(accumulate(len(text) or 1 for text, _ in batch))
-        for at, ((_, future), vector) in enumerate(zip(batch, found.vectors, strict=True)):
+        for at, ((_, future), vector) in enumerate(zip(batch, embedded.vectors, strict=True)):
             if not future.done():
-                tokens = _share(found.prompt_tokens, lengths, at)
-                future.set_result(Response(packed(vector), "stop", tokens, 0, timing, model=found.model))
+                tokens = _share(embedded.prompt_tokens, lengths, at)
+                future.set_result(Response(packed(vector), "stop", tokens, 0, timing, model=embedded.model))
 
 
 def _share(tokens: int | None, lengths: Sequence[int], at: int) -> int | None:

@@ -127,14 +127,14 @@ class Engine:
         """The child's JSON line, read by a thread, since pipes are not awaitable on every platform."""
         process = self._process
         assert process is not None and process.stdout is not None
-        found: list[dict[str, Any]] = []
-        threading.Thread(target=_read_output, args=(process.stdout, found), daemon=True).start()
-        while not found:
+        announced: list[dict[str, Any]] = []
+        threading.Thread(target=_read_output, args=(process.stdout, announced), daemon=True).start()
+        while not announced:
             if process.poll() is not None:
                 raise self._not_started(f"ended while starting ({exit_reason(process.returncode)})")
             self._check(deadline)
             await asyncio.sleep(_POLL_S)
-        return found[0]
+        return announced[0]
 
     async def _healthy(self, port: int, deadline: float) -> None:
         import aiohttp
@@ -189,15 +189,15 @@ def log_tail(path: Path, lines: int) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()][-lines:]
 
 
-def _read_output(pipe: IO[bytes], found: list[dict[str, Any]]) -> None:
+def _read_output(pipe: IO[bytes], announced: list[dict[str, Any]]) -> None:
     """Take the announcement from the child's output; read on, so that it never blocks on a full pipe."""
     with contextlib.suppress(OSError, ValueError):  # the pipe is closed by stop
         for line in pipe:
-            if not found and line.startswith(b"{"):
+            if not announced and line.startswith(b"{"):
                 with contextlib.suppress(orjson.JSONDecodeError):
                     value = orjson.loads(line)
                     if isinstance(value.get("port"), int):
-                        found.append(value)
+                        announced.append(value)
 
 
 def exit_reason(code: int) -> str:
@@ -293,7 +293,7 @@ def parse_metrics(text: str, names: Collection[str] | None = None) -> list[Metri
     Comments and lines that are not of the format are left out. A page of vLLM has hundreds of lines, most
     of them of histograms: what is not wanted costs one look at its name.
     """
-    found = []
+    samples = []
     for line in text.splitlines():
         name = _NAME.match(line)
         if name is None or (names is not None and name[0] not in names):
@@ -305,8 +305,8 @@ def parse_metrics(text: str, names: Collection[str] | None = None) -> list[Metri
             value = float(match[3])  # also NaN, +Inf, -Inf
         except ValueError:
             continue
-        found.append(MetricSample(match[1], _labels(match[2] or ""), value))
-    return found
+        samples.append(MetricSample(match[1], _labels(match[2] or ""), value))
+    return samples
 
 
 def vllm_figures(text: str) -> dict[str, float]:

@@ -44,7 +44,7 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.DOTALL | re.IGNORECASE)
 
 
 def kind_of_status(status: int) -> ErrorKind:
-    """The kind of a failed HTTP status: 4xx are ours to mend (bad_request), 5xx the server's."""
+    """The kind of a failed HTTP status: 4xx are ours (bad_request), 5xx the server's."""
     return _KINDS.get(status) or (ErrorKind.SERVER if status >= 500 else ErrorKind.BAD_REQUEST)
 
 

@@ -54,7 +54,7 @@ class _Handler(ResponseHandler):
     """No request has been sent since the last answer was read to its end."""
 
     def data_received(self, data: bytes) -> None:
-        if data:  # nothing comes where aiohttp goes on with what it had put aside: that is no arrival
+        if data:  # nothing comes where aiohttp goes on with what it had held back: that is no arrival
             if self.idle:
                 # A second answer to the last question would be taken for the first one to the next.
                 self.close()

@@ -60,7 +60,7 @@ def scored(text: str, logprobs: JSON, generated: int = 0) -> Scored:
     try:
         tokens, values = list(logprobs["tokens"]), list(logprobs["token_logprobs"])
         offsets = logprobs.get("text_offset")
-        known = len(tokens) == len(values) > generated and all(isinstance(each, str) for each in tokens)
+        known = len(tokens) == len(values) > generated and all(isinstance(token, str) for token in tokens)
     except (LookupError, TypeError, AttributeError):
         known = False
     if not known:
@@ -69,13 +69,13 @@ def scored(text: str, logprobs: JSON, generated: int = 0) -> Scored:
             "the server gives no log-probabilities of prompts (echo with logprobs in completions)",
         )
     kept = len(tokens) - generated
-    found = spans(text, tokens[:kept]) or _by_offset(text, offsets, kept)
-    if found is None:
+    known_spans = spans(text, tokens[:kept]) or _by_offset(text, offsets, kept)
+    if known_spans is None:
         raise ProviderError(
             ErrorKind.BAD_REQUEST,
             "the tokens that the server gives log-probabilities of do not add up to the prompt that was sent",
         )
-    return Scored(text, found, values[: len(found)])
+    return Scored(text, known_spans, values[: len(known_spans)])
 
 
 def spans(text: str, tokens: Sequence[str]) -> list[Span] | None:
@@ -84,14 +84,14 @@ def spans(text: str, tokens: Sequence[str]) -> list[Span] | None:
     Tokens that hold parts of characters share the span of all of them. A token that is not in the text at
     its place (begin of text) is empty. What follows the end of the text is left out.
     """
-    found: list[Span] = []
+    spanned: list[Span] = []
     place, at = 0, 0
     while at < len(tokens) and (place < len(text) or not tokens[at]):
         token = tokens[at]
         if _HALF not in token:
             end = _end(text, place, token)
-            found.append((place, place if end is None else end))
-            place, at = found[-1][1], at + 1
+            spanned.append((place, place if end is None else end))
+            place, at = spanned[-1][1], at + 1
             continue
         run = at
         while at < len(tokens) and _HALF in tokens[at]:
@@ -99,9 +99,9 @@ def spans(text: str, tokens: Sequence[str]) -> list[Span] | None:
         end = _after_halves(text, place, tokens, run, at)
         if end is None:
             return None
-        found += [(place, end)] * (at - run)
+        spanned += [(place, end)] * (at - run)
         place = end
-    return found if place == len(text) else None
+    return spanned if place == len(text) else None
 
 
 def _end(text: str, place: int, token: str) -> int | None:
@@ -124,7 +124,7 @@ def _after_halves(text: str, place: int, tokens: Sequence[str], run: int, after:
     first = place + len(tokens[run].partition(_HALF)[0]) + 1
     if after == len(tokens):
         return len(text)
-    longest = place + sum(len(each) for each in tokens[run:after]) + 1
+    longest = place + sum(len(token) for token in tokens[run:after]) + 1
     for end in range(first, min(longest, len(text)) + 1):
         if text.startswith(tokens[after], end):
             return end
@@ -135,7 +135,7 @@ def _by_offset(text: str, offsets: JSON, count: int) -> list[Span] | None:
     """The spans by the server's own offsets, where these make sense."""
     if not isinstance(offsets, list) or len(offsets) < count or not offsets:
         return None
-    starts = [each for each in offsets[:count] if isinstance(each, int)]
+    starts = [offset for offset in offsets[:count] if isinstance(offset, int)]
     if len(starts) != count or starts[0] != 0 or sorted(starts) != starts or starts[-1] > len(text):
         return None
     return list(zip(starts, [*starts[1:], len(text)], strict=True))
@@ -144,7 +144,7 @@ def _by_offset(text: str, offsets: JSON, count: int) -> list[Span] | None:
 def common_boundary(texts: Sequence[Scored], boundary: int) -> int:
     """The last place, not after `boundary`, at which no token of any of the texts reaches over."""
     while True:
-        over = [start for each in texts for start, end in each.spans if start < boundary < end]
+        over = [start for text in texts for start, end in text.spans if start < boundary < end]
         if not over:
             return boundary
         boundary = min(over)
@@ -176,13 +176,15 @@ def part(text: Scored, boundary: int) -> Part:
 def chosen_by_prompts(texts: Sequence[Scored], context: int) -> dict[str, JSON]:
     """The likelihood of each option. `context` is the number of characters that all texts begin with."""
     boundary = common_boundary(texts, context)
-    parts = [part(each, boundary) for each in texts]
-    found: dict[str, JSON] = {"options": [{"logprob": each.logprob, "tokens": each.tokens} for each in parts]}
+    parts = [part(text, boundary) for text in texts]
+    likelihood: dict[str, JSON] = {
+        "options": [{"logprob": scored_part.logprob, "tokens": scored_part.tokens} for scored_part in parts]
+    }
     if boundary < context:
-        found["moved"] = context - boundary
-    if unscored := max(each.unscored for each in parts):
-        found["unscored"] = unscored
-    return found
+        likelihood["moved"] = context - boundary
+    if unscored := max(scored_part.unscored for scored_part in parts):
+        likelihood["unscored"] = unscored
+    return likelihood
 
 
 def text_likelihood(text: Scored, context: int) -> dict[str, JSON]:
@@ -191,14 +193,14 @@ def text_likelihood(text: Scored, context: int) -> dict[str, JSON]:
     Where nothing stands before the text, its first token has no probability: it is left out of all counts.
     """
     boundary = common_boundary([text], context)
-    found = part(text, boundary)
-    counted = text.text[found.start :]
+    scored_part = part(text, boundary)
+    counted = text.text[scored_part.start :]
     return {
-        "logprob": found.logprob,
-        "tokens": found.tokens,
+        "logprob": scored_part.logprob,
+        "tokens": scored_part.tokens,
         "bytes": len(counted.encode("utf-8", "replace")),
         "words": len(counted.split()),
-        "unscored": found.unscored,
+        "unscored": scored_part.unscored,
     }
 
 
@@ -216,7 +218,7 @@ def chosen_by_first_token(logprobs: JSON, ask: Ask) -> dict[str, JSON]:
         whole = [at for at in begun if options[at] == word]
         if len(whole or begun) == 1:
             masses[(whole or begun)[0]].append(value)
-    return {"options": [{"logprob": _sum(each), "tokens": 1} for each in masses]}
+    return {"options": [{"logprob": _sum(mass), "tokens": 1} for mass in masses]}
 
 
 def _sum(values: Sequence[float]) -> float | None:
@@ -224,7 +226,7 @@ def _sum(values: Sequence[float]) -> float | None:
     if not values:
         return None
     highest = max(values)
-    return min(0.0, highest + math.log(sum(math.exp(each - highest) for each in values)))
+    return min(0.0, highest + math.log(sum(math.exp(value - highest) for value in values)))
 
 
 def _top(logprobs: JSON) -> Mapping[str, float]:
@@ -233,7 +235,7 @@ def _top(logprobs: JSON) -> Mapping[str, float]:
         if logprobs.get("content"):
             first = logprobs["content"][0]
             entries: list[Any] = [*(first.get("top_logprobs") or ()), first]
-            return {each["token"]: float(each["logprob"]) for each in entries}
+            return {entry["token"]: float(entry["logprob"]) for entry in entries}
         top = dict(logprobs["top_logprobs"][0])
         if logprobs.get("tokens"):
             top.setdefault(logprobs["tokens"][0], logprobs["token_logprobs"][0])
@@ -257,10 +259,12 @@ def given_likelihood(value: JSON, ask: Ask) -> dict[str, JSON]:
         return dict(value)
     if not isinstance(value, list | tuple) or len(value) != len(ask.options):
         raise _not_given(f"no list with one entry for each of the {len(ask.options)} options")
-    options = [dict(each) if isinstance(each, Mapping) else {"logprob": each} for each in value]
-    if not all(each.get("logprob") is None or _is_number(each["logprob"]) for each in options):
+    options = [dict(entry) if isinstance(entry, Mapping) else {"logprob": entry} for entry in value]
+    if not all(option.get("logprob") is None or _is_number(option["logprob"]) for option in options):
         raise _not_given("something else than log-probabilities")
-    return {"options": [{"logprob": each.get("logprob"), "tokens": each.get("tokens")} for each in options]}
+    return {
+        "options": [{"logprob": option.get("logprob"), "tokens": option.get("tokens")} for option in options]
+    }
 
 
 def _is_number(value: JSON) -> bool:
@@ -310,7 +314,7 @@ class EchoLikelihoods:
                 refused = refused or error
             else:
                 # One text alone tells how many tokens must be generated, and nothing of lists.
-                self._ways = (way,) if several else tuple(each for each in self._ways if each[1] == way[1])
+                self._ways = (way,) if several else tuple(other for other in self._ways if other[1] == way[1])
                 return answered
         raise refused or ProviderError(ErrorKind.BAD_REQUEST, "there is nothing to ask")
 
@@ -325,7 +329,7 @@ class EchoLikelihoods:
         finally:
             for task in tasks:
                 task.cancel()
-        return joined([response for response, _ in answers]), [each for _, found in answers for each in found]
+        return joined([response for response, _ in answers]), [text for _, texts in answers for text in texts]
 
     async def _one(
         self, params: Mapping[str, JSON], texts: list[str], together: bool, generate: int
@@ -399,17 +403,17 @@ def joined(responses: Sequence[Response]) -> Response:
     first = responses[0]
     if len(responses) == 1:
         return first
-    timings = [each.timing for each in responses if each.timing is not None]
+    timings = [response.timing for response in responses if response.timing is not None]
     timing = None
     if len(timings) == len(responses):
-        timing = Timing(min(each.sent_ns for each in timings), max(each.last_ns for each in timings))
+        timing = Timing(min(timing.sent_ns for timing in timings), max(timing.last_ns for timing in timings))
     return replace(
         first,
-        prompt_tokens=_total([each.prompt_tokens for each in responses]),
-        completion_tokens=_total([each.completion_tokens for each in responses]),
+        prompt_tokens=_total([response.prompt_tokens for response in responses]),
+        completion_tokens=_total([response.completion_tokens for response in responses]),
         timing=timing,
     )
 
 
 def _total(counts: Sequence[int | None]) -> int | None:
-    return None if any(each is None for each in counts) else sum(each or 0 for each in counts)
+    return None if any(count is None for count in counts) else sum(count or 0 for count in counts)

@@ -49,7 +49,9 @@ def question(request: Request, api: Api) -> dict[str, Any]:
     if not has_form(request, api):
         raise wrong_form(api)
     if api == "chat":
-        return {"messages": [{"role": each.role, "content": each.content} for each in request.messages]}
+        return {
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages]
+        }
     return {"prompt": request.prompt}
 
 

@@ -109,9 +109,9 @@ def _find(target: str, base_dir: Path, where: str) -> Any:
     top = module_name.partition(".")[0]
     importable_from(base_dir)
     try:
-        found: Any = importlib.import_module(module_name)
+        target_object: Any = importlib.import_module(module_name)
         for name in attribute.split("."):
-            found = getattr(found, name)
+            target_object = getattr(target_object, name)
     except (Exception, SystemExit) as error:
         raise UserError(
             f"importing '{target}' failed: {named(error)}",
@@ -124,9 +124,9 @@ def _find(target: str, base_dir: Path, where: str) -> Any:
             where=where,
             remedy=f"Rename {top}.",
         )
-    if not callable(found):
-        raise UserError(f"'{target}' is {described(found)}, not a function", where=where)
-    return found
+    if not callable(target_object):
+        raise UserError(f"'{target}' is {described(target_object)}, not a function", where=where)
+    return target_object
 
 
 def _is_another(top: str, folder: str) -> bool:
@@ -208,7 +208,7 @@ class FunctionInput:
 
 
 def function_input(request: Request) -> FunctionInput:
-    messages = [{"role": each.role, "content": each.content} for each in request.messages]
+    messages = [{"role": message.role, "content": message.content} for message in request.messages]
     return FunctionInput(
         request.sample_id,
         request.repeat,

@@ -158,7 +158,7 @@ class AnswerFile:
 
     def _index(self, id_field: str | None, output_field: str) -> None:
         problems: list[Problem] = []
-        found = 0
+        answers = 0
         digest = hashlib.sha256()
         try:
             with self.path.open("rb") as file:
@@ -167,18 +167,18 @@ class AnswerFile:
                     digest.update(line)
                     if line.strip():
                         what = self._add(line, number, begin, id_field, output_field)
-                        found += 1
+                        answers += 1
                         if what and len(problems) < _PROBLEMS_SHOWN:
                             problems.append(Problem(what, f"{self.path}:{number}"))
                     begin += len(line)
-                if found:
+                if answers:
                     self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise UserError(
                 f"the file of answers cannot be read: {error.strerror or error}", where=str(self.path)
             ) from error
         self._lines.clear()
-        if not found:
+        if not answers:
             problems.append(Problem("the file of answers is empty", str(self.path)))
         if problems:
             self.close()

@@ -254,15 +254,15 @@ def interpreter(options: VLLMOptions, spec: ModelSpec, base_dir: Path, env: Mapp
             )
         return sys.executable
     relative = base_dir / Path(named).expanduser()
-    found = str(relative) if os.sep in named and os.access(relative, os.X_OK) else shutil.which(named)
-    if found is None:
+    program = str(relative) if os.sep in named and os.access(relative, os.X_OK) else shutil.which(named)
+    if program is None:
         raise UserError(
             f"{origin} names no program that can be run: {named}",
             where=f"model {spec.id}",
             remedy="Give the path of a Python interpreter in which vLLM is installed.",
             exit_code=ExitCode.INCOMPLETE,
         )
-    return found
+    return program
 
 
 def engine_environment(options: VLLMOptions) -> dict[str, str]:
@@ -289,10 +289,10 @@ def _folder_sha256(path: Path) -> str:
 
 def _tokenizer_identity(path: Path) -> dict[str, JSON]:
     """Digests of the tokenizer and of the chat template in a folder of weights, where it has them."""
-    found: dict[str, JSON] = {}
+    digests: dict[str, JSON] = {}
     for name in ("tokenizer.json", "tokenizer.model"):
         if (path / name).is_file():
-            found["tokenizer_sha256"] = hashlib.sha256((path / name).read_bytes()).hexdigest()
+            digests["tokenizer_sha256"] = hashlib.sha256((path / name).read_bytes()).hexdigest()
             break
     template = None
     with contextlib.suppress(OSError, ValueError):
@@ -302,8 +302,8 @@ def _tokenizer_identity(path: Path) -> dict[str, JSON]:
             template = orjson.loads((path / "tokenizer_config.json").read_bytes()).get("chat_template")
     if template is not None:
         text = template if isinstance(template, str) else orjson.dumps(template).decode()
-        found["chat_template_sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    return found
+        digests["chat_template_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return digests
 
 
 def _weight_files(path: Path) -> Iterator[Path]:

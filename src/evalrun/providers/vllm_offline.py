@@ -192,8 +192,8 @@ class _Batch:
             return first
         try:
             if ask.via == "first_token":
-                found = chosen_by_first_token(first.logprobs, ask)
-                return replace(first, likelihood=found, logprobs=None)
+                likelihood = chosen_by_first_token(first.logprobs, ask)
+                return replace(first, likelihood=likelihood, logprobs=None)
             context, texts = asked_texts(request.prompt or "", ask)
             known = [
                 scored(text, part.get("prompt_logprobs")) for text, part in zip(texts, parts, strict=True)
@@ -224,7 +224,7 @@ def _timing(times: Sequence[float | None] | None, sent_ns: int) -> Timing | None
     """
     if times is None:
         return None
-    queued, first, last = (None if each is None else sent_ns + int(each * 1e9) for each in times)
+    queued, first, last = (None if time is None else sent_ns + int(time * 1e9) for time in times)
     if queued is None or last is None:
         return None
     return Timing(queued, last, first, first_chunk_tokens=1 if first is not None else None)
