@@ -65,7 +65,6 @@ def show(sweep: str, store: Store, as_json: bool) -> None:
       evalrun show latest
       evalrun show 01K5 --json
     """
-    from evalrun.reports.terminal import said_lines, standing_lines
     from evalrun.tracking.changes import list_baselines, said
 
     folder = store.resolve(sweep)
@@ -80,7 +79,7 @@ def show(sweep: str, store: Store, as_json: bool) -> None:
         people = {**asdict(told), "placed": [asdict(each) for each in places], "baselines": baselines}
         print_json({**manifest, "runs": runs, "said": people})
         return
-    from evalrun.reports.terminal import print_result
+    from evalrun.reports.terminal import print_result, said_lines, standing_lines
 
     print_result(folder, name=told.name or "")
     lines = [*said_lines(told, manifest["name"], standing_lines(places, now, baselines))]

@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -18,8 +18,10 @@ from evalrun.tracking.events import read_events
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.people import ARCHIVE, MAX_NAME, MAX_NOTE, NOTE, RENAME, TAG, Said, fold
 from evalrun.tracking.store import Store
-from evalrun.tracking.targets import Target
 from evalrun.types import JSON
+
+if TYPE_CHECKING:
+    from evalrun.tracking.targets import Target
 
 PROMOTE, DEPLOY, BASELINE, DELETE = "promote", "deploy", "baseline", "delete"
 """Actions of events."""
