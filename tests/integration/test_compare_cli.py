@@ -73,7 +73,7 @@ def test_the_table_is_plain_and_narrow_when_piped(store: Path) -> None:
 def test_markdown(store: Path) -> None:
     done = evalrun("compare", "two", "one", "--store", store, "--markdown", "--margin", "0.02")
     assert done.returncode == 0, done.stderr
-    assert "| recorded-plain-labels | 0.750 | 0.500 |" in done.stdout
+    assert "| recorded-plain-labels | 0.75 | 0.50 |" in done.stdout
     assert "**worse**" in done.stdout
 
 
