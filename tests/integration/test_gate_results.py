@@ -18,9 +18,13 @@ ROWS = [
 
 def suite_of(folder: Path, column: str, *gates: str, model: str = "m", **parts: Any) -> Path:
     dataset = {"id": "d", "path": "rows.jsonl", "key": "id", "target": "want", "sensitive": ["group"]}
-    models = [{"id": model, "provider": "recorded", "column": column}]
-    parts = {"datasets": [dataset], "fairness": {"by": ["group"], "min_group": 2}, **parts}
-    return recorded_suite(folder, ROWS, [], models=models, gates=list(gates), **parts)
+    sections: dict[str, Any] = {
+        "models": [{"id": model, "provider": "recorded", "column": column}],
+        "datasets": [dataset],
+        "fairness": {"by": ["group"], "min_group": 2},
+        "gates": list(gates),
+    }
+    return recorded_suite(folder, ROWS, [], **{**sections, **parts})
 
 
 def gates_of(suite: Path, *words: str, code: int) -> list[dict[str, Any]]:
@@ -168,3 +172,30 @@ def test_a_metric_that_this_run_does_not_have_names_the_nearest(
     )
     assert plain["reason"] == "no metric 'right.most' in this run (did you mean 'right'?)"
     assert grouped["reason"] == "no metric 'right.most[group=x]' in this run"
+
+
+@pytest.mark.parametrize("condition", ["exact_match >= 0.5", "exact_match >= baseline - 0.5"])
+def test_a_gate_for_one_model_speaks_of_its_runs_only(project: Path, baseline: str, condition: str) -> None:
+    models = [{"id": name, "provider": "recorded", "column": "ten"} for name in ("m", "n")]
+    one = suite_of(project, "ten", f"{condition} for model=m", models=models)
+    words = ("--baseline", baseline)
+    assert [gate["run"] for gate in gates_of(one, *words, code=0)] == ["m-p-d"]
+    (left_out,) = gates_of(one, *words, "--models", "n", code=1)
+    assert left_out["gate"] == f"{condition} for model=m" and left_out["verdict"] == "fail"
+    assert left_out["reason"] == "it speaks of no run of this sweep"
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ("exact_match is good", "cannot read the gate 'exact_match is good'"),
+        ("exact_match[x] >= 1", "cannot read the gate 'exact_match[x] >= 1': groups are written NAME=VALUE"),
+        ("exact_match >= 1 for mode=m", "'for' takes model, prompt, dataset, run, not 'mode'"),
+    ],
+)
+def test_what_is_no_gate_is_refused_with_the_forms_that_there_are(
+    project: Path, gate: str, said: str
+) -> None:
+    refused = evalrun(suite_of(project, "ten", gate), "--no-report")
+    assert refused.returncode == 2
+    assert said in refused.stderr and "exact_match no worse than baseline by 0.02" in refused.stderr

@@ -142,6 +142,16 @@ def test_groups(project: Path) -> None:
     assert (y["n"], y["verdict"], y["difference"]) == (20, "pass", 0)
 
 
+def test_groups_of_two_columns(project: Path) -> None:
+    """Of 20 samples of group x, those of units u0 and u1 are 4 and 3."""
+    dataset = {"sensitive": ["group", "unit"]}
+    fairness = {"by": ["group", "unit"], "min_group": 1}
+    night(project, right_but(()), dataset=dataset, fairness=fairness)
+    texts = [f"exact_match[group=x, unit={unit}] {FULL} 0.9" for unit in ("u0", "u1")]
+    found = night(project, right_but(()), *texts, dataset=dataset, fairness=fairness)
+    assert [gate["n"] for gate in found] == [4, 3]
+
+
 def test_runs_that_share_no_sample(project: Path) -> None:
     night(project, [*right_but(())[:30], *[None] * 30])
     (gate,) = night(project, [*[None] * 30, *right_but(())[30:]], f"exact_match {FULL} 0.02", code=1)
