@@ -114,10 +114,10 @@ class Comparison:
             "common": self.common,
             "comparisons": [each.document() for each in self.compared],
             "unmatched": [each.document() for each in self.unmatched],
-            "standings": [each.document() for each in self.standings],
-            "effects": [asdict(each) for each in self.effects],
+            "standings": [standing.document() for standing in self.standings],
+            "effects": [asdict(effect) for effect in self.effects],
             "sensitivity": [_sensitivity(each) for each in self.sensitivity],
-            "ablations": [_ablation(each) for each in self.ablations],
+            "ablations": [_ablation(ablation) for ablation in self.ablations],
             "notes": list(self.notes),
         }
 
@@ -338,9 +338,9 @@ def _within(runs: Sequence[RunSamples], options: CompareOptions) -> Comparison:
         options.margin,
         options.common,
         standings=tuple(
-            each
+            standing
             for measure in measures
-            for each in dataset_standings(own, measure, alpha=options.alpha, seed=seed_of(measure, root))
+            for standing in dataset_standings(own, measure, alpha=options.alpha, seed=seed_of(measure, root))
         ),
         effects=effects.axes,
         sensitivity=effects.sensitivity,

@@ -82,7 +82,7 @@ def _run(document: Mapping[str, Any], scorers: Sequence[str], folder: SweepFolde
 
 
 def _with_scorer(metric: MetricValue, scorers: Sequence[str]) -> MetricValue:
-    of = [each for each in scorers if f"{metric.name}.".startswith(f"{each}.")]
+    of = [scorer for scorer in scorers if f"{metric.name}.".startswith(f"{scorer}.")]
     return replace(metric, scorer=max(of, key=len)) if of else metric
 
 

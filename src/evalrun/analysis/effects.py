@@ -98,7 +98,7 @@ def axis_effects(
     Samples of several datasets are taken together.
     """
     coordinates = [_coordinates(run) for run in runs]
-    axes = list(dict.fromkeys(name for each in coordinates for name in each if name != "dataset"))
+    axes = list(dict.fromkeys(name for coordinate in coordinates for name in coordinate if name != "dataset"))
     found = [_axis(axis, runs, coordinates, measure, alpha, seed) for axis in axes]
     return [each for each in found if each is not None]
 

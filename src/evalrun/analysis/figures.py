@@ -247,4 +247,4 @@ def _plain(name: str, pair: RunPair, joined: Joined, level: Level) -> PairedResu
 
 
 def _metric(name: str, run: RunSamples) -> MetricValue | None:
-    return next((each for each in run.run.metrics if each.name == name and not each.slice), None)
+    return next((metric for metric in run.run.metrics if metric.name == name and not metric.slice), None)

@@ -210,7 +210,7 @@ def default_metrics(runs: Sequence[RunSamples]) -> list[str]:
 def _same(name: str, other: str, runs: Sequence[RunSamples]) -> bool:
     """Whether two scores are equal in every sample: testing both would correct for one test too many."""
     scores = [run.table.scores for run in runs]
-    return all(np.array_equal(each[name], each[other], equal_nan=True) for each in scores)
+    return all(np.array_equal(score[name], score[other], equal_nan=True) for score in scores)
 
 
 def find_measure(name: str, runs: Sequence[RunSamples]) -> Measure:
@@ -254,7 +254,9 @@ def _score_column(name: str, runs: Sequence[RunSamples]) -> str | None:
 def unknown_metric(name: str, runs: Sequence[RunSamples]) -> UserError:
     """What there is to compare instead."""
     listed = [metric.name for run in runs for metric in run.run.metrics if not metric.slice]
-    known = [*dict.fromkeys([*(each for run in runs for each in run.table.scores), *_numbers(runs), *listed])]
+    known = [
+        *dict.fromkeys([*(score for run in runs for score in run.table.scores), *_numbers(runs), *listed])
+    ]
     near = nearest(name, known)
     return UserError(
         f"there is no metric '{name}' to compare",
@@ -359,7 +361,7 @@ def whole_prompts(runs: Sequence[RunSamples]) -> list[RunSamples]:
 def runs_of(sweep: SweepFolder, columns: Sequence[str] | None = None) -> list[RunSamples]:
     """The finished runs of a sweep. Of their samples only `columns` are read, where these are named."""
     manifest = sweep.manifest()
-    return [RunSamples(sweep, manifest, sweep.run(each), columns) for each in sweep.run_ids()]
+    return [RunSamples(sweep, manifest, sweep.run(id_), columns) for id_ in sweep.run_ids()]
 
 
 def seed_of(measure: Measure | FigureMeasure, seed: int) -> int:

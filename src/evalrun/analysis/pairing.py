@@ -47,7 +47,7 @@ class Chosen:
                 where=str(self.folder.path),
                 remedy="Run its suite again to finish it.",
             )
-        return [RunSamples(self.folder, sweep, self.folder.run(each)) for each in ids]
+        return [RunSamples(self.folder, sweep, self.folder.run(id_)) for id_ in ids]
 
 
 def choose(store: Store, name: str) -> Chosen:
@@ -190,7 +190,7 @@ def _unlike(pair: RunPair) -> str:
     digests = [run.digest for run in (pair.a, pair.b)]
     if None in digests:
         return "the datasets cannot be compared: a manifest has no digest"
-    one, other = (str(each)[:12] for each in digests)
+    one, other = (str(digest)[:12] for digest in digests)
     return (
         f"the datasets '{pair.a.run.dataset}' and '{pair.b.run.dataset}' differ (digests {one} and {other})"
     )
@@ -249,7 +249,7 @@ def _same_content(pair: RunPair, ids: NDArray[Any]) -> NDArray[np.bool_]:
     if pair.a.prompt_digest is not None and pair.a.prompt_digest == pair.b.prompt_digest:
         columns += ["messages", "prompt"]
     of_a, of_b = _contents(pair.a, columns), _contents(pair.b, columns)
-    return np.array([of_a[each] == of_b[each] for each in ids], np.bool_)
+    return np.array([of_a[id_] == of_b[id_] for id_ in ids], np.bool_)
 
 
 def _contents(run: RunSamples, columns: Sequence[str]) -> dict[str, int]:

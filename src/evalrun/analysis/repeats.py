@@ -224,7 +224,7 @@ def _count(
         return None, False, agreement, sum(blank) / len(blank)
     most = max(map(len, ballot.values()))
     winners = [answer for answer, votes in ballot.items() if len(votes) == most]
-    score = sum(sum(ballot[each]) / most for each in winners) / len(winners)
+    score = sum(sum(ballot[winner]) / most for winner in winners) / len(winners)
     return winners[0], len(winners) > 1, agreement, score
 
 

@@ -131,9 +131,9 @@ def analyse(
         found, versions = version_metrics(table, scorers, options.dataset, options.versions)
         details["versions"] = {axis: asdict(one) for axis, one in versions.items()}
         metrics += found
-    of = {each.name: each.scorer for each in metrics if each.scorer}
+    of = {metric.name: metric.scorer for metric in metrics if metric.scorer}
     # The values by group of a scorer's metric are its own too.
-    metrics = [replace(each, scorer=each.scorer or of.get(each.name, "")) for each in metrics]
+    metrics = [replace(metric, scorer=metric.scorer or of.get(metric.name, "")) for metric in metrics]
     details["definitions"] = _definitions(metrics, scorers)
     counts = table.counts()
     details["errors"] = {}

@@ -353,7 +353,7 @@ class SampleTable:
     def with_groups(self, groups: Mapping[str, Mapping[str, str | None]]) -> SampleTable:
         """The table with further columns of groups, each given by sample id."""
         ids = self.sample_ids()
-        added = {name: _coded([by_id.get(each) for each in ids]) for name, by_id in groups.items()}
+        added = {name: _coded([by_id.get(id_) for id_ in ids]) for name, by_id in groups.items()}
         return replace(self, sensitive={**self.sensitive, **added})
 
     def texts(self) -> tuple[Labelled, Labelled]:

@@ -291,7 +291,7 @@ def _value(run: RunSamples, measure: Measure) -> float | None:
 
 
 def _median_s(run: RunSamples) -> float:
-    found = (each.value for each in run.run.metrics if each.name == E2E and not each.slice)
+    found = (metric.value for metric in run.run.metrics if metric.name == E2E and not metric.slice)
     return next(found, None) or math.inf
 
 
@@ -331,9 +331,9 @@ class DatasetStandings:
         """As JSON."""
         return {
             **asdict(self),
-            "places": [{**asdict(each), "run": each.run.document()} for each in self.places],
+            "places": [{**asdict(place), "run": place.run.document()} for place in self.places],
             "best": self.places[0].run.run if self.places else None,
-            "tied": [each.run.run for each in self.places if each.tied],
+            "tied": [place.run.run for place in self.places if place.tied],
         }
 
 
@@ -375,7 +375,7 @@ def _dataset(dataset: str, ranking: Ranking) -> DatasetStandings:
 
 
 def _sentence(places: Sequence[Place], n: int, dropped: int) -> str:
-    runs, tied, best = len(places), sum(each.tied for each in places), places[0].run.run
+    runs, tied, best = len(places), sum(place.tied for place in places), places[0].run.run
     if tied == runs:
         text = f"the {runs} runs are tied on {n} samples"
     elif tied == 1:

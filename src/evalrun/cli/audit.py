@@ -71,8 +71,8 @@ def log(sweep: str | None, limit: int, store: Store, as_json: bool) -> None:
 
     names = ("actor", "action", "sweep", "target")
     rows = [
-        [each["ts"][:19], *(each[name] for name in names), canonical_json(each["detail"]).decode()]
-        for each in events
+        [event["ts"][:19], *(event[name] for name in names), canonical_json(event["detail"]).decode()]
+        for event in events
     ]
     print_rows(["when", "who", "action", "sweep", "target", "detail"], rows)
 
@@ -283,7 +283,9 @@ def _print_changes(title: str, changes: Sequence[Change]) -> None:
     if not changes:
         return
     click.echo(f"\n{title}")
-    print_rows(["", "before", "after"], [(each.name, each.before, each.after) for each in changes[:_MOST]])
+    print_rows(
+        ["", "before", "after"], [(change.name, change.before, change.after) for change in changes[:_MOST]]
+    )
     if len(changes) > _MOST:
         click.echo(f"and {len(changes) - _MOST} more (--json)")
 
@@ -292,7 +294,7 @@ def _print_prompt(prompt: PromptDiff) -> None:
     """Removed words as [-…-], added ones as {+…+}, as git writes them."""
     marks = {"same": ("", ""), "removed": ("[-", "-]"), "added": ("{+", "+}")}
     click.echo(f"\nprompt {_visible(prompt.prompt)}, {_visible(prompt.text)}")
-    text = "".join(f"{marks[each.kind][0]}{each.text}{marks[each.kind][1]}" for each in prompt.pieces)
+    text = "".join(f"{marks[piece.kind][0]}{piece.text}{marks[piece.kind][1]}" for piece in prompt.pieces)
     click.echo("\n".join(f"  {_visible(line)}" for line in text.splitlines()))
 
 
@@ -302,8 +304,8 @@ def _print_data(data: DataDiff) -> None:
     click.echo(f"\ndataset {_visible(data.dataset)}: {data.added} added, {data.removed} removed, ", nl=False)
     click.echo(f"{data.changed} changed{'; ' + data.note if data.note else ''}")
     for sign, ids, count in (("+", data.added_ids, data.added), ("-", data.removed_ids, data.removed)):
-        for each in ids:
-            click.echo(f"  {sign} {_visible(each)}")
+        for id_ in ids:
+            click.echo(f"  {sign} {_visible(id_)}")
         if count > len(ids):
             click.echo(f"  {sign} and {count - len(ids):,} more")
     for change in data.changes:

@@ -51,9 +51,7 @@ def stats(store: Store, as_json: bool) -> None:
 
     found = cache_stats(_file(store))
     if as_json:
-        runs = [
-            {**asdict(each), "oldest": _iso(each.oldest), "newest": _iso(each.newest)} for each in found.runs
-        ]
+        runs = [{**asdict(run), "oldest": _iso(run.oldest), "newest": _iso(run.newest)} for run in found.runs]
         print_json({**asdict(found), "runs": runs})
         return
     _print_stats(found)
@@ -61,12 +59,12 @@ def stats(store: Store, as_json: bool) -> None:
 
 def _print_stats(found: CacheStats) -> None:
     click.echo(f"{found.path}: {found.entries:,} answers, {found.bytes / 1e6:,.1f} MB")
-    for each in found.runs:
-        name = each.model or each.provider or "kept by an older evalrun"
-        params = ", ".join(f"{key}={value}" for key, value in each.params.items())
+    for run in found.runs:
+        name = run.model or run.provider or "kept by an older evalrun"
+        params = ", ".join(f"{key}={value}" for key, value in run.params.items())
         click.echo(
-            f"  {each.entries:>9,}  {name}  {each.endpoint}  {params}  "
-            f"{_iso(each.oldest)[:16]} to {_iso(each.newest)[:16]}"
+            f"  {run.entries:>9,}  {name}  {run.endpoint}  {params}  "
+            f"{_iso(run.oldest)[:16]} to {_iso(run.newest)[:16]}"
         )
 
 

@@ -71,7 +71,7 @@ def compare(
     from evalrun.analysis.pairing import choose
 
     options = CompareOptions(metrics, margin, common, correction)  # type: ignore[arg-type]
-    chosen = [choose(store, each) for each in sweeps]
+    chosen = [choose(store, sweep) for sweep in sweeps]
     comparison = compared(chosen, options)
     if page is not None:
         from evalrun.reports.comparison import write_comparison

@@ -119,7 +119,7 @@ def sql(question: str, sweeps: tuple[str, ...], store: Store, as_json: bool) -> 
     """
     from evalrun.tracking.sql import ask
 
-    result = ask(store, question, [store.resolve(each) for each in sweeps] if sweeps else None)
+    result = ask(store, question, [store.resolve(sweep) for sweep in sweeps] if sweeps else None)
     if as_json:
         print_json(
             {"columns": result.columns, "rows": [[_plain(value) for value in row] for row in result.rows]}

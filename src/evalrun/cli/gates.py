@@ -124,7 +124,7 @@ def gate(
     gates = [each for each in parsed if isinstance(each, Gate)]
     results = check_sweep(gates, folder, manifest["plan"], held)
     strict = (inconclusive or resolved.get("inconclusive")) == "fail"
-    manifest["gates"] = [{**asdict(each), "verdict": each.verdict.value} for each in results]
+    manifest["gates"] = [{**asdict(result), "verdict": result.verdict.value} for result in results]
     shown, runs = read(Manifest, manifest), Source.of(folder).runs
     for line in publish(shown, runs, junit_file=junit, summary_file=summary, strict=strict):
         click.echo(line, err=True)
@@ -136,6 +136,8 @@ def gate(
             {"sweep": folder.ulid, "baseline": held_id, "exit_code": int(code), "gates": manifest["gates"]}
         )
     else:
-        rows = [(each.verdict.value, each.gate, each.run, each.value, each.reason) for each in results]
+        rows = [
+            (result.verdict.value, result.gate, result.run, result.value, result.reason) for result in results
+        ]
         print_rows(["verdict", "gate", "run", "value", ""], rows, widest=110)
     ctx.exit(int(code))

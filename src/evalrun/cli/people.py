@@ -64,14 +64,14 @@ def annotate(target: str, text: str | None, store: Store, as_json: bool) -> None
     if text is not None:
         changes.note(store, found.folder, text, found.name)
     notes = [
-        each
-        for each in changes.said(found.folder).notes
-        if found.name in ("", each.target) or each.target.startswith(f"{found.name}/")
+        note
+        for note in changes.said(found.folder).notes
+        if found.name in ("", note.target) or note.target.startswith(f"{found.name}/")
     ]
     if as_json:
-        print_json({"sweep": found.folder.ulid, "notes": [asdict(each) for each in notes]})
+        print_json({"sweep": found.folder.ulid, "notes": [asdict(note) for note in notes]})
         return
-    rows = [(each.ts[:16], each.actor, each.target, each.text) for each in notes]
+    rows = [(note.ts[:16], note.actor, note.target, note.text) for note in notes]
     print_rows(["when", "who", "on", "note"], rows, widest=100)
 
 
@@ -213,7 +213,7 @@ def whatis(name: str, project: str | None, store: Store, as_json: bool) -> None:
         print_json(
             {
                 **asdict(now),
-                "deployments": [asdict(each) for each in deployments],
+                "deployments": [asdict(deployment) for deployment in deployments],
                 "history": [asdict(each) for each in found[1:]],
             }
         )
@@ -227,7 +227,10 @@ def whatis(name: str, project: str | None, store: Store, as_json: bool) -> None:
     for place in deployments if now.kind == "promote" else ():
         click.echo(cell(f"deployed to {place.name} at {place.ts[:16]} by {place.actor}: {place.url}", 400))
     click.echo()
-    rows = [[each["name"], each["value"], _interval(each), each["n"], each["unit"]] for each in now.metrics]
+    rows = [
+        [metric["name"], metric["value"], _interval(metric), metric["n"], metric["unit"]]
+        for metric in now.metrics
+    ]
     print_rows(["metric", "value", "95 % interval", "n", "unit"], rows)
     if found[1:]:
         click.echo("\nbefore:")

@@ -225,8 +225,8 @@ def lock(ctx: click.Context, /, suite: Path, check: bool, as_json: bool) -> None
     elif check and found is None:
         click.echo(f"{path} does not pin {suite.name}: run `evalrun lock {suite}`", err=True)
     else:
-        for each in differences:
-            click.echo(each)
+        for difference in differences:
+            click.echo(difference)
         done = "agrees" if check and not differences else "differs" if check else "written"
         click.echo(f"{path}: {done}")
     ctx.exit(int(ExitCode.USAGE if check and (found is None or found) else ExitCode.OK))

@@ -70,13 +70,13 @@ def show(sweep: str, store: Store, as_json: bool) -> None:
     folder = store.resolve(sweep)
     manifest, runs, told = folder.read_manifest(), folder.runs(), said(folder)
     places, now = _places(store, folder)
-    baselines = [each.name for each in list_baselines(store) if each.sweep == folder.ulid]
+    baselines = [baseline.name for baseline in list_baselines(store) if baseline.sweep == folder.ulid]
     if as_json:
         from evalrun.analysis.conclude import STANDINGS, conclude_sweep
 
         if STANDINGS not in manifest:  # written by an earlier version
             manifest |= conclude_sweep(folder, manifest["gates"])
-        people = {**asdict(told), "placed": [asdict(each) for each in places], "baselines": baselines}
+        people = {**asdict(told), "placed": [asdict(place) for place in places], "baselines": baselines}
         print_json({**manifest, "runs": runs, "said": people})
         return
     from evalrun.reports.terminal import print_result, said_lines, standing_lines

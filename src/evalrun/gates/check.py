@@ -51,7 +51,9 @@ def check_paired(gate: Gate, pair: RunPair, seed: int = 0) -> GateResult:
 
 def _by_value(gate: Gate, pair: RunPair) -> str:
     """The condition on the values that says no worse, as the metric has a better end."""
-    direction = next((each.direction for each in pair.b.run.metrics if each.name == gate.metric), "higher")
+    direction = next(
+        (metric.direction for metric in pair.b.run.metrics if metric.name == gate.metric), "higher"
+    )
     return "<= baseline + MARGIN" if direction == "lower" else ">= baseline - MARGIN"
 
 

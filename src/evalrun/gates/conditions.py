@@ -261,10 +261,10 @@ class Speakable:
         return False
 
     def _columns_of(self, rest: str) -> list[str]:
-        return [each for each in self.columns if rest.startswith(f"{each}.")]
+        return [column for column in self.columns if rest.startswith(f"{column}.")]
 
     def _attributes_of(self, rest: str) -> list[str]:
-        return [each for each in self.attributes if rest.startswith(f"{each}.")]
+        return [attribute for attribute in self.attributes if rest.startswith(f"{attribute}.")]
 
     def _between(self, figure: str) -> bool:
         """Whether groups of a column have a figure: `<metric>.gap`, `equal_opportunity.<label>.ratio`."""
@@ -300,8 +300,8 @@ def speakable(suite: Suite, scorers: Sequence[Scorer], declared: Mapping[str, Co
             patterns.add(scorer.name)
             heads.append(f"{scorer.name}.")
     return Speakable(
-        names=frozenset(each for each in patterns if _LABEL not in each),
-        heads=(*heads, *(each.partition(_LABEL)[0] for each in patterns if _LABEL in each)),
+        names=frozenset(pattern for pattern in patterns if _LABEL not in pattern),
+        heads=(*heads, *(pattern.partition(_LABEL)[0] for pattern in patterns if _LABEL in pattern)),
         columns=frozenset(columns),
         attributes=frozenset(attributes),
         repeated=suite.repeats > 1,

@@ -129,27 +129,27 @@ class GateItem(_SuiteItem):
     def runtest(self) -> None:
         """Look up the gate's verdicts."""
         outcome = self.outcome()
-        results = [each for each in outcome.manifest["gates"] if each["gate"] == self.name]
+        results = [gate for gate in outcome.manifest["gates"] if gate["gate"] == self.name]
         strict = outcome.manifest["inconclusive"] == "fail"
         stopping = ("fail", "inconclusive") if strict else ("fail",)
-        failed = [each for each in results if each["verdict"] in stopping]
+        failed = [result for result in results if result["verdict"] in stopping]
         if failed or not results:
             where = f"{self.path.name}:{self.line}: gate failed: {self.name}"
             raise Failed("\n".join([where, *_sentences(failed), _next(outcome)]))
-        open_ = [each for each in results if each["verdict"] == "inconclusive"]
+        open_ = [result for result in results if result["verdict"] == "inconclusive"]
         if open_:
             pytest.skip("inconclusive: " + "; ".join(line.strip() for line in _sentences(open_)))
 
 
 def _sentences(results: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
-    for each in results:
-        value = "no value" if each["value"] is None else f"value {each['value']:.4g}"
-        why = f": {each['reason']}" if each["reason"] else ""
-        if each.get("limit") is not None and COMPARED not in why:
-            value += f", {COMPARED} {each['limit']:.4g}"
-        verdict = "" if each["verdict"] == "fail" else f" ({each['verdict']})"
-        lines.append(f"  {each['run'] or 'every run'}{verdict}: {value}{why}")
+    for result in results:
+        value = "no value" if result["value"] is None else f"value {result['value']:.4g}"
+        why = f": {result['reason']}" if result["reason"] else ""
+        if result.get("limit") is not None and COMPARED not in why:
+            value += f", {COMPARED} {result['limit']:.4g}"
+        verdict = "" if result["verdict"] == "fail" else f" ({result['verdict']})"
+        lines.append(f"  {result['run'] or 'every run'}{verdict}: {value}{why}")
     return lines
 
 

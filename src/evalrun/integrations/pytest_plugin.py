@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 SUFFIXES = (".suite.yaml", ".suite.yml")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Have evalrun's modules imported as they are, not rewritten as modules with tests are: they are imported
+    in threads too, and in Python 3.11 two threads that parse at once raise a SystemError."""
+    marked = getattr(getattr(config.pluginmanager, "rewrite_hook", None), "_must_rewrite", None)
+    if isinstance(marked, set):
+        marked.discard("evalrun")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options, all of them named --evalrun-…"""
     group = parser.getgroup("evalrun", "evalrun: suites as tests")

@@ -166,7 +166,7 @@ def _end_with_engine(under_way: list[_Job]) -> None:
     engines = multiprocessing.active_children()
     if not engines:
         return  # the engine lives in this process
-    multiprocessing.connection.wait([each.sentinel for each in engines])
+    multiprocessing.connection.wait([engine.sentinel for engine in engines])
     _give_up("RuntimeError: the process of the engine ended", under_way)
 
 
@@ -325,9 +325,9 @@ def _logprobs(choice: Any, api: str) -> dict[str, Any]:
     if api == "chat":
         return {"content": tokens}
     return {
-        "tokens": [each["token"] for each in tokens],
-        "token_logprobs": [each["logprob"] for each in tokens],
-        "top_logprobs": [{top["token"]: top["logprob"] for top in each["top_logprobs"]} for each in tokens],
+        "tokens": [token["token"] for token in tokens],
+        "token_logprobs": [token["logprob"] for token in tokens],
+        "top_logprobs": [{top["token"]: top["logprob"] for top in token["top_logprobs"]} for token in tokens],
     }
 
 

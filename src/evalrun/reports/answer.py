@@ -148,7 +148,7 @@ def overall(answers: Sequence[Answer]) -> Sentence:
             Phrase(f"No run leads everywhere: {len(led)} of them do on some of the {len(answers)} datasets.")
         ]
     phrases: list[Phrase] = []
-    for name, where in sorted(led.items(), key=lambda each: -len(each[1])):
+    for name, where in sorted(led.items(), key=lambda item: -len(item[1])):
         phrases += [Phrase("; " if phrases else ""), Phrase(name, "run")]
         phrases.append(Phrase(f" leads on {listing([each.dataset for each in where])}"))
     return [*phrases, Phrase(".")]

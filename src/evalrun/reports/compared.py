@@ -31,9 +31,9 @@ def print_comparison(comparison: Comparison) -> None:
     console = Console(highlight=False, markup=False)
     for title, rows in by_metric(comparison.compared):
         _print_table(console, pairs_table(title, rows))
-        for each in rows:
-            _print_line(console, f"{label(each)}: {verdict_word(each.verdict)}, {each.verdict.sentence}", 2)
-            for note in [*_flip_lines(each), *notes(each)]:
+        for row in rows:
+            _print_line(console, f"{label(row)}: {verdict_word(row.verdict)}, {row.verdict.sentence}", 2)
+            for note in [*_flip_lines(row), *notes(row)]:
                 _print_line(console, note, 4, "dim")
         console.print()
     for section in sections(comparison):
@@ -50,11 +50,9 @@ def comparison_markdown(comparison: Comparison) -> str:
     lines: list[str] = []
     for title, rows in by_metric(comparison.compared):
         lines += _markdown_table(pairs_table(title, rows))
-        for each in rows:
-            lines.append(
-                f"- {_escaped(label(each))}: **{verdict_word(each.verdict)}**, {each.verdict.sentence}"
-            )
-            lines += [f"  - {_escaped(note)}" for note in [*_flip_lines(each), *notes(each)]]
+        for row in rows:
+            lines.append(f"- {_escaped(label(row))}: **{verdict_word(row.verdict)}**, {row.verdict.sentence}")
+            lines += [f"  - {_escaped(note)}" for note in [*_flip_lines(row), *notes(row)]]
         lines.append("")
     for section in sections(comparison):
         lines += _markdown_table(section.table)
@@ -95,7 +93,7 @@ def pairs_table(title: str, rows: Sequence[Compared], labels: Sequence[str] = ()
             change(each.result, each.unit) if each.result.difference is not None else "",
             "" if each.p_corrected is None else p_value(each.p_corrected), verdict_word(each.verdict),
         )
-        for name, each in zip(labels or [label(each) for each in rows], rows, strict=True)
+        for name, each in zip(labels or [label(row) for row in rows], rows, strict=True)
     ]  # fmt: skip
     return Table(title, heads, cells, frozenset({1, 2, 3, 4}))
 

@@ -103,7 +103,7 @@ class ComparisonView:
     @property
     def charts(self) -> list[Chart]:
         """All charts of the page."""
-        charts = [each.chart for each in self.metrics] + [each.chart for each in self.within]
+        charts = [metric.chart for metric in self.metrics] + [each.chart for each in self.within]
         return [chart for chart in charts if chart]
 
 
@@ -174,7 +174,7 @@ def _runs(
 def _lead(comparison: Comparison) -> str:
     """What the first metric says, in words."""
     if not comparison.compared:
-        said = [each.sentence for each in comparison.standings[:1]]
+        said = [standing.sentence for standing in comparison.standings[:1]]
         return f"By {comparison.standings[0].metric}: {said[0]}." if said else "Nothing could be compared."
     metric = comparison.compared[0].metric
     known = [verdict_word(each.verdict) for each in comparison.compared if each.metric == metric]

@@ -73,7 +73,7 @@ def causes(runs: Sequence[RunView]) -> Table | None:
     if not any(len(counts) > 1 for counts in totals.values()):
         return None
     samples = max(1, sum(run.counts.samples for run in runs))
-    ordered = sorted(totals.items(), key=lambda each: -sum(each[1]))
+    ordered = sorted(totals.items(), key=lambda item: -sum(item[1]))
     rows = [
         (status, kind, count(sum(counts)), f"{sum(counts) / samples:.1%}", count(len(counts)))
         for (status, kind), counts in ordered[:MOST_CAUSES]
@@ -128,9 +128,9 @@ def definitions(runs: Sequence[RunView], first: Sequence[str]) -> list[Definitio
     known = {name: found for run in runs for name, found in run.details.definitions.items()}
     figures: dict[str, list[MetricValue]] = {}
     for run in runs:
-        for each in run.results.metrics:
-            if not each.slice:
-                figures.setdefault(each.name, []).append(each)
+        for metric in run.results.metrics:
+            if not metric.slice:
+                figures.setdefault(metric.name, []).append(metric)
     ordered = sorted(figures, key=lambda name: (name not in first, name.startswith("fairness.")))
     return [_definition(name, known.get(name), figures[name]) for name in ordered]
 
@@ -161,7 +161,7 @@ def pipeline(suite: Suite) -> list[tuple[str, str]]:
     deadline = NONE if asked.timeout_s is None else f"{asked.timeout_s:g}"
     found = [
         ("parsers, in order", " → ".join(parsers) or "none: the output, stripped, is the answer"),
-        ("scorers", ", ".join(_component(each) for each in suite.scorers or ())),
+        ("scorers", ", ".join(_component(scorer) for scorer in suite.scorers or ())),
         ("unparsed answers", "left out of scores" if suite.unparsed == "exclude" else "count as wrong"),
         ("repeats of each row", str(suite.repeats or 1)),
         ("streaming", "yes" if asked.stream else "no: there is no time to first token"),
@@ -278,11 +278,22 @@ def all_metrics(runs: Sequence[RunView]) -> Table:
     """Every metric of every run, for reading and download."""
     rows = []
     for run in runs:
-        for each in run.results.metrics:
-            where = visible(", ".join(f"{key}={value}" for key, value in each.slice.items()))
-            ends = (NONE if end is None else f"{end:.6g}" for end in (each.value, each.ci_low, each.ci_high))
+        for metric in run.results.metrics:
+            where = visible(", ".join(f"{key}={value}" for key, value in metric.slice.items()))
+            ends = (
+                NONE if end is None else f"{end:.6g}" for end in (metric.value, metric.ci_low, metric.ci_high)
+            )
             rows.append(
-                (run.full, each.name, where, *ends, count(each.n), each.unit, each.method, visible(each.note))
+                (
+                    run.full,
+                    metric.name,
+                    where,
+                    *ends,
+                    count(metric.n),
+                    metric.unit,
+                    metric.method,
+                    visible(metric.note),
+                )
             )
     columns = ("run", "metric", "slice", "value", "low", "high", "n", "unit", "method", "note")
     return Table("Every metric of every run", columns, rows, frozenset({3, 4, 5, 6}))

@@ -54,7 +54,7 @@ class Effects:
 def effects(found: SweepResults) -> Effects:
     """Marginal effects, prompt sensitivity and ablations, as far as the matrix has them."""
     # With one axis the leaderboard says it all.
-    shown = [each for each in found.effects if len(found.effects) > 1 or each.cells > 1]
+    shown = [effect for effect in found.effects if len(found.effects) > 1 or effect.cells > 1]
     several = len(found.sensitivity) > 1
     prompts = [_sensitivities(found.sensitivity)] if several else [*map(sensitivity, found.sensitivity)]
     return Effects(

@@ -37,8 +37,8 @@ def plain_table(run: RunView, column: str, metric: str, shown: str) -> Table:
     found = measure_of(run, column, metric)
     unit = found.unit
     right = says_right(metric, unit)
-    contrasts = {each.group: each for each in found.contrasts}
-    if len(contrasts) == 2 and all(each.against == REST for each in contrasts.values()):
+    contrasts = {contrast.group: contrast for contrast in found.contrasts}
+    if len(contrasts) == 2 and all(contrast.against == REST for contrast in contrasts.values()):
         one, other = contrasts
         contrasts = {
             one: replace(contrasts[one], against=other), other: replace(contrasts[other], against=one)
@@ -47,12 +47,12 @@ def plain_table(run: RunView, column: str, metric: str, shown: str) -> Table:
     else:
         reference = _reference(contrasts)
     rows = []
-    for each in found.groups:
-        value = _share(each.value) if right else quantity(each.value, unit)
+    for group in found.groups:
+        value = _share(group.value) if right else quantity(group.value, unit)
         words = _group_words(
-            each, contrasts.get(each.group), metric if not right else "", unit, reference == each.group
+            group, contrasts.get(group.group), metric if not right else "", unit, reference == group.group
         )
-        rows.append((each.group, count(each.n), value, words))
+        rows.append((group.group, count(group.n), value, words))
     title = "answers right" if right else metric
     return Table(
         f"{run.label} by {shown}, in words", (shown, "n", title, "in words"), rows, frozenset({1, 2})
@@ -61,7 +61,7 @@ def plain_table(run: RunView, column: str, metric: str, shown: str) -> Table:
 
 def _reference(contrasts: Mapping[str, GroupContrast]) -> str:
     """The group that the others are compared with; empty where each is compared with the rest."""
-    return next((each.against for each in contrasts.values() if each.against != REST), "")
+    return next((contrast.against for contrast in contrasts.values() if contrast.against != REST), "")
 
 
 def _share(value: float | None) -> str:
@@ -171,7 +171,7 @@ def contrast_table(runs: Sequence[RunView], column: str, metric: str) -> Table |
     for at, run in enumerate(runs):
         for name in column_of(run, column).metrics if at == 0 else [metric]:
             found = measure_of(run, column, name)
-            rows += [_contrast_row(run, name, found.unit, each) for each in found.contrasts]
+            rows += [_contrast_row(run, name, found.unit, contrast) for contrast in found.contrasts]
     if not rows:
         return None
     columns = ("run", "measure", "group", "against", "difference", "95 % interval", "p (Holm)", "n", "note")
@@ -264,7 +264,7 @@ def fairness(
                 plain=[
                     (run, plain_table(run, column, metric, shown))
                     for run in having[:PLAIN]
-                    if any(each.n for each in measure_of(run, column, metric).groups)
+                    if any(group.n for group in measure_of(run, column, metric).groups)
                 ],
                 gaps=_gaps(having, column, metric, shown),
                 warnings=[*dict.fromkeys(refused), *_warnings(having, column, metric)],
@@ -327,8 +327,8 @@ def _warnings(runs: Sequence[RunView], column: str, metric: str) -> list[str]:
     least = column_of(best, column).min_group
     measure = measure_of(best, column, metric)
     found = []
-    small = [f"{each.group} (n = {each.n})" for each in measure.groups
-             if not each.compared and each.n and each.group != "(missing)"]  # fmt: skip
+    small = [f"{group.group} (n = {group.n})" for group in measure.groups
+             if not group.compared and group.n and group.group != "(missing)"]  # fmt: skip
     if small:
         found.append(
             f"Too few samples to say anything of {listing(small)}: fewer than {least} in a group "
@@ -339,7 +339,12 @@ def _warnings(runs: Sequence[RunView], column: str, metric: str) -> list[str]:
         found.append(f"{few} not shown: not stored.")
     gap = gap_of(best, column, metric)
     if gap and gap.p is not None and not gap.wider_than_chance:
-        ends = [abs(end) for each in measure.contrasts for end in (each.low, each.high) if end is not None]
+        ends = [
+            abs(end)
+            for contrast in measure.contrasts
+            for end in (contrast.low, contrast.high)
+            if end is not None
+        ]
         if ends:
             found.append(
                 f"That nothing can be made out is not that nothing is there: with these samples a true "

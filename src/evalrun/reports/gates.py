@@ -85,7 +85,7 @@ def _metric_of(gate: str, run: RunResults) -> MetricValue | None:
     if not isinstance(parsed, Gate):
         return None
     wanted = (parsed.metric, dict(parsed.slice))
-    return next((each for each in run.metrics if (each.name, dict(each.slice)) == wanted), None)
+    return next((metric for metric in run.metrics if (metric.name, dict(metric.slice)) == wanted), None)
 
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

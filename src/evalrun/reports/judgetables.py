@@ -222,7 +222,7 @@ def shares(
     judged: Judged, runs: Sequence[RunView], grades: Mapping[str, Grades]
 ) -> tuple[list[str], list[ShareRow]]:
     """The heads of the columns, and how often each grade was given, by run and judge."""
-    between = any(each.between.any() for each in grades.values())
+    between = any(grade.between.any() for grade in grades.values())
     heads = [*judged.labels, *(["undecided"] if between else []), "no grade"]
     rows = []
     for run in runs:

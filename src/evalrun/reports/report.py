@@ -100,7 +100,7 @@ class Report:
     @property
     def what(self) -> Mapping[str, str]:
         """Definitions by metric name, for tooltips."""
-        return {each.name: each.definition for each in self.definitions}
+        return {definition.name: definition.definition for definition in self.definitions}
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,12 +161,12 @@ def _prompts(columns: dict[str, list[Any]], texts: _Texts, limit: int) -> list[s
     if not whole:
         whole = [[] for _ in raw]
     messages = [[(role, _cut(content, limit)) for role, content in each] for each in whole]
-    contents = Counter(content for each in messages for _, content in each if isinstance(content, str))
+    contents = Counter(content for message in messages for _, content in message if isinstance(content, str))
     contents.update(text for text in raw if text)
     texts.share(contents)
     if "messages" in columns:
         columns["messages"] = [
-            [[role, texts.short(content)] for role, content in each] or None for each in messages
+            [[role, texts.short(content)] for role, content in message] or None for message in messages
         ]
     if "prompt" in columns:
         columns["prompt"] = [texts.short(text) for text in raw]

@@ -81,7 +81,7 @@ class Project:
     @property
     def newest(self) -> Entry:
         """The newest complete sweep, or the newest of all."""
-        return next((each for each in self.entries if each.status == "complete"), self.entries[0])
+        return next((entry for entry in self.entries if entry.status == "complete"), self.entries[0])
 
     @property
     def line(self) -> Line | None:
@@ -214,7 +214,7 @@ def _earlier(out: Path) -> dict[str, Entry]:
         document = orjson.loads(index.read_bytes())
         if document["format"] != FORMAT:
             return {}
-        return {each["sweep"]: Entry(**each) for each in document["sweeps"]}
+        return {sweep["sweep"]: Entry(**sweep) for sweep in document["sweeps"]}
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         remedy = "Remove the folder, or name another one."
         raise UserError("this is not the index of a site", where=str(index), remedy=remedy) from error
@@ -236,9 +236,9 @@ def sparks(line: Line) -> list[str]:
 
 def _forget(out: Path, earlier: Mapping[str, Entry], entries: Sequence[Entry]) -> None:
     """Remove the pages of sweeps and projects that are gone."""
-    for sweep in earlier.keys() - {each.sweep for each in entries}:
+    for sweep in earlier.keys() - {entry.sweep for entry in entries}:
         (out / "sweeps" / f"{sweep}.html").unlink(missing_ok=True)
-    gone = {each.project for each in earlier.values()} - {each.project for each in entries}
+    gone = {each.project for each in earlier.values()} - {entry.project for entry in entries}
     for file in _pages(gone).values():
         for kind in ("projects", "trends"):
             (out / kind / f"{file}.html").unlink(missing_ok=True)

@@ -56,9 +56,9 @@ def result_table(
     _head(console, source, name or source.manifest.name)
     if verdicts.overall:
         _print(console, words(verdicts.overall), "bold")
-    for each in verdicts.answers:
-        _print(console, words(each.verdict), "bold")
-        for sentence in (*each.more, each.advice):
+    for answer in verdicts.answers:
+        _print(console, words(answer.verdict), "bold")
+        for sentence in (*answer.more, answer.advice):
             if sentence:
                 _print(console, words(sentence))
     for dataset, ranked in verdicts.by_dataset.items():
@@ -69,7 +69,7 @@ def result_table(
         _lost(console, ranked)
     _fairness(console, verdicts, source)
     _gates(console, source, verdicts)
-    cautions = dict.fromkeys(caution for each in verdicts.answers for caution in each.cautions)
+    cautions = dict.fromkeys(caution for answer in verdicts.answers for caution in answer.cautions)
     if cautions:
         console.print()
     for caution in cautions:
@@ -100,7 +100,7 @@ def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, others: Sequence[
     shown: list[Column] = [("run", "left", [run.label for run in ranked])]
     shown += [("", "left", standing)] if any(standing) else []
     shown.append((metric, "left", scores))
-    known = [(each.terminal, each.cells) for each in columns(ranked, others) if each.terminal]
+    known = [(column.terminal, column.cells) for column in columns(ranked, others) if column.terminal]
     for (_, title), cells in sorted(known, key=lambda each: each[0][0]):
         shown.append((title, "right", [cell.text for cell in cells]))
     return _table(_fitting(shown, width, least=3))
@@ -289,9 +289,10 @@ def said_lines(said: Said, suite_name: str, standing: Sequence[str]) -> Iterator
     if said.archived:
         yield "Archived: `evalrun archive --undo` puts it back into the lists."
     yield from standing
-    for each in said.labels:
-        of = f" of {terminal(each.target)}" if each.target else ""
-        yield f"Labels: {plural(each.n, 'label')} of {terminal(each.column)!r}{of}, by {terminal(each.actor)}"
+    for label in said.labels:
+        of = f" of {terminal(label.target)}" if label.target else ""
+        what = f"{plural(label.n, 'label')} of {terminal(label.column)!r}{of}"
+        yield f"Labels: {what}, by {terminal(label.actor)}"
     if len(said.notes) > MOST_NOTES:
         yield f"Notes: {len(said.notes)}, of which these are the last; `evalrun annotate` shows all."
     yield from map(_note, said.notes[-MOST_NOTES:])
@@ -302,14 +303,14 @@ def standing_lines(
 ) -> list[str]:
     """Where the runs of one sweep stand or stood (`places`), given what stands now in the whole store."""
     lines = [f"Baseline: {terminal(name)}" for name in baselines]
-    for each in places:
-        stands = now.get((each.project, each.kind, each.name)) == each
-        said = "Promoted" if each.kind == "promote" else "Deployed"
-        why = terminal(each.reason or each.url, 200)
+    for place in places:
+        stands = now.get((place.project, place.kind, place.name)) == place
+        said = "Promoted" if place.kind == "promote" else "Deployed"
+        why = terminal(place.reason or place.url, 200)
         tail = "" if stands else "; another stands there now"
-        over = f"; overridden: {len(each.overridden)}" if each.overridden else ""
-        what = f"{said}: {terminal(each.run)} as {terminal(each.name)}"
-        who = f"{each.ts[:16]}, by {terminal(each.actor)}"
+        over = f"; overridden: {len(place.overridden)}" if place.overridden else ""
+        what = f"{said}: {terminal(place.run)} as {terminal(place.name)}"
+        who = f"{place.ts[:16]}, by {terminal(place.actor)}"
         lines.append(f"{what}, {who}{': ' + why if why else ''}{over}{tail}")
     return lines
 

@@ -71,7 +71,7 @@ def sparkline(points: Sequence[Point]) -> str:
 def trend_lines(trend: Trend, *, points: bool = False) -> list[str]:
     """The trend as lines of text. `points` lists the points of every line, not only of a single one."""
     better = {"higher": "higher is better", "lower": "lower is better"}.get(trend.direction, "")
-    sweeps = {each.sweep for line in trend.lines for each in line.points}
+    sweeps = {point.sweep for line in trend.lines for point in line.points}
     named = trend.metric + _slice(trend)
     head = ", ".join(filter(None, [f"{named} of {trend.project}", better, plural(len(sweeps), "sweep")]))
     lines = [terminal(head, 200), ""]
@@ -116,7 +116,7 @@ def change(trend: Trend, line: Line) -> str:
 
 def marks(trend: Trend, point: Point) -> str:
     """The names that the point's run was promoted or deployed to."""
-    of = [each for each in trend.releases if (each.sweep, each.run) == (point.sweep, point.run)]
+    of = [release for release in trend.releases if (release.sweep, release.run) == (point.sweep, point.run)]
     return ", ".join(dict.fromkeys(each.name for each in of))
 
 
@@ -212,8 +212,8 @@ def chart(trend: Trend) -> Chart:
     """The metric over time: a line for each cell and stretch of equal data, intervals, rules for releases."""
     shown = trend.lines[:PALETTE]
     left = len(trend.lines) - len(shown)
-    rows = [_row(trend, line, each) for line in shown for each in line.points]
-    sweeps = len({each.sweep for line in trend.lines for each in line.points})
+    rows = [_row(trend, line, point) for line in shown for point in line.points]
+    sweeps = len({point.sweep for line in trend.lines for point in line.points})
     last = ", ".join(f"{line.label}: {figure(trend, line.points[-1])}" for line in shown)
     notes = ["Bars are 95 % intervals."]
     if any(line.breaks for line in shown):
@@ -268,7 +268,7 @@ def _spec(trend: Trend, rows: Sequence[dict[str, Any]], labels: Sequence[str]) -
         {"field": "score", "title": visible(trend.metric)}, {"field": "n", "title": "n"},
         {"field": "sweep", "title": "sweep"}, {"field": "marks", "title": "release"},
     ]  # fmt: skip
-    releases = [{"t": each.ts, "name": _said(each)} for each in trend.releases]
+    releases = [{"t": release.ts, "name": _said(release)} for release in trend.releases]
     return base(340, data={"values": list(rows)}, layer=[
         {"data": {"values": releases}, "mark": {"type": "rule", "strokeDash": [3, 3], "opacity": 0.7},
          "encoding": {"x": x, "tooltip": [{"field": "name", "title": "release"}]}},
@@ -304,14 +304,14 @@ def _points(trend: Trend, line: Line) -> Table:
 def _releases(trend: Trend) -> Table | None:
     rows = [
         [
-            moment(each.ts),
-            visible(_said(each)),
-            visible(each.run),
-            each.sweep,
-            visible(each.actor),
-            visible(each.reason),
+            moment(release.ts),
+            visible(_said(release)),
+            visible(release.run),
+            release.sweep,
+            visible(release.actor),
+            visible(release.reason),
         ]
-        for each in reversed(trend.releases)
+        for release in reversed(trend.releases)
     ]
     columns = ["when", "what", "run", "sweep", "who", "why"]
     return Table("Promotions and deployments", columns, rows) if rows else None

@@ -56,11 +56,11 @@ def pair_table(runs: Sequence[RunView]) -> list[Table]:
     """Pairs of sentences: how often the stereotyping one is preferred, and what goes with it."""
     rows = []
     for run in runs:
-        for each in run.results.metrics:
-            if each.slice or each.value is None or each.name.partition(".")[0] not in PAIRS:
+        for metric in run.results.metrics:
+            if metric.slice or metric.value is None or metric.name.partition(".")[0] not in PAIRS:
                 continue
-            ends = metric_interval(each) or NONE
-            rows.append((run.label, each.name, numbers.metric(each), ends, count(each.n), each.note))
+            ends = metric_interval(metric) or NONE
+            rows.append((run.label, metric.name, numbers.metric(metric), ends, count(metric.n), metric.note))
     columns = ("run", "measure", "value", "95 % interval", "pairs", "note")
     return [Table("Pairs of sentences", columns, rows, frozenset({2, 4}))] if rows else []
 
@@ -120,8 +120,8 @@ def _view(runs: Sequence[RunView], axis: str, metric: str, dataset: str) -> Vers
         robustness=_robustness(runs, axis),
         notes=[*dict.fromkeys(note for run in runs if (note := _axis(run, axis).note))],
         examples=[
-            (each, sample_link(best.id, each.sample_id), sample_link(best.id, each.against_id))
-            for each in _axis(best, axis).examples[:EXAMPLES]
+            (example, sample_link(best.id, example.sample_id), sample_link(best.id, example.against_id))
+            for example in _axis(best, axis).examples[:EXAMPLES]
         ],
         examples_of=best.label,
     )
@@ -171,13 +171,14 @@ def _flips(runs: Sequence[RunView], axis: str) -> Table:
 def _differences(runs: Sequence[RunView], axis: str, metric: str) -> Table | None:
     """Each version minus the reference: every measure for the first run, `metric` for the others."""
     rows = [
-        (run.label, measure, each.version, each.against, figure(each.value, each.low, each.high, sign=True),
-         interval(each.low, each.high, sign=True) or NONE, p_value(each.p_holm), count(each.n))
+        (run.label, measure, entry.version, entry.against,
+         figure(entry.value, entry.low, entry.high, sign=True),
+         interval(entry.low, entry.high, sign=True) or NONE, p_value(entry.p_holm), count(entry.n))
         for at, run in enumerate(runs)
         for measure, entries in _axis(run, axis).differences.items()
         if not at or measure == metric
-        for each in entries
-        if each.value is not None
+        for entry in entries
+        if entry.value is not None
     ]  # fmt: skip
     if not rows:
         return None

@@ -356,7 +356,7 @@ def alternatives(target: JSON) -> Sequence[JSON]:
 
 def target_texts(target: JSON) -> list[str]:
     """The acceptable targets as texts, without those that are null."""
-    return [as_text(each) for each in alternatives(target) if each is not None]
+    return [as_text(alternative) for alternative in alternatives(target) if alternative is not None]
 
 
 def one_or_more(value: Any) -> Any:

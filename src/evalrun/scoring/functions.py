@@ -110,9 +110,12 @@ def _options(
     if base is FunctionParser:
         parameters = parameters[1:]
     fields: dict[str, Any] = {
-        each.name: (hints.get(each.name, Any), ... if each.default is each.empty else each.default)
-        for each in parameters
-        if each.name not in (*_GIVEN, *_ALSO_GIVEN)
+        parameter.name: (
+            hints.get(parameter.name, Any),
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in parameters
+        if parameter.name not in (*_GIVEN, *_ALSO_GIVEN)
     }
     if not fields:
         return base.Options, ()
@@ -198,10 +201,10 @@ class FunctionScorer(Scorer[Any]):
 def _wanted(function: Callable[..., Any], name: str) -> tuple[str, ...]:
     """The arguments of a function that a sample gives; those bound before have defaults by now."""
     parameters: Mapping[str, inspect.Parameter] = inspect.signature(function).parameters
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return _GIVEN
-    open_ones = [each.name for each in parameters.values() if each.default is each.empty]
-    missing = [each for each in open_ones if each not in (*_GIVEN, *_ALSO_GIVEN)]
+    open_ones = [parameter.name for parameter in parameters.values() if parameter.default is parameter.empty]
+    missing = [open_one for open_one in open_ones if open_one not in (*_GIVEN, *_ALSO_GIVEN)]
     if missing:
         raise UserError(
             f"the scorer function '{name}' wants an argument '{missing[0]}' that no sample has",

@@ -84,7 +84,7 @@ def probabilities(likelihood: JSON, measure: str = "logprob") -> list[float] | N
 
     An option that is not known (not among the top tokens) has probability 0.
     """
-    values: Sequence[float | None] = [each[measure] for each in likelihood["options"]]
+    values: Sequence[float | None] = [option[measure] for option in likelihood["options"]]
     known = [value for value in values if value is not None]
     if not known:
         return None

@@ -174,7 +174,7 @@ def _as_parsers(parsers: Iterable[Any]) -> tuple[Parser, ...]:
 
 def suite_scorers(suite: Suite) -> tuple[Scorer, ...]:
     """The scorers of a suite, those derived from others last. Raises UserError with every problem."""
-    built = [each.build() for each in suite.scorers]
+    built = [scorer.build() for scorer in suite.scorers]
     made = as_scorers([*built, *(Derived(name, formula) for name, formula in suite.derive.items())])
     derived_in_order(made)
     if "code_execution" not in suite.allow and (running := [each.name for each in made if each.runs_code]):

@@ -60,7 +60,7 @@ def _strings(values: Sequence[Any], _kind: str, nulls: int) -> pa.Array:
     texts = ["" if value is None else value for value in values] if nulls else values
     joined = "".join(texts)
     data = joined.encode()  # a lone surrogate raises ValueError
-    lengths = map(len, texts) if len(data) == len(joined) else (len(each.encode()) for each in texts)
+    lengths = map(len, texts) if len(data) == len(joined) else (len(text.encode()) for text in texts)
     offsets = np.zeros(len(texts) + 1, np.int32)
     np.cumsum(np.fromiter(lengths, np.int32, len(texts)), out=offsets[1:])
     buffers = [_validity(values, nulls), pa.py_buffer(offsets), pa.py_buffer(data)]

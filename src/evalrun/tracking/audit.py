@@ -270,7 +270,7 @@ def _verify_anchor(
         events = list(read_events(store.events_path))
         _check_head("", store.events_path, events, anchor["store"], "the anchor", result)
     by_id = {folder.ulid: folder for folder in (store.folders() if folders is None else folders)}
-    deleted = {each["target"] for each in read_events(store.events_path) if each["action"] == DELETE}
+    deleted = {event["target"] for event in read_events(store.events_path) if event["action"] == DELETE}
     for ulid, head in anchor["sweeps"].items():
         if ulid in by_id:
             file = by_id[ulid].path / EVENTS

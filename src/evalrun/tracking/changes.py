@@ -134,7 +134,7 @@ def placed(store: Store, project: str | None = None) -> list[Placed]:
 
 def current(places: Iterable[Placed]) -> dict[tuple[str, str, str], Placed]:
     """What stands now, by (project, kind, name), from places in order of time."""
-    return {(each.project, each.kind, each.name): each for each in places}
+    return {(place.project, place.kind, place.name): place for place in places}
 
 
 def whatis(store: Store, name: str, project: str | None = None) -> list[Placed]:
@@ -144,7 +144,7 @@ def whatis(store: Store, name: str, project: str | None = None) -> list[Placed]:
     """
     places = placed(store, project)
     for kind in (PROMOTE, DEPLOY):
-        named = [each for each in places if each.kind == kind and each.name == name]
+        named = [place for place in places if place.kind == kind and place.name == name]
         projects = sorted({each.project for each in named})
         if len(projects) > 1:
             raise UserError(
@@ -153,7 +153,7 @@ def whatis(store: Store, name: str, project: str | None = None) -> list[Placed]:
             )
         if named:
             return named[::-1]
-    known = sorted({each.name for each in places})
+    known = sorted({place.name for place in places})
     near = nearest(name, known)
     listed = f"There are: {', '.join(known[:20])}." if known else f"Set it: evalrun promote RUN --as {name}"
     raise UserError(
@@ -220,7 +220,9 @@ def _figures(target: Target) -> list[dict[str, JSON]]:
     """The run's first figures over all samples, and those of speed and cost that people ask for."""
     asked = ("performance.e2e_s.p50", "performance.e2e_s.p95", "performance.ttft_s.p50", "cost.usd")
     whole = [
-        each for each in target.folder.run(target.run).metrics if not each.slice and each.value is not None
+        metric
+        for metric in target.folder.run(target.run).metrics
+        if not metric.slice and metric.value is not None
     ]
     systems = ("performance.", "memory.", "energy.", "cpu.", "gpu.", "disk.", "network.")
     chosen = [each for each in whole if not each.name.startswith(systems)]
@@ -382,7 +384,7 @@ def find_baseline(store: Store, name: str, project: str) -> SweepFolder:
 
     Raises UserError where there is neither, or the sweep was deleted.
     """
-    known = {each.name: each for each in list_baselines(store) if each.project == project}
+    known = {baseline.name: baseline for baseline in list_baselines(store) if baseline.project == project}
     if name in known:
         return _folder_of(store, known[name])
     try:
@@ -399,9 +401,9 @@ def find_baseline(store: Store, name: str, project: str) -> SweepFolder:
 
 def default_baseline(store: Store, project: str) -> SweepFolder | None:
     """The project's baseline called `main`, or None."""
-    for each in list_baselines(store):
-        if (each.project, each.name) == (project, DEFAULT_BASELINE) and each.present:
-            return _folder_of(store, each)
+    for baseline in list_baselines(store):
+        if (baseline.project, baseline.name) == (project, DEFAULT_BASELINE) and baseline.present:
+            return _folder_of(store, baseline)
     return None
 
 

@@ -105,7 +105,7 @@ def _digests(path: Path) -> dict[str, bytes]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    wanted = [each for each in column_names(path) if each.startswith(_PREFIXES) or each in _COLUMNS]
+    wanted = [name for name in column_names(path) if name.startswith(_PREFIXES) or name in _COLUMNS]
     for row in iter_samples(path, columns=["sample_id", *wanted]):
         content = {key: plain(row[key]) for key in wanted if row[key] is not None}
         yield str(row["sample_id"]), content
@@ -120,14 +120,14 @@ def _row_changes(a: Path, b: Path, ids: list[str]) -> Iterator[RowChange]:
         for sample_id, content in _rows(path):
             if sample_id in wanted:
                 side.setdefault(sample_id, content)
-    for each in ids:
-        one, other = sides[0][each], sides[1][each]
+    for id_ in ids:
+        one, other = sides[0][id_], sides[1][id_]
         columns = {
             key: (one.get(key), other.get(key))
             for key in dict.fromkeys([*one, *other])
             if one.get(key) != other.get(key)
         }
-        yield RowChange(each, columns)
+        yield RowChange(id_, columns)
 
 
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
@@ -196,9 +196,9 @@ def diff_sweeps(a: SweepFolder, b: SweepFolder) -> SweepDiff:
         packages=_changes(_packages(one), _packages(other)),
         machine=_changes(_part(one, "machine", "python"), _part(other, "machine", "python")),
         code=tuple(
-            each
-            for each in _changes(_part(one, "git", "evalrun"), _part(other, "git", "evalrun"))
-            if each.name in (*_CODE, "evalrun")
+            change
+            for change in _changes(_part(one, "git", "evalrun"), _part(other, "git", "evalrun"))
+            if change.name in (*_CODE, "evalrun")
         ),
     )
 

@@ -195,7 +195,7 @@ class SweepFolder:
             inputs = self.path / INPUTS
             if inputs.is_dir():
                 files = sorted(each for each in inputs.iterdir() if each.is_file())
-                detail[INPUT_DIGESTS] = {each.name: file_sha256(each) for each in files}
+                detail[INPUT_DIGESTS] = {file.name: file_sha256(file) for file in files}
         return events.append_event(self.path / EVENTS, action, detail, target=target, actor=actor)
 
     def events(self) -> list[dict[str, Any]]:

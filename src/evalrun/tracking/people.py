@@ -72,7 +72,7 @@ class Said:
 
     def notes_of(self, target: str = "") -> tuple[Note, ...]:
         """The notes on the sweep itself, or on RUN or RUN/SAMPLE."""
-        return tuple(each for each in self.notes if each.target == target)
+        return tuple(note for note in self.notes if note.target == target)
 
 
 def fold(suite_tags: Mapping[str, str], events: Iterable[Mapping[str, Any]]) -> Said:
@@ -199,7 +199,7 @@ def read_labels(path: Path, columns: LabelColumns) -> list[Label]:
 
 def kind_of(labels: Sequence[Label]) -> str:
     """ "binary" (good or bad), "number" (a rating), or "class" (the name of one, compared with answers)."""
-    values = {str(each.value).lower() if isinstance(each.value, str) else each.value for each in labels}
+    values = {str(label.value).lower() if isinstance(label.value, str) else label.value for label in labels}
     if all(str(value if isinstance(value, str) else f"{value:g}") in GOOD | BAD for value in values):
         return "binary"
     return "number" if all(isinstance(value, float) for value in values) else "class"
@@ -217,8 +217,8 @@ def keep_labels(folder: SweepFolder, column: str, labels: Sequence[Label]) -> Ma
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", column)[:60].strip("-") or "labels"
     path = place / f"{stem}-{(last['seq'] if last else 0) + 1}.jsonl"
     rows = [
-        {"sample_id": each.sample_id, "value": each.value, **({"run": each.run} if each.run else {})}
-        for each in labels
+        {"sample_id": label.sample_id, "value": label.value, **({"run": label.run} if label.run else {})}
+        for label in labels
     ]
     write_private(path, b"".join(orjson.dumps(scrub_json(row)) + b"\n" for row in rows))
     return {"file": f"{LABELS_FOLDER}/{path.name}", LABELS_DIGEST: file_sha256(path)}

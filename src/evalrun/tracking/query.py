@@ -249,7 +249,7 @@ class _Reader:
             remedy = 'Many values of one name go into a list: model in ("a", "b").'
             raise self._fault(tree, f"a query has at most {MAX_COMPARISONS} comparisons", remedy)
         if isinstance(tree, ast.BoolOp):
-            nodes = tuple(self.node(each, depth + 1) for each in tree.values)
+            nodes = tuple(self.node(value, depth + 1) for value in tree.values)
             return Several("and" if isinstance(tree.op, ast.And) else "or", nodes)
         if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not):
             return Not(self.node(tree.operand, depth + 1))
@@ -293,8 +293,8 @@ class _Reader:
             operand = self._operand(left)
             if isinstance(operand, Literal_):
                 raise self._fault(left, "a name must stand before 'in (…)'")
-            values = [self._literal(each) for each in right.elts]
-            if not values or any(each.value is None for each in values):
+            values = [self._literal(elt) for elt in right.elts]
+            if not values or any(value.value is None for value in values):
                 raise self._fault(right, "the list needs values, and None is none")
             return OneOf(operand, tuple(values), place)
         needle = self._literal(left)
@@ -358,7 +358,7 @@ class _Reader:
             return Name((*inner.path, key), place, inner.keywords) if inner and key is not None else None
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
             texts = [_text(each) for each in tree.args]
-            slices = {each.arg: _text(each.value) for each in tree.keywords}
+            slices = {keyword.arg: _text(keyword.value) for keyword in tree.keywords}
             if (
                 len(texts) == 1
                 and texts[0] is not None

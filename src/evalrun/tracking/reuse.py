@@ -43,7 +43,7 @@ class Earlier:
 
     def sentence(self) -> str:
         """Who ran it, when, and what came out."""
-        shown = next((each for each in self.document["metrics"] if not each["slice"]), None)
+        shown = next((metric for metric in self.document["metrics"] if not metric["slice"]), None)
         figure = f", {shown['name']} {shown['value']:.4g}" if shown and shown["value"] is not None else ""
         by = f" by {self.user}" if self.user else ""
         return f"run on {self.started_at[:10]}{by} (sweep {self.folder.ulid}{figure})"
@@ -110,7 +110,7 @@ def _lines(known: bytes, digest: str) -> list[list[str]]:
         end = len(known) if end < 0 else end
         lines.append(known[at:end].decode("utf-8", "replace").split(" ", 2))
         start = end
-    return [each for each in lines if len(each) == 3]
+    return [line for line in lines if len(line) == 3]
 
 
 def _checked(store: Store, line: list[str], digest: str) -> Earlier | None:

@@ -60,7 +60,7 @@ def _kind_of(arrow_type: str) -> Kind:
 def find_run(folder: SweepFolder, name: str) -> str:
     """A run of the sweep by its id, or any beginning that only one has. Raises UserError with the nearest."""
     ids = folder.run_ids()
-    matches = [each for each in ids if each == name] or [each for each in ids if each.startswith(name)]
+    matches = [id_ for id_ in ids if id_ == name] or [id_ for id_ in ids if id_.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     if matches:

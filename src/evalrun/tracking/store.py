@@ -104,7 +104,7 @@ class Store:
         if not self.sweeps.is_dir():
             return []
         with os.scandir(self.sweeps) as entries:
-            return sorted((each.name for each in entries if PATTERN.match(each.name)), reverse=True)
+            return sorted((entry.name for entry in entries if PATTERN.match(entry.name)), reverse=True)
 
     def find_incomplete(self, work_digest: str) -> SweepFolder | None:
         """The newest sweep of the same work that is not complete and that no living process holds."""
@@ -168,7 +168,7 @@ class Store:
         """What the name stands for where gates compare with it (`tracking.changes` sets such names)."""
         from evalrun.tracking.changes import list_baselines
 
-        named = [each for each in list_baselines(self) if each.name == name] if folders else []
+        named = [baseline for baseline in list_baselines(self) if baseline.name == name] if folders else []
         if len(named) > 1:
             projects = ", ".join(each.project for each in named)
             raise UserError(

@@ -64,7 +64,7 @@ def find_run_target(store: Store, text: str) -> Target:
         return Target(target.folder, target.run)
     runs = target.folder.run_ids()
     if len(runs) != 1:
-        named = ", ".join(f"{text}/{each}" for each in runs[:5]) or "none is finished yet"
+        named = ", ".join(f"{text}/{run}" for run in runs[:5]) or "none is finished yet"
         raise UserError(
             f"the sweep '{text}' has {len(runs)} finished runs", remedy=f"Name one as SWEEP/RUN: {named}."
         )

@@ -76,7 +76,7 @@ class Line:
     @property
     def comparable(self) -> tuple[Point, ...]:
         """The last points that speak of the same data."""
-        return tuple(each for each in self.points if each.segment == self.points[-1].segment)
+        return tuple(point for point in self.points if point.segment == self.points[-1].segment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def _metric_names(connection: sa.Connection, sweeps: Sequence[str]) -> list[str]
 
 def _default(names: Sequence[str]) -> str:
     """The first metric of quality by name; people who want another one say so."""
-    quality = [each for each in names if not each.startswith(_QUALITY_LAST) and each not in _RATES]
+    quality = [name for name in names if not name.startswith(_QUALITY_LAST) and name not in _RATES]
     return (quality or [*names] or [""])[0]
 
 

@@ -174,16 +174,16 @@ def _pair_row(label: str, each: Compared) -> dict[str, Any]:
 def behind_best(key: str, standing: DatasetStandings) -> Chart | None:
     """How far the runs of a standing are from its best, with bounds that hold for all pairs at once; None
     where none has any, or all are alike."""
-    places = [each for each in standing.places if None not in (each.behind_low, each.behind_high)]
-    if not any(each.behind for each in places):
+    places = [place for place in standing.places if None not in (place.behind_low, place.behind_high)]
+    if not any(place.behind for place in places):
         return None
     best = visible(standing.places[0].run.run)
     rows: list[dict[str, Any]] = []
-    for each in places:
-        value, low, high = -each.behind, -(each.behind_high or 0.0), -(each.behind_low or 0.0)
+    for place in places:
+        value, low, high = -place.behind, -(place.behind_high or 0.0), -(place.behind_low or 0.0)
         rows.append({
-            "run": visible(each.run.run), "v": value, "low": low, "high": high, "pairs": count(standing.n),
-            "verdict": "tied" if each.tied else "behind", "tied": each.tied,
+            "run": visible(place.run.run), "v": value, "low": low, "high": high, "pairs": count(standing.n),
+            "verdict": "tied" if place.tied else "behind", "tied": place.tied,
             "text": measured(value, low, high, standing.unit, sign=True),
         })  # fmt: skip
     side = "right" if standing.direction == "lower" else "left"

@@ -48,20 +48,20 @@ def by_group(key: str, title: str, column: str, metric: str, runs: Sequence[RunV
     bands = {run.id: _chance(run, column, metric) for run in having}
     rows = [
         {
-            "run": run.label, "group": _axis_label(each), "v": each.value, "low": each.low,
-            "high": each.high, "n": each.n, "note": visible(each.note),
-            "value": measured(each.value, each.low, each.high),
+            "run": run.label, "group": _axis_label(group), "v": group.value, "low": group.low,
+            "high": group.high, "n": group.n, "note": visible(group.note),
+            "value": measured(group.value, group.low, group.high),
             "from": bands[run.id][0], "to": bands[run.id][1],
         }
         for run in having[:SHOWN]
-        for each in measure_of(run, column, metric).groups
-        if each.value is not None
+        for group in measure_of(run, column, metric).groups
+        if group.value is not None
     ]  # fmt: skip
     if not rows:
         return None
     more = len(having) - SHOWN
     note = f"The {SHOWN} best runs are drawn; the table has all {len(having)}. " if more > 0 else ""
-    small = any(not each.compared for run in having for each in measure_of(run, column, metric).groups)
+    small = any(not group.compared for run in having for group in measure_of(run, column, metric).groups)
     if any(start is not None for start, _ in bands.values()):
         note += "Grey: where groups would lie by chance alone, 19 times in 20. "
     note += "Groups marked * are not compared: too few samples, or no group given." if small else ""
@@ -122,10 +122,10 @@ def _spec(runs: Sequence[RunView], rows: Sequence[dict[str, Any]], metric: str) 
 
 def _table(runs: Sequence[RunView], column: str, metric: str) -> Table:
     rows = [
-        (run.label, each.group, figure(each.value, each.low, each.high),
-         interval(each.low, each.high) or NONE, count(each.n), each.note)
+        (run.label, group.group, figure(group.value, group.low, group.high),
+         interval(group.low, group.high) or NONE, count(group.n), group.note)
         for run in runs
-        for each in measure_of(run, column, metric).groups
+        for group in measure_of(run, column, metric).groups
     ]  # fmt: skip
     columns = ("run", column, metric, "95 % interval", "n", "note")
     return Table(f"{metric} by {column}", columns, rows, frozenset({2, 4}))

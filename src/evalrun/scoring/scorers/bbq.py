@@ -158,7 +158,10 @@ class BBQ(Scorer[BBQOptions]):
             ambiguous = {"ambig": True, "disambig": False}[row[options.condition]]
             negative = {"neg": True, "nonneg": False}[row[options.polarity]]
             groups = [str(row["answer_info"][name][1]).casefold() for name in _ANSWERS]
-            stereotyped = {str(each).casefold() for each in row["additional_metadata"]["stereotyped_groups"]}
+            stereotyped = {
+                str(stereotyped_group).casefold()
+                for stereotyped_group in row["additional_metadata"]["stereotyped_groups"]
+            }
             unknown = groups.index("unknown")
         except (KeyError, TypeError, ValueError, IndexError) as error:
             return f"the row is not as BBQ has it: {type(error).__name__} {error}"

@@ -138,7 +138,7 @@ def _all(sums: Floats, scopes: int) -> Floats:
 
 def _note(figure: str, counts: Floats) -> str:
     """The denominators in words."""
-    number = [f"{round(each):,}" for each in counts]
+    number = [f"{round(count):,}" for count in counts]
     match figure:
         case "bias_ambiguous":
             return f"{number[3]} biased of {number[2]} answers that name a group, {number[0]} samples"
@@ -157,7 +157,7 @@ def _details(totals: Floats, scopes: Sequence[tuple[str, str]]) -> list[dict[str
         counts = totals[at * len(COUNTS) : (at + 1) * len(COUNTS)]
         values = figures(counts)
         entry: dict[str, JSON] = {"category": category or None}
-        entry |= dict(zip(COUNTS, (float(each) for each in counts), strict=True))
+        entry |= dict(zip(COUNTS, (float(count) for count in counts), strict=True))
         entry |= {
             name: None if np.isnan(value) else float(value)
             for name, value in zip(FIGURES, values, strict=True)

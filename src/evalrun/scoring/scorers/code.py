@@ -209,7 +209,7 @@ class _Child:
         reports = [_document(line) for line in bytes(self._reported).split(b"\n") if line]
         first = reports[0] if reports else {}
         output = self._printed.decode("utf-8", "replace").strip()
-        finished = any(each.get("token") == token for each in reports[1:])
+        finished = any(report.get("token") == token for report in reports[1:])
         if not reports:
             reason = "the child process did not start: " + (output[-200:] or f"exit code {code}")
         elif finished and code == 0:
@@ -294,8 +294,8 @@ def _readable() -> tuple[str, ...]:
     """The folders that a Python program needs to read: the interpreter, its libraries and packages."""
     places = {sys.prefix, sys.base_prefix, sys.exec_prefix, "/usr", "/lib", "/lib64", "/etc/ld.so.cache"}
     places |= {"/etc/localtime", sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}
-    places |= {str(Path(each).resolve()) for each in places}
-    return tuple(sorted(each for each in places if Path(each).exists()))
+    places |= {str(Path(place).resolve()) for place in places}
+    return tuple(sorted(place for place in places if Path(place).exists()))
 
 
 class CodeOptions(ScorerOptions):

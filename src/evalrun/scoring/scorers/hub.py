@@ -125,7 +125,7 @@ class EvaluateMetric(Scorer[EvaluateOptions]):
 
     def score(self, sample: ScoringInput) -> Score:
         """What the metric says of this answer alone; None where it cannot say."""
-        references = [each for each in alternatives(sample.target) if each is not None]
+        references = [alternative for alternative in alternatives(sample.target) if alternative is not None]
         if not references:
             return Score(None, NO_TARGET)
         try:

@@ -143,7 +143,9 @@ class JudgeOptions(ScorerOptions):
             raise ValueError(f"a scale goes from a lower to a higher grade, in at most {MAX_GRADES} grades")
         if self.choices is not None and not 2 <= len(self.choices) <= MAX_GRADES:
             raise ValueError(f"2 to {MAX_GRADES} choices are needed")
-        if self.choices is not None and len({each.casefold() for each in self.choices}) < len(self.choices):
+        if self.choices is not None and len({choice.casefold() for choice in self.choices}) < len(
+            self.choices
+        ):
             raise ValueError("two choices differ only in case")
         if len(set(self.model)) < len(self.model):
             raise ValueError("a judge is named twice")
@@ -392,8 +394,8 @@ class Judge(AskingScorer[JudgeOptions]):
     def _position(self, replies: Mapping[str, Mapping[str, Reply]]) -> dict[str, float | None]:
         """How often the answer shown first won, and whether a judge contradicted itself."""
         first, decided, whole, inconsistent = 0, 0, 0, 0
-        for each in replies.values():
-            codes = [each[order].code for order in self.orders if order in each]
+        for reply in replies.values():
+            codes = [reply[order].code for order in self.orders if order in reply]
             first += sum(code == _A for code in codes)
             decided += sum(code in (_A, _B) for code in codes)
             if len(codes) == len(ORDERS) and None not in codes:
@@ -441,7 +443,7 @@ class Judge(AskingScorer[JudgeOptions]):
         low, high = self.menu.bounds
         unit = "fraction" if (low, high) == (0.0, 1.0) else "grade"
         mean = MetricInfo(self.name, unit, "higher", first.definition, (low, high))
-        return (mean, *(each for each in others if self._has(each.name.removeprefix(self.name))))
+        return (mean, *(other for other in others if self._has(other.name.removeprefix(self.name))))
 
     def _has(self, suffix: str) -> bool:
         if suffix in (".first_position", ".inconsistent"):

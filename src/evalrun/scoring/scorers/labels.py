@@ -229,7 +229,7 @@ class Calibration(Scorer[CalibrationOptions]):
         if confidence is None:
             what = f"the answer {shown(answer)}" if options.column is None else "the row"
             return Score(None, f"{what} has no '{key}' from 0 to {options.scale:g}")
-        targets = [self._key(each) for each in target_texts(sample.target)]
+        targets = [self._key(text) for text in target_texts(sample.target)]
         if not targets:
             return Score(None, NO_TARGET)
         right = float(self._key(answer[options.answer] if given else answer) in targets)

@@ -94,8 +94,8 @@ class OptionLikelihood(Scorer[OptionLikelihoodOptions]):
         if not likelihood or likelihood.get("kind") != "choose":
             return Score(None, "no choice by likelihood was asked for")
         options = likelihood["options"]
-        targets = {each.strip() for each in target_texts(sample.target)}
-        right = [as_text(each["answer"]).strip() in targets for each in options]
+        targets = {text.strip() for text in target_texts(sample.target)}
+        right = [as_text(option["answer"]).strip() in targets for option in options]
         if not any(right):
             return Score(None, f"the target {shown(sample.target)} is none of the options")
         shares = probabilities(likelihood)
@@ -265,7 +265,7 @@ def _measured(likelihood: JSON, number: int, word: str) -> list[float] | str:
     """What decides, of each of so many options; or why it is not known."""
     if not likelihood or likelihood.get("kind") != "choose" or len(likelihood["options"]) != number:
         return f"no choice by likelihood between {word} options was asked for"
-    values = [each[MEASURES[likelihood["by"]]] for each in likelihood["options"]]
+    values = [option[MEASURES[likelihood["by"]]] for option in likelihood["options"]]
     return f"the likelihood of one of the {word} is not known" if None in values else values
 
 

@@ -66,7 +66,9 @@ class NumericOptions(ScorerOptions):
 def numeric(answer: JSON, target: JSON, options: NumericOptions) -> Score:
     """1 or 0; None where the target holds no number."""
     known = [
-        number for each in alternatives(target) if (number := _with_unit(each, options.units)) is not None
+        number
+        for alternative in alternatives(target)
+        if (number := _with_unit(alternative, options.units)) is not None
     ]
     if not known:
         return Score(None, f"there is no number in the target {shown(target)}")
@@ -97,7 +99,7 @@ def _with_unit(value: JSON, units: Mapping[str, float]) -> int | float | None:
 @cache
 def _unit_pattern(units: Sequence[str]) -> re.Pattern[str]:
     """A number and one of the units after it, the longest first."""
-    body = "|".join(re.escape(each) for each in sorted(units, key=len, reverse=True))
+    body = "|".join(re.escape(unit) for unit in sorted(units, key=len, reverse=True))
     return re.compile(rf"(?<![\d.,])([+\-]?[\d.,]{{0,40}}\d(?:[eE][+-]?\d+)?)\s?({body})(?!\w)")
 
 

@@ -221,7 +221,7 @@ def ends_with(answer: JSON, target: JSON, output: str, options: AffixOptions) ->
 
 def _affix(answer: JSON, target: JSON, output: str, options: AffixOptions, does: str) -> Score:
     text = (output if options.of == "output" else as_text(answer)).strip()
-    wanted = [as_text(each).strip() for each in options.values or alternatives(target)]
+    wanted = [as_text(value).strip() for value in options.values or alternatives(target)]
     wanted = [each for each in wanted if each]
     if not wanted:
         return Score(None, _EMPTY)
@@ -305,7 +305,9 @@ def edit_distance(answer: JSON, target: JSON, options: EditDistanceOptions) -> S
     from rapidfuzz.distance import Levenshtein
 
     normalise = normaliser(options)
-    targets = [normalise(as_text(each)) for each in alternatives(target) if each is not None]
+    targets = [
+        normalise(as_text(alternative)) for alternative in alternatives(target) if alternative is not None
+    ]
     if not targets:
         return Score(None, NO_TARGET)
     text = normalise(as_text(answer))
@@ -445,7 +447,7 @@ class Refusal(Scorer[RefusalOptions]):
     def __init__(self, options: RefusalOptions) -> None:
         super().__init__(options)
         words = [*(PHRASES if options.phrases is None else options.phrases), *options.also]
-        body = "|".join(start_of(each) + phrase(_plain(each)) for each in words)
+        body = "|".join(start_of(word) + phrase(_plain(word)) for word in words)
         self._regex = re.compile(body, re.IGNORECASE)
 
     def score(self, sample: ScoringInput) -> Score:

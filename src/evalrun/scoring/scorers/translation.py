@@ -124,7 +124,7 @@ class SacrebleuScorer(CountedScorer[OptionsT]):
             return Score(None, NO_TARGET)
         answer = as_text(sample.answer)
         # The same call that sacrebleu's own significance tests begin with.
-        counts = self._metric._extract_corpus_statistics([answer], [[each] for each in targets])[0]
+        counts = self._metric._extract_corpus_statistics([answer], [[target] for target in targets])[0]
         value = self.sample_value(list(counts))
         parts = dict(zip(self.parts, (*map(float, counts), float(len(targets))), strict=True))
         many = f"the best of {len(targets)} targets" if len(targets) > 1 else "the target"
@@ -436,11 +436,11 @@ class ErrorRate(CountedScorer[ErrorRateOptions]):
 
     def score(self, sample: ScoringInput) -> Score:
         """Edits per unit of the nearest target; None where there is no target."""
-        targets = [self._normalise(each) for each in target_texts(sample.target)]
+        targets = [self._normalise(text) for text in target_texts(sample.target)]
         if not targets:
             return Score(None, NO_TARGET)
         answer = self._normalise(as_text(sample.answer))
-        counted = [self._count(each, answer) for each in targets]
+        counted = [self._count(target, answer) for target in targets]
         edits, size = min(counted, key=lambda pair: rate(*pair))
         parts = dict(zip(self.parts, (float(edits), float(size)), strict=True))
         return Score(rate(edits, size), f"{edits} edits on the target's {size} {self.unit}", parts)

@@ -47,7 +47,7 @@ def token_f1(answer: JSON, target: JSON) -> Score:
     if target is None:
         return Score(None, NO_TARGET)
     words = squad_tokens(as_text(answer))
-    targets = [squad_tokens(as_text(each)) for each in alternatives(target)]
+    targets = [squad_tokens(as_text(alternative)) for alternative in alternatives(target)]
     if not targets:
         return Score(None, "the list of targets is empty")
     best = max(targets, key=lambda each: squad_f1(words, each))
@@ -90,7 +90,7 @@ def squad(answer: JSON, target: JSON) -> Score:
     if target is None:
         return Score(None, NO_TARGET)
     words = squad_tokens(as_text(answer))
-    targets = [squad_tokens(as_text(each)) for each in alternatives(target)] or [[]]
+    targets = [squad_tokens(as_text(alternative)) for alternative in alternatives(target)] or [[]]
     exact = float(words in targets)
     f1 = max(squad_f1(words, each) for each in targets)
     reason = f"answer {shown(answer)}: exact match {exact:g}, F1 {f1:.4g}"
