@@ -339,7 +339,10 @@ def _binary(values: Floats) -> bool:
 
 def joined(runs: Sequence[RunSamples], measure: Measure) -> Matrix:
     """The runs (of one dataset) joined by sample id; samples missing in any run are left out."""
-    everything = np.unique(np.concatenate([run.table.keys for run in runs]))
+    keys = np.sort(np.concatenate([run.table.keys for run in runs]))
+    new = np.ones(len(keys), np.bool_)
+    new[1:] = keys[1:] != keys[:-1]
+    everything = keys[new]  # np.unique imports numpy.ma, which takes 30 ms
     values = np.full((len(everything), len(runs)), np.nan)
     clusters: NDArray[np.int64] | None = None
     for at, run in enumerate(runs):
