@@ -30,7 +30,7 @@ def folder(store: Store, make_sweep: MakeSweep) -> SweepFolder:
     """A finished sweep with a Parquet file (of any bytes) and a note, in the catalog."""
     made = make_sweep()
     made.samples_path("m-direct-d").write_bytes(b"samples")
-    made.finish_run("m-direct-d", made.run("m-direct-d"))
+    made.finish_run("m-direct-d", made.read_run("m-direct-d"))
     store.index(made)
     changes.note(store, made, "first look")
     return made
