@@ -285,6 +285,8 @@ def provider_error(error: Exception, answering: bool) -> ProviderError:
             return error_of_exception(cause, answering)
     text = shorten(f"{type(error).__name__}: {getattr(error, 'message', None) or error}")
     names = {type(cause).__name__ for cause in chain}
+    if "MidStreamFallbackError" in names:  # since 1.110, for whatever ends a stream that has begun
+        return ProviderError(ErrorKind.TRUNCATED, text)
     if names & {"ConnectError", "ConnectTimeout", "RemoteProtocolError", "ReadError"}:
         return ProviderError(ErrorKind.TRUNCATED if answering else ErrorKind.CONNECTION, text)
     if any("Timeout" in name for name in names):
