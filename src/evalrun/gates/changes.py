@@ -13,6 +13,7 @@ from evalrun.analysis.distributions import t_quantile
 from evalrun.analysis.measures import Measure, RunSamples, find_measure, is_mean
 from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.pairing import RunPair, join
+from evalrun.floats import COMPARISONS
 from evalrun.gates.alerts import MOST, Alert, AlertResult
 from evalrun.gates.check import FAIL_ALPHA, in_slice
 from evalrun.gates.conditions import find_metric
@@ -77,7 +78,7 @@ def _paired(alert: Alert, now: RunSamples, before: Sequence[RunSamples], sign: f
     if result.difference is None or result.ci_low is None or result.ci_high is None:
         return _undecided(alert, run_id, result.mean_b, result.note or "too few pairs", checked=False)
     nearest_to_zero = min(sign * result.ci_low, sign * result.ci_high)
-    fired = nearest_to_zero > 0 and sign * result.difference > alert.margin
+    fired = nearest_to_zero > 0 and COMPARISONS[">"](sign * result.difference, alert.margin)
     reason = (
         f"difference {result.difference:+.4g} (99 % interval {result.ci_low:+.4g} to {result.ci_high:+.4g}) "
         f"from {_named(alert, len(before))} over {result.n:,} samples"
@@ -117,7 +118,7 @@ def _predicted(
     low, high = metric.get("ci_low"), metric.get("ci_high")
     within = low is not None and high is not None and low <= reference <= high
     by = sign * (value - reference)
-    fired = by > alert.margin and by > 0 and sign * (value - mean) > room and not within
+    fired = COMPARISONS[">"](by, alert.margin) and by > 0 and sign * (value - mean) > room and not within
     reason = (
         f"{value:.4g} against {reference:.4g}, {_named(alert, len(values))}; "
         f"expected {mean - room:.4g} to {mean + room:.4g}"

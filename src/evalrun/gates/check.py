@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.errors import UserError
+from evalrun.floats import COMPARISONS
 from evalrun.gates.conditions import NO_BASELINE, Gate, GateResult, Verdict, check_gate
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _verdict(margin: float, measure: Measure, result: PairedResult, strict: Pair
     higher = measure.direction == "higher"
     worse_by = -result.difference if higher else result.difference
     shown = strict.ci_high < 0 if higher else strict.ci_low > 0
-    return Verdict.FAIL if shown and worse_by > margin else Verdict.INCONCLUSIVE
+    return Verdict.FAIL if shown and COMPARISONS[">"](worse_by, margin) else Verdict.INCONCLUSIVE
 
 
 def _sentence(result: PairedResult) -> str:

@@ -10,9 +10,8 @@ Nothing passes that has no samples, no such metric, or no baseline where one is 
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -23,18 +22,13 @@ from evalrun.analysis.catalogue import RATES, performance_catalogue
 from evalrun.analysis.fairness_definitions import CRITERIA, DECISIONS, FLIPS
 from evalrun.analysis.fairness_definitions import OF_SCORES as OF_VERSIONS
 from evalrun.errors import Problem
+from evalrun.floats import COMPARISONS
 from evalrun.registry import nearest
 from evalrun.scoring.base import Scorer
 from evalrun.suite.dataset import PERTURB
 from evalrun.suite.findings import did_you_mean
 from evalrun.suite.schema import Suite
 
-_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
 NUMBER_FORM = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 METRIC_FORM = r'(?:"(?P<quoted>[^"]+)"|(?P<metric>[\w.\-]+))'
 SLICE_FORM = r"(?:\[(?P<slice>[^\]]*)\])?"
@@ -91,8 +85,8 @@ class Gate:
         return self.kind != "absolute"
 
     def holds(self, value: float, baseline: float | None = None) -> bool:
-        """Whether a value satisfies the condition."""
-        return _OPERATORS[self.op](value, self.limit(baseline))
+        """Whether a value satisfies the condition; a difference that is rounding does not count."""
+        return COMPARISONS[self.op](value, self.limit(baseline))
 
     def limit(self, baseline: float | None = None) -> float:
         """What the value is compared with."""

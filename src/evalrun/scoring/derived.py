@@ -15,6 +15,7 @@ from types import CodeType, MappingProxyType
 from typing import Any
 
 from evalrun.errors import Problem, UserError
+from evalrun.floats import compared, tidy
 from evalrun.registry import nearest
 from evalrun.scoring.base import MetricInfo, Scorer, ScorerOptions, ScoringInput
 from evalrun.suite.formula import FUNCTIONS, Bounds, FormulaError, bounds_of, names_in, parse_formula
@@ -22,6 +23,9 @@ from evalrun.types import Score
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({"min": min, "max": max, "abs": abs})
 assert set(_FUNCTIONS) == FUNCTIONS
+_COMPARED = "compared"
+_EVALUATED = {"__builtins__": {}, "_f": {**_FUNCTIONS, _COMPARED: compared}}
+_SIGNS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 
 
 class Derived(Scorer):
@@ -58,7 +62,7 @@ class Derived(Scorer):
                 return None, f"there is no score {name}"
             values[name] = value
         try:
-            result = float(eval(self._code, {"__builtins__": {}, "_f": _FUNCTIONS, "_s": values}))
+            result = tidy(float(eval(self._code, {**_EVALUATED, "_s": values})))
         except (ZeroDivisionError, OverflowError):
             result = math.nan
         if not math.isfinite(result):
@@ -125,7 +129,13 @@ def _listed(values: Mapping[str, float]) -> str:
 
 
 class _ToLookups(ast.NodeTransformer):
-    """Names of scores become look-ups in `_s`, those of functions look-ups in `_f`."""
+    """Names of scores become look-ups in `_s`, those of functions look-ups in `_f`. Comparisons become calls
+    of one that is blind to rounding: 0.6 + 0.3 + 0.1 >= 1 holds."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        signs: ast.expr = ast.Constant(" ".join(_SIGNS[type(sign)] for sign in node.ops))
+        values = [self.visit(value) for value in (node.left, *node.comparators)]
+        return ast.Call(_lookup("_f", _COMPARED), [signs, *values], [])
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         assert isinstance(node.func, ast.Name)

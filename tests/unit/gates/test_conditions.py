@@ -44,3 +44,27 @@ def test_a_metric_without_a_value_never_passes_and_says_why() -> None:
 @pytest.mark.parametrize("text", ["exact_match", "exact_match = 0.5", ">= 0.5", "exact_match >= high", ""])
 def test_what_is_no_condition_is_a_problem(text: str) -> None:
     assert isinstance(parse_gate(text), Problem)
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "holds"),
+    [
+        ((0.7 + 0.7 + 0.7) / 3, "s >= 0.7", True),
+        (0.1 + 0.2, "s <= 0.3", True),
+        (0.1 + 0.2, "s > 0.3", False),
+        (1 - 0.9, "s < 0.1", False),
+        (0.1 + 0.2 - 0.3, "s <= 0", True),
+        (0.6 + 0.3 + 0.1, "s >= 100%", True),
+        (0.6999, "s >= 0.7", False),
+        (10_000_000_001.0, "s <= 10000000000", False),  # whole numbers are exact
+    ],
+)
+def test_a_gate_is_blind_to_rounding_and_to_nothing_else(value: float, text: str, holds: bool) -> None:
+    metrics = [{"name": "s", "slice": {}, "value": value, "note": ""}]
+    assert check_gate(_gate(text), "run", metrics).verdict == (Verdict.PASS if holds else Verdict.FAIL)
+
+
+def test_a_limit_made_from_the_baseline_is_blind_to_rounding_too() -> None:
+    now, before = ([{"name": "s", "slice": {}, "value": value}] for value in (0.8 - 2e-16, 0.82))
+    assert check_gate(_gate("s >= baseline - 0.02"), "run", now, before).verdict is Verdict.PASS
+    assert check_gate(_gate("s > baseline - 0.02"), "run", now, before).verdict is Verdict.FAIL

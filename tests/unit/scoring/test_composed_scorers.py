@@ -215,8 +215,11 @@ def test_the_bounds_of_a_formula_follow_from_those_of_its_scores(formula: str, b
     assert bounds_of(parse_formula(formula), known) == bounds
 
 
+THOUSANDTHS = st.integers(-10_000, 10_000).map(lambda number: number / 1000)
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.floats(-10, 10), st.floats(-10, 10))
+@given(THOUSANDTHS, THOUSANDTHS)
 def test_formulas_compute_what_python_would(a: float, b: float) -> None:
     formula = "max(a, b) - abs(a*b) / 3 + (a < b) - (not a) * 2"
     derived = Derived("d", formula)
@@ -230,3 +233,19 @@ def test_a_division_by_zero_has_no_value() -> None:
     derived.bind({"a": "a"}, {})
     assert derived.derive({"a": 0.0})[0] is None
     assert derived.derive({"a": None})[1] == "there is no score a"
+
+
+def test_a_formula_is_blind_to_the_rounding_of_its_sums() -> None:
+    scores = {"a": 1.0, "b": 1.0, "c": 1.0}
+    weights = "0.6*a + 0.3*b + 0.1*c"
+    for formula, value in (
+        (weights, 1.0),
+        (f"{weights} >= 1", 1.0),
+        (f"{weights} < 1", 0.0),
+        (f"1 <= {weights} <= 1", 1.0),
+        (f"({weights}) == 1", 1.0),
+        ("a / 3", 1 / 3),
+    ):
+        derived = Derived("overall", formula)
+        derived.bind({name: name for name in derived.wanted}, dict.fromkeys(scores, (0.0, 1.0)))
+        assert derived.derive(scores)[0] == value

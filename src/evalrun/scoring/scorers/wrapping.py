@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from pydantic import Field, WithJsonSchema, field_serializer, model_validator
 
 from evalrun.errors import Problem, UserError
+from evalrun.floats import COMPARISONS
 from evalrun.scoring.base import Example, MetricInfo, Scorer, ScorerOptions, ScoringInput, fraction
 from evalrun.scoring.functions import scorer
 from evalrun.suite.components import ParserSpec, ScorerSpec
@@ -182,9 +183,9 @@ class Threshold(Wrapping[ThresholdOptions]):
         value = verdict.value if options.part is None else verdict.parts.get(options.part)
         if value is None:
             return Score(None, verdict.reason)
-        if options.at_least is not None and value < options.at_least:
+        if options.at_least is not None and COMPARISONS["<"](value, options.at_least):
             return Score(0.0, f"{value:.4g} is less than {options.at_least:g}; {verdict.reason}")
-        if options.at_most is not None and value > options.at_most:
+        if options.at_most is not None and COMPARISONS[">"](value, options.at_most):
             return Score(0.0, f"{value:.4g} is more than {options.at_most:g}; {verdict.reason}")
         return Score(1.0, f"{value:.4g} passes; {verdict.reason}")
 
