@@ -172,3 +172,32 @@ def test_streams_that_fail_midway_are_failed_samples_without_latency(tmp_path: P
         assert sample["status"] == "failed" and sample["ttft_s"] is None and sample["e2e_s"] is None
         expected = "out of memory" if sample["vars.kind"] == "error" else "truncated"
         assert expected in sample["error"], sample["error"]
+
+
+def test_tokens_per_second_are_what_the_server_wrote_in_the_window(tmp_path: Path, port: int) -> None:
+    """Few long answers, many at once: most of what is written in the window belongs to answers that end
+    after it, and a third of what ends in it was written before."""
+    lengths = [3 + 37 * n % 91 for n in range(64)]
+    scripts: dict[str, list[list[Any]]] = {
+        f"{n}": [[0.05, "role", None], *[[0.02, "text", "so "]] * length, [0.0, "finish", None],
+                 [0.0, "usage", length], [0.0, "done", None]]
+        for n, length in enumerate(lengths)
+    }  # fmt: skip
+    samples = ran(tmp_path / "rates", port, scripts, 20, 1)
+    truth = truth_of(port)
+    (path,) = tmp_path.glob("rates/s/sweeps/*/runs/*/run.json")
+    run = json.loads(path.read_text())
+    window = run["details"]["throughput_window"]
+    assert window["steady"] and window["peak_in_flight"] == 20
+    served = [truth[sample["vars.id"]] for sample in samples]
+    offset_s = statistics.median(
+        sample["sent_s"] - each["received"] / 1e9 for sample, each in zip(samples, served, strict=True)
+    )
+    begin, end = window["start_s"] - offset_s, window["end_s"] - offset_s
+    written = sum(begin < ns / 1e9 <= end for each in served for what, ns in each["writes"] if what == "text")
+    rates = {metric["name"]: metric["value"] for metric in run["metrics"]}
+    found, right = rates["performance.output_tokens_per_s"], written / (end - begin)
+    ended = [each for each in samples if window["start_s"] < each["done_s"] <= window["end_s"]]
+    at_their_end = sum(each["completion_tokens"] for each in ended) / (end - begin)
+    assert found == pytest.approx(right, rel=0.03)
+    assert at_their_end < 0.9 * right, "the case tells the two apart"

@@ -156,30 +156,40 @@ LATENCIES: Mapping[str, str] = {
     "content, l - a (without streaming, to the end of the body).",
     "tpot_s": "Time per output token after the first chunk: (l - f) / (n - tokens of the first chunk), with "
     "one token taken for the first chunk where the server does not say. Time to first token is not part of "
-    "it. Measured only when streaming, for answers of two tokens or more.",
+    "it. Measured only when streaming, for answers of two tokens or more whose content arrived at two "
+    "moments or more: one chunk is no measurement; such answers are left out and counted.",
     "client_queue_s": "Time that a sample waited within evalrun, from being scheduled to its request being "
     "sent. It is not part of the end-to-end time.",
 }
 """Latencies of a single request, in the order they are shown."""
 
 PERCENTILES: Mapping[str, tuple[float, int]] = {
-    "p50": (0.50, 11),
-    "p90": (0.90, 64),
-    "p95": (0.95, 130),
-    "p99": (0.99, 662),
+    "p50": (0.50, 8),
+    "p90": (0.90, 51),
+    "p95": (0.95, 104),
+    "p99": (0.99, 528),
 }
-"""Percentile to its quantile and the n below which it is not shown."""
+"""Percentile q to its quantile and the n below which it is not shown: the least n whose greatest value is
+above the quantile with 99.5 %, q^n <= 0.005, so that a two-sided interval at 99 % has an upper end."""
+
+CLOSED_LOOP = "closed loop: waits that a stall kept from being sent are not in it (coordinated omission)"
+"""Beside every percentile: requests are sent as others end, so a slow server is asked less often."""
 
 _TIMED = (
     " Over answered samples that this run sent itself: cached, warm-up and failed ones are left out and "
     "counted; with retries the successful attempt is timed."
+)
+_OMISSION = (
+    " Requests are sent in a closed loop, the next when one has ended, so while the server stalls none are "
+    "sent that would have waited (coordinated omission): users who come at their own times wait longer than "
+    "this percentile says."
 )
 
 _STATISTICS: Mapping[str, str] = {
     "mean": " Arithmetic mean, with an interval by Student's t.",
     **{
         label: f" The {label[1:]}th percentile (linear between neighbours), with an order-statistic "
-        f"interval; shown from {needed} timed answers on."
+        f"interval; shown from {needed} timed answers on." + _OMISSION
         for label, (_, needed) in PERCENTILES.items()
     },
     "max": " The greatest value seen; it has no interval.",
@@ -190,20 +200,30 @@ _WINDOW = (
     "number and ends when they last fall below that; where too few answers end in it, the whole run"
 )
 
+_CREDITED = (
+    "Warm-up answers count by their part of the window, since the server was at work on them. Cached and "
+    "failed samples count nothing: what a server wrote of an answer that failed is not known. Interval: "
+    "block bootstrap over time (circular blocks twice as long as the answers in flight, Student's t for the "
+    "number of blocks); none where the window is shorter than six blocks."
+)
+
 _SINGLE: tuple[tuple[str, str, Direction, str], ...] = (
     (
         "performance.requests_per_s",
         "requests/s",
         "higher",
-        f"Answers that ended within the window divided by its length. The window is {_WINDOW}. Cached, "
-        "warm-up and failed samples are left out.",
+        "Answers within the window divided by its length, each counted by the share of its time, from sent "
+        f"to its end, that lies within the window; those under way at its ends too. The window is {_WINDOW}. "
+        + _CREDITED,
     ),
     (
         "performance.output_tokens_per_s",
         "tokens/s",
         "higher",
-        f"Output tokens of the answers that ended within the window, as the server counts them, divided by "
-        f"its length. The window is {_WINDOW}. Cached, warm-up and failed samples are left out.",
+        "Output tokens within the window, as the server counts them, divided by its length. An answer's "
+        "tokens are spread evenly from its first token to its end (from sent to its end where it was not "
+        "streamed or came in one chunk), and what of that lies within the window counts, also of answers "
+        f"under way at its ends. The window is {_WINDOW}. " + _CREDITED,
     ),
     (
         "performance.prompt_tokens.mean",

@@ -2,11 +2,10 @@
 
 Latency is over the samples that were answered, sent by this run (not cached) and not part of the warm-up; a
 sample with retries has the timing of the attempt that succeeded. Intervals treat requests as independent of
-each other, which queueing makes only roughly true."""
+each other, which queueing makes only roughly true; where neighbours are alike a note says how much."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.catalogue import LATENCIES, PERCENTILES, performance_info
+from evalrun.analysis.catalogue import CLOSED_LOOP, LATENCIES, PERCENTILES, performance_info
 from evalrun.analysis.intervals import NO_DATA, mean_t, percentile
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
+from evalrun.analysis.throughput import Answers, lag_one, over_time, steady_window, throughput_metrics
 from evalrun.results import Estimate
 from evalrun.types import JSON, MetricValue
 
@@ -27,113 +27,13 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-PLATEAU = 0.9
-LEAST_SHARE = 0.5
-"""A window that sees fewer than this share of the completions is not used, nor one with fewer than LEAST."""
-LEAST = 10
-BINS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A span of the run's clock. `steady` is False where it is the whole span, and `why` says why.
-
-    `completed` marks the requests whose answers ended within it: start < done <= end.
-    """
-
-    start_s: float
-    end_s: float
-    steady: bool
-    why: str
-    peak_in_flight: int
-    completed: NDArray[np.bool_]
-
-    @property
-    def length_s(self) -> float:
-        """Seconds from start to end."""
-        return self.end_s - self.start_s
-
-    def details(self) -> dict[str, JSON]:
-        """The window for the report."""
-        return {
-            "start_s": self.start_s,
-            "end_s": self.end_s,
-            "steady": self.steady,
-            "why": self.why,
-            "completed": int(self.completed.sum()),
-            "peak_in_flight": self.peak_in_flight,
-        }
-
-
-def in_flight(sent_s: Floats, done_s: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Times at which the number of requests in flight changes, and the number from each time on.
-
-    An answer that ends at the very moment another request is sent ends first.
-    """
-    times = np.concatenate([sent_s, done_s])
-    steps = np.concatenate([np.ones(len(sent_s), np.int64), -np.ones(len(done_s), np.int64)])
-    order = np.lexsort((steps, times))
-    return times[order], np.cumsum(steps[order])
-
-
-def steady_window(sent_s: Floats, done_s: Floats) -> Window | None:
-    """The window of requests with these times (seconds of the run's clock); None where there are none."""
-    if len(sent_s) == 0:
-        return None
-    times, flying = in_flight(sent_s, done_s)
-    peak = int(flying.max())
-    if peak < 1:  # every answer ended at the moment its request was sent, by the clock that there is
-        return _window(float(sent_s.min()), float(done_s.max()), done_s, False, "no answer took any time", 0)
-    level = max(1, math.ceil(PLATEAU * peak))
-    at_level = np.flatnonzero(flying >= level)
-    first, last = at_level[0], min(at_level[-1] + 1, len(times) - 1)
-    steady = _window(float(times[first]), float(times[last]), done_s, True, "", peak)
-    completed = int(steady.completed.sum())
-    if peak == 1 or (completed >= LEAST and completed >= LEAST_SHARE * len(done_s)):
-        return steady
-    why = f"only {completed} of {len(done_s)} answers ended while at least {level} requests were in flight"
-    return _window(float(sent_s.min()), float(done_s.max()), done_s, False, why, peak)
-
-
-def _window(start: float, end: float, done_s: Floats, steady: bool, why: str, peak: int) -> Window:
-    return Window(start, end, steady, why, peak, (done_s > start) & (done_s <= end))
-
-
-def over_time(sent_s: Floats, done_s: Floats, tokens: Floats) -> dict[str, JSON]:
-    """Requests and output tokens completed per second, and mean requests in flight, in at most BINS bins.
-
-    `t_s` holds the edges of the bins (one more than there are values), from the first request sent.
-    """
-    if len(sent_s) == 0:
-        return {"t_s": [], "requests_per_s": [], "output_tokens_per_s": [], "in_flight": []}
-    begin, end = float(sent_s.min()), float(done_s.max())
-    bins = int(min(BINS, max(1, len(sent_s) // 5)))
-    edges = np.linspace(begin, max(end, begin + 1e-9), bins + 1)
-    width = edges[1] - edges[0]
-    completed, _ = np.histogram(done_s, edges)
-    produced, _ = np.histogram(done_s, edges, weights=np.nan_to_num(tokens))
-    # Seconds that requests were under way before each edge; differences give the mean number in flight.
-    ends, starts = np.sort(done_s), np.sort(sent_s)
-    busy = _time_before(starts, edges) - _time_before(ends, edges)
-    return {
-        "t_s": (edges - begin).tolist(),
-        "requests_per_s": (completed / width).tolist(),
-        "output_tokens_per_s": [] if np.isnan(tokens).all() else (produced / width).tolist(),
-        "in_flight": (np.diff(busy) / width).tolist(),
-    }
-
-
-def _time_before(moments: Floats, edges: Floats) -> Floats:
-    """For each edge, the sum of (edge - moment) over the sorted moments before it."""
-    count = np.searchsorted(moments, edges)
-    sums = np.concatenate([[0.0], np.cumsum(moments)])
-    return np.asarray(count * edges - sums[count])
-
-
 CDF_POINTS = 200
 HISTOGRAM_BINS = 40
 LAG_SHARE = 0.05
 """A client whose event loop lags by more than this share of the median latency is part of the latency."""
+
+LEAST_LAG = 0.1
+"""A lag-1 autocorrelation up to this is not mentioned."""
 
 CLIENT_SHARE = 0.8
 """From this share of evalrun's own highest rate on, what is measured may be evalrun and not the server."""
@@ -185,13 +85,10 @@ class Timed:
             failed=int((failed & ~table.cached & ~table.warmup).sum()),
         )
 
-    def excluded(self) -> str:
-        """What was left out, in words; empty where nothing was."""
-        parts = [
-            f"{count} {what}"
-            for count, what in ((self.cached, "cached"), (self.warmup, "warm-up"), (self.failed, "failed"))
-            if count
-        ]
+    def excluded(self, *, warmup: bool = True) -> str:
+        """What was left out, in words; empty where nothing was. `warmup`: whether warm-up answers were."""
+        kinds = ((self.cached, "cached"), (self.warmup * warmup, "warm-up"), (self.failed, "failed"))
+        parts = [f"{count} {what}" for count, what in kinds if count]
         return f"left out: {', '.join(parts)}" if parts else ""
 
 
@@ -219,6 +116,26 @@ def performance_metrics(
         "machine": {"unavailable": dict(system.unavailable), "gpus": [dict(gpu) for gpu in system.gpus]},
     }
     return metrics, details
+
+
+def _throughput(
+    table: SampleTable, timed: Timed, held_back: str
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    """Rates over the window in which as much was in flight as ever; warm-up answers are work of the server
+    too, so their parts of the window are credited, but the window is that of the timed ones."""
+    sent, done = table.number("sent_s"), table.number("done_s")
+    within = table.answered & ~table.cached & ~np.isnan(sent) & ~np.isnan(done)
+    counts = np.zeros(len(table), np.bool_)
+    counts[timed.rows] = True
+    window = steady_window(sent[within & counts], done[within & counts])
+    if window is None:
+        return [], {}
+    answers = Answers.of(
+        sent[within], done[within], table.number("ttft_s")[within], table.number("completion_tokens")[within]
+    )
+    notes = _joined(held_back, timed.excluded(warmup=False))
+    details = {"throughput_window": window.details(), "over_time": over_time(answers)}
+    return throughput_metrics(window, answers, notes), details
 
 
 def _client_limited(table: SampleTable, timed: Timed, system: SystemSummary) -> str:
@@ -257,23 +174,64 @@ def _latency(
     metrics: list[MetricValue] = []
     details: dict[str, JSON] = {}
     left_out = timed.cached + timed.warmup
+    order = timed.rows[np.argsort(table.number("sent_s")[timed.rows], kind="stable")]
     for name in LATENCIES:
-        values = table.number(name)[timed.rows]
-        values = np.sort(values[~np.isnan(values)])
-        expected = left_out > 0 and (stream or name in ("e2e_s", "client_queue_s"))
+        values = table.number(name)[order]
+        missing = ""
+        if name == "tpot_s":
+            values, missing = _paced(table, order, values)
+        values = values[~np.isnan(values)]
+        expected = bool(missing) or (left_out > 0 and (stream or name in ("e2e_s", "client_queue_s")))
         if len(values) == 0 and not expected:
             continue
-        metrics += latency_metrics(name, values, "; ".join(part for part in (note, timed.excluded()) if part))
+        serial = _serial(values)
+        values = np.sort(values)
+        metrics += latency_metrics(name, values, _joined(note, serial, timed.excluded(), missing))
         if len(values):
             details[name] = distribution(values)
     return metrics, details
 
 
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def _paced(table: SampleTable, rows: NDArray[np.int64], tpot_s: Floats) -> tuple[Floats, str]:
+    """Times per output token without those of answers that came at one moment, and how many are missing why.
+
+    (Folders of earlier versions have 0 there.)
+    """
+    ttft_s, e2e_s, tokens = (table.number(name)[rows] for name in ("ttft_s", "e2e_s", "completion_tokens"))
+    streamed = ~np.isnan(ttft_s)
+    short = streamed & (tokens < 2)
+    at_once = streamed & ~short & (ttft_s >= e2e_s)
+    uncounted = streamed & ~short & ~at_once & np.isnan(tokens)
+    reasons = (
+        (at_once, "came in one chunk (no time per token can be seen)"),
+        (short, "had fewer than two tokens"),
+        (uncounted, "had no token count"),
+    )
+    said = [f"{int(rows.sum())} {why}" for rows, why in reasons if rows.any()]
+    missing = f"missing: {', '.join(said)}" if said else ""
+    return np.where(at_once, np.nan, tpot_s), missing
+
+
+def _serial(values: Floats) -> str:
+    """A sentence where neighbours, in the order of sending, are alike beyond chance, else empty."""
+    lag = lag_one(values)
+    if lag is None or lag <= max(LEAST_LAG, 2 / len(values) ** 0.5):
+        return ""
+    alone = max(1, round(len(values) * (1 - lag) / (1 + lag)))
+    return (
+        f"lag-1 autocorrelation {lag:.2f}: answers sent after one another are alike, so the interval is too "
+        f"narrow ({len(values)} say as much as about {alone} independent ones)"
+    )
+
+
 def latency_metrics(name: str, ordered: Floats, note: str = "") -> list[MetricValue]:
     """Mean, percentiles and greatest of one latency, from sorted values in seconds.
 
-    A percentile is shown only where n supports it (PERCENTILES: the n at which MLPerf's early-stopping rule
-    can first certify it with 99 % confidence).
+    A percentile is shown only where n supports it (PERCENTILES), and says that the loop was closed.
     """
     n = len(ordered)
     base = f"performance.{name}"
@@ -284,7 +242,7 @@ def latency_metrics(name: str, ordered: Floats, note: str = "") -> list[MetricVa
             few = Estimate(None, n, note=f"{label} needs {needed} timed answers, there are {n}")
             metrics.append(metric(info, few, note))
         else:
-            metrics.append(metric(info, percentile(ordered, q), note))
+            metrics.append(metric(info, percentile(ordered, q), _joined(note, CLOSED_LOOP)))
     greatest = Estimate(float(ordered[-1]), n) if n else NO_DATA
     return [*metrics, metric(performance_info(f"{base}.max"), greatest, note)]
 
@@ -300,43 +258,6 @@ def distribution(ordered: Floats) -> dict[str, JSON]:
         "cdf": {"x": ordered[ranks].tolist(), "p": ((ranks + 1) / n).tolist()},
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
     }
-
-
-def _throughput(
-    table: SampleTable, timed: Timed, held_back: str
-) -> tuple[list[MetricValue], dict[str, JSON]]:
-    rows = timed.rows
-    sent, done = table.number("sent_s")[rows], table.number("done_s")[rows]
-    known = ~np.isnan(sent) & ~np.isnan(done)
-    sent, done, tokens = sent[known], done[known], table.number("completion_tokens")[rows][known]
-    window = steady_window(sent, done)
-    if window is None:
-        return [], {}
-    notes = "; ".join(part for part in (held_back, timed.excluded()) if part)
-    metrics = throughput_metrics(window, tokens, notes)
-    return metrics, {"throughput_window": window.details(), "over_time": over_time(sent, done, tokens)}
-
-
-def throughput_metrics(window: Window, tokens: Floats, note: str = "") -> list[MetricValue]:
-    """Requests and output tokens per second over a window; `tokens` is one a request, NaN if unknown."""
-    inside = window.completed
-    n = int(inside.sum())
-    span = "" if window.steady else f"over the whole run: {window.why}"
-    base = "; ".join(part for part in (span, note) if part)
-    if window.length_s <= 0 or n == 0:
-        short = Estimate(None, n, note="the run is too short to have a rate")
-        return [metric(performance_info("performance.requests_per_s"), short, base)]
-    rate = Estimate(n / window.length_s, n)
-    metrics = [metric(performance_info("performance.requests_per_s"), rate, base)]
-    counted = tokens[inside]
-    known = counted[~np.isnan(counted)]
-    if len(known) == len(counted):
-        produced = Estimate(float(known.sum()) / window.length_s, n)
-        metrics.append(metric(performance_info("performance.output_tokens_per_s"), produced, base))
-    elif len(known):
-        unknown = Estimate(None, n, note=f"no token count for {n - len(known)} of {n} answers")
-        metrics.append(metric(performance_info("performance.output_tokens_per_s"), unknown, base))
-    return metrics
 
 
 def _tokens(table: SampleTable) -> list[MetricValue]:

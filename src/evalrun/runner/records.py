@@ -22,10 +22,11 @@ FILTERED = frozenset({"content_filter", "safety", "refusal"})
 def time_per_output_token_s(response: Response) -> float | None:
     """(last - first chunk) / (output tokens - tokens of the first chunk); one token where that is unknown.
 
-    None without streaming and for answers of fewer than two tokens.
+    None without streaming, for answers of fewer than two tokens, and for those whose content arrived at one
+    moment (one chunk, or several in one read): nothing passed that could be divided among tokens.
     """
     timing, tokens = response.timing, response.completion_tokens
-    if timing is None or timing.first_ns is None or tokens is None:
+    if timing is None or timing.first_ns is None or tokens is None or timing.last_ns <= timing.first_ns:
         return None
     rest = tokens - (timing.first_chunk_tokens or 1)
     if tokens < 2 or rest < 1:

@@ -1,5 +1,6 @@
 """Latency, throughput and resources: what counts, what n supports, and where the steady window lies."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tables import sample_table
 
+from evalrun.analysis.catalogue import PERCENTILES
 from evalrun.analysis.performance import (
-    BINS,
     CDF_POINTS,
     SystemSummary,
     distribution,
-    in_flight,
-    over_time,
     performance_metrics,
-    steady_window,
 )
+from evalrun.analysis.throughput import BINS, Answers, credited, in_flight, lag_one, over_time, steady_window
 from evalrun.types import MetricValue, SampleRecord, Status
 
 
@@ -63,7 +62,7 @@ def test_only_answers_that_this_run_sent_are_timed() -> None:
     assert found["performance.completion_tokens.mean"].n == 24
 
 
-@pytest.mark.parametrize(("label", "needed"), [("p50", 11), ("p90", 64), ("p95", 130), ("p99", 662)])
+@pytest.mark.parametrize(("label", "needed"), [("p50", 8), ("p90", 51), ("p95", 104), ("p99", 528)])
 def test_a_percentile_is_shown_only_where_n_supports_it(label: str, needed: int) -> None:
     few, _ = measure([record(n) for n in range(needed - 1)])
     assert few[f"performance.e2e_s.{label}"].value is None
@@ -192,7 +191,7 @@ def test_cost_is_the_sum_of_what_was_paid() -> None:
 
 
 def test_latencies_say_so_when_the_client_was_slow() -> None:
-    rows = [record(n, e2e_s=0.010 + n / 1e6) for n in range(20)]
+    rows = [record(n, e2e_s=0.010 + n % 2 / 1e6) for n in range(20)]
     slow, details = measure(rows, SystemSummary(loop_lag_p99_s=0.004))
     assert "evalrun itself lagged" in slow["performance.e2e_s.mean"].note
     assert details["client_limited"]
@@ -215,7 +214,7 @@ def test_the_window_is_within_the_run_whatever_the_run(spans: list[tuple[float, 
     window = steady_window(sent, done)
     assert window is not None
     assert sent.min() <= window.start_s <= window.end_s <= done.max()
-    series = over_time(sent, done, np.full(len(sent), 2.0))
+    series = over_time(Answers(sent, done, sent, np.full(len(sent), 2.0)))
     assert 1 <= len(series["requests_per_s"]) <= BINS
     width = np.diff(series["t_s"])
     assert float(width @ np.array(series["requests_per_s"])) == pytest.approx(len(spans))
@@ -238,3 +237,111 @@ def test_no_samples_have_no_performance() -> None:
     found, details = measure([])
     assert found == {}
     assert details["latency"] == {}
+
+
+def test_answers_count_by_what_of_them_lies_in_the_window() -> None:
+    # Two slots. The window (two in flight) runs from 0 to 20; the last answer goes on alone until 30.
+    spans = [(0.0, 10.0), (0.0, 20.0), (10.0, 30.0)]
+    rows = [
+        record(n, sent_s=a, done_s=b, e2e_s=b - a, ttft_s=2.0, completion_tokens=90)
+        for n, (a, b) in enumerate(spans)
+    ]
+    answers = Answers.of(np.array([0.0, 0, 10]), np.array([10.0, 20, 30]), np.full(3, 2.0), np.full(3, 90.0))
+    at = np.array([0.0, 20.0])
+    assert np.diff(answers.requests_by(at))[0] == pytest.approx(1 + 1 + 1 / 2)
+    assert np.diff(answers.tokens_by(at))[0] == pytest.approx(90 + 90 + 90 * (20 - 12) / (30 - 12))
+    found, details = measure(rows)
+    assert details["throughput_window"]["steady"] is False, "three answers are too few for a window"
+    assert found["performance.requests_per_s"].value == pytest.approx(3 / 30)
+
+
+def test_what_came_at_one_moment_was_written_at_some_time_since_it_was_sent() -> None:
+    sent, done = np.array([0.0, 0.0]), np.array([10.0, 10.0])
+    for ttft_s in (np.full(2, np.nan), np.full(2, 10.0)):
+        answers = Answers.of(sent, done, ttft_s, np.full(2, 40.0))
+        assert answers.tokens_by(np.array([5.0]))[0] == pytest.approx(40.0)
+
+
+def test_warm_up_answers_are_work_of_the_server_and_failed_ones_are_counted() -> None:
+    rows = [record(n, sent_s=a, done_s=b) for n, (a, b) in enumerate(closed_loop(4, 80))]
+    measured, _ = measure([replace(row, warmup=n < 6) for n, row in enumerate(rows)])
+    rate = measured["performance.output_tokens_per_s"]
+    assert rate.value == pytest.approx(4 * 16.0), "the warm-up's second pair is in flight as the window opens"
+    assert "warm-up" not in rate.note and "6 warm-up" in measured["performance.e2e_s.mean"].note
+    failed = [record(80, status=Status.FAILED, e2e_s=None, sent_s=None, done_s=None)]
+    measured, _ = measure(rows + failed)
+    assert "left out: 1 failed" in measured["performance.output_tokens_per_s"].note
+
+
+def test_a_rate_has_an_interval_over_blocks_of_time() -> None:
+    rng = np.random.default_rng(5)
+    free, times = [0.0] * 8, []
+    for _ in range(400):
+        slot = int(np.argmin(free))
+        tokens = float(rng.geometric(1 / 50))
+        times.append((free[slot], free[slot] + 0.2 + 0.02 * tokens, tokens))
+        free[slot] = times[-1][1]
+    rows = [
+        record(n, sent_s=a, done_s=b, e2e_s=b - a, ttft_s=0.2, completion_tokens=int(tokens))
+        for n, (a, b, tokens) in enumerate(times)
+    ]
+    found, _ = measure(rows)
+    rate = found["performance.output_tokens_per_s"]
+    assert rate.method == "block-bootstrap"
+    assert rate.ci_low is not None and rate.ci_high is not None
+    assert rate.ci_low < 8 * 50 / 1.2 < rate.ci_high, "each slot writes 50 tokens in 1.2 s"
+    assert rate.ci_high - rate.ci_low < 80
+    few, _ = measure(rows[:20])
+    assert few["performance.output_tokens_per_s"].ci_low is None
+    assert "too few answers one after another" in few["performance.output_tokens_per_s"].note
+
+
+@given(SPANS)
+def test_all_that_is_credited_comes_to_all_there_is(spans: list[tuple[float, float]]) -> None:
+    begin = np.array([start for start, _ in spans])
+    end = begin + np.array([length if n % 3 else 0.0 for n, (_, length) in enumerate(spans)])
+    amounts = np.arange(1.0, len(spans) + 1)
+    times = np.linspace(-1, 120, 200)
+    sums = credited(times, begin, end, amounts)
+    assert sums[0] == 0 and sums[-1] == pytest.approx(amounts.sum())
+    assert (np.diff(sums) >= -1e-6).all()
+    by_hand = [
+        sum(
+            amount * (float(t >= b) if b == a else min(1.0, max(0.0, (t - a) / (b - a))))
+            for a, b, amount in zip(begin, end, amounts, strict=True)
+        )
+        for t in times[::40]
+    ]
+    assert sums[::40] == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_an_answer_in_one_chunk_has_no_time_per_token() -> None:
+    rows = [record(n, tpot_s=0.05) for n in range(20)]
+    at_once = [record(20 + n, ttft_s=1.0, e2e_s=1.0, tpot_s=0.0 if n else None) for n in range(3)]
+    short = [record(30, completion_tokens=1, tpot_s=None)]
+    found, _ = measure(rows + at_once + short)
+    metric = found["performance.tpot_s.mean"]
+    assert (metric.value, metric.n) == (pytest.approx(0.05), 20)
+    assert "missing: 3 came in one chunk (no time per token can be seen), 1 had fewer than two" in metric.note
+    alone, _ = measure(at_once)
+    assert alone["performance.tpot_s.mean"].value is None
+    assert "3 came in one chunk" in alone["performance.tpot_s.mean"].note
+
+
+def test_neighbours_that_are_alike_are_told() -> None:
+    rng = np.random.default_rng(2)
+    noise, series = rng.standard_normal(2000), np.zeros(2000)
+    for n in range(1, 2000):
+        series[n] = 0.9 * series[n - 1] + noise[n]
+    rows = [record(n, e2e_s=10 + float(value)) for n, value in enumerate(series)]
+    found, _ = measure(rows)
+    note = found["performance.e2e_s.p50"].note
+    assert "lag-1 autocorrelation 0.86" in note and "coordinated omission" in note
+    found, _ = measure([record(n, e2e_s=10 + float(value)) for n, value in enumerate(noise)])
+    assert found["performance.e2e_s.mean"].note == ""
+    assert lag_one(np.array([1.0, 2, 3])) is None and lag_one(np.full(30, 0.1)) is None
+
+
+def test_n_for_a_percentile_is_where_its_interval_at_99_percent_has_an_end() -> None:
+    for quantile, needed in PERCENTILES.values():
+        assert quantile**needed <= 0.005 < quantile ** (needed - 1)
