@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
 from evalrun._version import __version__
 
-if TYPE_CHECKING:
-    from evalrun.api import Run, Sweep, compare, open_store, run
+if _typing.TYPE_CHECKING:
+    from evalrun.api import Comparison, Run, Store, Suite, Sweep, compare, find, open_store, run
+    from evalrun.errors import UserError
     from evalrun.scoring.base import Example, MetricInfo, Unparsed, fraction
     from evalrun.scoring.functions import parser, scorer
     from evalrun.types import Score
 
 _PLACES = {
-    "evalrun.api": ("Run", "Sweep", "compare", "open_store", "run"),
+    "evalrun.api": (
+        "Comparison", "Run", "Store", "Suite", "Sweep", "compare", "find", "open_store", "run",
+    ),
+    "evalrun.errors": ("UserError",),
     "evalrun.scoring.base": ("Example", "MetricInfo", "Unparsed", "fraction"),
     "evalrun.scoring.functions": ("parser", "scorer"),
     "evalrun.types": ("Score",),
-}
+}  # fmt: skip
 
 __all__ = [
+    "Comparison",
     "Example",
     "MetricInfo",
     "Run",
     "Score",
+    "Store",
+    "Suite",
     "Sweep",
     "Unparsed",
+    "UserError",
     "__version__",
     "compare",
+    "find",
     "fraction",
     "open_store",
     "parser",
@@ -37,9 +46,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     # The command line imports this module for every command; the API is imported when it is used.
     for module, names in _PLACES.items():
         if name in names:
-            return getattr(import_module(module), name)
+            return getattr(_importlib.import_module(module), name)
     raise AttributeError(f"module 'evalrun' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """The API, for completion: no modules that happen to be imported."""
+    return __all__

@@ -346,10 +346,10 @@ class _CallsFunction(Provider[PythonOptions], Pinned):
     def pins(self) -> dict[str, JSON]:
         """The digests of the function's file, and of the modules in the suite's folder that it imports."""
         source = source_file(self._target)
-        if source is None:
-            return {"source_sha256": None}
-        own = hashlib.sha256(source.read_bytes()).hexdigest()
         digests = code_digests([self._target], self.context.base_dir)
+        if source is None:  # typed into a notebook, or built in
+            return {"source_sha256": next(iter(digests.values()), None)}
+        own = hashlib.sha256(source.read_bytes()).hexdigest()
         modules = {name: digest for name, digest in digests.items() if digest != own}
         return {"source_sha256": own, **({"modules": modules} if modules else {})}
 

@@ -231,8 +231,14 @@ def load_suite(
     `env` is where `${NAME}` is looked up (default: the process environment). Raises UserError with every
     problem found, in the order of lines, those of options first.
     """
+    return load_text(_read(path), path, overrides, env)
+
+
+def load_text(
+    text: str, path: Path, overrides: Overrides | None = None, env: Mapping[str, str] | None = None
+) -> LoadedSuite:
+    """The same for the text of a suite; `path` is where it stands, or would: relative paths start there."""
     env = os.environ if env is None else env
-    text = _read(path)
     tree, problems = parse_yaml(text.removeprefix("\ufeff"), str(path))
     if tree is None:
         raise UserError(problems or [Problem("the suite is empty", str(path), "'evalrun init' writes one.")])

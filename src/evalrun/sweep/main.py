@@ -16,7 +16,7 @@ from evalrun.gates.check import blocks, check_sweep
 from evalrun.reports.progress import Progress
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Stop
-from evalrun.suite.load import load_suite
+from evalrun.suite.load import LoadedSuite, load_suite
 from evalrun.sweep.alerts import check, tell
 from evalrun.sweep.estimate import Spending, running_s, spent_earlier
 from evalrun.sweep.execute import Execution, Services
@@ -53,15 +53,15 @@ class Outcome:
     resumed: bool = False
 
 
-def run_sweep(suite_path: Path, options: SweepOptions, display: Progress) -> Outcome:
-    """Run a suite: validate, resume or begin, ask, score, store, report.
+def run_sweep(suite: Path | LoadedSuite, options: SweepOptions, display: Progress) -> Outcome:
+    """Run a suite, from its file or loaded already: validate, resume or begin, ask, score, store, report.
 
     Raises UserError before anything is sent when the suite is invalid; afterwards faults are in the
     outcome, with what was done kept.
     """
-    loaded = load_suite(suite_path, options.overrides)
+    loaded = suite if isinstance(suite, LoadedSuite) else load_suite(suite, options.overrides)
     with ThreadPoolExecutor(1, "evalrun-background") as background:
-        provenance = background.submit(_provenance, options, suite_path)
+        provenance = background.submit(_provenance, options, loaded.base_dir)
         store = Store(options.store)
         prepared = prepare(loaded, options.store / "engines")
         if options.write_report:
@@ -69,13 +69,13 @@ def run_sweep(suite_path: Path, options: SweepOptions, display: Progress) -> Out
         return _Sweep(prepared, options, store, display, provenance).run()
 
 
-def _provenance(options: SweepOptions, suite_path: Path) -> dict[str, Any]:
+def _provenance(options: SweepOptions, suite_folder: Path) -> dict[str, Any]:
     from evalrun.runner import calibration
     from evalrun.tracking.provenance import collect
 
     known = calibration.load()
     client = {"calibration": asdict(known) if known else None}
-    return {**collect(list(options.argv), suite_path.resolve().parent), "client": client}
+    return {**collect(list(options.argv), suite_folder), "client": client}
 
 
 class _Sweep:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -159,7 +160,10 @@ def test_a_python_block_runs(
 ) -> None:
     world.follow([], tmp_path / "here", ())
     monkeypatch.chdir(tmp_path / "here")
-    exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
+    # As a script: what the block defines is found again in the main module.
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    exec(compile(block.text, block.place, "exec"), main.__dict__)
 
 
 def test_own_provider_parser_and_scorer_work_by_their_entry_points(

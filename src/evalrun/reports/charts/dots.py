@@ -66,11 +66,11 @@ MOST_PAIRS = 60
 
 
 def forest(
-    key: str, dataset: str, runs: Sequence[RunView], *, named: bool, wide: bool = True
+    key: str, dataset: str, runs: Sequence[RunView], *, named: bool, wide: bool = True, least: int = 2
 ) -> Chart | None:
-    """Differences of ranked runs to the best; None where fewer than two were compared with it."""
+    """Differences of ranked runs to the best; None where fewer than `least` were compared with it."""
     compared = [run for run in runs if run.difference is not None]
-    if len(compared) < 2 or runs[0].primary is None or equal(runs):
+    if len(compared) < least or runs[0].primary is None or equal(runs):
         return None
     metric, best, drawn = runs[0].primary.name, runs[0], compared[:MOST_RUNS]
     labels = [run.label for run in drawn]
