@@ -108,7 +108,7 @@ def test_other_data_are_refused_with_the_remedy(store: Path) -> None:
         (["one"], "cannot be compared with itself"),
         (["one", "two", "--margin", "0"], "above 0"),
         (["one", "two", "--json", "--markdown"], "exclude one another"),
-        (["both/weak-plain-label", "one"], "Did you mean 'weak-plain-labels'"),
+        (["both/weak-plane-labels", "one"], "Did you mean 'weak-plain-labels'"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line_or_two(store: Path, arguments: list[str], message: str) -> None:

@@ -17,6 +17,7 @@ from evalrun.registry import nearest
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parquet import read_columns
 from evalrun.tracking.store import Store
+from evalrun.tracking.targets import find_run_target
 
 Ints = NDArray[np.int64]
 
@@ -51,25 +52,21 @@ class Chosen:
 
 
 def choose(store: Store, name: str) -> Chosen:
-    """What a person means by SWEEP or SWEEP/RUN; SWEEP is all that `Store.resolve` knows, also a path.
+    """What a person means by SWEEP, SWEEP/RUN or a RUN of the latest sweep; SWEEP is all that `Store.resolve`
+    knows, also a path.
 
     Raises UserError that lists the candidates.
     """
     try:
         return Chosen(store.resolve(name))
-    except UserError:
-        sweep, separator, run = name.rpartition("/")
-        if not separator or not sweep or not run:
-            raise
-        try:
-            folder = store.resolve(sweep)
-        except UserError:
-            folder = None
-        if folder is None:
-            raise
-    chosen = Chosen(folder, run)
-    chosen.load()
-    return chosen
+    except UserError as error:
+        failed = error
+    try:
+        target = find_run_target(store, name)
+    except UserError as error:
+        # A sweep that is ambiguous or not there is said first, unless the name has to do with runs.
+        raise (error if "/" in name or "fits" in str(error) else failed) from None
+    return Chosen(target.folder, target.run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def _print_stats(found: CacheStats) -> None:
 @cache.command(no_args_is_help=True)
 @click.argument("sweep_or_suite", metavar="SWEEP|SUITE.yaml")
 @click.argument("sample")
-@click.option("--run", metavar="RUN", help="Only runs whose id begins like this.")
+@click.option("--run", metavar="RUN", help="Only this run, or those that fit.")
 @suite_options
 @store_option
 @json_option

@@ -56,12 +56,14 @@ def compare(
 ) -> None:
     """Compare sweeps or runs, sample by sample: B, C, … each against A.
 
-    A and B are sweeps (the beginning of an id, a name, `latest`, a folder) or runs of them (SWEEP/RUN). One
-    sweep alone is compared within itself: which run is best, what each axis does, how much prompts matter.
+    A and B are sweeps (`latest`, `previous`, a number, a name, the beginning of an id, a folder) or runs:
+    SWEEP/RUN, or RUN of the latest sweep. One sweep alone is compared within itself: which run is best, what
+    each axis does, how much prompts matter.
 
     \b
     Examples:
-      evalrun compare main latest
+      evalrun compare previous latest
+      evalrun compare rules direct
       evalrun compare latest --metric exact_match --json
     """
     if markdown and as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,12 @@ from evalrun.cli.options import (
     print_rows,
     store_option,
 )
+from evalrun.errors import UserError
 from evalrun.reports.numbers import plural
 from evalrun.tracking.store import Store
+
+if TYPE_CHECKING:
+    from evalrun.tracking.folder import SweepFolder
 
 _SORT = click.option(
     "--sort", multiple=True, metavar="NAME",
@@ -82,13 +86,12 @@ def samples(
     """Find samples of a run, as in: evalrun samples RUN 'score.exact_match == 0 and len(output) > 200'
 
     Names are the columns of samples.parquet: score.<name>, vars.<column>, sensitive.<column>, status, output,
-    answer, target, completion_tokens, e2e_s and more. RUN is a run's id, or SWEEP/RUN.
+    answer, target, completion_tokens, e2e_s and more. RUN is a run's id, what it is called (`rules`,
+    `rules/tickets`), or SWEEP/RUN.
     """
-    from evalrun.tracking.samples import find_run, find_samples
+    from evalrun.tracking.samples import find_samples
 
-    given, slash, name = run.partition("/")
-    folder = store.resolve(given if slash else sweep)
-    run_id = find_run(folder, name if slash else run)
+    folder, run_id = _run_of(store, run, sweep)
     found = find_samples(folder.samples_path(run_id), query, sort=sort, limit=limit)
     if as_json:
         print_json({"sweep": folder.ulid, "run": run_id, "total": found.total, "samples": list(found.rows)})
@@ -101,6 +104,22 @@ def samples(
         f"{plural(found.total, 'sample')} found" + _shown(found.total, len(found.rows)),
         err=True,
     )
+
+
+def _run_of(store: Store, run: str, sweep: str) -> tuple[SweepFolder, str]:
+    """What RUN means beside `--sweep`: a run of that sweep before anything else."""
+    from evalrun.tracking.samples import find_run
+    from evalrun.tracking.targets import find_run_target
+
+    folder = store.resolve(sweep)
+    try:
+        return folder, find_run(folder, run)
+    except UserError as error:
+        try:
+            target = find_run_target(store, run, sweep)
+        except UserError as other:
+            raise (other if "/" in run else error) from None
+        return target.folder, target.run
 
 
 @click.command(no_args_is_help=True)
@@ -188,7 +207,6 @@ def trend(
 
 
 def _only_project(store: Store) -> str:
-    from evalrun.errors import UserError
     from evalrun.tracking.trend import projects
 
     known = projects(store)

@@ -18,6 +18,7 @@ from evalrun.suite.overrides import Overrides
 from evalrun.suite.plan import RunSpec
 from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.naming import pick_run
 from evalrun.tracking.samples import find_samples
 from evalrun.types import Message, Request
 
@@ -90,10 +91,11 @@ def explain_sweep(folder: SweepFolder, cache: Path, sample_id: str, run: str | N
     """Explain what a sweep asked, by its folder alone. Raises UserError where no run has the sample."""
     manifest = folder.manifest()
     root = int(manifest.seeds.get("root") or 0)
+    wanted = None if run is None else pick_run(folder, run)
     found = []
     for planned in manifest.plan:
         path = folder.samples_path(planned.run)
-        if not path.exists() or (run is not None and not planned.run.startswith(run)):
+        if not path.exists() or (wanted is not None and planned.run not in wanted):
             continue
         asking = _asking(manifest, planned.prompt)
         params = planned.params if asking is None else likelihood_params(planned.params)

@@ -58,16 +58,22 @@ def _kind_of(arrow_type: str) -> Kind:
 
 
 def find_run(folder: SweepFolder, name: str) -> str:
-    """A run of the sweep by its id, or any beginning that only one has. Raises UserError with the nearest."""
-    ids = folder.run_ids()
-    matches = [id_ for id_ in ids if id_ == name] or [id_ for id_ in ids if id_.startswith(name)]
+    """A run of the sweep by its id, a beginning of it, or what it is called (`naming.pick_run`).
+
+    Raises UserError with the nearest.
+    """
+    from evalrun.tracking.naming import axes, pick_run
+
+    matches = pick_run(folder, name)
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise UserError(
             f"'{name}' fits {len(matches)} runs: {', '.join(matches[:10])}", where=str(folder.path)
         )
-    near = nearest(name, ids)
+    ids = folder.run_ids()
+    called = [each for run_id in ids for each in axes(folder.run(run_id))]
+    near = nearest(name, [*ids, *dict.fromkeys(called)])
     remedy = f"Did you mean '{near}'?" if near else f"There are: {', '.join(ids[:20]) or 'none yet'}."
     raise UserError(f"there is no run '{name}'", where=str(folder.path), remedy=remedy)
 

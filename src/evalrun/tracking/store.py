@@ -122,8 +122,8 @@ class Store:
         """The sweep that a person means.
 
         `latest`, any unique prefix of an id, the name of a sweep or project (its newest sweep), a baseline
-        that only one project has, or the path of a sweep folder. Raises UserError that lists the candidates
-        when there are several or none.
+        that only one project has, the path of a sweep folder, or a short name (`naming.short_sweep`).
+        Raises UserError that lists the candidates when there are several or none.
         """
         folders = self.folders()
         if name == "latest":
@@ -143,6 +143,11 @@ class Store:
         as_path = Path(name)
         if name and (as_path / MANIFEST).is_file():
             return SweepFolder(as_path.resolve())
+        from evalrun.tracking.naming import short_sweep
+
+        short = None if matches else short_sweep(self, name, folders)
+        if short is not None:
+            return short
         raise self._unresolved(name, matches, folders)
 
     def _named(self, name: str, folders: Folders) -> SweepFolder | None:

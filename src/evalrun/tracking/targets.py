@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,27 +40,36 @@ def find_target(store: Store, text: str) -> Target:
         except UserError as error:
             failed = failed or error
             continue
-        run = find_run(folder, parts[at]) if len(parts) > at else ""
-        rest = "/".join(parts[at + 1 :])
-        return Target(folder, run, _find_sample(folder, run, rest) if rest else "")
+        return _within(folder, parts[at:]) if len(parts) > at else Target(folder)
     raise failed or UserError(f"there is no sweep '{text}'")
 
 
-def find_run_target(store: Store, text: str) -> Target:
-    """A run by SWEEP/RUN, by SWEEP where it has only one, or by its own id in the latest sweep.
+def _within(folder: SweepFolder, parts: Sequence[str]) -> Target:
+    """A run of the sweep, or a sample of that. What a run is called may hold slashes, as sample ids may."""
+    failed: UserError | None = None
+    for at in range(1, len(parts) + 1):
+        try:
+            run, rest = find_run(folder, "/".join(parts[:at])), "/".join(parts[at:])
+            return Target(folder, run, _find_sample(folder, run, rest) if rest else "")
+        except UserError as error:
+            failed = failed or error
+    raise failed or UserError("there is no run")
+
+
+def find_run_target(store: Store, text: str, sweep: str = "latest") -> Target:
+    """A run by SWEEP/RUN, by SWEEP where it has only one, or by what it is called in the sweep named beside.
 
     Raises UserError that lists the candidates.
     """
     try:
         target = find_target(store, text)
     except UserError as error:
-        if "/" in text:
-            raise
         try:
-            latest = store.resolve("latest")
-            return Target(latest, find_run(latest, text))
-        except UserError:
-            raise error from None
+            folder = store.resolve(sweep)
+            return Target(folder, find_run(folder, text))
+        except UserError as other:
+            # Whoever wrote SWEEP/RUN with a sweep that there is, or meant several runs, is told so.
+            raise (other if "fits" in str(other) and "/" not in text else error) from None
     if target.run:
         return Target(target.folder, target.run)
     runs = target.folder.run_ids()
