@@ -80,7 +80,8 @@ def test_two_judges_and_a_person(project: Path, chat_server: ChatServer, opened:
     link = page.locator("#judges th a").first
     sample = link.inner_text()
     link.click()
-    until(page, f"document.querySelector('#sample h3').textContent === '{sample}'")
+    until(page, f"document.querySelector('#sample h3')?.textContent === '{sample}'")
+    page.click("#close")
     assert page.evaluate("window.hurt") is None
     assert page.locator("#judges img").count() == 0
     assert "onerror" in page.inner_text("#judges") and "\u202e" not in page.inner_text("#judges")

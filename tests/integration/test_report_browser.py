@@ -52,26 +52,133 @@ def test_opens_from_disk_with_its_charts_and_no_complaint(opened: Opened, quicks
     opened.assert_quiet()
 
 
+def cell(page: Page, row: int = 0, column: int = 0) -> None:
+    """Open the sample of a cell."""
+    page.locator(f"#cell-{row}-{column}").click()
+    until(page, "document.querySelector('#sample h3') !== null")
+
+
+def endings(page: Page, column: int) -> set[str]:
+    """How the samples ended that are in sight in a column."""
+    return set(page.locator(f".cell[data-column='{column}'] .ending").all_inner_texts())
+
+
 def test_filters_and_search(opened: Opened, quickstart: Path) -> None:
     page = opened.open(quickstart)
-    assert shown(page) == 360
+    assert shown(page) == 120
+    assert page.inner_text("#found") == "120 of 120 samples in 3 runs", "a row a sample, a column a run"
+    assert page.locator(".grid-head > div").all_inner_texts() == ["Sample", "few_shot", "reasoned", "direct"]
     page.click("#chips [data-kind=wrong]")
     wrong = shown(page)
-    assert 0 < wrong < 360
-    assert set(page.locator("#list .ending").all_inner_texts()) == {"wrong"}
+    assert 0 < wrong < 120
     page.select_option("#filter-run", label="direct")
-    assert 0 < shown(page) < wrong
-    page.select_option("#filter-run", label="all 3 runs")
+    assert 0 < shown(page) < wrong, "of any run, then of one"
+    assert endings(page, 2) == {"wrong"}
+    page.select_option("#filter-run", label="any run shown")
     page.click("#chips [data-kind=all]")
     page.keyboard.press("/")
     page.keyboard.type("TICKET 17)")
-    until(page, "document.getElementById('found').textContent.startsWith('3 of')")
+    until(page, "document.getElementById('found').textContent.startsWith('1 of')")
+    assert page.inner_text("#chips [data-kind=all] span") == "1", "chips count what is found"
+    cell(page)
     assert "T-00017" in page.inner_text("#sample h3")
     assert page.locator("#sample mark").count() >= 1
     page.keyboard.press("Escape")
-    until(page, "document.getElementById('found').textContent.startsWith('360 of')")
+    page.keyboard.press("Escape")
+    until(page, "document.getElementById('found').textContent.startsWith('120 of')")
     page.select_option("#filter-groups select", label="learner")
-    assert shown(page) == 120
+    assert shown(page) == 40
+    opened.assert_quiet()
+
+
+def test_what_differs_by_any_column_and_by_regular_expression(opened: Opened, quickstart: Path) -> None:
+    page = opened.open(quickstart)
+    page.click("#chips [data-kind=different]")
+    different = shown(page)
+    assert 0 < different < 120
+    for row in range(3):
+        assert len(set(page.locator(f".grid-row[data-row='{row}'] .ending").all_inner_texts())) > 1
+    page.click("#chips [data-kind=answers]")
+    assert shown(page) > different, "wrong answers differ among themselves"
+    page.click("#chips [data-kind=all]")
+    page.click("#more-filters summary")
+    page.locator("#filter-columns label", has_text="channel").locator("select").select_option("mail")
+    assert shown(page) == 60
+    page.locator("#filter-columns label", has_text="channel").locator("select").select_option("")
+    page.fill("#search", r"/ticket 1\d\)/")
+    until(page, "document.getElementById('found').textContent.startsWith('10 of')")
+    page.select_option("#filter-column", "output")
+    until(page, "document.getElementById('found').textContent.startsWith('No sample')")
+    page.fill("#search", "/(/")
+    until(page, "document.getElementById('found').textContent.includes('no regular expression')")
+    assert page.get_attribute("#search", "aria-invalid") == "true"
+    opened.assert_quiet()
+
+
+def test_the_address_holds_filters_order_and_the_open_sample(opened: Opened, quickstart: Path) -> None:
+    page = opened.open(quickstart)
+    page.select_option("#filter-run", label="direct")
+    page.select_option("#filter-other", label="few_shot")
+    page.click("#chips [data-kind=lost]")
+    page.select_option("#filter-groups select", label="standard")
+    page.select_option("#filter-order", label="slowest first")
+    page.select_option("#filter-score", label="classification")
+    page.fill("#search", "label: <&#%")
+    page.fill("#search", "label")
+    until(page, "location.hash.includes('q=label')")
+    cell(page, 0, 2)
+    until(page, "location.hash.includes('open=')")
+    read = ("#found", "#sample h3", "#sample .side-name >> nth=0")
+    before = [page.inner_text(each) for each in read]
+    again = opened.open(quickstart, page.evaluate("location.hash"))
+    until(again, "document.querySelector('#sample h3') !== null")
+    assert [again.inner_text(each) for each in read] == before
+    for control, label in (
+        ("run", "direct"), ("other", "few_shot"), ("score", "classification"), ("order", "slowest first"),
+    ):  # fmt: skip
+        assert again.locator(f"#filter-{control} option:checked").inner_text() == label
+    assert again.locator("#filter-groups option:checked").inner_text() == "standard"
+    assert again.get_attribute("#chips [data-kind=lost]", "aria-pressed") == "true"
+    again.click("#close")
+    until(again, "!location.hash.includes('open=') && location.hash.includes('kind=lost')")
+    opened.assert_quiet()
+
+
+def test_columns_are_chosen(opened: Opened, quickstart: Path) -> None:
+    page = opened.open(quickstart)
+    page.click("#columns summary")
+    page.locator("#columns label", has_text="reasoned").locator("input").uncheck()
+    assert page.locator(".grid-head > div").all_inner_texts() == ["Sample", "few_shot", "direct"]
+    again = opened.open(quickstart, page.evaluate("location.hash"))
+    assert again.locator(".grid-head > div").all_inner_texts() == ["Sample", "few_shot", "direct"]
+    opened.assert_quiet()
+
+
+def test_heads_and_names_stay_in_sight(opened: Opened, quickstart: Path) -> None:
+    page = opened.open(quickstart)
+    page.evaluate("document.getElementById('grid').scrollTop = 5000")
+    until(page, "document.querySelector('.grid-row[data-row=\"50\"]') !== null")
+    assert page.locator(".grid-row").count() < 30, "only the rows in sight are in the page"
+    inside = page.evaluate(
+        "document.querySelector('.grid-head').getBoundingClientRect().top"
+        " - document.getElementById('grid').getBoundingClientRect().top"
+    )
+    assert 0 <= inside < 3
+
+
+def test_a_row_without_a_key_is_called_by_its_first_words(opened: Opened, tmp_path: Path) -> None:
+    def change(record: dict[str, Any], _: Any) -> dict[str, Any]:
+        return {**record, "sample_id": f"{record['position']:016x}"}
+
+    folder = make_sweep(tmp_path / "s", [Cell("m", "p")], n=10, by=(), change=change)
+    write_report(folder, tmp_path / "r.html")
+    page = opened.open(tmp_path / "r.html")
+    until(page, "document.querySelectorAll('.sample-name').length === 10")
+    names = page.locator(".sample-name").all_inner_texts()
+    assert names[0].startswith("I was charged twice for the same month and want my money")
+    cell(page)
+    assert page.inner_text("#sample h3").startswith("I was charged twice")
+    assert page.inner_text("#sample .head code") == "0" * 16
     opened.assert_quiet()
 
 
@@ -79,16 +186,18 @@ def test_keyboard_and_the_link_to_a_sample(opened: Opened, quickstart: Path) -> 
     page = opened.open(quickstart)
     page.locator("#samples").scroll_into_view_if_needed()
     page.evaluate("document.getElementById('browser').scrollIntoView()")
-    for key in "jjk":
+    for key in "jjjk":
         page.keyboard.press(key)
     until(page, "document.querySelector('#sample h3').textContent === 'T-00001'")
     run = QUICKSTART[0].run
-    until(page, f"location.hash === '#sample={run}/T-00001/0'")
+    until(page, f"decodeURIComponent(location.hash).includes('open={run}/T-00001/0')")
     page.keyboard.press("ArrowRight")
-    assert "page 2 of" in page.inner_text("#page")
+    until(page, "document.querySelector('#sample .head').textContent.includes('reasoned')")
+    page.keyboard.press("Escape")
+    assert not page.locator("#drawer").is_visible()
     other = QUICKSTART[2].run
     page = opened.open(quickstart, f"#sample={other}/T-00077/0")
-    until(page, "document.querySelector('#sample h3').textContent === 'T-00077'")
+    until(page, "document.querySelector('#sample h3')?.textContent === 'T-00077'")
     assert "direct" in page.inner_text("#sample .head")
     text = page.inner_text("#sample")
     for part in (
@@ -250,12 +359,15 @@ def test_hostile_text_in_every_field_does_nothing(opened: Opened, tmp_path: Path
     write_report(folder, tmp_path / "report.html")
     page = opened.open(tmp_path / "report.html")
     for item in range(4):
-        page.locator("#list li").nth(item).click()
+        cell(page, item, item % 2)
+        page.click("#close")
     for fold in page.locator("summary").all():
         if fold.is_visible():
             fold.click()
     page.keyboard.press("/")
     page.keyboard.type("onerror")
+    until(page, "document.getElementById('found').textContent.startsWith('40 of')")
+    cell(page)
     page.wait_for_selector("#sample mark")
     assert page.evaluate("window.hurt") is None
     assert page.locator("main img, main iframe, main script[src]").count() == 0
@@ -269,32 +381,35 @@ def choose(page: Page, name: str, label: str) -> None:
     page.select_option(f"#filter-{name}", label=label)
 
 
-def test_flips_against_another_run_and_the_difference_word_by_word(opened: Opened, quickstart: Path) -> None:
+def test_flips_against_another_run_stand_side_by_side(opened: Opened, quickstart: Path) -> None:
     page = opened.open(quickstart)
     choose(page, "run", "few_shot")
     assert page.locator("#chips [data-kind=lost]").is_hidden(), "there is nothing to be worse than"
     choose(page, "other", "direct")
     chips = {kind: int(page.inner_text(f"#chips [data-kind={kind}] span")) for kind in ("won", "lost")}
     assert chips["won"] > chips["lost"] > 0
-    page.click("#chips [data-kind=lost]")
-    until(page, f"document.getElementById('found').textContent.startsWith('{chips['lost']} of')")
-    until(page, "document.querySelector('#sample .diff') !== null")
-    assert page.locator("#sample .diff del").count() == page.locator("#sample .diff ins").count() == 1
-    assert "1 word only in direct (struck through), 1 only in few_shot" in page.inner_text("#sample")
-    for kind in ("won", "lost"):
+    for kind, word, mark in (("won", "right", "better"), ("lost", "wrong", "worse")):
         page.click(f"#chips [data-kind={kind}]")
         until(page, f"document.getElementById('found').textContent.startsWith('{chips[kind]} of')")
-        word = "right" if kind == "won" else "wrong"
-        assert set(page.locator("#list .ending").all_inner_texts()) <= {word, "unparsed"}
+        assert endings(page, 0) <= {word, "unparsed"}
+        assert mark in page.inner_text("#cell-0-0")
+    cell(page)
+    sides = page.locator("#sample .side-name").all_inner_texts()
+    assert sides[0].startswith("direct") and sides[1].startswith("few_shot")
+    assert page.locator("#sample .diff del").count() == page.locator("#sample .diff ins").count() == 1
+    assert "1 word only in direct (struck through), 1 only in few_shot" in page.inner_text("#sample")
+    page.click("#close")
     choose(page, "order", "greatest change first")
     choose(page, "other", "nothing")
-    until(page, "document.querySelector('#sample .diff') === null")
+    cell(page)
+    assert page.locator("#sample .diff").count() == 0
     opened.assert_quiet()
 
 
 def test_the_difference_to_the_target_by_key(opened: Opened, quickstart: Path) -> None:
     page = opened.open(quickstart)
     page.evaluate("document.getElementById('browser').scrollIntoView()")
+    cell(page)
     page.keyboard.press("d")
     until(page, "document.querySelector('#sample .diff') !== null")
     assert page.locator("#sample h4", has_text="Output against the target").count() == 1
@@ -302,6 +417,17 @@ def test_the_difference_to_the_target_by_key(opened: Opened, quickstart: Path) -
     page.keyboard.press("d")
     until(page, "document.querySelector('#sample .diff') === null")
     opened.assert_quiet()
+
+
+def test_sides_keep_their_white_space(opened: Opened, quickstart: Path) -> None:
+    page = opened.open(quickstart)
+    one, other = "def f(x):\n    return x\n", "def f(y):\n\treturn  y\n"
+    texts = page.evaluate(
+        "([a, b]) => [...evalrun.diffBlock({text: a, name: 'a'}, {text: b, name: 'b'})"
+        ".querySelectorAll('.diff')].map((side) => side.textContent)",
+        [one, other],
+    )
+    assert texts == [one, other]
 
 
 def test_word_differences_give_both_texts_back(opened: Opened, quickstart: Path) -> None:
@@ -350,6 +476,7 @@ def test_score_range_and_token_probabilities(opened: Opened, tmp_path: Path) -> 
     page.fill("#filter-low", "0.3")
     page.fill("#filter-high", "0.5")
     until(page, "document.getElementById('found').textContent.startsWith('12 of 40')")
+    cell(page)
     text = page.inner_text("#sample")
     assert "Likelihood of the options" in text and "\u22121.5" in text.replace("-1.5", "\u22121.5")
     assert "<b>yes</b> (chosen)" in text and "no\tnone\t1" in text
@@ -372,10 +499,14 @@ def test_examples_before_the_question_are_folded_until_they_are_searched(
 
     write_report(make_sweep(tmp_path / "s", [Cell("m", "p")], n=6, by=(), change=change), tmp_path / "r.html")
     page = opened.open(tmp_path / "r.html")
+    cell(page)
     text = page.inner_text("#sample")
     assert "6 messages before the question" in text and "of example" not in text
     assert "You sort support tickets" in text and "Ticket: " in text
+    page.click("#close")
     page.fill("#search", "assistant of example 2")
+    until(page, "location.hash.includes('q=')")
+    cell(page)
     until(page, "document.getElementById('sample').innerText.includes('assistant of example 2')")
     opened.assert_quiet()
 
@@ -442,7 +573,8 @@ def test_a_flip_example_opens_its_sample(opened: Opened, tmp_path: Path) -> None
     write_report(folder, tmp_path / "r.html")
     page = opened.open(tmp_path / "r.html")
     page.locator("#fairness a", has_text="Mei").click()
-    until(page, "document.querySelector('#sample h3').textContent === 'T-00031'")
+    until(page, "document.querySelector('#sample h3')?.textContent === 'T-00031'")
+    page.click("#close")
     page.locator("#fairness a", has_text="Emily").click()
     until(page, "document.querySelector('#sample h3').textContent === 'T-00007'")
     opened.assert_quiet()
@@ -468,6 +600,7 @@ def test_long_text_is_folded(opened: Opened, tmp_path: Path) -> None:
         make_sweep(tmp_path / "s", [Cell("m", "p")], n=20, by=(), change=change), tmp_path / "r.html"
     )
     page = opened.open(tmp_path / "r.html")
+    cell(page)
     button = page.locator("#sample button", has_text="Show all")
     assert len(page.inner_text("#sample")) < 6000
     button.click()

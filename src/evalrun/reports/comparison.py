@@ -20,7 +20,7 @@ from evalrun.reports.numbers import count, moment, plural, tested
 from evalrun.reports.report import SAMPLES_MARK, judge
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
-from evalrun.reports.view import Chart, RunView, Table, verdict_word
+from evalrun.reports.view import Chart, RunView, Table, score_columns, verdict_word
 from evalrun.reports.visible import visible
 from evalrun.tracking.diff import SweepDiff, diff_sweeps
 from evalrun.tracking.folder import SweepFolder
@@ -282,7 +282,17 @@ def _said(value: Any) -> str:
     return visible(text if len(text) <= 400 else text[:400] + " …")
 
 
-SCRIPTS = ("page.js", "download.js", "charts.js", "text.js", "store.js", "sample.js", "samples.js")
+SCRIPTS = (
+    "page.js",
+    "download.js",
+    "charts.js",
+    "text.js",
+    "diff.js",
+    "store.js",
+    "sample.js",
+    "grid.js",
+    "samples.js",
+)
 
 
 def write_comparison(comparison: Comparison, folders: Sequence[SweepFolder], out: Path) -> None:
@@ -299,7 +309,9 @@ def write_comparison(comparison: Comparison, folders: Sequence[SweepFolder], out
         with temporary.open("wb", buffering=1 << 20) as file:
             file.write(head.encode("utf-8", "replace"))
             total = sum(run.counts.samples for run, _ in shown.samples)
-            writer = SampleWriter(file, shown.score, lower=shown.lower, total=total)
+            writer = SampleWriter(
+                file, score_columns([run for run, _ in shown.samples], shown.score), total=total
+            )
             for run, path in shown.samples:
                 writer.add_run(run, path)
             writer.finish()

@@ -30,9 +30,9 @@ from evalrun.reports.view import (
     RunView,
     Sentence,
     Table,
-    lower_is_better,
     make_runs,
     other_scores,
+    score_columns,
 )  # fmt: skip
 from evalrun.results import Primary
 from evalrun.tracking.folder import SweepFolder
@@ -314,7 +314,7 @@ def _no_fairness(suite: Suite) -> str:
 SAMPLES_MARK = "<!--samples-->"
 SCRIPTS = (
     "page.js", "sorting.js", "download.js", "charts.js", "text.js", "metrics.js", "diff.js", "store.js",
-    "sample.js", "samples.js",
+    "sample.js", "grid.js", "samples.js",
 )  # fmt: skip
 
 SHAPES = (
@@ -341,7 +341,7 @@ def write_report(folder: SweepFolder, out: Path, *, home: str = "") -> None:
             file.write(head.encode("utf-8", "replace"))
             score = report.primary.score if report.primary else None
             total = sum(run.counts.samples for run in report.runs)
-            writer = SampleWriter(file, score, lower=lower_is_better(report.runs), total=total)
+            writer = SampleWriter(file, score_columns(report.runs, score), total=total)
             for run in report.runs:
                 samples = source.samples(run.id)
                 if samples is not None:

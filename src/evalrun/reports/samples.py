@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from evalrun.reports.view import RunView
+from evalrun.reports.view import RunView, ScoreColumn
 from evalrun.types import Status
 
 _STATUS_CODES: Mapping[str, int] = {status.value: code for code, status in enumerate(Status)}
@@ -42,15 +42,16 @@ _WHOLE = {"sample_id", "cluster", "messages"}
 """Columns that are never cut here; messages are cut one by one."""
 
 
-def chunk(batch: Any, limit: int = TEXT_LIMIT) -> bytes:
-    """The JSON of a chunk. Texts longer than `limit` are cut, but for those that name a sample or a group."""
+def chunk(batch: Any, limit: int = TEXT_LIMIT, shown: str = "") -> bytes:
+    """The JSON of a chunk. Texts longer than `limit` are cut, but for those that name a sample or a group.
+    The column `shown`, which stands for the row in the grid, is kept even where the prompt has its text."""
     names = [name for name in batch.schema.names if name not in _SKIPPED]
     columns = {name: _values(batch, name, limit) for name in names}
     texts = _Texts()
     prompts = _prompts(columns, texts, limit)
     constants, fields, kept = {}, [], []
     for name, values in columns.items():
-        if name.startswith("vars."):
+        if name.startswith("vars.") and name != shown:
             values = _not_in_prompt(values, prompts)
         elif name == "answer" and "output" in columns:
             values = _not_the_output(values, columns["output"])
@@ -231,39 +232,43 @@ _FLAG_COLUMNS = ("cached", "warmup")
 class SampleWriter:
     """Writes the samples of run after run into a report.
 
-    `score` names the score that filters go by; `lower` says that it gets better downwards, so that there is
-    no right and wrong. `total` is the number of all samples, between which the page's room is divided.
+    `scores` are those that the grid can go by, the first one to begin with. `total` is the number of all
+    samples, between which the page's room is divided.
     """
 
-    def __init__(self, out: BinaryIO, score: str | None, *, lower: bool = False, total: int = 0) -> None:
+    def __init__(self, out: BinaryIO, scores: Sequence[ScoreColumn], *, total: int = 0) -> None:
         self._out = out
-        self._lower = lower
-        self._score = f"score.{score}" if score else ""
+        self._scores = [(score, array("f")) for score in scores]
         self._flags = bytearray()
-        self._scores, self._times, self._keys = array("f"), array("f"), array("I")
+        self._times, self._keys, self._mirrors, self._answers = array("f"), array("I"), array("I"), array("I")
         self._groups: dict[str, _Codes] = {}
+        self._columns: dict[str, None] = {}
         self._runs: list[dict[str, Any]] = []
         self._chunks = 0
         self._total, self._spent = total, 0
         self._limit = self._least = TEXT_LIMIT
 
-    def add_run(self, run: RunView, path: Path) -> None:
-        """Write all samples of a run."""
+    def add_run(self, run: RunView, path: Path, pair: str | None = None) -> None:
+        """Write all samples of a run. `pair` is the run that it is compared with, if it is one of a pair."""
         import pyarrow.parquet as pq
 
         sizes: list[int] = []
+        shown = ""
         start = len(self._flags)
         with pq.ParquetFile(path) as file:
+            self._columns.update(dict.fromkeys(filter(_searchable, file.schema_arrow.names)))
             for batch in file.iter_batches(batch_size=CHUNK_ROWS):
+                shown = shown or _input_column(batch)
                 for part in _parts(batch):
                     sizes.append(part.num_rows)
                     self._index(part, start)
-                    self._write("data-chunk", self._chunks, self._fitting(part))
+                    self._write("data-chunk", self._chunks, self._fitting(part, shown))
                     self._chunks += 1
         self._runs.append(
             {
                 "run": run.id, "label": run.full, "model": run.model, "prompt": run.prompt,
                 "dataset": run.dataset, "colour": run.colour, "start": start, "chunks": sizes,
+                "input": shown, "pair": pair,
             }
         )  # fmt: skip
 
@@ -271,16 +276,25 @@ class SampleWriter:
         """Write the index. Nothing may be added afterwards."""
         for codes in self._groups.values():
             codes.fill(len(self._flags))
-        groups = list(self._groups.items())
+        groups = self._told_apart()
         header = {
             "n": len(self._flags),
             "runs": self._runs,
-            "groups": [{"column": name.partition(".")[2], "labels": codes.labels} for name, codes in groups],
-            "score": self._score.partition(".")[2],
-            "lower": self._lower,
+            "groups": [
+                {
+                    "column": name.removeprefix("sensitive.").removeprefix("vars."),
+                    "labels": codes.labels,
+                    "sensitive": name.startswith("sensitive."),
+                }
+                for name, codes in groups
+            ],
+            "scores": [{"name": score.name, "lower": score.lower} for score, _ in self._scores],
+            "columns": list(self._columns),
             "cut": self._least if self._least < TEXT_LIMIT else None,
         }
-        arrays: list[array[Any]] = [self._scores, self._times, self._keys, *(c.codes for _, c in groups)]
+        arrays: list[array[Any]] = [values for _, values in self._scores]
+        arrays += [self._times, self._keys, self._mirrors, self._answers]
+        arrays += [codes.codes for _, codes in groups]
         if sys.byteorder == "big":
             for each in arrays:
                 each.byteswap()
@@ -290,14 +304,24 @@ class SampleWriter:
         self._out.write(b'<script type="application/json" id="samples-index">' + text + b"</script>\n")
         self._write("id", "samples-columns", _packed(columns + bytes(self._flags)))
 
-    def _fitting(self, part: Any) -> bytes:
+    def _told_apart(self) -> list[tuple[str, _Codes]]:
+        """The columns that samples can be chosen by: the sensitive ones, and others of few values, but each
+        only under one name."""
+        kept: list[tuple[str, _Codes]] = []
+        for name, codes in self._groups.items():
+            twice = any(codes.labels == other.labels and codes.codes == other.codes for _, other in kept)
+            if name.startswith("sensitive.") or (codes.tells_apart and not twice):
+                kept.append((name, codes))
+        return kept
+
+    def _fitting(self, part: Any, shown: str) -> bytes:
         """The chunk, packed, with its texts cut so far that all samples together keep to their room."""
         room = BUDGET * len(self._flags) / max(self._total, len(self._flags)) - self._spent
-        packed = _packed(chunk(part, self._limit))
+        packed = _packed(chunk(part, self._limit, shown))
         while len(packed) > room and self._limit > SHORTEST:
             shrunk = min(self._limit, _longest(part)) * max(0.2, 0.9 * room / len(packed))
             self._limit = max(SHORTEST, min(int(shrunk), self._limit - 1))
-            packed = _packed(chunk(part, self._limit))
+            packed = _packed(chunk(part, self._limit, shown))
         self._spent += len(packed)
         self._least = min(self._least, self._limit)
         if len(packed) < 0.6 * room:
@@ -324,40 +348,93 @@ class SampleWriter:
         start = len(self._flags)
         self._flags += bytes(flags)
         nan = float("nan")
-        self._scores.extend(nan if v is None else v for v in _list(batch, self._score, n))
+        for score, values in self._scores:
+            values.extend(nan if v is None else v for v in _list(batch, f"score.{score.name}", n))
         self._times.extend(nan if v is None else v for v in _list(batch, "e2e_s", n))
-        keys = zip(_list(batch, "sample_id", n), _list(batch, "repeat", n), strict=True)
-        self._keys.extend(zlib.crc32(f"{key}/{repeat or 0}".encode()) for key, repeat in keys)
-        for name in batch.schema.names:
-            if name.startswith("sensitive."):
-                codes = self._groups.setdefault(name, _Codes())
+        pairs = zip(_list(batch, "sample_id", n), _list(batch, "repeat", n), strict=True)
+        keys = [f"{key}/{repeat or 0}".encode("utf-8", "replace") for key, repeat in pairs]
+        self._keys.extend(map(zlib.crc32, keys))
+        self._mirrors.extend(zlib.crc32(key[::-1]) for key in keys)
+        given = zip(_list(batch, "answer", n), _list(batch, "output", n), strict=True)
+        self._answers.extend(_digest(output if answer is None else answer) for answer, output in given)
+        present = batch.schema.names
+        for name in [*_TOLD_APART, *(name for name in present if name.startswith(("sensitive.", "vars.")))]:
+            if name in present:
+                limit = _Codes.LIMIT if name.startswith("sensitive.") else MOST_LABELS
+                codes = self._groups.setdefault(name, _Codes(limit))
                 codes.fill(start)
-                codes.add(batch.column(name).to_pylist())
+                codes.add(batch, name)
+
+
+def _digest(answer: Any) -> int:
+    """What an answer is told from others by; 0 stands for none."""
+    return 0 if answer is None else zlib.crc32(str(answer).strip().encode("utf-8", "replace")) or 1
+
+
+_TOLD_APART = ("target", "answer", "finish_reason", "cluster")
+MOST_LABELS = 60
+"""Columns of no more values than this can be chosen from; others are searched."""
 
 
 class _Codes:
-    """Codes of a group column over all runs; 0 stands for none."""
+    """Codes of a column over all runs; 0 stands for none. A column of more than `limit` values has no
+    labels any more."""
 
     LIMIT = 65_535
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
         self.labels: list[str] = []
         self.codes = array("H")
         self._known: dict[str, int] = {}
+        self._limit = limit
+        self._many = False
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether there is something to choose from."""
+        return not self._many and len(self.labels) > 1
 
     def fill(self, length: int) -> None:
         """Zeros for the samples of runs that have no such column."""
-        self.codes.extend([0] * (length - len(self.codes)))
+        if not self._many:
+            self.codes.extend([0] * (length - len(self.codes)))
 
-    def add(self, values: Sequence[str | None]) -> None:
-        for value in values:
-            code = 0
-            if value is not None:
-                code = self._known.get(value, 0)
-                if not code and len(self.labels) < self.LIMIT:
-                    self.labels.append(value)
-                    code = self._known[value] = len(self.labels)
-            self.codes.append(code)
+    def add(self, batch: Any, name: str) -> None:
+        """The codes of a batch's column."""
+        if self._many:
+            return
+        values = [None if value is None else str(value) for value in batch.column(name).to_pylist()]
+        for value in dict.fromkeys(values):
+            if value is not None and value not in self._known:
+                if len(self.labels) == self._limit:
+                    if self._limit < self.LIMIT:
+                        self._many, self.codes = True, array("H")
+                        return
+                    continue
+                self.labels.append(value)
+                self._known[value] = len(self.labels)
+        self.codes.extend(self._known.get(value, 0) if value is not None else 0 for value in values)
+
+
+_SEARCHED = {"output", "answer", "target", "error", "prompt", "reasoning", "finish_reason", "sample_id"}
+
+
+def _searchable(name: str) -> bool:
+    return name in _SEARCHED or name.startswith(("vars.", "reason."))
+
+
+def _input_column(batch: Any) -> str:
+    """The column of the row that says most: the longest text on average, but for the target. "" without."""
+    import pyarrow as pa
+
+    lengths: dict[str, float] = {}
+    targets = _list(batch, "target", batch.num_rows)
+    for name in batch.schema.names:
+        if name.startswith("vars.") and pa.types.is_string(batch.column(name).type):
+            values = batch.column(name).to_pylist()
+            if values != targets:
+                lengths[name] = sum(len(value or "") for value in values)
+    return max(lengths, key=lambda name: lengths[name], default="")
 
 
 def _list(batch: Any, name: str, n: int) -> list[Any]:

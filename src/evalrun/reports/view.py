@@ -15,6 +15,16 @@ from evalrun.reports.visible import visible
 from evalrun.results import Primary, RunDetails, RunResults, Standing, Verdict
 from evalrun.types import JSON, Counts, MetricValue
 
+
+@dataclass(frozen=True, slots=True)
+class ScoreColumn:
+    """A score that the grid of samples can go by: its name without `score.`; `lower` says that it gets better
+    downwards, so that there is no right and wrong."""
+
+    name: str
+    lower: bool = False
+
+
 FEW_SAMPLES = 30
 """Below this many samples an interval says little, and the answer says so."""
 
@@ -216,6 +226,24 @@ def other_scores(suite: Suite, views: Sequence[RunView]) -> list[str]:
             found.append(metric)
         known.append(values)
     return found
+
+
+MOST_SCORES = 8
+"""Scores of so many scorers can be chosen in the grid of samples."""
+
+
+def score_columns(runs: Sequence[RunView], first: str | None) -> list[ScoreColumn]:
+    """The score of every scorer, that of `first` (a scorer or its metric) before the others."""
+    lower: dict[str, bool] = {}
+    own = first
+    for run in runs:
+        for metric in run.results.metrics:
+            if metric.scorer and not metric.slice:
+                lower.setdefault(metric.scorer, metric.direction == "lower")
+                if metric.name == first:
+                    own = metric.scorer
+    names = dict.fromkeys([*([own] if own else []), *lower])
+    return [ScoreColumn(name, lower.get(name, False)) for name in list(names)[:MOST_SCORES]]
 
 
 def make_runs(plan: Sequence[Planned], runs: Sequence[RunResults], primary: Primary | None) -> list[RunView]:

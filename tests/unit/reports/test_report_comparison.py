@@ -89,3 +89,14 @@ def test_runs_of_one_sweep_are_drawn_against_the_best(sweeps: list[str], tmp_pat
     assert f"\u22120.50 [{old['low']:.2f}, ".replace("[-", "[\u2212") in text, (
         "the figures stand in a table too"
     )
+
+
+def test_samples_are_scored_by_the_scorer_behind_the_headline(sweeps: list[str], tmp_path: Path) -> None:
+    suite = SUITE.format(column="new").replace(
+        "[exact_match, ", "[{classification: {labels: ['yes', 'no']}}, "
+    )
+    (tmp_path / "suite.yaml").write_text(suite)
+    sweep = json.loads(evalrun("suite.yaml", "--fresh", "--no-report", "--json"))["sweep"]
+    evalrun("compare", sweep, sweep, "--metric", "classification.accuracy", "--html", "page.html")
+    index = (tmp_path / "page.html").read_text().partition('id="samples-index">')[2].partition("</script>")[0]
+    assert json.loads(index)["scores"][0]["name"] == "classification"

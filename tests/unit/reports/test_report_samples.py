@@ -21,6 +21,7 @@ from evalrun.reports import samples as writing
 from evalrun.reports.report import judge
 from evalrun.reports.samples import SampleWriter, cut
 from evalrun.reports.source import Source
+from evalrun.reports.view import ScoreColumn, score_columns
 
 BLOCK = re.compile(rb'<script type="([^"]+)" ([\w-]+)="([^"]+)">(.*?)</script>', re.DOTALL)
 
@@ -55,7 +56,8 @@ class Written:
 
 def write(source: Source, score: str | None = "exact_match") -> Written:
     out = io.BytesIO()
-    writer = SampleWriter(out, score, total=sum(run.counts.samples for run in source.runs))
+    scores = [ScoreColumn(score)] if score else []
+    writer = SampleWriter(out, scores, total=sum(run.counts.samples for run in source.runs))
     for run in judge(source).views:
         path = source.samples(run.id)
         assert path is not None
@@ -88,25 +90,32 @@ def test_what_repeats_is_written_once(tmp_path: Path) -> None:
     (chunk,) = written.chunks
     assert "You sort support tickets (p). Give one label." in chunk["texts"]
     assert chunk["const"]["finish_reason"] == "stop"
-    assert "vars.text" not in chunk["fields"], "the prompt shows it anyway"
     assert "vars.channel" in chunk["fields"]
+    assert written.index["runs"][0]["input"] == "vars.text", "the row is shown by its longest text"
     assert not any(name.startswith(("attempt_log", "cost_usd")) for name in chunk["fields"])
     assert written.size < 300 * 120
 
 
 def test_the_index_holds_what_filters_need(tmp_path: Path) -> None:
     cells = [Cell("m", "p", unparsed=0.2, failed=0.2), Cell("m", "q", cached=True)]
-    source = Source.of(make_sweep(tmp_path, cells, n=60))
+    source = Source.of(make_sweep(tmp_path, cells, n=70))
     written = write(source)
     n = written.index["n"]
-    assert n == 120
-    assert [run["start"] for run in written.index["runs"]] == [0, 60]
+    assert n == 140
+    assert [run["start"] for run in written.index["runs"]] == [0, 70]
     scores = struct.unpack_from(f"<{n}f", written.columns, 0)
     keys = struct.unpack_from(f"<{n}I", written.columns, 8 * n)
-    groups = struct.unpack_from(f"<{n}H", written.columns, 12 * n)
-    flags = written.columns[14 * n :]
+    mirrors = struct.unpack_from(f"<{n}I", written.columns, 12 * n)
+    answers = struct.unpack_from(f"<{n}I", written.columns, 16 * n)
+    columns = [group["column"] for group in written.index["groups"]]
+    place = columns.index("dialect")
+    groups = struct.unpack_from(f"<{n}H", written.columns, 20 * n + 2 * n * place)
+    flags = written.columns[20 * n + 2 * n * len(columns) :]
     endings = ["scored", "unparsed", "refused", "failed"]
-    (group,) = written.index["groups"]
+    group = written.index["groups"][place]
+    assert group["sensitive"] and "channel" in columns and "target" in columns
+    assert "ticket" not in columns and "text" not in columns, "what has too many values is searched"
+    assert "label" not in columns, "it has the values of the target, which is there already"
     path = source.samples(source.runs[0].run)
     assert path is not None
     for at, row in enumerate(pq.read_table(path).to_pylist()):
@@ -114,9 +123,12 @@ def test_the_index_holds_what_filters_need(tmp_path: Path) -> None:
         assert bool(flags[at] & writing.WARMUP) == row["warmup"]
         assert bool(flags[at] & writing.RETRIED) == (row["attempts"] > 1)
         assert group["labels"][groups[at] - 1] == row["sensitive.dialect"]
-        assert keys[at] == zlib.crc32(f"{row['sample_id']}/0".encode())
+        key = f"{row['sample_id']}/0".encode()
+        assert (keys[at], mirrors[at]) == (zlib.crc32(key), zlib.crc32(key[::-1]))
+        given = row["output"] if row["answer"] is None else row["answer"]
+        assert answers[at] == (0 if given is None else zlib.crc32(given.encode()))
         assert (scores[at] == row["score.exact_match"]) or row["status"] == "failed"
-    assert all(flag & writing.CACHED for flag in flags[60:])
+    assert all(flag & writing.CACHED for flag in flags[70:])
 
 
 def test_hostile_text_cannot_leave_its_block(tmp_path: Path) -> None:
@@ -133,7 +145,7 @@ def test_hostile_text_cannot_leave_its_block(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path, [Cell("m", "p")], n=20, change=change)
     written = write(Source.of(folder))
     assert all(sample["output"] == bad for sample in written.samples())
-    assert written.index["groups"][0]["labels"] == [bad]
+    assert next(group for group in written.index["groups"] if group["column"] == "dialect")["labels"] == [bad]
 
 
 def test_huge_texts_are_cut_and_say_so(tmp_path: Path) -> None:
@@ -176,9 +188,27 @@ def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
         assert path is not None
         with (tmp_path / "out").open("wb") as out:
             tracemalloc.start()
-            writer = SampleWriter(out, "exact_match")
+            writer = SampleWriter(out, [ScoreColumn("exact_match")])
             writer.add_run(view, path)
             writer.finish()
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_every_scorer_has_its_scores_and_the_headline_comes_first(tmp_path: Path) -> None:
+    source = Source.of(make_sweep(tmp_path, [Cell("m", "p")], n=40))
+    views = judge(source).views
+    of_metric = score_columns(views, "classification.f1_macro")
+    assert [column.name for column in of_metric] == ["classification", "exact_match"], "by its scorer"
+    assert [column.name for column in score_columns(views, None)] == ["exact_match", "classification"]
+    path = source.samples(views[0].id)
+    assert path is not None
+    out = io.BytesIO()
+    writer = SampleWriter(out, of_metric)
+    writer.add_run(views[0], path)
+    writer.finish()
+    written = Written(out.getvalue())
+    assert [score["name"] for score in written.index["scores"]] == ["classification", "exact_match"]
+    first = struct.unpack_from("<40f", written.columns, 0)
+    assert list(first) == pq.read_table(path)["score.classification"].to_pylist()

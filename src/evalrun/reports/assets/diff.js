@@ -73,20 +73,29 @@
     return merged([[0, a.slice(0, start).join("")], ...middle, [0, a.slice(a.length - end).join("")]]).filter(([, text]) => text);
   };
 
-  // The difference as a block, with a line that says how much differs.
-  evalrun.diffBlock = (one, other, from, to) => {
-    const block = element("div", "text output diff");
-    block.dir = "auto";
-    let out = 0, into = 0;
-    for (const [kind, text] of evalrun.wordDiff(one, other)) {
-      if (kind === 0) { put(block, text); continue; }
+  // Both texts side by side, white space kept: what only the left one has is struck through, what only the right one has is underlined. Each side is {text, name, verdict}.
+  evalrun.diffBlock = (one, other) => {
+    const counts = [0, 0];
+    const sides = [one, other].map(({ name, verdict }) => {
+      const side = element("div", "side"), head = put(element("p", "side-name"), name);
+      if (verdict) head.append(" ", element("span", `ending ${verdict}`, verdict));
+      const block = element("div", "text output diff");
+      block.dir = "auto";
+      side.append(head, block);
+      return { side, block };
+    });
+    for (const [kind, text] of evalrun.wordDiff(one.text, other.text)) {
       const count = words(text).filter((word) => word.trim()).length;
-      if (kind < 0) out += count; else into += count;
-      block.append(put(element(kind < 0 ? "del" : "ins"), text));
+      if (kind < 0) counts[0] += count; else if (kind > 0) counts[1] += count;
+      if (kind <= 0) sides[0].block.append(kind ? put(element("del"), text) : put(element("span"), text));
+      if (kind >= 0) sides[1].block.append(kind ? put(element("ins"), text) : put(element("span"), text));
     }
-    const said = out || into ? `${out} word${out === 1 ? "" : "s"} only in ${from} (struck through), ${into} only in ${to} (underlined)` : `${from} and ${to} are the same text`;
+    const [out, into] = counts;
+    const said = out || into ? `${out} word${out === 1 ? "" : "s"} only in ${one.name} (struck through), ${into} only in ${other.name} (underlined)` : one.text === other.text ? `${one.name} and ${other.name} are the same text` : `${one.name} and ${other.name} differ in white space only`;
+    const pair = element("div", "sides");
+    pair.append(...sides.map(({ side }) => side));
     const frame = element("div");
-    frame.append(put(element("p", "quiet"), said), block);
+    frame.append(put(element("p", "quiet"), said), pair);
     return frame;
   };
 })();

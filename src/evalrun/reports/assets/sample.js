@@ -16,10 +16,10 @@
   evalrun.sampleSections = (store, sample, verdict, query, against = null) => {
     const parts = [head(store, sample, verdict), title("Prompt as sent"), ...prompt(sample, query)];
     if (sample.reasoning) parts.push(title("Reasoning"), textBlock(sample.reasoning, query));
-    if (against) parts.push(title(`Output against ${against.name}`), against.text === null
-      ? nothing(`There is nothing to compare with: ${against.name} has no text here.`)
-      : diffBlock(against.text, sample.output || "", against.name, sample.run.label));
-    parts.push(title("Output"), sample.output ? textBlock(sample.output, query, "output") : nothing("There is no output."));
+    const beside = against && against.text !== null;
+    if (beside) parts.push(title(`Output against ${against.name}`), diffBlock({ text: against.text, name: against.name, verdict: against.verdict }, { text: sample.output || sample.error || "", name: sample.run.label, verdict }));
+    if (against && !beside) parts.push(nothing(`There is nothing to compare with: ${against.name} has no text here.`));
+    if (!beside) parts.push(title("Output"), sample.output ? textBlock(sample.output, query, "output") : nothing("There is no output."));
     if (sample.tool_calls) parts.push(title("Tool calls"), textBlock(String(sample.tool_calls), query));
     if (sample.error) parts.push(title(store.ending(sample.at) === "failed" ? "Why it failed" : "Why it was not read"), textBlock(sample.error, query));
     const pair = element("div", "pair");
@@ -40,15 +40,16 @@
 
   function head(store, sample, verdict) {
     const box = element("div", "head");
-    const heading = put(element("h3"), sample.sample_id);
+    const heading = put(element("h3"), evalrun.nameOf(sample));
     if (sample.repeat) heading.append(`, repeat ${sample.repeat}`);
     box.append(heading, element("span", `ending ${verdict}`, verdict));
     const flags = [sample.run.label];
     if (store.cached(sample.at)) flags.push("cached, so not timed");
     if (store.warmup(sample.at)) flags.push("warm-up, so left out of speed");
-    for (const { column } of store.groups) if (sample[`sensitive.${column}`] !== undefined && sample[`sensitive.${column}`] !== null) flags.push(`${column}: ${sample[`sensitive.${column}`]}`);
+    for (const { column, sensitive } of store.groups) if (sensitive && sample[`sensitive.${column}`] !== undefined && sample[`sensitive.${column}`] !== null) flags.push(`${column}: ${sample[`sensitive.${column}`]}`);
     if (sample.cluster !== undefined && sample.cluster !== null) flags.push(`cluster ${sample.cluster}`);
     box.append(put(element("span", "quiet"), flags.join(" \u00b7 ")));
+    if (evalrun.nameOf(sample) !== sample.sample_id) box.append(put(element("code", "quiet"), sample.sample_id));
     const link = element("a", "quiet", "link to this sample");
     link.href = address(sample);
     box.append(link);

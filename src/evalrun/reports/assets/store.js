@@ -1,7 +1,7 @@
 // The samples that lie in this file: an index of a few bytes each, and compressed chunks unpacked on demand.
 (() => {
   "use strict";
-  const KEPT_CHUNKS = 24;
+  const KEPT_CHUNKS = 64;
   const ENDINGS = ["scored", "unparsed", "refused", "failed"];
   const CACHED = 4, WARMUP = 8, RETRIED = 16;
 
@@ -36,16 +36,21 @@
 
     constructor(header, columns) {
       const n = header.n;
-      Object.assign(this, { n, runs: header.runs, score: header.score, lower: header.lower, cut: header.cut });
-      this.scores = new Float32Array(columns, 0, n);
-      this.times = new Float32Array(columns, 4 * n, n);
-      this.keys = new Uint32Array(columns, 8 * n, n);
-      this.groups = header.groups.map(({ column, labels }, at) => (
-        { column, labels, codes: new Uint16Array(columns, 12 * n + 2 * n * at, n) }));
-      this.flags = new Uint8Array(columns, 12 * n + 2 * n * header.groups.length, n);
-      // Right and wrong are words for scores that are 1 or 0; other scores are shown as numbers.
-      this.binary = !header.lower && this.scores.every((score) => score === 0 || score === 1 || Number.isNaN(score));
-      this.judged = !header.lower && (this.binary || this.scores.every((score) => !(score < 0 || score > 1)));
+      Object.assign(this, { n, runs: header.runs, cut: header.cut, columns: header.columns });
+      let from = 0;
+      const take = (Kind) => {
+        const taken = new Kind(columns, from, n);
+        from += n * Kind.BYTES_PER_ELEMENT;
+        return taken;
+      };
+      this.scorers = header.scores.map(({ name, lower }) => ({ name, lower, values: take(Float32Array) }));
+      this.times = take(Float32Array);
+      this.keys = take(Uint32Array);
+      this.mirrors = take(Uint32Array);
+      this.answers = take(Uint32Array);
+      this.groups = header.groups.map(({ column, labels, sensitive }) => ({ column, labels, sensitive, codes: take(Uint16Array) }));
+      this.flags = take(Uint8Array);
+      this.use(0);
       this.run = new Uint16Array(n);
       this.chunkStart = [];
       this.runs.forEach((run, at) => {
@@ -57,6 +62,14 @@
       this.scripts = document.querySelectorAll("script[data-chunk]");
       this.texts = new Map();
       this.parsed = new Map();
+    }
+
+    // Go by another score: right and wrong are words for scores that are 1 or 0; others are shown as numbers.
+    use(which) {
+      const { name, lower, values } = this.scorers[which] || { name: "", lower: false, values: new Float32Array(this.n).fill(NaN) };
+      Object.assign(this, { score: name, lower, scores: values });
+      this.binary = !lower && values.every((score) => score === 0 || score === 1 || Number.isNaN(score));
+      this.judged = !lower && (this.binary || values.every((score) => !(score < 0 || score > 1)));
     }
 
     ending(at) { return ENDINGS[this.flags[at] & 3]; }
@@ -101,14 +114,30 @@
       return Object.assign(sample, { at, run: this.runs[this.run[at]] });
     }
 
-    // The samples of another run that answer the same row, by place: -1 where there is none. Keys are digests.
-    partners(run, other) {
-      const from = this.runs[run], to = this.runs[other];
-      const found = new Int32Array(this.n).fill(-1);
-      const places = new Map();
-      for (let at = to.start; at < to.end; at++) places.set(this.keys[at], at);
-      for (let at = from.start; at < from.end; at++) found[at] = places.get(this.keys[at]) ?? -1;
-      return found;
+    // What a row of the grid goes by: 53 bits of two digests of its id and repeat.
+    key(at) { return this.keys[at] * 2097152 + (this.mirrors[at] >>> 11); }
+
+    // The samples of several runs as a table: by run, the place of each row's sample, -1 where it has none.
+    table(runs) {
+      const keys = [], columns = runs.map(() => []);
+      let rows = null;
+      runs.forEach((run, column) => {
+        const { start, end } = this.runs[run], places = columns[column];
+        let same = column === 0 || end - start === keys.length;
+        for (let at = start; same && column && at < end; at++) same = keys[at - start] === this.key(at);
+        if (same) {
+          for (let at = start; at < end; at++) { places.push(at); if (!column) keys.push(this.key(at)); }
+          return;
+        }
+        if (!rows) rows = new Map(keys.map((key, row) => [key, row]));
+        for (let at = start; at < end; at++) {
+          const key = this.key(at);
+          let row = rows.get(key);
+          if (row === undefined) { row = keys.length; keys.push(key); rows.set(key, row); }
+          places[row] = at;
+        }
+      });
+      return { size: keys.length, columns: columns.map((places) => Int32Array.from(keys, (_, row) => places[row] ?? -1)) };
     }
 
     // The place of a sample by run, sample id and repeat, or -1. Keys are short digests, so the id is checked.
