@@ -52,6 +52,7 @@ class ErrorKind(StrEnum):
     BAD_REQUEST = "bad_request"
     AUTH = "auth"
     NOT_FOUND = "not_found"
+    BILLING = "billing"
     PROTOCOL = "protocol"
     TRUNCATED = "truncated"
     ENGINE = "engine"
@@ -69,7 +70,8 @@ RETRYABLE: frozenset[ErrorKind] = frozenset(
         ErrorKind.TRUNCATED,
     }
 )
-"""Kinds that asking again may fix. 400, 401, 403, 404 and 422 are never asked again."""
+"""Kinds that asking again may fix. 400, 401, 402, 403, 404 and 422, and a 429 that says that the account has
+nothing left (`billing`), are never asked again."""
 
 
 class ProviderError(Exception):

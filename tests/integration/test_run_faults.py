@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from aiohttp import web
 from tests.integration.test_sweep import N, correct, metric, write_suite
 from tests.program import evalrun
 from tests.servers import ChatServer
@@ -91,3 +93,17 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     (path,) = folder.glob("runs/*/samples.parquet")
     rows: list[dict[str, str]] = pq.read_table(path, columns=["sample_id", "error"]).to_pylist()
     return rows
+
+
+def test_the_last_line_counts_what_failed_to_the_end(project: Path, chat_server: ChatServer) -> None:
+    async def refuse(body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": "no"}, status=400)
+
+    chat_server.behaviour = refuse
+    suite = write_suite(project, chat_server)
+    stopped = evalrun(suite, "--no-report", "--no-cache", "--prompts", "plain")
+    assert stopped.returncode == 3 and "failures alike in a row" in stopped.stderr
+    (journal,) = (project / ".evalrun").glob("sweeps/*/runs/*/journal.jsonl")
+    failed = len(journal.read_bytes().splitlines())
+    (line,) = [line for line in stopped.stderr.splitlines() if line.startswith("stopped: ")]
+    assert f"stopped: {failed} of " in line and f"{failed} errors" in line

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter_ns
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -34,6 +34,7 @@ _GREATEST = 2**53
 """Counts of tokens above that are no counts."""
 _BOM = b"\xef\xbb\xbf"
 _JSON_LINES = frozenset({"application/x-ndjson", "application/jsonl", "application/json-lines"})
+_EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _DRAIN_S = 1.0
 
 Event: TypeAlias = tuple[bytes, bytes]
@@ -132,15 +133,24 @@ class LinesParser:
         return self.feed(b"\n")
 
 
-def stream_parser(content_type: str, asked: bool) -> SSEParser | LinesParser | None:
-    """What cuts a body of that type into events; None where it is one document. `asked` says whether we asked
-    for a stream: some servers stream always, others never."""
+def may_stream(content_type: str) -> bool:
+    """Whether a body of that type is said to be a stream."""
     kind = content_type.partition(";")[0].strip().lower()
-    if kind in _JSON_LINES:
-        return LinesParser()
-    if kind == "text/event-stream" or (asked and kind != "application/json"):
-        if kind == "text/html":
-            raise ProviderError(ErrorKind.PROTOCOL, "the answer is a web page, not a stream of events")
+    return kind == "text/event-stream" or kind in _JSON_LINES
+
+
+def stream_parser(start: bytes, content_type: str) -> SSEParser | LinesParser | None:
+    """What cuts a body that begins so into events; None where it is one document.
+
+    The bytes say what it is: servers and proxies name types that are none of theirs. Only a stream of JSON
+    documents looks like one document and is known by its type.
+    """
+    start = start.removeprefix(_BOM).lstrip()
+    if start[:1] in (b"{", b"["):
+        return LinesParser() if content_type.partition(";")[0].strip().lower() in _JSON_LINES else None
+    if start[:1] == b"<":
+        raise ProviderError(ErrorKind.PROTOCOL, "the answer is a web page, not what was asked for")
+    if start.startswith(_EVENT_STARTS) or may_stream(content_type):
         return SSEParser()
     return None
 
@@ -186,13 +196,58 @@ def text_of(value: JSON) -> str:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, dict):
+        value = [value]
     if isinstance(value, list):
         return "".join(
             part if isinstance(part, str) else part["text"]
             for part in value
-            if isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str))
+            if isinstance(part, str)
+            or (isinstance(part, dict) and isinstance(part.get("text"), str) and not _is_thinking(part))
         )
     raise ProviderError(ErrorKind.PROTOCOL, "the answer's content is neither text nor a list of parts")
+
+
+def _is_thinking(part: Mapping[str, JSON]) -> bool:
+    return str(part.get("type")).startswith(("thinking", "reasoning", "redacted_thinking"))
+
+
+REASONING = (
+    "reasoning_content",
+    "reasoning",
+    "reasoning_text",
+    "thinking",
+    "reasoning_details",
+    "thinking_blocks",
+)
+"""The fields in which servers keep what a model thought, the likelier first: some fill two alike."""
+
+
+def reasoning_of(message: Mapping[str, JSON]) -> str:
+    """What the model thought, as a message or a part of one holds it: in a field beside the content, or in
+    parts of the content."""
+    for name in REASONING:
+        if (value := message.get(name)) and (text := _thought(value)):
+            return text
+    content = message.get("content")
+    if isinstance(content, dict):
+        content = [content]
+    if isinstance(content, list):
+        return "".join(_thought(part) for part in content if isinstance(part, dict) and _is_thinking(part))
+    return ""
+
+
+def _thought(value: JSON) -> str:
+    """The text of what a field or part of thinking holds: text, a part, or a list of parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(map(_thought, value))
+    if isinstance(value, dict):
+        for name in ("text", "thinking", "reasoning", "summary", "content"):
+            if value.get(name):
+                return _thought(value[name])
+    return ""
 
 
 def count(value: JSON) -> int | None:
@@ -279,21 +334,25 @@ class StreamedAnswer:
     """A streamed answer while it arrives. A subclass says by `take` what a chunk of its API adds to it."""
 
     def __init__(self, sent_ns: int) -> None:
+        self.prompt_tokens: JSON = None
+        self.completion_tokens: JSON = None
+        self.model: JSON = None
+        self.fingerprint: JSON = None
+        self.done = False
+        """The server has said that nothing more comes."""
+        self._sent_ns = sent_ns
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what the answer held so far: it belongs to another than the one that is wanted."""
         self.text: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
         self.tool_calls: JSON = None
         self.logprobs: JSON = None
-        self.prompt_tokens: JSON = None
-        self.completion_tokens: JSON = None
         self.finish_reason: str | None = None
-        self.model: JSON = None
-        self.fingerprint: JSON = None
-        self.done = False
-        """The server has said that nothing more comes."""
         self.first_ns: int | None = None
         self.first_chunk_tokens: int | None = None
-        self._sent_ns = sent_ns
         self._last_ns = 0
         self._chunks = 0
 
@@ -311,7 +370,7 @@ class StreamedAnswer:
             if data == DONE:
                 self.done = True
                 self._last_ns = self._last_ns or now_ns
-                continue
+                break  # what stands behind it belongs to no answer
             if name == b"error":
                 raise _error_event(data)
             ended = self.finish_reason is not None
@@ -378,10 +437,13 @@ async def read_stream(
     parser: SSEParser | LinesParser,
     clock: Callable[[], int] = perf_counter_ns,
     most_bytes: int = MOST_BYTES,
+    start: bytes = b"",
 ) -> T:
-    """What an answer makes of a stream. `clock` gives the time at which the last piece arrived."""
+    """What an answer makes of a stream. `clock` gives the time at which the last piece arrived; `start` is
+    what was read of the stream already."""
     feed, size = parser.feed, 0
-    while data := await read():
+    data = start or await read()
+    while data:
         now_ns = clock()
         size += len(data)
         if size > most_bytes:
@@ -390,8 +452,57 @@ async def read_stream(
             answer.feed(events, now_ns)
             if answer.done:
                 return answer.response()
+        data = await read()
     answer.feed_last(parser.finish(), clock())
     return answer.response()
+
+
+async def read_answer(
+    read: Read,
+    content_type: str,
+    parse: Callable[[JSON, Timing], T],
+    stream: Callable[[int], Accumulator[T]],
+    sent_ns: int,
+    clock: Callable[[], int] = perf_counter_ns,
+    most_bytes: int = MOST_BYTES,
+) -> T:
+    """What a body that may be a document or a stream holds, by its bytes.
+
+    `parse` reads a document, `stream` makes what takes a stream, with the time at which the request was sent.
+    Raises ProviderError for every fault but those of `read`.
+    """
+    start = b""
+    while not start.strip() and (piece := await read()):
+        start = start[-1:] + piece  # of blank space one byte is enough
+    parser = stream_parser(start, content_type)
+    if parser is not None:
+        return await read_stream(read, stream(sent_ns), parser, clock, most_bytes, start)
+    pieces, size = [start], len(start)
+    while piece := await read():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most_bytes:
+            raise too_long(most_bytes)
+    return read_document(b"".join(pieces), parse, Timing(sent_ns, clock()))
+
+
+def read_whole(
+    body: bytes,
+    content_type: str,
+    parse: Callable[[JSON, Timing], T],
+    stream: Callable[[int], Accumulator[T]] | None,
+    timing: Timing,
+) -> T:
+    """What a body holds that was read to its end: a document, or a stream that nobody asked for."""
+    if stream is not None and not body.startswith(b"{"):
+        parser = stream_parser(body, content_type)
+        if parser is not None:
+            answer = stream(timing.sent_ns)
+            answer.feed(parser.feed(body), timing.last_ns)
+            if not answer.done:
+                answer.feed_last(parser.finish(), timing.last_ns)
+            return answer.response()
+    return read_document(body, parse, timing)
 
 
 async def drain(read: Read) -> None:

@@ -21,6 +21,7 @@ MESSAGE_CHARS = 300
 
 _KINDS: Mapping[int, ErrorKind] = {
     401: ErrorKind.AUTH,
+    402: ErrorKind.BILLING,
     403: ErrorKind.AUTH,
     404: ErrorKind.NOT_FOUND,
     408: ErrorKind.TIMEOUT,
@@ -39,6 +40,14 @@ _WORDS: tuple[tuple[str, ErrorKind], ...] = (
     ("exceed_context", ErrorKind.BAD_REQUEST),
 )
 """What the `type` or `code` of an error holds where no HTTP status says its kind."""
+_BILLING = re.compile(
+    r"insufficient[ _-]?(user[ _-]?)?(quota|balance|credit|fund)|billing[ _-]?(hard|soft)?[ _-]?(limit|not)"
+    r"|(credit|account)[ _-]?balance[ _-](is[ _-])?(too[ _-]low|exhausted|insufficient)"
+    r"|(credits?|quota)[ _-](exhausted|depleted)|(out of|no|not enough|run out of) credits?\b"
+    r"|exceeded_current_quota|payment[ _-]required|account[ _-]?deactivated|arrearage",
+    re.IGNORECASE,
+)
+"""How APIs say that the account has nothing left: by a code, a type or, some, in words alone."""
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.DOTALL | re.IGNORECASE)
 
@@ -88,17 +97,43 @@ def _number(value: str | None) -> float | None:
 
 def error_of_status(status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
     """The error that an answer with a status other than 200 stands for."""
+    wait = retry_after_s(headers)
+    kind = kind_of_status(status)
     if 300 <= status < 400:
         target = headers.get("Location", "another address")
         text = f"the server redirects to {target}; name that address as base_url"
     else:
         text = message_in(body) or "no message"
-    return ProviderError(
-        kind_of_status(status),
-        shorten(f"HTTP {status}: {text}"),
-        http_status=status,
-        retry_after_s=retry_after_s(headers),
-    )
+        if status < 500 and is_billing(_names_in(body), text, status):
+            kind = ErrorKind.BILLING
+    return ProviderError(kind, shorten(f"HTTP {status}: {text}"), http_status=status, retry_after_s=wait)
+
+
+def is_billing(names: str, message: str, status: int | None) -> bool:
+    """Whether an error says that the account has nothing left: by code or type, and where no code is to be
+    expected by its words. The words of other errors may be those of the prompt, which some servers repeat."""
+    if _BILLING.search(names):
+        return True
+    if status in (403, 429, None):
+        return _BILLING.search(message[: 4 * MESSAGE_CHARS]) is not None
+    return status == 400 and message.startswith("Your credit balance is too low")  # Anthropic
+
+
+def _names_in(body: bytes) -> str:
+    """The codes and types that a JSON error names, at its top and in its `error`."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    if not isinstance(value, dict):
+        return ""
+    inner = value.get("error")
+    return names_of(value) + (" " + names_of(inner) if isinstance(inner, dict) else "")
+
+
+def names_of(error: Mapping[str, JSON]) -> str:
+    """The code and the type that an error names."""
+    return " ".join(str(error[key])[:100] for key in ("code", "type", "reason", "status") if error.get(key))
 
 
 def error_of_payload(error: JSON, status: int | None = None) -> ProviderError:
@@ -109,6 +144,9 @@ def error_of_payload(error: JSON, status: int | None = None) -> ProviderError:
     known = code if isinstance(code, int) and 400 <= code <= 599 else None
     kind = kind_of_status(known) if known else _kind_of_words(error)
     text = _message_of(error) or "the server reported an error without a message"
+    names = names_of(error) if isinstance(error, dict) else ""
+    if (known is None or known < 500) and is_billing(names, text, known):
+        kind = ErrorKind.BILLING
     return ProviderError(kind, shorten(text), http_status=known or status)
 
 
@@ -154,6 +192,12 @@ def error_of_exception(error: Exception, answering: bool) -> ProviderError:
         return ProviderError(ErrorKind.TIMEOUT, shorten(f"no answer in time: {error}"))
     if isinstance(error, aiohttp.ClientSSLError):
         return ProviderError(ErrorKind.CONNECTION, shorten(f"TLS: {error}"))
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return ProviderError(ErrorKind.CONNECTION, shorten(f"the proxy is not there: {_named(error)}"))
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        kind = ErrorKind.AUTH if error.status in (401, 403, 407) else ErrorKind.CONNECTION
+        what = shorten(f"the proxy opens no way to the server: {error.status} {error.message}")
+        return ProviderError(kind, what, http_status=error.status)
     if isinstance(error, aiohttp.ClientPayloadError) or (
         answering and isinstance(error, aiohttp.ClientConnectionError | OSError)
     ):

@@ -13,7 +13,6 @@ attributes used here, times are those of the coroutines.
 from __future__ import annotations
 
 import asyncio
-import urllib.request
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter_ns
@@ -28,12 +27,13 @@ from evalrun.providers.answers import (
     MOST_BYTES,
     Accumulator,
     drain,
-    read_document,
-    read_stream,
-    stream_parser,
+    may_stream,
+    read_answer,
+    read_whole,
     too_long,
 )
 from evalrun.providers.faults import error_of_exception, error_of_status
+from evalrun.providers.proxies import proxy_of
 from evalrun.types import JSON, Timing
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def arrival_clock(answer: aiohttp.ClientResponse) -> Callable[[], int]:
     return lambda: protocol.arrived_ns
 
 
-class _Body(aiohttp.BytesPayload):
+class SentBody(aiohttp.BytesPayload):
     """The bytes of one request, which know when they were handed to the socket.
 
     That is when a request is sent. Before, it may wait for a connection to be opened: with many requests
@@ -147,7 +147,8 @@ class HTTPClient:
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.base_url = URL(base_url.rstrip("/"))
-        self.proxy = _proxy_for(self.base_url) if proxy is None else URL(proxy)
+        proxy = proxy or proxy_of(base_url)
+        self.proxy = None if proxy is None else URL(proxy)
         self._headers = dict(headers or {})
         self._verify_tls = verify_tls
         self._reuse = reuse
@@ -205,7 +206,7 @@ class HTTPClient:
 
         Redirects are not followed. Raises ProviderError for every fault.
         """
-        payload = _Body(body)
+        payload = SentBody(body)
         session = self._session or self.session()
         answering = False
         try:
@@ -216,17 +217,37 @@ class HTTPClient:
                 if answer.status >= 300:
                     raise error_of_status(answer.status, await self._error_body(answer), answer.headers)
                 clock = arrival_clock(answer)
-                parser = stream_parser(answer.headers.get("Content-Type", ""), asked) if stream else None
-                if parser is None or stream is None:
+                kind = answer.headers.get("Content-Type", "")
+                if stream is None or not (asked or may_stream(kind)):
                     document = await self._document(answer)
-                    return read_document(document, parse, Timing(payload.sent_ns, clock()))
-                read = answer.content.readany
-                value = await read_stream(read, stream(payload.sent_ns), parser, clock, self._most_bytes)
+                    return read_whole(document, kind, parse, stream, Timing(payload.sent_ns, clock()))
+                read, sent_ns = answer.content.readany, payload.sent_ns
+                value = await read_answer(read, kind, parse, stream, sent_ns, clock, self._most_bytes)
                 if not answer.content.at_eof():
                     await _drain(answer)
                 return value
         except (aiohttp.ClientError, OSError) as error:
             raise error_of_exception(error, answering) from error
+
+    def asked(self, address: str) -> URL:
+        """An address below base_url, without credentials, with what base_url asks in its query."""
+        url = URL(address).with_user(None)
+        return url.extend_query(self.base_url.query) if self.base_url.query else url
+
+    async def send(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes
+    ) -> tuple[SentBody, aiohttp.ClientResponse]:
+        """Send a request as it is; the answer is open, and the caller closes it. Raises what aiohttp does."""
+        sent = SentBody(body)
+        answer = await self.session().request(
+            method,
+            url,
+            data=sent if body else None,
+            headers=headers,
+            proxy=self.proxy,
+            allow_redirects=False,
+        )
+        return sent, answer
 
     async def _document(self, answer: aiohttp.ClientResponse) -> bytes:
         """The whole body. Raises ProviderError where it is longer than any answer."""
@@ -268,15 +289,3 @@ async def _drain(answer: aiohttp.ClientResponse) -> None:
         await drain(answer.content.readany)
     except (TimeoutError, aiohttp.ClientError, OSError):
         answer.close()
-
-
-def _proxy_for(url: URL) -> URL | None:
-    """The proxy that the environment names for this server. Loopback is never asked through one.
-
-    Found once: aiohttp's own `trust_env` looks it up in a thread for every request.
-    """
-    host = url.host or ""
-    if host == "localhost" or host == "::1" or host.startswith("127.") or urllib.request.proxy_bypass(host):
-        return None
-    proxy = urllib.request.getproxies().get(url.scheme)
-    return URL(proxy) if proxy and proxy.startswith("http") else None

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.providers.base import Cloneable, OptionsT, Provider, ProviderContext, ProviderOptions, RunsEngine
+from evalrun.providers.proxies import absent_proxy, holds_key, key_problem, proxy_of
 from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Timing
 
 if TYPE_CHECKING:
@@ -204,7 +205,13 @@ class ServerProvider(HTTPProvider[ServerOptionsT], Cloneable):
         if options.api_key_env is not None:
             name, scheme = self.key_header
             wanted.append((name, options.api_key_env, scheme))
-        self.headers = {**self.fixed_headers, **secret_headers(wanted, spec.id, os.environ)}
+        secrets = secret_headers(wanted, spec.id, os.environ)
+        self.headers = {**self.fixed_headers, **secrets}
+        if secrets or holds_key(options.base_url):
+            proxy = options.proxy or proxy_of(options.base_url)
+            problem = key_problem(options.base_url, proxy, f"model {spec.id}")
+            if problem is not None:
+                raise UserError([problem])
         self.connect(self.made_client())
 
     def made_client(self, reuse: bool = True) -> HTTPClient:
@@ -262,6 +269,12 @@ class ServerProvider(HTTPProvider[ServerOptionsT], Cloneable):
         from evalrun.providers.faults import shorten
         from evalrun.secrets import scrub_url
 
+        proxy = self.client.proxy if self.client is not None else None
+        missing = absent_proxy(
+            self.options.base_url, str(proxy) if proxy else None, error, f"model {self.spec.id}"
+        )
+        if missing is not None:
+            return missing
         address, why = scrub_url(self.options.base_url), shorten(str(error))
         tls = isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError)
         return UserError(

@@ -22,6 +22,7 @@ from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.providers.base import Cloneable, Priced, Provider, ProviderContext, ProviderOptions, provider
 from evalrun.providers.http_provider import http_address, origin
 from evalrun.providers.openai_api import question
+from evalrun.providers.proxies import key_problem, proxy_of
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Timing
 
 if TYPE_CHECKING:
@@ -259,6 +260,9 @@ def _common_arguments(options: LiteLLMOptions, spec: ModelSpec, env: Mapping[str
     }
     if options.api_base is not None:
         arguments["api_base"] = options.api_base
+        if options.api_key_env is not None:
+            refused = key_problem(options.api_base, proxy_of(options.api_base), where)
+            problems += [refused] if refused is not None else []
     if options.api_version is not None:
         arguments["api_version"] = options.api_version
     if options.api_key_env is not None:
@@ -276,7 +280,15 @@ def provider_error(error: Exception, answering: bool) -> ProviderError:
     """What an exception of LiteLLM stands for. `answering`: the head of the answer had arrived."""
     import aiohttp
 
-    from evalrun.providers.faults import causes, error_of_exception, kind_of_status, retry_after_s, shorten
+    from evalrun.providers.faults import (
+        causes,
+        error_of_exception,
+        is_billing,
+        kind_of_status,
+        names_of,
+        retry_after_s,
+        shorten,
+    )
 
     # LiteLLM calls a refused connection an internal server error: what lies at the bottom comes first.
     chain = causes(error)
@@ -300,7 +312,12 @@ def provider_error(error: Exception, answering: bool) -> ProviderError:
         getattr(error, "response", None), "headers", None
     )
     wait = retry_after_s(headers) if headers is not None else None
-    return ProviderError(kind_of_status(status), text, http_status=status, retry_after_s=wait)
+    kind = kind_of_status(status)
+    body = getattr(error, "body", None)
+    codes = f"{getattr(error, 'code', '')} {names_of(body) if isinstance(body, dict) else ''}"
+    if status < 500 and is_billing(codes, text.partition(": ")[2], status):
+        kind = ErrorKind.BILLING
+    return ProviderError(kind, text, http_status=status, retry_after_s=wait)
 
 
 _CHOICE = (

@@ -5,13 +5,24 @@ SGLang, llama.cpp, TGI, Ollama, LiteLLM proxies and others).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import orjson
 from pydantic import Field
 
 from evalrun.errors import UserError
-from evalrun.providers.answers import StreamedAnswer, count, kept, prose, text_of, usage_of, whole_text, word
+from evalrun.providers.answers import (
+    StreamedAnswer,
+    count,
+    kept,
+    prose,
+    reasoning_of,
+    text_of,
+    usage_of,
+    whole_text,
+    word,
+)
 from evalrun.providers.base import Embeds, OptionsT, ProviderContext, provider
 from evalrun.providers.faults import error_of_payload
 from evalrun.providers.http_provider import HTTPProvider, ServerOptions, ServerProvider, json_bytes
@@ -55,13 +66,34 @@ def question(request: Request, api: Api) -> dict[str, Any]:
     return {"prompt": request.prompt}
 
 
+_FAILED = frozenset(
+    {"error", "network_error", "server_error", "model_error", "internal_error", "abort", "aborted"}
+    | {"insufficient_system_resource", "error_limit", "error_toxic"}
+)
+"""Reasons to stop with which a server or router says that the answer broke off by a fault of its own."""
+
+
+def _check(choice: Mapping[str, JSON], beside: JSON = None) -> None:
+    """Raises ProviderError where a choice says that its answer broke off: what it holds is only a part."""
+    error, reason = choice.get("error"), choice.get("finish_reason")
+    if error or (isinstance(reason, str) and reason.lower() in _FAILED):
+        said = error or beside or f"the server ended the answer with finish_reason {reason!r}"
+        raise error_of_payload(said, 200)
+
+
 def parse_completion(document: JSON, timing: Timing) -> Response:
     """The answer that a (chat) completion holds.
 
     Null content is an empty output (tool calls, refusals, reasoning that used up the tokens).
     """
-    choice = document["choices"][0]
+    choices = document["choices"]
+    choice = choices[0]
+    if choice.get("index"):
+        choice = next((other for other in choices if not other.get("index")), choice)
+    _check(choice)
     message = choice.get("message")
+    if message is None:
+        message = choice.get("delta")
     usage = usage_of(document.get("usage"))
     if message is None:
         output, message = text_of(choice["text"]), {}
@@ -74,7 +106,7 @@ def parse_completion(document: JSON, timing: Timing) -> Response:
         completion_tokens=count(usage.get("completion_tokens")),
         timing=timing,
         refusal=prose(message.get("refusal")),
-        reasoning=prose(message.get("reasoning_content") or message.get("reasoning")),
+        reasoning=whole_text(reasoning_of(message)) or None,
         tool_calls=kept(message.get("tool_calls")),
         logprobs=kept(choice.get("logprobs")),
         model=word(document.get("model")),
@@ -87,7 +119,10 @@ class StreamedCompletion(StreamedAnswer):
 
     def __init__(self, sent_ns: int) -> None:
         super().__init__(sent_ns)
-        self._tools: dict[int, dict[str, Any]] = {}
+        self._tools: list[tuple[int, dict[str, Any]]] = []
+        self._tool_at: dict[int, dict[str, Any]] = {}
+        self._index: JSON = None
+        """The choice that is read: the first, or the only one that comes."""
 
     def take(self, chunk: JSON) -> bool:
         usage = chunk.get("usage")
@@ -95,21 +130,38 @@ class StreamedCompletion(StreamedAnswer):
             usage = usage_of(usage)
             self.prompt_tokens = usage.get("prompt_tokens")
             self.completion_tokens = usage.get("completion_tokens")
-        choices = chunk.get("choices")
-        if not choices:
-            if chunk.get("error"):
-                raise error_of_payload(chunk["error"], 200)
+        content = False
+        for choice in chunk.get("choices") or ():
+            if (choice.get("index") or 0) == self._index or self._turns_to(choice):
+                content = self._take_choice(choice, chunk, usage) or content
+        if chunk.get("error"):
+            raise error_of_payload(chunk["error"], 200)
+        return content
+
+    def _turns_to(self, choice: dict[str, Any]) -> bool:
+        """Whether a choice other than the one that was read so far is read from now on: the very first, or
+        that with the index 0 where it did not come first."""
+        index = choice.get("index") or 0
+        if self._index is None:
+            self._index = index
+            return True
+        if index:  # a second choice of n > 1
             return False
-        choice = choices[0]
-        if choice.get("index"):  # a second choice of n > 1
-            return False
+        self._index = index
+        self.restart()
+        self._tools, self._tool_at = [], {}
+        return True
+
+    def _take_choice(self, choice: dict[str, Any], chunk: dict[str, Any], usage: JSON) -> bool:
         if self.model is None:
             self.model = chunk.get("model")
             self.fingerprint = chunk.get("system_fingerprint")
         finish_reason = choice.get("finish_reason")
         if finish_reason:
             self.finish_reason = word(finish_reason) or "unknown"
-        delta = choice.get("delta")
+        if finish_reason or "error" in choice:
+            _check(choice, chunk.get("error"))
+        delta = choice.get("delta") or choice.get("message")
         content = self._take_delta(delta) if delta else self._take_text(choice.get("text"))
         if content and usage and self.first_ns is None and not finish_reason:
             # Only servers that report usage with every chunk say how many tokens the first one holds;
@@ -117,8 +169,6 @@ class StreamedCompletion(StreamedAnswer):
             self.first_chunk_tokens = count(self.completion_tokens)
         if choice.get("logprobs"):
             self.logprobs = _extended(self.logprobs or {}, choice["logprobs"])
-        if chunk.get("error"):
-            raise error_of_payload(chunk["error"], 200)
         return content
 
     def _take_text(self, value: JSON) -> bool:
@@ -128,10 +178,12 @@ class StreamedCompletion(StreamedAnswer):
         return bool(text)
 
     def _take_delta(self, delta: dict[str, Any]) -> bool:
-        content = self._take_text(delta.get("content"))
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if reasoning:
-            self.reasoning.append(text_of(reasoning))
+        value = delta.get("content")
+        content = self._take_text(value)
+        if len(delta) == 1 and type(value) is str:
+            return content
+        if reasoning := reasoning_of(delta):
+            self.reasoning.append(reasoning)
             content = True
         if delta.get("tool_calls"):
             content = self._take_tools(delta["tool_calls"]) or content
@@ -141,15 +193,10 @@ class StreamedCompletion(StreamedAnswer):
         return content
 
     def _take_tools(self, pieces: list[dict[str, Any]]) -> bool:
-        """Join the pieces of tool calls by their index; names and arguments arrive in parts."""
+        """Join the pieces of tool calls; names and arguments arrive in parts."""
         content = False
         for piece in pieces:
-            index = piece.get("index")
-            if type(index) is not int:  # some servers send whole calls without an index
-                index = len(self._tools)
-            call = self._tools.setdefault(
-                index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
-            )
+            call = self._call_of(piece)
             call["id"] = piece.get("id") or call["id"]
             call["type"] = piece.get("type") or call["type"]
             function = piece.get("function") or {}
@@ -158,8 +205,44 @@ class StreamedCompletion(StreamedAnswer):
                 if text and (key == "arguments" or text != call["function"]["name"]):  # some repeat the name
                     call["function"][key] += text
                     content = True
-        self.tool_calls = [self._tools[index] for index in sorted(self._tools)]
+        self.tool_calls = [call for _, call in sorted(self._tools, key=itemgetter(0))]
         return content
+
+    def _call_of(self, piece: dict[str, Any]) -> dict[str, Any]:
+        """The call that a piece belongs to: by its index where it has one. A server may give two calls one
+        index, and then only id and name tell that a second has begun; or none, and then each whole piece is a
+        call of its own."""
+        index, name = piece.get("index"), (piece.get("function") or {}).get("name")
+        if type(index) is not int:
+            index = next((at for at, call in self._tool_at.items() if piece.get("id") == call["id"]), None)
+            if index is None and not name and not piece.get("id") and self._tool_at:
+                index = max(self._tool_at)
+            if index is None:
+                index = len(self._tools)
+        call = self._tool_at.get(index)
+        if call is None or (name and _begins_another(call, piece.get("id"), name)):
+            call = {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
+            self._tool_at[index] = call
+            self._tools.append((index, call))
+        return call
+
+
+def _begins_another(call: dict[str, Any], new_id: JSON, name: JSON) -> bool:
+    """Whether a piece with a name begins another call than the one under its index. (Some servers repeat the
+    name with each piece, some give each a new id.)"""
+    function = call["function"]
+    if function["arguments"]:
+        try:
+            orjson.loads(function["arguments"])
+        except orjson.JSONDecodeError:
+            complete = False
+        else:
+            complete = True
+    else:
+        complete = False
+    differs = bool(new_id and call["id"] and new_id != call["id"])
+    other_name = name != function["name"]
+    return (complete and (differs or other_name)) or (differs and other_name)
 
 
 def _extended(whole: dict[str, JSON], part: dict[str, JSON]) -> dict[str, JSON]:

@@ -1,7 +1,7 @@
 """The official OpenAI SDK: OpenAI, Azure OpenAI, and whatever the SDK's environment variables point to.
 
-The SDK signs and sends requests, on its aiohttp transport where it has one; its own retries are off. Its
-answers are taken as bytes and read by `answers`, which saves the building of its response objects and
+The SDK makes and signs requests, which go out over our own HTTP layer (`sdk_wire`); its own retries are off.
+Its answers are taken as bytes and read by `answers`, which saves the building of its response objects and
 keeps fields that its version does not know (reasoning, vendors' extras).
 """
 
@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from time import perf_counter_ns
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -22,7 +20,8 @@ from evalrun.providers.base import Cloneable, Embeds, Provider, ProviderContext,
 from evalrun.providers.faults import NO_KEY, nothing_listens, provider_error, transport_errors
 from evalrun.providers.http_provider import http_address, origin
 from evalrun.providers.openai_api import question
-from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Timing
+from evalrun.providers.proxies import absent_proxy, key_problem, proxy_of
+from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
     from evalrun.providers.embeddings import Embedded
@@ -77,8 +76,6 @@ def _value(env: Mapping[str, str], *names: str) -> str | None:
 
 
 START_TIMEOUT_S = 10.0
-_CONNECTIONS = 65_536  # the runner limits what is in flight; the SDK's pool must not
-_KEEP_ALIVE_S = 4.0  # less than the 5 s after which uvicorn and llama.cpp drop an idle connection
 
 
 class OpenAIOptions(ProviderOptions):
@@ -137,10 +134,14 @@ class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)
         self._account = account_of(self.options, spec, os.environ)
+        self._proxy = proxy_of(self._account["address"])
+        if self._account["key"] != NO_KEY:
+            problem = key_problem(self._account["address"], self._proxy, f"model {spec.id}")
+            if problem is not None:
+                raise UserError([problem])
         self._client: Any = None
         self._headers: dict[str, str] = {}
-        self._create: Any = None
-        self._open_stream: Any = None
+        self._open: Any = None
 
     @property
     def endpoint(self) -> str:
@@ -178,19 +179,12 @@ class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
             from evalrun.providers.likelihood import by_first_token
 
             return await by_first_token(self.generate, request, chat=self.options.api == "chat")
-        from evalrun.providers.answers import read_document
-        from evalrun.providers.openai_api import parse_completion
-
         arguments = self._arguments(request)
         answering = False
-        sent_ns = perf_counter_ns()
         try:
-            if not request.stream:
-                body = (await self._create(**arguments)).content
-                return read_document(body, parse_completion, Timing(sent_ns, perf_counter_ns()))
-            async with self._open_stream(**arguments) as answer:
+            async with self._open(**arguments) as answer:
                 answering = True
-                return await _streamed(answer, sent_ns)
+                return await _read(answer)
         except transport_errors() as error:
             raise provider_error(error, answering, self._account["key"]) from error
 
@@ -225,11 +219,16 @@ class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
         import openai
 
         client: Any
-        common: dict[str, Any] = {"max_retries": 0, "timeout": None, "http_client": _http_client()}
+        from evalrun.providers.http_client import HTTPClient
+        from evalrun.providers.sdk_wire import http_client
+
         account = self._account
+        wire = HTTPClient(account["address"], proxy=self._proxy)
+        common: dict[str, Any] = {"max_retries": 0, "timeout": None, "http_client": http_client(wire)}
+        address = account["address"].partition("?")[0].rstrip("/")  # the query is added to each request
         if self.options.azure:
             client = openai.AsyncAzureOpenAI(
-                azure_endpoint=account["address"],
+                azure_endpoint=address,
                 api_version=account["api_version"],
                 api_key=account["key"],
                 **common,
@@ -237,14 +236,13 @@ class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
         else:
             client = openai.AsyncOpenAI(
                 api_key=account["key"],
-                base_url=account["address"],
+                base_url=address,
                 **common,
             )
         # Named now, since the SDK imports these parts of itself at the first use.
         chat = self.options.api == "chat"
         resource = client.chat.completions if chat else client.completions
-        self._create = resource.with_raw_response.create
-        self._open_stream = resource.with_streaming_response.create
+        self._open = resource.with_streaming_response.create
         return client
 
     def _arguments(self, request: Request) -> dict[str, Any]:
@@ -263,6 +261,9 @@ class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
     def _absent(self, error: Exception) -> UserError:
         from evalrun.secrets import scrub_url
 
+        missing = absent_proxy(self._account["address"], self._proxy, error, f"model {self.spec.id}")
+        if missing is not None:
+            return missing
         return UserError(
             f"the server {scrub_url(self._account['address'])} is not there:"
             f" {provider_error(error, answering=False).message}",
@@ -272,38 +273,19 @@ class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
         )
 
 
-async def _streamed(answer: Any, sent_ns: int) -> Response:
-    from evalrun.providers.answers import drain, read_document, read_stream, stream_parser
+async def _read(answer: Any) -> Response:
+    """What an answer holds, streamed or not, whatever was asked for; its times are those of the wire."""
+    import aiohttp
+
+    from evalrun.providers.answers import drain, read_answer
+    from evalrun.providers.http_client import arrival_clock
     from evalrun.providers.openai_api import StreamedCompletion, parse_completion
+    from evalrun.providers.sdk_wire import exchange_of
 
-    parser = stream_parser(answer.headers.get("content-type", ""), asked=True)
-    if parser is None:  # the server does not stream
-        return read_document(await answer.read(), parse_completion, Timing(sent_ns, perf_counter_ns()))
-    pieces: AsyncIterator[bytes] = answer.iter_bytes()
-
-    async def read() -> bytes:
-        return await anext(pieces, b"")
-
-    response = await read_stream(read, StreamedCompletion(sent_ns), parser)
-    with contextlib.suppress(TimeoutError, *transport_errors()):
-        await drain(read)
+    exchange = exchange_of(answer)
+    content, kind = exchange.answer.content, exchange.answer.headers.get("Content-Type", "")
+    clock, sent_ns = arrival_clock(exchange.answer), exchange.body.sent_ns
+    response = await read_answer(content.readany, kind, parse_completion, StreamedCompletion, sent_ns, clock)
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
+        await drain(content.readany)
     return response
-
-
-def _http_client() -> Any:
-    """The SDK's aiohttp transport, which costs the least CPU; its own default where that is not there.
-
-    Questions go to the address that the suite names and to no other, so redirects are not followed.
-    """
-    import openai
-
-    http = sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]
-    limits = http.Limits(
-        max_connections=_CONNECTIONS,
-        max_keepalive_connections=_CONNECTIONS,
-        keepalive_expiry=_KEEP_ALIVE_S,
-    )
-    try:
-        return openai.DefaultAioHttpClient(limits=limits, timeout=None, follow_redirects=False)
-    except RuntimeError:  # SDK 2 without its aiohttp extra
-        return openai.DefaultAsyncHttpxClient(limits=limits, timeout=None, follow_redirects=False)

@@ -51,29 +51,46 @@ class RetryPolicy:
 
 @dataclass(slots=True)
 class CircuitBreaker:
-    """Trips after many identical failures in a row: going on would only fail more samples.
+    """Trips after many failures of one kind and status in a row: going on would only fail more samples.
 
-    A wrong key or a wrong address will not fix itself, so those trip sooner than a busy server; an engine
-    of ours that has ended answers nothing more, so that trips at once.
+    What a server says beside the status makes no difference: it may hold a request's number. A wrong key will
+    not fix itself, and neither will a wrong address where nothing was ever answered, so those trip sooner
+    than a busy server; an engine of ours that has ended, or an account without money, answers nothing more,
+    so that trips at once. `patient` is for a user who said that all samples may fail: then only what cannot
+    mend itself trips. `answered` says whether anything was ever answered.
     """
 
     threshold: int = 20
     hopeless_threshold: int = 5
-    _last: tuple[ErrorKind, str] | None = None
-    _count: int = 0
+    patient: bool = False
+    answered: bool = False
+    count: int = 0
+    """Failures alike in a row until now."""
+    _last: tuple[ErrorKind, int | None] | None = None
 
     def success(self) -> None:
-        self._last, self._count = None, 0
+        self._last, self.count, self.answered = None, 0, True
 
-    def failure(self, error: ProviderError) -> bool:
-        """Record a sample that failed for good. True when the run should stop."""
-        signature = (error.kind, error.message)
-        self._count = self._count + 1 if signature == self._last else 1
+    def failure(self, error: ProviderError, *, again: bool = False) -> bool:
+        """Record a sample that failed for good. True when the run should stop.
+
+        `again`: it failed in an earlier part of the run too. Those come last, so there is nothing behind them
+        to be saved from failing, and a run whose rows fail by themselves must be able to end.
+        """
+        signature = (error.kind, error.http_status)
+        self.count = self.count + 1 if signature == self._last else 1
         self._last = signature
-        if error.kind is ErrorKind.ENGINE:
+        if error.kind in (ErrorKind.ENGINE, ErrorKind.BILLING):
             return True
-        hopeless = error.kind in (ErrorKind.AUTH, ErrorKind.NOT_FOUND)
-        return self._count >= (self.hopeless_threshold if hopeless else self.threshold)
+        if error.http_status == 401 or (
+            error.kind in (ErrorKind.AUTH, ErrorKind.NOT_FOUND) and not self.answered
+        ):
+            return self.count >= self.hopeless_threshold
+        return not (self.patient or again) and self.count >= self.threshold
+
+
+STOOD_STILL_S = 1.0
+"""An event loop that is later than that stood still; and what it then has to read what came meanwhile."""
 
 
 class DeadlineError(Exception):
@@ -127,12 +144,20 @@ class Deadlines:
         return self._due.get(task, float("-inf")) - asyncio.get_running_loop().time()
 
     async def watch(self) -> None:
-        """Cancel what is overdue, until cancelled."""
+        """Cancel what is overdue, until cancelled.
+
+        Where all of us stood still meanwhile (stopped, suspended, short of processor time), answers may have
+        come that nobody had time to read: they are read before anything is cancelled.
+        """
         pause = min(0.1, self._seconds / 20)
         loop = asyncio.get_running_loop()
+        now = loop.time()
         while True:
             await asyncio.sleep(pause)
-            now = loop.time()
+            before, now = now, loop.time()
+            if now - before > pause + STOOD_STILL_S:
+                grace = now + STOOD_STILL_S
+                self._due = {task: max(due, grace) for task, due in self._due.items()}
             overdue = [task for task, due in self._due.items() if due <= now]
             for task in overdue:
                 del self._due[task]

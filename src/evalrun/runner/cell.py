@@ -73,6 +73,8 @@ class CellOptions:
     seed: int
     tolerate: float
     """Largest share of failed samples with which the run still counts as done."""
+    patient: bool = False
+    """All samples may fail, the user said: only what cannot mend itself ends the run early."""
 
 
 class Observer(Protocol):
@@ -100,6 +102,27 @@ class CellContext:
     stop: Stop
 
 
+LOOK_S = 0.2
+"""How often what waits between two attempts looks whether the run ends."""
+
+
+_GOES_ON = "then run the same command again: it goes on where it stopped."
+
+
+class _LeftUnaskedError(Exception):
+    """The run ends, and the sample with it, before it has had its attempts: it has no record."""
+
+
+def _remedy(error: ProviderError) -> str:
+    """What to do about a run that failures of this kind ended."""
+    if error.kind is ErrorKind.BILLING:
+        return f"See to the account (credit, limits), {_GOES_ON}"
+    remedy = f"Fix the cause, {_GOES_ON}"
+    if error.kind in (ErrorKind.ENGINE, ErrorKind.AUTH):
+        return remedy
+    return f"{remedy} Where the rows themselves are the cause, errors: {{tolerate: 1}} goes on past them."
+
+
 class CellRun:
     """The execution of one cell. `run` may be called once."""
 
@@ -116,7 +139,8 @@ class CellRun:
         self._observer = context.observer
         self._stop = context.stop
         self._policy = RetryPolicy(retries=options.retries)
-        self._breaker = CircuitBreaker()
+        self._breaker = CircuitBreaker(patient=options.patient, answered=bool(done))
+        self._failed_before = earlier.failed
         self._deadlines = Deadlines(options.timeout_s)
         self._rng = random.Random(options.seed)
         self._group: asyncio.TaskGroup
@@ -137,6 +161,7 @@ class CellRun:
             cell.renderer,
             SourceOptions(cell.params, cell.repeats, options.seed, options.stream),
             skip=done,
+            last=earlier.failed,
             cache=self._cache,
             keys=self._keys,
             on_hit=self._hit,
@@ -209,6 +234,8 @@ class CellRun:
             self._give_up(prepared, error, asking.log, asking.warmup)
         except ProviderError as error:
             self._give_up(prepared, error, asking.log, asking.warmup)
+        except _LeftUnaskedError:
+            pass  # the next start asks it, with all its attempts
         else:
             self._breaker.success()
             record = self._records.answered(
@@ -253,10 +280,9 @@ class CellRun:
                 response = await self._cell.provider.generate(asking.prepared.request)
             except ProviderError as error:
                 self._settle(asking, None)
-                wait = self._next_wait_s(asking, error, loop.time())
-                await asyncio.sleep(wait)
+                await self._pause(self._next_wait_s(asking, error, loop.time()))
                 if self._budget is not None and not await self._admit(asking):
-                    raise
+                    raise _LeftUnaskedError from error
             else:
                 self._settle(asking, response)
                 if asking.log:
@@ -278,9 +304,20 @@ class CellRun:
             error.message += (
                 f" (waiting any longer would pass the {self._options.timeout_s:g} s of timeout_s)"
             )
-        if wait is None or self._stop.requested:
+        if wait is None:
             raise error
         return wait
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait between two attempts. Raises _LeftUnaskedError, soon, where the run ends meanwhile."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while not self._ends():
+            left = end - loop.time()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, LOOK_S))
+        raise _LeftUnaskedError
 
     def _hit(self, prepared: Prepared, response: Response) -> None:
         self._journal_record(self._records.cached(prepared, response))
@@ -294,13 +331,14 @@ class CellRun:
     def _give_up(self, prepared: Prepared, error: ProviderError, log: list[Attempt], warmup: bool) -> None:
         self._journal_record(self._records.failed(prepared, error, log, warmup))
         self._failed += 1
-        if self._breaker.failure(error):
+        again = (prepared.item.sample_id, prepared.request.repeat) in self._failed_before
+        if self._breaker.failure(error, again=again):
             self._fault = UserError(
                 error.message
-                if error.kind is ErrorKind.ENGINE
-                else f"{error.message} (the same failure many times in a row)",
+                if error.kind in (ErrorKind.ENGINE, ErrorKind.BILLING)
+                else f"{error.message} ({self._breaker.count} failures alike in a row)",
                 where=f"run {self._cell.run_id}",
-                remedy="Fix the cause, then run the same command again: it goes on where it stopped.",
+                remedy=_remedy(error),
                 exit_code=ExitCode.INCOMPLETE,
             )
         elif self._failed > self._options.tolerate * self._total:

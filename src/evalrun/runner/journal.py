@@ -169,11 +169,12 @@ def repair_journal(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What a run that is taken up again has already: the samples done (sample id, repeat), how its
-    scores stand, and where its clock ended (seconds)."""
+    """What a run that is taken up again has already: the samples done (sample id, repeat), where its clock
+    ended (seconds), and the samples that failed: they are asked again, after those that were never asked."""
 
     done: Set[tuple[str, int]]
     clock_s: float = 0.0
+    failed: Set[tuple[str, int]] = frozenset()
 
 
 NOTHING_EARLIER = Earlier(frozenset())
@@ -200,17 +201,17 @@ class RunFolder:
         write_private(marker, mine.encode())
         repair_journal(self.journal)
         done: set[tuple[str, int]] = set()
+        failed: set[tuple[str, int]] = set()
         clock_s = 0.0
         for record in read_journal(self.journal):
             key = (record["sample_id"], record["repeat"])
-            if record["status"] == "failed":
-                done.discard(key)
-            else:
-                done.add(key)
+            is_failed = record["status"] == "failed"
+            (done if is_failed else failed).discard(key)
+            (failed if is_failed else done).add(key)
             clock_s = max(clock_s, record.get("done_s") or 0.0)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._system = os.open(self.system, flags, 0o600)
-        return Earlier(done, clock_s)
+        return Earlier(done, clock_s, failed)
 
     def write_system(self, sample: SystemSample) -> None:
         """Append one resource reading. A full disk is the journal's to report."""

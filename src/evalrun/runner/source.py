@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
 
 from evalrun.canonical import derived_seed
@@ -68,7 +68,10 @@ def sample_seed(root: int, sample_id: str, repeat: int) -> int:
 
 
 class Source:
-    """Hands out `Prepared` samples; calls `on_hit` for those that the cache answers."""
+    """Hands out `Prepared` samples; calls `on_hit` for those that the cache answers.
+
+    Samples (id, repeat) in `skip` are passed over, those in `last` come after all others.
+    """
 
     def __init__(
         self,
@@ -77,17 +80,21 @@ class Source:
         options: SourceOptions,
         *,
         skip: Set[tuple[str, int]],
+        last: Set[tuple[str, int]] = frozenset(),
         cache: ResponseCache | None,
         keys: KeyMaker | None,
         on_hit: Callable[[Prepared, Response], None],
     ) -> None:
         self._renderer = renderer
         self._options = options
-        self._skip = skip
         self._cache = cache
         self._keys = keys
         self._on_hit = on_hit
-        self._pending = self._requests(samples)
+        done = skip | last
+        self._pending = self._requests(samples, (lambda sample: sample not in done) if done else None)
+        if last:
+            # What failed before comes after what was never asked: it may fail again, and end the run.
+            self._pending = chain(self._pending, self._requests(samples, last.__contains__))
         self._ready: deque[Prepared] = deque()
         self._chunk = SMALL_CHUNK
         self._exhausted = False
@@ -131,15 +138,17 @@ class Source:
         self._chunk = SMALL_CHUNK if self._ready else min(LARGE_CHUNK, self._chunk * 2)
         return True
 
-    def _requests(self, samples: Iterable[Item]) -> Iterator[Prepared]:
+    def _requests(
+        self, samples: Iterable[Item], wanted: Callable[[tuple[str, int]], bool] | None
+    ) -> Iterator[Prepared]:
         options = self._options
         random = options.samples_randomly
         every: Sequence[int] = range(options.repeats)
         for item in samples:
             repeats = every if item.repeat is None else (item.repeat,)
-            if self._skip:
+            if wanted is not None:
                 # Before rendering: what is done already costs a look and nothing else.
-                repeats = [each for each in repeats if (item.sample_id, each) not in self._skip]
+                repeats = [repeat for repeat in repeats if wanted((item.sample_id, repeat))]
                 if not repeats:
                     continue
             rendered = self._renderer.render(item)

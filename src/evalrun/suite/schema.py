@@ -157,8 +157,14 @@ class ErrorsSpec(Spec):
 
     tolerate: Fraction = Field(
         default=1.0,
-        description="Stop a run once more than this share of its samples failed: 0.02 or 2%. 1 never stops.",
+        description="Stop a run once more than this share of its samples failed: 0.02 or 2%. Without it a "
+        "run stops after 20 failures of one kind in a row; 1, written out, goes on past those too.",
     )
+
+    @property
+    def bears_all(self) -> bool:
+        """Whether the suite says, and does not only leave open, that every sample may fail."""
+        return "tolerate" in self.model_fields_set and self.tolerate >= 1
 
 
 class CellFilter(Spec):

@@ -95,6 +95,7 @@ class Phase:
             async with watch or contextlib.nullcontext():
                 await run.run()
         finally:
+            self.progress.refresh(cell.run_id)
             await journal.close()
         return run.complete
 
@@ -108,6 +109,7 @@ class Phase:
             retries=performance.retries,
             seed=self.suite.seed,
             tolerate=self.suite.errors.tolerate,
+            patient=self.suite.errors.bears_all,
         )
 
 

@@ -65,6 +65,10 @@ class ProgressAdapter:
             run.shown = now
             self._show(run_id, "running")
 
+    def refresh(self, run_id: str) -> None:
+        """Show how a run stands now, also where that was shown a moment ago: it may be the last."""
+        self._show(run_id, "running")
+
     def end(self, run_id: str) -> None:
         """A run is finished and its results are on disk."""
         self._show(run_id, "done")

@@ -249,7 +249,7 @@ async def test_one_request_a_connection_for_llama_cpp(tmp_path: Path, serve: Ser
     base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     await ask(provider(tmp_path, base_url=base_url), request())
     await runner.cleanup()
-    assert asked == ["keep-alive", "close"]
+    assert asked[0] in (None, "keep-alive") and asked[1] == "close"
 
 
 async def test_dropped_connections_are_no_timeouts(tmp_path: Path, chat_server: ChatServer) -> None:

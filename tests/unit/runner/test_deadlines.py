@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -88,3 +90,40 @@ def test_a_timeout_says_what_its_time_went_into() -> None:
     sample.attempted(ProviderError(ErrorKind.SERVER, "busy"), 2.0)
     said = "no answer within 30 s: 3 attempts, with 3.5 s of waiting between them"
     assert sample.timeout_message(30) == said
+
+
+async def test_what_came_while_nobody_could_read_is_read_before_anything_expires(
+    deadlines: Deadlines,
+) -> None:
+    """As after SIGSTOP: the whole process stood still for longer than a sample has time."""
+    reader, writer = await asyncio.open_connection(*await _speaks())
+    with deadlines:
+        await asyncio.sleep(0.05)
+        _stand_still(2.0)
+        pieces = []
+        for _ in range(3):  # each needs another turn of the event loop
+            pieces.append(await reader.readline())
+            await asyncio.sleep(0)
+    assert pieces == [b"1\n", b"2\n", b"3\n"]
+    writer.close()
+    with pytest.raises(DeadlineError), deadlines:
+        await asyncio.sleep(60)
+
+
+def _stand_still(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def _speaks() -> tuple[str, int]:
+    """A server that says three lines at once, in a thread of its own."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def speak() -> None:
+        with listening, listening.accept()[0] as connection:
+            time.sleep(0.3)
+            connection.sendall(b"1\n2\n3\n")
+            time.sleep(3)
+
+    threading.Thread(target=speak, daemon=True).start()
+    host, port = listening.getsockname()
+    return host, port

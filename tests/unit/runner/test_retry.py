@@ -95,5 +95,63 @@ def test_what_will_not_mend_itself_trips_sooner(kind: ErrorKind, count: int) -> 
     assert tripped == [False] * (count - 1) + [True]
 
 
+def _http(status: int, kind: ErrorKind, number: int = 0) -> ProviderError:
+    return ProviderError(kind, f"HTTP {status}: no (request {number})", http_status=status)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "count"),
+    [
+        (401, ErrorKind.AUTH, 5),
+        (403, ErrorKind.AUTH, 5),
+        (404, ErrorKind.NOT_FOUND, 5),
+        (400, ErrorKind.BAD_REQUEST, 20),
+        (500, ErrorKind.SERVER, 20),
+        (429, ErrorKind.RATE_LIMIT, 20),
+    ],
+)
+def test_what_a_message_says_beside_the_status_makes_no_difference(
+    status: int, kind: ErrorKind, count: int
+) -> None:
+    breaker = CircuitBreaker()
+    tripped = [breaker.failure(_http(status, kind, number)) for number in range(count)]
+    assert tripped == [False] * (count - 1) + [True]
+
+
+def test_failures_of_different_status_are_not_alike() -> None:
+    breaker = CircuitBreaker()
+    kinds = [(500, ErrorKind.SERVER), (502, ErrorKind.SERVER)] * 30
+    assert not any(breaker.failure(_http(status, kind)) for status, kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, ErrorKind.BAD_REQUEST), (422, ErrorKind.BAD_REQUEST), (500, ErrorKind.SERVER)],
+)
+def test_who_bears_all_failures_is_not_stopped_by_them(status: int, kind: ErrorKind) -> None:
+    breaker = CircuitBreaker(patient=True)
+    assert not any(breaker.failure(_http(status, kind)) for _ in range(100))
+
+
+def test_rows_that_failed_before_may_fail_again() -> None:
+    breaker = CircuitBreaker()
+    assert not any(breaker.failure(_http(400, ErrorKind.BAD_REQUEST), again=True) for _ in range(100))
+
+
+def test_a_wrong_key_stops_a_patient_run_too() -> None:
+    breaker = CircuitBreaker(patient=True, answered=True)
+    assert [breaker.failure(_http(401, ErrorKind.AUTH), again=True) for _ in range(5)] == [False] * 4 + [True]
+
+
+def test_a_row_that_is_forbidden_says_nothing_of_a_key_that_was_good() -> None:
+    breaker = CircuitBreaker(patient=True)
+    breaker.success()
+    assert not any(breaker.failure(_http(403, ErrorKind.AUTH)) for _ in range(100))
+
+
+def test_an_account_without_money_trips_at_once() -> None:
+    assert CircuitBreaker(patient=True, answered=True).failure(_http(429, ErrorKind.BILLING), again=True)
+
+
 def test_an_engine_that_ended_trips_at_once() -> None:
     assert CircuitBreaker().failure(ProviderError(ErrorKind.ENGINE, "the engine ended (SIGKILL)"))
