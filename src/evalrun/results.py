@@ -412,8 +412,9 @@ StandingVerdict: TypeAlias = Literal["best", "tied", "behind", "incomparable"]
 """Where a run stands against the best of its dataset. "tied": not distinguishable from it; where all runs
 have the same value all are tied and nobody is best. "incomparable": it has no value, or shares no sample."""
 
-Word: TypeAlias = Literal["better", "worse", "higher", "lower", "equivalent", "inconclusive"]
-"""What a difference amounts to. `higher` and `lower` are for metrics that have no better end."""
+Word: TypeAlias = Literal["better", "worse", "higher", "lower", "equivalent", "inconclusive", "unchanged"]
+"""What a difference amounts to. `higher` and `lower` are for metrics that have no better end; `unchanged` is
+for the very same answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -598,6 +599,44 @@ class GateVerdict:
     ci_high: float | None = None
     n: int | None = None
     detectable: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunBefore:
+    """One run against the run like it of the sweep before: `difference` is this one minus that one, with
+    bounds of its own, `p` corrected over the runs that were tested. `better` and `worse` count samples."""
+
+    run: str
+    before: str
+    verdict: Word
+    n: int
+    difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p: float | None = None
+    better: int | None = None
+    worse: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """A sweep against the one before it in its project, by its primary metric.
+
+    `changed` says in words what differs between the two (`prompt rules`), `number` is that of the one before in
+    its store. `added` are runs that have no partner there.
+    """
+
+    sweep: str
+    name: str
+    started_at: str
+    metric: str
+    unit: str
+    direction: Direction
+    number: int | None = None
+    runs: tuple[RunBefore, ...] = ()
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

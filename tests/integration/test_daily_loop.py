@@ -32,3 +32,53 @@ def test_sweeps_and_runs_are_known_by_what_output_shows(twice: Path) -> None:
     assert done.returncode == 2 and "Did you mean 'other'?" in done.stderr
     done = evalrun("samples", "d")
     assert done.returncode == 2 and "'d' fits 2 runs: m-p-d, other-p-d" in done.stderr
+
+
+def answers_of(folder: Path, name: str, hits: list[bool], **parts: object) -> Path:
+    """A suite with the recorded models `kept`, whose answers never change, and `edited` with these."""
+    rows = [
+        {"id": f"s{at:03d}", "want": "yes", "kept": "yes" if at % 2 else "no", "edited": "yes" if hit else "no"}
+        for at, hit in enumerate(hits)
+    ]
+    return recorded_suite(folder, rows, ["kept", "edited"], name=name, **parts)
+
+
+def test_a_sweep_says_what_became_of_the_one_before(project: Path) -> None:
+    first = [at >= 30 for at in range(60)]
+    second = [10 <= at < 55 for at in range(60)]  # 20 won, 5 lost
+    # What makes a sample is its id: other columns may change.
+    prompts = [{"id": "p", "text": "{{ id }}"}]
+    assert document_of("run", answers_of(project, "s", first), "--no-report", "-q")["previous"] is None
+    output_of("run", answers_of(project, "another", second), "--no-report", "-q")
+    suite = answers_of(project, "s", second, prompts=[{**prompts[0], "text": "New: {{ id }}"}])
+    done = evalrun("run", suite, "--no-report", "-q")
+    assert done.returncode == 0, done.stderr
+    line = " ".join(done.stdout.split())
+    assert "(1): edited +0.25 [+" in line and "] (better), 20 better, 5 worse;" in line
+    assert "1 run with the same answers; changed: data d, prompt p" in line or "changed: prompt p, data d" in line
+    document = document_of("show", "latest")["previous"]
+    compared = document_of("compare", "1", "latest", "--metric", "exact_match", "--common")["comparisons"]
+    by_run = {each["run"]: each for each in document["runs"]}
+    assert document["number"] == 1 and document["sweep"] == document_of("show", "1")["sweep"]
+    for each in compared:
+        mine = by_run[each["b"]["run"]]
+        for key in ("difference", "ci_low", "ci_high", "verdict", "better", "worse", "n"):
+            assert mine[key] == each[key], key
+        assert mine["p"] == each["p_corrected"]
+    assert (by_run["kept-p-d"]["verdict"], by_run["kept-p-d"]["p"]) == ("unchanged", None)
+
+
+def test_the_same_answers_need_no_test(twice: Path, project: Path) -> None:
+    document = document_of("compare", "previous", "latest")
+    assert [each["verdict"] for each in document["comparisons"]] == ["unchanged", "unchanged"]
+    assert document["tests"] == 0
+    text = output_of("compare", "previous", "latest")
+    assert "unchanged" in text and "nothing to test" in text and "cannot see" not in text
+    # One changed answer of one run, which leaves its score as it was, makes it a test of one.
+    rows = yes_no([at % 3 > 0 for at in range(60)], other=["yes" if at % 2 else "no" for at in range(60)])
+    rows[0]["m"] = "never"
+    recorded_suite(project, rows, ["m", "other"])
+    output_of("run", twice, "--quiet", "--no-report")
+    document = document_of("compare", "previous", "latest", "--common")
+    verdicts = {each["b"]["model"]: each["verdict"] for each in document["comparisons"]}
+    assert verdicts == {"m": "inconclusive", "other": "unchanged"} and document["tests"] == 1

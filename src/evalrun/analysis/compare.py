@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeAlias
 
+import numpy as np
+
 from evalrun.analysis.correction import ALPHA, Correction, Testing, corrected
 from evalrun.analysis.effects import sweep_effects
 from evalrun.analysis.figures import FigureMeasure, Level, find_figure
@@ -21,7 +23,15 @@ from evalrun.analysis.measures import (
     whole_prompts,
 )
 from evalrun.analysis.paired import paired_difference
-from evalrun.analysis.pairing import Chosen, Joined, RunPair, check_digests, join, match_runs
+from evalrun.analysis.pairing import (
+    Chosen,
+    Joined,
+    RunPair,
+    check_digests,
+    join,
+    match_runs,
+    same_answers,
+)
 from evalrun.analysis.standings import DatasetStandings, Ranking, dataset_standings
 from evalrun.analysis.verdict import verdict
 from evalrun.errors import UserError
@@ -44,7 +54,9 @@ class Compared:
     """One metric of one pair of runs: b against a.
 
     `only_a`, `only_b` count sample ids that are in one run alone, `changed` those with other content. `flips`
-    is None for scores other than 0 and 1. `p_corrected` is corrected over all comparisons that were made.
+    is None for scores other than 0 and 1. `better` and `worse` count the samples that b does better and worse
+    (None for what is no mean over samples, or has no better end). `unchanged`: both runs have the very same
+    answers, so that there is nothing to test. `p_corrected` is corrected over all comparisons that were made.
     """
 
     metric: str
@@ -61,6 +73,9 @@ class Compared:
     changed: int = 0
     flips: Flips | None = None
     notes: tuple[str, ...] = ()
+    better: int | None = None
+    worse: int | None = None
+    unchanged: bool = False
 
     def document(self) -> dict[str, JSON]:
         """As JSON: the figures of `result` stand beside the rest."""
@@ -79,6 +94,9 @@ class Compared:
             "only_b": self.only_b,
             "changed": self.changed,
             "flips": None if self.flips is None else asdict(self.flips),
+            "better": self.better,
+            "worse": self.worse,
+            "unchanged": self.unchanged,
             "notes": list(self.notes),
         }
 
@@ -228,20 +246,21 @@ def _measures(runs: Sequence[RunSamples], options: CompareOptions) -> list[AnyMe
 
 def _compared(pair: RunPair, joined: Joined, measure: AnyMeasure, options: CompareOptions) -> Compared:
     seed, flips = _seed(pair.a, measure, options), None
+    better: int | None = None
+    worse: int | None = None
     if isinstance(measure, FigureMeasure):
         result = measure.result(pair, joined, Level(seed, options.alpha, options.margin))
+        differ = result.difference != 0
     else:
         a, b = measure.values(pair.a)[joined.in_a], measure.values(pair.b)[joined.in_b]
         clusters = joined.clusters(pair)
         result = paired_difference(a, b, clusters, seed=seed, alpha=options.alpha, margin=options.margin)
         flips = _flips(joined, a, b, result)
-    notes = [*joined.notes]
-    if result.dropped:
-        notes.append(f"left out: {result.dropped} samples without a value in one run or both")
-    if pair.a.exclude_unparsed != pair.b.exclude_unparsed:
-        notes.append("one suite counts unparsed answers as wrong, the other leaves them out")
-    if measure.note:
-        notes.append(measure.note)
+        better, worse = _moved(a, b, measure.direction)
+        differ = not np.array_equal(a, b, equal_nan=True)
+    p = _p_among_runs(pair, measure, seed, options.alpha)
+    # Answers of one sweep are never left out: its standings test all of its runs.
+    unchanged = not differ and result.n > 0 and p is None and same_answers(pair, joined)
     return Compared(
         metric=measure.name,
         unit=measure.unit,
@@ -249,15 +268,49 @@ def _compared(pair: RunPair, joined: Joined, measure: AnyMeasure, options: Compa
         a=pair.a.info,
         b=pair.b.info,
         differs=pair.differs,
-        result=result,
-        p_corrected=_p_among_runs(pair, measure, seed, options.alpha),
-        verdict=verdict(result, measure.direction, measure.unit),
+        result=_untested(result) if unchanged else result,
+        p_corrected=p,
+        verdict=_unchanged(result) if unchanged else verdict(result, measure.direction, measure.unit),
         only_a=joined.only_a,
         only_b=joined.only_b,
         changed=joined.changed,
         flips=flips,
-        notes=tuple(notes),
+        notes=tuple(_notes(pair, joined, measure, result)),
+        better=better,
+        worse=worse,
+        unchanged=unchanged,
     )
+
+
+def _notes(pair: RunPair, joined: Joined, measure: AnyMeasure, result: PairedResult) -> list[str]:
+    notes = [*joined.notes]
+    if result.dropped:
+        notes.append(f"left out: {result.dropped} samples without a value in one run or both")
+    if pair.a.exclude_unparsed != pair.b.exclude_unparsed:
+        notes.append("one suite counts unparsed answers as wrong, the other leaves them out")
+    if measure.note:
+        notes.append(measure.note)
+    return notes
+
+
+def _untested(result: PairedResult) -> PairedResult:
+    """The figures without what speaks of chance: the same answers differ by nothing, for certain."""
+    return replace(
+        result, se=None, ci_low=None, ci_high=None, p=None, test="", correlation=None, mde=None, method="",
+        note="", inner_low=None, inner_high=None,
+    )  # fmt: skip
+
+
+def _unchanged(result: PairedResult) -> Verdict:
+    return Verdict("unchanged", f"the same answers, n = {result.n}: nothing to test")
+
+
+def _moved(a: Floats, b: Floats, direction: Direction) -> tuple[int | None, int | None]:
+    """How many samples b does better, and worse."""
+    if direction == "none":
+        return None, None
+    up, down = int((b > a).sum()), int((b < a).sum())
+    return (up, down) if direction == "higher" else (down, up)
 
 
 def _seed(run: RunSamples, measure: AnyMeasure, options: CompareOptions) -> int:
@@ -287,13 +340,15 @@ def _flips(joined: Joined, a: Floats, b: Floats, result: PairedResult) -> Flips 
 
 
 def _finished(made: Sequence[Compared], options: CompareOptions, unmatched: Sequence[RunInfo]) -> Comparison:
-    """With p values corrected over all that was compared, and the verdicts that follow. Runs of one sweep
-    have theirs from its standings, which are corrected for all pairs of its runs."""
+    """With p values corrected over all that was tested, and the verdicts that follow. Runs of one sweep have
+    theirs from its standings, which are corrected for all pairs of its runs; the same answers have none."""
     known = [each.p_corrected for each in made]
     plain = [each.result.p if p is None else None for each, p in zip(made, known, strict=True)]
     ps = [own if p is None else p for own, p in zip(corrected(plain, options.correction), known, strict=True)]
     compared = tuple(
-        replace(each, p_corrected=p, verdict=verdict(each.result, each.direction, each.unit, p=p))
+        each
+        if each.unchanged
+        else replace(each, p_corrected=p, verdict=verdict(each.result, each.direction, each.unit, p=p))
         for each, p in zip(made, ps, strict=True)
     )
     notes = []

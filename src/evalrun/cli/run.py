@@ -107,7 +107,7 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
     else:
         from evalrun.reports.terminal import print_result
 
-        print_result(outcome.folder, outcome.report)
+        print_result(outcome.folder, outcome.report, now=True)
     for fault in outcome.faults:
         click.echo(f"error: {fault}", err=True)
     for warning in outcome.warnings:

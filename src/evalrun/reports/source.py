@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evalrun.analysis.conclude import read_sweep
-from evalrun.results import GateVerdict, RunResults, SweepResults, read
+from evalrun.results import GateVerdict, Previous, RunResults, SweepResults, read
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import JSON
 
@@ -107,6 +107,7 @@ class Manifest:
     prompts: Mapping[str, JSON] = field(default_factory=dict)
     seeds: Mapping[str, JSON] = field(default_factory=dict)
     tags: Mapping[str, JSON] = field(default_factory=dict)
+    previous: Previous | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from evalrun.reports.fairness import fairness
 from evalrun.reports.gates import gates
 from evalrun.reports.leaderboard import columns, standing_word
 from evalrun.reports.numbers import count, plural
+from evalrun.reports.previous import previous_line
 from evalrun.reports.report import Verdicts, column_titles, judge, missing_runs
 from evalrun.reports.source import Source
 from evalrun.reports.view import RunView, other_scores, words
@@ -40,15 +41,17 @@ Column = tuple[str, str, list[str]]
 """Title, "left" or "right", and the cells."""
 
 
-def print_result(folder: SweepFolder, report: Path | None = None, name: str = "") -> None:
-    """Print what a sweep found to standard output; `name` is what people call it now."""
+def print_result(
+    folder: SweepFolder, report: Path | None = None, name: str = "", *, now: bool = False
+) -> None:
+    """Print what a sweep found to standard output; `name` is what people call it now. It ended just `now`."""
     from rich.console import Console
 
-    result_table(folder, Console(highlight=False), report=report, name=name)
+    result_table(folder, Console(highlight=False), report=report, name=name, now=now)
 
 
 def result_table(
-    folder: SweepFolder, console: Console, *, report: Path | None = None, name: str = ""
+    folder: SweepFolder, console: Console, *, report: Path | None = None, name: str = "", now: bool = False
 ) -> None:
     """Print a sweep's answer, its runs, fairness, gates and warnings, and what to do next."""
     source = Source.of(folder)
@@ -61,6 +64,7 @@ def result_table(
         for sentence in (*answer.more, answer.advice):
             if sentence:
                 _print(console, words(sentence))
+    _against_previous(console, source, verdicts, now=now)
     for dataset, ranked in verdicts.by_dataset.items():
         console.print()
         if verdicts.named:
@@ -90,6 +94,12 @@ def _head(console: Console, source: Source, name: str) -> None:
     _print(console, "  ".join(part for part in parts if part), "dim")
     if source.missing:
         _print(console, missing_runs(source), "red")
+
+
+def _against_previous(console: Console, source: Source, verdicts: Verdicts, *, now: bool) -> None:
+    if (previous := source.manifest.previous) is not None and previous.runs:
+        labels = {view.id: view.full for view in verdicts.views}
+        _print(console, previous_line(previous, source.manifest.started_at, labels, now=now))
 
 
 def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, others: Sequence[str], width: int) -> Table:

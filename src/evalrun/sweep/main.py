@@ -214,16 +214,19 @@ class _Sweep:
         complete: bool,
     ) -> dict[str, Any]:
         """What the manifest says at the end: how it ended, what the gates said."""
+        from evalrun.analysis.previous import previous_document
+
         gates = check_sweep(self._prepared.gates, folder, manifest["plan"], self._baseline)
         inconclusive = self._options.inconclusive or self._suite.inconclusive
         exit_code = _exit_code(interrupted, complete, blocks(gates, inconclusive))
         return {
             "status": "interrupted" if interrupted else "complete" if complete else "incomplete",
             "finished_at": datetime.now(UTC).isoformat(),
-            "models": {**manifest["models"], **execution.identities},
+            "models": (models := {**manifest["models"], **execution.identities}),
             "provenance": self._provenance.result(),
             "gates": (said := [asdict(gate) for gate in gates]),
-            **conclude_sweep(folder, said),
+            **(concluded := conclude_sweep(folder, said)),
+            **previous_document(self._store, folder, concluded, models),
             "inconclusive": inconclusive,
             "baseline": self._baseline.ulid if self._baseline else None,
             "order": order_made(folder),

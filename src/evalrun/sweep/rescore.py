@@ -303,6 +303,7 @@ class _Rescoring:
 
     def run(self, baseline: SweepFolder | None, work: str, store: Store, display: Progress) -> Outcome:
         from evalrun.analysis.conclude import conclude_sweep
+        from evalrun.analysis.previous import previous_document
         from evalrun.gates.check import blocks, check_sweep
         from evalrun.sweep.main import Outcome
 
@@ -330,7 +331,8 @@ class _Rescoring:
             "finished_at": utc_now(),
             "inconclusive": inconclusive,
             "gates": (said := [asdict(gate) for gate in gates]),
-            **conclude_sweep(self._child, said),
+            **(concluded := conclude_sweep(self._child, said)),
+            **previous_document(store, self._child, concluded, manifest["models"]),
             "baseline": baseline.ulid if baseline else None,
             "exit_code": int(exit_code),
         }

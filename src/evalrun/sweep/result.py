@@ -25,6 +25,7 @@ def result_document(outcome: Outcome) -> dict[str, Any]:
         "resumed": outcome.resumed,
         "runs": [_run(run) for run in outcome.runs],
         "standings": manifest.get("standings", []),
+        "previous": manifest.get("previous"),
         "gates": manifest["gates"],
         "alerts": manifest.get("alerts", []),
         "errors": [str(fault) for fault in outcome.faults],
