@@ -2,7 +2,7 @@
 have, with the attempts it should have taken, and nothing waits past its deadline.
 
 All faults are models of one suite, so that one sweep meets them all. What a provider makes of each fault is
-tested closer by in `tests/unit/providers`.
+tested closer by in `tests/integration/providers`.
 """
 
 from __future__ import annotations
