@@ -18,7 +18,7 @@ _DIGITS, _SHORT = 12, 9
 
 
 def same(a: float, b: float) -> bool:
-    """Whether two numbers differ by rounding at most. Whole numbers are the same only where they are equal."""
+    """Whether two numbers differ by rounding at most. Whole numbers are the same only where equal."""
     if a == b:
         return True
     if float(a).is_integer() and float(b).is_integer():
@@ -40,7 +40,7 @@ COMPARISONS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
 
 
 def tidy(value: float) -> float:
-    """The number without the rounding of its computation: 0.9999999999999999 is 1, 0.30000000000000004 is 0.3.
+    """The number without the rounding of its computation: 0.9999999999999999 is 1.
 
     Only a number that rounding to 12 digits leaves with 9 at most is changed; 1/3 stays as it is.
     """

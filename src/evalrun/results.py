@@ -622,8 +622,8 @@ class RunBefore:
 class Previous:
     """A sweep against the one before it in its project, by its primary metric.
 
-    `changed` says in words what differs between the two (`prompt rules`), `number` is that of the one before in
-    its store. `added` are runs that have no partner there.
+    `changed` says in words what differs between the two (`prompt rules`), `number` is that of the one before
+    in its store. `added` are runs that have no partner there.
     """
 
     sweep: str

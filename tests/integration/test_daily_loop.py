@@ -37,7 +37,12 @@ def test_sweeps_and_runs_are_known_by_what_output_shows(twice: Path) -> None:
 def answers_of(folder: Path, name: str, hits: list[bool], **parts: object) -> Path:
     """A suite with the recorded models `kept`, whose answers never change, and `edited` with these."""
     rows = [
-        {"id": f"s{at:03d}", "want": "yes", "kept": "yes" if at % 2 else "no", "edited": "yes" if hit else "no"}
+        {
+            "id": f"s{at:03d}",
+            "want": "yes",
+            "kept": "yes" if at % 2 else "no",
+            "edited": "yes" if hit else "no",
+        }
         for at, hit in enumerate(hits)
     ]
     return recorded_suite(folder, rows, ["kept", "edited"], name=name, **parts)
@@ -55,7 +60,10 @@ def test_a_sweep_says_what_became_of_the_one_before(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     line = " ".join(done.stdout.split())
     assert "(1): edited +0.25 [+" in line and "] (better), 20 better, 5 worse;" in line
-    assert "1 run with the same answers; changed: data d, prompt p" in line or "changed: prompt p, data d" in line
+    assert (
+        "1 run with the same answers; changed: data d, prompt p" in line
+        or "changed: prompt p, data d" in line
+    )
     document = document_of("show", "latest")["previous"]
     compared = document_of("compare", "1", "latest", "--metric", "exact_match", "--common")["comparisons"]
     by_run = {each["run"]: each for each in document["runs"]}

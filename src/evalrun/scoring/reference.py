@@ -42,8 +42,8 @@ derive:
 
 A formula holds numbers, names of scores (`exact_match`, or a part: `rouge.rouge_l`), names derived before it,
 `+ - * /`, comparisons (1 where they hold, else 0), `and`, `or`, `not`, brackets, `min`, `max` and `abs`.
-Comparisons, here and in gates, are blind to rounding: `0.6*a + 0.3*b + 0.1*c >= 1` holds where all three are 1. Whole
-numbers are compared exactly.
+Comparisons, here and in gates, are blind to rounding: `0.6*a + 0.3*b + 0.1*c >= 1` holds where all three
+are 1. Whole numbers are compared exactly.
 Where a score is missing, or it divides by 0, the derived score is missing too. Figures of all samples
 together (`bleu.corpus`, `classification.f1_macro`) cannot stand in it.
 
