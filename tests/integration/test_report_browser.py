@@ -309,10 +309,20 @@ def contrast(one: list[float], other: list[float]) -> float:
 
 
 def test_fits_a_phone(browser: Browser, quickstart: Path) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844})
+    context = browser.new_context(viewport={"width": 360, "height": 800})
     opened = Opened(context.new_page())
     page = opened.open(quickstart)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    clipped = page.evaluate(
+        """[...document.querySelectorAll('main *')].filter((each) => {
+        const box = each.getBoundingClientRect();
+        return box.width && each.checkVisibility() && box.right > 361
+          && !each.closest('.scroll, #grid, svg, pre, .unseen');
+        }).map((each) => `${each.tagName} ${each.className}`)"""
+    )
+    assert clipped == [], "what is wider than the screen scrolls in a box of its own"
+    cell(page)
+    assert page.locator("#drawer").bounding_box()["width"] == 360  # type: ignore[index]
     opened.assert_quiet()
     context.close()
 
@@ -325,6 +335,43 @@ def test_prints(opened: Opened, quickstart: Path, tmp_path: Path) -> None:
     assert not page.locator("nav").is_visible()
     assert not page.locator("#browser").is_visible()
     assert page.locator("[data-chart] svg").first.is_visible()
+    opened.assert_quiet()
+
+
+def test_paper_has_what_is_folded_away(opened: Opened, quickstart: Path) -> None:
+    page = opened.open(quickstart)
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    for table in ("Widest gap of every run", "Signed differences between groups"):
+        fold = page.locator("#fairness details", has_text=table).first
+        assert fold.locator("table").first.is_visible(), table
+    assert page.locator("#provenance pre").first.is_visible(), "prompts"
+    assert not page.locator(".chart-data").first.is_visible(), "the chart shows these"
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not page.locator("#provenance pre").first.is_visible()
+
+
+def test_rows_groups_gates_and_matrices_lead_to_their_samples(opened: Opened, quickstart: Path) -> None:
+    page = opened.open(quickstart)
+
+    def follow(selector: str, text: str) -> None:
+        page.locator(selector, has_text=text).first.click()
+        until(page, "location.hash.startsWith('#grid?')")
+
+    follow(".board a.lead-on", "reasoned")
+    assert page.locator("#filter-run option:checked").inner_text() == "reasoned"
+    assert shown(page) == 120
+    follow("#gates a", "few_shot")
+    assert page.locator("#filter-run option:checked").inner_text() == "few_shot"
+    until(page, "document.querySelector('#chips [data-kind=wrong]').getAttribute('aria-pressed') === 'true'")
+    follow("#fairness a.lead-on", "learner")
+    until(page, "document.getElementById('found').textContent.startsWith('40 of')")
+    assert page.locator("#filter-groups option:checked").inner_text() == "learner"
+    matrix = page.locator(".confusion a.lead-on").first
+    count = int(matrix.inner_text())
+    matrix.click()
+    until(page, f"document.getElementById('found').textContent.startsWith('{count} of')")
     opened.assert_quiet()
 
 

@@ -12,7 +12,7 @@ from evalrun.reports.leaderboard import E2E, MEMORY, TOKENS, TTFT
 from evalrun.reports.numbers import count, fixed, listing, plural, ratio, seconds, size
 from evalrun.reports.view import FEW_SAMPLES, Answer, Fact, Phrase, RunView, Sentence, behind, equal
 from evalrun.reports.visible import visible
-from evalrun.results import Primary
+from evalrun.results import Gap, GateVerdict, Primary
 from evalrun.types import MetricValue
 
 ALIKE = 1.05
@@ -112,15 +112,18 @@ def _slower(best: RunView, runs: Sequence[RunView]) -> bool:
     return bool(times) and (best.value(E2E) or 0.0) > ALIKE * min(times)
 
 
-def unequal(best: RunView) -> list[str]:
-    """The columns whose groups the best run serves unequally, by more than chance gives."""
+def _gaps_beyond_chance(best: RunView) -> list[tuple[str, Gap]]:
+    """The columns whose groups the run serves unequally, by more than chance gives."""
     if best.primary is None:
         return []
+    gaps = ((column, gap_of(best, column, best.primary.name)) for column in best.details.groups)
+    return [(column, gap) for column, gap in gaps if gap and gap.wider_than_chance]
+
+
+def unequal(best: RunView) -> list[str]:
+    """The groups that the best run serves worse, by more than chance gives, as sentences."""
     found = []
-    for column in best.details.groups:
-        gap = gap_of(best, column, best.primary.name)
-        if not gap or not gap.wider_than_chance:
-            continue
+    for column, gap in _gaps_beyond_chance(best):
         than = "" if gap.chance_gap_p95 is None else f" (up to {fixed(gap.chance_gap_p95)})"
         found.append(
             f"By {visible(column)}, {best.spoken} is worse for {visible(gap.worst)} than for "
@@ -154,6 +157,9 @@ def overall(answers: Sequence[Answer]) -> Sentence:
     return [*phrases, Phrase(".")]
 
 
+EVERY_RUN = ""
+"""Gates over the whole sweep are kept under this in place of a run."""
+
 MANY_FAILED = 0.02
 NAMED = 4
 NAMED_LONG = 3
@@ -178,7 +184,7 @@ def answer(
     primary: Primary | None,
     *,
     named: bool,
-    failed_gates: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    failed_gates: Mapping[str, Sequence[GateVerdict]] = MappingProxyType({}),
     causes: Sequence[str] = (),
 ) -> Answer:
     """What the ranked runs of one dataset say. `named` puts the dataset's name into the verdict.
@@ -197,12 +203,58 @@ def answer(
         dataset=dataset,
         verdict=_verdict(best, runs, primary, where),
         more=[sentence for sentence in more if sentence],
-        advice=[Phrase(CHECK_THE_JUDGE)] if doubted else advice(best, runs),
+        advice=_advice(best, runs, failed_gates, doubted),
         unequal=unequal(best),
         cautions=[*warning, *_gate_cautions(best, runs, failed_gates), *_cautions(best, runs, primary)],
         facts=[] if equal(runs) else _facts(best),
         runs=runs,
     )
+
+
+def _advice(
+    best: RunView, runs: Sequence[RunView], failed: Mapping[str, Sequence[GateVerdict]], doubted: str
+) -> Sentence:
+    """What to ship. It obeys, in this order: gates, what the judge is worth, few samples, groups that are
+    served worse."""
+    if failed:
+        passing = [run for run in runs if run.id not in failed and EVERY_RUN not in failed]
+        leading = [run for run in passing if run is best or run.standing == "tied"]
+        if not leading:
+            return _ship_nothing(runs, passing, failed)
+        if len(passing) < len(runs) and best not in leading:
+            who = said(leading[0])
+            return [
+                Phrase("Ship "),
+                who,
+                Phrase(": it passes every gate, and "),
+                said(best),
+                Phrase(" does not."),
+            ]
+    if doubted:
+        return [Phrase(CHECK_THE_JUDGE)]
+    found = advice(best, runs)
+    columns = [column for column, _ in _gaps_beyond_chance(best)]
+    if found and columns and any(phrase.text.rstrip().lower().endswith("ship") for phrase in found):
+        more = f" First look at how unequally {best.spoken} serves {listing(map(visible, columns))}."
+        return [*found, Phrase(more)]
+    return found
+
+
+def _ship_nothing(
+    runs: Sequence[RunView], passing: Sequence[RunView], failed: Mapping[str, Sequence[GateVerdict]]
+) -> Sentence:
+    """No run that leads passes its gates: how many fail, by how much at worst, and who else passes."""
+    ids = {EVERY_RUN, *(run.id for run in runs)}
+    checks = [gate for run, gates in failed.items() if run in ids for gate in gates]
+    fail = f"{plural(len(checks), 'gate')} {'fails' if len(checks) == 1 else 'fail'}"
+    changes = [gate for gate in checks if gate.difference is not None]
+    worst = max(changes, key=lambda gate: abs(gate.difference or 0.0), default=None)
+    against = "" if worst is None else f", {fixed(worst.difference, sign=True)} against the baseline"
+    found = [Phrase("Ship nothing", "value"), Phrase(f": {fail}{against}.")]
+    if passing:
+        alone = "passes every gate, but is" if len(passing) == 1 else "pass every gate, but are"
+        found += [Phrase(" "), *_runs(passing), Phrase(f" {alone} behind.")]
+    return found
 
 
 def _runs(runs: Sequence[RunView]) -> list[Phrase]:
@@ -301,12 +353,12 @@ def _fastest(runs: Sequence[RunView]) -> Sentence:
 
 
 def _gate_cautions(
-    best: RunView, runs: Sequence[RunView], failed_gates: Mapping[str, Sequence[str]]
+    best: RunView, runs: Sequence[RunView], failed_gates: Mapping[str, Sequence[GateVerdict]]
 ) -> list[str]:
     """The gates that the best run, or one that is tied with it, does not pass."""
     leading = [best, *(run for run in runs[1:] if run.standing == "tied")]
     return [
-        f"{run.spoken} does not pass {listing(failed_gates[run.id][:NAMED])}."
+        f"{run.spoken} does not pass {listing(gate.gate for gate in failed_gates[run.id][:NAMED])}."
         for run in leading[:NAMED]
         if run.id in failed_gates
     ]

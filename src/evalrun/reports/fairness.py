@@ -17,7 +17,7 @@ from evalrun.reports.numbers import (
     plural,
     quantity,
 )
-from evalrun.reports.view import Chart, RunView, Table
+from evalrun.reports.view import FEW_SAMPLES, Chart, RunView, Table, grid_link
 from evalrun.results import ALPHA, ByChance, Gap, GroupContrast, GroupValue
 
 REST = "the rest"
@@ -54,9 +54,10 @@ def plain_table(run: RunView, column: str, metric: str, shown: str) -> Table:
         )
         rows.append((group.group, count(group.n), value, words))
     title = "answers right" if right else metric
-    return Table(
-        f"{run.label} by {shown}, in words", (shown, "n", title, "in words"), rows, frozenset({1, 2})
-    )
+    # Several columns taken together are no column of the samples.
+    links = () if shown != column else [grid_link(**{"run": run.id, f"by.{column}": row[0]}) for row in rows]
+    heads = (shown, "n", title, "in words")
+    return Table(f"{run.label} by {shown}, in words", heads, rows, frozenset({1, 2}), links)
 
 
 def _reference(contrasts: Mapping[str, GroupContrast]) -> str:
@@ -293,7 +294,7 @@ def _sentence(run: RunView, column: str, metric: str, shown: str) -> str:
             "because a gap needs two groups that are large enough."
         )
     if gap.value == 0:
-        return f"{run.label} treats the groups of {shown} alike: they have the same {metric}."
+        return _no_gap(run, column, metric, shown, gap)
     lead = f"{run.label} does best for {gap.best} and worst for {gap.worst}: "
     lead += f"a gap of {fixed(gap.value)} in {metric}."
     chance = gap.chance_gap_p95
@@ -302,6 +303,18 @@ def _sentence(run: RunView, column: str, metric: str, shown: str) -> str:
     if gap.wider_than_chance:
         return f"{lead} Chance alone seldom gives so wide a gap (95 % of shuffles: at most {fixed(chance)})."
     return f"{lead} Chance alone gives gaps up to {fixed(chance)} here, so no difference can be made out."
+
+
+def _no_gap(run: RunView, column: str, metric: str, shown: str, gap: Gap) -> str:
+    """Groups with the very same value: what that says depends on how much the samples could have shown."""
+    least = min((group.n for group in measure_of(run, column, metric).groups if group.compared), default=0)
+    said = f"{run.label}: the groups of {shown} have the same {metric} here."
+    if least < FEW_SAMPLES:
+        return f"{said} With as few as {plural(least, 'sample')} in a group that says little."
+    if gap.chance_gap_p95:
+        chance = fixed(gap.chance_gap_p95)
+        return f"{said} Chance alone gives gaps up to {chance}: a true gap of that size could be hidden."
+    return said
 
 
 def _gaps(runs: Sequence[RunView], column: str, metric: str, shown: str) -> Table:

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 from evalrun.atomic import disk_errors
 from evalrun.reports import numbers
 from evalrun.reports.source import AlertVerdict, Manifest
-from evalrun.reports.view import RunView
+from evalrun.reports.view import RunView, grid_link
 from evalrun.reports.visible import terminal
 from evalrun.results import GateVerdict, RunResults
 from evalrun.types import MetricValue
@@ -24,7 +24,8 @@ from evalrun.types import MetricValue
 
 @dataclass(frozen=True, slots=True)
 class GateView:
-    """One gate on one run. `verdict` is "pass", "inconclusive" (the samples cannot tell) or "fail"."""
+    """One gate on one run. `verdict` is "pass", "inconclusive" (the samples cannot tell) or "fail"; `link`
+    shows the samples that it is about."""
 
     gate: str
     run: str
@@ -33,6 +34,7 @@ class GateView:
     interval: str
     n: str
     reason: str
+    link: str = ""
 
     @property
     def passed(self) -> bool:
@@ -72,9 +74,25 @@ def gates(results: Sequence[GateVerdict], runs: Sequence[RunView]) -> list[GateV
                 interval=interval,
                 n=numbers.count(result.n or (metric.n if metric else None)),
                 reason=result.reason,
+                link=_samples(run, metric) if run else "",
             )
         )
     return sorted(views, key=lambda view: VERDICTS.index(view.verdict))
+
+
+_ENDINGS = {"error_rate": "failed", "unparsed_rate": "unparsed", "refused_rate": "refused"}
+
+
+def _samples(run: RunView, metric: MetricValue | None) -> str:
+    """Where the samples of a gate's metric are: of its group, and those that speak against it."""
+    chosen = {"run": run.id}
+    if metric is not None:
+        chosen |= {f"by.{column}": group for column, group in metric.slice.items()}
+        if metric.scorer:
+            chosen |= {"score": metric.scorer, "kind": "wrong"}
+        elif metric.name in _ENDINGS:
+            chosen["kind"] = _ENDINGS[metric.name]
+    return grid_link(**chosen)
 
 
 def _metric_of(gate: str, run: RunResults) -> MetricValue | None:

@@ -205,7 +205,9 @@ def environment() -> Environment:
         bytecode_cache=FileSystemBytecodeCache(str(compiled)),
         finalize=_finalize(visible),
     )
-    environment.globals.update(numbers=numbers, details=details, tally=tally, words=view.words, zip=zip)
+    environment.globals.update(
+        numbers=numbers, details=details, tally=tally, words=view.words, zip=zip, grid=view.grid_link
+    )
     return environment
 
 

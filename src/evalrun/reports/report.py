@@ -10,7 +10,7 @@ from typing import Any
 
 from evalrun.atomic import replacing
 from evalrun.reports import details, page
-from evalrun.reports.answer import answer, overall
+from evalrun.reports.answer import EVERY_RUN, answer, overall
 from evalrun.reports.charts.dots import forest
 from evalrun.reports.charts.quality import quality_charts
 from evalrun.reports.charts.resources import read_system, resources
@@ -34,7 +34,7 @@ from evalrun.reports.view import (
     other_scores,
     score_columns,
 )  # fmt: skip
-from evalrun.results import Primary
+from evalrun.results import GateVerdict, Primary
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import Status
 
@@ -144,10 +144,10 @@ def judge(source: Source) -> Verdicts:
             by_dataset.setdefault(view.dataset, []).append(view)
     for views in by_dataset.values():
         views.sort(key=lambda view: order.get(view.id, len(order)))
-    failed: dict[str, list[str]] = {}
+    failed: dict[str, list[GateVerdict]] = {}
     for gate in source.manifest.gates:
         if gate.verdict not in ("pass", "inconclusive"):
-            failed.setdefault(gate.run, []).append(gate.gate)
+            failed.setdefault(gate.run or EVERY_RUN, []).append(gate)
     answers = [
         answer(name, runs, primary, named=len(by_dataset) > 1, failed_gates=failed, causes=_causes(runs))
         for name, runs in by_dataset.items()

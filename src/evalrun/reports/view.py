@@ -103,6 +103,14 @@ class RunView:
         return found.value if found else None
 
 
+def grid_link(**chosen: str) -> str:
+    """The part of the page's address that shows some samples in the grid (assets/samples.js reads it): `run`,
+    `vs`, `kind` ("wrong", "lost", …), `score`, and `by.<column>` for a group."""
+    from urllib.parse import urlencode
+
+    return "#grid?" + urlencode({name: value.encode("utf-8", "replace") for name, value in chosen.items()})
+
+
 def lower_is_better(runs: Sequence[RunView]) -> bool:
     """Whether the primary metric gets better downwards."""
     return any(run.primary is not None and run.primary.direction == "lower" for run in runs)
@@ -184,12 +192,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A small table of texts; the first column names the row. `numeric` columns are set right."""
+    """A small table of texts; the first column names the row. `numeric` columns are set right; `links` say
+    where the names of the rows lead."""
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     numeric: frozenset[int] = frozenset()
+    links: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

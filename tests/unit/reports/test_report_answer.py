@@ -147,10 +147,49 @@ def test_every_dataset_has_its_own_answer(tmp_path: Path) -> None:
     assert all(f"on {answer.dataset}" in words(answer.verdict) for answer in found.answers)
 
 
-def test_a_failed_gate_of_the_best_run_is_said(tmp_path: Path) -> None:
-    gate = {"gate": "exact_match >= 0.9", "run": QUICKSTART[0].run, "verdict": "fail", "value": 0.58}
-    (answer,) = verdicts(tmp_path, QUICKSTART, by=(), gates=[gate]).answers
-    assert answer.cautions[0] == "few_shot does not pass exact_match >= 0.9."
+def failing(cell: Cell | None, gate: str = "exact_match >= 0.9", **more: Any) -> dict[str, Any]:
+    return {"gate": gate, "run": cell.run if cell else "", "verdict": "fail", "value": 0.58, **more}
+
+
+def test_what_is_shipped_passes_its_gates(tmp_path: Path) -> None:
+    def advised(name: str, *gates: dict[str, Any]) -> tuple[str, list[str]]:
+        (answer,) = verdicts(tmp_path / name, QUICKSTART, by=(), gates=gates).answers
+        return words(answer.advice), list(answer.cautions)
+
+    few_shot, reasoned, direct = QUICKSTART
+    advice, cautions = advised("best", failing(few_shot))
+    assert advice == "Ship reasoned: it passes every gate, and few_shot does not."
+    assert cautions[0] == "few_shot does not pass exact_match >= 0.9."
+    advice, _ = advised("leading", failing(few_shot), failing(reasoned))
+    assert advice == "Ship nothing: 2 gates fail. direct passes every gate, but is behind."
+    gates = [failing(cell) for cell in QUICKSTART[1:]]
+    change = failing(few_shot, "exact_match no worse than baseline by 0.02", difference=-0.17)
+    advice, _ = advised("all", *gates, change)
+    assert advice == "Ship nothing: 3 gates fail, \u22120.17 against the baseline."
+    advice, _ = advised("sweep", failing(None, "cost.usd <= 1"))
+    assert advice == "Ship nothing: 1 gate fails."
+    undecided = {**failing(few_shot), "verdict": "inconclusive"}
+    assert advised("undecided", undecided)[0].startswith("Ship few_shot")
+    assert advised("other", failing(direct))[0].startswith("Ship few_shot")
+
+
+def test_who_serves_a_group_worse_is_shipped_with_a_warning(tmp_path: Path) -> None:
+    cells = [Cell("m", "p", accuracy=0.9, bias=0.6), Cell("m", "q", accuracy=0.1)]
+    (answer,) = verdicts(tmp_path, cells, n=240).answers
+    assert words(answer.advice) == "Ship p. First look at how unequally p serves dialect."
+
+
+def test_equal_groups_are_never_called_treated_alike(tmp_path: Path) -> None:
+    def change(record: dict[str, Any], _: Any) -> dict[str, Any]:
+        return {**record, "status": "scored", "scores": {"exact_match": float(record["position"] % 4 < 2)}}
+
+    scorers = [{"exact_match": {}}]
+    folder = make_sweep(tmp_path, [Cell("m", "p")], n=96, scorers=scorers, change=change)
+    (view,) = build_report(Source.of(folder)).fairness
+    assert (
+        "the groups of dialect have the same exact_match here. Chance alone gives gaps up to" in view.sentence
+    )
+    assert "could be hidden" in view.sentence and "alike" not in view.sentence
 
 
 def test_without_the_samples_nothing_is_said_of_ties(tmp_path: Path) -> None:

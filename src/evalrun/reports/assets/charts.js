@@ -33,6 +33,15 @@
 
   const specs = JSON.parse(document.getElementById("chart-specs").textContent);
 
+  // A point of a run leads to its samples.
+  const index = document.getElementById("samples-index");
+  const runs = index ? JSON.parse(index.textContent).runs : [];
+  function leadOn(item) {
+    const name = item && item.datum && item.datum.run;
+    const run = name && runs.find(({ label }) => label === name || label.startsWith(`${name} \u00b7 `));
+    if (run) location.hash = `#grid?${new URLSearchParams({ run: run.run })}`;
+  }
+
   async function draw(boxes) {
     for (const box of boxes) {
       const spec = specs[box.dataset.chart];
@@ -51,6 +60,7 @@
         box.setAttribute("role", "img");
         const svg = box.querySelector("svg");
         if (svg) svg.setAttribute("aria-hidden", "true");
+        view.addEventListener("click", (_event, item) => leadOn(item));
         views.push({ view, box });
       } catch (error) {
         box.replaceChildren(element("p", "quiet", `This chart could not be drawn: ${error.message}`));

@@ -54,10 +54,11 @@ const evalrun = {};
   addEventListener("hashchange", unfold);
   unfold();
 
-  // On paper everything that explains a number is unfolded.
+  // Paper cannot be unfolded: all that is folded is printed, but for the data of charts, which are drawn, and menus.
   const opened = [];
   addEventListener("beforeprint", () => {
-    for (const fold of document.querySelectorAll("#method details:not(.js):not([open])")) {
+    for (const fold of document.querySelectorAll("main details:not(.js):not(.menu):not(.chart-data):not([open])")) {
+      if (fold.closest(".js")) continue;
       fold.open = true;
       opened.push(fold);
     }
