@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from evalrun.types import JSON, Counts, Direction, MetricValue
+from evalrun.types import JSON, Clustering, Counts, Direction, MetricValue
 
 _T = TypeVar("_T")
 
@@ -28,7 +28,8 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with n, standard error and interval. `value` is None without data; `note` says why."""
+    """A value with n, standard error and interval. `value` is None without data; `note` says why. `clusters`
+    says what clusters do to it, where there are any."""
 
     value: float | None
     n: int
@@ -37,6 +38,7 @@ class Estimate:
     high: float | None = None
     method: str = ""
     note: str = ""
+    clusters: Clustering | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,13 +264,32 @@ class SampleRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Clustering:
+    """What clusters do to a figure.
+
+    `count` clusters are by their sizes worth `effective` equal ones: (sum m)² / sum m². `df` are the degrees
+    of freedom of its t interval. `design_effect` is the variance over that of as many independent samples,
+    `icc` the intraclass correlation: the share of the variance that lies between clusters (by analysis of
+    variance; below 0 where rows of a cluster differ more than those of different ones). None where they
+    cannot be had.
+    """
+
+    count: int
+    effective: float
+    df: float | None = None
+    design_effect: float | None = None
+    icc: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MetricValue:
     """An aggregate over samples, with all that is needed to defend it.
 
     `slice` says which samples it speaks of ({} for all, {"dialect": "aave"} for a group). `value` is None
     where the data cannot support the figure, and `note` then says why. `method` names how the interval
     was made (wilson, t, clustered-t, bootstrap, order-statistic, or "" where there is none). `scorer` names
-    the scorer whose metric it is; empty for evalrun's own (speed, cost, rates, gaps of them).
+    the scorer whose metric it is; empty for evalrun's own (speed, cost, rates, gaps of them). `clusters` is
+    None for figures of independent samples.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "ignore"}  # a later version may say more
@@ -287,6 +306,7 @@ class MetricValue:
     method: str = ""
     note: str = ""
     scorer: str = ""
+    clusters: Clustering | None = None
 
 
 @dataclass(frozen=True, slots=True)

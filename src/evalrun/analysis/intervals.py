@@ -15,10 +15,16 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.distributions import binomial_cdf, normal_quantile, sorted_quantile, t_quantile
 from evalrun.results import Estimate
+from evalrun.types import Clustering
 
 LEVEL = 0.95
 FEW_CLUSTERS = 40
-"""Below this many clusters the clustered interval is known to be too narrow, and a note says so."""
+"""Below this many clusters an interval with the degrees of freedom of their number is too narrow."""
+FEW_FREEDOM = 20
+"""Below so many degrees of freedom (one less than clusters of equal size) a clustered interval covers 88 to
+95
+% where rows of a cluster are much alike, and a note says so."""
+FEW = "so few that the interval may be too narrow"
 
 _NOTHING = 1e-12
 """A standard error below this share of the mean is rounding, not spread."""
@@ -71,35 +77,96 @@ def mean_clustered(
 ) -> Estimate:
     """Mean of values that belong together in clusters (codes >= 0).
 
-    SE^2 = C/(C-1) * sum over clusters of (sum of (x - mean))^2 / n^2, t with C - 1 degrees of freedom (Miller
-    2024, arXiv 2411.00640, with the small-sample factor C/(C-1)). Too narrow for few clusters; noted.
+    CR2 standard error (Bell and McCaffrey 2002), which for a mean is SE² = sum over clusters of
+    (sum of (x - mean))² / (1 - m/n) / n² with m the cluster's size; t with Satterthwaite's degrees of freedom
+    under independence: 1 / (sum w² + (sum q)² - sum q²), w = m/n, q = w² / (1 - w). With C equal clusters
+    that is the formula of Miller (2024, arXiv 2411.00640) with the factor C/(C-1), and C - 1 degrees of
+    freedom. The note has the number of clusters, what they are worth, design effect and intraclass
+    correlation.
     """
     n = len(values)
     if n == 0:
         return NO_DATA
     value = float(values.mean())
-    sums = np.bincount(clusters, weights=values - value)[np.bincount(clusters) > 0]
-    count = len(sums)
-    if count == 1:
-        return Estimate(value, n, note="all samples are in one cluster, so there is no interval")
-    se = math.sqrt(count / (count - 1) * float(sums @ sums)) / n
-    note = _few(count)
+    count = np.bincount(clusters)
+    there = count > 0
+    sums: Floats = np.asarray(np.bincount(clusters, weights=values - value)[there], np.float64)
+    sizes: Floats = count[there].astype(np.float64)
+    facts = _facts(sizes)
+    if facts.count == 1:
+        return Estimate(
+            value, n, note="all samples are in one cluster, so there is no interval", clusters=facts
+        )
+    se = math.sqrt(float((sums * sums / (1 - sizes / n)).sum())) / n
     if se <= _NOTHING * max(abs(value), float(np.abs(values).max())):
         alike = "no cluster's mean differs from the others', so there is no interval"
-        return Estimate(value, n, 0.0, note="; ".join(part for part in (alike, note) if part))
-    half = t_quantile(0.5 + level / 2, count - 1) * se
-    return clipped(Estimate(value, n, se, value - half, value + half, "clustered-t", note), bounds)
+        return Estimate(value, n, 0.0, note=f"{alike}; {_told(facts)}", clusters=facts)
+    facts = _spread(facts, values - value, sums, sizes, se)
+    half = t_quantile(0.5 + level / 2, facts.df or 1.0) * se
+    found = Estimate(value, n, se, value - half, value + half, "clustered-t", _told(facts), facts)
+    return clipped(found, bounds)
 
 
-def _few(count: int) -> str:
-    return (
-        f"{count} clusters; below {FEW_CLUSTERS} the interval is too narrow" if count < FEW_CLUSTERS else ""
-    )
+def _facts(sizes: Floats) -> Clustering:
+    """What clusters of these sizes are worth."""
+    n = float(sizes.sum())
+    share = sizes / n
+    squares = float(share @ share)
+    if len(sizes) < 2:
+        return Clustering(len(sizes), 1 / squares)
+    q = share * share / (1 - share)
+    df = 1 / (squares + float(q.sum()) ** 2 - float(q @ q))
+    return Clustering(len(sizes), 1 / squares, max(1.0, df))
+
+
+def _spread(facts: Clustering, deviations: Floats, sums: Floats, sizes: Floats, se: float) -> Clustering:
+    """With design effect and intraclass correlation (one-way analysis of variance)."""
+    n, count = len(deviations), facts.count
+    total = float(deviations @ deviations)
+    design_effect = se * se * n * (n - 1) / total
+    if n == count:
+        return replace(facts, design_effect=design_effect)
+    between = float((sums * sums / sizes).sum())
+    mean_between, mean_within = between / (count - 1), max(0.0, total - between) / (n - count)
+    size = (n - float(sizes @ sizes) / n) / (count - 1)
+    below = mean_between + (size - 1) * mean_within
+    icc = (mean_between - mean_within) / below if below > 0 else None
+    return replace(facts, design_effect=design_effect, icc=icc)
+
+
+def _told(facts: Clustering) -> str:
+    """What clusters do, in words."""
+    said = [f"{facts.count} clusters"]
+    if facts.effective < 0.95 * facts.count:
+        said[0] += f" worth {facts.effective:.3g} of equal size"
+    if facts.design_effect is not None:
+        said.append(f"design effect {facts.design_effect:.3g}")
+    if facts.icc is not None:
+        said.append(f"intraclass correlation {facts.icc:.2f}")
+    if facts.df is None or facts.df < FEW_FREEDOM:
+        said.append(FEW)
+    return ", ".join(said)
+
+
+def clustering(clusters: Ints | None) -> Clustering | None:
+    """What the clusters (codes >= 0) are worth; None without clusters."""
+    if clusters is None or not len(clusters):
+        return None
+    sizes = np.bincount(clusters)
+    return _facts(sizes[sizes > 0].astype(np.float64))
 
 
 def few_clusters(clusters: Ints | None) -> str:
-    """A warning where there are clusters and too few of them, else empty."""
-    return "" if clusters is None else _few(len(np.unique(clusters)))
+    """How many clusters there are, what they are worth, and whether that is too little; else empty."""
+    facts = clustering(clusters)
+    return "" if facts is None else _told(facts)
+
+
+def grouping(clusters: Ints | None) -> Ints | None:
+    """The clusters (codes >= 0), or None where every unit is one of its own: then units are independent."""
+    if clusters is None or not len(clusters) or int(np.bincount(clusters).max()) == 1:
+        return None
+    return clusters
 
 
 def mean(
@@ -111,26 +178,24 @@ def mean(
 ) -> Estimate:
     """Mean with the interval that suits the data: one value a unit (a sample id), `clusters` one code a unit.
 
-    `repeated` says that values are means over repeats. Where every value is 0, or every value 1, the
-    clustered and the t interval would have no width; then Wilson's is taken over the independent units
-    (clusters or sample ids).
+    Clusters of one unit each are no clusters. `repeated` says that values are means over repeats. Where every
+    value is 0, or every value 1, the clustered and the t interval would have no width; then Wilson's is taken
+    over the independent units (clusters or sample ids).
     """
     if len(values) == 0:
         return NO_DATA
+    clusters = grouping(clusters)
     shares = bounds[1] is None or bounds[1] <= 1  # on a scale of 1 to 5 a 1 is no hit
     binary = shares and bool(((values == 0) | (values == 1)).all())
     if clusters is None and binary and not repeated:
         return wilson(float(values.sum()), len(values))
     if binary and values.min() == values.max():
-        units = len(values) if clusters is None else len(np.unique(clusters))
+        facts = clustering(clusters)
+        units = len(values) if facts is None else facts.count
         if units > 1:
             plain = wilson(float(values[0]) * units, units)
-            note = (
-                ""
-                if units == len(values)
-                else f"all values are equal: the interval is that of {units} clusters"
-            )
-            return replace(plain, n=len(values), note=note)
+            note = "" if facts is None else f"all values are equal: the interval is that of {units} clusters"
+            return replace(plain, n=len(values), note=note, clusters=facts)
     if clusters is None:
         return mean_t(values, bounds)
     return mean_clustered(values, clusters, bounds)

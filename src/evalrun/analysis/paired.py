@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.correction import ALPHA
 from evalrun.analysis.distributions import normal_quantile, single_threaded, t_quantile
-from evalrun.analysis.intervals import mean_clustered, mean_t
+from evalrun.analysis.intervals import clipped, mean_clustered, mean_t
 from evalrun.results import Estimate, PairedResult
 from evalrun.types import Direction
 
@@ -149,8 +149,6 @@ def _flipped(sizes: Floats, permutations: int, rng: np.random.Generator) -> Floa
 Ints = NDArray[np.int64]
 
 POWER = 0.80
-FEW_DISCORDANT = 25
-"""Below so many discordant pairs the t interval covers too rarely (86 % with two), and Tango's is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +183,9 @@ def paired_difference(
     Repeats must have been averaged within their sample id. `clusters`, shape (n,), says which samples belong
     together. 0/1 data without clusters get the exact McNemar test; all else a sign-flip permutation test, of
     whole clusters where there are any (`permutations` flips, seeded; all of them where few units differ). The
-    interval is t on the differences, clustered with clusters; Tango's score interval for 0/1 data with fewer
-    than 25 discordant pairs. `margin`, in the metric's unit, is only carried along for the verdict.
-    Raises ValueError where the shapes differ.
+    interval is Tango's score interval for 0/1 data without clusters (t covers too rarely with few discordant
+    pairs and near 1, and may exceed it); else t on the differences, clustered with clusters. `margin`, in the
+    metric's unit, is only carried along for the verdict. Raises ValueError where the shapes differ.
     """
     pairs, dropped = _pairs(a, b, clusters)
     n = len(pairs.d)
@@ -290,10 +288,10 @@ def _interval(pairs: _Pairs, level: float) -> Estimate:
         what = "no pair differs" if d[0] == 0 else "every pair differs alike"
         note = f"{what}: the interval bounds how many of {pairs.units} might"
         return Estimate(float(d[0]), n, 0.0, low, high, "score", note)
-    if pairs.clusters is None and pairs.binary and sum(pairs.discordant) < FEW_DISCORDANT:
+    if pairs.clusters is None and pairs.binary:
         low, high = score_interval(*pairs.discordant, n, level)
         return Estimate(plain.value, n, plain.se, low, high, "score")
-    return plain
+    return clipped(plain, (-1.0, 1.0)) if pairs.unit_range else plain
 
 
 def _clustered(pairs: _Pairs, level: float) -> Estimate:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.bootstrap import RESAMPLES, bootstrap_kinds, bootstrap_units, percentile_interval
 from evalrun.analysis.catalogue import RATES
-from evalrun.analysis.intervals import Bounds, few_clusters, mean, wilson
+from evalrun.analysis.intervals import Bounds, clustering, few_clusters, grouping, mean, wilson
 from evalrun.analysis.samples import SampleTable
 from evalrun.canonical import figure_seed
 from evalrun.results import Estimate
@@ -60,7 +60,9 @@ def units(table: SampleTable, values: Floats, keep: Mask) -> Units:
     taken = values[rows]
     if repeated:
         taken = np.bincount(unit, weights=taken, minlength=count) / np.bincount(unit, minlength=count)
-    clusters = None if table.clusters is None else table.clusters[rows][starts].astype(np.int64)
+    clusters = None
+    if table.clusters is not None:
+        clusters = grouping(table.clusters[rows][starts].astype(np.int64))
     return Units(taken, rows, unit, clusters, repeated)
 
 
@@ -133,6 +135,7 @@ def metric(
         ci_high=estimate.high,
         method=estimate.method,
         note="; ".join(part for part in (estimate.note, note) if part),
+        clusters=estimate.clusters,
     )
 
 
@@ -185,7 +188,7 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
     )
     sums = mass @ corpus.statistics
     values = corpus.figures(sums)
-    few = few_clusters(sample_units.clusters)
+    few, clusters = few_clusters(sample_units.clusters), clustering(sample_units.clusters)
     independent = sample_units.clusters is None and not sample_units.repeated
     draws = _draws(corpus, sample_units, weight, mass, seed)
     estimates = []
@@ -207,7 +210,7 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
             hits, trials = corpus.tests[name]
             told = binomial_note(float(sums[hits]), float(sums[trials]), independent=independent)
             estimate = replace(estimate, note="; ".join(part for part in (estimate.note, told) if part))
-        estimates.append(estimate)
+        estimates.append(replace(estimate, clusters=clusters))
     return estimates
 
 

@@ -10,6 +10,7 @@ from evalrun.analysis.definitions import definition
 from evalrun.analysis.performance import SystemSummary, performance_metrics
 from evalrun.analysis.quality import rate_metrics, score_metrics
 from evalrun.analysis.samples import SampleTable, error_counts
+from evalrun.analysis.shared_text import ROWS_ALIKE, shared_text
 from evalrun.results import Definition
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import suite_scorers
@@ -55,6 +56,8 @@ class RunAnalysis:
     metrics: list[MetricValue]
     details: dict[str, JSON]
     counts: Counts
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the figures before using any of them."""
 
 
 def analyse_run(
@@ -107,6 +110,9 @@ def analyse(
     options = options or AnalysisOptions()
     exclude_unparsed, seed = options.exclude_unparsed, options.seed
     metrics, scored = score_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
+    alike = shared_text(table.source) if table.clusters is None and options.versions is None else ""
+    if alike:
+        metrics = [_noted(metric, ROWS_ALIKE) if metric.method else metric for metric in metrics]
     if table.distinct < len(table):
         from evalrun.analysis.repeats import repeat_metrics
 
@@ -139,7 +145,11 @@ def analyse(
     details["errors"] = {}
     if counts.failed + counts.unparsed:
         details["errors"] = error_counts(table.source)
-    return RunAnalysis(metrics, details, counts)
+    return RunAnalysis(metrics, details, counts, (alike,) if alike else ())
+
+
+def _noted(metric: MetricValue, note: str) -> MetricValue:
+    return replace(metric, note="; ".join(part for part in (metric.note, note) if part))
 
 
 def _definitions(metrics: Sequence[MetricValue], scorers: Sequence[Scorer]) -> dict[str, JSON]:

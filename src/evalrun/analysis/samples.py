@@ -394,6 +394,7 @@ class SampleTable:
         clusters = None
         if read.clusters is not None:
             clusters = _own_clusters(read.clusters.codes, read.ids, len(read.clusters.labels))[order]
+            clusters = _together(clusters, read.ids[order])
         status = np.array([STATUS_CODES[Status(name)] for name in read.status.labels], np.int8)
         return cls(
             ids=read.ids[order],
@@ -422,3 +423,10 @@ def _coded(values: Sequence[str | None]) -> Labelled:
 def _own_clusters(codes: NDArray[np.int32], ids: NDArray[np.int32], known: int) -> NDArray[np.int32]:
     """Cluster codes in which every sample id without a cluster is a cluster of its own."""
     return np.where(codes < 0, known + ids, codes).astype(np.int32)
+
+
+def _together(clusters: NDArray[np.int32], ids: NDArray[np.int32]) -> NDArray[np.int32] | None:
+    """The clusters of entries in the order of ids, or None where none of them holds two sample ids."""
+    first = np.ones(len(ids), np.bool_)
+    first[1:] = ids[1:] != ids[:-1]
+    return clusters if len(ids) and int(np.bincount(clusters[first]).max()) > 1 else None

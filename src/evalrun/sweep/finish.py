@@ -172,6 +172,7 @@ class Finish:
         keep_rows(self.folder, spec.dataset, dataset, samples)
         answered, warnings = answered_by(samples)
         analysis = analyse_run(table, self.suite, spec, measured.system)
+        warnings = [*warnings, *analysis.warnings]
         if verdicts is not None and self.judging is not None:
             from evalrun.sweep.judging import lineage_notes
             from evalrun.sweep.verdicts import enter_judgement

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -189,7 +189,7 @@ class _Sweep:
         folder.append_event("finish", {"status": manifest["status"], "exit_code": int(exit_code)})
         note_cells(self._store, folder, self._cells, runs)
         warnings = [*execution.warnings]
-        warnings += [f"{run['run']}: {warning}" for run in runs for warning in run.get("warnings") or ()]
+        warnings += _of_runs(runs)
         warnings += tell(self._suite, folder, alerts)
         reported = bool(runs) and self._options.write_report
         index.begin(folder)
@@ -242,6 +242,18 @@ class _Sweep:
         out = self._options.report or REPORTS / f"{folder.path.name.lower()}.html"
         write_report(folder, out)
         return out
+
+
+def _of_runs(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The warnings of the runs; one that several have is said once."""
+    by_text: dict[str, list[str]] = {}
+    for run in runs:
+        for warning in run.get("warnings") or ():
+            by_text.setdefault(warning, []).append(run["run"])
+    return [
+        f"{of[0]}{f' and {len(of) - 1} more' if len(of) > 1 else ''}: {warning}"
+        for warning, of in by_text.items()
+    ]
 
 
 def _exit_code(interrupted: bool, complete: bool, gate_failed: bool) -> ExitCode:

@@ -444,6 +444,7 @@ class _Rescoring:
         folder, old = self._child.run_dir(run_id), self._parent.read_run(run_id)
         analysis = analyse_run(SampleTable.from_parquet(folder / SAMPLES), self._scoring.suite, spec)
         warnings = list(old.get("warnings") or ())
+        warnings += [warning for warning in analysis.warnings if warning not in warnings]
         if verdicts is not None and self._judging is not None:
             from evalrun.sweep.judging import lineage_notes
             from evalrun.sweep.verdicts import enter_judgement

@@ -8,6 +8,7 @@ from evalrun.sweep.main import Outcome
 
 _METRIC_KEYS = (
     "name", "slice", "value", "n", "se", "ci_low", "ci_high", "unit", "direction", "method", "note",
+    "clusters",
 )  # fmt: skip
 
 

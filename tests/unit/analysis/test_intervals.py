@@ -14,10 +14,10 @@ from evalrun.analysis.distributions import binomial_cdf, normal_quantile, sorted
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
 
-@pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 7, 10, 19, 30, 100, 1999, 10**5, 10**7])
+@pytest.mark.parametrize("df", [1, 1.05, 1.7, 2, 2.3, 3, 4, 5, 7, 10, 19, 30, 100, 1999, 10**5, 10**7])
 @pytest.mark.parametrize("p", [0.6, 0.9, 0.975, 0.995, 0.9999])
-def test_t_quantiles_are_those_of_scipy(df: int, p: float) -> None:
-    assert t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-9)
+def test_t_quantiles_are_those_of_scipy(df: float, p: float) -> None:
+    assert t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-8)
 
 
 @pytest.mark.parametrize("n", [1, 5, 11, 662, 100_000])
@@ -57,16 +57,87 @@ def test_t_interval_is_that_of_scipy() -> None:
     assert found.method == "t"
 
 
-def test_clustered_standard_error_is_the_published_formula() -> None:
-    values = np.array([1.0, 1, 0, 0, 1, 0.5, 0.2])
-    clusters = np.array([0, 0, 1, 1, 2, 2, 2])
-    centred = values - values.mean()
-    total = sum(centred[i] * centred[j] for i in range(7) for j in range(7) if clusters[i] == clusters[j])
+def cr2_by_matrices(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
+    """(SE, degrees of freedom) of the mean as a regression on a constant: A_g = (I - H_gg)^(-1/2) by
+    eigenvalues, and the moments of p_g'e for independent errors (Bell and McCaffrey 2002)."""
+    n = len(values)
+    hat = np.full((n, n), 1 / n)
+    residuals = values - hat @ values
+    meat, columns = 0.0, []
+    for code in np.unique(clusters):
+        rows = np.flatnonzero(clusters == code)
+        size, vectors = np.linalg.eigh(np.eye(len(rows)) - hat[np.ix_(rows, rows)])
+        root = vectors @ np.diag(size**-0.5) @ vectors.T
+        ones = np.ones(len(rows))
+        meat += float(ones @ root @ residuals[rows]) ** 2
+        columns.append((np.eye(n) - hat)[:, rows] @ root @ ones / n)
+    p = np.stack(columns, axis=1)
+    moments = p.T @ p
+    return math.sqrt(meat) / n, float(np.trace(moments) ** 2 / (moments**2).sum())
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=8), st.integers(0, 2**32 - 1))
+def test_clustered_intervals_are_cr2_with_satterthwaite(sizes: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    values = rng.normal(size=len(clusters)) + rng.normal(size=len(sizes))[clusters]
     found = intervals.mean_clustered(values, clusters)
-    assert found.se == pytest.approx(math.sqrt(3 / 2 * total) / 7)
-    half = stats.t.ppf(0.975, 2) * math.sqrt(3 / 2 * total) / 7
-    assert found.high == pytest.approx(values.mean() + half)
-    assert "3 clusters" in found.note
+    se, df = cr2_by_matrices(values, clusters)
+    assert found.se == pytest.approx(se)
+    assert found.clusters is not None and found.clusters.df == pytest.approx(df)
+    assert found.high == pytest.approx(values.mean() + stats.t.ppf(0.975, df) * se)
+    assert found.clusters.effective == pytest.approx(sum(sizes) ** 2 / sum(size**2 for size in sizes))
+    plain = float(values.var(ddof=1)) / len(values)
+    assert found.clusters.design_effect == pytest.approx(se**2 / plain)
+
+
+def test_equal_clusters_have_the_published_formula() -> None:
+    values = np.array([1.0, 1, 0, 0, 1, 0.5, 0.2, 0.1, 0.9])
+    clusters = np.repeat([0, 1, 2], 3)
+    sums = (values - values.mean()).reshape(3, 3).sum(axis=1)
+    found = intervals.mean_clustered(values, clusters)
+    assert found.se == pytest.approx(math.sqrt(3 / 2 * float(sums @ sums)) / 9)
+    assert found.clusters is not None and found.clusters.df == pytest.approx(2)
+    groups = values.reshape(3, 3)
+    between = 3 * float(groups.mean(axis=1).var(ddof=1))
+    within = float(groups.var(axis=1, ddof=1).mean())
+    assert found.clusters.icc == pytest.approx((between - within) / (between + 2 * within))
+    assert "3 clusters" in found.note and "may be too narrow" in found.note
+
+
+def test_uneven_clusters_say_what_they_are_worth() -> None:
+    rng = np.random.default_rng(4)
+    clusters = np.concatenate([np.zeros(200, np.int64), np.repeat(np.arange(1, 41), 5)])
+    found = intervals.mean_clustered(rng.random(400), clusters)
+    assert "41 clusters worth 3.90 of equal size" in found.note.replace("3.9 ", "3.90 ")
+    assert "so few that" in found.note and "design effect" in found.note
+    many = intervals.mean_clustered(rng.random(400), np.repeat(np.arange(40), 10))
+    assert "may be too narrow" not in many.note and "40 clusters, design effect" in many.note
+
+
+@pytest.mark.parametrize("hits", [0, 99, 70])
+def test_clusters_of_one_row_each_are_no_clusters(hits: int) -> None:
+    values = np.repeat([1.0, 0.0], [hits, 100 - hits])
+    found = intervals.mean(values, np.arange(100)[::-1].copy())
+    assert found == intervals.mean(values)
+    assert found.method == "wilson" and found.clusters is None
+    scores = np.linspace(0, 1, 100)
+    assert intervals.mean(scores, np.arange(100)) == intervals.mean(scores)
+
+
+@pytest.mark.parametrize("sizes", [(12, 12, 12), tuple(range(1, 31)), (95, *[5] * 19)])
+def test_clustered_intervals_cover(sizes: tuple[int, ...]) -> None:
+    """Scores that share a part of their variance with their cluster, as far as three clusters can tell."""
+    rng = np.random.default_rng(8)
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    covered = 0
+    for _ in range(600):
+        values = 0.3 * rng.normal(size=len(sizes))[clusters] + rng.normal(size=len(clusters))
+        found = intervals.mean_clustered(values, clusters)
+        assert found.low is not None and found.high is not None
+        covered += found.low <= 0 <= found.high
+    assert 0.93 <= covered / 600 <= 0.99
 
 
 def test_clusters_of_one_give_the_ordinary_standard_error() -> None:

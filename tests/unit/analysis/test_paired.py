@@ -130,12 +130,35 @@ def test_clusters_of_one_are_no_clusters() -> None:
 # Intervals
 
 
-def test_interval_of_many_discordant_pairs_is_t() -> None:
+def test_the_interval_of_0_and_1_is_tangos_however_many_pairs_disagree() -> None:
+    a, b = pairs_of(0, 28, 2, 0)
+    result = paired_difference(a, b)
+    assert (round(result.ci_low, 3), round(result.ci_high, 3)) == (0.714, 0.982)  # t would say 1.028
     a, b = pairs_of(40, 60, 100, 100)
     result = paired_difference(a, b)
-    expected = stats.ttest_rel(b, a).confidence_interval(0.95)
-    assert (result.ci_low, result.ci_high) == pytest.approx((expected.low, expected.high), rel=1e-9)
-    assert result.method == "t"
+    assert (result.ci_low, result.ci_high) == score_interval(40, 60, 300)
+    plain = stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (result.ci_low, result.ci_high) == pytest.approx((plain.low, plain.high), abs=0.001)
+    assert result.method == "score"
+
+
+@pytest.mark.parametrize(("a_only", "b_only"), [(0.0, 0.93), (0.02, 0.9), (0.2, 0.2)])
+def test_intervals_of_many_discordant_pairs_cover(a_only: float, b_only: float) -> None:
+    rng = np.random.default_rng(1)
+    tables = rng.multinomial(50, [a_only, b_only, 1 - a_only - b_only], 800)
+    covered = 0
+    for a, b, both in tables.tolist():
+        result = paired_difference(*pairs_of(a, b, both, 0), permutations=1)
+        covered += result.ci_low <= b_only - a_only <= result.ci_high
+    assert 0.93 <= covered / 800 <= 0.99
+
+
+def test_a_difference_of_values_between_0_and_1_is_no_more_than_1() -> None:
+    b = np.array([1.0, 1.0, 0.9, 1.0, 0.2, 1.0])
+    result = paired_difference(np.zeros(6), b)
+    assert result.ci_high == 1.0
+    codes = np.repeat([0, 1, 2], 2)
+    assert paired_difference(np.zeros(6), b, codes).ci_high == 1.0
 
 
 def test_score_interval_of_a_published_table() -> None:
@@ -227,7 +250,7 @@ def test_few_unequal_skewed_clusters_cannot_be_covered_and_that_is_said() -> Non
         b = 0.3 + rng.exponential(1, 10)[codes] - 1 + rng.normal(0, 0.5, len(codes))
         result = paired_difference(np.zeros(len(codes)), b, codes, permutations=1)
         covered += result.ci_low <= 0.3 <= result.ci_high
-        assert "below 40 the interval is too narrow" in result.note
+        assert "so few that the interval may be too narrow" in result.note
     assert 0.84 <= covered / 600 <= 0.93
 
 
