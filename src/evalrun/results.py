@@ -65,7 +65,8 @@ class GroupValue(Estimate):
 @dataclass(frozen=True, slots=True)
 class ByChance:
     """A largest difference between groups beside what shuffled group labels give: mean and 95th percentile,
-    p = (1 + as large) / (1 + permutations), and `how` labels were shuffled."""
+    p = (1 + as large) / (1 + permutations), and `how` labels were shuffled. `p_corrected` is corrected for
+    all differences that were tested in the run, over its columns and metrics."""
 
     chance_gap_mean: float | None = None
     chance_gap_p95: float | None = None
@@ -73,11 +74,17 @@ class ByChance:
     permutations: int = 0
     how: str = ""
     note: str = ""
+    p_corrected: float | None = None
 
     @property
     def wider_than_chance(self) -> bool:
-        """Whether chance alone gives so large a difference less than once in twenty."""
-        return self.p is not None and self.p < ALPHA
+        """Whether chance alone gives any so large a difference in the run less than once in twenty."""
+        return self.p_decides is not None and self.p_decides < ALPHA
+
+    @property
+    def p_decides(self) -> float | None:
+        """The corrected p; of documents of earlier versions, which have none, p alone."""
+        return self.p if self.p_corrected is None else self.p_corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,7 @@ class ColumnGroups:
     """Everything by the groups of one column (`a-b` for an intersection).
 
     `decisions` says why there are no criteria, where there are none. `control` is by control column, then by
-    its value.
+    its value. `correction` says in a sentence over how many tests p values were corrected.
     """
 
     note: str = ""
@@ -161,6 +168,7 @@ class ColumnGroups:
     metrics: Mapping[str, GroupMeasure] = field(default_factory=dict)
     criteria: Mapping[str, Criterion] = field(default_factory=dict)
     control: Mapping[str, Mapping[str, GroupLevel]] = field(default_factory=dict)
+    correction: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.catalogue import gap_info
-from evalrun.analysis.correction import holm
+from evalrun.analysis.correction import ALPHA
 from evalrun.analysis.fairness_definitions import contrast_info, criterion_info
 from evalrun.analysis.fairness_groups import (
     MISSING,
@@ -31,8 +32,9 @@ from evalrun.analysis.fairness_groups import (
     group_columns,
     plain_measures,
 )
-from evalrun.analysis.fairness_inference import Part, chance_of_largest, contrast
+from evalrun.analysis.fairness_inference import contrast, jointly_tested
 from evalrun.analysis.intervals import mean
+from evalrun.analysis.permutation import Chance, Part, by_chance, corrected_together
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
 from evalrun.canonical import figure_seed
@@ -72,6 +74,12 @@ class Split:
     compared: frozenset[int]
     min_group: int
     within: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> int | None:
+        """The reference group as its place among the compared ones."""
+        compared = sorted(self.compared)
+        return compared.index(self.groups.reference) if self.groups.reference in compared else None
 
     def part(self) -> Part:
         """The units of the compared groups, for a permutation."""
@@ -118,12 +126,13 @@ def fairness_metrics(
         for level in (None, *(one for one in levels if one.column not in column.columns))
     ]
     framed = frame([split for place in places for split in place.all_splits()])
+    tested = _tested(places, framed, plan.seed)
     metrics: list[MetricValue] = []
     by_column: dict[str, ColumnGroups] = {}
     control: dict[str, dict[str, dict[str, GroupLevel]]] = {column.name: {} for column in columns}
     for place in places:
         column, level = place.column, place.level
-        made, measured, criteria = _compare(place, framed, plan.seed)
+        made, measured, criteria = _compare(place, framed, tested)
         metrics += made
         if level is not None:
             control[column.name].setdefault(level.column, {})[level.label] = GroupLevel(measured, criteria)
@@ -136,6 +145,7 @@ def fairness_metrics(
             metrics=measured,
             criteria=criteria,
             control=control[column.name],
+            correction=tested.sentence,
         )
     return metrics, {
         **by_column,
@@ -236,23 +246,73 @@ def _rows(split: Split, at: int) -> tuple[Floats, Ints, Ints, Ints]:
     return value_of, group, 2 * at + np.isin(group, list(split.compared)), weights
 
 
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """What chance alone gives for each gap (by its split) and criterion (by its splits) of a run, and the p
+    values corrected over all of them."""
+
+    chances: Mapping[tuple[Split, ...], Chance]
+    corrected: Mapping[tuple[Split, ...], float]
+    tests: int
+    columns: int
+
+    @property
+    def sentence(self) -> str:
+        """How p values are corrected, for people."""
+        if not self.tests:
+            return ""
+        columns = f"{self.columns} column{'' if self.columns == 1 else 's'}"
+        return (
+            f"A gap is called wider than chance where p, corrected for all {self.tests} gaps of this run "
+            f"({columns}; every metric and control level), is below 0.05: where groups do not differ, at "
+            f"most one run in twenty shows any."
+        )
+
+    def of(self, parts: Sequence[Split]) -> ByChance:
+        """As it is written down."""
+        key = tuple(parts)
+        return replace(self.chances[key].result, p_corrected=self.corrected[key])
+
+
+def _tested(places: Sequence[_Place], framed: Mapping[Split, Framed], seed: int) -> _Tested:
+    chances: dict[tuple[Split, ...], Chance] = {}
+    for place in places:
+        level = "" if place.level is None else f"|{place.level.column}={place.level.label}"
+        named: list[tuple[str, tuple[Split, ...]]] = [
+            (gap_info(place.column.name, split.measure.info).name, (split,)) for split in place.splits
+        ]
+        named += [
+            (criterion_info(place.column.name, f"{kind}.difference", decision.suffix).name, tuple(parts))
+            for kind, decision, parts in place.criteria
+        ]
+        for name, parts in named:
+            if parts in chances or any(framed[part].difference is None for part in parts):
+                continue
+            reference = parts[0].reference if len(parts) == 1 else None
+            units = [part.part() for part in parts]
+            chances[parts] = by_chance(units, figure_seed(seed, name + level), reference)
+    known = {parts: chance for parts, chance in chances.items() if len(chance.drawn)}
+    together = dict(zip(chances, corrected_together(list(chances.values())), strict=True))
+    return _Tested(chances, together, len(known), len({parts[0].groups.name for parts in known}))
+
+
 def _compare(
-    place: _Place, framed: Mapping[Split, Framed], seed: int
+    place: _Place, framed: Mapping[Split, Framed], tested: _Tested
 ) -> tuple[list[MetricValue], dict[str, GroupMeasure], dict[str, Criterion]]:
     metrics: list[MetricValue] = []
     measures: dict[str, GroupMeasure] = {}
     criteria: dict[str, Criterion] = {}
     for split in place.splits:
-        made, measures[split.measure.info.name] = _measure(split, framed[split], seed)
+        made, measures[split.measure.info.name] = _measure(split, framed[split], tested)
         # Under a control column only what sums a level up is a metric; the rest is in the details.
         metrics += made if place.level is None else [one for one in made if one.name.endswith(".gap")]
     for kind, decision, parts in place.criteria:
-        made, criteria[f"{kind}{decision.suffix}"] = _criterion(kind, decision, parts, framed, seed)
+        made, criteria[f"{kind}{decision.suffix}"] = _criterion(kind, decision, parts, framed, tested)
         metrics += made
     return metrics, measures, criteria
 
 
-def _measure(split: Split, framed: Framed, seed: int) -> tuple[list[MetricValue], GroupMeasure]:
+def _measure(split: Split, framed: Framed, tested: _Tested) -> tuple[list[MetricValue], GroupMeasure]:
     """One measure by the groups of one column: a metric a group, the gap, the contrasts."""
     info, column = split.measure.info, split.groups
     here = split.codes if split.within else column.codes
@@ -268,8 +328,8 @@ def _measure(split: Split, framed: Framed, seed: int) -> tuple[list[MetricValue]
         label = MISSING if code < 0 else column.labels[code]
         values = asdict(replace(estimate, note=made.note))
         groups.append(GroupValue(**values, group=label, compared=code in split.compared))
-    gap, gap_detail = _gap(split, framed, [one for one in groups if one.compared], seed)
-    contrasts, contrast_details = _contrasts(split)
+    gap, gap_detail = _gap(split, framed, [one for one in groups if one.compared], tested)
+    contrasts, contrast_details = _contrasts(split, tested)
     return [*metrics, gap, *contrasts], GroupMeasure(
         unit=info.unit,
         direction=info.direction,
@@ -298,7 +358,7 @@ def _group_estimate(split: Split, code: int, value: float | None) -> tuple[Estim
 
 
 def _gap(
-    split: Split, framed: Framed, compared: Sequence[GroupValue], seed: int
+    split: Split, framed: Framed, compared: Sequence[GroupValue], tested: _Tested
 ) -> tuple[MetricValue, Gap | None]:
     """The gap between the compared groups, beside what chance alone gives."""
     info, of = gap_info(split.groups.name, split.measure.info), split.measure.info
@@ -309,46 +369,47 @@ def _gap(
         return metric(info, missing, slice=split.within), None
     ranked = sorted(compared, key=lambda group: group.value or 0.0, reverse=of.direction != "lower")
     best, worst = ranked[0], ranked[-1]
-    chance = chance_of_largest([split.part()], figure_seed(seed, info.name))
+    chance = tested.of([split])
     first, last = ("highest", "lowest") if of.direction == "none" else ("best", "worst")
     note = "all groups have the same value"
     if chance.permutations:
         note = (
             f"{first} {best.group} {best.value:.3g}, {last} {worst.group} {worst.value:.3g}; "
-            f"with shuffled groups 95 % of gaps are at most {_by_chance(chance)}"
+            f"with shuffled groups 95 % of gaps are at most {_by_chance(chance, tested)}"
         )
     shown = asdict(replace(chance, note=note))
     gap = Gap(**shown, value=framed.difference, best=best.group, worst=worst.group)
     return metric(info, Estimate(framed.difference, n, note=note), slice=split.within), gap
 
 
-def _by_chance(chance: ByChance) -> str:
-    return f"{chance.chance_gap_p95:.3g}, {chance.chance_gap_mean:.3g} on average (p = {chance.p:.2g})"
+def _by_chance(chance: ByChance, tested: _Tested) -> str:
+    p = f"p = {chance.p:.2g}"
+    if tested.tests > 1 and chance.p_corrected is not None:
+        p += f", {chance.p_corrected:.2g} corrected for {tested.tests} gaps"
+    return f"{chance.chance_gap_p95:.3g}, {chance.chance_gap_mean:.3g} on average ({p})"
 
 
-def _contrasts(split: Split) -> tuple[list[MetricValue], list[GroupContrast]]:
-    """Each compared group against the reference or against all others together, p adjusted by Holm."""
+def _contrasts(split: Split, tested: _Tested) -> tuple[list[MetricValue], list[GroupContrast]]:
+    """Each compared group against the reference or against all others together, for all of them at once."""
     column, own, info = split.groups, split.measure, split.measure.info
     reference, compared = column.reference, sorted(split.compared)
     if len(compared) < 2 or (reference is not None and reference not in compared):
         return [], []
     codes = [code for code in compared if code != reference]
+    tests = 1 if len(compared) == 2 else len(codes)
     all_compared = np.isin(split.codes, compared)
     results = []
     for code in codes:
         mine = split.codes == code
         against = all_compared & ~mine if reference is None else split.codes == reference
-        independent = not own.repeated
-        results.append(
-            contrast(own.values, mine, against, own.clusters, independent=independent, bounds=info.bounds)
-        )
-    # Two groups against each other are one test, seen from either side.
-    mirrored = reference is None and len(codes) == 2
-    adjusted = [one.p for one in results] if mirrored else holm([one.p for one in results])
+        how: dict[str, Any] = {"independent": not own.repeated, "bounds": info.bounds}
+        results.append(contrast(own.values, mine, against, own.clusters, **how, level=1 - ALPHA / tests))
+    family = tested.chances[split,].of_contrasts([compared.index(code) for code in codes])
+    results, adjusted = jointly_tested(results, family, info.bounds, tests)
     against_label = "the rest" if reference is None else column.labels[reference]
     metrics, details = [], []
     for code, one, p in zip(codes, results, adjusted, strict=True):
-        note = f"against {against_label}" + ("" if p is None else f": p = {p:.2g} (Holm)")
+        note = f"against {against_label}" + ("" if p is None else f": p = {p:.2g} (for {len(codes)} groups)")
         estimate = Estimate(one.value, one.n, one.se, one.low, one.high, one.method, one.note)
         where = {**column.slice_of(code), **split.within}
         metrics.append(metric(contrast_info(column.name, info), estimate, note, where))
@@ -357,7 +418,7 @@ def _contrasts(split: Split) -> tuple[list[MetricValue], list[GroupContrast]]:
 
 
 def _criterion(
-    kind: str, decision: Decision, parts: Sequence[Split], framed: Mapping[Split, Framed], seed: int
+    kind: str, decision: Decision, parts: Sequence[Split], framed: Mapping[Split, Framed], tested: _Tested
 ) -> tuple[list[MetricValue], Criterion]:
     """Difference and ratio over the groups that are compared in every part: demographic parity, equal
     opportunity, equalized odds."""
@@ -376,10 +437,10 @@ def _criterion(
     difference = max(one for one in differences if one is not None)
     ratios = [one for part in parts if (one := framed[part].ratio) is not None]
     ratio = min(ratios) if len(ratios) == len(parts) else None
-    chance = chance_of_largest(units, figure_seed(seed, difference_info.name))
+    chance = tested.of(parts)
     note = "all groups have the same rates"
     if chance.permutations:
-        note = f"with shuffled groups 95 % are at most {_by_chance(chance)}"
+        note = f"with shuffled groups 95 % are at most {_by_chance(chance, tested)}"
     undefined = "" if ratio is not None else "a rate is 0 in every group, so there is no ratio"
     metrics = [
         metric(difference_info, Estimate(difference, n, note=note), slice=within),

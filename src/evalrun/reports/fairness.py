@@ -157,7 +157,8 @@ def criteria_table(runs: Sequence[RunView], column: str) -> Table | None:
             kind, _, label = name.partition(".")
             rows.append(
                 (run.label, f"{kind.replace('_', ' ')}: {CRITERIA.get(kind, '')}", each.label or label,
-                 fixed(each.difference), fixed(each.chance_gap_p95), fixed(each.ratio), p_value(each.p),
+                 fixed(each.difference), fixed(each.chance_gap_p95), fixed(each.ratio),
+                 p_value(each.p_decides),
                  _reads(each.difference, each) if each.difference is not None else each.note)
             )  # fmt: skip
     if not rows:
@@ -175,7 +176,17 @@ def contrast_table(runs: Sequence[RunView], column: str, metric: str) -> Table |
             rows += [_contrast_row(run, name, found.unit, contrast) for contrast in found.contrasts]
     if not rows:
         return None
-    columns = ("run", "measure", "group", "against", "difference", "95 % interval", "p (Holm)", "n", "note")
+    columns = (
+        "run",
+        "measure",
+        "group",
+        "against",
+        "difference",
+        "95 % interval",
+        "p (corrected)",
+        "n",
+        "note",
+    )
     return Table("Signed differences between groups", columns, rows, frozenset({4, 6, 7}))
 
 
@@ -206,7 +217,7 @@ def control_tables(runs: Sequence[RunView], column: str, metric: str) -> list[Ta
 def _gap_cells(gap: Gap | None) -> tuple[str, ...]:
     if gap is None or gap.value is None:
         return (NONE,) * 5
-    return (gap.best, gap.worst, fixed(gap.value), fixed(gap.chance_gap_p95), p_value(gap.p))
+    return (gap.best, gap.worst, fixed(gap.value), fixed(gap.chance_gap_p95), p_value(gap.p_decides))
 
 
 PLAIN = 12
@@ -302,6 +313,11 @@ def _sentence(run: RunView, column: str, metric: str, shown: str) -> str:
         return lead
     if gap.wider_than_chance:
         return f"{lead} Chance alone seldom gives so wide a gap (95 % of shuffles: at most {fixed(chance)})."
+    if gap.value is not None and gap.value > chance:
+        return (
+            f"{lead} Chance alone gives gaps up to {fixed(chance)} here; that one of all the gaps tested is "
+            f"as wide as this is no surprise (p = {p_value(gap.p_decides)})."
+        )
     return f"{lead} Chance alone gives gaps up to {fixed(chance)} here, so no difference can be made out."
 
 
@@ -368,7 +384,7 @@ def _warnings(runs: Sequence[RunView], column: str, metric: str) -> list[str]:
 
 def _notes(runs: Sequence[RunView], column: str) -> list[str]:
     """Unparsed, refused or failed answers that fall on some group more than chance would have it."""
-    found = []
+    found = [said] if (said := column_of(runs[0], column).correction) else []
     for run in runs:
         for rate in _RATES:
             gap = gap_of(run, column, rate)

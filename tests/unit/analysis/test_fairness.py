@@ -1,6 +1,6 @@
 """Scores by group: fairlearn's traps closed, small and missing groups kept apart, gaps beside chance."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from tests.tables import sample_table
 from evalrun import registry
 from evalrun.analysis.fairness import fairness_metrics
 from evalrun.analysis.fairness_groups import MISSING, FairnessPlan
-from evalrun.analysis.fairness_inference import Part, chance_of_largest
-from evalrun.results import ByChance
+from evalrun.analysis.permutation import Part, by_chance, chance_of_largest, corrected_together
+from evalrun.results import ByChance, Gap
 from evalrun.scoring.base import Scorer
 from evalrun.types import MetricValue, SampleRecord, Status
 
@@ -165,7 +165,7 @@ def chance_of_gap(values: np.ndarray, groups: np.ndarray, clusters: np.ndarray |
     return chance_of_largest([Part(values, groups, clusters)], seed)
 
 
-def rejections(draw: Any, clusters: np.ndarray | None, groups: np.ndarray, trials: int = 200) -> float:
+def rejections(draw: Any, clusters: np.ndarray | None, groups: np.ndarray, trials: int = 100) -> float:
     return float(
         np.mean([chance_of_gap(draw(), groups, clusters, seed=trial).p <= 0.05 for trial in range(trials)])
     )
@@ -203,7 +203,7 @@ def test_pairs_that_differ_only_in_the_group_show_a_small_difference() -> None:
     flipped = np.flatnonzero(easy)[:9] * 2 + 1
     values[flipped] = 0.0
     within = chance_of_gap(values, groups, pairs, seed=0)
-    assert within.how == "labels shuffled within clusters"
+    assert within.how == "labels swapped between the groups of a cluster"
     assert within.p < 0.02
     assert chance_of_gap(values, groups, None, seed=0).p > 0.05
 
@@ -213,3 +213,84 @@ def test_the_chance_gap_is_that_of_theory() -> None:
     chance = chance_of_gap(values, np.repeat([0, 1], 100), None, seed=0)
     assert chance.chance_gap_p95 == pytest.approx(0.14, abs=0.03)  # 1.96 * sqrt(2 * 0.25 / 100)
     assert chance.permutations == 1000
+
+
+def rng_of(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_swapping_the_labels_of_whole_clusters_is_counted_out_by_hand() -> None:
+    """Six templates with two rows a group. Of the 64 ways to swap the two groups of a template, 4 have as
+    large a difference: p is 1/16 and not the 1/1000 that shuffled rows give."""
+    shift = np.array([1.0, 1.0, 1.0, 1.0, 1.0, -0.2])
+    clusters = np.repeat(np.arange(6), 4)
+    groups = np.tile([0, 0, 1, 1], 6)
+    values = np.where(groups == 1, shift[clusters], 0.0) + np.tile([0.0, 0.01], 12)
+    totals = [abs(sum(signs * shift)) for signs in np.array(np.meshgrid(*[[1, -1]] * 6)).T.reshape(-1, 6)]
+    exact = np.mean([total >= shift.sum() - 1e-9 for total in totals])
+    assert exact == 4 / 64
+    chance = chance_of_gap(values, groups, clusters, seed=0)
+    assert chance.how == "labels swapped between the groups of a cluster"
+    assert chance.p == pytest.approx(exact, abs=0.025)
+    assert (chance_of_gap(values, groups, None, seed=0).p or 1) < 0.005
+
+
+def test_a_small_group_that_spreads_widely_is_no_false_alarm() -> None:
+    rng = rng_of(14)
+    groups = np.repeat([0, 1], [30, 270])
+    spread = np.where(groups == 0, 3.0, 1.0)
+    plain = []
+
+    def draw() -> np.ndarray:
+        values = rng.normal(size=300) * spread
+        shuffled = rng.permuted(np.tile(values, (200, 1)), axis=1)
+        gaps = np.abs(shuffled[:, :30].mean(axis=1) - shuffled[:, 30:].mean(axis=1))
+        plain.append((gaps >= abs(values[:30].mean() - values[30:].mean())).mean() <= 0.05)
+        return np.asarray(values)
+
+    assert rejections(draw, None, groups) <= 0.11
+    assert np.mean(plain) > 0.2  # what shuffling without studentising says
+
+
+def test_rows_of_one_cluster_and_group_keep_together() -> None:
+    rng = rng_of(15)
+    clusters, groups = np.repeat(np.arange(20), 10), np.tile(np.repeat([0, 1], 5), 20)
+
+    def draw() -> np.ndarray:
+        return np.asarray(rng.normal(size=(20, 2))[clusters, groups] + 0.5 * rng.normal(size=200))
+
+    assert rejections(draw, clusters, groups) <= 0.11
+
+
+def test_a_group_whose_values_are_all_equal_is_not_infinitely_far_away() -> None:
+    values = np.concatenate([np.full(30, 0.9), rng_of(16).uniform(0.7, 1.0, 300)])
+    groups = np.repeat([0, 1], [30, 300])
+    chance = by_chance([Part(values, groups, None)], seed=0)
+    assert np.isfinite(chance.t)
+    assert np.isfinite(chance.result.chance_gap_p95 or np.inf)
+
+
+def test_the_gaps_of_a_run_are_corrected_together() -> None:
+    """Six columns of noise: one run in twenty shows any gap as wider than chance, not one in four."""
+    rng = rng_of(17)
+    corrected, alone = [], []
+    for trial in range(60):
+        chances = [
+            by_chance([Part(rng.random(90), np.repeat([0, 1, 2], 30), None)], seed=7 * trial + column)
+            for column in range(6)
+        ]
+        corrected.append(min(corrected_together(chances)) <= 0.05)
+        alone.append(min(chance.result.p or 1 for chance in chances) <= 0.05)
+    assert np.mean(corrected) <= 0.15
+    assert np.mean(alone) > 0.15
+
+
+def test_what_is_wider_than_chance_is_decided_by_the_corrected_p_and_the_page_says_so() -> None:
+    rows = rows_of({"aave": (20, 20), "sae": (30, 10)})
+    rows = [replace(row, sensitive={**row.sensitive, "topic": "xy"[at % 2]}) for at, row in enumerate(rows)]
+    _, details = compare(rows, by=("dialect", "topic"))
+    gap = details["dialect"]["metrics"]["exact_match"]["gap"]
+    assert gap["p"] <= gap["p_corrected"] <= 1
+    assert "corrected for all 2 gaps of this run (2 columns" in details["dialect"]["correction"]
+    assert Gap(p=0.01, p_corrected=0.2).wider_than_chance is False
+    assert Gap(p=0.01).wider_than_chance is True
