@@ -343,6 +343,28 @@ class AnsweredBy:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """The rows of a run that one scorer has no score of though it should: of `of` rows `lost`, among them
+    `failed` ones, of which the model gave no answer. `incomplete` says that they are more than the suite
+    tolerates, `cause` what the first of them says, in the words of who said it, `causes` how many say what.
+    """
+
+    scorer: str
+    run: str = ""
+    lost: int = 0
+    of: int = 0
+    failed: int = 0
+    incomplete: bool = False
+    cause: str = ""
+    causes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing at all was scored, and the suite does not tolerate that."""
+        return self.incomplete and 0 < self.of == self.lost
+
+
+@dataclass(frozen=True, slots=True)
 class RunDetails:
     """What stands behind the metrics of a run.
 
@@ -351,6 +373,7 @@ class RunDetails:
     `bbq` (counts and figures by category, the first over all) are by scorer, `groups` by sensitive column,
     `versions` by axis, `latency` by measure. `unparsed` is "exclude" where unparsed answers are left out of
     scores. `client_limited` is a sentence where evalrun itself was part of the latencies.
+    `lost` says, of every scorer that lost rows, how many and why.
     """
 
     definitions: Mapping[str, Definition] = field(default_factory=dict)
@@ -369,6 +392,7 @@ class RunDetails:
     client_limited: str = ""
     machine: Machine = Machine()
     answered_by: AnsweredBy = AnsweredBy()
+    lost: tuple[Lost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,7 +511,8 @@ class Standing:
 
     `difference` is best - run over the `n` sample ids that both scored, with bounds and p that hold for all
     pairs of runs at once: a run is behind where p <= alpha, and then the bounds exclude 0. None for the best
-    itself and where nothing can be compared. `detectable` is the true difference that so many pairs find four
+    itself and where nothing can be compared. An `incomplete` figure, which lost too many rows, ranks after
+    all that are not. `detectable` is the true difference that so many pairs find four
     times in five.
     """
 
@@ -502,6 +527,7 @@ class Standing:
     n: int = 0
     method: str = ""
     detectable: float | None = None
+    incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -609,6 +635,7 @@ class GateVerdict:
     ci_high: float | None = None
     n: int | None = None
     detectable: float | None = None
+    incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -655,7 +682,7 @@ class SweepResults:
 
     `primary` is None where the suite has neither scorers nor gates. `standings` are from best to worst within
     each dataset. `effects`, `sensitivity` and `ablations` are of the primary metric, empty where the matrix
-    has nothing of the kind.
+    has nothing of the kind. `lost` are the scores that rows lack, run by run.
     """
 
     primary: Primary | None = None
@@ -665,6 +692,7 @@ class SweepResults:
     sensitivity: tuple[PromptSensitivity, ...] = ()
     ablations: tuple[PromptAblation, ...] = ()
     gates: tuple[GateVerdict, ...] = ()
+    lost: tuple[Lost, ...] = ()
 
 
 def read(kind: type[_T], document: Mapping[str, Any], where: Path | None = None) -> _T:

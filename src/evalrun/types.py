@@ -6,7 +6,7 @@ All times named `*_ns` are readings of `time.perf_counter_ns()`; all `*_s` are d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
@@ -290,6 +290,8 @@ class MetricValue:
     was made (wilson, t, clustered-t, bootstrap, order-statistic, or "" where there is none). `scorer` names
     the scorer whose metric it is; empty for evalrun's own (speed, cost, rates, gaps of them). `clusters` is
     None for figures of independent samples.
+    `incomplete` says that more of its rows were lost than the suite tolerates; it then lies between
+    `bound_low` and `bound_high` whatever the lost rows would have scored (None: no such bound).
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "ignore"}  # a later version may say more
@@ -307,6 +309,17 @@ class MetricValue:
     note: str = ""
     scorer: str = ""
     clusters: Clustering | None = None
+    incomplete: bool = False
+    bound_low: float | None = None
+    bound_high: float | None = None
+
+    def document(self) -> dict[str, JSON]:
+        """As JSON; what only incomplete figures have is left out of the others."""
+        document = asdict(self)
+        if not self.incomplete:
+            for key in ("incomplete", "bound_low", "bound_high"):
+                del document[key]
+        return document
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ def concluded(
         together = {**manifest[RESULTS], STANDINGS: manifest.get(STANDINGS) or (), "gates": gates}
         return Concluded(manifest, runs, read(SweepResults, together, where))
     found = read(SweepResults, {"gates": gates}, where)
-    found = replace(found, primary=primary_of(_suite(manifest), gates, runs))
+    lost = tuple(replace(each, run=run.run) for run in runs for each in run.details.lost)
+    found = replace(found, primary=primary_of(_suite(manifest), gates, runs), lost=lost)
     if folder is not None and found.primary is not None:
         found = _with_comparisons(found, found.primary, folder, runs)
     return Concluded(manifest, runs, found)

@@ -251,6 +251,11 @@ def _score_column(name: str, runs: Sequence[RunSamples]) -> str | None:
     return next((column for column in found if any(column in run.table.scores for run in runs)), None)
 
 
+def score_column_of(name: str, run: RunSamples) -> str | None:
+    """The score column that a metric of a run is the mean of; None where it is no such mean."""
+    return _score_column(_plain_name(name), [run])
+
+
 def unknown_metric(name: str, runs: Sequence[RunSamples]) -> UserError:
     """What there is to compare instead."""
     listed = [metric.name for run in runs for metric in run.run.metrics if not metric.slice]

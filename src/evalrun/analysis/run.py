@@ -14,6 +14,7 @@ from evalrun.analysis.shared_text import ROWS_ALIKE, shared_text
 from evalrun.results import Definition
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import suite_scorers
+from evalrun.suite.schema import LOST_TOLERATED
 from evalrun.types import JSON, Counts, MetricValue
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class AnalysisOptions:
 
     `fairness` says which groups are compared, None where none are. `versions` says how the versions of
     samples are compared that `dataset` declares. `stream` is whether answers were streamed.
+    `tolerate` is the share of its rows that a figure may have lost.
     """
 
     fairness: FairnessPlan | None = None
@@ -40,6 +42,7 @@ class AnalysisOptions:
     exclude_unparsed: bool = False
     stream: bool = False
     seed: int = 0
+    tolerate: float = LOST_TOLERATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ def analyse_run(
         exclude_unparsed=exclude_unparsed,
         stream=suite.performance.stream,
         seed=suite.seed,
+        tolerate=suite.errors.incomplete_above,
     )
     return analyse(table, suite_scorers(suite), system or SystemSummary(), options)
 
@@ -141,6 +145,7 @@ def analyse(
     # The values by group of a scorer's metric are its own too.
     metrics = [replace(metric, scorer=metric.scorer or of.get(metric.name, "")) for metric in metrics]
     details["definitions"] = _definitions(metrics, scorers)
+    metrics = _without_lost(metrics, details, table, scorers, options)
     counts = table.counts()
     details["errors"] = {}
     if counts.failed + counts.unparsed:
@@ -150,6 +155,32 @@ def analyse(
 
 def _noted(metric: MetricValue, note: str) -> MetricValue:
     return replace(metric, note="; ".join(part for part in (metric.note, note) if part))
+
+
+def _without_lost(
+    metrics: list[MetricValue],
+    details: dict[str, JSON],
+    table: SampleTable,
+    scorers: Sequence[Scorer],
+    options: AnalysisOptions,
+) -> list[MetricValue]:
+    """The metrics, those that lost too many rows marked; and in `details` what was lost."""
+    from evalrun.analysis.lost import Losses, mark_incomplete
+
+    details["lost"] = []
+    losses = Losses(table, scorers, exclude_unparsed=options.exclude_unparsed)
+    if not losses.any:
+        return metrics
+    details["lost"] = [asdict(lost) for lost in losses.lost(options.tolerate)]
+    definitions = details["definitions"]
+    return mark_incomplete(
+        metrics,
+        table,
+        losses,
+        tolerate=options.tolerate,
+        bounds_of=lambda name: tuple(definitions[name]["bounds"]),
+        plan=options.fairness,
+    )
 
 
 def _definitions(metrics: Sequence[MetricValue], scorers: Sequence[Scorer]) -> dict[str, JSON]:

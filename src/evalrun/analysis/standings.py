@@ -194,7 +194,8 @@ class Ranking:
     """The runs of one dataset from best to worst by one measure.
 
     By the metric's value in `run.json`, or the mean over samples where it has none; of equal values the
-    faster comes first; a run without a value comes last.
+    faster comes first; a run that lost too many rows comes after those that did not, one without a value
+    last.
     """
 
     def __init__(self, runs: Sequence[RunSamples], measure: Measure, *, alpha: float, seed: int) -> None:
@@ -203,7 +204,12 @@ class Ranking:
         sign = 1 if measure.direction == "lower" else -1
         places = sorted(
             range(len(runs)),
-            key=lambda at: (values[at] is None, sign * (values[at] or 0.0), _median_s(runs[at])),
+            key=lambda at: (
+                values[at] is None,
+                _incomplete(runs[at], measure),
+                sign * (values[at] or 0.0),
+                _median_s(runs[at]),
+            ),
         )
         self.runs = [runs[at] for at in places]
         self.values = [values[at] for at in places]
@@ -270,12 +276,13 @@ class Ranking:
 
     def _standing(self, at: int, verdict: StandingVerdict, apart: Apart | None) -> Standing:
         run = self.runs[at].run
-        plain = Standing(run.run, run.dataset, self.measure.name, verdict)
+        incomplete = _incomplete(self.runs[at], self.measure)
+        plain = Standing(run.run, run.dataset, self.measure.name, verdict, incomplete=incomplete)
         if apart is None:
             return plain
         return Standing(
             plain.run, plain.dataset, plain.metric, verdict, apart.difference, apart.low, apart.high, apart.p,
-            apart.n, apart.method, apart.detectable,
+            apart.n, apart.method, apart.detectable, incomplete,
         )  # fmt: skip
 
 
@@ -288,6 +295,13 @@ def _value(run: RunSamples, measure: Measure) -> float | None:
     values = measure.values(run)
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else None
+
+
+def _incomplete(run: RunSamples, measure: Measure) -> bool:
+    """Whether the run's figure lost too many rows to be ranked among those that did not."""
+    return any(
+        metric.incomplete for metric in run.run.metrics if metric.name == measure.name and not metric.slice
+    )
 
 
 def _median_s(run: RunSamples) -> float:

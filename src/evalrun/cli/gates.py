@@ -104,7 +104,7 @@ def gate(
       evalrun gate latest --baseline main --junit gates.xml
       evalrun gate latest --gate "exact_match >= 0.8"
     """
-    from evalrun.gates.check import blocks, check_sweep
+    from evalrun.gates.check import blocks, check_sweep, undecided_for_loss
     from evalrun.gates.conditions import Gate, parse_gate
     from evalrun.reports.gates import publish
     from evalrun.reports.source import Manifest, Source
@@ -130,6 +130,8 @@ def gate(
         click.echo(line, err=True)
     failed = blocks(results, "fail" if strict else "warn")
     code = ExitCode.GATE_FAILED if failed else ExitCode.OK
+    if not failed and undecided_for_loss(results):
+        code = ExitCode.INCOMPLETE
     if as_json:
         held_id = held.ulid if held else None
         print_json(

@@ -82,6 +82,8 @@ def show(sweep: str, store: Store, as_json: bool) -> None:
     from evalrun.reports.terminal import print_result, said_lines, standing_lines
 
     print_result(folder, name=told.name or "")
+    for fault in manifest.get("faults") or ():
+        click.echo(f"error: {fault}")
     lines = [*said_lines(told, manifest["name"], standing_lines(places, now, baselines))]
     for line in ["", *lines] if lines else ():
         click.echo(line)

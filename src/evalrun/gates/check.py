@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -47,7 +47,54 @@ def check_paired(gate: Gate, pair: RunPair, seed: int = 0) -> GateResult:
     result = paired_difference(a, b, clusters, seed=seed, margin=gate.bound)
     strict = paired_difference(a, b, clusters, seed=seed, alpha=FAIL_ALPHA)
     unlike = (f"the baseline's run is unlike in {', '.join(pair.differs)}",) if pair.differs else ()
-    return _judge(gate, run_id, measure, result, strict, (*joined.notes, *unlike))
+    notes = (*joined.notes, *unlike)
+    said = _incomplete(gate, pair)
+    if not said:
+        return _judge(gate, run_id, measure, result, strict, notes)
+    held = _judge(replace(gate, strict=False), run_id, measure, result, strict, (*said, *notes))
+    if result.n == 0 or measure.direction == "none":
+        return replace(held, incomplete=True)
+    verdicts = []
+    for ends in _extremes(gate.metric, pair, measure.direction):
+        if ends is None:
+            verdicts.append(Verdict.INCONCLUSIVE)
+            continue
+        before, now = ends[0][joined.in_a][keep], ends[1][joined.in_b][keep]
+        wide = paired_difference(before, now, clusters, seed=seed, margin=gate.bound)
+        narrow = paired_difference(before, now, clusters, seed=seed, alpha=FAIL_ALPHA)
+        verdicts.append(_verdict(gate.bound, measure, wide, narrow))
+    return replace(held, verdict=_of_extremes(*verdicts, strict=gate.strict), incomplete=True)
+
+
+def _incomplete(gate: Gate, pair: RunPair) -> tuple[str, ...]:
+    """What is said of the figures of either run that lost too many rows; nothing where neither did."""
+    said = []
+    for whose, run in (("", pair.b.run), ("the baseline: ", pair.a.run)):
+        found = [
+            metric
+            for metric in run.metrics
+            if metric.name == gate.metric and dict(metric.slice) == dict(gate.slice) and metric.incomplete
+        ]
+        said += [whose + metric.note.partition("; ")[0] for metric in found]
+    return tuple(said)
+
+
+def _extremes(metric: str, pair: RunPair, direction: str) -> list[tuple[Any, Any] | None]:
+    """Baseline and run by sample id with the lost scores in the worst, and in the best way for the run."""
+    from evalrun.analysis.lost import filled_ends
+
+    before, now = filled_ends(pair.a, metric), filled_ends(pair.b, metric)
+    cases = [(before[1], now[0]), (before[0], now[1])]
+    if direction == "lower":
+        cases.reverse()
+    return [None if a is None or b is None else (a, b) for a, b in cases]
+
+
+def _of_extremes(worst: Verdict, best: Verdict, *, strict: bool) -> Verdict:
+    """Pass where the worst case passes, fail where the best case fails, else what samples cannot decide."""
+    if worst is Verdict.PASS or best is Verdict.FAIL:
+        return Verdict.PASS if worst is Verdict.PASS else Verdict.FAIL
+    return Verdict.FAIL if strict else Verdict.INCONCLUSIVE
 
 
 def _by_value(gate: Gate, pair: RunPair) -> str:
@@ -186,7 +233,7 @@ def _check(
         return GateResult(gate.text, run_id, Verdict.FAIL, None, reason)
     try:
         if gate.kind == "relative":
-            held = check_gate(gate, run_id, metrics, [asdict(metric) for metric in pair.a.run.metrics])
+            held = check_gate(gate, run_id, metrics, [metric.document() for metric in pair.a.run.metrics])
             return replace(held, reason="; ".join(filter(None, [held.reason, *_cautions(pair)])))
 
         return check_paired(gate, pair)
@@ -225,3 +272,9 @@ def blocks(results: Sequence[GateResult], inconclusive: Inconclusive = "warn") -
     """
     stopping = {Verdict.FAIL} if inconclusive == "warn" else {Verdict.FAIL, Verdict.INCONCLUSIVE}
     return any(result.verdict in stopping for result in results)
+
+
+def undecided_for_loss(results: Sequence[GateResult]) -> bool:
+    """Whether a gate is inconclusive because rows were lost. Then the measurement failed, and nothing can be
+    said of the model: exit code 3, whatever is said of gates that samples cannot decide."""
+    return any(result.incomplete and result.verdict is Verdict.INCONCLUSIVE for result in results)

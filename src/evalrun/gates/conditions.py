@@ -10,6 +10,7 @@ Nothing passes that has no samples, no such metric, or no baseline where one is 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -106,7 +107,9 @@ class GateResult:
 
     `baseline` is the baseline's value, `limit` what the value was compared with. For paired tests
     `difference`, `ci_low` and `ci_high` are of run - baseline over `n` pairs, and `detectable` is the
-    difference that so many pairs find four times in five.
+    difference that so many pairs find four times in five. `incomplete` says that the figure, or the
+    baseline's, lost more rows than the suite tolerates: then the gate passes only where the worst case does,
+    fails only where the best case does, and is inconclusive otherwise.
     """
 
     gate: str
@@ -121,6 +124,7 @@ class GateResult:
     ci_high: float | None = None
     n: int | None = None
     detectable: float | None = None
+    incomplete: bool = False
 
 
 def parse_gate(text: str) -> Gate | Problem:
@@ -186,7 +190,13 @@ def check_gate(
     value, missing = value_of(gate, metrics)
     if value is None:
         return GateResult(gate.text, run_id, Verdict.FAIL, None, missing)
+    ends = _ends(find_metric(metrics, gate.metric, gate.slice), value)
     if gate.kind == "absolute":
+        if ends.incomplete:
+            return GateResult(
+                gate.text, run_id, ends.verdict([gate.holds(end) for end in ends.values]), value,
+                ends.sentence, limit=gate.bound, incomplete=True,
+            )  # fmt: skip
         verdict = Verdict.PASS if gate.holds(value) else Verdict.FAIL
         return GateResult(gate.text, run_id, verdict, value, limit=gate.bound)
     if baseline is None:
@@ -194,10 +204,40 @@ def check_gate(
     held, missing = value_of(gate, baseline)
     if held is None:
         return GateResult(gate.text, run_id, Verdict.FAIL, value, f"the baseline: {missing}")
-    verdict = Verdict.PASS if gate.holds(value, held) else Verdict.FAIL
     limit = gate.limit(held)
     reason = f"{COMPARED} {limit:.4g} (baseline {held:.4g})"
+    of_baseline = _ends(find_metric(baseline, gate.metric, gate.slice), held)
+    if ends.incomplete or of_baseline.incomplete:
+        cases = [gate.holds(end, other) for end in ends.values for other in of_baseline.values]
+        said = [ends.sentence, of_baseline.sentence and f"the baseline is {of_baseline.sentence}", reason]
+        return GateResult(
+            gate.text, run_id, ends.verdict(cases), value, "; ".join(filter(None, said)), baseline=held,
+            limit=limit, incomplete=True,
+        )  # fmt: skip
+    verdict = Verdict.PASS if gate.holds(value, held) else Verdict.FAIL
     return GateResult(gate.text, run_id, verdict, value, reason, baseline=held, limit=limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The least and the greatest value that a figure may have; `sentence` where it is incomplete."""
+
+    values: tuple[float, ...]
+    incomplete: bool = False
+    sentence: str = ""
+
+    @staticmethod
+    def verdict(cases: Sequence[bool]) -> Verdict:
+        """What holds in all cases passes, what holds in none fails, and the rest cannot be told."""
+        return Verdict.PASS if all(cases) else Verdict.INCONCLUSIVE if any(cases) else Verdict.FAIL
+
+
+def _ends(metric: Mapping[str, Any] | None, value: float) -> _Ends:
+    if metric is None or not metric.get("incomplete"):
+        return _Ends((value,))
+    low, high = metric.get("bound_low"), metric.get("bound_high")
+    values = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+    return _Ends(values, incomplete=True, sentence=str(metric.get("note") or "").partition("; ")[0])
 
 
 NO_BASELINE = "there is no baseline to compare with (`evalrun baseline set NAME SWEEP`, then --baseline NAME)"

@@ -114,7 +114,7 @@ class SweepItem(_SuiteItem):
         """Run the sweep if nobody did yet."""
         outcome = self.outcome()
         status = outcome.manifest["status"]
-        if status != "complete":
+        if status != "complete" or outcome.faults:
             faults = [str(fault) for fault in outcome.faults] or ["some runs have no results"]
             raise Failed("\n".join([f"the sweep is {status}:", *faults, _next(outcome)]))
 
@@ -136,6 +136,14 @@ class GateItem(_SuiteItem):
         if failed or not results:
             where = f"{self.path.name}:{self.line}: gate failed: {self.name}"
             raise Failed("\n".join([where, *_sentences(failed), _next(outcome)]))
+        unknown = [
+            result for result in results if result["verdict"] == "inconclusive" and result.get("incomplete")
+        ]
+        if unknown:
+            where = (
+                f"{self.path.name}:{self.line}: gate cannot be decided, too many rows were lost: {self.name}"
+            )
+            raise Failed("\n".join([where, *_sentences(unknown), _next(outcome)]))
         open_ = [result for result in results if result["verdict"] == "inconclusive"]
         if open_:
             pytest.skip("inconclusive: " + "; ".join(line.strip() for line in _sentences(open_)))

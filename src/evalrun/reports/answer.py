@@ -382,7 +382,18 @@ def _cautions(best: RunView, runs: Sequence[RunView], primary: Primary) -> list[
             f"{primary.metric} has no value for a single sample; runs are compared by the score "
             f"{primary.score} of each sample."
         )
-    return found + _failures(runs) + _client(runs)
+    return found + _incomplete(runs) + _failures(runs) + _client(runs)
+
+
+def _incomplete(runs: Sequence[RunView]) -> list[str]:
+    """The runs whose figure lost too many rows to be believed."""
+    found = [run for run in runs if run.primary is not None and run.primary.incomplete]
+    if not found:
+        return []
+    rest = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
+    ranked = "" if len(found) == len(runs) else "; ranked after the others"
+    named = listing([run.label for run in found[:NAMED]] + rest)
+    return [f"Incomplete, too many rows were lost{ranked}: {named}."]
 
 
 def _all_wrong(runs: Sequence[RunView]) -> bool:

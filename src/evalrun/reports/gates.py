@@ -18,7 +18,7 @@ from evalrun.reports import numbers
 from evalrun.reports.source import AlertVerdict, Manifest
 from evalrun.reports.view import RunView, grid_link
 from evalrun.reports.visible import terminal
-from evalrun.results import GateVerdict, RunResults
+from evalrun.results import GateVerdict, Lost, RunResults
 from evalrun.types import MetricValue
 
 
@@ -110,15 +110,17 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>@$:])")
 _VERDICTS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "⚠️ inconclusive"}
 _MOST_RUNS = 50
+_MOST_NAMED = 4
 
 
 def junit(manifest: Manifest, strict: bool = False) -> str:
     """The gates as JUnit XML, one test case a gate and run. Inconclusive: skipped, or failed if `strict`."""
     gates = manifest.gates
     failed = [gate for gate in gates if _fails(gate, strict)]
-    skipped = sum(gate.verdict == "inconclusive" for gate in gates) if not strict else 0
+    errors = [] if strict else [gate for gate in gates if lost_rows(gate)]
+    skipped = sum(gate.verdict == "inconclusive" for gate in gates) - len(errors) if not strict else 0
     name = _attribute(f"evalrun {manifest.name}")
-    counts = f'tests="{len(gates)}" failures="{len(failed)}" errors="0" skipped="{skipped}"'
+    counts = f'tests="{len(gates)}" failures="{len(failed)}" errors="{len(errors)}" skipped="{skipped}"'
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites name={name} {counts}>"]
     lines.append(f"<testsuite name={name} {counts} timestamp={_attribute((manifest.started_at or '')[:19])}>")
     for gate in gates:
@@ -127,6 +129,8 @@ def junit(manifest: Manifest, strict: bool = False) -> str:
         said = _sentence(gate)
         if _fails(gate, strict):
             lines.append(f"<failure message={_attribute(said)}>{_text(said)}</failure>")
+        elif lost_rows(gate):
+            lines.append(f"<error message={_attribute('inconclusive: ' + said)}>{_text(said)}</error>")
         elif gate.verdict == "inconclusive":
             lines.append(f"<skipped message={_attribute('inconclusive: ' + said)}/>")
         lines.append("</testcase>")
@@ -151,6 +155,9 @@ def markdown(manifest: Manifest, runs: Sequence[RunResults]) -> str:
                 _plain(alert.reason),
             )  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
+    for run in runs[:_MOST_RUNS]:
+        for sentence in lost_sentences(run.details.lost):
+            lines += ["", f"⚠️ {_plain(run.run)}: {_plain(sentence)}"]
     lines += ["", "| run | samples | failed | metric | value | 95 % interval | n |"]
     lines.append("| --- | ---: | ---: | --- | ---: | --- | ---: |")
     for run in runs[:_MOST_RUNS]:
@@ -167,7 +174,7 @@ def workflow_lines(manifest: Manifest, strict: bool = False) -> list[str]:
     lines = []
     for gate in manifest.gates:
         if gate.verdict != "pass":
-            kind = "error" if _fails(gate, strict) else "warning"
+            kind = "error" if _fails(gate, strict) or lost_rows(gate) else "warning"
             text = f"{gate.gate} ({gate.run}): {gate.verdict}, {_sentence(gate)}"
             lines.append(f"::{kind} title=evalrun gate::{_command(text)}")
     for alert in manifest.alerts:
@@ -216,6 +223,28 @@ def _write(path: Path, text: str) -> None:
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", errors="replace")
+
+
+def lost_sentences(lost: Sequence[Lost]) -> list[str]:
+    """How many rows have no score, and the first reason in the words of who said it; one sentence for scores
+    that were lost for the same reason."""
+    alike: dict[tuple[int, int, str], list[Lost]] = {}
+    for one in lost:
+        alike.setdefault((one.lost, one.of, one.cause), []).append(one)
+    sentences = []
+    for (count, of, cause), some in alike.items():
+        names = numbers.listing([one.scorer for one in some[:_MOST_NAMED]])
+        more = f" and {len(some) - _MOST_NAMED} more" if len(some) > _MOST_NAMED else ""
+        failed = f" ({numbers.plural(some[0].failed, 'request')} failed)" if some[0].failed else ""
+        word = "incomplete, " if some[0].incomplete else ""
+        rows = f"{word}{numbers.count(count)} of {numbers.plural(of, 'row')} lost{failed}"
+        sentences.append(f"{names}{more}: {rows}; the first: {cause}")
+    return sentences
+
+
+def lost_rows(gate: GateVerdict) -> bool:
+    """Whether a gate cannot be decided because rows were lost, which is no fault of the model's."""
+    return gate.verdict == "inconclusive" and gate.incomplete
 
 
 def _fails(gate: GateVerdict, strict: bool) -> bool:

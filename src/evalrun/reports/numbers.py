@@ -142,8 +142,22 @@ def metric(value: MetricValue) -> str:
 
 
 def metric_interval(value: MetricValue) -> str:
-    """A metric's interval in its unit; empty where there is none."""
+    """A metric's interval in its unit; empty where there is none. Of an incomplete one its bounds, in
+    words."""
+    if value.incomplete:
+        return f"[incomplete: {between(value)}]"
     return interval(value.ci_low, value.ci_high, value.unit)
+
+
+def between(value: MetricValue) -> str:
+    """The bounds of an incomplete metric: `0.10 to 1.00`, `at least 0.10`, `may be anything`."""
+    low, high = (
+        None if end is None else figure(end, value.bound_low, value.bound_high, value.unit)
+        for end in (value.bound_low, value.bound_high)
+    )
+    if low is None or high is None:
+        return f"at least {low}" if low else f"at most {high}" if high else "no bounds"
+    return f"{low} to {high}"
 
 
 def p_value(p: float | None) -> str:

@@ -254,6 +254,7 @@ _STATUS = {
     "interrupted": "was interrupted",
     "incomplete": "could not be completed",
     "running": "is not finished",
+    "failed": "got no answer at all",
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalrun.reports import numbers
 from evalrun.reports.fairness import fairness
-from evalrun.reports.gates import gates
+from evalrun.reports.gates import gates, lost_sentences
 from evalrun.reports.leaderboard import columns, standing_word
 from evalrun.reports.numbers import count, plural
 from evalrun.reports.previous import previous_line
@@ -153,9 +153,11 @@ def _score(run: RunView) -> str:
 
 
 def _lost(console: Console, runs: Sequence[RunView]) -> None:
-    """The runs with unparsed, refused or failed samples; nothing where all were scored."""
+    """The runs with unparsed, refused or failed samples, and why scores are missing; nothing where all were
+    scored."""
     lines = []
     for run in runs:
+        lines += [f"{run.label}: {sentence}" for sentence in lost_sentences(run.details.lost)]
         counts = run.counts
         found = [
             f"{getattr(counts, name)} {name}"

@@ -35,6 +35,23 @@ RESERVED_NAMES = frozenset(
 
 NO_TARGET = "there is no target"
 
+NOT_APPLICABLE = "not applicable"
+"""How the reason of a score of None begins where the scorer does not speak of such a row: it is not lost."""
+
+NOT_ASKED = "was asked for"
+"""How it ends where the prompt asked for something else than the scorer reads."""
+
+COMPARED_WITH = "this is the run that others are compared with"
+
+
+def is_lost(reason: str | None) -> bool:
+    """Whether a score of None with this reason is missing where there should be one: the scorer broke, a
+    judge gave no grade, a target cannot be read. Not so where the row has no target, or none of the scorer's.
+    """
+    reason = reason or ""
+    of_no_concern = reason.startswith((NO_TARGET, NOT_APPLICABLE, COMPARED_WITH))
+    return not (of_no_concern or reason.endswith(NOT_ASKED))
+
 
 class Unparsed(Exception):
     """The model answered, and a parser could not read it. The reason completes the sentence "unparsed: …"."""

@@ -53,6 +53,11 @@ class Derived(Scorer):
         self._columns = {name: columns[name] for name in self.wanted}
         self._bounds = bounds_of(self._tree, bounds)
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns of scores that it reads."""
+        return frozenset(self._columns.values())
+
     def derive(self, scores: Mapping[str, float | None]) -> tuple[float | None, str]:
         """The value and its reason; no value where a score it needs has none, or where it divides by 0."""
         values: dict[str, float] = {}

@@ -152,19 +152,35 @@ class PerformanceSpec(Spec):
     retries: int = Field(default=4, ge=0, description="Further attempts after the first one failed, at most.")
 
 
-class ErrorsSpec(Spec):
-    """How many failed samples a run bears."""
+LOST_TOLERATED = 0.05
+"""The share of its rows that a figure may have lost where the suite does not say."""
 
-    tolerate: Fraction = Field(
-        default=1.0,
-        description="Stop a run once more than this share of its samples failed: 0.02 or 2%. Without it a "
-        "run stops after 20 failures of one kind in a row; 1, written out, goes on past those too.",
+
+class ErrorsSpec(Spec):
+    """How many failed samples a run, and how many lost rows a figure bears."""
+
+    tolerate: Fraction | None = Field(
+        default=None,
+        description="Stop a run once more than this share of its samples failed, and call a figure "
+        "incomplete that lost more than this share of its rows: 0.02 or 2%. Without it a run stops after 20 "
+        "failures of one kind in a row, and a figure bears 5%; 1, written out, goes on past those and bears "
+        "everything.",
     )
 
     @property
     def bears_all(self) -> bool:
-        """Whether the suite says, and does not only leave open, that every sample may fail."""
-        return "tolerate" in self.model_fields_set and self.tolerate >= 1
+        """Whether the suite says that every sample may fail."""
+        return self.tolerate is not None and self.tolerate >= 1
+
+    @property
+    def stop_above(self) -> float:
+        """The share of failed samples above which a run is stopped."""
+        return 1.0 if self.tolerate is None else self.tolerate
+
+    @property
+    def incomplete_above(self) -> float:
+        """The share of lost rows above which a figure is incomplete."""
+        return LOST_TOLERATED if self.tolerate is None else self.tolerate
 
 
 class CellFilter(Spec):
@@ -253,7 +269,7 @@ class Suite(Spec):
         description="What scorers may do that is dangerous: code_execution runs code that models wrote.",
     )
     errors: ErrorsSpec = Field(
-        default_factory=ErrorsSpec, description="How many failed samples a run bears before it stops."
+        default_factory=ErrorsSpec, description="How many failed samples and lost scores are borne."
     )
     deterministic: bool = Field(
         default=False, description="Ask engines for the same answers every time, at some cost in speed."

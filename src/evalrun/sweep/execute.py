@@ -108,7 +108,7 @@ class Phase:
             timeout_s=model.timeout_s or performance.timeout_s,
             retries=performance.retries,
             seed=self.suite.seed,
-            tolerate=self.suite.errors.tolerate,
+            tolerate=self.suite.errors.stop_above,
             patient=self.suite.errors.bears_all,
         )
 

@@ -191,7 +191,7 @@ class Finish:
                 "repeats": spec.repeats,
                 "status": "complete",
                 "counts": asdict(analysis.counts),
-                "metrics": [asdict(metric) for metric in analysis.metrics],
+                "metrics": [metric.document() for metric in analysis.metrics],
                 "details": {**analysis.details, "answered_by": answered},
                 "warnings": warnings,
                 "timings": measured.timings,

@@ -9,15 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalrun.analysis.conclude import conclude_sweep
+from evalrun.analysis.conclude import RESULTS, conclude_sweep
 from evalrun.atomic import place_for
 from evalrun.errors import ExitCode, UserError
-from evalrun.gates.check import blocks, check_sweep
+from evalrun.gates.check import check_sweep
 from evalrun.reports.progress import Progress
+from evalrun.results import Lost
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Stop
 from evalrun.suite.load import LoadedSuite, load_suite
 from evalrun.sweep.alerts import check, tell
+from evalrun.sweep.ending import exit_code_of, nothing_scored, status_of
 from evalrun.sweep.estimate import Spending, running_s, spent_earlier
 from evalrun.sweep.execute import Execution, Services
 from evalrun.sweep.inputs import keep_inputs
@@ -218,20 +220,24 @@ class _Sweep:
 
         gates = check_sweep(self._prepared.gates, folder, manifest["plan"], self._baseline)
         inconclusive = self._options.inconclusive or self._suite.inconclusive
-        exit_code = _exit_code(interrupted, complete, blocks(gates, inconclusive))
+        said = [asdict(gate) for gate in gates]
+        together = conclude_sweep(folder, said)
+        lost = [Lost(**each) for each in together[RESULTS]["lost"]]
+        execution.faults += nothing_scored(lost)
+        planned, ended = len(manifest["plan"]), {"interrupted": interrupted, "complete": complete}
         return {
-            "status": "interrupted" if interrupted else "complete" if complete else "incomplete",
+            "status": status_of(lost, planned, **ended),
             "finished_at": datetime.now(UTC).isoformat(),
             "models": (models := {**manifest["models"], **execution.identities}),
             "provenance": self._provenance.result(),
-            "gates": (said := [asdict(gate) for gate in gates]),
-            **(concluded := conclude_sweep(folder, said)),
-            **previous_document(self._store, folder, concluded, models),
+            "gates": said,
+            **together,
+            **previous_document(self._store, folder, together, models),
             "inconclusive": inconclusive,
             "baseline": self._baseline.ulid if self._baseline else None,
             "order": order_made(folder),
             "faults": [str(fault) for fault in execution.faults],
-            "exit_code": int(exit_code),
+            "exit_code": int(exit_code_of(lost, gates, inconclusive, **ended)),
         }
 
     def _report(self, folder: SweepFolder, bundle: Callable[[], None] | None) -> Path:
@@ -254,14 +260,6 @@ def _of_runs(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{of[0]}{f' and {len(of) - 1} more' if len(of) > 1 else ''}: {warning}"
         for warning, of in by_text.items()
     ]
-
-
-def _exit_code(interrupted: bool, complete: bool, gate_failed: bool) -> ExitCode:
-    if interrupted:
-        return ExitCode.INTERRUPTED
-    if not complete:
-        return ExitCode.INCOMPLETE
-    return ExitCode.GATE_FAILED if gate_failed else ExitCode.OK
 
 
 def _begin_bundle() -> Callable[[], None]:

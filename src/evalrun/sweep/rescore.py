@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from evalrun.canonical import canonical_json, digest
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.reports.progress import Silent
+from evalrun.results import Lost
 from evalrun.runner.cell import Stop
 from evalrun.scoring.asking import AskingScorer
 from evalrun.suite.load import parse_suite
@@ -302,9 +303,10 @@ class _Rescoring:
         self._execution = Execution()
 
     def run(self, baseline: SweepFolder | None, work: str, store: Store, display: Progress) -> Outcome:
-        from evalrun.analysis.conclude import conclude_sweep
+        from evalrun.analysis.conclude import RESULTS, conclude_sweep
         from evalrun.analysis.previous import previous_document
-        from evalrun.gates.check import blocks, check_sweep
+        from evalrun.gates.check import check_sweep
+        from evalrun.sweep.ending import exit_code_of, nothing_scored
         from evalrun.sweep.main import Outcome
 
         manifest = self._manifest(work)
@@ -325,14 +327,19 @@ class _Rescoring:
             self._finish(run.run_id, specs.get(run.run_id), manifest["models"], verdicts)
         gates = check_sweep(self._scoring.gates, self._child, manifest["plan"], baseline)
         inconclusive = self._scoring.suite.inconclusive
-        exit_code = ExitCode.GATE_FAILED if blocks(gates, inconclusive) else ExitCode.OK
+        said = [asdict(gate) for gate in gates]
+        together = conclude_sweep(self._child, said)
+        lost = [Lost(**each) for each in together[RESULTS]["lost"]]
+        exit_code = exit_code_of(lost, gates, inconclusive)
+        faults = nothing_scored(lost)
         manifest |= {
             "status": "complete",
             "finished_at": utc_now(),
             "inconclusive": inconclusive,
-            "gates": (said := [asdict(gate) for gate in gates]),
-            **(concluded := conclude_sweep(self._child, said)),
-            **previous_document(store, self._child, concluded, manifest["models"]),
+            "gates": said,
+            **together,
+            **previous_document(store, self._child, together, manifest["models"]),
+            "faults": [str(fault) for fault in faults],
             "baseline": baseline.ulid if baseline else None,
             "exit_code": int(exit_code),
         }
@@ -344,6 +351,7 @@ class _Rescoring:
             runs=self._child.runs(),
             report=None,
             exit_code=exit_code,
+            faults=tuple(faults),
         )
 
     def _manifest(self, work: str) -> dict[str, Any]:
@@ -459,7 +467,7 @@ class _Rescoring:
             if _first_word(metric["name"]) in _CARRIED and metric["name"] != JUDGE_COST
         ]
         made = [
-            asdict(metric)
+            metric.document()
             for metric in analysis.metrics
             if _first_word(metric.name) not in _CARRIED or metric.name == JUDGE_COST
         ]

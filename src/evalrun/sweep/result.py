@@ -27,6 +27,7 @@ def result_document(outcome: Outcome) -> dict[str, Any]:
         "runs": [_run(run) for run in outcome.runs],
         "standings": manifest.get("standings", []),
         "previous": manifest.get("previous"),
+        "lost": (manifest.get("results") or {}).get("lost", []),
         "gates": manifest["gates"],
         "alerts": manifest.get("alerts", []),
         "errors": [str(fault) for fault in outcome.faults],
@@ -37,5 +38,12 @@ def result_document(outcome: Outcome) -> dict[str, Any]:
 def _run(run: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: run[key] for key in ("run", "model", "prompt", "dataset", "params", "status", "counts")},
-        "metrics": [{key: metric.get(key) for key in _METRIC_KEYS} for metric in run["metrics"]],
+        "metrics": [_metric(metric) for metric in run["metrics"]],
     }
+
+
+def _metric(metric: dict[str, Any]) -> dict[str, Any]:
+    shown = {key: metric.get(key) for key in _METRIC_KEYS}
+    if metric.get("incomplete"):
+        shown |= {key: metric.get(key) for key in ("incomplete", "bound_low", "bound_high")}
+    return shown

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from evalrun.results import JudgeBill
 from evalrun.runner.journal import read_journal
 from evalrun.scoring.asking import AskingScorer, Judged, Reply
+from evalrun.scoring.base import COMPARED_WITH
 from evalrun.scoring.scorers.judge import Judge
 from evalrun.sweep.questions import (
     AnsweredRun,
@@ -84,7 +85,7 @@ class RunVerdicts:
 
     def _judged(self, scorer: Judge, sample: Mapping[str, Any]) -> Score:
         if scorer.name in self._alone:
-            return Score(None, "this is the run that others are compared with")
+            return Score(None, COMPARED_WITH)
         of_models = self._replies.get(scorer.name, {})
         replies = {model: replies.get(key_of(sample), {}) for model, replies in of_models.items()}
         nothing = "" if judged_text(sample, scorer.options.of) else "an answer without text"

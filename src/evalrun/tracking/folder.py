@@ -49,6 +49,9 @@ RUN_DIGEST, MANIFEST_DIGEST, INPUT_DIGESTS = "run_sha256", "manifest_sha256", "i
 """Keys of digests in events: of `run.json` when a run is finished, of `sweep.json` and of each file in
 `inputs/` when a sweep is."""
 
+ENDED = ("complete", "failed")
+"""Statuses of sweeps that there is nothing left to do in."""
+
 _RUN_ID = re.compile(r"[^/\\\x00-\x1f\x7f.][^/\\\x00-\x1f\x7f]*\Z")
 _RUN_ID_BYTES = 200
 _LOCK_TRIES, _LOCK_PAUSE_S = 10, 0.02
@@ -82,7 +85,7 @@ class SweepFolder:
         checked = SweepManifest.read(
             plain(dict(manifest)) if isinstance(manifest, Mapping) else _plain(manifest), where
         )
-        if checked.status == "complete":
+        if checked.status in ENDED:
             self._write_document(where, _plain(checked))
             (self.path / UNFINISHED).unlink(missing_ok=True)
         else:
@@ -301,7 +304,7 @@ def with_defaults(document: Mapping[str, Any], checked: RunResults) -> dict[str,
         "counts": {**asdict(checked.counts), **(document.get("counts") or {})},
     }
     known["metrics"] = [
-        {**asdict(metric), **given}
+        {**metric.document(), **given}
         for metric, given in zip(checked.metrics, document.get("metrics") or (), strict=True)
     ]
     return known

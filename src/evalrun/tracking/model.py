@@ -19,8 +19,9 @@ from evalrun.types import JSON
 
 SCHEMA_VERSION = 1
 
-SweepStatus: TypeAlias = Literal["running", "complete", "incomplete", "interrupted"]
-"""`running` also stands in the manifest of a sweep whose process was killed: its lock is then free."""
+SweepStatus: TypeAlias = Literal["running", "complete", "incomplete", "interrupted", "failed"]
+"""`running` also stands in the manifest of a sweep whose process was killed: its lock is then free. `failed`
+is one that was asked to the end and got no answer at all."""
 
 
 def check_version(document: Mapping[str, Any], where: Path) -> None:

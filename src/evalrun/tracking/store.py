@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from evalrun.atomic import FILE_MODE, disk_errors, private_folder, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.events import append_event
-from evalrun.tracking.folder import MANIFEST, PATTERN, SweepFolder, names_of, new_ulid
+from evalrun.tracking.folder import ENDED, MANIFEST, PATTERN, SweepFolder, names_of, new_ulid
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -114,7 +114,7 @@ class Store:
             # The mark may have outlived the sweep's completion by a crash: the manifest decides.
             with contextlib.suppress(UserError):
                 manifest = folder.manifest()
-                if manifest.status != "complete" and manifest.spec_digest == work_digest:
+                if manifest.status not in ENDED and manifest.spec_digest == work_digest:
                     return folder
         return None
 

@@ -84,7 +84,7 @@ def test_places(folder: Path) -> None:
 
 def test_a_suite_without_the_optional_parts_has_the_defaults(load, minimal) -> None:
     suite = load(minimal).suite
-    assert (suite.seed, suite.repeats, suite.unparsed, suite.errors.tolerate) == (0, 1, "count", 1.0)
+    assert (suite.seed, suite.repeats, suite.unparsed, suite.errors.tolerate) == (0, 1, "count", None)
     assert (suite.parse, suite.gates, suite.fairness, suite.deterministic) == ([], [], None, False)
 
 
