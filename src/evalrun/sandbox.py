@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import wraps
+from types import FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any, cast
 
 from jinja2 import BaseLoader, StrictUndefined, nodes, pass_context
-from jinja2.exceptions import SecurityError
+from jinja2.exceptions import SecurityError, TemplateSyntaxError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
@@ -115,6 +116,15 @@ class _Bounds(NodeTransformer):
     def visit_FromImport(self, node: nodes.FromImport) -> nodes.Node:
         return self._with_context(node)
 
+    def visit_Getattr(self, node: nodes.Getattr) -> nodes.Node:
+        _refuse_way_out(node.attr, node.lineno)
+        return self.generic_visit(node)
+
+    def visit_Const(self, node: nodes.Const) -> nodes.Node:
+        if isinstance(node.value, str):
+            _refuse_way_out(node.value, node.lineno)
+        return node
+
     def _with_context(self, node: nodes.Include | nodes.Import | nodes.FromImport) -> nodes.Node:
         node.with_context = True
         return self.generic_visit(node)
@@ -124,6 +134,31 @@ class _Bounds(NodeTransformer):
 
     def _filter(self, node: nodes.Expr, name: str) -> nodes.Filter:
         return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno, environment=self.environment)
+
+
+_WAY_OUT = re.compile(r"\s*__\w+__\s*|.*\{[^}]*__\w+__[^}]*\}.*", re.DOTALL)
+"""A name of Python's own, alone or as a field of a format: by those a template leaves its data."""
+_DUNDER = re.compile(r"__\w+?__(?!\w)")
+_PYTHONS = frozenset(
+    name
+    for kind in (object, type, dict, FunctionType, MethodType, GeneratorType, ModuleType, Exception)
+    for name in dir(kind)
+) | {"__builtins__", "__import__", "__mro__", "__loader__", "__spec__"}
+"""Columns may have names of that form too (`__key__`)."""
+
+
+def _refuse_way_out(text: str, line: int) -> None:
+    """Jinja2's sandbox refuses it too, but only when the place is reached, which may be in the last row."""
+    if "__" in text and _WAY_OUT.fullmatch(text) and not _PYTHONS.isdisjoint(_DUNDER.findall(text)):
+        raise TemplateSyntaxError(f"it leads out of the sandbox: {text.strip()[:60]}", line)
+
+
+def reaches_by_computed_names(source: str) -> bool:
+    """Whether a template may look up attributes by names that only its rendering makes."""
+    return _COMPUTED.search(source) is not None
+
+
+_COMPUTED = re.compile(r"\|\s*attr\b|\bformat|\[[^\]]*[~+|(]")
 
 
 def _spend(context: Context, steps: int) -> None:

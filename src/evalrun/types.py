@@ -191,6 +191,8 @@ class Response:
     fingerprint: str | None = None
     cost_usd: float | None = None
     likelihood: JSON = None
+    cached_prompt_tokens: int | None = None
+    """Of the prompt's tokens, those that the provider had in its cache, where it says so."""
 
 
 @hot_value
@@ -261,6 +263,7 @@ class SampleRecord:
     cluster: str | None = None
     logprobs: JSON = None
     likelihood: JSON = None
+    cached_prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,3 +107,17 @@ def test_the_last_line_counts_what_failed_to_the_end(project: Path, chat_server:
     failed = len(journal.read_bytes().splitlines())
     (line,) = [line for line in stopped.stderr.splitlines() if line.startswith("stopped: ")]
     assert f"stopped: {failed} of " in line and f"{failed} errors" in line
+
+
+def test_a_template_that_leaves_the_sandbox_in_the_last_row_is_refused_before_anything_is_sent(
+    project: Path, chat_server: ChatServer
+) -> None:
+    """By a name that only its rendering makes, so that reading the template does not show it."""
+    suite = write_suite(project, chat_server)
+    plain = "{{ a }} + {{ b }}"
+    assert plain in suite.read_text()
+    late = "{% if a == 11 %}{{ a|attr('__cla' ~ 'ss__') }}{% endif %}"
+    suite.write_text(suite.read_text().replace(plain, late + plain))
+    refused = evalrun(suite, "--no-report", "--no-cache")
+    assert refused.returncode == 2 and chat_server.bodies == []
+    assert "__class__" in refused.stderr and "Traceback" not in refused.stderr

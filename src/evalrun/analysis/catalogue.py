@@ -380,7 +380,8 @@ _SINGLE: tuple[tuple[str, str, Direction, str], ...] = (
         "usd",
         "lower",
         "Sum of what this run's answers cost in US dollars: the price that the server states, else prompt "
-        "and output tokens times the suite's prices. Cached answers cost nothing.",
+        "and output tokens times the suite's prices, prompt tokens that the provider had in its cache at a "
+        "price of their own where one is given. Cached answers cost nothing.",
     ),
     (
         "cost.judge_usd",

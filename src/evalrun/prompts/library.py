@@ -82,17 +82,48 @@ class PromptFolder:
         return path
 
 
-def open_prompt_file(file: Path, base_dir: Path, where: str) -> tuple[PromptFolder, str]:
+_MARKS = (".git", ".hg", "pyproject.toml", ".evalrun", "evalrun.lock")
+_OF_SUITES = frozenset({"suites", "suite", "evals", "eval", "evaluations"})
+
+
+def project_folder(base_dir: Path) -> Path:
+    """The folder of a suite's project: the nearest one from the suite's own upwards that says so (`_MARKS`).
+
+    Without one: the current folder where the suite lies in it, else the suite's own, or the one above where
+    that is a folder of suites (`suites/` beside `prompts/`).
+    """
+    own = base_dir.resolve()
+    for folder in (own, *own.parents):
+        if any((folder / mark).exists() for mark in _MARKS):
+            return folder
+    own = own.parent if own.name in _OF_SUITES else own
+    here = Path.cwd().resolve()
+    return here if own.is_relative_to(here) and here != Path(here.anchor) else own
+
+
+def open_prompt_file(
+    file: Path, base_dir: Path, where: str, *, allow_outside: bool = False
+) -> tuple[PromptFolder, str]:
     """The folder and the name of a prompt's own file, as the suite names it.
 
-    Raises UserError for an absolute path, unless it lies in the suite's own folder.
+    Raises UserError for a file outside the suite's project, also by a symbolic link, and for an absolute
+    path outside the suite's folder, unless that is allowed.
     """
     path = base_dir / file
-    if file.is_absolute() and not path.resolve().is_relative_to(base_dir.resolve()):
+    project = project_folder(base_dir)
+    own = base_dir.resolve()
+    if not allow_outside and file.is_absolute() and not path.resolve().is_relative_to(own):
         raise UserError(
             f"the prompt file '{file}' is an absolute path outside the suite's folder",
             where=where,
-            remedy="Name it by a path that starts at the suite's folder, such as ../prompts/direct.j2.",
+            remedy="Name it by a path that starts at the suite's folder, such as ../prompts/direct.j2, or "
+            "write allow_outside: true beside it.",
+        )
+    if not allow_outside and not path.resolve().is_relative_to(project):
+        raise UserError(
+            f"the prompt file '{file}' lies outside the suite's project, {project}",
+            where=where,
+            remedy="Copy it there, or write allow_outside: true beside it.",
         )
     return PromptFolder(path.parent), path.name
 

@@ -184,7 +184,7 @@ def _templates(spec: PromptSpec, base_dir: Path, where: str) -> tuple[PromptFold
     if spec.system is not None:
         written.append(_inline("system", "system", spec.system, where))
     if spec.file is not None:
-        folder, name = open_prompt_file(spec.file, base_dir, where)
+        folder, name = open_prompt_file(spec.file, base_dir, where, allow_outside=spec.allow_outside)
         shown = folder.show(name)
         written.append(_Written("user", name, folder.read(name, where), lambda line: f"{shown}:{line}"))
     elif spec.text is not None:

@@ -278,6 +278,23 @@ def usage_of(value: JSON) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def prompt_counts(usage: Mapping[str, JSON]) -> tuple[int | None, int | None]:
+    """Tokens of the prompt, and those of them that the provider had in its cache; None where it is not said.
+
+    Named as by OpenAI, Anthropic (also through LiteLLM), DeepSeek and Moonshot. Where more were in the cache
+    than the prompt is said to have, the prompt is counted without them (Anthropic's own way).
+    """
+    prompt = count(usage.get("prompt_tokens"))
+    details = usage.get("prompt_tokens_details")
+    said = details.get("cached_tokens") if isinstance(details, dict) else None
+    for name in ("cache_read_input_tokens", "prompt_cache_hit_tokens", "cached_tokens"):
+        said = usage.get(name) if said is None else said
+    cached = count(said)
+    if prompt is not None and cached is not None and cached > prompt:
+        prompt += cached
+    return prompt, cached
+
+
 def kept(value: JSON) -> JSON:
     """A value that goes into the records as it is. Raises ProviderError where it is nested too deeply to be
     written."""
@@ -336,6 +353,7 @@ class StreamedAnswer:
     def __init__(self, sent_ns: int) -> None:
         self.prompt_tokens: JSON = None
         self.completion_tokens: JSON = None
+        self.cached_prompt_tokens: int | None = None
         self.model: JSON = None
         self.fingerprint: JSON = None
         self.done = False
@@ -415,6 +433,7 @@ class StreamedAnswer:
             logprobs=kept(self.logprobs),
             model=word(self.model),
             fingerprint=word(self.fingerprint),
+            cached_prompt_tokens=self.cached_prompt_tokens,
         )
 
 

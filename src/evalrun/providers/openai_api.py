@@ -16,6 +16,7 @@ from evalrun.providers.answers import (
     StreamedAnswer,
     count,
     kept,
+    prompt_counts,
     prose,
     reasoning_of,
     text_of,
@@ -95,6 +96,7 @@ def parse_completion(document: JSON, timing: Timing) -> Response:
     if message is None:
         message = choice.get("delta")
     usage = usage_of(document.get("usage"))
+    prompt_tokens, cached_prompt_tokens = prompt_counts(usage)
     if message is None:
         output, message = text_of(choice["text"]), {}
     else:
@@ -102,7 +104,7 @@ def parse_completion(document: JSON, timing: Timing) -> Response:
     return Response(
         output=whole_text(output),
         finish_reason=word(choice.get("finish_reason")),
-        prompt_tokens=count(usage.get("prompt_tokens")),
+        prompt_tokens=prompt_tokens,
         completion_tokens=count(usage.get("completion_tokens")),
         timing=timing,
         refusal=prose(message.get("refusal")),
@@ -111,6 +113,7 @@ def parse_completion(document: JSON, timing: Timing) -> Response:
         logprobs=kept(choice.get("logprobs")),
         model=word(document.get("model")),
         fingerprint=word(document.get("system_fingerprint")),
+        cached_prompt_tokens=cached_prompt_tokens,
     )
 
 
@@ -128,7 +131,7 @@ class StreamedCompletion(StreamedAnswer):
         usage = chunk.get("usage")
         if usage:
             usage = usage_of(usage)
-            self.prompt_tokens = usage.get("prompt_tokens")
+            self.prompt_tokens, self.cached_prompt_tokens = prompt_counts(usage)
             self.completion_tokens = usage.get("completion_tokens")
         content = False
         for choice in chunk.get("choices") or ():

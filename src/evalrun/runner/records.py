@@ -132,6 +132,7 @@ class RecordMaker:
             cluster=item.cluster,
             logprobs=response.logprobs,
             likelihood=likelihood,
+            cached_prompt_tokens=None if cached else response.cached_prompt_tokens,
         )
 
     def failed(
@@ -172,4 +173,6 @@ class RecordMaker:
             return response.cost_usd
         if response.prompt_tokens is None or response.completion_tokens is None:
             return None
-        return self._price.usd(response.prompt_tokens, response.completion_tokens)
+        return self._price.usd(
+            response.prompt_tokens, response.completion_tokens, response.cached_prompt_tokens or 0
+        )

@@ -157,6 +157,12 @@ class PromptSpec(Spec):
 
     id: Id = Field(description="Name of the prompt in this suite, in results and on the command line.")
     file: LocalPath | None = Field(default=None, description="File with a Jinja2 template.")
+    allow_outside: bool = Field(
+        default=False,
+        exclude=True,
+        description="Let `file` lie outside the suite's project: the nearest folder above the suite that has "
+        ".git, pyproject.toml or a store.",
+    )
     text: str | None = Field(default=None, description="A Jinja2 template over the row's columns.")
     messages: list[PromptMessage] | None = Field(
         default=None, min_length=1, description="Chat messages, each a template."

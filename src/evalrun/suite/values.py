@@ -33,11 +33,21 @@ class PriceSpec(Spec):
         ge=0, description="Price of a million generated tokens, in US dollars."
     )
 
-    def usd(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """What so many tokens cost, in US dollars."""
-        return (
-            prompt_tokens * self.input_per_million_usd + completion_tokens * self.output_per_million_usd
-        ) / 1e6
+    cached_input_per_million_usd: float | None = Field(
+        default=None,
+        ge=0,
+        description="Price of a million prompt tokens that the provider had in its cache, in US dollars. "
+        "Default: that of the others.",
+    )
+
+    def usd(self, prompt_tokens: float, completion_tokens: float, cached_prompt_tokens: float = 0) -> float:
+        """What so many tokens cost, in US dollars. Those that the provider had in its cache are a part of the
+        prompt's."""
+        cached = min(cached_prompt_tokens, prompt_tokens)
+        dear = self.input_per_million_usd
+        cheap = dear if self.cached_input_per_million_usd is None else self.cached_input_per_million_usd
+        read = (prompt_tokens - cached) * dear + cached * cheap
+        return (read + completion_tokens * self.output_per_million_usd) / 1e6
 
 
 class LimitsSpec(Spec):

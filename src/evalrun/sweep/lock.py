@@ -97,7 +97,9 @@ def _cell(
             **shared,
             "model": model,
             "weights": known["models"][spec.model.id],
-            "price": spec.model.price.model_dump(mode="json") if spec.model.price is not None else None,
+            "price": spec.model.price.model_dump(mode="json", exclude_none=True)
+            if spec.model.price is not None
+            else None,
             "params": dict(spec.params),
             "repeats": spec.repeats,
             "prompt": prepared.prompts[spec.prompt.id, api_of(spec.model)].digest,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from evalrun.providers.base import (
     create,
     likelihood_problem,
 )
+from evalrun.sandbox import reaches_by_computed_names
 from evalrun.scoring.pipeline import Pipeline, suite_scorers
 from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.load import LoadedSuite
@@ -285,6 +287,7 @@ def _compile_prompts(
         place = (spec.prompt.id, spec.dataset.id, api)
         if dataset is None or prompt is None or place in compiled.renderers:
             continue
+        before = len(problems.found)
         problems.found.extend(prompt.check(dataset.columns, f"dataset {dataset.id}", dataset.partial))
         with problems.collect():
             pool = None
@@ -292,7 +295,20 @@ def _compile_prompts(
                 pool = open_pool(spec.dataset, spec.prompt.few_shot, loaded.base_dir, loaded.suite.seed)
                 compiled.examples[f"{prompt.id}/{dataset.id}"] = pool.digest
             compiled.renderers[place] = prompt.bind(pool, loaded.suite.seed)
+            if len(problems.found) == before:
+                _try_out(prompt, compiled.renderers[place], dataset)
     return compiled
+
+
+_TRIED_ROWS = 8
+
+
+def _try_out(prompt: Prompt, renderer: Renderer, dataset: Dataset) -> None:
+    """Render the first rows, and all where a template makes up the names that it looks up: what the sandbox
+    refuses must be known before anything is sent. Raises UserError."""
+    every = any(map(reaches_by_computed_names, prompt.source.values()))
+    for item in islice(iter(dataset), None if every else _TRIED_ROWS):
+        renderer.render(item)
 
 
 def _work_digest(

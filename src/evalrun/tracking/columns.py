@@ -66,7 +66,11 @@ FACTS: tuple[tuple[str, str], ...] = (
 )
 """How it went."""
 
-SOMETIMES: tuple[tuple[str, str], ...] = (("logprobs", AS_JSON), ("likelihood", AS_JSON))
+SOMETIMES: tuple[tuple[str, str], ...] = (
+    ("logprobs", AS_JSON),
+    ("likelihood", AS_JSON),
+    ("cached_prompt_tokens", INTEGER),
+)
 """Columns that are there only where a sample has such a value."""
 
 _TOP: tuple[str, ...] = (
@@ -106,10 +110,9 @@ class Shape:
     def learn(self, record: Mapping[str, Any]) -> None:
         """Take one record into account."""
         row = record.get("vars") or {}
-        if record.get("logprobs") is not None:
-            self._sometimes.add("logprobs")
-        if record.get("likelihood") is not None:
-            self._sometimes.add("likelihood")
+        for name, _ in SOMETIMES:
+            if record.get(name) is not None:
+                self._sometimes.add(name)
         # Nearly all rows look alike: what a look has taught is learnt once.
         look = (
             *row,

@@ -311,3 +311,24 @@ async def test_what_an_earlier_start_answered_is_not_asked_again(
     [record] = again
     assert (record.target, record.repeat) == (1, 1)
     assert record.done_s is not None and record.done_s >= 100.0, "the clock goes on"
+
+
+@pytest.mark.parametrize(("price", "cost"), [({}, 1.0), ({"cached_input_per_million_usd": 0.1}, 0.19)])
+async def test_prompt_tokens_from_a_providers_cache_have_a_price_of_their_own(
+    chat_server: ChatServer, tmp_path: Path, price: dict[str, float], cost: float
+) -> None:
+    async def behaviour(body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        details = {"cached_tokens": 900_000}
+        usage = {"prompt_tokens": 1_000_000, "completion_tokens": 0, "prompt_tokens_details": details}
+        return web.json_response({**completion("1"), "usage": usage})
+
+    chat_server.behaviour = behaviour
+    model = {
+        "id": "m",
+        "provider": "openai_compatible",
+        "base_url": chat_server.base_url,
+        "model": "scripted",
+    }
+    model["price"] = {"input_per_million_usd": 1.0, "output_per_million_usd": 2.0, **price}
+    [record] = await run_cell(chat_server, tmp_path, n=1, suite_changes={"models": [model]})
+    assert record.cost_usd == pytest.approx(cost) and record.cached_prompt_tokens == 900_000

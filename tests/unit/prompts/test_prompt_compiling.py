@@ -252,3 +252,67 @@ def test_methods_of_text_work_inside_loops_and_blocks(suite: Path) -> None:
     text = "{% for i in [1, 2] %}{{ q.split('-')[0] }}{{ q.replace('-', ' ') }}{% endfor %}"
     rendered = compiled(suite, text=text).bind(None, 1).render(Item("s", 0, {"q": "a-b"}))
     assert rendered.messages[0].content == "aa baa b"
+
+
+WAYS_OUT = [
+    "{{ a.__class__ }}",
+    "{{ a|attr('__class__') }}",
+    "{{ a['__class__'] }}",
+    "{{ '{0.__class__}'.format(a) }}",
+    "{{ '{0[__class__]}'.format(a) }}",
+    "{% if a == 'never' %}{{ a.__init__.__globals__ }}{% endif %}",
+    "{{ [a]|map(attribute='__class__')|list }}",
+    "{{ cycler.__init__ }}",
+    "{{ a.__class__ is defined }}",
+]
+
+
+@pytest.mark.parametrize("template", WAYS_OUT)
+def test_a_way_out_of_the_sandbox_is_found_wherever_it_stands(suite: Path, template: str) -> None:
+    message = problem(suite, text="one\n" + template)
+    assert "leads out of the sandbox" in message and "line 2" in message
+    (suite.parent / "prompts" / "parts" / "out.j2").write_text(template)
+    (suite.parent / "prompts" / "holds.j2").write_text("{% include 'parts/out.j2' %}")
+    assert "prompts/parts/out.j2:1" in problem(suite, file="../prompts/holds.j2")
+
+
+def test_columns_with_underscores_and_texts_about_python_are_no_way_out(suite: Path) -> None:
+    row = {"row": {"__key__": 1, "_id": 2}, "__key__": 3}
+    text = "{{ row.__key__ }} {{ row['__key__'] }} {{ row._id }} {{ __key__ }} {{ 'call __init__' }} __init__"
+    assert text_of(compiled(suite, text=text), **row) == "1 1 2 3 call __init__ __init__"
+
+
+def outside(folder: Path, file: str, **settings: Any) -> bool:
+    try:
+        compiled(folder, file=file, **settings)
+    except UserError as error:
+        assert "lies outside the suite's project" in str(error) and "allow_outside" in str(error)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("mark", [".git", "pyproject.toml", ".evalrun"])
+def test_a_prompt_file_outside_the_project_is_refused(tmp_path: Path, mark: str, monkeypatch: Any) -> None:
+    project = tmp_path / "project"
+    suite = project / "deep" / "suites"
+    suite.mkdir(parents=True)
+    (tmp_path / "theirs.j2").write_text("{{ a }}")
+    (project / "ours.j2").write_text("{{ a }}")
+    (suite / "link.j2").symlink_to(tmp_path / "theirs.j2")
+    monkeypatch.chdir(suite)
+    assert outside(suite, "../../ours.j2"), "nothing says how far the project reaches"
+    (project / mark).mkdir() if mark != "pyproject.toml" else (project / mark).write_text("")
+    assert not outside(suite, "../../ours.j2")
+    for file in ("../../../theirs.j2", "link.j2"):
+        assert outside(suite, file)
+    assert not outside(suite, "../../../theirs.j2", allow_outside=True)
+
+
+def test_a_project_without_a_mark_is_where_one_works_or_what_stands_beside_suites(
+    suite: Path, monkeypatch: Any, tmp_path_factory: Any
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert not outside(suite, "../prompts/main.j2")
+    assert outside(suite.parent / "prompts", "../secret.txt")
+    monkeypatch.chdir(suite.parent)
+    assert not outside(suite.parent / "prompts", "../secret.txt")

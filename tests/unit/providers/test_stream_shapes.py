@@ -241,3 +241,26 @@ async def test_a_web_page_is_no_answer(serve: Any, provider_for: Any, ask: Any) 
         with pytest.raises(ProviderError) as caught:
             await provider.generate(ask(stream=streamed))
         assert caught.value.kind is ErrorKind.PROTOCOL
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 8}}, (10, 8)),
+        ({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 0}}, (10, 0)),
+        ({"prompt_tokens": 10, "prompt_tokens_details": None}, (10, None)),
+        ({"prompt_tokens": 10, "cache_read_input_tokens": 8, "cache_creation_input_tokens": 1}, (10, 8)),
+        ({"prompt_tokens": 2, "cache_read_input_tokens": 8}, (10, 8)),
+        ({"prompt_tokens": 10, "prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 2}, (10, 8)),
+        ({"prompt_tokens": 10, "cached_tokens": 8}, (10, 8)),
+        ({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": "many"}}, (10, None)),
+        ({"prompt_tokens": 10, "prompt_tokens_details": [8]}, (10, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_prompt_tokens_that_were_in_the_providers_cache(usage: dict[str, Any], counts: Any) -> None:
+    message = {"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}], "usage": usage}
+    answer = whole_document(message)
+    assert (answer.prompt_tokens, answer.cached_prompt_tokens) == counts
+    answer = stream(chunk({"content": "4"}, "stop"), {"choices": [], "usage": usage})
+    assert (answer.prompt_tokens, answer.cached_prompt_tokens) == counts
