@@ -64,7 +64,8 @@ def test_two_sweeps_as_json(store: Path) -> None:
 def test_the_table_is_plain_and_narrow_when_piped(store: Path) -> None:
     done = evalrun("compare", "one", "two", "--store", store)
     assert done.returncode == 0, done.stderr
-    assert "better, +25 points" in done.stdout
+    row = next(line for line in done.stdout.splitlines() if "better" in line)
+    assert "+0.25 [+0." in row, "one way to write differences, in the table alone"
     assert "10 went from right to wrong: q000, q001" in done.stdout
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80

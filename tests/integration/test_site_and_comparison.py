@@ -94,8 +94,21 @@ class TestPages:
         assert "8 samples went from wrong to right: q0, q1" in text
         assert page.locator("#changes del").inner_text() == "Q"
         assert page.locator("#changes ins").inner_text() == "Question"
+        assert page.inner_text("h1") == "second against first"
+        heads = page.locator(".figures thead th").all_inner_texts()
+        assert heads[1:3] == ["first", "second"]
         page.get_by_role("link", name="q79", exact=True).click()
         until(page, "document.getElementById('sample').innerText.includes('Is 79 lucky')")
+        assert page.locator("#sample .side-name").all_inner_texts() == [
+            "first \N{MIDDLE DOT} p right", "second \N{MIDDLE DOT} p wrong",
+        ]  # fmt: skip
+        assert page.locator(".grid-head > div").all_inner_texts()[1:] == [
+            "first \N{MIDDLE DOT} p", "second \N{MIDDLE DOT} p",
+        ]  # fmt: skip
+        assert page.inner_text("#found") == "2 of 80 samples in 2 runs"
+        page.click("#close")
+        page.get_by_role("link", name="8 samples went from wrong to right").click()
+        until(page, "document.getElementById('found').textContent.startsWith('8 of 80')")
         assert page.evaluate("window.hurt") is None
         opened.assert_quiet()
 

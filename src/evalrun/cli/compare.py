@@ -76,9 +76,12 @@ def compare(
     chosen = [choose(store, sweep) for sweep in sweeps]
     comparison = compared(chosen, options)
     if page is not None:
+        from evalrun.analysis.beside import compare_beside
         from evalrun.reports.comparison import write_comparison
 
-        write_comparison(comparison, [each.folder for each in chosen], page)
+        scores = list(dict.fromkeys(each.metric for each in comparison.compared))
+        beside = compare_beside(chosen, options, scores)
+        write_comparison(comparison, [each.folder for each in chosen], page, beside)
         click.echo(f"wrote {page}", err=True)
     if as_json:
         print_json(comparison.document())

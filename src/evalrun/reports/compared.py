@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SHOWN_IDS = 5
+LONGEST_NAME = 16
+"""A column of figures is headed by no longer name."""
+
 _COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan", "tied": "yellow"}
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "descriptive"}
 _CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "no correction"}
@@ -32,9 +35,8 @@ def print_comparison(comparison: Comparison) -> None:
     for title, rows in by_metric(comparison.compared):
         _print_table(console, pairs_table(title, rows))
         for row in rows:
-            _print_line(console, f"{label(row)}: {verdict_word(row.verdict)}, {row.verdict.sentence}", 2)
-            for note in [*_flip_lines(row), *notes(row)]:
-                _print_line(console, note, 4, "dim")
+            for line in _remarks(row):
+                _print_line(console, f"{label(row)}: {line}" if len(rows) > 1 else line, 2, "dim")
         console.print()
     for section in sections(comparison):
         _print_table(console, section.table)
@@ -51,8 +53,8 @@ def comparison_markdown(comparison: Comparison) -> str:
     for title, rows in by_metric(comparison.compared):
         lines += _markdown_table(pairs_table(title, rows))
         for row in rows:
-            lines.append(f"- {_escaped(label(row))}: **{verdict_word(row.verdict)}**, {row.verdict.sentence}")
-            lines += [f"  - {_escaped(note)}" for note in [*_flip_lines(row), *notes(row)]]
+            lines.append(f"- {_escaped(label(row))}: **{verdict_word(row.verdict)}**")
+            lines += [f"  - {_escaped(remark)}" for remark in _remarks(row)]
         lines.append("")
     for section in sections(comparison):
         lines += _markdown_table(section.table)
@@ -84,9 +86,12 @@ def label(each: Compared) -> str:
     return f"{each.b.run} against {each.a.run}"
 
 
-def pairs_table(title: str, rows: Sequence[Compared], labels: Sequence[str] = ()) -> Table:
-    """Both values of each pair, their difference, and what that amounts to. `labels` name the pairs."""
-    heads = ("run", "a", "b", "b - a (interval)", "p", "verdict")
+def pairs_table(
+    title: str, rows: Sequence[Compared], labels: Sequence[str] = (), sides: tuple[str, str] | None = None
+) -> Table:
+    """Both values of each pair, their difference, and what that amounts to. `labels` name the pairs, `sides`
+    what is compared."""
+    heads = ("run", *(sides or side_names(rows)), "difference [interval]", "p", "verdict")
     cells = [
         (
             name, *means(each.result, each.unit),
@@ -96,6 +101,17 @@ def pairs_table(title: str, rows: Sequence[Compared], labels: Sequence[str] = ()
         for name, each in zip(labels or [label(row) for row in rows], rows, strict=True)
     ]  # fmt: skip
     return Table(title, heads, cells, frozenset({1, 2, 3, 4}))
+
+
+def side_names(rows: Sequence[Compared]) -> tuple[str, str]:
+    """What both sides are called, where all pairs have them in common: the sweeps, or the runs of one."""
+    for names in ([(row.a.name, row.b.name) for row in rows], [(row.a.run, row.b.run) for row in rows]):
+        before, after = ({name for name, _ in names}, {name for _, name in names})
+        if len(before) == len(after) == 1 and before != after:
+            one, other = before.pop(), after.pop()
+            if max(len(one), len(other)) <= LONGEST_NAME:
+                return one, other
+    return "before", "after"
 
 
 def means(result: PairedResult, unit: str) -> list[str]:
@@ -113,6 +129,16 @@ def _flip_lines(each: Compared) -> list[str]:
             more = f", … {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
             named.append(f"{len(ids)} went from {what}: {', '.join(ids[:SHOWN_IDS])}{more}")
     return named
+
+
+_TOLD = ("better", "worse", "higher", "lower")
+"""Verdicts of which the table says all; of others it is said how far the samples could see."""
+
+
+def _remarks(each: Compared) -> list[str]:
+    """What a table cannot say: how far the samples could see, which of them changed sides, what was noted."""
+    sight = [] if verdict_word(each.verdict) in _TOLD else [each.verdict.sentence]
+    return [*sight, *_flip_lines(each), *notes(each)]
 
 
 def notes(each: Compared) -> list[str]:
@@ -137,22 +163,29 @@ def _standings(each: DatasetStandings) -> Section:
     rows += [
         (
             place.run.run, estimated(place.mean, each.unit),
-            measured(place.behind, place.behind_low, place.behind_high, each.unit, sign=True),
+            measured(*_minus(place.behind, place.behind_low, place.behind_high), each.unit, sign=True),
             p_value(place.p), place.verdict,
         )
         for place in others
     ]  # fmt: skip
     title = f"{each.metric} on {each.dataset} ({_unit(each.unit)}{_BETTER[each.direction]})"
-    columns = ("run", "mean (interval)", "best - run (interval)", "p", "verdict")
+    columns = ("run", "mean [interval]", "against the best", "p", "verdict")
     return Section(Table(title, columns, rows, frozenset({1, 2, 3})), [each.sentence])
 
 
+def _minus(
+    value: float | None, low: float | None, high: float | None
+) -> tuple[float | None, float | None, float | None]:
+    """A difference the other way round, so that a run that is worse stands below zero, as everywhere."""
+    return tuple(None if each is None else -each for each in (value, high, low))  # type: ignore[return-value]
+
+
 def footer(comparison: Comparison) -> list[str]:
-    """Which sweeps a and b are, and how p values and intervals were made."""
+    """Which sweeps were compared, and how p values and intervals were made."""
     lines = list(comparison.notes)
     if comparison.compared:
-        lines += [f"a: {_sweep(comparison.compared[0].a)}"]
-        lines += [f"b: {each}" for each in dict.fromkeys(_sweep(each.b) for each in comparison.compared)]
+        lines += [f"before: {_sweep(comparison.compared[0].a)}"]
+        lines += [f"after: {each}" for each in dict.fromkeys(_sweep(each.b) for each in comparison.compared)]
     if comparison.tests:
         what = _CORRECTIONS[comparison.correction]
         over = "" if comparison.correction == "none" else f" over {plural(comparison.tests, 'comparison')}"

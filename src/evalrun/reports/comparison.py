@@ -2,190 +2,321 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from evalrun.analysis.compare import Compared, Comparison
 from evalrun.analysis.measures import RunInfo
+from evalrun.analysis.previous import what_changed
 from evalrun.analysis.standings import DatasetStandings
 from evalrun.atomic import disk_errors, replacing
 from evalrun.reports import page
 from evalrun.reports.charts.dots import behind_best, differences
 from evalrun.reports.compared import by_metric, footer, means, notes, pairs_table, sections
+from evalrun.reports.details import commit_of
 from evalrun.reports.effects import Section, change
-from evalrun.reports.numbers import count, moment, plural, tested
-from evalrun.reports.report import SAMPLES_MARK, judge
+from evalrun.reports.numbers import count, figure, listing, moment, p_value, plural, tested
+from evalrun.reports.report import SAMPLES_MARK, SHAPES, judge
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
-from evalrun.reports.view import Chart, RunView, Table, score_columns, verdict_word
+from evalrun.reports.view import (
+    PALETTE,
+    Chart,
+    Phrase,
+    RunView,
+    Sentence,
+    Table,
+    grid_link,
+    sample_path,
+    score_columns,
+    verdict_word,
+)
 from evalrun.reports.visible import visible
-from evalrun.tracking.diff import SweepDiff, diff_sweeps
+from evalrun.tracking.diff import diff_sweeps
 from evalrun.tracking.folder import SweepFolder
 
 LINKS = 8
 """Samples that changed sides are linked to, so many each way."""
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the sweeps. `letter` names it on the page."""
+    """One of the sweeps, by the name that it goes by on the page."""
 
-    letter: str
+    called: str
     sweep: str
     name: str
     when: str
     size: str
+    commit: str
 
 
 @dataclass(frozen=True, slots=True)
 class FlipsView:
-    """Samples that changed sides: how many, which way, and links to the first few."""
+    """Samples that changed sides: how many, which way, where all of them are, and links to the first few."""
 
     text: str
+    all: str
     links: Sequence[tuple[str, str]]
-    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class FigureRow:
+    """One figure of both sides with its difference; `note` says what is to be known about it."""
+
+    metric: str
+    before: str
+    after: str
+    difference: str
+    p: str
+    n: str
+    word: str
+    note: str
+    judged: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One run against another: what is said about it, and the samples that changed sides. `figures` are both
-    values and their difference."""
+    """One run against another: all figures of both, and the samples that changed sides. `word` is what the
+    first figure amounts to."""
 
-    label: str
+    title: str
+    before: str
+    after: str
     word: str
-    figures: str
-    sentence: str
+    rows: Sequence[FigureRow]
     remarks: Sequence[str]
     flips: Sequence[FlipsView]
 
 
 @dataclass(frozen=True, slots=True)
-class MetricView:
-    """All pairs of one metric."""
-
-    title: str
-    pairs: Sequence[Pair]
-    table: Table
-    chart: Chart | None
-
-
-@dataclass(frozen=True, slots=True)
 class Changes:
-    """What is different in `letter` from the first sweep: tables by title, and prompts word by word."""
+    """What is different in a side from the first one: in a few words, as tables by title, and prompts word by
+    word."""
 
-    letter: str
+    called: str
     same: bool
+    said: Sequence[str]
     tables: Sequence[Table]
     prompts: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonView:
-    """The page. `samples` are the runs whose samples are inside, with their files."""
+    """The page. `samples` are the runs whose samples are inside, with their files and the run that each is
+    compared with."""
 
     title: str
     sides: Sequence[Side]
-    lead: str
-    metrics: Sequence[MetricView]
+    lead: Sentence
+    more: Sequence[Sentence]
+    cautions: Sequence[str]
+    pairs: Sequence[Pair]
+    differences: Sequence[Chart]
     within: Sequence[Section]
     changes: Sequence[Changes]
     notes: Sequence[str]
     runs: Sequence[RunView]
-    samples: Sequence[tuple[RunView, Path]]
+    samples: Sequence[tuple[RunView, Path, str | None]]
     score: str | None
-    lower: bool
 
     @property
     def charts(self) -> list[Chart]:
         """All charts of the page."""
-        charts = [metric.chart for metric in self.metrics] + [each.chart for each in self.within]
-        return [chart for chart in charts if chart]
+        return [*self.differences, *(each.chart for each in self.within if each.chart)]
 
 
-def view(comparison: Comparison, folders: Sequence[SweepFolder]) -> ComparisonView:
-    """The page of a comparison of these sweeps, the first of which the others are compared with."""
+def view(
+    comparison: Comparison, folders: Sequence[SweepFolder], beside: Sequence[Compared] = ()
+) -> ComparisonView:
+    """The page of a comparison of these sweeps, the first of which the others are compared with. `beside` are
+    the same pairs by what else they have (analysis/beside.py)."""
     folders = list({folder.ulid: folder for folder in folders}.values())
-    letters = {folder.ulid: LETTERS[at % len(LETTERS)] for at, folder in enumerate(folders)}
     sources = {folder.ulid: Source.of(folder) for folder in folders}
-    sides = [_side(letters[ulid], ulid, source) for ulid, source in sources.items()]
-    views = _runs(comparison, sources, letters)
-    metrics = [
-        _metric(at, title, rows, letters) for at, (title, rows) in enumerate(by_metric(comparison.compared))
-    ]
+    called = _called(sources)
+    sides = [_side(called[ulid], ulid, source) for ulid, source in sources.items()]
+    names = _Names(called, {ulid: judge(source).views for ulid, source in sources.items()})
+    taking = _taking(comparison, names, sources)
     measured: list[Compared | DatasetStandings] = [*comparison.compared, *comparison.standings]
-    first = measured[0] if measured else None
+    changes = [_changes(called[each.ulid], folders[0], each) for each in folders[1:]]
+    first = _first(comparison)
     return ComparisonView(
         title=_title(sides),
         sides=sides,
-        lead=_lead(comparison),
-        metrics=metrics,
+        lead=_lead(comparison, first, names),
+        more=_more(first, names, changes),
+        cautions=[*dict.fromkeys(visible(line) for each in first for line in notes(each))],
+        pairs=_pairs(comparison, beside, names),
+        differences=_differences(comparison, names),
         within=_within_all(comparison),
-        changes=[_changes(letters[each.ulid], diff_sweeps(folders[0], each)) for each in folders[1:]],
+        changes=changes,
         notes=[visible(line) for line in footer(comparison)],
-        runs=[run for run, _ in views],
-        samples=[(run, path) for run, path in views if path is not None],
-        score=first.metric if first else None,
-        lower=first is not None and first.direction == "lower",
+        runs=[run for run, _, _ in taking],
+        samples=[(run, path, pair) for run, path, pair in taking if path is not None],
+        score=measured[0].metric if measured else None,
     )
+
+
+class _Names:
+    """What runs are called on the page: by what tells them apart in their sweep, and by their sweep."""
+
+    def __init__(self, called: Mapping[str, str], views: Mapping[str, Sequence[RunView]]) -> None:
+        self.called = called
+        self.views = {(ulid, run.id): run for ulid, runs in views.items() for run in runs}
+
+    def view(self, run: RunInfo) -> RunView | None:
+        return self.views.get((run.sweep, run.run))
+
+    def run(self, run: RunInfo) -> str:
+        """The run alone."""
+        found = self.view(run)
+        return found.full if found else visible(run.run)
+
+    def whole(self, run: RunInfo) -> str:
+        """The run with its sweep, where there are several."""
+        if len(self.called) < 2:
+            return self.run(run)
+        return f"{self.run(run)} \N{MIDDLE DOT} {self.called[run.sweep]}"
+
+    def sides(self, each: Compared) -> tuple[str, str]:
+        """Both sides of a pair: the sweeps where these differ, else the runs."""
+        if each.a.sweep != each.b.sweep:
+            return self.called[each.a.sweep], self.called[each.b.sweep]
+        return self.run(each.a), self.run(each.b)
+
+    def pair(self, each: Compared) -> str:
+        """The pair: the run alone where both sweeps have it."""
+        one, other = self.run(each.a), self.run(each.b)
+        beside = f", {self.called[each.b.sweep]}" if len(self.called) > 2 else ""
+        if one == other or each.a.run == each.b.run:
+            differs = f" ({', '.join(each.differs)})" if each.differs else ""
+            return visible(f"{other}{differs}{beside}")
+        return f"{self.whole(each.b)} against {self.whole(each.a)}"
+
+
+def _called(sources: Mapping[str, Source]) -> dict[str, str]:
+    """A name for each sweep: its own where they differ, else when it began, else its id."""
+    manifests = {ulid: source.manifest for ulid, source in sources.items()}
+    choices = (
+        {ulid: visible(manifest.name) for ulid, manifest in manifests.items()},
+        {ulid: f"{visible(each.name)}, {moment(each.started_at)}" for ulid, each in manifests.items()},
+    )
+    for names in choices:
+        if len(set(names.values())) == len(names):
+            return names
+    return {ulid: f"{visible(manifest.name)} {ulid[-6:]}" for ulid, manifest in manifests.items()}
 
 
 def _title(sides: Sequence[Side]) -> str:
     if len(sides) == 1:
-        return f"{visible(sides[0].name)}: its runs compared"
-    names = list(dict.fromkeys(visible(side.name) for side in sides))
-    others = ", ".join(side.letter for side in sides[1:])
-    return f"{' and '.join(names)}: {others} against {sides[0].letter}"
+        return f"{sides[0].called}: its runs compared"
+    return f"{listing(side.called for side in sides[1:])} against {sides[0].called}"
 
 
-def _side(letter: str, ulid: str, source: Source) -> Side:
+def _side(called: str, ulid: str, source: Source) -> Side:
     runs = source.runs
     samples = sum(run.counts.samples for run in runs)
     return Side(
-        letter=letter,
+        called=called,
         sweep=ulid,
         name=visible(source.manifest.name),
         when=moment(source.manifest.started_at),
         size=f"{plural(len(runs), 'run')}, {plural(samples, 'sample')}",
+        commit=visible(commit_of(source.manifest)),
     )
 
 
-def _runs(
-    comparison: Comparison, sources: Mapping[str, Source], letters: Mapping[str, str]
-) -> list[tuple[RunView, Path | None]]:
-    """The runs that take part, named by their sweep's letter, and where their samples are."""
-    taking = [each for pair in comparison.compared for each in (pair.a, pair.b)]
-    taking += [place.run for standing in comparison.standings for place in standing.places]
-    part = {(each.sweep, each.run) for each in taking}
-    found = []
-    for ulid, source in sources.items():
-        for run in judge(source).views:
-            if (ulid, run.id) in part:
-                letter = f"{letters[ulid]} " if len(sources) > 1 else ""
-                named = replace(run, id=f"{ulid}/{run.id}", full=f"{letter}{run.full}")
-                found.append((named, source.samples(run.id)))
+def _taking(
+    comparison: Comparison, names: _Names, sources: Mapping[str, Source]
+) -> list[tuple[RunView, Path | None, str | None]]:
+    """The runs that take part, both of a pair beside one another, with their samples and their partners."""
+    partners: dict[tuple[str, str], str | None] = {}
+    for each in comparison.compared:
+        partners.setdefault((each.a.sweep, each.a.run), None)
+        partners.setdefault((each.b.sweep, each.b.run), f"{each.a.sweep}/{each.a.run}")
+    for standing in comparison.standings:
+        partners |= {(place.run.sweep, place.run.run): None for place in standing.places}
+    found: list[tuple[RunView, Path | None, str | None]] = []
+    for (sweep, run), pair in partners.items():
+        known = names.views.get((sweep, run))
+        if known is not None:
+            label = known.full if len(sources) < 2 else f"{names.called[sweep]} \N{MIDDLE DOT} {known.full}"
+            shown = replace(known, id=f"{sweep}/{run}", full=label, colour=len(found) % PALETTE)
+            found.append((shown, sources[sweep].samples(run), pair))
     return found
 
 
-def _lead(comparison: Comparison) -> str:
-    """What the first metric says, in words."""
-    if not comparison.compared:
+def _first(comparison: Comparison) -> list[Compared]:
+    """The comparisons by the first metric."""
+    return [each for each in comparison.compared if each.metric == comparison.compared[0].metric]
+
+
+_ORDER = ("worse", "lower", "better", "higher", "tied", "equivalent", "unchanged")
+"""What went wrong is told first."""
+
+
+def _lead(comparison: Comparison, first: Sequence[Compared], names: _Names) -> Sentence:
+    """What the first metric says, in words: of one pair the figures, of several how many moved which way."""
+    if not first:
         said = [standing.sentence for standing in comparison.standings[:1]]
-        return f"By {comparison.standings[0].metric}: {said[0]}." if said else "Nothing could be compared."
-    metric = comparison.compared[0].metric
-    known = [verdict_word(each.verdict) for each in comparison.compared if each.metric == metric]
-    every = len(known)
-    found = {word: known.count(word) for word in ("worse", "better", "lower", "higher") if word in known}
-    if found:
-        counts = " and ".join(f"{word} in {number}" for word, number in found.items())
-        return f"By {metric}: {counts} of {plural(every, 'comparison')}."
-    if all(word == "equivalent" for word in known):
-        return f"By {metric} nothing changed that matters, in {plural(every, 'comparison')}."
-    return f"By {metric} no difference is shown, in {plural(every, 'comparison')}: the samples do not tell."
+        return [
+            Phrase(
+                f"By {comparison.standings[0].metric}: {said[0]}." if said else "Nothing could be compared."
+            )
+        ]
+    if len(first) == 1:
+        return _lead_of_one(first[0], names)
+    words = [verdict_word(each.verdict) for each in first]
+    counted = {word: words.count(word) for word in _ORDER if word in words}
+    counts = listing(f"{word} in {number}" for word, number in counted.items())
+    lead = [Phrase(f"By {first[0].metric}: {counts} of {plural(len(first), 'comparison')}.")]
+    moved = [each for each in first if verdict_word(each.verdict) in ("worse", "lower", "better", "higher")]
+    if not moved:
+        return lead
+    farthest = max(
+        moved, key=lambda each: (verdict_word(each.verdict) == "worse", abs(each.result.difference or 0))
+    )
+    return [
+        *lead, Phrase(" Most of all "), Phrase(names.pair(farthest), "run"), Phrase(": "),
+        Phrase(f"{change(farthest.result, farthest.unit)}", "value"), Phrase("."),
+    ]  # fmt: skip
+
+
+def _lead_of_one(each: Compared, names: _Names) -> Sentence:
+    before, after = names.sides(each)
+    if each.result.difference is None:
+        return [Phrase(f"{after} cannot be compared with {before}: {each.verdict.sentence}.")]
+    word = verdict_word(each.verdict)
+    how = {"tied": "is tied with", "equivalent": "is as good as", "unchanged": "has the same answers as"}
+    lead = [Phrase(after, "run"), Phrase(f" {how.get(word, f'is {word} than')} "), Phrase(before, "run")]
+    one, other = means(each.result, each.unit)
+    p = "" if each.p_corrected is None else f", {tested(each.p_corrected)}"
+    figures = f"{one} \N{RIGHTWARDS ARROW} {other}, {change(each.result, each.unit)}{p}"
+    return [
+        *lead, Phrase(f" by {each.metric}: "), Phrase(figures, "value"),
+        Phrase(f" (n = {count(each.result.n)}).", "whole"),
+    ]  # fmt: skip
+
+
+def _more(first: Sequence[Compared], names: _Names, changes: Sequence[Changes]) -> list[Sentence]:
+    """What changed in between, what the samples could not have shown, and how many samples moved."""
+    found: list[Sentence] = []
+    for each in changes:
+        since = f" in {each.called}" if len(changes) > 1 else ""
+        what = listing(each.said) if each.said else "nothing that shapes answers or scores"
+        found.append([Phrase(f"What changed{since}: {what}.")])
+    better, worse = (sum(getattr(each, way) or 0 for each in first) for way in ("better", "worse"))
+    if better or worse:
+        found.append([Phrase(f"{plural(better, 'sample')} became better, {count(worse)} worse.")])
+    unseen = [each.result.mde for each in first if verdict_word(each.verdict) == "tied" and each.result.mde]
+    if unseen:
+        size = figure(max(unseen), unit=first[0].unit)
+        found.append(
+            [Phrase(f"With these samples a true difference below about {size} would often go unseen.")]
+        )
+    return found
 
 
 def _within_all(comparison: Comparison) -> list[Section]:
@@ -196,83 +327,105 @@ def _within_all(comparison: Comparison) -> list[Section]:
     return found
 
 
-def _figures(each: Compared) -> str:
-    """`0.69 → 0.78, +0.09 [0.00, +0.18], p = 0.113`."""
-    if each.result.difference is None:
-        return ""
+def _pairs(comparison: Comparison, beside: Sequence[Compared], names: _Names) -> list[Pair]:
+    """Every pair of runs with all its figures, what became worse first."""
+    by_pair: dict[tuple[str, str, str, str], list[Compared]] = {}
+    for each in (*comparison.compared, *beside):
+        by_pair.setdefault((each.a.sweep, each.a.run, each.b.sweep, each.b.run), []).append(each)
+    scores = {each.metric for each in comparison.compared}
+    pairs = [_pair(rows, scores, names) for rows in by_pair.values()]
+    return sorted(pairs, key=lambda pair: _ORDER.index(pair.word) if pair.word in _ORDER else len(_ORDER))
+
+
+def _pair(rows: Sequence[Compared], scores: Collection[str], names: _Names) -> Pair:
+    first = rows[0]
+    before, after = names.sides(first)
+    return Pair(
+        title=names.pair(first),
+        before=before,
+        after=after,
+        word=verdict_word(first.verdict),
+        rows=[_figure_row(each, each.metric in scores) for each in rows],
+        remarks=[*dict.fromkeys(visible(line) for each in rows for line in notes(each))],
+        flips=_flips(first),
+    )
+
+
+def _figure_row(each: Compared, judged: bool) -> FigureRow:
     before, after = means(each.result, each.unit)
-    p = "" if each.p_corrected is None else f", {tested(each.p_corrected)}"
-    return f"{before} → {after}, {change(each.result, each.unit)}{p}"
-
-
-def _label(each: Compared, letters: Mapping[str, str]) -> str:
-    """The pair in words: by the run's name alone where both sweeps have it."""
-
-    def named(run: RunInfo) -> str:
-        return f"{letters.get(run.sweep, '')} {visible(run.run)}" if len(letters) > 1 else visible(run.run)
-
-    if each.a.run == each.b.run:
-        others = f" ({', '.join(each.differs)})" if each.differs else ""
-        beside = f", {letters.get(each.b.sweep, '')}" if len(letters) > 2 else ""
-        return visible(each.b.run + others) + beside
-    return f"{named(each.b)} against {named(each.a)}"
-
-
-def _metric(at: int, title: str, rows: Sequence[Compared], letters: Mapping[str, str]) -> MetricView:
-    labels = [_label(each, letters) for each in rows]
-    table = pairs_table(title, rows, labels)
-    body = [[*row, count(each.result.n)] for row, each in zip(table.rows, rows, strict=True)]
-    table = replace(table, columns=[*table.columns, "pairs"], rows=body, numeric=table.numeric | {6})
-    pairs = [
-        Pair(
-            label=label,
-            word=verdict_word(each.verdict),
-            figures=_figures(each),
-            sentence=each.verdict.sentence,
-            remarks=[visible(line) for line in notes(each)],
-            flips=_flips(each),
-        )
-        for label, each in zip(labels, rows, strict=True)
-    ]
-    chart = differences(f"differences-{at}", rows[0].metric, list(zip(labels, rows, strict=True)), table)
-    return MetricView(visible(title), pairs, table, chart)
+    unlike = each.verdict.sentence if each.verdict.sentence.endswith("not compared") else ""
+    certain = each.p_corrected is not None or judged
+    return FigureRow(
+        metric=visible(each.metric),
+        before=before,
+        after=after,
+        difference=change(each.result, each.unit) if each.result.difference is not None else "",
+        p="" if each.p_corrected is None else p_value(each.p_corrected),
+        n=count(each.result.n) if each.result.n else "",
+        word=verdict_word(each.verdict) if certain else "",
+        note=visible(unlike),
+        judged=judged,
+    )
 
 
 def _flips(each: Compared) -> list[FlipsView]:
-    if each.flips is None:
+    """Which samples became worse and better, the worse ones first."""
+    if each.better is None and each.worse is None:
         return []
-    run = quote(f"{each.b.sweep}/{each.b.run}", safe="")
+    run, other = f"{each.b.sweep}/{each.b.run}", f"{each.a.sweep}/{each.a.run}"
+    ways: list[tuple[str, int, Sequence[str], str]] = [
+        ("lost", each.worse or 0, each.flips.lost if each.flips else (), "became worse"),
+        ("won", each.better or 0, each.flips.won if each.flips else (), "became better"),
+    ]
+    sides = {"lost": "went from right to wrong", "won": "went from wrong to right"}
     return [
         FlipsView(
-            text=f"{plural(len(ids), 'sample')} went from {what}",
-            links=[(visible(id_), f"#sample={run}/{quote(id_, safe='')}/0") for id_ in ids[:LINKS]],
-            more=max(0, len(ids) - LINKS),
+            text=f"{plural(number, 'sample')} {sides[kind] if each.flips else what}",
+            all=grid_link(run=run, vs=other, kind=kind),
+            links=[
+                (visible(id_), grid_link(run=run, vs=other, kind=kind, open=sample_path(run, id_)))
+                for id_ in ids[:LINKS]
+            ],
         )
-        for ids, what in ((each.flips.lost, "right to wrong"), (each.flips.won, "wrong to right"))
-        if ids
+        for kind, number, ids, what in ways
+        if number
     ]
 
 
-def _changes(letter: str, diff: SweepDiff) -> Changes:
+def _differences(comparison: Comparison, names: _Names) -> list[Chart]:
+    """The differences of every metric, drawn; one pair alone has its figures in words."""
+    charts = []
+    for at, (title, rows) in enumerate(by_metric(comparison.compared)):
+        labels = [names.pair(each) for each in rows]
+        if len(rows) > 1:
+            table = pairs_table(title, rows, labels, ("before", "after"))
+            charts.append(
+                differences(f"differences-{at}", rows[0].metric, list(zip(labels, rows, strict=True)), table)
+            )
+    return [chart for chart in charts if chart]
+
+
+def _changes(called: str, before: SweepFolder, after: SweepFolder) -> Changes:
+    diff = diff_sweeps(before, after)
     tables = []
     for title in ("suite", "models", "packages", "machine", "code"):
         changes = getattr(diff, title)
         if changes:
             rows = [[visible(c.name), _said(c.before), _said(c.after)] for c in changes]
-            tables.append(Table(title, ["what", "before", f"in {letter}"], rows))
+            tables.append(Table(title, ["what", "before", f"in {called}"], rows))
     data = [each for each in diff.data if not each.same]
     if data:
         rows = [
             [visible(d.dataset), count(d.added), count(d.removed), count(d.changed), visible(d.note)]
             for d in data
         ]
-        tables.insert(
-            0,
-            Table(
-                "data, in rows", ["dataset", "added", "removed", "changed", ""], rows, frozenset({1, 2, 3})
-            ),
-        )
-    return Changes(letter, diff.same, tables, diff.prompts)
+        heads = ["dataset", "added", "removed", "changed", ""]
+        tables.insert(0, Table("data, in rows", heads, rows, frozenset({1, 2, 3})))
+    said = [visible(what) for what in what_changed(before.manifest(), after.manifest())]
+    commits = [commit_of(Source.of(each).manifest) for each in (before, after)]
+    if all(commits) and commits[0] != commits[1]:
+        said.append(visible(f"commit {commits[0]} \N{RIGHTWARDS ARROW} {commits[1]}"))
+    return Changes(called, diff.same, said, tables, diff.prompts)
 
 
 def _said(value: Any) -> str:
@@ -295,25 +448,27 @@ SCRIPTS = (
 )
 
 
-def write_comparison(comparison: Comparison, folders: Sequence[SweepFolder], out: Path) -> None:
+def write_comparison(
+    comparison: Comparison, folders: Sequence[SweepFolder], out: Path, beside: Sequence[Compared] = ()
+) -> None:
     """Write the page to `out`, whole or not at all; samples are streamed.
 
-    `folders` are the sweeps that were compared, the first of which the others are compared with. Raises
-    UserError where a folder cannot be read or `out` cannot be written.
+    `folders` are the sweeps that were compared, the first of which the others are compared with; `beside` are
+    the same pairs by what else they have. Raises UserError where a folder cannot be read or `out` cannot be
+    written.
     """
-    shown = view(comparison, folders)
+    shown = view(comparison, folders, beside)
     head, tail = _render(shown).split(SAMPLES_MARK)
     with disk_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         with temporary.open("wb", buffering=1 << 20) as file:
             file.write(head.encode("utf-8", "replace"))
-            total = sum(run.counts.samples for run, _ in shown.samples)
-            writer = SampleWriter(
-                file, score_columns([run for run, _ in shown.samples], shown.score), total=total
-            )
-            for run, path in shown.samples:
-                writer.add_run(run, path)
+            runs = [run for run, _, _ in shown.samples]
+            total = sum(run.counts.samples for run in runs)
+            writer = SampleWriter(file, score_columns(runs, shown.score), total=total)
+            for run, path, pair in shown.samples:
+                writer.add_run(run, path, pair)
             writer.finish()
             file.write(tail.encode("utf-8", "replace"))
         temporary.chmod(page.REPORT_MODE)
@@ -325,5 +480,7 @@ def _render(shown: ComparisonView) -> str:
     return (
         page.environment()
         .get_template("comparison.html.j2")
-        .render(report=shown, samples=Markup(SAMPLES_MARK), **page.frame(SCRIPTS, shown.charts))
+        .render(
+            report=shown, shapes=SHAPES, samples=Markup(SAMPLES_MARK), **page.frame(SCRIPTS, shown.charts)
+        )
     )

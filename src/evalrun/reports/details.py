@@ -211,12 +211,26 @@ def provenance(manifest: Manifest) -> list[tuple[str, str]]:
     return [(name, _text(value)) for name, value in rows if value not in (None, "", NONE)]
 
 
+SHORT = 10
+"""Letters of a commit that name it."""
+
+
+def commit_of(manifest: Manifest) -> str:
+    """The commit that a sweep was run at, in short; "" where none is known."""
+    git = manifest.provenance.get("git")
+    commit = git.get("commit") if isinstance(git, Mapping) else None
+    if not isinstance(git, Mapping) or not commit:
+        return ""
+    return f"{str(commit)[:SHORT]}{' with uncommitted changes' if git.get('dirty') else ''}"
+
+
 def _git(git: JSON) -> str | None:
     if not isinstance(git, Mapping):
         return None
     commit = git.get("commit")
     if not commit:
-        return str(git.get("unavailable") or "") or None
+        why = str(git.get("unavailable") or "")
+        return "not a git repository" if "not a git repository" in why else why or None
     dirty = git.get("dirty")
     return f"{commit}{' with uncommitted changes' if dirty else ''}"
 

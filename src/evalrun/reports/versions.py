@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from evalrun.reports import numbers
 from evalrun.reports.numbers import NONE, count, figure, fixed, interval, metric_interval, p_value
-from evalrun.reports.view import RunView, Table
+from evalrun.reports.view import RunView, Table, sample_path
 from evalrun.results import AxisVersions, Estimate, VersionExample
 
 _BBQ = (
@@ -208,6 +207,4 @@ def _robustness(runs: Sequence[RunView], axis: str) -> Table | None:
 
 def sample_link(run: str, sample_id: str, repeat: int = 0) -> str:
     """The part of the page's address that opens one sample in the browser (assets/sample.js reads it)."""
-    return "#sample=" + "/".join(
-        quote(part.encode("utf-8", "replace"), safe="") for part in (run, sample_id, str(repeat))
-    )
+    return f"#sample={sample_path(run, sample_id, repeat)}"

@@ -111,6 +111,13 @@ def grid_link(**chosen: str) -> str:
     return "#grid?" + urlencode({name: value.encode("utf-8", "replace") for name, value in chosen.items()})
 
 
+def sample_path(run: str, sample_id: str, repeat: int = 0) -> str:
+    """How one sample is named in the page's address."""
+    from urllib.parse import quote
+
+    return "/".join(quote(part.encode("utf-8", "replace"), safe="") for part in (run, sample_id, str(repeat)))
+
+
 def lower_is_better(runs: Sequence[RunView]) -> bool:
     """Whether the primary metric gets better downwards."""
     return any(run.primary is not None and run.primary.direction == "lower" for run in runs)

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sweep_data import Cell, make_sweep
 
+from evalrun.analysis.beside import compare_beside
+from evalrun.analysis.compare import CompareOptions
+from evalrun.analysis.pairing import Chosen
 from evalrun.cli.main import cli
+from evalrun.tracking.folder import SweepFolder
 
 SUITE = """
 name: pair
@@ -54,7 +59,63 @@ def test_two_sweeps_are_told_in_words_and_figures(sweeps: list[str], tmp_path: P
     evalrun("compare", *sweeps, "--metric", "exact_match", "--html", "page.html")
     text = text_of(tmp_path / "page.html")
     assert "By exact_match: better in 2 of 2 comparisons." in text
-    assert "0.50 \N{RIGHTWARDS ARROW} 0.88, +0.38 [+0.2" in text and "], p < 0.001" in text
+    assert "Most of all " in text and ": +0.38 [+0.2" in text
+    assert "exact_match 0.50 0.88 +0.38 [+0.2" in text, "both sides and their difference in one table"
+    assert "What changed: model m." in text and "60 samples became better, 0 worse." in text
+    assert "30 samples went from wrong to right" in text
+
+
+def test_one_pair_is_told_with_its_figures_and_names(sweeps: list[str], tmp_path: Path) -> None:
+    suite = (tmp_path / "suite.yaml").read_text().replace("name: pair", "name: night-3")
+    (tmp_path / "suite.yaml").write_text(suite)
+    new = json.loads(evalrun("suite.yaml", "--fresh", "--no-report", "--json"))["sweep"]
+    one, other = f"{sweeps[0]}/m-short-d", f"{new}/m-short-d"
+    evalrun("compare", one, other, "--metric", "exact_match", "--html", "page.html")
+    text = text_of(tmp_path / "page.html")
+    assert "night-3 is better than pair by exact_match: 0.50 \N{RIGHTWARDS ARROW} 0.88, +0.38 [+0.2" in text
+    assert "], p < 0.001 (n = 80)." in text
+    assert "figure pair night-3 difference [95 % interval] p pairs verdict" in text, "names, not letters"
+    shown = evalrun("compare", one, other, "--metric", "exact_match")
+    head = next(line for line in shown.splitlines() if "night-3" in line)
+    assert head.split()[:3] == ["run", "pair", "night-3"]
+
+
+def test_what_ties_says_what_the_samples_could_have_shown(sweeps: list[str], tmp_path: Path) -> None:
+    one, other = f"{sweeps[0]}/m-short-d", f"{sweeps[0]}/m-long-d"
+    evalrun("compare", one, other, "--metric", "exact_match", "--html", "page.html")
+    text = text_of(tmp_path / "page.html")
+    assert "long is tied with short by exact_match: 0.50 \N{RIGHTWARDS ARROW} 0.50, 0.00" in text
+
+
+def test_speed_memory_and_gaps_stand_beside_the_scores(tmp_path: Path) -> None:
+    cells = [Cell("m", "p", e2e_s=0.4), Cell("m", "p", e2e_s=0.8, bias=0.5)]
+    before, after = (
+        make_sweep(tmp_path / name, [cell], n=90) for name, cell in zip("ab", cells, strict=True)
+    )
+    chosen = [Chosen(before), Chosen(after)]
+    found = {each.metric: each for each in compare_beside(chosen, CompareOptions(), ["exact_match"])}
+    assert found["performance.e2e_s.p50"].verdict.word == "worse"
+    assert found["performance.e2e_s.p50"].result.difference == pytest.approx(0.4, abs=0.15)
+    assert found["fairness.dialect.exact_match.gap"].result.difference is not None
+    assert "memory.engine_peak_bytes" in found and "cost.usd" not in found
+    assert "error_rate" not in found, "nothing failed on either side"
+
+
+def test_speeds_under_unlike_loads_get_no_verdict(tmp_path: Path) -> None:
+    folders = []
+    for name, at_once in (("a", 4), ("b", 16)):
+        folder = make_sweep(tmp_path / name, [Cell("m", "p", e2e_s=0.1 * at_once)], n=60, by=())
+        (run,) = folder.runs()
+        load = {"concurrency": {"adaptive": False, "final": at_once}}
+        ulid = f"01JDATA000000000000000000{name.upper()}"
+        folder = SweepFolder(folder.path.rename(folder.path.with_name(f"{ulid}-sweep")))
+        folder.write_manifest({**folder.read_manifest(), "sweep": ulid})
+        folder.finish_run(run["run"], {**run, "timings": load})
+        folders.append(folder)
+    found = compare_beside([Chosen(each) for each in folders], CompareOptions(), ["exact_match"])
+    speed = next(each for each in found if each.metric == "performance.e2e_s.p50")
+    assert speed.verdict.word == "inconclusive" and speed.p_corrected is None
+    assert speed.verdict.sentence == "asked 4 at once and 16 at once: not compared"
 
 
 def test_one_sweep_is_compared_within_itself(sweeps: list[str], tmp_path: Path) -> None:

@@ -485,6 +485,16 @@
     return true;
   }
 
+  // Links to single samples that stand elsewhere on the page are called as the grid calls them.
+  async function rename() {
+    for (const link of document.querySelectorAll("a.one-sample")) {
+      const at = await named(new URLSearchParams(link.hash.replace(/^#grid\??/, "")).get("open") ?? "");
+      if (at < 0) continue;
+      const name = evalrun.nameOf(await store.sample(at));
+      if (name !== link.textContent) { link.replaceChildren(); put(link, name); }
+    }
+  }
+
   // Keyboard
 
   function inView() {
@@ -525,6 +535,7 @@
     if (store.cut) by("cut").textContent = `Long texts are cut (the shortest to ${store.cut} letters) so that this page stays small; they are whole in the sweep's samples.parquet.`;
     if (!(await follow())) { controls(); by("filter-diff").value = state.vs === -1 ? "-1" : "1"; await filter(); }
     frame.dataset.ready = "true";
+    rename();
   }
 
   begin().catch((error) => {
