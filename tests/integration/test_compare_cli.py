@@ -64,7 +64,7 @@ def test_two_sweeps_as_json(store: Path) -> None:
 def test_the_table_is_plain_and_narrow_when_piped(store: Path) -> None:
     done = evalrun("compare", "one", "two", "--store", store)
     assert done.returncode == 0, done.stderr
-    row = next(line for line in done.stdout.splitlines() if "better" in line)
+    row = next(line for line in done.stdout.splitlines() if line.rstrip().endswith("better"))
     assert "+0.25 [+0." in row, "one way to write differences, in the table alone"
     assert "10 went from right to wrong: q000, q001" in done.stdout
     assert "\x1b" not in done.stdout
