@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from evalrun.errors import ExitCode, UserError
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {
     errno.EACCES,
     errno.EPERM,
@@ -98,6 +99,18 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
 
 
+_LEFTOVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp\Z")
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove what `replacing` left in folders when its process was killed. Nobody else may be writing there."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            for path in folder.iterdir():
+                if _LEFTOVER.match(path.name):
+                    path.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Make a file, or a folder's list of names, durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -113,7 +126,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise no_room(folder) from error
         if error.errno in _NOT_ALLOWED:
             raise UserError(

@@ -15,6 +15,7 @@ from evalrun.analysis.correction import ALPHA
 from evalrun.canonical import canonical_json
 from evalrun.results import Primary, RunResults, SweepResults, read
 from evalrun.tracking.folder import RUN, SweepFolder
+from evalrun.tracking.parquet import damage
 from evalrun.tracking.plain import read_document
 from evalrun.types import JSON, MetricValue
 
@@ -75,7 +76,12 @@ def _run(document: Mapping[str, Any], scorers: Sequence[str], folder: SweepFolde
     if not any(metric.scorer for metric in run.metrics):  # written by an earlier version
         run = replace(run, metrics=tuple(_with_scorer(metric, scorers) for metric in run.metrics))
     lost = run.counts.failed + run.counts.unparsed
-    if lost and not run.details.errors and folder is not None and folder.samples_path(run.run).is_file():
+    if (
+        lost
+        and not run.details.errors
+        and folder is not None
+        and damage(folder.samples_path(run.run)) is None
+    ):
         from evalrun.analysis.samples import error_counts
 
         run = replace(run, details=replace(run.details, errors=error_counts(folder.samples_path(run.run))))

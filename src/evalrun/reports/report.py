@@ -22,7 +22,7 @@ from evalrun.reports.judges import JudgesView, judges
 from evalrun.reports.leaderboard import Leaderboard, Matrix, leaderboard, matrix
 from evalrun.reports.numbers import moment, plural, seconds
 from evalrun.reports.samples import SampleWriter
-from evalrun.reports.source import Manifest, Source, Suite
+from evalrun.reports.source import MANY_UNREADABLE, Manifest, Source, Suite
 from evalrun.reports.versions import VersionsView, bbq_tables, pair_table, versions
 from evalrun.reports.view import (
     Answer,
@@ -265,6 +265,7 @@ def _header(source: Source, views: Sequence[RunView]) -> Header:
         what = f": {missing_runs(source)}" if source.missing else "."
         trouble = f"This sweep {_STATUS[manifest.status]}{what}"
         trouble = " ".join([trouble, *map(_sentences, manifest.faults[:3])])
+    trouble = " ".join([trouble, *source.unreadable[:MANY_UNREADABLE]]).strip()
     return Header(
         name=manifest.name,
         description=source.suite.description or "",

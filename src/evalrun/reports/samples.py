@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import sys
 import zlib
 from array import array
@@ -23,8 +24,12 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from evalrun.errors import UserError
 from evalrun.reports.view import RunView, ScoreColumn
+from evalrun.tracking.parquet import iter_batches
 from evalrun.types import Status
+
+_log = logging.getLogger(__name__)
 
 _STATUS_CODES: Mapping[str, int] = {status.value: code for code, status in enumerate(Status)}
 """Codes of the four endings, in the order of `Status`."""
@@ -250,20 +255,20 @@ class SampleWriter:
 
     def add_run(self, run: RunView, path: Path, pair: str | None = None) -> None:
         """Write all samples of a run. `pair` is the run that it is compared with, if it is one of a pair."""
-        import pyarrow.parquet as pq
-
         sizes: list[int] = []
         shown = ""
         start = len(self._flags)
-        with pq.ParquetFile(path) as file:
-            self._columns.update(dict.fromkeys(filter(_searchable, file.schema_arrow.names)))
-            for batch in file.iter_batches(batch_size=CHUNK_ROWS):
+        try:
+            for batch in iter_batches(path, CHUNK_ROWS):
+                self._columns.update(dict.fromkeys(filter(_searchable, batch.schema.names)))
                 shown = shown or _input_column(batch)
                 for part in _parts(batch):
                     sizes.append(part.num_rows)
                     self._index(part, start)
                     self._write("data-chunk", self._chunks, self._fitting(part, shown))
                     self._chunks += 1
+        except UserError as error:
+            _log.warning("from row %d on the samples of %s are left out: %s", sum(sizes), run.id, error)
         self._runs.append(
             {
                 "run": run.id, "label": run.full, "model": run.model, "prompt": run.prompt,

@@ -11,8 +11,12 @@ from pathlib import Path
 
 from evalrun.analysis.conclude import read_sweep
 from evalrun.results import GateVerdict, Previous, RunResults, SweepResults, read
-from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
+from evalrun.tracking.parquet import damage
 from evalrun.types import JSON
+
+MANY_UNREADABLE = 5
+"""Runs whose samples cannot be read that are named one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +143,23 @@ class Source:
         return sum(cell.run not in present for cell in self.manifest.plan)
 
     def samples(self, run_id: str) -> Path | None:
-        """The samples of a run, if they are there."""
-        return self._file(run_id, "samples.parquet")
+        """The samples of a run, if they are there and whole."""
+        return self._file(run_id, SAMPLES)
 
     def system(self, run_id: str) -> Path | None:
         """The resource readings of a run, if they are there."""
-        return self._file(run_id, "system.parquet")
+        return self._file(run_id, SYSTEM)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """One sentence for each run whose samples are missing or damaged: what needs them is left out."""
+        found = []
+        for run in self.runs:
+            path = self.path / "runs" / run.run / SAMPLES
+            if (why := damage(path)) is not None:
+                found.append(f"The samples of {run.run} cannot be shown or tested: {why} ({path}).")
+        return found
 
     def _file(self, run_id: str, name: str) -> Path | None:
         path = self.path / "runs" / run_id / name
-        return path if path.is_file() else None
+        return path if damage(path) is None else None

@@ -18,7 +18,7 @@ from evalrun.reports.leaderboard import columns, standing_word
 from evalrun.reports.numbers import count, plural
 from evalrun.reports.previous import previous_line
 from evalrun.reports.report import Verdicts, column_titles, judge, missing_runs
-from evalrun.reports.source import Source
+from evalrun.reports.source import MANY_UNREADABLE, Source
 from evalrun.reports.view import RunView, other_scores, words
 from evalrun.reports.visible import terminal
 from evalrun.tracking.folder import SweepFolder
@@ -94,6 +94,8 @@ def _head(console: Console, source: Source, name: str) -> None:
     _print(console, "  ".join(part for part in parts if part), "dim")
     if source.missing:
         _print(console, missing_runs(source), "red")
+    for sentence in source.unreadable[:MANY_UNREADABLE]:
+        _print(console, sentence, "red")
 
 
 def _against_previous(console: Console, source: Source, verdicts: Verdicts, *, now: bool) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import operator
 import os
+import shutil
 import sqlite3
 import time
 import zlib
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from evalrun.atomic import FILE_MODE, FOLDER_MODE, NO_ROOM, no_room
 from evalrun.canonical import canonical_json
 from evalrun.types import JSON, Ask, Request, Response
 
@@ -153,22 +155,37 @@ def create_tables(connection: sqlite3.Connection) -> None:
 class ResponseCache:
     """A SQLite file of answers. Reads happen on the caller's thread, writes in batches on another.
 
-    Several processes may use one file. A cache that cannot be written is not worth a run: the failure
-    is kept in `warning` and caching stops.
+    Several processes may use one file. A cache that cannot be read or written is not worth a run: the failure
+    is kept in `warning` and the run goes on without it. Only a disk that is full when it is opened is a
+    UserError (exit 3), since nothing else could be kept there either.
     """
 
     BATCH = 1000
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
         self.warning: str | None = None
         self._pending: list[tuple[bytes, bytes, float, bytes | None]] = []
         self._run_parts: list[tuple[str, bytes]] = []
         self._task: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
+        self._reader: sqlite3.Connection | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._empty = True
+        try:
+            self._open()
+        except (OSError, sqlite3.Error) as error:
+            if _is_full(error, path.parent):
+                raise no_room(path.parent) from error
+            self._give_up("cannot be used", error)
+        else:
+            self.begin_run()
+
+    def _open(self) -> None:
+        path = self._path
+        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, FILE_MODE))
         self._reader = self._connect()
         self._writer = self._connect()
         # Keys are random, so each batch touches most pages of the index: with these at hand, and moved into
@@ -176,8 +193,14 @@ class ResponseCache:
         self._writer.execute("PRAGMA wal_autocheckpoint=8000")
         self._writer.execute("PRAGMA cache_size=-8000")
         create_tables(self._writer)
-        self._empty = True
-        self.begin_run()
+
+    def _give_up(self, what: str, error: Exception) -> None:
+        """From here on it is as if there were no cache."""
+        remedy = "where it is damaged, delete it: its answers are asked for again"
+        self.warning = (
+            f"the response cache {what}, and the run goes on without it: {error} ({self._path}; {remedy})"
+        )
+        self._empty, self._pending = True, []
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -191,17 +214,26 @@ class ResponseCache:
 
         `keys` is what the run makes its keys with; its part of them is written beside the answers.
         """
+        if self.warning is not None or self._reader is None:
+            return
         if keys is not None:
             self._run_parts.append((keys.run_digest, keys.run_part))
-        self._empty = self._reader.execute("SELECT 1 FROM response LIMIT 1").fetchone() is None
+        try:
+            self._empty = self._reader.execute("SELECT 1 FROM response LIMIT 1").fetchone() is None
+        except sqlite3.Error as error:
+            self._give_up("cannot be read", error)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Response]:
         """The answers that are there, by key."""
-        if self._empty or not keys:
+        if self._empty or not keys or self._reader is None:
             return {}
         marks = ",".join("?" * len(keys))
-        rows = self._reader.execute(f"SELECT key, value FROM response WHERE key IN ({marks})", keys)
-        return {key: decode_response(value) for key, value in rows}
+        try:
+            rows = self._reader.execute(f"SELECT key, value FROM response WHERE key IN ({marks})", keys)
+            return {key: decode_response(value) for key, value in rows}
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            self._give_up("cannot be read", error)
+            return {}
 
     def put(self, key: bytes, response: Response, parts: bytes | None = None) -> None:
         """Store one answer, soon, with what `KeyMaker.parts` says. Call inside the event loop."""
@@ -223,6 +255,8 @@ class ResponseCache:
                 await asyncio.to_thread(self._write, batch)
 
     def _write(self, batch: list[tuple[bytes, bytes, float, bytes | None]]) -> None:
+        if self._writer is None:
+            return
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             run_parts, self._run_parts = self._run_parts, []
@@ -243,5 +277,20 @@ class ResponseCache:
         if self._task is not None:
             await self._task
         await self.flush()
-        self._reader.close()
-        self._writer.close()
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+
+
+_LEAST_ROOM = 1 << 16
+"""Bytes: what SQLite's index of its log takes, and a little."""
+
+
+def _is_full(error: Exception, folder: Path) -> bool:
+    """Whether the disk, a quota or a limit on the size of files stands behind an error."""
+    if isinstance(error, OSError):
+        return error.errno in NO_ROOM
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    # For some of its files it says only that writing failed.
+    full = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(folder).free < _LEAST_ROOM
+    return full or code == sqlite3.SQLITE_FULL

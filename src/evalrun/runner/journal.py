@@ -1,5 +1,5 @@
-"""The files of one run while it runs: its journal, one JSON line for each finished sample, appended as it
-finishes; its resource readings; and whose answers they are.
+"""The files of one run while it runs: its journal, one line (`evalrun.lines`) for each finished sample,
+appended as it finishes; its resource readings; and whose answers they are.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import orjson
 from evalrun.atomic import sync, write_private
 from evalrun.canonical import digest
 from evalrun.errors import ExitCode, UserError
+from evalrun.lines import read_record, with_checksum
 from evalrun.runner.monitor import SystemSample
 from evalrun.types import JSON, SampleRecord
 
@@ -27,10 +29,10 @@ FSYNC_INTERVAL_S = 0.25
 
 def _encode(record: SampleRecord) -> bytes:
     try:
-        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        return with_checksum(orjson.dumps(record))
     except TypeError:
         # Lone surrogates cannot be written as UTF-8; integers beyond 64 bits are beyond orjson.
-        return orjson.dumps(_printable(dataclasses.asdict(record)), option=orjson.OPT_APPEND_NEWLINE)
+        return with_checksum(orjson.dumps(_printable(dataclasses.asdict(record))))
 
 
 def _printable(value: Any) -> Any:
@@ -101,14 +103,27 @@ class Journal:
         if not count or self.error is not None:
             return
         try:
-            await asyncio.to_thread(os.fdatasync, self._descriptor)
+            await asyncio.to_thread(self._make_durable)
         except OSError as error:
             self.error = self._failure(error)
             return
         if self._on_durable is not None:
             self._on_durable(count)
 
+    def _make_durable(self) -> None:
+        os.fdatasync(self._descriptor)
+        # What is written into a file that somebody removed is accepted by the system, and lost.
+        if not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
+            raise FileNotFoundError(errno.ENOENT, "another file lies in its place")
+
     def _failure(self, error: OSError) -> UserError:
+        if isinstance(error, FileNotFoundError):
+            return UserError(
+                "the journal was removed while the run wrote it: what is asked from here on would be lost",
+                where=str(self._path),
+                remedy="Run the same command again: it goes on with what is still there, or begins anew.",
+                exit_code=ExitCode.INCOMPLETE,
+            )
         return UserError(
             f"cannot write the journal: {error.strerror or error}",
             where=str(self._path),
@@ -128,24 +143,24 @@ class Journal:
             raise self.error
 
 
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+def read_journal(path: Path, damaged: list[int] | None = None) -> Iterator[dict[str, Any]]:
     """The journal's records in the order they were written.
 
-    A last line without its newline, or a line that is not JSON (a machine that lost power), is passed
-    over: the sample it stood for is simply asked again.
+    A last line without its newline, or a line that is not what was written (a machine that lost power, a disk
+    that lost a bit), is passed over: the sample it stood for is simply asked again. The numbers of the latter
+    are put into `damaged`.
     """
     if not path.exists():
         return
     with path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
-            try:
-                record = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                continue
-            if isinstance(record, dict) and "sample_id" in record:
+            record = read_record(line)
+            if record is not None:
                 yield record
+            elif damaged is not None:
+                damaged.append(number)
 
 
 def repair_journal(path: Path) -> None:
@@ -170,11 +185,13 @@ def repair_journal(path: Path) -> None:
 @dataclass(frozen=True, slots=True)
 class Earlier:
     """What a run that is taken up again has already: the samples done (sample id, repeat), where its clock
-    ended (seconds), and the samples that failed: they are asked again, after those that were never asked."""
+    ended (seconds), the samples that failed (they are asked again, after those that were never asked), and
+    how many lines of its journal are damaged."""
 
     done: Set[tuple[str, int]]
     clock_s: float = 0.0
     failed: Set[tuple[str, int]] = frozenset()
+    damaged: int = 0
 
 
 NOTHING_EARLIER = Earlier(frozenset())
@@ -196,22 +213,23 @@ class RunFolder:
         """
         marker = self.path / "identity.json"
         mine = digest(identity)
-        if marker.exists() and marker.read_text() != mine and self.journal.exists():
+        if marker.exists() and marker.read_bytes() != mine.encode() and self.journal.exists():
             self.journal.rename(self.journal.with_suffix(".jsonl.other-model"))
         write_private(marker, mine.encode())
         repair_journal(self.journal)
         done: set[tuple[str, int]] = set()
         failed: set[tuple[str, int]] = set()
+        damaged: list[int] = []
         clock_s = 0.0
-        for record in read_journal(self.journal):
-            key = (record["sample_id"], record["repeat"])
-            is_failed = record["status"] == "failed"
+        for record in read_journal(self.journal, damaged):
+            key = (record["sample_id"], record.get("repeat", 0))
+            is_failed = record.get("status") == "failed"
             (done if is_failed else failed).discard(key)
             (failed if is_failed else done).add(key)
             clock_s = max(clock_s, record.get("done_s") or 0.0)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._system = os.open(self.system, flags, 0o600)
-        return Earlier(done, clock_s, failed)
+        return Earlier(done, clock_s, failed, len(damaged))
 
     def write_system(self, sample: SystemSample) -> None:
         """Append one resource reading. A full disk is the journal's to report."""

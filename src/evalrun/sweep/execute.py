@@ -86,6 +86,10 @@ class Phase:
     ) -> bool:
         """Ask what is left of a cell. True when every sample has its record."""
         self.progress.begin(cell.run_id, len(cell.samples) * cell.repeats, earlier)
+        if earlier.damaged:
+            lines = "line is" if earlier.damaged == 1 else "lines are"
+            what = f"{cell.run_id}: {earlier.damaged} {lines} damaged in {folder.journal}"
+            self.execution.warnings.append(f"{what}; the samples they stood for were asked again")
         if throttle.budget is not None:
             throttle.budget.begin_run()
         journal = Journal(folder.journal)

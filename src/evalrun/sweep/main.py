@@ -114,7 +114,10 @@ class _Sweep:
             earlier = {"earlier_s": running_s(folder)} if resumed else {}
             started = {"argv": list(self._options.argv), **earlier}
             keep_inputs(folder, self._prepared)
+            if resumed:
+                folder.mend_trail()
             folder.append_event("resume" if resumed else "start", started)
+            self._store.record(folder)
             self._look_back(folder, manifest)
             execution, interrupted = self._execute(folder)
             return self._finish(folder, manifest, execution, interrupted, resumed, bundle, index)
@@ -144,6 +147,8 @@ class _Sweep:
         cache = None
         if self._options.use_cache:
             cache = ResponseCache(self._options.store / "cache" / "responses.db")
+            if cache.warning:
+                self._display.message(f"warning: {cache.warning}")
         stop = Stop()
         progress = ProgressAdapter(self._display, self._suite.scorers[0].id)
         spending = None
@@ -181,6 +186,7 @@ class _Sweep:
         bundle: Callable[[], None] | None,
         index: Indexing,
     ) -> Outcome:
+        folder.check_there()
         runs = folder.runs()
         complete = not interrupted and not execution.faults and len(runs) == len(self._prepared.specs)
         alerts = [] if interrupted else check(self._prepared, folder, manifest["plan"], self._store)

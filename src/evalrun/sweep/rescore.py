@@ -220,7 +220,7 @@ def rescore(
             "judging": judging.digest if judging is not None else None,
         }
     )
-    child = (store.find_incomplete(work) if judging else None) or store.create_sweep(manifest["name"])
+    child = store.find_incomplete(work) or store.create_sweep(manifest["name"])
     try:
         with child.lock():
             rescoring = _Rescoring(parent, child, scoring, manifest, argv, judging)
@@ -275,7 +275,9 @@ def _check_columns(parent: SweepFolder, scoring: NewScoring) -> None:
 
 def _tell(store: Store, parent: SweepFolder, child: SweepFolder, scoring: NewScoring) -> None:
     detail = {"child": child.ulid, "scorers": [scorer.name for scorer in scoring.pipeline.scorers]}
-    if parent.path.parent != store.sweeps:  # a folder elsewhere, which this store's catalog does not hold
+    if (
+        parent.path.parent.resolve() != store.sweeps.resolve()
+    ):  # a folder elsewhere, which this store's catalog does not hold
         parent.append_event("rescore", detail)
         return
     with store.changing(parent):
@@ -311,6 +313,7 @@ class _Rescoring:
 
         manifest = self._manifest(work)
         self._child.write_manifest(manifest)
+        self._child.mend_trail()
         detail = {"parent": self._parent.ulid, "argv": list(self._argv)}
         self._child.append_event("rescore", detail, target=self._parent.ulid)
         specs = _specs(self._scoring.suite, manifest["plan"])

@@ -7,6 +7,7 @@ Someone who may write all files can make all of it anew: only a head that was ke
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,9 +84,14 @@ def verify(
     if folders is None:
         result.mended = [Broken(ulid, store.catalog_shown, what) for ulid, what in gaps(store, heads)]
     for folder in store.folders() if folders is None else folders:
-        if (folder.path / MANIFEST).exists() or (folder.path / EVENTS).exists():
+        if folder.has_manifest() or (folder.path / EVENTS).exists():
             result.sweeps += 1
-            _verify_sweep(folder, heads.get(folder.ulid), result)
+            try:
+                _verify_sweep(folder, heads.get(folder.ulid), result)
+            except (OSError, UserError) as error:
+                # One that cannot be read is not verified; the others are.
+                where = getattr(error, "filename", None) or folder.path
+                result.found(folder.ulid, where, f"cannot be verified: {error}")
         elif folder.ulid in heads:
             result.found(folder.ulid, folder.path, "its manifest and its trail are gone")
     for ulid, tables in altered_tables(store, store.folders() if folders is None else folders, heads).items():
@@ -290,7 +296,8 @@ def log(store: Store, folder: SweepFolder | None = None) -> Iterator[dict[str, A
         if event["action"] != "record"
     ]
     for each in store.folders():
-        events += [{**event, "sweep": each.ulid} for event in each.events()]
+        with contextlib.suppress(OSError):  # of one that cannot be read, `verify` says so
+            events += [{**event, "sweep": each.ulid} for event in each.events()]
     yield from sorted(events, key=lambda event: (event["ts"], event["seq"]))
 
 

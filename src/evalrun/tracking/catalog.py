@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from evalrun.errors import Problem, UserError
 from evalrun.tracking.database import BrokenCatalog, Place, database_errors, writing
-from evalrun.tracking.folder import MANIFEST, SweepFolder, stamp
+from evalrun.tracking.folder import SweepFolder, stamp
 from evalrun.tracking.tables import metadata, project, sweep, sweep_tag
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Catalog:
         for start in range(0, len(folders), _BATCH):
             entries: list[SweepEntry] = []
             for folder in folders[start : start + _BATCH]:
-                if not (folder.path / MANIFEST).exists():
+                if not folder.has_manifest():
                     continue  # a crash before the manifest: nothing was done yet
                 try:
                     entries.append(read_entry(folder))

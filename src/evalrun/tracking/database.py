@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
+import shutil
 import sqlite3
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -70,6 +73,10 @@ class Place(ABC):
     @abstractmethod
     def meaning(self, error: sa.exc.DBAPIError) -> Exception | None:
         """What an error of the driver means: BrokenCatalog, a UserError, or None where it is a bug."""
+
+    def damage(self) -> str | None:
+        """What is damaged, as the database itself finds it; None where it finds nothing."""
+        return None
 
     def ready(self) -> sa.Engine:
         """An engine for it, its tables made and of this schema, whoever else starts at the same moment. The
@@ -140,6 +147,16 @@ def database_errors(place: Place) -> Iterator[None]:
         if meaning is None:
             raise
         raise meaning from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BrokenCatalog(f"it holds what it was never given: {error}") from error
+    except (UserError, BrokenCatalog):
+        raise
+    except Exception as error:
+        # What the driver hands on from a damaged file may be anything, and fail anywhere.
+        damage = place.damage()
+        if damage is None:
+            raise
+        raise BrokenCatalog(damage) from error
 
 
 @contextlib.contextmanager
@@ -187,7 +204,18 @@ class SqlitePlace(Place):
     def shown(self) -> str:
         return str(self._path)
 
+    def damage(self) -> str | None:
+        with contextlib.suppress(OSError), contextlib.closing(sqlite3.connect(self._path)) as connection:
+            try:
+                answer = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            except (sqlite3.Error, UnicodeDecodeError) as error:
+                return str(error)
+            return None if answer is None or answer[0] == "ok" else str(answer[0])
+        return None
+
     def engine(self, pool: type[sa.Pool] = sa.NullPool) -> sa.Engine:
+        if self._path.is_dir():
+            raise BrokenCatalog("it is a folder")
         with disk_errors(self._path.parent):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
         return connect(self._path, pool)
@@ -205,7 +233,8 @@ class SqlitePlace(Place):
         code, text = getattr(error.orig, "sqlite_errorcode", None), str(error.orig)
         if code is None:
             # The driver's own: a text that is none any more, or a use of it that is a fault of ours.
-            return BrokenCatalog(text) if "decode to UTF-8" in text else None
+            damage = text if "decode" in text.lower() else self.damage()
+            return BrokenCatalog(damage) if damage else None
         code &= 0xFF
         if code == sqlite3.SQLITE_FULL:
             return no_room(self._path.parent)
@@ -213,7 +242,8 @@ class SqlitePlace(Place):
             return BrokenCatalog(text)
         if code == sqlite3.SQLITE_ERROR:
             # A statement that the database cannot take is a fault of ours, and says nothing of the file.
-            return BrokenCatalog(text) if _ABSENT.search(text) else None
+            damage = text if _ABSENT.search(text) else self.damage()
+            return BrokenCatalog(damage) if damage else None
         remedy = (
             "Another process holds it; try again when it has ended."
             if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -238,6 +268,23 @@ class SqlitePlace(Place):
             yield
         finally:
             os.close(descriptor)
+
+
+class CopiedPlace(SqlitePlace):
+    """A copy, in a temporary folder, of a catalog that may only be read: it is brought up to date there."""
+
+    def __init__(self, original: Path) -> None:
+        self._original = original
+        self._folder = tempfile.TemporaryDirectory(prefix="evalrun-catalog-", ignore_cleanup_errors=True)
+        super().__init__(Path(self._folder.name) / SQLITE)
+        # Where there is none, or none that may be read, it is made from the folders.
+        with contextlib.suppress(OSError):
+            for suffix in ("", "-wal"):
+                shutil.copyfile(f"{original}{suffix}", f"{self._path}{suffix}")
+
+    @property
+    def shown(self) -> str:
+        return str(self._original)
 
 
 class PostgresPlace(Place):

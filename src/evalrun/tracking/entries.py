@@ -52,7 +52,15 @@ class SweepEntry:
 
 
 def read_entry(folder: SweepFolder) -> SweepEntry:
-    """Read a folder. Raises UserError that names the file which is missing, broken or later."""
+    """Read a folder. Raises UserError that names the file which is missing, broken, unreadable or later."""
+    try:
+        return _read_entry(folder)
+    except OSError as error:
+        where = str(error.filename or folder.path)
+        raise UserError(f"cannot be read: {error.strerror or error}", where=where) from error
+
+
+def _read_entry(folder: SweepFolder) -> SweepEntry:
     runs = {run_id: folder.run(run_id) for run_id in folder.run_ids()}
     for run_id, run_ in runs.items():
         if run_.run != run_id:

@@ -2,7 +2,7 @@
 
 sweep.json      the manifest          events.jsonl   what happened to it, hash-chained
 runs/<run>/     run.json, samples.parquet, system.parquet (journals while running)
-unfinished      stands here until the sweep is complete; holds the digest of its work
+unfinished      stands here until the sweep is complete and its trail says so; holds the digest of its work
 lock            locked by the process that runs it; a process that dies lets go of it
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalrun.atomic import FILE_MODE, disk_errors, private_folder, write_private
+from evalrun.atomic import FILE_MODE, disk_errors, private_folder, remove_leftovers, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.secrets import scrub_json
 from evalrun.tracking import events
@@ -73,6 +73,13 @@ class SweepFolder:
 
     # The manifest
 
+    def has_manifest(self) -> bool:
+        """Whether there is a `sweep.json`. One that may not be looked at is one: reading it says why."""
+        try:
+            return _is_there(self.path / MANIFEST)
+        except OSError:
+            return True
+
     def write_manifest(self, manifest: SweepManifest | Mapping[str, Any]) -> None:
         """Write `sweep.json`, whole or not at all, without anything that looks like a secret.
 
@@ -85,12 +92,10 @@ class SweepFolder:
         checked = SweepManifest.read(
             plain(dict(manifest)) if isinstance(manifest, Mapping) else _plain(manifest), where
         )
-        if checked.status in ENDED:
-            self._write_document(where, _plain(checked))
-            (self.path / UNFINISHED).unlink(missing_ok=True)
-        else:
+        if checked.status not in ENDED:
             write_private(self.path / UNFINISHED, checked.spec_digest.encode())
-            self._write_document(where, _plain(checked))
+        # The mark of one that is complete now goes when the trail says so: see `append_event`.
+        self._write_document(where, _plain(checked))
 
     def manifest(self) -> SweepManifest:
         """The manifest, checked. Raises UserError that names the file if it is missing, broken or later."""
@@ -125,8 +130,21 @@ class SweepFolder:
     # Runs
 
     def run_dir(self, run_id: str) -> Path:
-        """The folder of a run, made when it is not there. Raises UserError for an id that is no file name."""
-        return private_folder(self._run_path(run_id))
+        """The folder of a run, made when it is not there. Raises UserError for an id that names no file, and
+        (exit 3) where the sweep's folder is gone."""
+        path = self._run_path(run_id)
+        self.check_there()
+        return private_folder(path)
+
+    def check_there(self) -> None:
+        """Raise a UserError (exit 3) where the folder was removed, by whoever it was, while it was in use."""
+        if not self.path.is_dir():
+            raise UserError(
+                "the sweep's folder is gone: it was removed while the sweep ran",
+                where=str(self.path),
+                remedy="Run the same command again: it begins a new sweep.",
+                exit_code=ExitCode.INCOMPLETE,
+            )
 
     def finish_run(self, run_id: str, run: Mapping[str, Any]) -> RunResults:
         """Write `run.json`, with the SHA-256 of the run's Parquet files; the run is finished by that.
@@ -172,7 +190,13 @@ class SweepFolder:
     def run_ids(self) -> list[str]:
         """The runs that have results, in the order of the plan."""
         root = self.path / "runs"
-        present = {each.parent.name for each in root.glob(f"*/{RUN}")} if root.is_dir() else set()
+        try:
+            with os.scandir(root) as entries:
+                present = {entry.name for entry in entries if _is_there(root / entry.name / RUN)}
+        except FileNotFoundError:
+            present = set()
+        except OSError as error:
+            raise UserError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
         planned = [each.run for each in self.manifest().plan if each.run in present]
         return planned + sorted(present.difference(planned))
 
@@ -199,7 +223,39 @@ class SweepFolder:
             if inputs.is_dir():
                 files = sorted(each for each in inputs.iterdir() if each.is_file())
                 detail[INPUT_DIGESTS] = {file.name: file_sha256(file) for file in files}
-        return events.append_event(self.path / EVENTS, action, detail, target=target, actor=actor)
+        event = events.append_event(self.path / EVENTS, action, detail, target=target, actor=actor)
+        if action == "finish" and (detail or {}).get("status") in ENDED:
+            (self.path / UNFINISHED).unlink(missing_ok=True)
+        return event
+
+    def is_sealed(self) -> bool:
+        """Whether an event tells of the end of the sweep with the manifest as it is now."""
+        now = file_sha256(self.path / MANIFEST)
+        return any(
+            event["action"] == "finish" and event["detail"].get(MANIFEST_DIGEST) == now
+            for event in self.events()
+        )
+
+    def mend_trail(self) -> list[str]:
+        """Tell of the runs that a process wrote whole and died before it could tell of them; returns their
+        ids. For the process that holds the lock. A run whose files are not those it was written with is left
+        as it is."""
+        told = {event["target"] for event in self.events() if event["action"] == "finish_run"}
+        mended = []
+        for run_id in self.run_ids():
+            if run_id in told:
+                continue
+            where, run = self._run_path(run_id), self.run(run_id)
+            names = {f"{name.partition('.')[0]}_sha256": name for name in (SAMPLES, SYSTEM, ASKED)}
+            wanted = {key: digest for key, digest in run.digests.items() if key in names}
+            there = {key: file_sha256(where / name) for key, name in names.items() if (where / name).exists()}
+            if there != wanted:
+                continue
+            digests = {**run.digests, RUN_DIGEST: file_sha256(where / RUN)}
+            detail = {"status": run.status, "digests": digests, "told_later": True}
+            self.append_event("finish_run", detail, target=run_id)
+            mended.append(run_id)
+        return mended
 
     def events(self) -> list[dict[str, Any]]:
         """The audit trail, oldest first, not checked."""
@@ -226,6 +282,7 @@ class SweepFolder:
                 raise self._busy(descriptor)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            remove_leftovers(self.path, self.path / "inputs", *(self.path / "runs").glob("*"))
             yield
         finally:
             os.close(descriptor)
@@ -233,7 +290,7 @@ class SweepFolder:
     def is_locked(self) -> bool:
         """Whether a living process holds the sweep."""
         try:
-            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self.path / LOCK, os.O_RDONLY | os.O_CLOEXEC)  # it may be another's
         except OSError:
             return False
         try:
@@ -269,6 +326,15 @@ class SweepFolder:
     @staticmethod
     def _write_document(where: Path, document: Mapping[str, Any]) -> None:
         write_private(where, document_bytes(scrub_json(document)))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file; OSError where that may not be known."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _locked_soon(descriptor: int) -> bool:

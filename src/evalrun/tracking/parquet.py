@@ -20,6 +20,7 @@ import orjson
 
 from evalrun.atomic import replacing
 from evalrun.errors import UserError
+from evalrun.lines import read_record
 from evalrun.registry import nearest
 from evalrun.tracking.columns import LONG_TEXTS, Shape, kind_of_values, transposed
 
@@ -37,7 +38,7 @@ def journal_to_parquet(journal: Path, out: Path) -> int:
     """Write the samples of a journal to `out` (zstd, 0600, whole or not at all); returns their number.
 
     Rows are in the order of `position`, then `repeat`. Where a sample occurs more than once, its last line
-    counts. A torn last line, and lines that are not JSON, are passed over, as the runner's reader does.
+    counts. A torn last line, and lines that are damaged, are passed over, as the runner's reader does.
     Raises UserError (exit 3) when the disk is full.
     """
     with journal.open("rb", buffering=1 << 20) as file:
@@ -52,7 +53,7 @@ def journal_to_parquet(journal: Path, out: Path) -> int:
 def system_to_parquet(jsonl: Path, out: Path) -> int:
     """Write the resource readings of a run (JSON lines of scalars) to `out`; returns their number."""
     with jsonl.open("rb") as file:
-        rows = [row for _, row in _lines(file)]
+        rows = list(_objects(file))
     names = list(dict.fromkeys(name for row in rows for name in row))
     values = transposed(rows, names)
     columns = [(name, kind_of_values(each)) for name, each in zip(names, values, strict=True)]
@@ -149,6 +150,37 @@ def iter_samples(
                 yield row
 
 
+_MAGIC = b"PAR1"
+
+
+def damage(path: Path) -> str | None:
+    """Why a Parquet file cannot be read, as far as its two ends tell; None where nothing is wrong with them.
+
+    A look of some microseconds: pyarrow is not imported.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size < 3 * len(_MAGIC):
+                return "it was cut off"
+            file.seek(-2 * len(_MAGIC), os.SEEK_END)
+            footer, last = int.from_bytes(file.read(4), "little"), file.read(4)
+            file.seek(0)
+            if file.read(4) != _MAGIC:
+                return "it is no Parquet file"
+            return None if last == _MAGIC and footer + 12 <= size else "it was cut off"
+    except FileNotFoundError:
+        return "it is not there"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def iter_batches(path: Path, size: int) -> Iterator[Any]:
+    """The rows as Arrow record batches of `size` rows. Raises UserError where the file cannot be read on."""
+    with _reading(path) as file:
+        yield from file.iter_batches(batch_size=size)
+
+
 def read_columns(path: Path, names: Sequence[str]) -> Any:
     """Some columns of a Parquet file as a `pyarrow.Table`. Raises UserError for one that is not there."""
     with _reading(path) as file:
@@ -208,9 +240,7 @@ def _index(file: BinaryIO) -> _Index:
     shape = Shape()
     keys, repeats, positions = array("q"), array("q"), array("q")
     offsets, lengths = array("q"), array("q")
-    for (offset, length), record in _lines(file):
-        if "sample_id" not in record:
-            continue
+    for (offset, length), record in _records(file):
         shape.learn(record)
         keys.append(hash(record["sample_id"]))
         repeats.append(record.get("repeat") or 0)
@@ -229,20 +259,22 @@ def _index(file: BinaryIO) -> _Index:
     return _Index(shape, np.frombuffer(offsets, np.int64)[kept], np.frombuffer(lengths, np.int64)[kept])
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
-    """Whole lines that are JSON objects, each with its place (offset, length)."""
+def _records(file: BinaryIO) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+    """The records of a journal's whole and undamaged lines, each with its place (offset, length)."""
     offset = 0
     for line in file:
-        length = len(line)
-        if line[-1:] != b"\n":
-            return
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            record = None
-        if type(record) is dict:
-            yield (offset, length), record
-        offset += length
+        record = read_record(line)
+        if record is not None:
+            yield (offset, len(line)), record
+        offset += len(line)
+
+
+def _objects(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Whole lines that are JSON objects."""
+    for line in file:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            if line[-1:] == b"\n" and type(record := orjson.loads(line)) is dict:
+                yield record
 
 
 def _schema(columns: Sequence[tuple[str, str]], content: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ import sqlalchemy as sa
 from evalrun.errors import UserError
 from evalrun.tracking.columns import BOOLEAN, INTEGER, NUMBER, STRING
 from evalrun.tracking.folder import SAMPLES, SweepFolder
+from evalrun.tracking.parquet import damage
 from evalrun.tracking.samples import duck
 from evalrun.tracking.store import Store
 from evalrun.tracking.tables import RUN_COLUMNS, run, run_metric, run_param, runs_joined, sweep
+
+_log = logging.getLogger(__name__)
 
 VIEWS = ("runs", "metrics", "samples")
 
@@ -136,7 +140,13 @@ def _files(folders: Sequence[SweepFolder]) -> list[str]:
         if (folder.path / "runs").is_dir()
         for file in sorted((folder.path / "runs").glob(f"*/{SAMPLES}"))
     ]
-    return [str(Path(file).resolve()) for file in found]
+    whole = []
+    for file in found:
+        if (why := damage(file)) is None:
+            whole.append(str(Path(file).resolve()))
+        else:
+            _log.warning("the samples in %s are left out: %s", file, why)
+    return whole
 
 
 def _view(database: Any, files: Sequence[str]) -> None:

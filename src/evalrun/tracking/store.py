@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from evalrun.tracking.catalog import Catalog, Reindexed, SweepRow
+    from evalrun.tracking.database import CopiedPlace, Place
     from evalrun.tracking.finding import Found, Search
 
 Folders: TypeAlias = list[SweepFolder]
@@ -40,10 +41,6 @@ def slug(name: str) -> str:
     """A name made fit for a folder: lower case, letters, digits, `.`, `_` and `-`; never empty."""
     words = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")
     return words[:_SLUG_LENGTH].rstrip("-._") or "sweep"
-
-
-def _has_manifest(folder: SweepFolder) -> bool:
-    return (folder.path / MANIFEST).exists()
 
 
 @contextlib.contextmanager
@@ -81,6 +78,17 @@ class Store:
         self.sweeps = root / "sweeps"
         self.events_path = root / "events.jsonl"
         self.marks = root / "changed"
+        self._copy: CopiedPlace | None = None
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether there is a store and this user may not write it: another's, an archive, a mounted image."""
+        catalog = self.root / "catalog.db"
+        return self.sweeps.is_dir() and not (
+            os.access(self.root, os.W_OK | os.X_OK)
+            and os.access(self.sweeps, os.W_OK | os.X_OK)
+            and (os.access(catalog, os.R_OK | os.W_OK) or not catalog.exists())
+        )
 
     def create_root(self) -> None:
         """Make the store's folders. Raises UserError (exit 3) when they cannot be made."""
@@ -112,9 +120,10 @@ class Store:
             if folder.unfinished_digest() != work_digest or folder.is_locked():
                 continue
             # The mark may have outlived the sweep's completion by a crash: the manifest decides.
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(UserError, OSError):
                 manifest = folder.manifest()
-                if manifest.status not in ENDED and manifest.spec_digest == work_digest:
+                done = manifest.status in ENDED and folder.is_sealed()
+                if not done and manifest.spec_digest == work_digest:
                     return folder
         return None
 
@@ -127,14 +136,14 @@ class Store:
         """
         folders = self.folders()
         if name == "latest":
-            folders = [folder for folder in folders if _has_manifest(folder)]
+            folders = [folder for folder in folders if folder.has_manifest()]
             matches = folders[:1]
         else:
             matches = [folder for folder in folders if folder.path.name == name]
             matches = matches or [
                 each for each in folders if name and each.path.name.startswith(name.upper())
             ]
-            matches = [folder for folder in matches if _has_manifest(folder)]
+            matches = [folder for folder in matches if folder.has_manifest()]
         if len(matches) == 1:
             return matches[0]
         named = self._named(name, folders) or self._baseline(name, folders)
@@ -216,12 +225,13 @@ class Store:
 
         Raises UserError where the catalog is of a later version, the disk is full or it stays locked.
         """
-        self._record(folder)
+        self.record(folder)
         self._ask(lambda catalog: catalog.index(folder))
 
-    def _record(self, folder: SweepFolder) -> None:
-        """Note the head of the sweep's audit trail in the store's: a cut in the one shows in the other."""
-        if folder.path.parent != self.sweeps:
+    def record(self, folder: SweepFolder) -> None:
+        """Note the head of the sweep's audit trail in the store's: a cut in the one shows in the other, and
+        that the whole sweep is gone. Of a folder elsewhere nothing is noted."""
+        if folder.path.parent.resolve() != self.sweeps.resolve():
             return
         last = folder.last_event()
         if last is not None:
@@ -301,9 +311,14 @@ class Store:
         unread = catalog.sync(self._names())
         for mark in self._marked():
             folder = SweepFolder(self.sweeps / mark.name)
+            if self._copy is not None:  # for this process alone: the mark stays for whoever may write
+                if folder.has_manifest():
+                    with contextlib.suppress(UserError):
+                        catalog.index(folder)
+                continue
             # The mark of a change that is being made at this moment is its maker's to take away.
             with _held(mark, wait=False) as free:
-                if free and _has_manifest(folder):
+                if free and folder.has_manifest():
                     try:
                         catalog.index(folder)
                     except UserError as error:
@@ -329,10 +344,9 @@ class Store:
     def _ask(self, question: Callable[[Catalog], _Answer]) -> _Answer:
         """Put a question to the catalog. A broken one, which holds nothing of its own, is made anew first."""
         from evalrun.tracking.catalog import Catalog
-        from evalrun.tracking.database import BrokenCatalog, catalog_place
+        from evalrun.tracking.database import BrokenCatalog
 
-        self._prepare()
-        place = catalog_place(self.root)
+        place = self._place()
         try:
             with Catalog.open(place, self.sweeps) as catalog:
                 return question(catalog)
@@ -350,6 +364,19 @@ class Store:
                 remedy="The sweep folders hold everything; look at the disk, then run `evalrun reindex`.",
                 exit_code=ExitCode.INCOMPLETE,
             ) from broken
+
+    def _place(self) -> Place:
+        from evalrun.tracking.database import CopiedPlace, SqlitePlace, catalog_place
+
+        if not self.is_read_only:
+            self._prepare()
+            return catalog_place(self.root)
+        place = catalog_place(self.root)
+        if not isinstance(place, SqlitePlace):
+            return place
+        if self._copy is None:
+            self._copy = CopiedPlace(self.root / "catalog.db")
+        return self._copy
 
     def _prepare(self) -> None:
         private_folder(self.sweeps)

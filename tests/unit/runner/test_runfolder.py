@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from evalrun.lines import read_record, with_checksum
 from evalrun.runner.journal import Earlier, RunFolder
 from evalrun.runner.monitor import SystemSample
 
@@ -66,3 +67,21 @@ def test_readings_of_the_machine_are_appended_until_it_is_closed(tmp_path: Path)
     rows = [orjson.loads(each) for each in (tmp_path / "system.jsonl").read_bytes().splitlines()]
     assert [row["t_s"] for row in rows] == [0.0, 1.0]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_damaged_line_is_not_done_and_counted(tmp_path: Path) -> None:
+    """Whatever bit falls over: the line is passed over, or what it says is what was written."""
+    record = {"sample_id": "a", "repeat": 0, "status": "scored", "done_s": 1.5}
+    text = with_checksum(orjson.dumps(record))
+    assert orjson.loads(text)["sample_id"] == "a", "a line is JSON, whoever reads it"
+    for at in range(len(text) - 1):
+        for bit in range(8):
+            spoilt = bytearray(text)
+            spoilt[at] ^= 1 << bit
+            read = [each for each in map(read_record, bytes(spoilt).splitlines(keepends=True)) if each]
+            assert all({key: each.get(key) for key in record} == record for each in read), bytes(spoilt)
+    (tmp_path / "journal.jsonl").write_bytes(
+        text.replace(b'"a"', b'"b"') + line("old", done_s=2.0) + b'{"sample_id": "x", "status": 5}\n' + text
+    )
+    found = opened(tmp_path)
+    assert set(found.done) == {("old", 0), ("a", 0)} and found.damaged == 2
