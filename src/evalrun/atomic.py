@@ -103,7 +103,7 @@ _LEFTOVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp\Z")
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove what `replacing` left in folders when its process was killed. Nobody else may be writing there."""
+    """Remove what `replacing` left in folders when its process was killed. Nobody else may write there."""
     for folder in folders:
         with contextlib.suppress(OSError):
             for path in folder.iterdir():
