@@ -1,6 +1,6 @@
 """What evalrun reads of a GPU, beside what torch did to it. Run it by hand on a machine with an NVIDIA GPU.
 
-    pip install 'evalrun[gpu]' torch;  python benchmarks/gpu_check.py
+    pip install 'nvidia-ml-py>=12' torch;  python benchmarks/gpu_check.py
 
 Multiplies matrices for some seconds in a child process that stands for the engine, watches it as a run is
 watched, and checks that use, memory, power and energy are plausible: memory holds what was allocated, the

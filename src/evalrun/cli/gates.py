@@ -132,14 +132,21 @@ def gate(
     code = ExitCode.GATE_FAILED if failed else ExitCode.OK
     if not failed and undecided_for_loss(results):
         code = ExitCode.INCOMPLETE
-    if as_json:
-        held_id = held.ulid if held else None
-        print_json(
-            {"sweep": folder.ulid, "baseline": held_id, "exit_code": int(code), "gates": manifest["gates"]}
-        )
-    else:
-        rows = [
-            (result.verdict.value, result.gate, result.run, result.value, result.reason) for result in results
-        ]
-        print_rows(["verdict", "gate", "run", "value", ""], rows, widest=110)
+    with shown():
+        if as_json:
+            held_id = held.ulid if held else None
+            print_json(
+                {
+                    "sweep": folder.ulid,
+                    "baseline": held_id,
+                    "exit_code": int(code),
+                    "gates": manifest["gates"],
+                }
+            )
+        else:
+            rows = [
+                (result.verdict.value, result.gate, result.run, result.value, result.reason)
+                for result in results
+            ]
+            print_rows(["verdict", "gate", "run", "value", ""], rows, widest=110)
     ctx.exit(int(code))

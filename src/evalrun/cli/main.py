@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evalrun._version import __version__
+from evalrun.cli.streams import spare_streams
 from evalrun.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ _PATH_CHARACTERS = 300
 
 def main() -> None:
     """The `evalrun` program. Ends with the exit codes of the documentation."""
+    spare_streams()
     try:
         code = cli.main(prog_name="evalrun", standalone_mode=False)
     except UserError as error:

@@ -19,6 +19,7 @@ from evalrun.cli.options import (
     store_option,
     suite_options,
 )
+from evalrun.cli.streams import shown
 from evalrun.errors import ExitCode
 from evalrun.reports.numbers import plural
 from evalrun.tracking.store import Store
@@ -93,13 +94,19 @@ def run(
         if file is not None:
             place_for(file)
     outcome = run_sweep(suite, options, make_progress(quiet=quiet))
-    _show(outcome, as_json=as_json)
-    _publish(outcome, junit, summary)
+    try:
+        lines = _publish(outcome, junit, summary)  # files first: whoever reads the terminal may go away
+    finally:
+        with shown():
+            _show(outcome, as_json=as_json)
+    _tell(outcome)
+    for line in lines:
+        click.echo(line, err=True)
     ctx.exit(int(outcome.exit_code))
 
 
 def _show(outcome: Outcome, *, as_json: bool) -> None:
-    """The results on stdout, faults and warnings on stderr."""
+    """The results on stdout."""
     if as_json:
         from evalrun.sweep.result import result_document
 
@@ -108,22 +115,25 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
         from evalrun.reports.terminal import print_result
 
         print_result(outcome.folder, outcome.report, now=True)
+
+
+def _tell(outcome: Outcome) -> None:
+    """Faults and warnings on stderr."""
     for fault in outcome.faults:
         click.echo(f"error: {fault}", err=True)
     for warning in outcome.warnings:
         click.echo(f"warning: {warning}", err=True)
 
 
-def _publish(outcome: Outcome, junit: Path | None, summary: Path | None) -> None:
-    """Alerts and gates, for the log and the files of CI."""
+def _publish(outcome: Outcome, junit: Path | None, summary: Path | None) -> list[str]:
+    """Write the files of CI; returns the lines about alerts and gates for the log."""
     from evalrun.reports.gates import alert_lines, publish
     from evalrun.reports.source import Source
 
     source = Source.of(outcome.folder)
     strict = source.manifest.inconclusive == "fail"
     lines = publish(source.manifest, source.runs, junit_file=junit, summary_file=summary, strict=strict)
-    for line in [*alert_lines(source.manifest), *lines]:
-        click.echo(line, err=True)
+    return [*alert_lines(source.manifest), *lines]
 
 
 def _prepare(suite: Path, overrides: dict[str, Any]) -> Any:
@@ -278,12 +288,14 @@ def rescore(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_report(outcome.folder, out)
         outcome = replace(outcome, report=out)
-    if as_json:
-        from evalrun.sweep.result import result_document
+    with shown():
+        if as_json:
+            from evalrun.sweep.result import result_document
 
-        print_json({**result_document(outcome), "parent": outcome.manifest["parent"]})
-    else:
-        from evalrun.reports.terminal import print_result
+            print_json({**result_document(outcome), "parent": outcome.manifest["parent"]})
+        else:
+            from evalrun.reports.terminal import print_result
 
-        print_result(outcome.folder, outcome.report)
+            print_result(outcome.folder, outcome.report)
+    _tell(outcome)
     ctx.exit(int(outcome.exit_code))

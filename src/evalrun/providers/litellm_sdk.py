@@ -108,7 +108,7 @@ class LiteLLM(Provider[LiteLLMOptions], Cloneable, Priced):
             raise UserError(
                 f"LiteLLM is not installed: {error}",
                 where=f"model {self.spec.id}",
-                remedy="Run: pip install 'evalrun[litellm]'",
+                remedy="Run: pip install 'litellm>=1.80'",
                 exit_code=ExitCode.INCOMPLETE,
             ) from error
         self._open.add(self)

@@ -119,7 +119,7 @@ class LlamaCpp(ManagedEngine, OpenAIAPI[LlamaCppOptions], Pinned):
             raise UserError(
                 "the embedded engine is not installed",
                 where=f"model {self.spec.id}",
-                remedy="Run: pip install 'evalrun[local]'",
+                remedy="Run: pip install 'xllamacpp>=2026.1'",
                 exit_code=ExitCode.INCOMPLETE,
             )
         weights, sha256 = await asyncio.to_thread(self._weights)

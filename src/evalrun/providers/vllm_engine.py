@@ -248,7 +248,7 @@ def interpreter(options: VLLMOptions, spec: ModelSpec, base_dir: Path, env: Mapp
             raise UserError(
                 "vLLM is not installed beside evalrun",
                 where=f"model {spec.id}",
-                remedy=f"Run: pip install 'evalrun[vllm]', or set {PYTHON_VARIABLE}"
+                remedy=f"Run: pip install 'vllm>=0.16', or set {PYTHON_VARIABLE}"
                 " to an interpreter that has it.",
                 exit_code=ExitCode.INCOMPLETE,
             )

@@ -132,7 +132,7 @@ def open_gpus(
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:
-        return None, "the package nvidia-ml-py is not installed (pip install 'evalrun[gpu]')"
+        return None, "the package nvidia-ml-py is not installed (pip install 'nvidia-ml-py>=12')"
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:

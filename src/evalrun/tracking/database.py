@@ -300,7 +300,7 @@ class PostgresPlace(Place):
             raise UserError(
                 "the PostgreSQL driver is not installed",
                 where=self.shown,
-                remedy="Run: pip install 'evalrun[postgres]'",
+                remedy="Run: pip install 'psycopg[binary]>=3.2'",
             )
 
     @property

@@ -20,7 +20,7 @@ from evalrun.types import ErrorKind, Message, ProviderError, Request, Response
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("litellm") is None,
-    reason="LiteLLM is not installed: pip install 'evalrun[litellm]'",
+    reason="LiteLLM is not installed: pip install 'litellm>=1.80'",
 )
 MAPPED = "openai/gpt-4o-mini"
 """A model that LiteLLM's map of prices holds."""
@@ -152,7 +152,7 @@ async def test_without_the_package_the_remedy_is_named(
     with pytest.raises(UserError, match="LiteLLM is not installed") as caught:
         await made.start()
     assert caught.value.exit_code is ExitCode.INCOMPLETE
-    assert "evalrun[litellm]" in str(caught.value)
+    assert "litellm>=1.80" in str(caught.value)
 
 
 def test_the_identity_holds_no_key_and_the_endpoint_is_shared(tmp_path: Path) -> None:

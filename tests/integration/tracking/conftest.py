@@ -27,7 +27,7 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server for the whole session."""
     programs = binaries()
     if programs is None or find_spec("psycopg") is None:
-        pytest.skip("no PostgreSQL here: apt-get install postgresql, pip install 'evalrun[postgres]'")
+        pytest.skip("no PostgreSQL here: apt-get install postgresql, pip install 'psycopg[binary]>=3.2'")
     with PostgresServer(programs) as server:
         yield server
 

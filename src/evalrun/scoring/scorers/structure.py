@@ -417,7 +417,7 @@ def _root(text: str) -> str:
 
 
 MAX_SQL = 20_000
-_REMEDY = 'Install it: pip install "evalrun[sql]".'
+_REMEDY = "Install it: pip install 'sqlglot>=26'."
 
 
 class SqlParseOptions(ScorerOptions):

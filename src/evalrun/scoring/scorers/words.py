@@ -164,7 +164,7 @@ class Rouge(Scorer[RougeOptions]):
                 raise UserError(
                     "the stemmer of 'rouge' needs the package nltk",
                     where="scorers",
-                    remedy='Install it: pip install "evalrun[text]". Or leave stemmer out.',
+                    remedy="Install it: pip install 'nltk>=3.9'. Or leave stemmer out.",
                 ) from None
 
     def score(self, sample: ScoringInput) -> Score:
@@ -332,7 +332,7 @@ class Meteor(Scorer[MeteorOptions]):
             Problem(
                 f"METEOR needs {', '.join(missing)}, which this machine has not",
                 f"scorer {self.name}",
-                "pip install 'evalrun[text]', then python -m nltk.downloader wordnet punkt_tab. "
+                "pip install 'nltk>=3.9', then python -m nltk.downloader wordnet punkt_tab. "
                 "Without a network, chrf and rouge need no data.",
             )
         ]

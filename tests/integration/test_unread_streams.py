@@ -1,0 +1,103 @@
+"""Whoever reads the terminal may stop, or never begin: the files are written, and the exit code is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+FILES = ("r.html", "j.xml", "s.md")
+COMMAND = [
+    *(sys.executable, "-m", "evalrun", "suite.yaml"),
+    *("--report", "r.html", "--junit", "j.xml", "--summary", "s.md"),
+]
+
+
+@pytest.fixture
+def failing(project: Path) -> Path:
+    """A suite whose gate fails."""
+    rows = [{"id": f"r{at}", "q": f"q{at}", "out": "no", "t": "yes"} for at in range(40)]
+    (project / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suite = {
+        "name": "unread",
+        "models": [{"id": "m", "provider": "recorded", "column": "out"}],
+        "prompts": [{"id": "p", "text": "{{ q }}"}],
+        "datasets": [{"id": "d", "path": "rows.jsonl", "key": "id", "target": "t"}],
+        "scorers": ["exact_match"],
+        "gates": ["exact_match >= 0.9"],
+    }
+    (project / "suite.yaml").write_text(json.dumps(suite))
+    return project
+
+
+def check_files(folder: Path) -> None:
+    assert all((folder / name).stat().st_size for name in FILES)
+    assert ElementTree.parse(folder / "j.xml").getroot().attrib["failures"] == "1"
+    assert "exact" in (folder / "s.md").read_text()
+
+
+def broken_pipe() -> int:
+    """The end to write to of a pipe that nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--quiet"]])
+def test_a_reader_of_the_output_that_goes_away(failing: Path, more: list[str]) -> None:
+    gone = broken_pipe()
+    done = subprocess.run([*COMMAND, *more], stdout=gone, stderr=subprocess.PIPE, timeout=120, check=False)
+    os.close(gone)
+    assert done.returncode == 1, done.stderr
+    assert b"Traceback" not in done.stderr and b"BrokenPipe" not in done.stderr
+    check_files(failing)
+
+
+def test_a_reader_of_the_errors_that_goes_away(failing: Path) -> None:
+    gone = broken_pipe()
+    done = subprocess.run(COMMAND, stdout=subprocess.PIPE, stderr=gone, timeout=120, check=False)
+    os.close(gone)
+    assert done.returncode == 1 and b"exact_match >= 0.9" in done.stdout
+    check_files(failing)
+
+
+def test_closed_streams(failing: Path) -> None:
+    done = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *COMMAND], timeout=120, check=False)
+    assert done.returncode == 1
+    check_files(failing)
+
+
+def test_errors_that_nobody_reads(failing: Path) -> None:
+    """The pipe is full and stays so: whoever writes to it without care waits forever."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 4096)
+    os.set_blocking(write, True)
+    done = subprocess.run(COMMAND, stdout=subprocess.PIPE, stderr=write, timeout=120, check=False)
+    os.close(read)
+    os.close(write)
+    assert done.returncode == 1 and b"exact_match >= 0.9" in done.stdout
+    check_files(failing)
+
+
+def test_a_gate_held_again_keeps_its_exit_code(failing: Path) -> None:
+    subprocess.run([*COMMAND, "--quiet"], capture_output=True, timeout=120, check=False)
+    gone = broken_pipe()
+    held = [sys.executable, "-m", "evalrun", "gate", "latest"]
+    done = subprocess.run(held, stdout=gone, stderr=subprocess.PIPE, timeout=120, check=False)
+    os.close(gone)
+    assert done.returncode == 1, done.stderr
+
+
+def test_a_report_of_gates_that_cannot_be_written_hides_no_results(failing: Path) -> None:
+    (failing / "taken").mkdir()
+    command = [sys.executable, "-m", "evalrun", "suite.yaml", "--no-report", "--quiet"]
+    done = subprocess.run([*command, "--summary", "taken"], capture_output=True, timeout=120, check=False)
+    assert done.returncode != 0 and b"Traceback" not in done.stderr
