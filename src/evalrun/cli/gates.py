@@ -125,8 +125,8 @@ def gate(
     results = check_sweep(gates, folder, manifest["plan"], held)
     strict = (inconclusive or resolved.get("inconclusive")) == "fail"
     manifest["gates"] = [{**asdict(result), "verdict": result.verdict.value} for result in results]
-    shown, runs = read(Manifest, manifest), Source.of(folder).runs
-    for line in publish(shown, runs, junit_file=junit, summary_file=summary, strict=strict):
+    told, runs = read(Manifest, manifest), Source.of(folder).runs
+    for line in publish(told, runs, junit_file=junit, summary_file=summary, strict=strict):
         click.echo(line, err=True)
     failed = blocks(results, "fail" if strict else "warn")
     code = ExitCode.GATE_FAILED if failed else ExitCode.OK
