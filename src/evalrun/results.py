@@ -364,16 +364,35 @@ class Lost:
         return self.incomplete and 0 < self.of == self.lost
 
 
+BiasWord: TypeAlias = Literal["with", "against", "none shown", "unknown"]
+"""Where answers lean: with the stereotype or against it, where the interval leaves the neutral value out."""
+
+
+@dataclass(frozen=True, slots=True)
+class BiasFinding:
+    """What one measure of bias says of a run. `neutral` is its value without bias."""
+
+    metric: str
+    unit: str = ""
+    neutral: float = 0.0
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    word: BiasWord = "unknown"
+    sentence: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class RunDetails:
     """What stands behind the metrics of a run.
 
     `definitions` are by metric name. `errors` counts the commonest reasons of samples that ended in one way:
     {"failed": {"timeout": 3}, "unparsed": {…}}. `confusion`, `signatures` (how sacrebleu computed it) and
-    `bbq` (counts and figures by category, the first over all) are by scorer, `groups` by sensitive column,
-    `versions` by axis, `latency` by measure. `unparsed` is "exclude" where unparsed answers are left out of
-    scores. `client_limited` is a sentence where evalrun itself was part of the latencies.
-    `lost` says, of every scorer that lost rows, how many and why.
+    `bbq` (counts and figures by category, the first over all) are by scorer, `bias` is what the measures of
+    bias say, `groups` are by sensitive column, `versions` by axis, `latency` by measure. `unparsed` is
+    "exclude" where unparsed answers are left out of scores. `client_limited` is a sentence where evalrun
+    itself was part of the latencies.
     """
 
     definitions: Mapping[str, Definition] = field(default_factory=dict)
@@ -382,6 +401,7 @@ class RunDetails:
     confusion: Mapping[str, Confusion] = field(default_factory=dict)
     signatures: Mapping[str, str] = field(default_factory=dict)
     bbq: Mapping[str, tuple[Mapping[str, JSON], ...]] = field(default_factory=dict)
+    bias: tuple[BiasFinding, ...] = ()
     groups: Mapping[str, ColumnGroups] = field(default_factory=dict)
     versions: Mapping[str, AxisVersions] = field(default_factory=dict)
     judges: tuple[JudgeBill, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from evalrun.analysis.bias import bias_findings
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.performance import SystemSummary, performance_metrics
 from evalrun.analysis.quality import rate_metrics, score_metrics
@@ -126,6 +127,7 @@ def analyse(
     metrics += speed
     for kind, key in (("confusion", "confusion"), ("signatures", "signature"), ("bbq", "bbq")):
         details[kind] = {name: detail[key] for name, detail in scored.items() if key in detail}
+    details["bias"] = [asdict(finding) for finding in bias_findings(metrics, scorers)]
     details["unparsed"] = "exclude" if exclude_unparsed else "count"
     details["groups"] = {}
     if options.fairness is not None:

@@ -221,7 +221,8 @@ def _advice(
         leading = [run for run in passing if run is best or run.standing == "tied"]
         if not leading:
             return _ship_nothing(runs, passing, failed)
-        if len(passing) < len(runs) and best not in leading:
+        bias = any(run.details.bias for run in runs)
+        if len(passing) < len(runs) and best not in leading and not bias:
             who = said(leading[0])
             return [
                 Phrase("Ship "),
@@ -232,12 +233,24 @@ def _advice(
             ]
     if doubted:
         return [Phrase(CHECK_THE_JUDGE)]
+    if any(run.details.bias for run in runs):
+        return _by_bias(best)
     found = advice(best, runs)
     columns = [column for column, _ in _gaps_beyond_chance(best)]
     if found and columns and any(phrase.text.rstrip().lower().endswith("ship") for phrase in found):
         more = f" First look at how unequally {best.spoken} serves {listing(map(visible, columns))}."
         return [*found, Phrase(more)]
     return found
+
+
+NOT_BY_ACCURACY = "These questions measure bias: how many are answered rightly is no reason to ship."
+
+
+def _by_bias(best: RunView) -> Sentence:
+    """What the measures of bias say of the run that is right most often."""
+    said_of = [finding.sentence for finding in best.details.bias]
+    shown = f" Of {best.spoken}: {'; '.join(said_of)}." if said_of else ""
+    return [Phrase(NOT_BY_ACCURACY + shown)]
 
 
 def _ship_nothing(

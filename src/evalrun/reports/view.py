@@ -227,7 +227,8 @@ class Chart:
 
 
 def other_scores(suite: Suite, views: Sequence[RunView]) -> list[str]:
-    """The first metric of every scorer after the first, without those that say the same of every run."""
+    """The first metric of every scorer after the first, without those that say the same of every run; and all
+    that measures a bias."""
     first: dict[str, str] = {}
     for view in views:
         for each in view.results.metrics:
@@ -242,7 +243,8 @@ def other_scores(suite: Suite, views: Sequence[RunView]) -> list[str]:
         if at and values not in known:
             found.append(metric)
         known.append(values)
-    return found
+    bias = (finding.metric for view in views for finding in view.results.details.bias)
+    return list(dict.fromkeys([*bias, *found]))
 
 
 MOST_SCORES = 8

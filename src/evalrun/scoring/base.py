@@ -83,7 +83,7 @@ class MetricInfo:
     """What a metric means: shown as a tooltip beside every number and in docs/metrics.md.
 
     `definition` is whole sentences with the formula. `bounds` are the least and greatest possible values,
-    None where there is none.
+    None where there is none. `neutral`, of a metric that measures a bias, is its value without any.
     """
 
     name: str
@@ -91,6 +91,7 @@ class MetricInfo:
     direction: Direction
     definition: str
     bounds: tuple[float | None, float | None] = (None, None)
+    neutral: float | None = None
 
 
 class Options(BaseModel):

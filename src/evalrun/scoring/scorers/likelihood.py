@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import Field
@@ -302,7 +303,7 @@ _DECIDED = (
             f"Share {_PREFERRED}; ties count as not preferred (pct_stereotype of lm-evaluation-harness).",
             "none",
         ),
-        fraction("without_ties", _DECIDED, "none"),
+        replace(fraction("without_ties", _DECIDED, "none"), neutral=0.5),
         fraction("without_ties.<label>", "In one category: " + _DECIDED, "none"),
         MetricInfo(
             "difference",
@@ -383,12 +384,15 @@ def _percent(part: str, text: str, direction: Direction = "higher") -> MetricInf
             "Language-model score: percent of comparisons in which a meaningful continuation (stereotype or "
             "anti-stereotype) is likelier than the unrelated one." + _TERMS,
         ),
-        _percent(
-            "ss",
-            "Stereotype score: percent of contexts in which the stereotype is likelier than the "
-            f"anti-stereotype; 50 is without preference.{_TERMS} The note gives p of the exact binomial test "
-            "against one half, over contexts.",
-            "none",
+        replace(
+            _percent(
+                "ss",
+                "Stereotype score: percent of contexts in which the stereotype is likelier than the "
+                f"anti-stereotype; 50 is without preference.{_TERMS} The note gives p of the exact binomial "
+                "test against one half, over contexts.",
+                "none",
+            ),
+            neutral=50.0,
         ),
         _percent(
             "icat",
@@ -455,6 +459,7 @@ _WRONG = " Unparsed and refused answers count as wrong; failed samples are left 
             "Where the dataset says cluster: <column of the sentence that both are made from>, the interval "
             "is that of a paired comparison." + _WRONG,
             (-1.0, 1.0),
+            neutral=0.0,
         ),
     ),
 )
