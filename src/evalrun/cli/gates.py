@@ -15,6 +15,7 @@ from evalrun.cli.options import (
     print_rows,
     store_option,
 )
+from evalrun.cli.streams import shown
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.tracking.store import Store
 
