@@ -253,7 +253,11 @@ def decisions(
         scorer.registered == "classification" and getattr(scorer.options, "ignore_case", False)
         for scorer in scorers
     )
-    answers, targets = (_keyed(column, fold) for column in table.texts())
+    from evalrun.scoring.text import slugs, truth_values
+
+    answers, targets = table.texts()
+    answers = Labelled(answers.codes, truth_values(answers.labels, targets.labels))
+    answers, targets = _keyed(answers, fold), _keyed(targets, fold)
     given = np.where(table.is_status(Status.SCORED), answers.codes, -1)
     within = counted(table, plan.exclude_unparsed)
     known = within & (targets.codes >= 0)
@@ -274,8 +278,6 @@ def decisions(
         wanted = _key(plan.positive, fold)
         note = "" if wanted in labels else _never(plan.positive, labels)
         return [decision(wanted, "", note)], note
-    from evalrun.scoring.text import slugs
-
     # What counts as a label are the targets: an answer that names none of them is no class of its own.
     classes = target_labels or labels
     if len(classes) > MOST_LABELS:

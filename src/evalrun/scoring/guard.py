@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from pydantic import AfterValidator
@@ -35,6 +35,10 @@ class PatternTimeout(Exception):
 
     def __init__(self) -> None:
         super().__init__(f"the pattern took longer than {LIMIT_S:g} s on this text")
+
+
+class OutOfTime(BaseException):
+    """What took longer than `time_limit` allows. No Exception: libraries that catch those would go on."""
 
 
 class GuardedPattern:
@@ -84,19 +88,37 @@ def _alarm(signum: int, frame: Any) -> None:
     raise PatternTimeout
 
 
+def _time_limit(seconds: float) -> AbstractContextManager[bool]:
+    """Raise PatternTimeout in the body after so many seconds. Gives whether a limit could be set."""
+    return _alarm_after(seconds, _alarm)
+
+
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[bool]:
-    """Raise PatternTimeout in the body after so many seconds. Yields whether a limit could be set."""
+def _alarm_after(seconds: float, raising: Callable[[int, Any], None], every: float = 0.0) -> Iterator[bool]:
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield False
         return
-    handler = signal.signal(signal.SIGALRM, _alarm)
-    remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    handler = signal.signal(signal.SIGALRM, raising)
+    remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds, every)
     try:
         yield True
     finally:
         signal.setitimer(signal.ITIMER_REAL, remaining, interval)
         signal.signal(signal.SIGALRM, handler if handler is not None else signal.SIG_DFL)
+
+
+def _again(signum: int, frame: Any) -> None:
+    raise OutOfTime
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[bool]:
+    """Raise OutOfTime in the body after so many seconds, and again until it ends, in the main thread.
+
+    Yields whether a limit could be set: not in other threads, nor on Windows.
+    """
+    with _alarm_after(seconds, _again, every=0.2) as timed:
+        yield timed
 
 
 def _check_pattern(value: str) -> str:

@@ -107,9 +107,10 @@ def test_synonyms_of_options_are_refused_as_those_of_no_label() -> None:
 
 def test_token_f1_says_which_side_has_no_words() -> None:
     made = scorer("token_f1")
-    both, one = score(made, "...", "the"), score(made, "...", "Paris")
+    both, one = score(made, " ", ""), score(made, "", "Paris")
     assert (both.value, both.reason) == (1.0, "answer and target have no words")
     assert (one.value, one.reason) == (0.0, "answer or target has no words")
+    assert score(made, "...", "the").value == 0
 
 
 def test_options_are_fixed_once_made() -> None:

@@ -183,12 +183,18 @@ def test_numeric_compares_within_the_tolerance(
         ("dog", "cat", 0.0),
         ("", "", 1.0),
         ("", "cat", 0.0),
-        ("the", "a", 1.0),
+        ("the", "a", 0.0),
+        ("", "A", 0.0),
+        ("-5", "5", 0.0),
+        ("3.14", "314", 0.0),
+        ("C++", "C", 0.0),
         ("x y", ["z", "x y"], 1.0),
         ("x", [], None),
     ],
 )
-def test_token_f1_is_that_of_squad(answer: str, target: object, value: float | None) -> None:
+def test_token_f1_is_that_of_squad_but_for_signs_points_and_nothing(
+    answer: str, target: object, value: float | None
+) -> None:
     assert score(scorer("token_f1"), answer, target).value == pytest.approx(value)
 
 

@@ -214,9 +214,44 @@ LINES = st.lists(
 @given(st.one_of(LINES, TEXT), st.one_of(LINES, TEXT))
 def test_rouge_is_that_of_rouge_score(answer: str, target: str) -> None:
     wanted = RougeScorer(list(ROUGE_NAMES.values())).score(target, answer)
-    found = score(scorer("rouge"), answer, target).parts
+    found = score(scorer("rouge", tokenizer="rouge_score"), answer, target).parts
     for ours, theirs in ROUGE_NAMES.items():
         assert found[ours] == pytest.approx(wanted[theirs].fmeasure, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("the café was closed", "the café was open"),
+        ("“the end” — of it’s story", "the end of its story"),
+        ("L'été était très chaud à Paris", "L'été à Paris était chaud"),
+        ("5 € and 3½ pounds", "5 € and 3 pounds"),
+    ],
+)
+def test_rouge_of_latin_script_is_that_of_rouge_score(answer: str, target: str) -> None:
+    wanted = RougeScorer(list(ROUGE_NAMES.values())).score(target, answer)
+    found = score(scorer("rouge"), answer, target).parts
+    assert [found[ours] for ours in ROUGE_NAMES] == [
+        wanted[theirs].fmeasure for theirs in ROUGE_NAMES.values()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "value"),
+    [
+        ("猫坐在垫子上", "猫坐在垫子上", 1),
+        ("кошка", "кошка", 1),
+        ("кошка спит", "кошка ест", 0.5),
+        ("Η γάτα κάθεται", "η γάτα ΚΆΘΕΤΑΙ", 1),
+        ("القط على السجادة", "القط على الأرض", 2 / 3),
+        ("고양이가 앉아", "고양이가 앉아", 1),
+        ("ねこはいる", "ねこはいない", 8 / 11),
+        ("猫在", "狗在", 0.5),
+        ("bilinmeyen", "кошка", 0),
+    ],
+)
+def test_rouge_reads_the_words_of_other_scripts(answer: str, target: str, value: float) -> None:
+    assert score(scorer("rouge"), answer, target).parts["rouge_1"] == pytest.approx(value)
 
 
 def test_rouge_with_stems_and_several_targets() -> None:
@@ -246,7 +281,7 @@ def test_very_long_texts_are_scored_in_reasonable_time_and_equal_the_libraries()
     assert score(scorer("wer"), a, t).value == pytest.approx(jiwer.wer(t, a), **CLOSE)
     assert score(scorer("bleu"), a, t).value == pytest.approx(sacrebleu.sentence_bleu(a, [t]).score, **CLOSE)
     wanted = RougeScorer(["rougeL", "rougeLsum"]).score(t.replace("beta", "\n"), a.replace("beta", "\n"))
-    found = rouge(t.replace("beta", "\n"), a.replace("beta", "\n"))
+    found = rouge(t.replace("beta", "\n"), a.replace("beta", "\n"), tokenizer="rouge_score")
     assert found["rouge_l"] == pytest.approx(wanted["rougeL"].fmeasure, **CLOSE)
     assert found["rouge_lsum"] == pytest.approx(wanted["rougeLsum"].fmeasure, **CLOSE)
     huge = "ab " * 50_000

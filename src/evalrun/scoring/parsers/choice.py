@@ -1,109 +1,18 @@
-"""The parser `choice`: one of several labels, or the letter of one of several options.
-
-Letters are words too ("A person …", "I think"), so the places where a letter is meant are tried from the
-surest to the least sure, and the first kind of place that names any letter decides:
-
-1. the whole answer is a letter ("b", "(B)", "B.") or the text of an option;
-2. "answer is B", "answer: (B)", "option B", "choice B";
-3. a letter with a bracket, full stop or colon after it, or in brackets or asterisks: "B) the nurse", "**B**";
-4. a capital letter that stands alone, but not an "A" or "I" before a word;
-5. the text of an option as whole words.
-
-Two different letters in the same kind of place are ambiguous.
-"""
+"""The parser `choice`: one of several labels, or the letter of one of several options (`letters`)."""
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
-from typing import Annotated, Any, Final, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from evalrun.scoring.base import Options, Parser, Unparsed, as_text, check_labels, shown
 from evalrun.scoring.functions import parser
-from evalrun.scoring.text import stands_alone, whole_phrase
+from evalrun.scoring.parsers.letters import ALPHABET, LetterFinder
+from evalrun.scoring.text import composed, end_of, start_of, whole_phrase
 from evalrun.types import JSON, Row
-
-ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-# Repeats are bounded: an answer of nothing but brackets or spaces costs no more than any other.
-_WHOLE: Final = re.compile(r"[\s(\[\"'*]*([A-Za-z])[\s)\]\"'*.:,]*")
-_STATED: Final = re.compile(
-    r"\b(?i:answer|option|choice)(?i:\s{1,9}is|\s{1,9}would\s{1,9}be|\s{1,9}should\s{1,9}be)?\s{0,9}:?\s{0,9}"
-    r"[(\[\"'*]{0,9}(?:([A-Z])(?![\w'])|([a-z])(?=[)\].,:*\"]|\s{0,9}(?:\n|$)))"
-)
-_MARKED: Final = re.compile(r"(?<![\w.])(?:[(\[*]{1,9}([A-Z])[)\]*]|([A-Z])[).:](?!\w))")
-_ALONE: Final = re.compile(r"(?<![\w'])([A-Z])(?![\w'])(?!(?<=[AI])\s+[a-z])")
-
-
-class LetterFinder:
-    """Finds the letter among as many as there are option texts (one character texts stand for themselves)."""
-
-    def __init__(self, texts: Sequence[str], pick: str | None) -> None:
-        self._known = ALPHABET[: len(texts)]
-        self._pick = pick
-        self._texts = {
-            " ".join(text.casefold().split()): letter
-            for text, letter in zip(texts, self._known, strict=False)
-            if len(text.strip()) > 1
-        }
-
-    def find(self, text: str) -> str:
-        """The letter. Raises Unparsed where none, or more than one, is named."""
-        whole = _WHOLE.fullmatch(text)
-        if whole and whole[1].upper() in self._known:
-            return whole[1].upper()
-        exact = self._texts.get(" ".join(text.casefold().split()).rstrip("."))
-        if exact is not None:
-            return exact
-        for pattern in (_STATED, _MARKED, _ALONE):
-            named = [letter for letter in _letters(pattern, text) if letter in self._known]
-            if named:
-                return self._decide(named)
-        named = self._named_by_text(text)
-        if named:
-            return self._decide(named)
-        raise Unparsed(f"none of the options is named in {shown(text.strip())}")
-
-    def _decide(self, named: Sequence[str]) -> str:
-        if self._pick == "last":
-            return named[-1]
-        if self._pick is None and len(set(named)) > 1:
-            other = next(letter for letter in named if letter != named[0])
-            raise Unparsed(f"ambiguous: both {named[0]} and {other} are named")
-        return named[0]
-
-    def _named_by_text(self, text: str) -> list[str]:
-        """Letters of the options whose text stands in the answer, in order; a text within another is not."""
-        plain = " ".join(text.casefold().split())
-        places: list[tuple[int, int, str]] = []
-        for option, letter in sorted(self._texts.items(), key=lambda pair: -len(pair[0])):
-            places.sort()
-            starts = [start for start, _, _ in places]
-            reach = list(accumulate((end for _, end, _ in places), max))
-            for start, end in _occurrences(option, plain):
-                before = bisect_right(starts, start)
-                if not before or reach[before - 1] < end:
-                    places.append((start, end, letter))
-        return [letter for _, _, letter in sorted(places)]
-
-
-def _letters(pattern: re.Pattern[str], text: str) -> Iterator[str]:
-    for match in pattern.finditer(text):
-        yield match[match.lastindex or 1].upper()
-
-
-def _occurrences(words: str, text: str) -> Iterator[tuple[int, int]]:
-    at = text.find(words)
-    while at >= 0:
-        end = at + len(words)
-        if stands_alone(text, at, end):
-            yield at, end
-        at = text.find(words, end)
-
 
 MAX_CHARACTERS = 20_000
 """Longer texts are cut; the label of a classification stands early, or the answer is no label."""
@@ -127,8 +36,8 @@ class ChoiceOptions(Options):
     )
     pick: Literal["first", "last"] | None = Field(
         default=None,
-        description="Which one to take where different labels stand in the text. "
-        "Default: none, such an answer is unparsed.",
+        description="Which one to take where different labels stand in the text: the first, or the last, "
+        "that stands in it at all. Default: none, such an answer is unparsed.",
     )
     letters: bool = Field(
         default=False, description="Look for the letter (A, B, C, …) of an option; the answer is the letter."
@@ -208,15 +117,17 @@ class LabelFinder:
         self, labels: Sequence[str], synonyms: Mapping[str, Sequence[str]], pick: str | None
     ) -> None:
         words = [(word, label) for label in labels for word in (label, *synonyms.get(label, ()))]
-        self._exact = {word.strip().casefold(): label for word, label in reversed(words)}
+        self._exact = {composed(word).strip().casefold(): label for word, label in reversed(words)}
         words.sort(key=lambda pair: -len(pair[0]))
         self._labels = [label for _, label in words]
-        body = "|".join(rf"({whole_phrase(word)})" for word, _ in words)
+        body = "|".join(rf"({_whole(composed(word))})" for word, _ in words)
         self._regex = re.compile(body, re.IGNORECASE)
         self._pick = pick
+        self._numbers = any(_NUMBER.fullmatch(label) for label in labels)
 
     def find(self, text: str) -> str:
         """The label. Raises Unparsed."""
+        text = plain_digits(composed(text)) if self._numbers else composed(text)
         exact = self._exact.get(text.strip().casefold())
         if exact is not None:
             return exact
@@ -233,6 +144,24 @@ class LabelFinder:
         if label is None:
             raise Unparsed(f"none of the labels stands in {shown(text.strip())}")
         return label
+
+
+_NUMBER = re.compile(r"\d+")
+_DIGITS = {0xFF10 + at: str(at) for at in range(10)} | {0x2460 + at: f" {at + 1} " for at in range(20)}
+
+
+def plain_digits(text: str) -> str:
+    """Full-width and circled numbers (５, ⑤) as ASCII digits."""
+    return text if text.isascii() else text.translate(_DIGITS)
+
+
+def _whole(word: str) -> str:
+    """The pattern of a label as whole words. A label that is a number is not found in 0.5, 15, -5 or 1/5, nor
+    in "out of 5"; 5.0 is 5."""
+    if not _NUMBER.fullmatch(word):
+        return whole_phrase(word)
+    before = rf"(?<![\d/])(?<!\d[.,])(?<!out of )(?<!(?<![\w)\]])[-−–]){start_of(word)}"
+    return rf"{before}{word}(?:\.0+|,0{{1,2}})?(?![.,]?\d){end_of(word)}"
 
 
 def _are_letters(labels: Sequence[str]) -> bool:

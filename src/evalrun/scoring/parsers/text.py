@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from evalrun.scoring.base import Options, Parser, Unparsed, as_text, shown
 from evalrun.scoring.functions import parser
 from evalrun.scoring.guard import GuardedPattern, PatternTimeout, check_pattern
-from evalrun.scoring.text import last_number as last_number_in
+from evalrun.scoring.numerals import last_number as last_number_in
 from evalrun.types import JSON
 
 MAX_CHARACTERS = 100_000
@@ -149,8 +149,10 @@ class Regex(Parser[RegexOptions]):
 
 @parser(
     "last_number",
-    summary="The last number in the text: sign, $, thousands separators, decimals and exponent are read; "
-    "45% gives 45; 1/2 is two numbers. Whole numbers give an integer.",
+    summary="The last number in the text: sign, $, thousands separators (1,234.5, 1.234,5, 1'234.5), "
+    "decimals after a point or a comma, exponent and ½ are read. A comma before exactly three digits "
+    "separates thousands (1,234), but not after a 0 (0,125). 45% gives 45; 1/2 is two numbers. Whole numbers "
+    "give an integer.",
 )
 def last_number(value: JSON) -> int | float:
     """The number. Raises Unparsed where there is none."""
@@ -159,7 +161,7 @@ def last_number(value: JSON) -> int | float:
     number = last_number_in(as_text(value)[-MAX_CHARACTERS:])
     if number is None:
         raise Unparsed("there is no number in the output")
-    return number
+    return number.plain
 
 
 class CodeBlockOptions(Options):
@@ -227,17 +229,22 @@ class JsonOptions(Options):
         description="Dotted path of the value to take, with numbers for list entries: answers.0.label. "
         "Default: the whole value.",
     )
+    which: Literal["first", "last"] = Field(
+        default="first",
+        description="Which object or list to take, where several stand in the text. Those within another do "
+        "not count.",
+    )
 
 
 @parser(
     "json",
-    summary="The JSON value that the whole text is, else the first balanced object or list in it (also "
-    "inside a code fence); `field` takes one value out of it.",
+    summary="The JSON value that the whole text is, else the first (or last) balanced object or list in it "
+    "(also inside a code fence); `field` takes one value out of it.",
     shorthand="field",
 )
 def json_value(value: JSON, options: JsonOptions) -> JSON:
     """The JSON value. Raises Unparsed where there is none, or no such field, or it is null."""
-    taken = _json_in(value) if isinstance(value, str) else value
+    taken = _json_in(value, options.which) if isinstance(value, str) else value
     path = options.field.split(".") if options.field else []
     for depth, key in enumerate(path):
         taken = _member(taken, key, ".".join(path[: depth + 1]))
@@ -253,24 +260,28 @@ def _refuse(constant: str) -> None:
 _DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse)
 
 
-def _json_in(text: str) -> JSON:
-    text = text.strip()[:MAX_CHARACTERS]
+def _json_in(text: str, which: Literal["first", "last"]) -> JSON:
+    text = text.strip()
+    text = text[:MAX_CHARACTERS] if which == "first" else text[-MAX_CHARACTERS:]
     if not text:
         raise Unparsed("the output is empty")
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError):
         pass
-    at = -1
-    for _ in range(MAX_STARTS):
-        at = _next_bracket(text, at + 1)
-        if at < 0:
-            break
+    at, last, failures = 0, None, 0
+    while failures < MAX_STARTS and (at := _next_bracket(text, at)) >= 0:
         try:
-            return _DECODER.raw_decode(text, at)[0]
+            value, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
+            at, failures = at + 1, failures + 1
             continue
-    raise Unparsed("there is no valid JSON in the output")
+        last = (value,)
+        if which == "first":
+            break
+    if last is None:
+        raise Unparsed("there is no valid JSON in the output")
+    return last[0]
 
 
 def _next_bracket(text: str, start: int) -> int:

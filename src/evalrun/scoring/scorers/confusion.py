@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.scoring.base import Corpus, Labelled, MetricInfo
-from evalrun.scoring.text import slugs
+from evalrun.scoring.text import slugs, truth_values
 from evalrun.types import JSON, Status
 
 UNPARSED, REFUSED, OTHER = "(unparsed)", "(refused)", "(other)"
@@ -55,6 +55,7 @@ class Confusion:
     ) -> Confusion:
         """From label columns. Without `labels` the classes are all that occur, sorted."""
         answered = status == _CODES[Status.SCORED]
+        answers = Labelled(answers.codes, truth_values(answers.labels, targets.labels))
         shown = _names(targets, np.ones(len(status), bool), key) | _names(answers, answered, key)
         names = {key(label): label for label in labels} or {each: shown[each] for each in sorted(shown)}
         index = {each: at for at, each in enumerate(names)}

@@ -25,7 +25,8 @@ from evalrun.scoring.base import (
     target_texts,
 )
 from evalrun.scoring.functions import scorer
-from evalrun.scoring.text import whole_number
+from evalrun.scoring.numerals import whole_number
+from evalrun.scoring.text import label_text, unseen_difference
 from evalrun.types import JSON, Score
 
 if TYPE_CHECKING:
@@ -120,8 +121,9 @@ class Classification(Scorer[ClassificationOptions]):
         labels = options.labels or []
         self._classes = {self._key(label): label for label in labels}
 
-    def _key(self, text: str) -> str:
-        return text.strip().casefold() if self._fold else text.strip()
+    def _key(self, text: str, target: str = "") -> str:
+        label = label_text(text, target)
+        return label.casefold() if self._fold else label
 
     def score(self, sample: ScoringInput) -> Score:
         """1 or 0; None where the target is missing or is none of the labels."""
@@ -135,12 +137,17 @@ class Classification(Scorer[ClassificationOptions]):
         key = self._key(target if isinstance(target, str) else as_text(target))
         if self._classes and key not in self._classes:
             return Score(None, f"the target {shown(target)} is none of the labels")
-        answer_key = self._key(answer if isinstance(answer, str) else as_text(answer))
+        answer_key = self._key(answer if isinstance(answer, str) else as_text(answer), key)
         if answer_key == key:
             return Score(1.0, f"answer {shown(answer)} is the target")
+        if not key:
+            return Score(None, "the target is empty")
         if self._classes and answer_key not in self._classes:
             return Score(0.0, f"answer {shown(answer)} is none of the labels; the target is {shown(target)}")
-        return Score(0.0, f"answer {shown(answer)} is not the target {shown(target)}")
+        unseen = unseen_difference(as_text(answer), as_text(target))
+        return Score(
+            0.0, f"answer {shown(answer)} is not the target {shown(target)}" + (unseen and f": {unseen}")
+        )
 
     def confusion(self, columns: ScoreColumns) -> Confusion:
         """Counts of (target, answer) pairs over the samples that count."""
@@ -232,13 +239,14 @@ class Calibration(Scorer[CalibrationOptions]):
         targets = [self._key(text) for text in target_texts(sample.target)]
         if not targets:
             return Score(None, NO_TARGET)
-        right = float(self._key(answer[options.answer] if given else answer) in targets)
+        said = answer[options.answer] if given else answer
+        right = float(any(self._key(said, target) == target for target in targets))
         reason = f"confidence {confidence:g}, and the answer is {'right' if right else 'wrong'}"
         return Score((confidence - right) ** 2, reason, {"confidence": confidence, "accuracy": right})
 
-    def _key(self, value: JSON) -> str:
-        text = as_text(value).strip()
-        return text.casefold() if self.options.ignore_case else text
+    def _key(self, value: JSON, target: str = "") -> str:
+        label = label_text(as_text(value), target)
+        return label.casefold() if self.options.ignore_case else label
 
     def aggregate(self, columns: ScoreColumns) -> Corpus | None:
         """Expected calibration error from sums of confidence and hits by bin."""
@@ -250,7 +258,8 @@ class Calibration(Scorer[CalibrationOptions]):
 
 def _confidence(value: JSON, scale: float) -> float | None:
     if isinstance(value, str):
-        value = whole_number(value)
+        number = whole_number(value)
+        value = None if number is None else number.plain
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     share = float(value) / scale if abs(value) <= scale else -1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import cache
 from typing import Annotated
 
@@ -25,8 +26,8 @@ from evalrun.scoring.base import (
     target_texts,
 )
 from evalrun.scoring.functions import scorer
-from evalrun.scoring.mathematics import boxed, comparable, equal, value_of
-from evalrun.scoring.text import last_number
+from evalrun.scoring.mathematics import boxed, engine, same
+from evalrun.scoring.numerals import NUMBER, Number, near, number_of, plain_signs
 from evalrun.types import JSON, Score
 
 MAX_CHARACTERS = 100_000
@@ -38,11 +39,13 @@ class NumericOptions(ScorerOptions):
     abs_tolerance: float = Field(
         default=0.0, ge=0, allow_inf_nan=False, description="Greatest difference that still counts as equal."
     )
-    rel_tolerance: float = Field(
-        default=1e-9,
+    rel_tolerance: float | None = Field(
+        default=None,
         ge=0,
         allow_inf_nan=False,
-        description="The same as a share of the target's size; the default only forgives binary rounding.",
+        description="The same as a share of the target's size. Default: none; whole numbers must be equal "
+        "exactly, and of decimals only rounding is forgiven, by at most half of the last place written and a "
+        "billionth of the size.",
     )
     units: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=dict,
@@ -53,12 +56,13 @@ class NumericOptions(ScorerOptions):
 
 @scorer(
     "numeric",
-    summary="1 where the last number in the answer equals the last number in the target within a tolerance: "
-    "|answer - target| <= max(abs_tolerance, rel_tolerance x |target|).",
+    summary="1 where the last number in the answer equals the last number in the target, exactly or within a "
+    "tolerance: |answer - target| <= max(abs_tolerance, rel_tolerance x |target|). Numbers are read as the "
+    "parser last_number reads them.",
     metric="Share of samples whose number is the target's: the last number in the answer and in the target "
     "agree when |answer - target| is at most the greater of the absolute tolerance and the relative "
-    "tolerance times |target|. Answers without a number, unparsed and refused ones count as 0; "
-    "failed samples are left out.",
+    "tolerance times |target|; without tolerances whole numbers must be equal and decimals equal but for "
+    "rounding. Answers without a number, unparsed and refused ones count as 0; failed samples are left out.",
     example=Example("{numeric: {units: {km: 1000, m: 1}}}", "about 3 km", "3000 m", 1),
     shorthand="abs_tolerance",
     needs_target=True,
@@ -77,87 +81,87 @@ def numeric(answer: JSON, target: JSON, options: NumericOptions) -> Score:
         return Score(0.0, f"there is no number in the answer {shown(answer)}")
     for wanted in known:
         if _near(given, wanted, options):
-            return Score(1.0, f"answer {as_text(given)} equals the target {as_text(wanted)}")
-    listed = " or ".join(as_text(each) for each in known[:5])
+            return Score(1.0, f"answer {as_text(given.plain)} equals the target {as_text(wanted.plain)}")
+    listed = " or ".join(as_text(number.plain) for number in known[:5])
     margins = [f"{options.abs_tolerance:g}"] if options.abs_tolerance else []
-    if options.rel_tolerance > 1e-9:
+    if options.rel_tolerance:
         margins.append(f"{options.rel_tolerance:.3g} of its size")
     within = f" within {' or '.join(margins)}" if margins else ""
-    return Score(0.0, f"answer {as_text(given)} is not the target {listed}{within}")
+    return Score(0.0, f"answer {as_text(given.plain)} is not the target {listed}{within}")
 
 
-def _with_unit(value: JSON, units: Mapping[str, float]) -> int | float | None:
+def _with_unit(value: JSON, units: Mapping[str, float]) -> Number | None:
     """The last number with its unit, in the unit that is worth 1; else the last number."""
-    if units and isinstance(value, str):
-        matches = list(_unit_pattern(tuple(units)).finditer(value[-MAX_CHARACTERS:]))
-        number = last_number(matches[-1][1]) if matches else None
-        if number is not None:
-            return number * units[matches[-1][2]]
-    return _number(value)
+    if isinstance(value, str):
+        value = value[-MAX_CHARACTERS:]
+        last = None
+        for last in _unit_pattern(tuple(units)).finditer(plain_signs(value)) if units else ():  # noqa: B007
+            pass
+        number = number_of(last["number"]) if last is not None else None
+        if last is not None and number is not None:
+            return number.times(Fraction(repr(units[last["unit"]])))
+    return number_of(value if isinstance(value, int | float | str) else as_text(value))
 
 
 @cache
 def _unit_pattern(units: Sequence[str]) -> re.Pattern[str]:
     """A number and one of the units after it, the longest first."""
     body = "|".join(re.escape(unit) for unit in sorted(units, key=len, reverse=True))
-    return re.compile(rf"(?<![\d.,])([+\-]?[\d.,]{{0,40}}\d(?:[eE][+-]?\d+)?)\s?({body})(?!\w)")
+    return re.compile(rf"(?<![\d.,])(?P<number>{NUMBER.pattern})\s?(?P<unit>{body})(?!\w)")
 
 
-def _near(answer: float, target: float, options: NumericOptions) -> bool:
-    if answer == target:
-        return True
-    try:
-        return abs(answer - target) <= max(options.abs_tolerance, options.rel_tolerance * abs(target))
-    except OverflowError:  # an integer too large for a float
-        return False
+def _near(answer: Number, target: Number, options: NumericOptions) -> bool:
+    if options.abs_tolerance or options.rel_tolerance is not None:
+        share = Fraction(repr(options.rel_tolerance or 0.0)) * abs(target.value)
+        return abs(answer.value - target.value) <= max(Fraction(repr(options.abs_tolerance)), share)
+    return near(answer, target, 1e-9)
 
 
-def _number(value: JSON) -> int | float | None:
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float):
-        return value
-    return last_number(as_text(value)[-MAX_CHARACTERS:])
+class MathOptions(ScorerOptions):
+    """Options of the scorer `math`."""
 
-
-RelTolerance = Annotated[
-    float,
-    Field(
+    rel_tolerance: float | None = Field(
+        default=None,
         ge=0,
         lt=1,
-        description="Greatest relative difference of equal numbers; exact fractions need none.",
-    ),
-]
+        description="Greatest relative difference of equal numbers. Default: none; numbers must be equal "
+        "exactly, but for the rounding of decimals beside irrational numbers (3.14159265359 beside pi), and "
+        "of those with 15 digits or more.",
+    )
 
 
 @scorer(
     "math",
-    summary=r"1 where the answer is the target's number however it is written: 1/2, 0.5, 50 %, \frac{1}{2}, "
-    r"\boxed{…}, 3\sqrt{2}, 2^{10}, 1,234; what is no number is compared as text without spaces. "
-    "No algebra: x+1 is not 1+x.",
-    metric="Share of samples whose answer is the target as mathematics: numbers are worked out from "
-    "fractions, percentages, powers, roots and LaTeX and compared (exactly where both are fractions, "
-    "else within the relative tolerance); anything else is compared as text without spaces. Unparsed "
+    summary=r"1 where the answer is the target as mathematics, however it is written: 1/2, 0.5, 50 %, "
+    r"\frac{1}{2}, \boxed{…}, 3\sqrt{2}, 2^{10}, 1,234; x+1 and 1+x; x \le 3 and 3 >= x; equations, systems, "
+    r"sets, tuples, intervals, matrices; a unit that only one of them has is left out. Words are compared as "
+    "text. Worked out by math-verify.",
+    metric="Share of samples whose answer is the target as mathematics: plain numbers are compared exactly, "
+    "or within the relative tolerance where the suite gives one; expressions, equations, inequalities, sets, "
+    "tuples, intervals and matrices by math-verify (sympy); anything else as text without spaces. Unparsed "
     "and refused answers count as 0; failed samples are left out.",
     example=Example("math", r"\boxed{\frac{1}{2}}", "50 %", 1),
     shorthand="rel_tolerance",
-    needs_target=True,
 )
-def math_equal(answer: JSON, target: JSON, rel_tolerance: RelTolerance = 1e-9) -> Score:
-    """1 or 0; None where there is no target."""
-    given = boxed(as_text(answer)[-MAX_CHARACTERS:])
-    targets = [boxed(each) for each in target_texts(target)]
-    if not targets:
-        return Score(None, NO_TARGET)
-    number, text = value_of(given), comparable(given[:MAX_CHARACTERS])
-    for each in targets:
-        wanted = value_of(each)
-        if number is not None and wanted is not None:
-            if equal(number, wanted, rel_tolerance):
-                return Score(1.0, f"{shown(given)} equals {shown(each)}")
-        elif text and text == comparable(each):
-            return Score(1.0, f"{shown(given)} reads like {shown(each)}")
-    return Score(0.0, f"{shown(given)} is not {' or '.join(shown(each) for each in targets[:5])}")
+class MathEqual(Scorer[MathOptions]):
+    """1 where answer and target are the same mathematics."""
+
+    needs_target = True
+
+    def __init__(self, options: MathOptions) -> None:
+        super().__init__(options)
+        engine()  # here, and not while answers arrive: the import takes seconds
+
+    def score(self, sample: ScoringInput) -> Score:
+        """1 or 0; None where there is no target."""
+        given = boxed(as_text(sample.answer)[-MAX_CHARACTERS:])
+        targets = [boxed(text) for text in target_texts(sample.target) if text.strip()]
+        if not targets:
+            return Score(None, NO_TARGET)
+        for wanted in targets:
+            if how := same(given, wanted, self.options.rel_tolerance):
+                return Score(1.0, f"{shown(given)} {how} {shown(wanted)}")
+        return Score(0.0, f"{shown(given)} is not {' or '.join(map(shown, targets[:5]))}")
 
 
 _LEFT_OUT = " Samples without a number, unparsed, refused and failed ones are left out."
@@ -240,8 +244,8 @@ class CorrelationScorer(Scorer[CorrelationOptions]):
 
 
 def _finite(value: JSON) -> float | None:
-    number = _number(value)
+    number = _with_unit(value, {})
     try:
-        return float(number) if number is not None and math.isfinite(number) else None
+        return float(number.value) if number is not None else None
     except OverflowError:  # an integer beyond every float
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from functools import lru_cache
 from typing import Annotated, Literal, Self
 
@@ -23,7 +24,17 @@ from evalrun.scoring.base import (
 )
 from evalrun.scoring.functions import scorer
 from evalrun.scoring.guard import GuardedPattern, PatternTimeout, check_pattern
-from evalrun.scoring.text import end_of, normaliser, phrase, start_of, whole_number
+from evalrun.scoring.numerals import NUMBER, number_of, plain_signs, whole_number
+from evalrun.scoring.text import (
+    UnicodeForm,
+    composed,
+    end_of,
+    label_text,
+    normaliser,
+    phrase,
+    start_of,
+    unseen_difference,
+)
 from evalrun.types import JSON, Score, Status
 
 Texts = Annotated[list[str], BeforeValidator(one_or_more), Field(min_length=1)]
@@ -38,17 +49,27 @@ class ExactMatchOptions(ScorerOptions):
 
     ignore_case: bool = Field(default=False, description="Compare in one case (Unicode case folding).")
     ignore_punctuation: bool = Field(
-        default=False, description="Leave out punctuation marks and symbols (Unicode categories P and S)."
+        default=False,
+        description="Leave out punctuation marks and symbols (Unicode categories P and S), but for what "
+        "belongs to a number (3.14, -5, 12:30), symbols of mathematics, and where nothing else is left.",
     )
     ignore_whitespace: bool = Field(
         default=False, description="Count any run of white space as one space. Ends are always stripped."
+    )
+    unicode: UnicodeForm = Field(
+        default="NFC",
+        description="The Unicode form in which texts are compared, without byte order marks, zero-width "
+        "characters and the like; NFKC also makes full-width and half-width letters, ligatures and "
+        "superscripts the same; none compares code points.",
     )
 
 
 @scorer(
     "exact_match",
     summary="1 where the answer equals the target, or one of a list of targets; white space at the ends does "
-    "not count, and a number equals a text that is the same number.",
+    "not count, nor in which Unicode form letters with accents are written, and a number equals a text that "
+    "is the same number. Where the target is true or false, True and False, as Python prints them, are the "
+    "same.",
     metric="Share of samples whose answer is the target: mean of 1 where they are equal (ends stripped, "
     "after the normalisation that the suite asks for) and 0 where not." + STAY,
     example=Example("{exact_match: {ignore_case: true}}", "Paris", "paris", 1),
@@ -65,36 +86,46 @@ def exact_match(answer: JSON, target: JSON, options: ExactMatchOptions) -> Score
             return Score(1.0, f"answer {shown(answer)} is the target {shown(one)}")
     if isinstance(target, list | tuple):
         return Score(0.0, f"answer {shown(answer)} is none of the {len(target)} targets {shown(target)}")
-    return Score(0.0, f"answer {shown(answer)} is not the target {shown(target)}")
+    unseen = unseen_difference(as_text(answer), as_text(target))
+    return Score(
+        0.0, f"answer {shown(answer)} is not the target {shown(target)}" + (unseen and f": {unseen}")
+    )
 
 
 def _equal(answer: JSON, target: JSON, options: ExactMatchOptions) -> bool:
     texts = isinstance(answer, str) and isinstance(target, str)
     if not texts and (_is_number(answer) or _is_number(target)):
-        return _number(answer) == _number(target) is not None
+        given = _number(answer)
+        return given is not None and given == _number(target)
     if isinstance(answer, dict | list) or isinstance(target, dict | list):
         return bool(answer == target)
     normalise = normaliser(options)
-    return normalise(as_text(answer)) == normalise(as_text(target))
+    one, other = normalise(as_text(answer)), normalise(as_text(target))
+    return one == other or (other in ("true", "false") and label_text(one, other) == other)
 
 
 def _is_number(value: JSON) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _number(value: JSON) -> int | float | None:
-    if _is_number(value):
-        return value  # type: ignore[no-any-return]
-    if not isinstance(value, str):
-        return None
-    return int(value) if value.isdecimal() and len(value) < 19 else whole_number(value)
+def _number(value: JSON) -> Fraction | None:
+    """The exact value of a number, or of a text that is one."""
+    if isinstance(value, str):
+        if value.isdecimal() and len(value) < 19:
+            return Fraction(int(value))
+        number = whole_number(value)
+    else:
+        number = number_of(value)
+    return None if number is None else number.value
 
 
 class ContainsOptions(ScorerOptions):
     """What to look for, and where."""
 
     values: Texts | None = Field(
-        default=None, description="Texts to look for. Default: the target, or its entries where it is a list."
+        default=None,
+        description="Texts to look for. Default: the target, or its entries where it is a list. A number is "
+        "found only as a number: 5 is not in 15, 0.5, -5 or 5,000.",
     )
     ignore_case: bool = Field(default=True, description="Whether letters match in either case.")
     whole_word: bool = Field(default=False, description="Whether the text must stand as whole words.")
@@ -111,7 +142,8 @@ class IncludesOptions(ContainsOptions):
 
 @scorer(
     "includes",
-    summary="1 where the answer holds the target (or given texts) somewhere.",
+    summary="1 where the answer holds the target (or given texts) somewhere. A number must stand there as a "
+    "number: 5 is not in 15, 0.5 or -5.",
     metric="Share of samples whose answer holds the target, or the texts that the suite gives: mean of 1 "
     "where it does and 0 where not." + STAY,
     example=Example("{includes: {whole_word: true}}", "It is Paris.", "paris", 1),
@@ -153,12 +185,14 @@ def contains_any(answer: JSON, target: JSON, output: str, options: ContainsOptio
 
 def _contains(answer: JSON, target: JSON, output: str, options: ContainsOptions, need_all: bool) -> Score:
     text = output if options.of == "output" else as_text(answer)
-    wanted = [each for each in map(as_text, options.values or alternatives(target)) if each]
+    wanted = [
+        value for value in map(as_text, options.values or alternatives(target)) if composed(value).strip()
+    ]
     if not wanted:
         return Score(None, _EMPTY)
-    there = [each for each in wanted if _holds(text, each, options)]
+    there = [value for value in wanted if _holds(text, value, options)]
     if need_all and len(there) < len(wanted):
-        missing = next(each for each in wanted if each not in there)
+        missing = next(value for value in wanted if value not in there)
         return Score(0.0, f"the {options.of} {shown(text)} does not hold {shown(missing)}")
     if there:
         return Score(1.0, f"the {options.of} holds {_listed(there) if need_all else shown(there[0])}")
@@ -166,11 +200,30 @@ def _contains(answer: JSON, target: JSON, output: str, options: ContainsOptions,
 
 
 def _holds(text: str, wanted: str, options: ContainsOptions) -> bool:
-    if options.whole_word:
+    text, wanted = composed(text), composed(wanted)
+    number = whole_number(wanted) if wanted[:1] in _NUMBER_BEGINS else None
+    if number is not None and not wanted.endswith("%"):
+        plain = plain_signs(text)
+        return any(
+            (value := number_of(match[0])) is not None
+            and value.value == number.value
+            and (not options.whole_word or _NO_LETTER.match(plain, match.end()))
+            for match in _NUMBER_ALONE[options.whole_word].finditer(plain)
+        )
+    if options.whole_word or wanted[0].isdecimal() or wanted[-1].isdecimal():
         flags = re.IGNORECASE if options.ignore_case else 0
-        pattern = f"{start_of(wanted)}{re.escape(wanted)}{end_of(wanted)}"
-        return re.search(pattern, text, flags) is not None
+        begin, end = (start_of(wanted), end_of(wanted)) if options.whole_word else ("", "")
+        begin += _NO_DIGIT_BEFORE if wanted[0].isdecimal() else ""
+        end += _NO_DIGIT_AFTER if wanted[-1].isdecimal() else ""
+        return re.search(f"{begin}{re.escape(wanted)}{end}", text, flags) is not None
     return wanted.casefold() in text.casefold() if options.ignore_case else wanted in text
+
+
+_NUMBER_BEGINS = frozenset("0123456789+-.−–$€£¥½¼¾")
+_NO_DIGIT_BEFORE = r"(?<!\d)(?<!\d[.,])(?<!(?<![\w)\]])[-−–])"
+_NO_DIGIT_AFTER = r"(?![.,]?\d)"
+_NUMBER_ALONE = {False: NUMBER, True: re.compile(rf"(?<![^\W\d_]){NUMBER.pattern}")}
+_NO_LETTER = re.compile(r"(?![^\W\d_])")
 
 
 def _listed(texts: list[str]) -> str:
@@ -222,15 +275,24 @@ def ends_with(answer: JSON, target: JSON, output: str, options: AffixOptions) ->
 def _affix(answer: JSON, target: JSON, output: str, options: AffixOptions, does: str) -> Score:
     text = (output if options.of == "output" else as_text(answer)).strip()
     wanted = [as_text(value).strip() for value in options.values or alternatives(target)]
-    wanted = [each for each in wanted if each]
+    wanted = [value for value in wanted if value]
     if not wanted:
         return Score(None, _EMPTY)
-    seen = text.casefold() if options.ignore_case else text
-    for each in wanted:
-        affix = each.casefold() if options.ignore_case else each
-        if seen.startswith(affix) if does == "begins" else seen.endswith(affix):
-            return Score(1.0, f"the {options.of} {does} with {shown(each)}")
+    seen = composed(text.casefold() if options.ignore_case else text).strip()
+    for value in wanted:
+        affix = composed(value.casefold() if options.ignore_case else value).strip()
+        if affix and _is_affix(affix, seen, does):
+            return Score(1.0, f"the {options.of} {does} with {shown(value)}")
     return Score(0.0, f"the {options.of} {shown(text)} {does} with none of {shown(wanted)}")
+
+
+def _is_affix(affix: str, text: str, does: str) -> bool:
+    """Whether the text begins (or ends) with it, and a number at the seam does not go on: 50 is not 5."""
+    if does == "begins":
+        goes_on = affix[-1].isdecimal() and re.match(r"[.,]?\d", text[len(affix) :])
+        return text.startswith(affix) and not goes_on
+    goes_on = affix[0].isdecimal() and re.search(r"\d[.,]?$|(?<![\w)\]])[-−–]$", text[: -len(affix)])
+    return text.endswith(affix) and not goes_on
 
 
 class RegexMatchOptions(ScorerOptions):
@@ -258,14 +320,20 @@ _compiled = lru_cache(maxsize=1024)(GuardedPattern)
     "where not." + STAY,
     example=Example(r"{regex: '\d{4}-\d{2}-\d{2}'}", "on 2024-05-01", None, 1),
     shorthand="pattern",
+    target_unless="pattern",
 )
 def regex(answer: JSON, target: JSON, output: str, options: RegexMatchOptions) -> Score:
     """1 or 0; None where the target is no valid pattern or the search takes too long."""
     text = output if options.of == "output" else as_text(answer)
     flags = re.IGNORECASE if options.ignore_case else 0
-    wanted = alternatives(target) if options.pattern is None else (options.pattern,)
+    wanted = [composed(each) for each in map(as_text, alternatives(target)) if each]
+    if options.pattern is not None:
+        wanted = [options.pattern]
+    if not wanted:
+        return Score(None, _EMPTY)
+    text = composed(text)
     try:
-        patterns = [_compiled(as_text(each), flags) for each in wanted]
+        patterns = [_compiled(pattern, flags) for pattern in wanted]
     except re.error as error:
         return Score(None, f"the target {shown(target)} is not a regular expression: {error}")
     try:
@@ -466,4 +534,4 @@ class Refusal(Scorer[RefusalOptions]):
 
 def _plain(text: str) -> str:
     """Typographic apostrophes as plain ones."""
-    return text.replace("’", "'")  # noqa: RUF001
+    return text.replace("’", "'")

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ from evalrun.scoring.base import (
     target_texts,
 )
 from evalrun.scoring.functions import scorer
-from evalrun.scoring.text import squad_tokens
+from evalrun.scoring.text import UNSPACED, composed, plain_words, squad_tokens
 from evalrun.types import JSON, Score
 
 _STAY = " Unparsed and refused answers count as 0; failed samples are left out."
@@ -33,12 +33,14 @@ _STAY = " Unparsed and refused answers count as 0; failed samples are left out."
 
 @scorer(
     "token_f1",
-    summary="F1 over the words that answer and target share, after SQuAD's normalisation (lower case, no "
-    "ASCII punctuation, no articles); of several targets the best counts.",
+    summary="F1 over the words that answer and target share, in lower case without punctuation and articles, "
+    "much as SQuAD has it, but signs, decimal points and symbols of mathematics stay; of several targets the "
+    "best counts.",
     metric="Mean over samples of the F1 between the words of the answer and of the target, each word "
     "counted as often as it stands: 2PR / (P + R), with P the share of the answer's words that are "
     "in the target and R the share of the target's words that are in the answer. Words are lower "
-    "case without ASCII punctuation and articles (SQuAD). Of several targets the best counts." + _STAY,
+    "case without articles and punctuation, but for what belongs to a number (-5, 3.14). Of several "
+    "targets the best counts." + _STAY,
     example=Example("token_f1", "the big cat", "a cat", 0.6667),
     needs_target=True,
 )
@@ -46,8 +48,8 @@ def token_f1(answer: JSON, target: JSON) -> Score:
     """Between 0 and 1. Where either has no words, 1 if both have none, else 0, as SQuAD 2.0 has it."""
     if target is None:
         return Score(None, NO_TARGET)
-    words = squad_tokens(as_text(answer))
-    targets = [squad_tokens(as_text(alternative)) for alternative in alternatives(target)]
+    words = plain_words(as_text(answer))
+    targets = [plain_words(as_text(alternative)) for alternative in alternatives(target)]
     if not targets:
         return Score(None, "the list of targets is empty")
     best = max(targets, key=lambda each: squad_f1(words, each))
@@ -66,7 +68,8 @@ def token_f1(answer: JSON, target: JSON) -> Score:
     "squad",
     summary="Exact match and word F1 of SQuAD (lower case, no ASCII punctuation, no articles); of several "
     "targets the best counts. A question without an answer has an empty list of targets, and wants an "
-    "empty answer.",
+    "empty answer. As in SQuAD's script -5 is 5 and 3.14 is 314: the reason says where that decided; "
+    "exact_match and token_f1 keep signs and points. Unlike there, an empty answer is not the target 'A'.",
     metric=(
         fraction(
             "f1",
@@ -94,6 +97,10 @@ def squad(answer: JSON, target: JSON) -> Score:
     exact = float(words in targets)
     f1 = max(squad_f1(words, each) for each in targets)
     reason = f"answer {shown(answer)}: exact match {exact:g}, F1 {f1:.4g}"
+    if exact and all(
+        plain_words(as_text(answer)) != plain_words(as_text(one)) for one in alternatives(target)
+    ):
+        reason += f"; equal to {shown(target)} only because SQuAD deletes signs, points and symbols"
     return Score(f1, reason, {"exact_match": exact, "f1": f1})
 
 
@@ -125,7 +132,15 @@ _KINDS = {
 
 
 class RougeOptions(ScorerOptions):
-    """Whether words are stemmed."""
+    """What a word is."""
+
+    tokenizer: Literal["auto", "rouge_score", "unicode"] = Field(
+        default="auto",
+        description="rouge_score: words are runs of a to z and 0 to 9, as that package has them. unicode: "
+        "runs of letters and digits of any script, and single characters in scripts without spaces "
+        "between words. auto: unicode where more than a fifth of the target's letters are not a to z, else "
+        "rouge_score.",
+    )
 
     stemmer: bool = Field(
         default=False,
@@ -136,12 +151,15 @@ class RougeOptions(ScorerOptions):
 @scorer(
     "rouge",
     summary="ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum as rouge-score computes them: F-measures, averaged "
-    "over samples. Only a to z and 0 to 9 make words, so other scripts score 0: use chrf for those.",
+    "over samples. Words are runs of a to z and 0 to 9, as there; where the target is in another script, "
+    "runs of its letters, or its characters where there are no spaces between words.",
     metric=tuple(
         fraction(
             part,
             f"Mean over samples of the {kind} F-measure (Lin 2004), 2PR / (P + R), over {what} in answer and "
-            "target. Words are runs of a to z and 0 to 9 in lower case. Of several targets the best counts. "
+            "target. Words are runs of a to z and 0 to 9 in lower case, or, where the target is in another "
+            "script, runs of letters and digits, and single characters where words have no spaces between "
+            "them. Of several targets the best counts. "
             "A plain mean, never the resampled median of rouge-score's aggregator." + _STAY,
         )
         for part, (kind, what) in _KINDS.items()
@@ -173,7 +191,7 @@ class Rouge(Scorer[RougeOptions]):
         if not targets:
             return Score(None, NO_TARGET)
         answer = as_text(sample.answer)
-        measured = [rouge(target, answer, self._stem) for target in targets]
+        measured = [rouge(target, answer, self._stem, self.options.tokenizer) for target in targets]
         parts = {kind: max(measures[kind] for measures in measured) for kind in KINDS}
         reason = ", ".join(f"{kind} {value:.4g}" for kind, value in parts.items())
         return Score(parts["rouge_l"], reason, dict(parts))
@@ -182,28 +200,52 @@ class Rouge(Scorer[RougeOptions]):
 Stem = Callable[[str], str]
 
 _WORD = re.compile(r"[a-z0-9]+")
+_ANY_WORD = re.compile(rf"[{UNSPACED}\u3040-\u309f]|(?:(?![{UNSPACED}\u3040-\u309f])[^\W_])+")
+"""A character of a script without spaces between words, or a run of other letters and digits."""
 _STEMMED_FROM = 4
 """Words of fewer characters are not stemmed."""
 
 
-def rouge(target: str, answer: str, stem: Stem | None = None) -> dict[str, float]:
+def rouge(
+    target: str,
+    answer: str,
+    stem: Stem | None = None,
+    tokenizer: Literal["auto", "rouge_score", "unicode"] = "auto",
+) -> dict[str, float]:
     """The F-measures of KINDS, each between 0 and 1."""
-    target_words, answer_words = words(target, stem), words(answer, stem)
+    if tokenizer != "rouge_score":
+        target, answer = composed(target), composed(answer)
+    word = _WORD
+    if tokenizer == "unicode" or (tokenizer == "auto" and _in_other_script(target)):
+        word = _ANY_WORD
+    target, answer = target.lower(), answer.lower()
+    target_words, answer_words = words(target, stem, word), words(answer, stem, word)
+    target_lines, answer_lines = (
+        [words(line, stem, word) for line in text.split("\n") if line] for text in (target, answer)
+    )
     return {
         "rouge_1": _ngrams(target_words, answer_words, 1),
         "rouge_2": _ngrams(target_words, answer_words, 2),
         "rouge_l": _lcs(target_words, answer_words),
-        "rouge_lsum": _lcs_by_line(_lines(target, stem), _lines(answer, stem)),
+        "rouge_lsum": _lcs_by_line(target_lines, answer_lines),
     }
 
 
-def words(text: str, stem: Stem | None = None) -> list[str]:
-    """Runs of a to z and 0 to 9 in lower case, stemmed if asked; other letters separate words."""
-    tokens = _WORD.findall(text.lower())
+def _in_other_script(text: str) -> bool:
+    """Whether more than a fifth of its letters are not a to z: not so of French, or English with a café."""
+    if text.isascii():
+        return False
+    letters = sum(map(str.isalpha, text))
+    return 5 * sum(character.isalpha() and not character.isascii() for character in text) > letters
+
+
+def words(text: str, stem: Stem | None, word: re.Pattern[str] = _WORD) -> list[str]:
+    """The words of a text in lower case, stemmed if asked; other characters separate words."""
+    tokens = word.findall(text)
     if stem is None:
         return tokens
-    stemmed = (stem(word) if len(word) >= _STEMMED_FROM else word for word in tokens)
-    return [word for word in stemmed if _WORD.fullmatch(word)]
+    stemmed = (stem(token) if len(token) >= _STEMMED_FROM and token.isascii() else token for token in tokens)
+    return [token for token in stemmed if word.fullmatch(token) or not token.isascii()]
 
 
 def porter_stemmer() -> Stem:
@@ -212,10 +254,6 @@ def porter_stemmer() -> Stem:
 
     stem: Stem = PorterStemmer().stem
     return stem
-
-
-def _lines(text: str, stem: Stem | None) -> list[list[str]]:
-    return [words(line, stem) for line in text.split("\n") if line]
 
 
 def _f_measure(hits: int, answer: int, target: int) -> float:
