@@ -154,6 +154,10 @@ def _worked_out(answer: str, target: str, rel_tolerance: float | None) -> str:
     pair = _without_units(answer, target)
     if pair is None:
         return ""
+    if pair != (answer, target):
+        numbers = _number(pair[0]), _number(pair[1])
+        if numbers[0] is not None and numbers[1] is not None:
+            return "equals" if _near(numbers[0], numbers[1], rel_tolerance) else ""
     functions = _functions(pair[0]), _functions(pair[1])
     if functions[0] and functions[1]:
         # f(9) = 5 says nothing of f(2): the same values of the same places must be told.
