@@ -101,6 +101,30 @@ class Provider(ABC, Generic[OptionsT]):
         It goes into the cache key and the manifest; it holds no secret.
         """
 
+    def credentials(self) -> dict[str, str]:
+        """What is secret of how the model is asked, by where it stands: values of variables that the options
+        name, and options that hold a secret (userinfo of an address, a token in `extra_body` or `args`).
+
+        Two models that differ in it may be answered differently. It never reaches a disk: see
+        `runner.cache.secret_digest`.
+        """
+        import os
+
+        from evalrun.canonical import canonical_json
+        from evalrun.secrets import scrub_json
+
+        found: dict[str, str] = {}
+        for name, value in self.options.model_dump(mode="json").items():
+            if name.endswith("_env"):
+                variables = value if isinstance(value, dict) else {"": value}
+                for key, variable in variables.items():
+                    if isinstance(variable, str):
+                        place = f"{name}.{key}" if key else name
+                        found[f"{place}={variable}"] = os.environ.get(variable, "")
+            elif value and scrub_json(value) != value:
+                found[name] = canonical_json(value).decode()
+        return found
+
     @abstractmethod
     async def generate(self, request: Request) -> Response:
         """Answer one request. Raises ProviderError; never retries; may be cancelled at any await."""

@@ -88,6 +88,9 @@ class EmbeddingProvider(Provider):
     def identity(self) -> dict[str, JSON]:
         return {**self._other.identity(), "wanted": "embedding"}
 
+    def credentials(self) -> dict[str, str]:
+        return self._other.credentials()
+
     async def generate(self, request: Request) -> Response:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Response] = loop.create_future()

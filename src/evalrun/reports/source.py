@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evalrun.analysis.conclude import read_sweep
+from evalrun.reports.numbers import moment
 from evalrun.results import GateVerdict, Previous, RunResults, SweepResults, read
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
 from evalrun.tracking.parquet import damage
@@ -111,6 +112,7 @@ class Manifest:
     prompts: Mapping[str, JSON] = field(default_factory=dict)
     seeds: Mapping[str, JSON] = field(default_factory=dict)
     tags: Mapping[str, JSON] = field(default_factory=dict)
+    oldest_cached: str | None = None
     previous: Previous | None = None
 
 
@@ -149,6 +151,18 @@ class Source:
     def system(self, run_id: str) -> Path | None:
         """The resource readings of a run, if they are there."""
         return self._file(run_id, SYSTEM)
+
+    @property
+    def from_cache(self) -> str:
+        """How many answers were given another day, and when the oldest; nothing where none was."""
+        cached = sum(run.counts.cached for run in self.runs)
+        if not cached:
+            return ""
+        samples = sum(run.counts.samples for run in self.runs)
+        oldest = (
+            f", the oldest of {moment(self.manifest.oldest_cached)}" if self.manifest.oldest_cached else ""
+        )
+        return f"{cached:,} of {samples:,} answers came from the cache{oldest}."
 
     @property
     def unreadable(self) -> list[str]:

@@ -94,6 +94,8 @@ def _head(console: Console, source: Source, name: str) -> None:
     _print(console, "  ".join(part for part in parts if part), "dim")
     if source.missing:
         _print(console, missing_runs(source), "red")
+    if source.from_cache:
+        _print(console, f"{source.from_cache} --no-cache asks for all of them.", "yellow")
     for sentence in source.unreadable[:MANY_UNREADABLE]:
         _print(console, sentence, "red")
 

@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalrun.atomic import FILE_MODE, FOLDER_MODE, NO_ROOM, no_room
+from evalrun.atomic import FILE_MODE, FOLDER_MODE, NO_ROOM, no_room, write_private
 from evalrun.canonical import canonical_json
+from evalrun.errors import UserError
+from evalrun.secrets import scrub_json
 from evalrun.types import JSON, Ask, Request, Response
 
 if TYPE_CHECKING:
@@ -75,11 +77,45 @@ _ROWS = 240
 _answer = operator.attrgetter(*_FIELDS)
 
 
+CREDENTIALS = "credentials"
+"""Key of the run's part of a key: where secrets stand, and their digest."""
+
+SALT = "salt"
+"""The file beside the answers that holds it."""
+_SALT_BYTES = 32
+
+
+def secret_digest(secrets: Mapping[str, str], salt: bytes) -> str:
+    """What may be written in the place of secrets: 16 bytes of scrypt (RFC 7914), in hexadecimal, with a salt
+    of this store's own. To try one guess costs some 50 ms and 16 MB, and tells nothing of another store."""
+    digest = hashlib.scrypt(canonical_json(dict(secrets)), salt=salt, n=1 << 14, r=8, p=1, dklen=16)
+    return digest.hex()
+
+
+def credentials_part(secrets: Mapping[str, str], digest: str) -> JSON:
+    """What keys hold of secrets."""
+    return {"of": sorted(secrets), "digest": digest}
+
+
+def secret_params(params: Mapping[str, JSON]) -> dict[str, str]:
+    """The parameters that hold a secret, as JSON, by their names."""
+    return {
+        f"params.{name}": canonical_json(value).decode()
+        for name, value in params.items()
+        if scrub_json(value) != value
+    }
+
+
 class KeyMaker:
     """Makes the keys of one run; the run's part is hashed once."""
 
-    def __init__(self, identity: Mapping[str, JSON], params: Mapping[str, JSON]) -> None:
-        self.run_part = canonical_json({"identity": identity, "params": params})
+    def __init__(
+        self, identity: Mapping[str, JSON], params: Mapping[str, JSON], credentials: JSON = None
+    ) -> None:
+        """`credentials` is what `ResponseCache.credentials` says of them, None where there are none."""
+        apart: dict[str, JSON] = {} if credentials is None else {CREDENTIALS: credentials}
+        shown = scrub_json(dict(params))
+        self.run_part = canonical_json({"identity": identity, "params": shown, **apart})
         self._base = hashlib.sha256(self.run_part)
         self.run_digest = self._base.hexdigest()[:16]
 
@@ -172,6 +208,10 @@ class ResponseCache:
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
         self._empty = True
+        self.oldest: float | None = None
+        """When the oldest answer was stored that was found here (Unix seconds)."""
+        self._salt: bytes | None = None
+        self._digests: dict[bytes, str] = {}
         try:
             self._open()
         except (OSError, sqlite3.Error) as error:
@@ -193,6 +233,27 @@ class ResponseCache:
         self._writer.execute("PRAGMA wal_autocheckpoint=8000")
         self._writer.execute("PRAGMA cache_size=-8000")
         create_tables(self._writer)
+
+    def credentials(self, secrets: Mapping[str, str]) -> JSON:
+        """What keys hold of a provider's secrets: where they stand, and a digest; None where it has none."""
+        if not secrets:
+            return None
+        text = canonical_json(dict(secrets))
+        if text not in self._digests:
+            self._digests[text] = secret_digest(secrets, self._store_salt())
+        return credentials_part(secrets, self._digests[text])
+
+    def _store_salt(self) -> bytes:
+        """The salt of this cache, made when it is first needed. One that cannot be kept is for this run."""
+        if self._salt is None:
+            path = self._path.with_name(SALT)
+            with contextlib.suppress(OSError, UserError):
+                if not path.exists():
+                    write_private(path, os.urandom(_SALT_BYTES))
+                self._salt = path.read_bytes()
+        if not self._salt:
+            self._salt = os.urandom(_SALT_BYTES)
+        return self._salt
 
     def _give_up(self, what: str, error: Exception) -> None:
         """From here on it is as if there were no cache."""
@@ -229,11 +290,17 @@ class ResponseCache:
             return {}
         marks = ",".join("?" * len(keys))
         try:
-            rows = self._reader.execute(f"SELECT key, value FROM response WHERE key IN ({marks})", keys)
-            return {key: decode_response(value) for key, value in rows}
+            rows = self._reader.execute(
+                f"SELECT key, value, created_at FROM response WHERE key IN ({marks})", keys
+            ).fetchall()
+            found = {key: decode_response(value) for key, value, _ in rows}
         except (sqlite3.Error, ValueError, TypeError) as error:
             self._give_up("cannot be read", error)
             return {}
+        if rows:
+            stored = min(created_at for _, _, created_at in rows)
+            self.oldest = stored if self.oldest is None else min(self.oldest, stored)
+        return found
 
     def put(self, key: bytes, response: Response, parts: bytes | None = None) -> None:
         """Store one answer, soon, with what `KeyMaker.parts` says. Call inside the event loop."""

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.runner.cache import KeyMaker, create_tables
+from evalrun.runner.cache import CREDENTIALS, KeyMaker, create_tables
 from evalrun.types import JSON, Request
 
 _RUN, _SAMPLE, _REPEAT, _SEED, _MESSAGES, _PROMPT, _ASK = range(7)
@@ -124,6 +124,17 @@ def _run_parts(connection: sqlite3.Connection) -> dict[str, dict[str, Any]]:
         digest: orjson.loads(parts)
         for digest, parts in connection.execute("SELECT digest, parts FROM run_part")
     }
+
+
+def kept_credentials(path: Path, identity: Mapping[str, JSON], params: Mapping[str, JSON]) -> list[JSON]:
+    """What the keys of answers of this model with these parameters hold of secrets: None, which is always
+    among them, where they hold nothing."""
+    wanted = orjson.loads(KeyMaker(identity, params).run_part)
+    with opened(path) as connection:
+        documents = _run_parts(connection).values()
+    found = [each[CREDENTIALS] for each in documents if {**each, CREDENTIALS: 0} == {**wanted, CREDENTIALS: 0}
+             and CREDENTIALS in each]  # fmt: skip
+    return [None, *found]
 
 
 def explain(path: Path, keys: KeyMaker, key: bytes, request: Request) -> Explanation:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import BatchProvider, Provider
 from evalrun.runner.attempts import Asking, CircuitBreaker, DeadlineError, Deadlines, RetryPolicy
-from evalrun.runner.cache import KeyMaker, ResponseCache, sent_params
+from evalrun.runner.cache import KeyMaker, ResponseCache, secret_params, sent_params
 from evalrun.runner.journal import NOTHING_EARLIER, Earlier, Journal
 from evalrun.runner.limits import Throttle
 from evalrun.runner.records import ReadsAnswers, RecordMaker
@@ -153,7 +153,8 @@ class CellRun:
         self._cache = context.cache if cell.provider.measured else None
         self._keys: KeyMaker | None = None
         if self._cache is not None:
-            self._keys = KeyMaker(cell.provider.identity(), cell.params)
+            secrets = self._cache.credentials({**cell.provider.credentials(), **secret_params(cell.params)})
+            self._keys = KeyMaker(cell.provider.identity(), cell.params, secrets)
             self._cache.begin_run(self._keys)
         self._records = RecordMaker(cell.reader, cell.price, earlier.clock_s)
         self._source = Source(

@@ -47,6 +47,8 @@ class Execution:
     faults: list[UserError] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    oldest_cached: float | None = None
+    """When the oldest answer was stored that came from the cache (Unix seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ async def execute(services: Services) -> Execution:
             await asyncio.gather(clock, return_exceptions=True)
         if services.cache is not None:
             await services.cache.close()
+            execution.oldest_cached = services.cache.oldest
             if services.cache.warning:
                 execution.warnings.append(services.cache.warning)
     finished = all(folder.is_finished(spec.run_id) for spec in prepared.specs)

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalrun.errors import UserError
-from evalrun.runner.cache import KeyMaker, likelihood_params, sent_params
-from evalrun.runner.cache_look import Explanation, explain
+from evalrun.runner.cache import (
+    SALT,
+    KeyMaker,
+    credentials_part,
+    likelihood_params,
+    secret_digest,
+    secret_params,
+    sent_params,
+)
+from evalrun.runner.cache_look import Explanation, explain, kept_credentials
 from evalrun.runner.source import Prepared, Source, SourceOptions, sample_seed
 from evalrun.suite.load import load_suite
 from evalrun.suite.overrides import Overrides
@@ -20,7 +28,7 @@ from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.naming import pick_run
 from evalrun.tracking.samples import find_samples
-from evalrun.types import Message, Request
+from evalrun.types import JSON, Message, Request
 
 if TYPE_CHECKING:
     from evalrun.prompts.rendering import Asking
@@ -62,7 +70,9 @@ async def _explain_run(
     provider = prepared.providers[spec.model.id]
     try:
         await provider.start()
-        keys = KeyMaker(provider.identity(), sent_params(spec))
+        params = sent_params(spec)
+        secrets = {**provider.credentials(), **secret_params(params)}
+        keys = KeyMaker(provider.identity(), params, _credentials(secrets, cache))
     finally:
         await provider.close()
     source = Source(
@@ -83,6 +93,14 @@ async def _explain_run(
     return found
 
 
+def _credentials(secrets: dict[str, str], cache: Path) -> JSON:
+    """What keys of this cache hold of secrets."""
+    salt = cache.with_name(SALT)
+    if not secrets or not salt.exists():
+        return None
+    return credentials_part(secrets, secret_digest(secrets, salt.read_bytes()))
+
+
 def _no_hit(prepared: Prepared, response: object) -> None:
     raise AssertionError("there is no cache to hit")
 
@@ -99,11 +117,17 @@ def explain_sweep(folder: SweepFolder, cache: Path, sample_id: str, run: str | N
             continue
         asking = _asking(manifest, planned.prompt)
         params = planned.params if asking is None else likelihood_params(planned.params)
-        keys = KeyMaker(manifest.models.get(planned.model, {}), params)
+        identity = manifest.models.get(planned.model, {})
+        # The folder does not say which secrets the model was asked with: those of which an answer is kept.
+        known = [KeyMaker(identity, params, each) for each in kept_credentials(cache, identity, params)]
         for request in _requests(path, sample_id, SourceOptions(params, 1, root, stream=False), asking):
             seed = request.params.get("seed") if "seed" not in params else None
-            key = keys.key(request.messages, request.prompt, request.repeat, seed, request.ask)
-            explanation = explain(cache, keys, key, request)
+            made = [
+                (keys, keys.key(request.messages, request.prompt, request.repeat, seed, request.ask))
+                for keys in known
+            ]
+            every = [explain(cache, keys, key, request) for keys, key in made]
+            explanation = next((each for each in every if each.stored_at is not None), every[0])
             found.append(Explained(planned.run, sample_id, request.repeat, explanation))
     if not found:
         raise _missing(sample_id, str(folder.path))

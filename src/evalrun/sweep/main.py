@@ -242,6 +242,7 @@ class _Sweep:
             "inconclusive": inconclusive,
             "baseline": self._baseline.ulid if self._baseline else None,
             "order": order_made(folder),
+            "oldest_cached": _oldest(manifest["oldest_cached"], execution.oldest_cached),
             "faults": [str(fault) for fault in execution.faults],
             "exit_code": int(exit_code_of(lost, gates, inconclusive, **ended)),
         }
@@ -266,6 +267,14 @@ def _of_runs(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{of[0]}{f' and {len(of) - 1} more' if len(of) > 1 else ''}: {warning}"
         for warning, of in by_text.items()
     ]
+
+
+def _oldest(earlier: str | None, now: float | None) -> str | None:
+    """When the oldest answer from the cache was stored, in this part of the sweep or an earlier one."""
+    if now is None:
+        return earlier
+    stored = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+    return stored if earlier is None else min(stored, earlier)
 
 
 def _begin_bundle() -> Callable[[], None]:

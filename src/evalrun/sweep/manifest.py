@@ -82,6 +82,7 @@ def first_manifest(
         "lock": lock,
         "reused": earlier.get("reused", {}),
         "models": earlier.get("models", {}),
+        "oldest_cached": earlier.get("oldest_cached"),
         "tags": suite.tags,
         "seeds": {"root": suite.seed},
         "gates": [],
