@@ -62,6 +62,9 @@ class Provider(ABC, Generic[OptionsT]):
     supports: frozenset[str] = frozenset({"chat"})
     """Of "chat", "completions", "stream", "json_schema" (answers by a schema: response_format), and of what
     likelihoods may come from: "prompt_logprobs", "first_token". An instance may differ from its class."""
+    parameters: ClassVar[frozenset[str] | None] = None
+    """Names of the generation parameters that what is asked knows; others are refused before anything is
+    sent, unless the model entry allows them. None: any."""
     measured: ClassVar[bool] = True
     """False where answers are only looked up: no latency, no throughput, and nothing to cache."""
 

@@ -22,6 +22,7 @@ from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.providers.base import Cloneable, Priced, Provider, ProviderContext, ProviderOptions, provider
 from evalrun.providers.http_provider import http_address, origin
 from evalrun.providers.openai_api import question
+from evalrun.providers.parameters import EVERY
 from evalrun.providers.proxies import key_problem, proxy_of
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Timing
 
@@ -74,6 +75,7 @@ class LiteLLM(Provider[LiteLLMOptions], Cloneable, Priced):
     """Asks through LiteLLM."""
 
     summary: ClassVar[str] = "any provider that LiteLLM knows, by its model names"
+    parameters = EVERY
     supports = frozenset({"chat", "completions", "stream"})
     _open: ClassVar[weakref.WeakSet[LiteLLM]] = weakref.WeakSet()
     """LiteLLM keeps its connections in one pool for the process: the last provider to close closes it."""

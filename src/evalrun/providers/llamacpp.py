@@ -17,6 +17,7 @@ import orjson
 from pydantic import Field
 
 from evalrun.errors import ExitCode, UserError
+from evalrun.providers import parameters
 from evalrun.providers.base import Pinned, ProviderContext, ProviderOptions, provider
 from evalrun.providers.engine import llamacpp_figures
 from evalrun.providers.http_provider import ManagedEngine
@@ -82,6 +83,7 @@ class LlamaCpp(ManagedEngine, OpenAIAPI[LlamaCppOptions], Pinned):
     """Starts a llama.cpp server, asks it, measures it, stops it."""
 
     summary: ClassVar[str] = "the embedded engine: llama.cpp on this machine, no server and no key needed"
+    parameters = parameters.LLAMA_CPP
     supports = frozenset({"chat", "completions", "stream", "first_token", "json_schema"})
     figures = staticmethod(llamacpp_figures)
 

@@ -27,6 +27,7 @@ from evalrun.providers.answers import (
 from evalrun.providers.base import Embeds, OptionsT, ProviderContext, provider
 from evalrun.providers.faults import error_of_payload
 from evalrun.providers.http_provider import HTTPProvider, ServerOptions, ServerProvider, json_bytes
+from evalrun.providers.parameters import EVERY
 from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Timing
 
 if TYPE_CHECKING:
@@ -368,6 +369,7 @@ class OpenAICompatible(OpenAIAPI[OpenAICompatibleOptions], ServerProvider[OpenAI
     summary: ClassVar[str] = (
         "a server that speaks the OpenAI API (vLLM, SGLang, llama.cpp, Ollama and others)"
     )
+    parameters = EVERY
     supports = frozenset({"chat", "completions", "stream", "prompt_logprobs", "first_token", "json_schema"})
     probe: ClassVar[str] = "models"
 

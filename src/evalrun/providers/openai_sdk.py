@@ -20,6 +20,7 @@ from evalrun.providers.base import Cloneable, Embeds, Provider, ProviderContext,
 from evalrun.providers.faults import NO_KEY, nothing_listens, provider_error, transport_errors
 from evalrun.providers.http_provider import http_address, origin
 from evalrun.providers.openai_api import question
+from evalrun.providers.parameters import OPENAI
 from evalrun.providers.proxies import absent_proxy, key_problem, proxy_of
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 
@@ -129,6 +130,7 @@ class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
     """Asks through the official SDK."""
 
     summary: ClassVar[str] = "OpenAI and Azure OpenAI through the official SDK"
+    parameters = OPENAI
     supports = frozenset({"chat", "completions", "stream", "json_schema", "first_token"})
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:

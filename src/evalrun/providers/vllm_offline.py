@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import orjson
 
 from evalrun.errors import UserError
+from evalrun.providers import parameters
 from evalrun.providers.base import BatchProvider, ProviderContext
 from evalrun.providers.faults import shorten
 from evalrun.providers.likelihood import (
@@ -43,6 +44,7 @@ class VLLMOffline(VLLMEngine, BatchProvider[VLLMOptions]):
     """
 
     summary: ClassVar[str] = "vLLM offline, on whole batches"
+    parameters = parameters.VLLM
     supports = frozenset({"chat", "completions", "prompt_logprobs", "first_token"})
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import orjson
 
 from evalrun.errors import UserError
+from evalrun.providers import parameters
 from evalrun.providers.base import Cloneable, ProviderContext, provider
 from evalrun.providers.http_provider import origin, secret_headers
 from evalrun.providers.openai_api import OpenAIAPI
@@ -39,6 +40,7 @@ class VLLM(VLLMEngine, OpenAIAPI[VLLMOptions], Cloneable):
     """Asks a vLLM server. With `mode: offline` an instance of `VLLMOffline` is made in its place."""
 
     summary: ClassVar[str] = "vLLM: a server of our own, one that runs already, or offline on whole batches"
+    parameters = parameters.VLLM
     supports = frozenset({"chat", "completions", "stream", "prompt_logprobs", "first_token", "json_schema"})
 
     def __new__(cls, spec: ModelSpec, context: ProviderContext) -> Any:

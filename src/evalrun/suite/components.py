@@ -103,6 +103,12 @@ class ModelSpec(Spec):
         description="Seconds that a sample may take for this model, retries included. "
         "Default: performance.timeout_s.",
     )
+    allow_unknown: bool = Field(
+        default=False,
+        exclude=True,
+        description="Send parameters that evalrun does not know of this provider. Without it they are "
+        "refused, since most servers pass over what is mistyped.",
+    )
     options: SerializeAsAny[BaseModel] = Field(
         default_factory=NoOptions, exclude=True, description="The provider's own options, validated."
     )
@@ -113,7 +119,7 @@ class ModelSpec(Spec):
         """Split an entry into the common keys and the provider's, and validate both, all problems at once."""
         if not isinstance(data, dict) or isinstance(data.get("options"), BaseModel):
             return handler(data)
-        own = known_keys(cls)
+        own = [*known_keys(cls), "allow_unknown"]  # which is kept nowhere: it changes nothing that is sent
         common = {key: value for key, value in data.items() if key in own}
         rest = {key: value for key, value in data.items() if key not in own}
         options, findings = _provider_options(data, rest, own)
@@ -127,7 +133,10 @@ class ModelSpec(Spec):
 
     def resolved(self) -> dict[str, JSON]:
         """The entry as a suite has it, with every default written out."""
-        return {**self.model_dump(mode="json"), **self.options.model_dump(mode="json")}
+        entry = {**self.model_dump(mode="json"), **self.options.model_dump(mode="json")}
+        if self.price is not None:
+            entry["price"] = self.price.model_dump(mode="json", exclude_none=True)
+        return entry
 
 
 def _owner(data: Mapping[str, Any]) -> str:

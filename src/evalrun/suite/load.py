@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from evalrun.errors import Problem, UserError
-from evalrun.registry import nearest
+from evalrun.registry import load, nearest
 from evalrun.suite import overrides as changes
-from evalrun.suite.components import PYTHON
+from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.dataset import PERTURB, column_name
 from evalrun.suite.findings import DataPath, Finding, did_you_mean, from_pydantic
 from evalrun.suite.overrides import Overrides
@@ -258,11 +258,46 @@ def load_text(
     ]
     if suite is None or problems:
         raise UserError(_in_order(problems, str(path)))
+    if unknown := list(unknown_parameters(suite)):
+        raise UserError(
+            _in_order([Problem(item.what, _where(tree, item), item.remedy) for item in unknown], str(path))
+        )
     suite.hide(expansion.secrets())
     loaded = LoadedSuite(suite, path, text, base_dir, tree, declared)
     if not matrix(suite):
         raise UserError(EMPTY_MATRIX, where=loaded.locate("include" if suite.include else "exclude"))
     return loaded
+
+
+def unknown_parameters(suite: Suite) -> Iterator[Finding]:
+    """Generation parameters, of models and of the sweep, that no server of their provider knows."""
+    for section, models in (("models", suite.models), ("judges", suite.judges)):
+        for index, model in enumerate(models):
+            if (known := _known_to(model)) is None:
+                continue
+            for name in model.params.keys() - known:
+                yield _unknown_parameter((section, index, "params", name), name, known, model)
+    for name in suite.sweep:
+        for model in suite.models:
+            if (known := _known_to(model)) is not None and name not in known:
+                yield _unknown_parameter(("sweep", name), name, known, model)
+                break
+
+
+def _known_to(model: ModelSpec) -> frozenset[str] | None:
+    known: frozenset[str] | None = getattr(load("provider", model.provider), "parameters", None)
+    return None if model.allow_unknown else known
+
+
+def _unknown_parameter(path: DataPath, name: str, known: frozenset[str], model: ModelSpec) -> Finding:
+    near = nearest(name, sorted(known))
+    by_body = path[0] != "sweep" and hasattr(model.options, "extra_body")
+    remedy = "Write allow_unknown: true beside the model's params if it is right"
+    remedy += ", or send it by extra_body." if by_body else "."
+    if near:
+        remedy = f"Did you mean '{near}'? {remedy}"
+    what = f"'{name}' is no parameter that provider {model.provider} (model '{model.id}') is known to have"
+    return Finding(path, what, remedy, at_key=True)
 
 
 def parse_suite(data: Mapping[str, Any], base_dir: Path | None = None) -> Suite:

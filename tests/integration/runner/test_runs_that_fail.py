@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.integration.runner.test_cell import Kept, echo, options, run_cell
 from tests.servers import ChatServer, completion
-from tests.unit.runner.test_cell import Kept, echo, options, run_cell
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.runner.cache import ResponseCache
