@@ -78,6 +78,21 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text
 
 
+RESERVED = frozenset(
+    {"row", "true", "false", "none", "True", "False", "None", "and", "or", "not", "in", "is", "if", "else",
+     "elif", "for", "recursive", "import", "from", "as", "self", "super", "caller", "loop", "varargs",
+     "kwargs",      "range", "dict", "lipsum", "cycler", "joiner", "namespace"}
+)  # fmt: skip
+"""Names that mean something else in a template than the column of that name."""
+
+
+def reference(column: str) -> str:
+    """A column as a template names it: `text`, or `row['Message text']` where the name is no identifier."""
+    if column.isidentifier() and column.isascii() and column not in RESERVED:
+        return column
+    return f"row[{column!r}]"
+
+
 def compile_value(source: str, where: str) -> Compiled:
     """A template for a derived value: a single `{{ expression }}` keeps its type, all else is text.
 

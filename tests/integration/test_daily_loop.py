@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.program import evalrun
 from tests.recorded import document_of, output_of, recorded_suite, yes_no
+from tests.servers import ChatServer
 
 
 @pytest.fixture
@@ -60,10 +61,7 @@ def test_a_sweep_says_what_became_of_the_one_before(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     line = " ".join(done.stdout.split())
     assert "(1): edited +0.25 [+" in line and "] (better), 20 better, 5 worse;" in line
-    assert (
-        "1 run with the same answers; changed: data d, prompt p" in line
-        or "changed: prompt p, data d" in line
-    )
+    assert "; 1 run with the same answers; changed: prompt p, data d" in line
     document = document_of("show", "latest")["previous"]
     compared = document_of("compare", "1", "latest", "--metric", "exact_match", "--common")["comparisons"]
     by_run = {each["run"]: each for each in document["runs"]}
@@ -90,3 +88,19 @@ def test_the_same_answers_need_no_test(twice: Path, project: Path) -> None:
     document = document_of("compare", "previous", "latest", "--common")
     verdicts = {each["b"]["model"]: each["verdict"] for each in document["comparisons"]}
     assert verdicts == {"m": "inconclusive", "other": "unchanged"} and document["tests"] == 1
+
+
+def test_a_suite_made_for_a_file_runs_as_it_stands(project: Path, chat_server: ChatServer) -> None:
+    kinds = ("billing", "Delivery ")
+    rows = [f"T{at};Where is parcel ${{HOME}} {{{{ {at} }}}}?;{kinds[at % 2]}" for at in range(12)]
+    text = "Ticket ID;Message text;Kind \n" + "\n".join([*rows, "T98;no label here;", "T99;another;BILLING"])
+    (project / "my tickets.csv").write_text(text, "utf-16")
+    chat_server.answer = lambda body: "It is BILLING."
+    served = f"my-model@{chat_server.base_url}"
+    said = output_of("init", "new", "--data", "my tickets.csv", "--target", "kind", "--model", served)
+    assert "14 rows, UTF-16, semicolons between columns" in said and "1 without a target" in said
+    document = document_of("new/suite.yaml", "--no-report", "-q")
+    [run] = document["runs"]
+    values = {metric["name"]: metric["value"] for metric in run["metrics"] if not metric["slice"]}
+    assert run["counts"]["scored"] == 13 and values["exact_match"] == pytest.approx(7 / 13)
+    assert any("Where is parcel ${HOME} {{ 3 }}?" in asked for asked in chat_server.questions)

@@ -8,23 +8,48 @@ from pathlib import Path
 
 import click
 
-from evalrun.cli.options import FOLDER, json_option, print_json
+from evalrun.cli.options import ANY_PATH, FOLDER, json_option, print_json
 from evalrun.errors import UserError
 from evalrun.registry import import_attribute
+from evalrun.reports.visible import visible
 
 
 @click.command()
 @click.argument("folder", type=FOLDER, default=".")
-def init(folder: Path) -> None:
-    """Write a commented suite, a prompt and a small dataset that run as they stand.
+@click.option(
+    "--data", type=ANY_PATH, metavar="FILE",
+    help="Make the suite for this file: CSV, TSV, Excel, JSONL, JSON or Parquet.",
+)  # fmt: skip
+@click.option("--target", metavar="COLUMN", help="With --data: the column that holds the right answer.")
+@click.option(
+    "--model", metavar="NAME",
+    help="With --data: PROVIDER:MODEL, MODEL@URL, weights.gguf or gpt-…. [default: the embedded one]",
+)  # fmt: skip
+def init(folder: Path, data: Path | None, target: str | None, model: str | None) -> None:
+    """Write a commented suite that runs as it stands: with a small dataset, or for a file of your own.
+
+    With --data the separator and encoding of the file are found out; how answers are read and scored is
+    guessed from the target's column, and explained in the suite.
 
     \b
-    Example:
+    Examples:
       evalrun init my-suite
+      evalrun init my-suite --data tickets.csv --target category
+      evalrun init --data exam.xlsx --target answer --model my-model@http://127.0.0.1:8000/v1
     """
-    from evalrun.suite.scaffold import write_scaffold
+    if data is None:
+        if target is not None or model is not None:
+            raise click.UsageError("--target and --model belong to --data FILE.")
+        from evalrun.suite.scaffold import write_scaffold
 
-    written = write_scaffold(folder)
+        written = write_scaffold(folder)
+    else:
+        from evalrun.sweep.draft import write_draft
+
+        draft = write_draft(folder, data, target, model)
+        for line in draft.said:
+            click.echo(visible(line))
+        written = [*draft.written]
     for path in written:
         click.echo(f"wrote {path}")
     suite = next(path for path in written if path.suffix == ".yaml")

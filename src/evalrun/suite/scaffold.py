@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import orjson
 from evalrun.errors import Problem, UserError
 from evalrun.suite.reference import suite_json_schema
 
-_FILES = ("suite.yaml", "prompts/classify.j2", "data/messages.jsonl")
+_FILES = ("suite.yaml", "prompts/plain.j2", "data/reviews.jsonl")
 _SCHEMA = "suite.schema.json"
 
 
@@ -20,7 +21,14 @@ def write_scaffold(folder: Path) -> list[Path]:
     Returns the files written, the suite first. Raises UserError, and writes nothing, when one of them
     exists or the folder cannot be written.
     """
-    contents = _contents()
+    return write_files(folder, _contents())
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files into a folder, made where it does not exist; returns their paths in the same order.
+
+    Raises UserError, and writes nothing, when one of them exists or the folder cannot be written.
+    """
     taken = [folder / name for name in contents if (folder / name).exists()]
     if taken:
         remedy = "Choose another folder, or move it away; nothing was written."
@@ -41,5 +49,10 @@ def write_scaffold(folder: Path) -> list[Path]:
 def _contents() -> dict[str, bytes]:
     template = files("evalrun.suite") / "template"
     contents = {name: (template / name).read_bytes() for name in _FILES}
-    contents[_SCHEMA] = orjson.dumps(suite_json_schema(), option=orjson.OPT_INDENT_2) + b"\n"
+    contents[_SCHEMA] = schema_bytes()
     return contents
+
+
+def schema_bytes() -> bytes:
+    """The JSON Schema that a suite's first line names, for editors."""
+    return orjson.dumps(suite_json_schema(), option=orjson.OPT_INDENT_2) + b"\n"

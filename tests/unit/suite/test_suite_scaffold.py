@@ -25,7 +25,10 @@ def built_in(monkeypatch: pytest.MonkeyPatch, parts: None) -> None:
 def test_it_loads_and_plans(tmp_path: Path) -> None:
     written = write_scaffold(tmp_path / "new" / "folder")
     loaded = load_suite(written[0])
-    assert [cell.run_id for cell in cells(loaded.suite)] == ["smollm2-file-messages", "smollm2-chat-messages"]
+    assert [cell.run_id for cell in cells(loaded.suite)] == [
+        "smollm2-plain-reviews",
+        "smollm2-examples-reviews",
+    ]
     assert loaded.suite.models[0].provider == "llamacpp"
 
 
@@ -40,19 +43,19 @@ def test_the_suite_fits_the_schema_beside_it(tmp_path: Path) -> None:
 
 def test_the_rows_are_balanced_and_have_what_the_suite_names(tmp_path: Path) -> None:
     write_scaffold(tmp_path)
-    rows = [orjson.loads(line) for line in (tmp_path / "data" / "messages.jsonl").read_bytes().splitlines()]
+    rows = [orjson.loads(line) for line in (tmp_path / "data" / "reviews.jsonl").read_bytes().splitlines()]
     assert len({row["id"] for row in rows}) == len(rows) == 20
-    assert set(Counter(row["label"] for row in rows).values()) == {5}
+    assert set(Counter(row["label"] for row in rows).values()) == {10}
     assert set(Counter(row["channel"] for row in rows).values()) == {10}
     assert {"id", "text", "channel", "label"} == set(rows[0])
 
 
 def test_existing_files_are_kept_and_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "prompts").mkdir()
-    (tmp_path / "prompts" / "classify.j2").write_text("mine")
-    with pytest.raises(UserError, match=r"classify\.j2: the file exists already"):
+    (tmp_path / "prompts" / "plain.j2").write_text("mine")
+    with pytest.raises(UserError, match=r"plain\.j2: the file exists already"):
         write_scaffold(tmp_path)
-    assert (tmp_path / "prompts" / "classify.j2").read_text() == "mine"
+    assert (tmp_path / "prompts" / "plain.j2").read_text() == "mine"
     assert not (tmp_path / "suite.yaml").exists()
 
 
