@@ -90,6 +90,7 @@ def write_files(root: Path) -> None:
             "data/bbq/Age.jsonl": lines([bbq_row(at) for at in range(8)]),
             "data/paraphrases.jsonl": paraphrases,
             "stereoset.jsonl": rows,
+            "tickets.csv": "Ticket ID;Message text;category\n1;My parcel is late;delivery\n2;Money;billing\n",
             "path/to/test.jsonl": rows,
             "path/to/crows_pairs_anonymized.csv": pairs,
         }
