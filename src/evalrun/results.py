@@ -640,6 +640,22 @@ class PromptAblation:
 
 
 @dataclass(frozen=True, slots=True)
+class Concentration:
+    """A slice that holds more of the affected samples (regressions, errors) than chance: `inside` of its
+    `size` samples, where `affected` of all `total` are. `p` is corrected over all slices that were looked at;
+    `sample_ids` are some of them."""
+
+    column: str
+    value: str
+    inside: int
+    size: int
+    affected: int
+    total: int
+    p: float
+    sample_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GateVerdict:
     """A gate on one run, and what came of it."""
 
@@ -656,6 +672,7 @@ class GateVerdict:
     n: int | None = None
     detectable: float | None = None
     incomplete: bool = False
+    where: tuple[Concentration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -673,6 +690,7 @@ class RunBefore:
     p: float | None = None
     better: int | None = None
     worse: int | None = None
+    where: tuple[Concentration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

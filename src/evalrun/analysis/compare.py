@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -34,8 +35,16 @@ from evalrun.analysis.pairing import (
 )
 from evalrun.analysis.standings import DatasetStandings, Ranking, dataset_standings
 from evalrun.analysis.verdict import verdict
+from evalrun.analysis.where import concentrations
 from evalrun.errors import UserError
-from evalrun.results import AxisEffect, PairedResult, PromptAblation, PromptSensitivity, Verdict
+from evalrun.results import (
+    AxisEffect,
+    Concentration,
+    PairedResult,
+    PromptAblation,
+    PromptSensitivity,
+    Verdict,
+)
 from evalrun.types import JSON, Direction
 
 SCHEMA_VERSION = 1
@@ -54,8 +63,9 @@ class Compared:
     """One metric of one pair of runs: b against a.
 
     `only_a`, `only_b` count sample ids that are in one run alone, `changed` those with other content. `flips`
-    is None for scores other than 0 and 1. `better` and `worse` count the samples that b does better and worse
-    (None for what is no mean over samples, or has no better end). `unchanged`: both runs have the very same
+    is None for scores other than 0 and 1, `where` says which slices hold more of what became worse than
+    chance. `better` and `worse` count the samples that b does better and worse (None for what is no mean over
+    samples, or has no better end). `unchanged`: both runs have the very same
     answers, so that there is nothing to test. `p_corrected` is corrected over all comparisons that were made.
     """
 
@@ -72,6 +82,7 @@ class Compared:
     only_b: int = 0
     changed: int = 0
     flips: Flips | None = None
+    where: tuple[Concentration, ...] = ()
     notes: tuple[str, ...] = ()
     better: int | None = None
     worse: int | None = None
@@ -94,6 +105,7 @@ class Compared:
             "only_b": self.only_b,
             "changed": self.changed,
             "flips": None if self.flips is None else asdict(self.flips),
+            "where": [asdict(each) for each in self.where],
             "better": self.better,
             "worse": self.worse,
             "unchanged": self.unchanged,
@@ -248,6 +260,7 @@ def _compared(pair: RunPair, joined: Joined, measure: AnyMeasure, options: Compa
     seed, flips = _seed(pair.a, measure, options), None
     better: int | None = None
     worse: int | None = None
+    where: tuple[Concentration, ...] = ()
     if isinstance(measure, FigureMeasure):
         result = measure.result(pair, joined, Level(seed, options.alpha, options.margin))
         differ = result.difference != 0
@@ -258,6 +271,9 @@ def _compared(pair: RunPair, joined: Joined, measure: AnyMeasure, options: Compa
         flips = _flips(joined, a, b, result)
         better, worse = _moved(a, b, measure.direction)
         differ = not np.array_equal(a, b, equal_nan=True)
+        if result.p is not None and result.p <= options.alpha and measure.direction != "none":
+            lost = b < a if measure.direction == "higher" else b > a
+            where = _where(pair.b, joined.ids[lost], joined.ids)
     p = _p_among_runs(pair, measure, seed, options.alpha)
     # Answers of one sweep are never left out: its standings test all of its runs.
     unchanged = not differ and result.n > 0 and p is None and same_answers(pair, joined)
@@ -275,11 +291,20 @@ def _compared(pair: RunPair, joined: Joined, measure: AnyMeasure, options: Compa
         only_b=joined.only_b,
         changed=joined.changed,
         flips=flips,
+        where=where,
         notes=tuple(_notes(pair, joined, measure, result)),
         better=better,
         worse=worse,
         unchanged=unchanged,
     )
+
+
+def _where(run: RunSamples, lost: Iterable[Any], among: Iterable[Any]) -> tuple[Concentration, ...]:
+    """Where the samples lie that became worse; nothing is said where the run has no samples to look at."""
+    with contextlib.suppress(UserError):
+        path = run.folder.samples_path(run.run.run)
+        return concentrations(path, {*map(str, lost)}, {*map(str, among)})
+    return ()
 
 
 def _notes(pair: RunPair, joined: Joined, measure: AnyMeasure, result: PairedResult) -> list[str]:

@@ -121,6 +121,7 @@ def _run(row: Compared) -> RunBefore:
         p=row.p_corrected,
         better=row.better,
         worse=row.worse,
+        where=row.where,
     )
 
 

@@ -16,11 +16,14 @@ from evalrun.gates.conditions import NO_BASELINE, Gate, GateResult, Verdict, che
 if TYPE_CHECKING:
     from evalrun.analysis.measures import Measure, RunSamples
     from evalrun.analysis.pairing import RunPair
-    from evalrun.results import PairedResult
+    from evalrun.results import Concentration, PairedResult
     from evalrun.tracking.folder import SweepFolder
 
 
 FAIL_ALPHA = 0.01
+
+MOST_LOCATED = 20
+"""For so many failed gates it is looked where they broke; a matrix that fails as a whole needs no more."""
 
 
 def check_paired(gate: Gate, pair: RunPair, seed: int = 0) -> GateResult:
@@ -202,6 +205,7 @@ def check_sweep(
         except UserError as error:
             problem = f"the baseline cannot be read: {error.problems[0].what}"
     results: list[GateResult] = []
+    located = 0
     for gate in gates:
         # Prompts that `ablate` made are there to see what their parts are worth: nobody means to use them.
         named = "prompt" in gate.scope
@@ -212,8 +216,34 @@ def check_sweep(
             results.append(GateResult(gate.text, "", Verdict.FAIL, None, "it speaks of no run of this sweep"))
         for run_id in covered:
             metrics = runs[run_id]["metrics"] if run_id in runs else None
-            results.append(_check(gate, run_id, metrics, baseline is not None, pairs.get(run_id), problem))
+            result = _check(gate, run_id, metrics, baseline is not None, pairs.get(run_id), problem)
+            if result.verdict is Verdict.FAIL and metrics is not None and located < MOST_LOCATED:
+                result = replace(result, where=_where(gate, folder, run_id, metrics, pairs.get(run_id)))
+                located += 1
+            results.append(result)
     return results
+
+
+def _where(
+    gate: Gate, folder: SweepFolder, run_id: str, metrics: Sequence[Mapping[str, Any]], pair: RunPair | None
+) -> tuple[Concentration, ...]:
+    """Where the samples lie that a failed gate is about: those that became worse, or that went wrong."""
+    from evalrun.analysis.measures import find_measure
+    from evalrun.analysis.pairing import join
+    from evalrun.analysis.where import concentrations, ended_badly
+
+    path = folder.samples_path(run_id)
+    try:
+        if gate.needs_baseline and pair is not None:
+            joined, measure = join(pair), find_measure(gate.metric, [pair.a, pair.b])
+            a, b = measure.values(pair.a)[joined.in_a], measure.values(pair.b)[joined.in_b]
+            keep = in_slice(pair.b, gate.slice)[joined.in_b]
+            ids, worse = joined.ids[keep], ((b < a) if measure.direction == "higher" else (b > a))[keep]
+            return concentrations(path, {*map(str, ids[worse])}, {*map(str, ids)})
+        scorer = next((str(m.get("scorer") or "") for m in metrics if m["name"] == gate.metric), "")
+        return concentrations(path, *ended_badly(path, gate.metric, scorer, gate.slice))
+    except UserError:  # no samples, or no score of each of them
+        return ()
 
 
 def _check(

@@ -25,6 +25,7 @@ from evalrun.analysis.fairness_definitions import OF_SCORES as OF_VERSIONS
 from evalrun.errors import Problem
 from evalrun.floats import COMPARISONS
 from evalrun.registry import nearest
+from evalrun.results import Concentration
 from evalrun.scoring.base import Scorer
 from evalrun.suite.dataset import PERTURB
 from evalrun.suite.findings import did_you_mean
@@ -109,7 +110,8 @@ class GateResult:
     `difference`, `ci_low` and `ci_high` are of run - baseline over `n` pairs, and `detectable` is the
     difference that so many pairs find four times in five. `incomplete` says that the figure, or the
     baseline's, lost more rows than the suite tolerates: then the gate passes only where the worst case does,
-    fails only where the best case does, and is inconclusive otherwise.
+    fails only where the best case does, and is inconclusive otherwise. `where` are the slices that hold more of the
+    samples that speak against it than chance, for a gate that fails.
     """
 
     gate: str
@@ -125,6 +127,7 @@ class GateResult:
     n: int | None = None
     detectable: float | None = None
     incomplete: bool = False
+    where: tuple[Concentration, ...] = ()
 
 
 def parse_gate(text: str) -> Gate | Problem:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from evalrun.analysis.compare import Compared, Comparison
 from evalrun.analysis.measures import RunInfo
 from evalrun.analysis.standings import DatasetStandings
-from evalrun.reports import effects
+from evalrun.reports import effects, numbers
 from evalrun.reports.effects import Section, change, estimated
 from evalrun.reports.numbers import SHARES, figure, measured, p_value, plural
 from evalrun.reports.view import Table, verdict_word
@@ -143,8 +143,12 @@ def _remarks(each: Compared) -> list[str]:
 
 def notes(each: Compared) -> list[str]:
     """What else is to be said about a comparison, without what the verdict says already."""
-    note = each.result.note
-    return [*each.notes, *([note] if note and note not in each.verdict.sentence else [])]
+    note, where = each.result.note, numbers.where(each.where)
+    return [
+        *([f"what became worse: {where}"] if where else []),
+        *each.notes,
+        *([note] if note and note not in each.verdict.sentence else []),
+    ]
 
 
 def sections(comparison: Comparison) -> list[Section]:

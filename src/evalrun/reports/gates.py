@@ -73,7 +73,7 @@ def gates(results: Sequence[GateVerdict], runs: Sequence[RunView]) -> list[GateV
                 value=shown,
                 interval=interval,
                 n=numbers.count(result.n or (metric.n if metric else None)),
-                reason=result.reason,
+                reason=_why(result),
                 link=_samples(run, metric) if run else "",
             )
         )
@@ -128,7 +128,8 @@ def junit(manifest: Manifest, strict: bool = False) -> str:
         lines.append(f"<testcase classname={place} name={_attribute(gate.gate)}>")
         said = _sentence(gate)
         if _fails(gate, strict):
-            lines.append(f"<failure message={_attribute(said)}>{_text(said)}</failure>")
+            body = _text(f"{said}\n{_more(gate, manifest.sweep)}")
+            lines.append(f"<failure message={_attribute(said)}>{body}</failure>")
         elif lost_rows(gate):
             lines.append(f"<error message={_attribute('inconclusive: ' + said)}>{_text(said)}</error>")
         elif gate.verdict == "inconclusive":
@@ -145,7 +146,7 @@ def markdown(manifest: Manifest, runs: Sequence[RunResults]) -> str:
         lines += ["", "| gate | run | verdict | value | |", "| --- | --- | --- | ---: | --- |"]
         for gate in manifest.gates:
             cells = (_plain(gate.gate), _plain(gate.run), _VERDICTS[gate.verdict], _short(gate.value))
-            lines.append("| " + " | ".join((*cells, _plain(gate.reason))) + " |")
+            lines.append("| " + " | ".join((*cells, _plain(_why(gate)))) + " |")
     fired = [alert for alert in manifest.alerts if alert.fired]
     if fired:
         lines += ["", "| alert | run | value | |", "| --- | --- | ---: | --- |"]
@@ -253,7 +254,20 @@ def _fails(gate: GateVerdict, strict: bool) -> bool:
 
 def _sentence(gate: GateVerdict | AlertVerdict) -> str:
     value = "no value" if gate.value is None else f"value {_short(gate.value)}"
-    return f"{value}; {gate.reason}" if gate.reason else value
+    reason = _why(gate) if isinstance(gate, GateVerdict) else gate.reason
+    return f"{value}; {reason}" if reason else value
+
+
+def _why(gate: GateVerdict) -> str:
+    """Why a gate has its verdict, and where the samples lie that speak against it."""
+    return "; ".join(filter(None, (gate.reason, numbers.where(gate.where))))
+
+
+def _more(gate: GateVerdict, sweep: str) -> str:
+    """For whoever looks at a failed gate in a CI job: some of its samples, and the next command."""
+    ids = list(dict.fromkeys(name for each in gate.where for name in each.sample_ids))
+    samples = f"Samples: {', '.join(ids[:10])}\n" if ids else ""
+    return f"{samples}Next: evalrun samples {sweep}/{gate.run}" if gate.run else f"Next: evalrun show {sweep}"
 
 
 def _short(value: float | None) -> str:

@@ -7,11 +7,12 @@ Every function takes a plain number (or None, written as an en dash) and gives t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from evalrun.results import Concentration
     from evalrun.types import MetricValue
 
 NONE = "\N{EN DASH}"
@@ -187,6 +188,24 @@ def moment(text: str | None) -> str:
     if when.tzinfo is not None:
         when = when.astimezone(UTC)
     return f"{when.day} {when:%b %Y, %H:%M} UTC"
+
+
+def where(slices: Sequence[Concentration]) -> str:
+    """Where samples lie thicker than elsewhere: `30 of 35 in target=shipping (of 101 such samples)`."""
+    told = [
+        f"{each.inside} of {each.affected} in {each.column}={_short(each.value)}"
+        + (f" (all {each.size} of them)" if each.inside == each.size else f" (of {each.size:,} there)")
+        for each in slices
+    ]
+    return listing(told)
+
+
+_LONGEST = 60
+
+
+def _short(value: str) -> str:
+    line = " ".join(value.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}\u2026"
 
 
 def listing(words: Iterable[str], last: str = "and") -> str:

@@ -44,7 +44,8 @@ def _run(run: RunBefore, unit: str, labels: Mapping[str, str]) -> str:
     moved = numbers.measured(run.difference, run.ci_low, run.ci_high, unit, sign=True)
     word = f" ({run.verdict})" if run.verdict in _CERTAIN else ""
     counts = "" if run.better is None else f", {run.better:,} better, {run.worse:,} worse"
-    return f"{labels.get(run.run, run.run)} {moved}{word}{counts}"
+    where = f", {numbers.where(run.where[:1])}" if run.where else ""
+    return f"{labels.get(run.run, run.run)} {moved}{word}{counts}{where}"
 
 
 def _age(before: str | None, after: str | None) -> str:

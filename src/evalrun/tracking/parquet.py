@@ -187,6 +187,16 @@ def read_columns(path: Path, names: Sequence[str]) -> Any:
         return file.read(columns=_present(file.schema_arrow.names, names, path))
 
 
+def read_head(path: Path, names: Sequence[str], rows: int) -> Any:
+    """The first rows of some columns, without reading the rest."""
+    import pyarrow as pa
+
+    with _reading(path) as file:
+        columns = _present(file.schema_arrow.names, names, path)
+        first = next(file.iter_batches(rows, columns=columns), None)
+        return pa.Table.from_batches([first]) if first is not None else file.read(columns=columns)
+
+
 def column_names(path: Path) -> list[str]:
     """The names of a Parquet file's columns."""
     with _reading(path) as file:

@@ -1,0 +1,195 @@
+"""Where it broke: which slices of a run hold more of some samples (regressions, errors) than chance would.
+
+A slice is one value of a column: of the row, of a group, of the target, how an answer ended, or a quarter of
+a number or of a text's length. Each is tested by the exact hypergeometric test (Fisher's, one-sided) with
+Holm's correction over all slices that were looked at: where chance alone decides, 19 of 20 runs show none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalrun.analysis.correction import ALPHA, corrected
+from evalrun.results import Concentration
+from evalrun.scoring.base import as_text
+from evalrun.tracking.parquet import column_names, read_columns, read_head
+
+LEAST = 5
+"""So few affected samples, or samples in a slice, say nothing of where."""
+
+MOST_VALUES = 50
+"""A column of more values is looked at by its length, or by quarters where it holds numbers."""
+
+MOST_SHOWN = 3
+SHOWN_IDS = 5
+_HEAD = 200
+_SAME = 0.8
+"""A slice that holds this share of the affected samples of one shown already says nothing more."""
+
+_ENDINGS = ("finish_reason", "target")
+_LENGTHS = ("prompt_tokens", "completion_tokens")
+_QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
+
+_RATES = {"error_rate": "failed", "unparsed_rate": "unparsed", "refused_rate": "refused"}
+
+_Bools = NDArray[np.bool_]
+_Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    column: str
+    value: str
+    inside: _Bools
+    hits: int
+    size: int
+
+
+def concentrations(
+    path: Path, affected: Collection[str], among: Collection[str] | None = None, alpha: float = ALPHA
+) -> tuple[Concentration, ...]:
+    """The slices of a run's `samples.parquet` that hold more of the `affected` sample ids than chance.
+
+    `among` are the ids that could have been affected (default: all). A sample that was asked several times
+    counts once; of rows in one cluster the first counts, affected where any of them is. At most three slices,
+    those of least p first. Empty where too few are affected, or nothing sets them apart.
+    """
+    if len(affected) < LEAST:
+        return ()
+    names = column_names(path)
+    ids, first, hit = _units(path, names, set(affected), None if among is None else set(among))
+    total, hits = len(first), int(hit.sum())
+    if hits < LEAST or hits == total:
+        return ()
+    slices = list(_slices(path, names, first, hit))
+    logs = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, total + 1)))))
+    ps = corrected([_tail(each.hits, total, hits, each.size, logs) for each in slices], "holm")
+    apart = [
+        (p, each)
+        for each, p in zip(slices, ps, strict=True)
+        if p is not None and p <= alpha and each.hits * total > each.size * hits
+    ]
+    apart.sort(key=lambda pair: (pair[0], pair[1].size, pair[1].column))
+    shown: list[tuple[float, _Slice]] = []
+    for p, each in apart:
+        repeated = any((each.inside & other.inside & hit).sum() >= _SAME * each.hits for _, other in shown)
+        if not repeated and len(shown) < MOST_SHOWN:
+            shown.append((p, each))
+    return tuple(
+        Concentration(
+            each.column, each.value, each.hits, each.size, hits, total, p,
+            tuple(ids[first[at]] for at in np.flatnonzero(each.inside & hit)[:SHOWN_IDS]),
+        )
+        for p, each in shown
+    )  # fmt: skip
+
+
+def ended_badly(path: Path, metric: str, scorer: str, slice_: Mapping[str, str]) -> tuple[set[str], set[str]]:
+    """The ids that speak against a metric, and all that it speaks of: samples that a scorer of 0 to 1 gave
+    less than a half on average, or that ended as a rate (`error_rate`, `unparsed_rate`, …) counts.
+
+    Both are empty where the metric is of no such kind.
+    """
+    names = column_names(path)
+    column = f"score.{scorer}" if scorer else "status" if metric in _RATES else ""
+    groups = {f"sensitive.{name}": value for name, value in slice_.items()}
+    if column not in names or not groups.keys() <= {*names}:
+        return set(), set()
+    table = read_columns(path, ["sample_id", column, *groups])
+    values = table.column(column).to_pylist()
+    if scorer and not all(value is None or 0 <= float(value) <= 1 for value in values):
+        return set(), set()
+    given: dict[str, list[float]] = {}
+    of_group = [[as_text(each) for each in table.column(name).to_pylist()] for name in groups]
+    for row, (name, value) in enumerate(zip(table.column("sample_id").to_pylist(), values, strict=True)):
+        within = all(col[row] == group for col, group in zip(of_group, groups.values(), strict=True))
+        if within and value is not None:
+            good = float(value) if scorer else float(value != _RATES[metric])
+            given.setdefault(str(name), []).append(good)
+    return {name for name, scores in given.items() if sum(scores) / len(scores) < 0.5}, {*given}
+
+
+def _units(
+    path: Path, names: list[str], affected: set[str], among: set[str] | None
+) -> tuple[list[str], _Ints, _Bools]:
+    """Sample ids by row, the row that stands for each unit, and whether the unit is affected."""
+    table = read_columns(path, [name for name in ("sample_id", "cluster") if name in names])
+    ids = [str(each) for each in table.column("sample_id").to_pylist()]
+    clusters = table.column("cluster").to_pylist() if "cluster" in names else [None] * len(ids)
+    row_of: dict[str, int] = {}
+    hit: dict[str, bool] = {}
+    for row, (name, cluster) in enumerate(zip(ids, clusters, strict=True)):
+        if among is None or name in among:
+            unit = name if cluster is None else f"cluster {cluster}"
+            row_of.setdefault(unit, row)
+            hit[unit] = hit.get(unit, False) or name in affected
+    return ids, np.fromiter(row_of.values(), np.int64), np.fromiter(hit.values(), np.bool_)
+
+
+def _slices(path: Path, names: list[str], rows: _Ints, hit: _Bools) -> Iterator[_Slice]:
+    answers = _answers(path, names)
+    for name in names:
+        looked_at = name.startswith(("vars.", "sensitive.")) or name in _ENDINGS or name in _LENGTHS
+        if looked_at and name not in answers:
+            said = name.removeprefix("vars.").removeprefix("sensitive.")
+            codes, labels, what = _coded(read_columns(path, [name]).column(name), rows, name)
+            size = np.bincount(codes + 1, minlength=len(labels) + 1)[1:]
+            hits = np.bincount(codes[hit] + 1, minlength=len(labels) + 1)[1:]
+            for code in np.flatnonzero((size >= LEAST) & (size < len(rows))):
+                column = f"{what}{said}"
+                yield _Slice(column, labels[code], codes == code, int(hits[code]), int(size[code]))
+
+
+def _answers(path: Path, names: list[str]) -> set[str]:
+    """Columns of the row that hold the answers themselves (provider: recorded): they say nothing of where."""
+    columns = ["output", *(name for name in names if name.startswith("vars."))]
+    if "output" not in names:
+        return set()
+    head = read_head(path, columns, _HEAD)
+    output = head.column("output").to_pylist()
+    return {name for name in columns[1:] if any(output) and head.column(name).to_pylist() == output}
+
+
+def _coded(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str], str]:
+    """A column as codes (-1: no value) and labels; many numbers by quarters, many texts by length."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = pc.take(column.combine_chunks(), pa.array(rows))
+    numeric = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
+    if not (numeric or pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        values = pa.array([None if v is None else as_text(v) for v in values.to_pylist()], pa.string())
+    encoded = values.dictionary_encode()
+    labels = ["" if each is None else as_text(each) for each in encoded.dictionary.to_pylist()]
+    if len(labels) <= MOST_VALUES and name not in _LENGTHS:
+        codes = pc.fill_null(pc.cast(encoded.indices, pa.int64()), -1).to_numpy(zero_copy_only=False)
+        return codes.astype(np.int64), labels, ""
+    if not numeric:
+        values = pc.utf8_length(values)
+    numbers = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
+    there = np.isfinite(numbers)
+    if not there.any():
+        return np.full(len(numbers), -1), [], ""
+    ends = np.quantile(numbers[there], (0.25, 0.5, 0.75))
+    codes = np.where(there, np.searchsorted(ends, np.where(there, numbers, 0), side="left"), -1)
+    bounds = (f"up to {ends[0]:g}", f"to {ends[1]:g}", f"to {ends[2]:g}", f"above {ends[2]:g}")
+    quarters = [f"{quarter} ({bound})" for quarter, bound in zip(_QUARTERS, bounds, strict=True)]
+    return codes.astype(np.int64), quarters, "" if numeric else "length of "
+
+
+def _tail(hits: int, total: int, affected: int, size: int, logs: NDArray[np.float64]) -> float:
+    """P(X >= hits) of a hypergeometric X: `size` drawn of `total`, of which `affected` are marked. `logs` are
+    the logarithms of the factorials."""
+
+    def choose(n: Any, k: Any) -> Any:
+        return logs[n] - logs[k] - logs[n - k]
+
+    k = np.arange(max(hits, size - (total - affected)), min(affected, size) + 1)
+    terms = choose(affected, k) + choose(total - affected, size - k) - choose(total, size)
+    return float(min(1.0, np.exp(terms).sum()))
