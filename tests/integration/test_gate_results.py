@@ -32,7 +32,11 @@ def gates_of(suite: Path, *words: str, code: int) -> list[dict[str, Any]]:
     document = document_of(suite, "--no-report", "--fresh", *words, code=code)
     assert document["exit_code"] == code
     return [
-        {key: value for key, value in gate.items() if value is not None and key != "where"}
+        {
+            key: value
+            for key, value in gate.items()
+            if value is not None and value is not False and key != "where"
+        }
         for gate in document["gates"]
     ]
 

@@ -110,8 +110,8 @@ class GateResult:
     `difference`, `ci_low` and `ci_high` are of run - baseline over `n` pairs, and `detectable` is the
     difference that so many pairs find four times in five. `incomplete` says that the figure, or the
     baseline's, lost more rows than the suite tolerates: then the gate passes only where the worst case does,
-    fails only where the best case does, and is inconclusive otherwise. `where` are the slices that hold more of the
-    samples that speak against it than chance, for a gate that fails.
+    fails only where the best case does, and is inconclusive otherwise. `where` are the slices that hold
+    more of the samples that speak against it than chance, for a gate that fails.
     """
 
     gate: str
