@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
 @click.option("--fresh", is_flag=True, help="Begin a new sweep even if an unfinished one could go on.")
 @click.option(
+    "--resume-within", metavar="SPAN", default="12h", show_default=True,
+    help="How old an unfinished sweep may be that is gone on with: 90m, 12h, 2d.",
+)  # fmt: skip
+@click.option(
     "--baseline", metavar="NAME", help="What gates compare with: a baseline or sweep. [default: main]"
 )
 @inconclusive_option
@@ -58,6 +62,7 @@ def run(
     no_report: bool,
     no_cache: bool,
     fresh: bool,
+    resume_within: str,
     baseline: str | None,
     inconclusive: Literal["warn", "fail"] | None,
     junit: Path | None,
@@ -70,7 +75,7 @@ def run(
 ) -> None:
     """Run a suite: ask, measure, score, store, and write an HTML report.
 
-    The same command again goes on where an unfinished sweep stopped.
+    The same command again goes on where an unfinished sweep stopped, if that was within --resume-within.
     """
     from evalrun.atomic import place_for
     from evalrun.reports.progress import make_progress
@@ -84,6 +89,7 @@ def run(
         write_report=not no_report,
         use_cache=not no_cache,
         fresh=fresh,
+        resume_within=resume_within,
         argv=tuple(sys.argv[1:]),
         baseline=baseline,
         inconclusive=inconclusive,

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,45 @@ def read_journal(path: Path, damaged: list[int] | None = None) -> Iterator[dict[
                 damaged.append(number)
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The models and builds that answers came from, as servers name them."""
+
+    models: frozenset[str] = frozenset()
+    fingerprints: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]]) -> Served:
+        """What journalled answers say; those from the cache were given another day."""
+        fresh = [record for record in records if not record.get("cached")]
+        return cls(
+            frozenset(str(record["model"]) for record in fresh if record.get("model")),
+            frozenset(str(record["fingerprint"]) for record in fresh if record.get("fingerprint")),
+        )
+
+    def differs(self, other: Served) -> bool:
+        """Whether nothing that both name is the same: another model, or another build of it."""
+        pairs = ((self.models, other.models), (self.fingerprints, other.fingerprints))
+        return any(mine and theirs and mine.isdisjoint(theirs) for mine, theirs in pairs)
+
+    def __str__(self) -> str:
+        return ", ".join([*sorted(self.models), *sorted(self.fingerprints)]) or "nobody named"
+
+
+def _parts(path: Path, before: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What the records before and after so many bytes say of who answered."""
+    parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    at = 0
+    with path.open("rb") as file:
+        for line in file:
+            record = read_record(line)
+            if record is not None:
+                kept = {key: record.get(key) for key in ("model", "fingerprint", "cached")}
+                parts[at >= before].append(kept)
+            at += len(line)
+    return parts
+
+
 def repair_journal(path: Path) -> None:
     """Cut a torn last line off, so that the next line starts on a line of its own."""
     if not path.exists():
@@ -230,6 +269,25 @@ class RunFolder:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._system = os.open(self.system, flags, 0o600)
         return Earlier(done, clock_s, failed, len(damaged))
+
+    def size(self) -> int:
+        """The bytes of the journal."""
+        return self.journal.stat().st_size if self.journal.exists() else 0
+
+    def drop_other_model(self, before: int) -> str:
+        """Where the answers after the first `before` bytes of the journal come from another model, or build
+        of it, than those before: set these aside, and say so. Servers name the two in their answers."""
+        earlier, later = (Served.of(part) for part in _parts(self.journal, before))
+        if not later.differs(earlier):
+            return ""
+        lines = self.journal.read_bytes()
+        aside = self.journal.with_suffix(".jsonl.other-model")
+        write_private(aside, lines[:before])
+        write_private(self.journal, lines[before:])
+        return (
+            f"{earlier} had answered the part that was taken up again, and {later} answers now: "
+            "all of its samples were asked again"
+        )
 
     def write_system(self, sample: SystemSample) -> None:
         """Append one resource reading. A full disk is the journal's to report."""

@@ -41,11 +41,13 @@ _HERE = "local"
 
 @dataclass(slots=True)
 class Execution:
-    """What became of the cells. `faults` are the reasons why runs could not be completed."""
+    """What became of the cells. `faults` are the reasons why runs could not be completed, `taken_over` the
+    samples of earlier parts of the sweep."""
 
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
     faults: list[UserError] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    taken_over: int = 0
     warnings: list[str] = field(default_factory=list)
     oldest_cached: float | None = None
     """When the oldest answer was stored that came from the cache (Unix seconds)."""
@@ -353,12 +355,17 @@ class MatrixJob:
         """The model that is asked."""
         return self.spec.model
 
-    async def run(self, phase: Phase, provider: Provider, throttle: Throttle, load: LoadOnce) -> None:
-        """Ask, measure and, where no judge is waited for, finish it."""
+    async def run(
+        self, phase: Phase, provider: Provider, throttle: Throttle, load: LoadOnce, *, again: bool = False
+    ) -> None:
+        """Ask, measure and, where no judge is waited for, finish it. `again`: what another model had answered
+        before was set aside."""
         spec, prepared = self.spec, self.prepared
         dataset = prepared.datasets[spec.dataset.id]
         run = RunFolder(self.folder.run_dir(spec.run_id))
         earlier = run.open(provider.identity())
+        before = run.size()
+        phase.execution.taken_over += 0 if again else len(earlier.done)
         detail = {"done": len(earlier.done), "of": len(dataset) * spec.repeats}
         self.folder.append_event("begin_run", detail, target=spec.run_id)
         load.write_to(run.write_system, earlier.clock_s)
@@ -376,6 +383,11 @@ class MatrixJob:
         finally:
             run.close()
         if phase.stop.requested and not complete:
+            return
+        if earlier.done and not again and (said := run.drop_other_model(before)):
+            phase.execution.warnings.append(f"{spec.run_id}: {said}")
+            phase.execution.taken_over -= len(earlier.done)
+            await self.run(phase, provider, throttle, load, again=True)
             return
         measured = Measured.of(watch, load.load, throttle, started_at, time.perf_counter() - started)
         if prepared.judging is not None or is_deferred(prepared.pipeline.scorers):

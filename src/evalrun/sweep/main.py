@@ -29,6 +29,7 @@ from evalrun.sweep.manifest import first_manifest, order_made
 from evalrun.sweep.options import SweepOptions
 from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.sweep.progress import ProgressAdapter
+from evalrun.sweep.resume import Unfinished, find_unfinished
 from evalrun.tracking.changes import choose_baseline
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.indexing import Indexing
@@ -99,11 +100,17 @@ class _Sweep:
         self._suite = prepared.loaded.suite
         self._lock = check_lock(prepared, options.overrides) if options.use_lock else None
         self._cells = cell_digests(prepared)
+        self._taken_up = ""
+        self._done_before = 0
         # Before anything is sent: a baseline that does not exist is an error then.
         self._baseline = choose_baseline(store, options.baseline, self._suite.project)
 
     def run(self) -> Outcome:
-        folder = None if self._options.fresh else self._store.find_incomplete(self._prepared.work_digest)
+        earlier_sweep = Unfinished()
+        if not self._options.fresh:
+            within = self._options.resume_within
+            earlier_sweep = find_unfinished(self._store, self._prepared.work_digest, within)
+        folder, self._taken_up = earlier_sweep.folder, earlier_sweep.said
         resumed = folder is not None
         if folder is None:
             folder = self._store.create_sweep(self._suite.name)
@@ -118,6 +125,9 @@ class _Sweep:
                 folder.mend_trail()
             folder.append_event("resume" if resumed else "start", started)
             self._store.record(folder)
+            if self._taken_up:
+                self._display.message(self._taken_up)
+            self._done_before = sum(run["counts"]["samples"] for run in folder.runs()) if resumed else 0
             self._look_back(folder, manifest)
             execution, interrupted = self._execute(folder)
             return self._finish(folder, manifest, execution, interrupted, resumed, bundle, index)
@@ -196,7 +206,7 @@ class _Sweep:
         exit_code = ExitCode(manifest["exit_code"])
         folder.append_event("finish", {"status": manifest["status"], "exit_code": int(exit_code)})
         note_cells(self._store, folder, self._cells, runs)
-        warnings = [*execution.warnings]
+        warnings = [*self._told_of_earlier(execution, resumed=resumed), *execution.warnings]
         warnings += _of_runs(runs)
         warnings += tell(self._suite, folder, alerts)
         reported = bool(runs) and self._options.write_report
@@ -212,6 +222,17 @@ class _Sweep:
             if fault_of_index := index.fault():
                 warnings.append(f"not in the catalog yet: {fault_of_index}")
         return Outcome(folder, manifest, runs, report, exit_code, tuple(faults), tuple(warnings), resumed)
+
+    def _told_of_earlier(self, execution: Execution, *, resumed: bool) -> list[str]:
+        """What is said of an unfinished sweep of the same work, and of what was taken over from it."""
+        if not self._taken_up:
+            return []
+        if not resumed:
+            return [self._taken_up]
+        datasets = self._prepared.datasets
+        of = sum(len(datasets[spec.dataset.id]) * spec.repeats for spec in self._prepared.specs)
+        taken = self._done_before + execution.taken_over
+        return [f"{self._taken_up}: {taken:,} of {of:,} samples are from then"]
 
     def _ending(
         self,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from evalrun.paths import default_store as default_store
 from evalrun.suite.overrides import Overrides
+from evalrun.sweep.resume import DEFAULT_WITHIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class SweepOptions:
     `fresh` starts a new sweep even where an unfinished one could go on. `baseline` is what gates compare
     with, a baseline's name or a sweep (None: the project's `main`); `inconclusive` says whether a gate that
     the samples cannot decide fails (None: as the suite says). `reuse` takes over runs of the same cell from
-    earlier sweeps; `use_lock=False` passes over `evalrun.lock`.
+    earlier sweeps; `use_lock=False` passes over `evalrun.lock`. An unfinished sweep goes on if it was worked
+    on `resume_within` (`90m`, `12h`, `2d`).
     """
 
     overrides: Overrides = field(default_factory=Overrides)
@@ -32,3 +34,4 @@ class SweepOptions:
     inconclusive: Literal["warn", "fail"] | None = None
     reuse: bool = False
     use_lock: bool = True
+    resume_within: str = DEFAULT_WITHIN
