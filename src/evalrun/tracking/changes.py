@@ -108,7 +108,8 @@ def objections(store: Store, target: Target) -> tuple[str, ...]:
         found.append(f"its sweep is {status}, not complete")
     strict = manifest.get("inconclusive") == "fail"
     for gate in manifest["gates"]:
-        stops = gate["verdict"] == "fail" or (strict and gate["verdict"] == "inconclusive")
+        undecided = gate["verdict"] == "inconclusive" and (strict or gate.get("incomplete"))
+        stops = gate["verdict"] == "fail" or undecided
         if stops and gate["run"] in ("", target.run):
             why = f" ({gate['reason']})" if gate.get("reason") else ""
             found.append(f"gate {gate['verdict']}: {gate['gate']}{why}")
