@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -139,3 +140,44 @@ def test_dollars_without_prices_and_limits_without_requests_are_refused(
     for wrong in ({"budget": {}}, {"budget": {"usd": 0}}, {"models": _model(chat_server, limits={})}):
         assert evalrun("validate", write_suite(project, chat_server, **wrong)).returncode == 2
     assert chat_server.bodies == []
+
+
+@pytest.mark.parametrize("unit", ["tokens", "usd"])
+def test_no_more_is_in_flight_than_the_budget_bears(
+    project: Path, chat_server: ChatServer, unit: str
+) -> None:
+    """Forty could be asked at once; what the first of them may cost is put by before the next is sent."""
+    asking = most = 0
+
+    async def behaviour(body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        await asyncio.sleep(0.1)
+        asking -= 1
+        usage = {"prompt_tokens": 5, "completion_tokens": 95, "total_tokens": 100}
+        return web.json_response({**completion(correct(body)), "usage": usage})
+
+    chat_server.behaviour = behaviour
+    price = {"input_per_million_usd": 10_000, "output_per_million_usd": 10_000}
+    params = {"temperature": 0, "max_tokens": 95}
+    limit = 1000 if unit == "tokens" else 10
+    models = _model(chat_server, params=params, price=price)
+    suite = write_suite(
+        project, chat_server, models=models, budget={unit: limit}, performance={"concurrency": 40}
+    )
+    done = evalrun(suite, "--no-report", "--json", "--no-cache", "--prompts", "plain")
+    assert done.returncode == 3, done.stderr
+    assert 2 <= most <= 10 and len(chat_server.bodies) == 10, "ten answers are the budget, and not one more"
+
+
+def test_a_request_that_may_cost_more_than_the_budget_is_sent_alone(
+    project: Path, chat_server: ChatServer
+) -> None:
+    chat_server.answer = correct
+    params = {"temperature": 0, "max_tokens": 100_000}
+    models = _model(chat_server, params=params)
+    suite = write_suite(project, chat_server, models=models, budget={"tokens": 35})
+    done = evalrun(suite, "--no-report", "--json", "--no-cache", "--prompts", "plain")
+    assert done.returncode == 3, done.stderr
+    assert len(chat_server.bodies) == 4, "ten tokens each: the fourth spends the budget"

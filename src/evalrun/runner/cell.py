@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,7 +22,7 @@ from evalrun.runner.limits import Throttle
 from evalrun.runner.records import ReadsAnswers, RecordMaker
 from evalrun.runner.source import Prepared, Renders, Samples, Source, SourceOptions
 from evalrun.suite.plan import RunSpec
-from evalrun.types import JSON, Attempt, ErrorKind, ProviderError, Response, SampleRecord, Status
+from evalrun.types import JSON, Attempt, ErrorKind, ProviderError, Request, Response, SampleRecord, Status
 
 if TYPE_CHECKING:
     from evalrun.suite.values import PriceSpec
@@ -83,6 +83,29 @@ class Observer(Protocol):
     def sample(self, run_id: str, record: SampleRecord) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What one request may cost."""
+
+    usd: float
+    tokens: float
+
+
+class Purse(Protocol):
+    """Pays for requests, and says which may be sent."""
+
+    async def reserve(
+        self, request: Request, price: PriceSpec | None, give_up: Callable[[], bool]
+    ) -> Reservation | None:
+        """Wait until what a request may cost is at hand, and put it by. None when `give_up` said meanwhile
+        that it need not be sent."""
+        ...
+
+    def release(self, reservation: Reservation) -> None:
+        """What the request truly cost is counted, or it cost nothing."""
+        ...
+
+
 @dataclass(slots=True)
 class Stop:
     """Asks all runs to stop taking samples: set by Ctrl-C, or with a fault where a budget is spent."""
@@ -100,6 +123,8 @@ class CellContext:
     throttle: Throttle
     observer: Observer
     stop: Stop
+    purse: Purse | None = None
+    """Where the suite has a budget."""
 
 
 LOOK_S = 0.2
@@ -137,6 +162,7 @@ class CellRun:
         self._limit = context.throttle.limit
         self._budget = context.throttle.budget
         self._observer = context.observer
+        self._purse = context.purse
         self._stop = context.stop
         self._policy = RetryPolicy(retries=options.retries)
         self._breaker = CircuitBreaker(patient=options.patient, answered=bool(done))
@@ -220,6 +246,19 @@ class CellRun:
             self._workers -= 1
 
     async def _ask(self, prepared: Prepared) -> None:
+        """Ask a sample, with what it may cost put by where there is a budget."""
+        if self._purse is None:
+            await self._ask_now(prepared)
+            return
+        reservation = await self._purse.reserve(prepared.request, self._cell.price, self._ends)
+        if reservation is None:
+            return
+        try:
+            await self._ask_now(prepared)
+        finally:
+            self._purse.release(reservation)
+
+    async def _ask_now(self, prepared: Prepared) -> None:
         asking = Asking(prepared, time.perf_counter_ns(), self._is_warmup())
         if self._budget is not None and not await self._admit(asking):
             return

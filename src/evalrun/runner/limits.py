@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +46,41 @@ class FixedLimit:
         pass
 
 
+_OTHER_FILES = 48
+"""Files that a sweep opens beside its connections: journal, tables, cache, logs."""
+
+
+def connections_allowed(endpoints: int = 1) -> int:
+    """How many connections to each of so many endpoints the limit of open files leaves room for.
+
+    The soft limit is raised to the hard one first: many systems and CI runners start with 256 or 1,024. At
+    least 1. Where there is no such limit, more than anybody needs.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _MANY
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY if hard == resource.RLIM_INFINITY else min(hard, _MANY)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # some systems have a lower one that they do not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    if soft == resource.RLIM_INFINITY:
+        return _MANY
+    return max(1, (soft - _open_files() - _OTHER_FILES) // max(1, endpoints))
+
+
+_MANY = 65_536
+
+
+def _open_files() -> int:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return len(os.listdir(folder))  # noqa: PTH208  (no Path for each)
+    return 64
+
+
 @dataclass(frozen=True, slots=True)
 class LimitChange:
     """One change of an adaptive limit, for the record. `at_s` is in the caller's clock."""
@@ -51,6 +88,10 @@ class LimitChange:
     at_s: float
     limit: int
     cause: str
+
+
+MOST_AT_ONCE = 256
+"""The most requests in flight that an adaptive limit grows to."""
 
 
 class AdaptiveLimit:
@@ -65,7 +106,7 @@ class AdaptiveLimit:
 
     COOLDOWN_S = 15.0
 
-    def __init__(self, start: int = 20, minimum: int = 1, maximum: int = 256) -> None:
+    def __init__(self, start: int = 20, minimum: int = 1, maximum: int = MOST_AT_ONCE) -> None:
         self._limit = start
         self._minimum = minimum
         self._maximum = maximum
@@ -194,6 +235,15 @@ class MinuteBudget:
         return wait
 
 
+class Asked(Protocol):
+    """What was asked: a request, or the record of one."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    @property
+    def prompt(self) -> str | None: ...
+
+
 class TokenGuess:
     """What a request will take, before the server counts it: learns from the usage of the answers.
 
@@ -201,7 +251,9 @@ class TokenGuess:
     one, as servers reserve it too; else what answers took on average.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_first: float = 0.0) -> None:
+        """`at_first` is taken for an answer's tokens where no limit and no answer yet says more."""
+        self._at_first = at_first
         self._characters = 0.0
         self._prompt_tokens = 0.0
         self._completion_tokens = 0.0
@@ -211,7 +263,7 @@ class TokenGuess:
         """Prompt and answer together."""
         limit = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
         if not isinstance(limit, int | float):
-            limit = self._completion_tokens / self._answers if self._answers else 0.0
+            limit = self._completion_tokens / self._answers if self._answers else self._at_first
         return self.prompt_tokens(request) + limit
 
     def prompt_tokens(self, request: Request) -> float:
@@ -220,7 +272,7 @@ class TokenGuess:
             return estimated_tokens(request.messages, request.prompt)
         return _characters(request.messages, request.prompt) * self._prompt_tokens / self._characters
 
-    def learn(self, request: Request, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+    def learn(self, request: Asked, prompt_tokens: int | None, completion_tokens: int | None) -> None:
         """What the server counted for a request."""
         if prompt_tokens:
             self._characters += _characters(request.messages, request.prompt)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalrun.errors import ExitCode, Problem, UserError
-from evalrun.runner.cell import Observer, Stop
+from evalrun.runner.cell import LOOK_S, Observer, Reservation, Stop
 from evalrun.runner.journal import read_journal
-from evalrun.runner.limits import CHARACTERS_PER_TOKEN, estimated_tokens
+from evalrun.runner.limits import CHARACTERS_PER_TOKEN, TokenGuess, estimated_tokens
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.values import BudgetSpec, PriceSpec
 from evalrun.tracking.folder import SweepFolder
-from evalrun.types import Ask, Message, SampleRecord, Status
+from evalrun.types import Ask, Message, Request, SampleRecord, Status
 
 if TYPE_CHECKING:
     from evalrun.providers.base import Provider
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from evalrun.sweep.prepare import PreparedSweep
 
 
+UNKNOWN_ANSWER_TOKENS = 1000
+"""Put by for an answer without `max_tokens` before any answer has come."""
 RENDERED_ROWS = 200
 """Rows rendered to estimate the mean prompt length; the rest are taken to be like them."""
 
@@ -187,8 +190,10 @@ def _priced(spec: ModelSpec, provider: Provider) -> bool:
 class Spending:
     """An observer that counts, and stops the sweep when the budget is spent.
 
-    What is in flight then is still answered, recorded and counted: it is paid for. Answers whose tokens the
-    server did not count are taken at the rule of thumb of four characters a token.
+    What a request may cost is put by before it is sent: its prompt, and `max_tokens` or what answers took on
+    average. So no more is in flight than the budget bears, but for one request where nothing else is. What
+    is in flight when the budget is spent is still answered, recorded and counted: it is paid for. Answers
+    whose tokens the server did not count are taken at the rule of thumb of four characters a token.
     """
 
     def __init__(
@@ -205,7 +210,50 @@ class Spending:
         self._prices = prices
         self._stop = stop
         self._observer = observer
+        self._guess = TokenGuess(UNKNOWN_ANSWER_TOKENS)
+        self._reserved_usd = self._reserved_tokens = 0.0
+        self._in_flight = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._check()
+
+    async def reserve(
+        self, request: Request, price: PriceSpec | None, give_up: Callable[[], bool]
+    ) -> Reservation | None:
+        """Wait until the budget bears a request beside those in flight, and put by what it may cost.
+
+        None when `give_up` said meanwhile that it need not be sent."""
+        while not give_up():
+            prompt = self._guess.prompt_tokens(request) * _texts(request.ask)
+            completion = self._guess.tokens(request) - self._guess.prompt_tokens(request)
+            usd = price.usd(prompt, completion) if price is not None else 0.0
+            reservation = Reservation(usd, prompt + completion)
+            if self._in_flight == 0 or self._bears(reservation):
+                self._in_flight += 1
+                self._reserved_usd += reservation.usd
+                self._reserved_tokens += reservation.tokens
+                return reservation
+            freed = asyncio.get_running_loop().create_future()
+            self._waiting.append(freed)
+            await asyncio.wait([freed], timeout=LOOK_S)
+        return None
+
+    def release(self, reservation: Reservation) -> None:
+        """The request was answered and counted, or failed: what was put by for it is free again."""
+        self._in_flight -= 1
+        self._reserved_usd -= reservation.usd
+        self._reserved_tokens -= reservation.tokens
+        while self._waiting:
+            freed = self._waiting.popleft()
+            if not freed.done():
+                freed.set_result(None)
+
+    def _bears(self, reservation: Reservation) -> bool:
+        spent, budget = self.spent, self._budget
+        usd = spent.usd + self._reserved_usd + reservation.usd
+        tokens = spent.tokens + self._reserved_tokens + reservation.tokens
+        return (budget.usd is None or usd <= budget.usd) and (
+            budget.tokens is None or tokens <= budget.tokens
+        )
 
     def sample(self, run_id: str, record: SampleRecord) -> None:
         """One sample more."""
@@ -215,6 +263,7 @@ class Spending:
         tokens: Tokens = (record.prompt_tokens, record.completion_tokens)
         if None in tokens:
             tokens = _guessed(record.messages, record.prompt, record.output, tokens)
+        self._guess.learn(record, record.prompt_tokens, record.completion_tokens)
         _add(self.spent, tokens, record.cost_usd, self._prices.get(run_id))
         self._check()
 

@@ -17,9 +17,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from evalrun.errors import UserError
 from evalrun.providers.base import Provider
 from evalrun.runner.cache import ResponseCache
-from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Observer, Stop
+from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Observer, Purse, Stop
 from evalrun.runner.journal import Earlier, Journal, RunFolder
-from evalrun.runner.limits import AdaptiveLimit, EndpointBudget, FixedLimit, Limit, Throttle
+from evalrun.runner.limits import (
+    MOST_AT_ONCE,
+    AdaptiveLimit,
+    EndpointBudget,
+    FixedLimit,
+    Limit,
+    Throttle,
+    connections_allowed,
+)
 from evalrun.runner.watch import LoadOnce, Watch, watched_start
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
@@ -78,6 +86,7 @@ class Phase:
     stop: Stop
     execution: Execution
     needed_later: Set[str] = frozenset()
+    purse: Purse | None = None
 
     async def ask(
         self,
@@ -97,7 +106,7 @@ class Phase:
         if throttle.budget is not None:
             throttle.budget.begin_run()
         journal = Journal(folder.journal)
-        context = CellContext(journal, self.cache, throttle, self.observer, self.stop)
+        context = CellContext(journal, self.cache, throttle, self.observer, self.stop, self.purse)
         run = CellRun(cell, options, context, earlier)
         try:
             async with watch or contextlib.nullcontext():
@@ -154,6 +163,7 @@ async def execute(services: Services) -> Execution:
         services.stop,
         execution,
         judges,
+        purse=services.spending,
     )
     finish = Finish(
         folder,
@@ -239,6 +249,7 @@ async def _judge(services: Services, judging: Judging, finish: Finish, execution
         services.progress,
         services.stop,
         execution,
+        purse=services.spending,
     )
     waiting = [each for each in everything if each.run_id in specs]
     for run in await judge_runs(phase, judging, waiting, everything):
@@ -310,6 +321,14 @@ class _Endpoint:
         with self._kept(job.model.id):
             provider = self._phase.providers[job.model.id]
             limit = limit_of(self._phase.suite, job.model, provider, self._limits)
+            wanted = job.model.concurrency or self._phase.suite.performance.concurrency
+            if wanted is not None and isinstance(limit, FixedLimit) and limit.current < wanted:
+                what = (
+                    f"concurrency {limit.current} in place of {wanted}: so many connections the limit of open"
+                    " files allows (ulimit -n)"
+                )
+                if what not in self._phase.execution.warnings:
+                    self._phase.execution.warnings.append(what)
             await job.run(self._phase, provider, Throttle(limit, self._budget), load)
 
     @contextlib.contextmanager
@@ -332,7 +351,12 @@ def limit_of(suite: Suite, model: ModelSpec, provider: Provider, limits: dict[in
     of_suite = suite.performance.concurrency if any(each.id == model.id for each in suite.models) else None
     fixed = model.concurrency or of_suite or provider.default_concurrency
     if fixed not in limits:
-        limits[fixed] = FixedLimit(fixed) if fixed else AdaptiveLimit()
+        room = connections_allowed(len({getattr(each.options, "base_url", each.id) for each in suite.models}))
+        limits[fixed] = (
+            FixedLimit(min(fixed, room))
+            if fixed
+            else AdaptiveLimit(start=min(20, room), maximum=min(MOST_AT_ONCE, room))
+        )
     return limits[fixed]
 
 
