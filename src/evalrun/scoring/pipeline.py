@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from evalrun.errors import Problem, UserError
-from evalrun.scoring.base import RESERVED_NAMES, Parser, Scorer, ScoringInput, Unparsed
+from evalrun.scoring.base import NO_TARGET, RESERVED_NAMES, Parser, Scorer, ScoringInput, Unparsed
 from evalrun.scoring.derived import Derived, derived_in_order
 from evalrun.scoring.functions import FunctionParser, FunctionScorer
 from evalrun.types import JSON, ErrorKind, Row, Score, Status, hot_value
@@ -85,6 +85,9 @@ class Pipeline:
         for scorer, chain in self._scorers:
             try:
                 verdict = _verdict(scorer, chain, sample, reason)
+                if verdict.value is None and target in (None, "", []) and "target" in verdict.reason:
+                    # Whatever the scorer says of the missing target: such a row is none of its own, not lost.
+                    verdict = replace(verdict, reason=NO_TARGET)
             except Exception as broken:
                 verdict = Score(None, f"the scorer broke: {type(broken).__name__}: {broken}")
             scores[scorer.name] = verdict.value
