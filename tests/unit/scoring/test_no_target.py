@@ -11,8 +11,8 @@ from evalrun.scoring.pipeline import Pipeline, suite_scorers
 from evalrun.suite.load import parse_suite
 
 SCORERS = [
-    "exact_match", "includes", "regex", "starts_with", "numeric", "math", "classification", "squad", "token_f1",
-    "rouge", "bleu", "edit_distance",
+    "exact_match", "includes", "regex", "starts_with", "numeric", "math", "classification", "squad",
+    "token_f1", "rouge", "bleu", "edit_distance",
 ]  # fmt: skip
 
 
