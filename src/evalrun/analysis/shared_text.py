@@ -90,12 +90,12 @@ def like_others(texts: Sequence[str]) -> Shared:
             places: dict[bytes, list[int]] = {}
             for number, key in zip(at, band, strict=True):
                 bucket = places.setdefault(key, [])
-                twin = None
+                alike = None
                 if not joined[number]:
-                    twin = next((other for other in bucket if _alike(rows[number], rows[other])), None)
-                if twin is not None:
+                    alike = next((other for other in bucket if _alike(rows[number], rows[other])), None)
+                if alike is not None:
                     joined[number] = True
-                    leader[_root(leader, number)] = _root(leader, twin)
+                    leader[_root(leader, number)] = _root(leader, alike)
                 elif len(bucket) < 4:
                     bucket.append(number)
     roots = [_root(leader, number) for number in at]

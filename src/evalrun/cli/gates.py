@@ -1,4 +1,4 @@
-"""`evalrun baseline` and `gate`: what a sweep is held against, and holding a stored one against it."""
+"""`evalrun baseline` and `gate`: what a sweep is compared with, and checking a stored one."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def gate(
     store: Store,
     as_json: bool,
 ) -> None:
-    """Hold a stored sweep against gates: its suite's, or those given. Exit code 1 when one fails.
+    """Check a stored sweep against gates: its suite's, or those given. Exit code 1 when one fails.
 
     \b
     Examples:

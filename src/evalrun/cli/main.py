@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "verify": ("audit", "Decide", "Ask some samples of a sweep again and compare."),
     "lock": ("run", "Keep", "Pin the data, prompts and weights of a suite."),
     "checkout": ("audit", "Keep", "Write what a sweep was made from into a folder."),
-    "gate": ("gates", "Decide", "Hold a stored sweep against gates."),
+    "gate": ("gates", "Decide", "Check a stored sweep against gates."),
     "baseline": ("gates", "Decide", "Name sweeps that others are compared with."),
     "promote": ("people", "Decide", "Let a run stand for a name such as production."),
     "deployed": ("people", "Decide", "Note where a run's model and prompt are deployed."),

@@ -1,4 +1,4 @@
-"""Alerts: what is told of at the end of a sweep, without changing its exit code.
+"""Alerts: what is reported at the end of a sweep, without changing its exit code.
 
     exact_match < 0.5                                  a metric against a number
     performance.e2e_s.p95 worse than last 5            against the mean of the sweeps before
@@ -85,7 +85,7 @@ class Alert:
 class AlertResult:
     """An alert on a run. `reason` says what was seen; of one that could not be checked `checked` is False.
 
-    `compared` are the sweeps it was held against.
+    `compared` are the sweeps it was compared with.
     """
 
     alert: str
@@ -125,7 +125,7 @@ def parse_alert(text: str) -> Alert | Problem:
 def check_alerts(
     alerts: Sequence[Alert], folder: SweepFolder, planned: Sequence[Mapping[str, Any]], store: Store
 ) -> list[AlertResult]:
-    """Every alert on every planned run that it speaks of; a run without results is told of once.
+    """Every alert on every planned run that it speaks of; a run without results is reported once.
 
     What cannot be checked is said in the results; nothing is raised for it.
     """

@@ -28,7 +28,7 @@ FEWEST = 3
 def check_change(
     alert: Alert, run_id: str, metric: Mapping[str, Any], folder: SweepFolder, store: Store
 ) -> AlertResult:
-    """Hold a run's metric against the sweeps before it. Raises UserError where samples cannot be read."""
+    """Compare a run's metric with the sweeps before it. Raises UserError where samples cannot be read."""
     value = float(metric["value"])
     direction = metric["direction"]
     if direction == "none":

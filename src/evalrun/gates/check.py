@@ -27,7 +27,7 @@ MOST_LOCATED = 20
 
 
 def check_paired(gate: Gate, pair: RunPair, seed: int = 0) -> GateResult:
-    """Hold a paired gate against a run (`pair.b`) and the baseline's (`pair.a`)."""
+    """Check a paired gate on a run (`pair.b`) and the baseline's (`pair.a`)."""
     from evalrun.analysis.measures import find_measure
     from evalrun.analysis.paired import paired_difference
     from evalrun.analysis.pairing import join
@@ -125,7 +125,7 @@ def _judge(
         reason = "; ".join(["no sample of both runs has a value", *notes])
         return GateResult(verdict=Verdict.FAIL, reason=reason, **facts)
     if measure.direction == "none":
-        reason = f"'{gate.metric}' has no better or worse: hold its value against bounds instead"
+        reason = f"'{gate.metric}' has no better or worse: compare its value with a bound instead"
         return GateResult(verdict=Verdict.FAIL, reason=reason, **facts)
     verdict = _verdict(gate.bound, measure, result, strict)
     reason = "; ".join([_sentence(result), *_power(gate, result, verdict), *notes])

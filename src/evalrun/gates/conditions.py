@@ -186,7 +186,7 @@ def check_gate(
     metrics: Sequence[Mapping[str, Any]],
     baseline: Sequence[Mapping[str, Any]] | None = None,
 ) -> GateResult:
-    """Hold a gate against the metrics of a run, and a relative one against those of the baseline's run.
+    """Check a gate on the metrics of a run, and a relative one on those of the baseline's run.
 
     Metrics are as `run.json` has them. For paired gates see `evalrun.gates.check`.
     """

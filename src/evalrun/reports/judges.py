@@ -372,7 +372,7 @@ def _alike(judged: Judged, runs: Sequence[RunView], grades: Mapping[str, Grades]
 
 
 def _notes(figure: MetricValue | None) -> list[str]:
-    """What was noted beside the mean grade about judge and judged (sweep/kinship.py)."""
+    """What was noted beside the mean grade about judge and judged (their lineage)."""
     return [each for each in (figure.note.split("; ") if figure else []) if each.startswith("judge ")]
 
 

@@ -57,7 +57,7 @@ class CircuitBreaker:
     not fix itself, and neither will a wrong address where nothing was ever answered, so those trip sooner
     than a busy server; an engine of ours that has ended, or an account without money, answers nothing more,
     so that trips at once. `patient` is for a user who said that all samples may fail: then only what cannot
-    mend itself trips. `answered` says whether anything was ever answered.
+    recover by itself trips. `answered` says whether anything was ever answered.
     """
 
     threshold: int = 20

@@ -74,11 +74,11 @@ class CellOptions:
     tolerate: float
     """Largest share of failed samples with which the run still counts as done."""
     patient: bool = False
-    """All samples may fail, the user said: only what cannot mend itself ends the run early."""
+    """All samples may fail, the user said: only what cannot recover by itself ends the run early."""
 
 
 class Observer(Protocol):
-    """Is told of each sample as it is journalled."""
+    """Called with each sample as it is journalled."""
 
     def sample(self, run_id: str, record: SampleRecord) -> None: ...
 

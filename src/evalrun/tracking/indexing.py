@@ -1,7 +1,7 @@
 """Entering a finished sweep into the catalog by a child process, while this one writes the report.
 
 The database layer takes longer to import than a report takes to write. So the child is started with the
-sweep, imports it while the requests are waited for, and waits itself until it is told of the sweep. A sweep
+sweep, imports it while the requests are waited for, and waits itself until the sweep is announced. A sweep
 that is not entered is not lost: its folder is complete, and the next question to the catalog enters what it
 lacks.
 """
