@@ -161,7 +161,7 @@ def drift(prepared: PreparedSweep, overrides: Overrides | None = None) -> list[P
 
 
 def check_lock(prepared: PreparedSweep, overrides: Overrides) -> str | None:
-    """Check a sweep against its lock. UserError names what changed. Returns the digest of the lock, if any."""
+    """Check a sweep against its lock. UserError names what changed. Returns the lock's digest, if any."""
     found = drift(prepared, overrides)
     if found:
         last = found[-1]
