@@ -13,7 +13,18 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from evalrun.types import JSON, Clustering, Counts, Direction, MetricValue
 
@@ -41,6 +52,19 @@ class Estimate:
     clusters: Clustering | None = None
 
 
+class Described(Protocol):
+    """What a metric means, where its scorer or the catalogue says so."""
+
+    @property
+    def unit(self) -> str: ...
+    @property
+    def direction(self) -> Direction: ...
+    @property
+    def definition(self) -> str: ...
+    @property
+    def bounds(self) -> tuple[float | None, float | None]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
     """What a metric meant on the day it was computed. `bounds` are its least and greatest possible values."""
@@ -50,8 +74,44 @@ class Definition:
     definition: str = ""
     bounds: tuple[float | None, float | None] = (None, None)
 
+    @classmethod
+    def of(cls, info: Described) -> Definition:
+        """What a scorer or the catalogue says of a metric."""
+        return cls(info.unit, info.direction, info.definition, info.bounds)
+
+
+HEADLINES = (
+    "performance.ttft_s.p50", "performance.e2e_s.p50", "performance.e2e_s.p95",
+    "performance.output_tokens_per_s", "cost.usd", "memory.engine_peak_bytes",
+)  # fmt: skip
+"""What people ask for beside the scores, wherever a run is summed up in a few figures."""
+
 
 # What run.json holds
+
+
+@dataclass(frozen=True, slots=True)
+class BiasCategory:
+    """BBQ in one category (None: over all): figures and what each is a share of (scoring/scorers/bbq.py)."""
+
+    category: str | None = None
+    accuracy_ambiguous: float | None = None
+    accuracy_disambiguated: float | None = None
+    bias_ambiguous: float | None = None
+    bias_disambiguated: float | None = None
+    nonaligned_cost: float | None = None
+    n_ambiguous: int | None = None
+    right_ambiguous: int | None = None
+    non_unknown_ambiguous: int | None = None
+    biased_ambiguous: int | None = None
+    n_disambiguated: int | None = None
+    right_disambiguated: int | None = None
+    non_unknown_disambiguated: int | None = None
+    biased_disambiguated: int | None = None
+    n_aligned: int | None = None
+    right_aligned: int | None = None
+    n_nonaligned: int | None = None
+    right_nonaligned: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +460,7 @@ class RunDetails:
     unparsed: str = "count"
     confusion: Mapping[str, Confusion] = field(default_factory=dict)
     signatures: Mapping[str, str] = field(default_factory=dict)
-    bbq: Mapping[str, tuple[Mapping[str, JSON], ...]] = field(default_factory=dict)
+    bbq: Mapping[str, tuple[BiasCategory, ...]] = field(default_factory=dict)
     bias: tuple[BiasFinding, ...] = ()
     groups: Mapping[str, ColumnGroups] = field(default_factory=dict)
     versions: Mapping[str, AxisVersions] = field(default_factory=dict)
@@ -715,12 +775,72 @@ class Previous:
 
 
 @dataclass(frozen=True, slots=True)
+class GradeShare(Estimate):
+    """How often one grade of the menu was given; "undecided": judges who voted equally often for two; "no
+    grade": none could be read."""
+
+    grade: str = ""
+    hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GradesOf:
+    """The grades that one judge, or all of them together, gave the `n` answers that were asked about."""
+
+    judge: str
+    n: int = 0
+    shares: tuple[GradeShare, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeKappa(Estimate):
+    """Cohen's kappa of a judge with another, or with people (`other` is "")."""
+
+    judge: str = ""
+    other: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeExample:
+    """A sample on which grades differ: `what` says between whom, `grades` are the judges' in their order; ""
+    where there is none. `reason` is the beginning of what the judges wrote."""
+
+    sample_id: str
+    repeat: int = 0
+    what: str = ""
+    person: str = ""
+    grades: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRun:
+    """What the judges of one scorer gave the answers of one run.
+
+    `labels` are the grades in the order of the menu, `judges` the judges' ids. `grades` has each judge where
+    there are several, then all together. `crossed` counts people's grades (rows) by the judges' (columns).
+    `undecided` says that judges voted equally often for two; `only_grade` is the one that all answers got.
+    """
+
+    run: str
+    scorer: str
+    labels: tuple[str, ...] = ()
+    judges: tuple[str, ...] = ()
+    grades: tuple[GradesOf, ...] = ()
+    kappas: tuple[JudgeKappa, ...] = ()
+    crossed: tuple[tuple[int, ...], ...] = ()
+    examples: tuple[JudgeExample, ...] = ()
+    undecided: bool = False
+    only_grade: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SweepResults:
     """What a sweep as a whole came to.
 
     `primary` is None where the suite has neither scorers nor gates. `standings` are from best to worst within
     each dataset. `effects`, `sensitivity` and `ablations` are of the primary metric, empty where the matrix
-    has nothing of the kind. `lost` are the scores that rows lack, run by run.
+    has nothing of the kind. `lost` are the scores that rows lack, run by run. `judged` is what judges gave.
     """
 
     primary: Primary | None = None
@@ -731,6 +851,7 @@ class SweepResults:
     ablations: tuple[PromptAblation, ...] = ()
     gates: tuple[GateVerdict, ...] = ()
     lost: tuple[Lost, ...] = ()
+    judged: tuple[JudgedRun, ...] = ()
 
 
 def read(kind: type[_T], document: Mapping[str, Any], where: Path | None = None) -> _T:

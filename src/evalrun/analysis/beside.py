@@ -7,13 +7,10 @@ from dataclasses import replace
 
 from evalrun.analysis.compare import Compared, CompareOptions, compare
 from evalrun.analysis.pairing import Chosen
-from evalrun.results import Concurrency, RunResults, Verdict
+from evalrun.results import HEADLINES, Concurrency, RunResults, Verdict
 
-FIGURES = (
-    "error_rate", "unparsed_rate", "refused_rate", "performance.ttft_s.p50", "performance.e2e_s.p50",
-    "performance.e2e_s.p95", "performance.output_tokens_per_s", "performance.completion_tokens.mean",
-    "cost.usd", "memory.engine_peak_bytes",
-)  # fmt: skip
+ENDINGS = ("error_rate", "unparsed_rate", "refused_rate")
+FIGURES = (*ENDINGS, "performance.completion_tokens.mean", *HEADLINES)
 """What is looked at where runs have it, in this order."""
 
 
@@ -28,7 +25,7 @@ def compare_beside(
     runs = [run.run for each in chosen for run in each.load()]
     measured = {metric.name for run in runs for metric in run.metrics if metric.value is not None}
     # The rates are of every run; one at which nothing ever happened says nothing.
-    idle = {name for name in FIGURES[:3] if not any(_value(run, name) for run in runs)}
+    idle = {name for name in ENDINGS if not any(_value(run, name) for run in runs)}
     columns = dict.fromkeys(column for run in runs for column in run.details.groups)
     gaps = [f"fairness.{column}.{metric}.gap" for metric in metrics for column in columns]
     names = [name for name in (*gaps, *FIGURES) if name in measured and name not in idle]

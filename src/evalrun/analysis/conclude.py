@@ -19,7 +19,7 @@ from evalrun.tracking.parquet import damage
 from evalrun.tracking.plain import read_document
 from evalrun.types import JSON, MetricValue
 
-RESULTS, STANDINGS = "results", "standings"
+RESULTS, STANDINGS, JUDGED = "results", "standings", "judged"
 """Keys of `sweep.json`. `standings` stands apart, where scripts look for it."""
 
 MANY_PROMPTS = 3
@@ -61,13 +61,32 @@ def concluded(
     where = None if folder is None else folder.path / "sweep.json"
     if isinstance(manifest.get(RESULTS), Mapping):
         together = {**manifest[RESULTS], STANDINGS: manifest.get(STANDINGS) or (), "gates": gates}
-        return Concluded(manifest, runs, read(SweepResults, together, where))
+        found = read(SweepResults, together, where)
+        if JUDGED not in manifest[RESULTS]:  # written by an earlier version
+            found = _with_judges(found, _suite(manifest), folder, runs)
+        return Concluded(manifest, runs, found)
     found = read(SweepResults, {"gates": gates}, where)
     lost = tuple(replace(each, run=run.run) for run in runs for each in run.details.lost)
     found = replace(found, primary=primary_of(_suite(manifest), gates, runs), lost=lost)
     if folder is not None and found.primary is not None:
         found = _with_comparisons(found, found.primary, folder, runs)
-    return Concluded(manifest, runs, found)
+    return Concluded(manifest, runs, _with_judges(found, _suite(manifest), folder, runs))
+
+
+def has_judges(scorers: Sequence[Any]) -> bool:
+    """Whether any of a suite's scorers is a judge."""
+    return any(isinstance(entry, Mapping) and "judge" in entry for entry in scorers)
+
+
+def _with_judges(
+    found: SweepResults, suite: Mapping[str, Any], folder: SweepFolder | None, runs: Sequence[RunResults]
+) -> SweepResults:
+    """With what judges gave the answers, where the suite has any."""
+    if folder is None or not has_judges(suite.get("scorers") or ()):
+        return found
+    from evalrun.analysis.judged import judged_runs
+
+    return replace(found, judged=judged_runs(suite, runs, folder))
 
 
 def _run(document: Mapping[str, Any], scorers: Sequence[str], folder: SweepFolder | None) -> RunResults:
@@ -99,16 +118,22 @@ def _suite(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def scorer_names(suite: Mapping[str, Any]) -> list[str]:
     """The names of the suite's scorers, in its order."""
-    found = []
+    return list(scorer_kinds(suite))
+
+
+def scorer_kinds(suite: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the suite's scorers, in its order, and of which kind each is."""
+    found = {}
     for entry in suite.get("scorers") or []:
         if isinstance(entry, str):
-            found.append(entry)
+            found[entry] = entry
         elif isinstance(entry, Mapping) and entry:
-            name, options = next(iter(entry.items()))
-            if name == "python":
+            kind, options = next(iter(entry.items()))
+            name = kind
+            if kind == "python":
                 name, options = str(options).rpartition(":")[2], entry.get("args")
             own = options.get("name") if isinstance(options, Mapping) else None
-            found.append(str(own or name))
+            found[str(own or name)] = str(kind)
     return found
 
 

@@ -12,7 +12,7 @@ from evalrun.analysis.performance import SystemSummary, performance_metrics
 from evalrun.analysis.quality import rate_metrics, score_metrics
 from evalrun.analysis.samples import SampleTable, error_counts
 from evalrun.analysis.shared_text import ROWS_ALIKE, shared_text
-from evalrun.results import Definition
+from evalrun.results import Definition, RunDetails, read
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import suite_scorers
 from evalrun.suite.schema import LOST_TOLERATED
@@ -48,17 +48,10 @@ class AnalysisOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunAnalysis:
-    """The metrics of a run; `details` is what the report draws from, JSON-able throughout.
-
-    details: `signatures` {scorer: how sacrebleu computed it}, `confusion` {scorer: matrix}, `groups`
-    {column: what `fairness_metrics` says}, `versions` {axis: what `version_metrics` says}, `bbq` {scorer:
-    counts by category}, `latency` {measure: distribution}, `throughput_window`, `over_time`, `timed` (what
-    the latencies left out), `client_limited` (a sentence or ""), `unparsed` ("count" or "exclude"),
-    `definitions` {metric: unit, direction, definition, bounds}.
-    """
+    """The metrics of a run, and what stands behind them."""
 
     metrics: list[MetricValue]
-    details: dict[str, JSON]
+    details: RunDetails
     counts: Counts
     warnings: tuple[str, ...] = ()
     """What a person should know of the figures before using any of them."""
@@ -152,7 +145,7 @@ def analyse(
     details["errors"] = {}
     if counts.failed + counts.unparsed:
         details["errors"] = error_counts(table.source)
-    return RunAnalysis(metrics, details, counts, (alike,) if alike else ())
+    return RunAnalysis(metrics, read(RunDetails, details), counts, (alike,) if alike else ())
 
 
 def _noted(metric: MetricValue, note: str) -> MetricValue:
@@ -191,5 +184,5 @@ def _definitions(metrics: Sequence[MetricValue], scorers: Sequence[Scorer]) -> d
     found: dict[str, JSON] = {}
     for name in dict.fromkeys(metric.name for metric in metrics):
         info = definition(name, own)
-        found[name] = asdict(Definition(info.unit, info.direction, info.definition, info.bounds))
+        found[name] = asdict(Definition.of(info))
     return found

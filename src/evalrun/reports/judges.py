@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from evalrun.analysis.conclude import has_judges
 from evalrun.reports.numbers import count, listing, measured, plural, seconds, usd
 from evalrun.reports.source import Source, Suite
 from evalrun.reports.view import FEW_SAMPLES, RunView, Table
-from evalrun.results import JudgeBill
-from evalrun.types import JSON, MetricValue
+from evalrun.results import JudgeBill, JudgedRun
+from evalrun.types import MetricValue
 
 if TYPE_CHECKING:
-    from evalrun.reports.judgetables import Disagreement, FigureRow, Grades, ShareRow
+    from evalrun.reports.judgetables import Disagreement, FigureRow, ShareRow
     from evalrun.scoring.scorers.judge import JudgeOptions
 
 
@@ -153,18 +154,13 @@ class Judged:
     scorer: str
     options: JudgeOptions
     models: Mapping[str, str]
-    seed: int
-    scored_only: bool
 
     @property
     def labels(self) -> list[str]:
         """The grades in the order of the menu; of pairs as they are to the judged answer."""
-        return ["better", "worse", "tie"] if self.options.pairwise else list(self.options.menu.labels)
+        from evalrun.analysis.judged import grade_labels
 
-    @property
-    def quadratic(self) -> bool:
-        """Whether the grades are steps, so that kappa weighs how far two are apart."""
-        return self.options.menu.ordered
+        return list(grade_labels(self.options))
 
     def name(self, judge: str) -> str:
         """A judge's id, with its model where that is called otherwise."""
@@ -173,7 +169,7 @@ class Judged:
 
 
 def judges(source: Source, by_dataset: Mapping[str, Sequence[RunView]]) -> list[JudgesView]:
-    """A view for every judge and dataset that it graded; the runs are best first. Samples are read again."""
+    """A view for every judge and dataset that it graded; the runs are best first."""
     found = []
     for judged in _judged(source.suite):
         for dataset, runs in by_dataset.items():
@@ -190,60 +186,33 @@ def _was_judged(run: RunView, scorer: str) -> bool:
     return any(figure is not None and figure.n > 0 for figure in figures)
 
 
-JUDGE = "judge"
-"""The name of judges in the registry of scorers."""
-
-
-def judge_options(suite: Suite) -> Iterator[tuple[str, Mapping[str, JSON]]]:
-    """The judges among the suite's scorers: their names and options."""
-    for entry in suite.scorers or ():
-        options = entry.get(JUDGE) if isinstance(entry, Mapping) else None
-        if isinstance(options, Mapping):
-            yield str(options.get("name") or JUDGE), options
-
-
 def _judged(suite: Suite) -> Iterator[Judged]:
-    entries = list(judge_options(suite))
-    if not entries:
+    if not has_judges(suite.scorers or ()):
         return
-    from evalrun.scoring.scorers.judge import JudgeOptions
+    from evalrun.analysis.judged import judge_options
 
-    models = {
-        str(each.get("id")): str(each.get("model") or "")
-        for each in [*(suite.models or ()), *(suite.judges or ())]
-    }
-    for name, given in entries:
-        try:
-            options = JudgeOptions.model_validate(given)
-        except ValueError:  # written by another version
-            continue
-        yield Judged(name, options, models, suite.seed or 0, suite.unparsed == "exclude")
+    models = {each.id: each.model or "" for each in [*(suite.models or ()), *(suite.judges or ())]}
+    for name, options in judge_options(suite.scorers or ()):
+        yield Judged(name, options, models)
 
 
 def _view(source: Source, judged: Judged, title: str, runs: Sequence[RunView]) -> JudgesView:
     from evalrun.reports import judgetables
-    from evalrun.reports.judgetables import read_grades
 
-    grades = {}
-    for run in runs:
-        path = source.samples(run.id)
-        if path is not None:
-            read = read_grades(path, judged.scorer, judged.options, scored_only=judged.scored_only)
-            if len(read):
-                grades[run.id] = read
-    graded = [run for run in runs if run.id in grades]
-    heads, shares = judgetables.shares(judged, graded, grades)
-    of, examples = judgetables.disagreements(source, judged, graded, grades)
+    found = {each.run: each for each in source.results.judged if each.scorer == judged.scorer}
+    graded = [run for run in runs if run.id in found]
+    heads, shares = judgetables.shares(judged, graded, found)
+    of, examples = judgetables.disagreements(graded, found)
     return JudgesView(
         title=title,
         who=_who(judged),
         texts=_texts(judged),
         findings=_findings(judged, runs),
-        cautions=[*_cautions(judged, runs, graded), *_alike(judged, graded, grades)],
+        cautions=[*_cautions(judged, runs, graded), *_alike(graded, found)],
         grades=heads,
         shares=shares,
-        figures=judgetables.figures(judged, runs, grades),
-        crossed=judgetables.crossed(judged, graded, grades, title),
+        figures=judgetables.figures(judged, runs, found),
+        crossed=judgetables.crossed(judged, graded, found, title),
         examples=examples,
         examples_of=of,
         judges=[judged.name(judge) for judge in judged.options.model],
@@ -358,17 +327,14 @@ def _cautions(judged: Judged, runs: Sequence[RunView], graded: Sequence[RunView]
     return [*found, *(f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(notes))]
 
 
-def _alike(judged: Judged, runs: Sequence[RunView], grades: Mapping[str, Grades]) -> list[str]:
+def _alike(runs: Sequence[RunView], judged: Mapping[str, JudgedRun]) -> list[str]:
     """Runs all of whose answers got one and the same grade."""
-    found = []
-    for run in runs:
-        given = set(grades[run.id].together[grades[run.id].together >= 0].tolist())
-        if len(given) == 1 and not grades[run.id].between.any() and len(grades[run.id]) > 1:
-            label = judged.labels[given.pop()]
-            found.append(
-                f"{run.label}: every graded answer got the same grade, {label}. It tells nothing apart."
-            )
-    return found
+    return [
+        f"{run.label}: every graded answer got the same grade, {judged[run.id].only_grade}. It tells nothing "
+        "apart."
+        for run in runs
+        if judged[run.id].only_grade
+    ]
 
 
 def _notes(figure: MetricValue | None) -> list[str]:

@@ -209,7 +209,7 @@ def build_report(source: Source) -> Report:
         ],
         fairness=fair,
         versions=[view for _, name, runs in datasets for view in versions(runs, metric, name)],
-        bias=[table for _, _, runs in datasets for table in (*bbq_tables(runs), *pair_table(runs))],
+        bias=[table for _, _, runs in datasets for table in (*bbq_tables(runs), *pair_table(runs, suite))],
         fairness_note="" if fair else _no_fairness(suite),
         confusions=details.confusions(everything),
         causes=details.causes(everything),

@@ -62,6 +62,14 @@ class FairnessColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model of the suite, or one that judges only: its id, and what it is called where it is served."""
+
+    id: str = ""
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Suite:
     """The suite as it was understood, as far as a report speaks of it."""
 
@@ -70,8 +78,8 @@ class Suite:
     repeats: int | None = None
     parse: tuple[JSON, ...] | None = ()
     scorers: tuple[JSON, ...] | None = ()
-    models: tuple[Mapping[str, JSON], ...] | None = ()
-    judges: tuple[Mapping[str, JSON], ...] | None = ()
+    models: tuple[NamedModel, ...] | None = ()
+    judges: tuple[NamedModel, ...] | None = ()
     unparsed: str | None = None
     performance: Performance | None = Performance()
     fairness: FairnessColumns | None = None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from evalrun.analysis.conclude import scorer_kinds
 from evalrun.reports import numbers
 from evalrun.reports.numbers import NONE, count, figure, fixed, interval, metric_interval, p_value
+from evalrun.reports.source import Suite
 from evalrun.reports.view import RunView, Table, sample_path
-from evalrun.results import AxisVersions, Estimate, VersionExample
+from evalrun.results import AxisVersions, BiasCategory, Estimate, VersionExample
 
 _BBQ = (
     ("accuracy_ambiguous", "right, ambiguous", "n_ambiguous"),
@@ -29,10 +30,8 @@ def bbq_tables(runs: Sequence[RunView]) -> list[Table]:
             entries = run.details.bbq.get(scorer, ())
             lone = len(entries) == 2
             for entry in entries[:1] if lone else entries:
-                category = entry.get("category")
-                rows.append(
-                    (run.label, str(category or "all"), *(_bbq(run, scorer, entry, one) for one in _BBQ))
-                )
+                cells = (_bbq(run, scorer, entry, one) for one in _BBQ)
+                rows.append((run.label, entry.category or "all", *cells))
         columns = ("run", "category", *(title for _, title, _ in _BBQ))
         found.append(
             Table(f"{scorer}: values with 95 % intervals and what each is a share of", columns, rows)
@@ -40,23 +39,25 @@ def bbq_tables(runs: Sequence[RunView]) -> list[Table]:
     return found
 
 
-def _bbq(run: RunView, scorer: str, entry: Mapping[str, Any], which: tuple[str, str, str]) -> str:
+def _bbq(run: RunView, scorer: str, entry: BiasCategory, which: tuple[str, str, str]) -> str:
     name, _, below = which
-    value = entry.get(name)
-    metric = run.metric(f"{scorer}.{name}") if entry.get("category") is None else None
+    value: float | None = getattr(entry, name)
+    of = count(getattr(entry, below))
+    metric = run.metric(f"{scorer}.{name}") if entry.category is None else None
     ends = f" {metric_interval(metric)}" if metric and metric_interval(metric) else ""
     if value is None:
-        return f"{NONE} (of {count(entry.get(below))})"
+        return f"{NONE} (of {of})"
     shown = fixed(value, 2) if name.startswith("accuracy") else fixed(value, 2, sign=True)
-    return f"{shown}{ends} (of {count(entry.get(below))})"
+    return f"{shown}{ends} (of {of})"
 
 
-def pair_table(runs: Sequence[RunView]) -> list[Table]:
+def pair_table(runs: Sequence[RunView], suite: Suite) -> list[Table]:
     """Pairs of sentences: how often the stereotyping one is preferred, and what goes with it."""
+    scorers = {name for name, kind in scorer_kinds({"scorers": suite.scorers}).items() if kind in PAIRS}
     rows = []
     for run in runs:
         for metric in run.results.metrics:
-            if metric.slice or metric.value is None or metric.name.partition(".")[0] not in PAIRS:
+            if metric.slice or metric.value is None or metric.scorer not in scorers:
                 continue
             ends = metric_interval(metric) or NONE
             rows.append((run.label, metric.name, numbers.metric(metric), ends, count(metric.n), metric.note))
@@ -65,7 +66,7 @@ def pair_table(runs: Sequence[RunView]) -> list[Table]:
 
 
 PAIRS = frozenset({"crows_pairs", "stereoset", "winobias"})
-"""Scorers whose metrics are made from pairs of sentences."""
+"""Kinds of scorers whose metrics are made from pairs of sentences."""
 
 
 EXAMPLES = 8

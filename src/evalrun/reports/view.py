@@ -334,19 +334,22 @@ def params_of(run: Cell, names: Sequence[str]) -> list[str]:
     return [f"{name}={plain_value(run.params[name])}" for name in names if name in run.params]
 
 
+EVERY_MODEL = ""
+
+
 def varying_params(cells: Sequence[Cell], *, by_model: bool = False) -> list[str]:
     """Parameters that do not have the same value in every run; with `by_model`, within some one model."""
     groups: dict[str, dict[str, set[str]]] = {}
     order: dict[str, None] = {}
     for cell in cells:
-        group = groups.setdefault(cell.model if by_model else "", {})
+        group = groups.setdefault(cell.model if by_model else EVERY_MODEL, {})
         for name, value in cell.params.items():
             order[name] = None
             group.setdefault(name, set()).add(plain_value(value))
     if by_model:
         return [name for name in order if any(len(group.get(name, ())) > 1 for group in groups.values())]
     sizes = {name: sum(name in cell.params for cell in cells) for name in order}
-    values = groups.get("", {})
+    values = groups.get(EVERY_MODEL, {})
     return [name for name in order if len(values[name]) > 1 or sizes[name] < len(cells)]
 
 

@@ -179,7 +179,8 @@ class Finish:
 
             identities = {**self.identities, spec.model.id: identity or {}}
             notes = lineage_notes(self.judging, spec.model, identities)
-            warnings = [*warnings, *enter_judgement(analysis, verdicts.bills(), notes)]
+            analysis, said = enter_judgement(analysis, verdicts.bills(), notes)
+            warnings = [*warnings, *said]
         self.folder.finish_run(
             spec.run_id,
             {
@@ -192,7 +193,7 @@ class Finish:
                 "status": "complete",
                 "counts": asdict(analysis.counts),
                 "metrics": [metric.document() for metric in analysis.metrics],
-                "details": {**analysis.details, "answered_by": answered},
+                "details": {**asdict(analysis.details), "answered_by": answered},
                 "warnings": warnings,
                 "timings": measured.timings,
             },

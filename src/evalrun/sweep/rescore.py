@@ -462,7 +462,7 @@ class _Rescoring:
 
             judged = next(model for model in self._scoring.suite.models if model.id == old["model"])
             notes = lineage_notes(self._judging, judged, identities)
-            said = enter_judgement(analysis, verdicts.bills(), notes)
+            analysis, said = enter_judgement(analysis, verdicts.bills(), notes)
             warnings += [each for each in said if each not in warnings]
         carried = [
             metric
@@ -481,7 +481,7 @@ class _Rescoring:
                 **old,
                 "counts": asdict(analysis.counts),
                 "metrics": [*made, *carried],
-                "details": {**analysis.details, **kept},
+                "details": {**asdict(analysis.details), **kept},
                 "warnings": warnings,
                 "timings": {**old["timings"], "rescored_at": utc_now()},
                 "digests": {},

@@ -7,11 +7,12 @@ times and cost are the judge's and enter none of the run's figures but `cost.jud
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from evalrun.results import JudgeBill
+from evalrun.analysis.definitions import definition
+from evalrun.results import Definition, JudgeBill
 from evalrun.runner.journal import read_journal
 from evalrun.scoring.asking import AskingScorer, Judged, Reply
 from evalrun.scoring.base import COMPARED_WITH
@@ -209,24 +210,33 @@ _COLUMNS: Mapping[str, str] = {
 """The columns of `judge.parquet`."""
 
 
-def enter_judgement(analysis: RunAnalysis, bills: Sequence[JudgeBill], notes: Mapping[str, str]) -> list[str]:
-    """Add to the analysis of a run what its judges cost and what to beware of; returns that as warnings."""
-    for at, metric in enumerate(analysis.metrics):
-        note = notes.get(metric.name, "")
-        if note and not metric.slice:
-            joined = "; ".join(each for each in (metric.note, note) if each)
-            analysis.metrics[at] = replace(metric, note=joined)
-    analysis.metrics.extend(judge_cost(bills))
-    analysis.details["judges"] = [asdict(bill) for bill in bills]
-    return [f"{scorer}: {note}" for scorer, note in notes.items()]
+def enter_judgement(
+    analysis: RunAnalysis, bills: Sequence[JudgeBill], notes: Mapping[str, str]
+) -> tuple[RunAnalysis, list[str]]:
+    """The analysis of a run with what its judges cost and what to beware of; the latter as warnings too."""
+    metrics = []
+    for metric in analysis.metrics:
+        note = "" if metric.slice else notes.get(metric.name, "")
+        joined = "; ".join(each for each in (metric.note, note) if each)
+        metrics.append(replace(metric, note=joined))
+    cost = judge_cost(bills)
+    defined = {metric.name: Definition.of(definition(metric.name)) for metric in cost}
+    details = replace(
+        analysis.details, judges=tuple(bills), definitions={**analysis.details.definitions, **defined}
+    )
+    entered = replace(analysis, metrics=[*metrics, *cost], details=details)
+    return entered, [f"{scorer}: {note}" for scorer, note in notes.items()]
 
 
 def judge_cost(bills: Iterable[JudgeBill]) -> list[MetricValue]:
-    """`cost.judge_usd`, where any request had a price; n is the number of those."""
+    """`cost.judge_usd`, where any request had a price; n is the number of those. It names its scorer where
+    one alone asked."""
     known = [bill for bill in bills if bill.usd is not None]
     if not known:
         return []
     note = ", ".join(f"{bill.scorer} by {bill.model}: {bill.usd:.6g}" for bill in known)
     total = sum(bill.usd or 0.0 for bill in known)
     asked = sum(bill.requests - bill.cached - bill.failed for bill in known)
-    return [MetricValue("cost.judge_usd", total, asked, "usd", "lower", note=note)]
+    scorers = {bill.scorer for bill in known}
+    scorer = scorers.pop() if len(scorers) == 1 else ""
+    return [MetricValue("cost.judge_usd", total, asked, "usd", "lower", note=note, scorer=scorer)]

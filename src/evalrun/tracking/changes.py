@@ -13,6 +13,7 @@ import orjson
 from evalrun.atomic import disk_errors
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.registry import nearest
+from evalrun.results import HEADLINES
 from evalrun.secrets import scrub_url
 from evalrun.tracking.events import read_events
 from evalrun.tracking.folder import SweepFolder
@@ -29,7 +30,7 @@ DEFAULT_BASELINE = "main"
 """The name that is taken where a suite has gates on a baseline and none is named."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-_MOST_METRICS = 12
+_MOST_METRICS = 14
 _MOST_REASON = 2_000
 
 
@@ -219,7 +220,6 @@ def _listed(value: Any) -> Sequence[Any]:
 
 def _figures(target: Target) -> list[dict[str, JSON]]:
     """The run's first figures over all samples, and those of speed and cost that people ask for."""
-    asked = ("performance.e2e_s.p50", "performance.e2e_s.p95", "performance.ttft_s.p50", "cost.usd")
     whole = [
         metric
         for metric in target.folder.run(target.run).metrics
@@ -227,7 +227,7 @@ def _figures(target: Target) -> list[dict[str, JSON]]:
     ]
     systems = ("performance.", "memory.", "energy.", "cpu.", "gpu.", "disk.", "network.")
     chosen = [each for each in whole if not each.name.startswith(systems)]
-    chosen = chosen[: _MOST_METRICS - len(asked)] + [each for each in whole if each.name in asked]
+    chosen = chosen[: _MOST_METRICS - len(HEADLINES)] + [each for each in whole if each.name in HEADLINES]
     names = ("name", "value", "n", "ci_low", "ci_high", "unit", "direction")
     found = {each.name: {name: getattr(each, name) for name in names} for each in chosen}
     return list(found.values())

@@ -290,7 +290,7 @@ def test_a_suite_with_versions_has_their_metrics(fairness: dict[str, Any] | None
     others = {"Emily", "Lakisha"} if fairness else {"Lakisha", "Mei"}
     assert set(flips) == others, "each against the reference, by default the first"
     assert flips == {name: float(fairness is not None or name == "Mei") for name in others}
-    said = "the model draws its answers" in str([found.metrics, found.details["versions"]])
+    said = "the model draws its answers" in str([found.metrics, found.details.versions])
     assert said is (temperature > 0), "some flips are chance then"
     plain = analyse_run(sample_table(rows), suite)
     assert not any(each.name.startswith("counterfactual.") for each in plain.metrics)

@@ -79,14 +79,14 @@ def test_definitions_travel_with_the_run_and_metrics_name_their_scorer() -> None
     analysis = analyse(
         sample_table(records()), SCORERS, SYSTEM, AnalysisOptions(fairness=FairnessPlan(["dialect.code"]))
     )
-    definitions = analysis.details["definitions"]
+    definitions = analysis.details.definitions
     assert set(definitions) == {metric.name for metric in analysis.metrics}
-    assert definitions["mine"]["bounds"] == (0.0, 1.0)
+    assert definitions["mine"].bounds == (0.0, 1.0)
     scorers = {metric.name: metric.scorer for metric in analysis.metrics}
     assert scorers["mine"] == "mine" and scorers["classification.f1_macro"] == "classification"
     assert scorers["error_rate"] == "" and scorers["fairness.dialect.code.mine.gap"] == ""
     assert all(metric.scorer for metric in analysis.metrics if metric.name == "mine"), "of groups too"
-    assert "holds the target" in analysis.details["definitions"]["mine"]["definition"]
+    assert "holds the target" in analysis.details.definitions["mine"].definition
 
 
 def test_the_analysis_can_be_written_as_json_and_made_again() -> None:
@@ -94,7 +94,9 @@ def test_the_analysis_can_be_written_as_json_and_made_again() -> None:
     options = AnalysisOptions(fairness=FairnessPlan(["dialect.code"], seed=5), stream=True, seed=5)
     one, other = (analyse(table, SCORERS, SYSTEM, options) for _ in range(2))
     assert one == other
-    text = json.dumps({"metrics": [asdict(m) for m in one.metrics], "details": one.details}, allow_nan=False)
+    text = json.dumps(
+        {"metrics": [asdict(m) for m in one.metrics], "details": asdict(one.details)}, allow_nan=False
+    )
     assert len(text) < 200_000
     assert one.counts.samples == 200
 

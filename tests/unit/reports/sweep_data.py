@@ -126,7 +126,7 @@ def _write_run(
         {
             "run": cell.run, "model": cell.model, "prompt": cell.prompt, "dataset": cell.dataset,
             "params": dict(cell.params), "repeats": 1, "status": "complete", "counts": asdict(found.counts),
-            "metrics": [asdict(metric) for metric in found.metrics], "details": found.details,
+            "metrics": [asdict(metric) for metric in found.metrics], "details": asdict(found.details),
             "timings": {"started_at": "2026-11-23T07:01:10+00:00", "wall_s": clock},
         },
     )  # fmt: skip

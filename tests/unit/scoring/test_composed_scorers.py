@@ -145,7 +145,7 @@ def test_a_derived_score_has_a_mean_an_interval_and_its_formula_as_definition() 
     values = [record.scores["overall"] for record in records]
     assert metric.value == pytest.approx(sum(values) / 40)  # type: ignore[arg-type]
     assert metric.ci_low is not None
-    assert "(exact_match + token_f1) / 2" in analysis.details["definitions"]["overall"]["definition"]
+    assert "(exact_match + token_f1) / 2" in analysis.details.definitions["overall"].definition
 
 
 def test_names_of_metrics_stand_for_their_scores() -> None:
