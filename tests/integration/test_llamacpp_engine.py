@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from evalrun.errors import ExitCode, UserError
 from evalrun.providers import catalogue
 from evalrun.providers.base import Provider, ProviderContext, create
 from evalrun.suite.components import ModelSpec
-from evalrun.types import ErrorKind, Message, ProviderError, Request
+from evalrun.types import Ask, ErrorKind, Message, ProviderError, Request
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.engine
@@ -141,3 +142,46 @@ async def test_torn_weights_of_ones_own(started: Any, weights: Path, tmp_path: P
     with pytest.raises(UserError, match="failed to load model") as caught:
         await started(model="torn.gguf")
     assert caught.value.exit_code is ExitCode.INCOMPLETE and "GGUF" in caught.value.problems[0].remedy
+
+
+TEXT = "The capital of France is Paris, naïve \U0001f40b."
+"""With a character of several tokens."""
+
+
+async def test_the_likelihood_of_a_text_is_that_of_the_whole_distribution_token_by_token(
+    started: Any,
+) -> None:
+    """Against a softmax over all 49,152 tokens, asked for without forcing the token that is looked at."""
+    provider = await started(api="completions", slots=1)
+    request = Request("s", 0, (), TEXT, {}, {}, False, Ask("perplexity"))
+    likelihood = (await provider.generate(request)).likelihood
+
+    async def post(path: str, body: dict[str, Any]) -> Any:
+        return await provider._post_to_root(path, body, lambda document, timing: document)
+
+    cut = await post("/tokenize", {"content": TEXT, "add_special": True})
+    ids, total = cut["tokens"], 0.0
+    for at in range(1, len(ids)):
+        body = {"prompt": ids[:at], "n_predict": 1, "n_probs": 100_000, "temperature": -1.0}
+        document = await post("/completion", {**body, "logit_bias": [[ids[0], 1e4]]})
+        entries = document["completion_probabilities"][0]["top_logprobs"]
+        logprobs = {entry["id"]: entry["logprob"] for entry in entries}
+        assert sum(map(math.exp, logprobs.values())) == pytest.approx(1.0, abs=2e-3)
+        total += logprobs[ids[at]]
+    assert likelihood["logprob"] == pytest.approx(total, abs=1e-2)
+    assert (likelihood["tokens"], likelihood["unscored"]) == (len(ids) - 1, 1)
+
+
+async def test_a_choice_by_likelihood(started: Any) -> None:
+    provider = await started(api="completions")
+    cities = ("Paris", "a banana", "London")
+    asked = Ask("choose", options=cities, answers=cities, separator=" ")
+    prompt = "Question: What is the capital of France?\nAnswer:"
+    answer = await provider.generate(Request("s", 0, (), prompt, {}, {}, False, asked))
+    logprobs = [option["logprob"] for option in answer.likelihood["options"]]
+    assert logprobs[0] == max(logprobs) and logprobs[1] == min(logprobs)
+
+
+async def test_through_chat_there_are_no_likelihoods_of_texts(started: Any) -> None:
+    provider = await started()
+    assert "prompt_logprobs" not in provider.supports

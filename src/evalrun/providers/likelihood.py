@@ -14,7 +14,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evalrun.providers.http_provider import json_bytes
 from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Timing
@@ -280,6 +280,14 @@ def _not_given(what: str) -> ProviderError:
 _Way = tuple[bool, int]
 _WAYS: tuple[_Way, ...] = ((True, 0), (False, 0), (True, 1), (False, 1))
 """(texts in one list, tokens to generate): the OpenAI API lets both be; some servers generate one token."""
+
+
+class TextLikelihoods(Protocol):
+    """Asks a server for the likelihoods of texts."""
+
+    async def answer(self, request: Request, ask: Ask) -> Response:
+        """Answer one request. Raises ProviderError."""
+        ...
 
 
 class EchoLikelihoods:

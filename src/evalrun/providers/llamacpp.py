@@ -8,7 +8,7 @@ import importlib.util
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -20,12 +20,13 @@ from evalrun.errors import ExitCode, UserError
 from evalrun.providers import parameters
 from evalrun.providers.base import Pinned, ProviderContext, ProviderOptions, provider
 from evalrun.providers.engine import llamacpp_figures
-from evalrun.providers.http_provider import ManagedEngine
+from evalrun.providers.http_provider import ManagedEngine, json_bytes
 from evalrun.providers.openai_api import OpenAIAPI
-from evalrun.types import JSON, ErrorKind, ProviderError
+from evalrun.types import JSON, ErrorKind, ProviderError, Timing
 
 if TYPE_CHECKING:
     from evalrun.providers.engine import Engine
+    from evalrun.providers.likelihood import TextLikelihoods
     from evalrun.suite.components import ModelSpec
 
 DEFAULT_SLOTS = 4
@@ -84,7 +85,7 @@ class LlamaCpp(ManagedEngine, OpenAIAPI[LlamaCppOptions], Pinned):
 
     summary: ClassVar[str] = "the embedded engine: llama.cpp on this machine, no server and no key needed"
     parameters = parameters.LLAMA_CPP
-    supports = frozenset({"chat", "completions", "stream", "first_token", "json_schema"})
+    supports = frozenset({"chat", "completions", "stream", "prompt_logprobs", "first_token", "json_schema"})
     figures = staticmethod(llamacpp_figures)
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
@@ -137,6 +138,19 @@ class LlamaCpp(ManagedEngine, OpenAIAPI[LlamaCppOptions], Pinned):
             await self.close()
             raise
         self._identity = self._identify(announced, sha256, template)
+
+    def text_likelihoods(self) -> TextLikelihoods:
+        from evalrun.providers.llamacpp_likelihood import ForcedLikelihoods
+
+        return ForcedLikelihoods(self._post_to_root, cache_prompt=self.prompt_cache)
+
+    async def _post_to_root(
+        self, path: str, body: Mapping[str, JSON], parse: Callable[[JSON, Timing], Any]
+    ) -> Any:
+        """As `post`, to a path of llama.cpp's own API, beside that of OpenAI."""
+        if self.client is None:
+            raise ProviderError(ErrorKind.ENGINE, "the engine is not running")
+        return await self.client.post(self.client.base_url.with_path(path), json_bytes(body), parse)
 
     async def diagnose(self, error: ProviderError) -> ProviderError:
         if self.engine is None or error.kind not in _ENGINE_FAULTS:

@@ -32,7 +32,7 @@ from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response
 
 if TYPE_CHECKING:
     from evalrun.providers.embeddings import Embedded
-    from evalrun.providers.likelihood import EchoLikelihoods
+    from evalrun.providers.likelihood import TextLikelihoods
     from evalrun.suite.components import ModelSpec
 
 
@@ -279,7 +279,7 @@ class OpenAIAPI(HTTPProvider[OptionsT], Embeds):
             self.supports = type(self).supports - {"prompt_logprobs"}
         # By identity, each entry holding its object, so that no other object can take the same id.
         self._prefixes: dict[tuple[int, bool], tuple[Mapping[str, JSON], bytes]] = {}
-        self._echo: EchoLikelihoods | None = None
+        self._of_texts: TextLikelihoods | None = None
         super().__init__(spec, context)
 
     def payload(self, request: Request) -> dict[str, JSON]:
@@ -315,15 +315,21 @@ class OpenAIAPI(HTTPProvider[OptionsT], Embeds):
             raise await self.diagnose(error) from error
 
     async def likelihoods(self, request: Request, ask: Ask) -> Response:
-        from evalrun.providers.likelihood import EchoLikelihoods, by_first_token
+        from evalrun.providers.likelihood import by_first_token
 
         if ask.via == "first_token":
             return await by_first_token(self.generate, request, chat=self.api == "chat")
         if self.api == "chat" or request.prompt is None:
             raise ProviderError(ErrorKind.BAD_REQUEST, "likelihoods of texts need api: completions")
-        if self._echo is None:
-            self._echo = EchoLikelihoods(self)
-        return await self._echo.answer(request, ask)
+        if self._of_texts is None:
+            self._of_texts = self.text_likelihoods()
+        return await self._of_texts.answer(request, ask)
+
+    def text_likelihoods(self) -> TextLikelihoods:
+        """What asks this server for the likelihoods of texts."""
+        from evalrun.providers.likelihood import EchoLikelihoods
+
+        return EchoLikelihoods(self)
 
     def _named(self) -> dict[str, JSON]:
         return {} if self.model is None else {"model": self.model}

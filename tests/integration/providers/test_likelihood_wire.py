@@ -184,8 +184,8 @@ def problem_of(context: ProviderContext, via: Any, **entry: Any) -> Problem | No
     [
         ({"provider": "openai_compatible", "base_url": "http://h/v1"}, "api: completions", None),
         ({"provider": "openai_compatible", "base_url": "http://h/v1", "api": "completions"}, None, None),
-        ({"provider": "llamacpp", "model": "x"}, "no log-probabilities of prompts", None),
-        ({"provider": "llamacpp", "model": "x", "api": "completions"}, "of prompts", None),
+        ({"provider": "llamacpp", "model": "x"}, "api: completions", None),
+        ({"provider": "llamacpp", "model": "x", "api": "completions"}, None, None),
         ({"provider": "vllm", "base_url": "http://h/v1"}, "api: completions", None),
         ({"provider": "vllm", "base_url": "http://h/v1", "api": "completions"}, None, None),
         ({"provider": "vllm", "model": "m", "mode": "offline", "api": "completions"}, None, None),
