@@ -452,7 +452,7 @@ class RunDetails:
     `bbq` (counts and figures by category, the first over all) are by scorer, `bias` is what the measures of
     bias say, `groups` are by sensitive column, `versions` by axis, `latency` by measure. `unparsed` is
     "exclude" where unparsed answers are left out of scores. `client_limited` is a sentence where evalrun
-    itself was part of the latencies.
+    itself was part of the latencies. `lost` says, of every scorer that lost rows, how many and why.
     """
 
     definitions: Mapping[str, Definition] = field(default_factory=dict)
@@ -546,7 +546,9 @@ class PairedResult:
     `n` pairs (sample ids), `dropped` ones of which a or b was missing. `n_clusters` is None without clusters.
     `ci_low`, `ci_high` have level 1 - alpha, by `method` (t, score, clustered-t, or "" without interval);
     `inner_low`, `inner_high` level 1 - 2 alpha, for the test of equivalence. `discordant` counts the pairs
-    in which only a, only b is 1, for 0/1 data. `mde` is the difference that would be found with 80 % power.
+    in which only a, only b is 1, for 0/1 data. `mde` is the difference that would be found with 80 % power at
+    the level that decides, where pairs disagree as these do; `mde_independent` where they disagreed as those
+    of independent runs. Bounds and both differences hold for so many `tests` at once.
     """
 
     n: int
@@ -569,6 +571,8 @@ class PairedResult:
     margin: float | None = None
     inner_low: float | None = None
     inner_high: float | None = None
+    mde_independent: float | None = None
+    tests: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from evalrun.analysis.measures import (
     seed_of,
     whole_prompts,
 )
-from evalrun.analysis.paired import paired_difference
+from evalrun.analysis.paired import agreeing, paired_difference
 from evalrun.analysis.pairing import (
     Chosen,
     Joined,
@@ -33,7 +33,7 @@ from evalrun.analysis.pairing import (
     match_runs,
     same_answers,
 )
-from evalrun.analysis.standings import DatasetStandings, Ranking, dataset_standings
+from evalrun.analysis.standings import Apart, DatasetStandings, Ranking, dataset_standings
 from evalrun.analysis.verdict import verdict
 from evalrun.analysis.where import concentrations
 from evalrun.errors import UserError
@@ -213,10 +213,17 @@ def compare(chosen: Sequence[Chosen], options: CompareOptions | None = None) -> 
     if not options.common:
         check_digests(pairs)
     measures = _measures([run for pair in pairs for run in (pair.a, pair.b)], options)
-    made = []
-    for pair in pairs:
-        joined = join(pair)
-        made += [_compared(pair, joined, measure, options) for measure in measures]
+    parts = [(pair, joined, measure) for pair in pairs for joined in [join(pair)] for measure in measures]
+    made = [_compared(*part, options, 1) for part in parts]
+    # How many differences are tested, and so corrected together, is only known now.
+    tests = sum(each.p_corrected is None and each.result.p is not None for each in made)
+    if tests > 1 and options.correction != "none":
+        made = [
+            each
+            if each.p_corrected is not None or each.result.p is None
+            else _compared(*part, options, tests)
+            for part, each in zip(parts, made, strict=True)
+        ]
     return _finished(made, options, unmatched)
 
 
@@ -256,25 +263,32 @@ def _measures(runs: Sequence[RunSamples], options: CompareOptions) -> list[AnyMe
     return list(measures.values())
 
 
-def _compared(pair: RunPair, joined: Joined, measure: AnyMeasure, options: CompareOptions) -> Compared:
+def _compared(
+    pair: RunPair, joined: Joined, measure: AnyMeasure, options: CompareOptions, tests: int
+) -> Compared:
     seed, flips = _seed(pair.a, measure, options), None
     better: int | None = None
     worse: int | None = None
     where: tuple[Concentration, ...] = ()
     if isinstance(measure, FigureMeasure):
-        result = measure.result(pair, joined, Level(seed, options.alpha, options.margin))
+        result = measure.result(pair, joined, Level(seed, options.alpha, options.margin, tests))
         differ = result.difference != 0
     else:
         a, b = measure.values(pair.a)[joined.in_a], measure.values(pair.b)[joined.in_b]
         clusters = joined.clusters(pair)
-        result = paired_difference(a, b, clusters, seed=seed, alpha=options.alpha, margin=options.margin)
+        result = paired_difference(
+            a, b, clusters, seed=seed, alpha=options.alpha, margin=options.margin, tests=tests
+        )
         flips = _flips(joined, a, b, result)
         better, worse = _moved(a, b, measure.direction)
         differ = not np.array_equal(a, b, equal_nan=True)
         if result.p is not None and result.p <= options.alpha and measure.direction != "none":
             lost = b < a if measure.direction == "higher" else b > a
             where = _where(pair.b, joined.ids[lost], joined.ids)
-    p = _p_among_runs(pair, measure, seed, options.alpha)
+    apart = _among_runs(pair, measure, seed, options.alpha)
+    p = None if apart is None else apart.p
+    if apart is not None:
+        result = replace(result, ci_low=apart.low, ci_high=apart.high, mde=apart.detectable)
     # Answers of one sweep are never left out: its standings test all of its runs.
     unchanged = not differ and result.n > 0 and p is None and same_answers(pair, joined)
     return Compared(
@@ -342,19 +356,23 @@ def _seed(run: RunSamples, measure: AnyMeasure, options: CompareOptions) -> int:
     return seed_of(measure, run.seed if options.seed is None else options.seed)
 
 
-def _p_among_runs(pair: RunPair, measure: AnyMeasure, seed: int, alpha: float) -> float | None:
-    """p of two runs of one sweep on one dataset among all its runs there, as in its standings; None for other
+def _in_one_sweep(pair: RunPair) -> bool:
+    """Whether the pair is one of those that the standings of a sweep are made from."""
+    a, b = pair.a, pair.b
+    own = a.folder.path == b.folder.path and not a.ablates and not b.ablates
+    return own and a.run.dataset == b.run.dataset
+
+
+def _among_runs(pair: RunPair, measure: AnyMeasure, seed: int, alpha: float) -> Apart | None:
+    """Two runs of one sweep on one dataset among all its runs there, as in its standings; None for other
     pairs, and for what no standing is by."""
     a, b = pair.a, pair.b
-    if isinstance(measure, FigureMeasure) or a.folder.path != b.folder.path or a.ablates or b.ablates:
-        return None
-    if a.run.dataset != b.run.dataset:
+    if isinstance(measure, FigureMeasure) or not _in_one_sweep(pair):
         return None
     family = [run for run in whole_prompts(runs_of(a.folder)) if run.run.dataset == a.run.dataset]
     ranking = Ranking(family, measure, alpha=alpha, seed=seed)
     places = {run.run.run: at for at, run in enumerate(ranking.runs)}
-    apart = ranking.apart(places[b.run.run], places[a.run.run])
-    return None if apart is None else apart.p
+    return ranking.apart(places[b.run.run], places[a.run.run])
 
 
 def _flips(joined: Joined, a: Floats, b: Floats, result: PairedResult) -> Flips | None:
@@ -373,7 +391,12 @@ def _finished(made: Sequence[Compared], options: CompareOptions, unmatched: Sequ
     compared = tuple(
         each
         if each.unchanged
-        else replace(each, p_corrected=p, verdict=verdict(each.result, each.direction, each.unit, p=p))
+        else replace(
+            each,
+            p_corrected=p,
+            result=agreeing(each.result, p),
+            verdict=verdict(agreeing(each.result, p), each.direction, each.unit, p=p),
+        )
         for each, p in zip(made, ps, strict=True)
     )
     notes = []

@@ -20,7 +20,7 @@ from evalrun.analysis.measures import (
     stacked,
     whole_prompts,
 )
-from evalrun.analysis.paired import paired_difference
+from evalrun.analysis.paired import agreeing, paired_difference
 from evalrun.analysis.standings import Pairs
 from evalrun.analysis.verdict import verdict
 from evalrun.canonical import digest
@@ -73,6 +73,7 @@ def corrected_effects(
         for level in effect.levels
     ]
     ps = corrected([None if each is None else each.p for each in results], correction)
+    tests = _together(ps, correction)
     todo = iter(zip(results, ps, strict=True))
     made = []
     for effect in effects:
@@ -82,10 +83,16 @@ def corrected_effects(
             if result is None:
                 levels.append(level)
                 continue
+            result = agreeing(result, p, tests)
             word = verdict(result, effect.direction, effect.unit, p=p)
             levels.append(replace(level, against_first=result, p_corrected=p, verdict=word))
         made.append(replace(effect, levels=tuple(levels)))
     return made, sum(p is not None for p in ps)
+
+
+def _together(ps: Sequence[float | None], correction: Correction) -> int:
+    """How many tests are corrected together."""
+    return 1 if correction == "none" else sum(p is not None for p in ps)
 
 
 def axis_effects(
@@ -231,12 +238,13 @@ def corrected_ablations(
 ) -> tuple[list[PromptAblation], int]:
     """The parts with corrected p values and verdicts, and how many p values there were."""
     ps = corrected([part.gain.p for each in found for part in each.parts], correction)
-    todo = iter(ps)
+    todo, tests = iter(ps), _together(ps, correction)
     made = []
     for each in found:
         parts = []
         for part in each.parts:
-            gain, p = replace(part.gain, margin=margin), next(todo)
+            p = next(todo)
+            gain = agreeing(replace(part.gain, margin=margin), p, tests)
             word = verdict(gain, each.direction, each.unit, p=p)
             sentence = _part_sentence(part, word)
             parts.append(replace(part, gain=gain, p_corrected=p, verdict=word, sentence=sentence))

@@ -19,8 +19,8 @@ from evalrun.analysis.bootstrap import Draws, bootstrap_p, draw_paired, resample
 from evalrun.analysis.catalogue import PERCENTILES
 from evalrun.analysis.distributions import normal_quantile, sorted_quantile
 from evalrun.analysis.measures import LATENCIES, QUEUEING, Measure, RunSamples, find_measure, is_mean
-from evalrun.analysis.paired import POWER
 from evalrun.analysis.pairing import Joined, RunPair
+from evalrun.analysis.power import POWER
 from evalrun.analysis.quality import counted, score_column
 from evalrun.results import PairedResult
 from evalrun.scoring.base import Corpus, Labelled, ScoreColumns, Scorer
@@ -41,11 +41,12 @@ _PERCENTILE = re.compile(rf"performance\.({'|'.join(LATENCIES)})\.({'|'.join(PER
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How a figure is tested."""
+    """How a figure is tested: as one of so many `tests` that are corrected together."""
 
     seed: int
     alpha: float
     margin: float | None
+    tests: int = 1
 
 
 Compare: TypeAlias = Callable[[RunPair, Joined, Level], PairedResult]
@@ -88,10 +89,10 @@ def _result(
 ) -> PairedResult:  # fmt: skip
     """A paired result from bootstrap draws of b - a; `size` is the pairs and those dropped."""
     known = draws is not None and values is not None and not np.isnan(draws.value)
-    outer = draws.interval(1 - level.alpha) if known and draws is not None else None
+    outer = draws.interval(1 - level.alpha / level.tests) if known and draws is not None else None
     inner = draws.interval(1 - 2 * level.alpha) if known and draws is not None else None
     se = None if outer is None else outer.se
-    factor = normal_quantile(1 - level.alpha / 2) + normal_quantile(POWER)
+    factor = normal_quantile(1 - level.alpha / (2 * level.tests)) + normal_quantile(POWER)
     notes = [note, "" if outer is None else outer.note, "" if known or note else "nothing to compute it from"]
     return PairedResult(
         n=size[0],
@@ -114,6 +115,7 @@ def _result(
         margin=level.margin,
         inner_low=None if inner is None else inner.low,
         inner_high=None if inner is None else inner.high,
+        tests=level.tests,
     )
 
 

@@ -16,6 +16,14 @@ from numpy.typing import NDArray
 from evalrun.analysis.correction import ALPHA
 from evalrun.analysis.distributions import normal_quantile, single_threaded, t_quantile
 from evalrun.analysis.intervals import clipped, mean_clustered, mean_t
+from evalrun.analysis.power import (
+    POWER,
+    detectable_share,
+    even_churn,
+    independent_churn,
+    pairs_needed,
+    rescaled,
+)
 from evalrun.results import Estimate, PairedResult
 from evalrun.types import Direction
 
@@ -148,8 +156,6 @@ def _flipped(sizes: Floats, permutations: int, rng: np.random.Generator) -> Floa
 
 Ints = NDArray[np.int64]
 
-POWER = 0.80
-
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
@@ -177,6 +183,7 @@ def paired_difference(
     alpha: float = ALPHA,
     margin: float | None = None,
     permutations: int = PERMUTATIONS,
+    tests: int = 1,
 ) -> PairedResult:
     """Compare b with a, two arrays of shape (n,) with one value a sample id, aligned (NaN: missing).
 
@@ -185,16 +192,18 @@ def paired_difference(
     whole clusters where there are any (`permutations` flips, seeded; all of them where few units differ). The
     interval is Tango's score interval for 0/1 data without clusters (t covers too rarely with few discordant
     pairs and near 1, and may exceed it); else t on the differences, clustered with clusters. `margin`, in the
-    metric's unit, is only carried along for the verdict. Raises ValueError where the shapes differ.
+    metric's unit, is only carried along for the verdict. As one of several `tests` that are corrected
+    together, interval and detectable difference are those of alpha / tests; p is not corrected. Raises
+    ValueError where the shapes differ.
     """
     pairs, dropped = _pairs(a, b, clusters)
     n = len(pairs.d)
     if n == 0:
         nothing = (None,) * 7
         return PairedResult(0, dropped, None, *nothing, "", None, None, None, "", "no pairs", alpha, margin)
-    outer, inner = _interval(pairs, 1 - alpha), _interval(pairs, 1 - 2 * alpha)
+    outer, inner = _interval(pairs, 1 - alpha / tests), _interval(pairs, 1 - 2 * alpha)
     p, test, test_note = _test(pairs, seed, alpha, permutations)
-    mde = _detectable(pairs, outer.se, alpha)
+    mde, independent = _detectable(pairs, outer.se, alpha / tests)
     return PairedResult(
         n=n,
         dropped=dropped,
@@ -216,6 +225,8 @@ def paired_difference(
         margin=margin,
         inner_low=inner.low,
         inner_high=inner.high,
+        mde_independent=independent,
+        tests=tests,
     )
 
 
@@ -325,24 +336,32 @@ def _fewest(alpha: float) -> int:
     return math.ceil(math.log2(2 / alpha) - 1e-9)
 
 
-def _detectable(pairs: _Pairs, se: float | None, alpha: float) -> float | None:
-    """(quantile of 1 - alpha/2 + quantile of 0.80) x SE, of the normal (McNemar) or of t.
+def _detectable(pairs: _Pairs, se: float | None, alpha: float) -> tuple[float | None, float | None]:
+    """The difference found with power 0.80, with the disagreement that was seen, and as if a and b were
+    independent of each other.
 
-    For 0/1 data at least what gives the fewest discordant pairs that can be significant in 80 % of cases:
-    with few discordant pairs the standard error promises too much.
+    0/1 data: `power.detectable_share`, and at least what gives the fewest discordant pairs that can be
+    significant in 80 % of cases. Else (quantile of 1 - alpha/2 + quantile of 0.80 of t) x SE.
     """
     fewest = _fewest(alpha)
     if pairs.units < fewest:
-        return None
-    exact = pairs.clusters is None and pairs.binary
-    if exact:
-        factor = normal_quantile(1 - alpha / 2) + normal_quantile(POWER)
-        found = max(factor * (se or 0.0), _mean_for(fewest) / len(pairs.d))
-        return found if found <= 1 else None
-    if not se:
-        return None
+        return None, None
+    n = len(pairs.d)
+    if pairs.clusters is None and pairs.binary:
+        least, share = _mean_for(fewest) / n, float(pairs.a.mean())
+        seen, independent = (
+            detectable_share(n, churn, alpha)
+            for churn in (even_churn(*pairs.discordant, n), independent_churn(share))
+        )
+        return tuple(None if x is None or max(x, least) > 1 else max(x, least) for x in (seen, independent))  # type: ignore[return-value]
     df = pairs.units - 1
-    return (t_quantile(1 - alpha / 2, df) + t_quantile(POWER, df)) * se
+    factor = t_quantile(1 - alpha / 2, df) + t_quantile(POWER, df)
+    apart = math.hypot(*(_mean_se(values, pairs.clusters) for values in (pairs.a, pairs.b)))
+    return factor * se if se else None, factor * apart if apart else None
+
+
+def _mean_se(values: Floats, clusters: Ints | None) -> float:
+    return (mean_t(values) if clusters is None else mean_clustered(values, clusters)).se or 0.0
 
 
 def _mean_for(least: int) -> float:
@@ -380,16 +399,25 @@ def equivalent(result: PairedResult, margin: float) -> bool | None:
 def samples_needed(result: PairedResult, effect: float) -> int | None:
     """About how many pairs would find a difference of `effect` with 80 % power, if they were like these.
 
-    n (mde / effect)^2, at least the discordant pairs that a test needs; with clusters, as many more of them
-    as of samples. None where the minimum detectable effect is unknown.
+    0/1 data: `power.pairs_needed`, at least for the discordant pairs that a test needs. Else
+    n (mde / effect)^2; with clusters, as many more of them as of samples. None where the minimum detectable
+    effect is unknown.
     """
     if result.mde is None or effect <= 0:
         return None
-    needed = float(result.n)
-    if result.discordant is None or result.se is None:
-        needed *= (result.mde / effect) ** 2
-    else:
-        factor = normal_quantile(1 - result.alpha / 2) + normal_quantile(POWER)
-        needed *= (factor * result.se / effect) ** 2
-        needed = max(needed, _mean_for(_fewest(result.alpha)) / effect)
-    return math.ceil(needed)
+    if result.discordant is None or result.n_clusters is not None:
+        return math.ceil(result.n * (result.mde / effect) ** 2)
+    alpha = result.alpha / result.tests
+    needed = pairs_needed(effect, even_churn(*result.discordant, result.n), alpha)
+    return None if needed is None else max(needed, math.ceil(_mean_for(_fewest(alpha)) / effect))
+
+
+def agreeing(result: PairedResult, p: float | None, tests: int = 1) -> PairedResult:
+    """The result of one of several tests that were corrected together: where the corrected p sees nothing the
+    bounds reach 0, and the detectable difference is that of all the tests."""
+    if result.tests < tests:
+        scaled = [x and rescaled(x, result.alpha, tests) for x in (result.mde, result.mde_independent)]
+        result = replace(result, mde=scaled[0], mde_independent=scaled[1], tests=tests)
+    if p is None or p <= result.alpha or result.ci_low is None or result.ci_high is None:
+        return result
+    return replace(result, ci_low=min(result.ci_low, 0.0), ci_high=max(result.ci_high, 0.0))

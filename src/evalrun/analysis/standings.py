@@ -180,8 +180,9 @@ class Pairs:
             found = decided_difference(a, b, self.clusters, seed=self._seed, alpha=self._alpha, tests=pairs)
             return _apart(found, pairs)
         alone = paired_difference(
-            a, b, self.clusters, seed=self._seed, alpha=self._alpha, permutations=PERMUTATIONS
-        )
+            a, b, self.clusters, seed=self._seed, alpha=self._alpha, permutations=PERMUTATIONS,
+            tests=math.comb(k, 2),
+        )  # fmt: skip
         p = max(self.together.p(i, j), 1.0 if alone.p is None else alone.p)
         low, high = self.together.interval(i, j, self._alpha) or (None, None)
         if low is not None and high is not None and p > self._alpha:

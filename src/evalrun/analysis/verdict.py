@@ -49,7 +49,7 @@ def _inconclusive(result: PairedResult, unit: str) -> str:
     n = f"n = {result.n}" + ("" if result.n_clusters is None else f" in {result.n_clusters} clusters")
     if result.mde is None:
         return f"{n} is too few, or too much alike, to say what could be seen"
-    sight = f"{n} cannot see less than {amount(result.mde, result, unit)}"
+    sight = f"{n} cannot see less than {amount(result.mde, result, unit)}{_assumed(result, unit)}"
     goal = result.margin
     if goal is None or goal >= result.mde:
         goal = _rounder(result.mde, points(result, unit))
@@ -57,6 +57,17 @@ def _inconclusive(result: PairedResult, unit: str) -> str:
     if needed is None or needed <= result.n:
         return sight
     return f"{sight}; about {_about(needed)} would see {amount(goal, result, unit, bare=True)}"
+
+
+def _assumed(result: PairedResult, unit: str) -> str:
+    """What is seen if the runs disagreed as independent ones do, and for how many tests at once."""
+    said = []
+    other, own = result.mde_independent, result.mde
+    if other is not None and own is not None and amount(other, result, unit) != amount(own, result, unit):
+        said.append(f"{amount(other, result, unit, bare=True)} if they answered independently")
+    if result.tests > 1:
+        said.append(f"{result.tests} tests at once")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _rounder(mde: float, in_points: bool) -> float:

@@ -119,7 +119,7 @@ def _judge(
     facts: dict[str, Any] = {
         "gate": gate.text, "run": run_id, "value": result.mean_b, "baseline": result.mean_a,
         "difference": result.difference, "ci_low": result.ci_low, "ci_high": result.ci_high,
-        "n": result.n, "detectable": result.mde,
+        "n": result.n, "detectable": _detectable(gate, strict),
     }  # fmt: skip
     if result.n == 0 or result.difference is None:
         reason = "; ".join(["no sample of both runs has a value", *notes])
@@ -128,7 +128,7 @@ def _judge(
         reason = f"'{gate.metric}' has no better or worse: compare its value with a bound instead"
         return GateResult(verdict=Verdict.FAIL, reason=reason, **facts)
     verdict = _verdict(gate.bound, measure, result, strict)
-    reason = "; ".join([_sentence(result), *_power(gate, result, verdict), *notes])
+    reason = "; ".join([_sentence(result), *_power(gate, result, strict, verdict), *notes])
     if verdict is Verdict.INCONCLUSIVE and gate.strict:
         verdict = Verdict.FAIL
     return GateResult(verdict=verdict, reason=reason, **facts)
@@ -154,17 +154,39 @@ def _sentence(result: PairedResult) -> str:
     return f"difference {result.difference:+.4g}{interval} over {result.n:,} pairs"
 
 
-def _power(gate: Gate, result: PairedResult, verdict: Verdict) -> list[str]:
-    """What so many pairs can see, and how many would be needed."""
-    from evalrun.analysis.paired import samples_needed
+def _detectable(gate: Gate, strict: PairedResult) -> float | None:
+    """The true change for the worse at which the gate fails four times in five: significant at 99 %, and
+    larger than the margin."""
+    from evalrun.analysis.distributions import normal_quantile
+    from evalrun.analysis.power import POWER, detectable_share, even_churn
 
-    if result.mde is None:
+    if strict.mde is None:
+        return None
+    if strict.discordant is not None and strict.n_clusters is None:
+        churn = even_churn(*strict.discordant, strict.n)
+        return detectable_share(strict.n, churn, strict.alpha, margin=gate.bound, exact=False)
+    return max(strict.mde, gate.bound + normal_quantile(POWER) * (strict.se or 0.0))
+
+
+def _power(gate: Gate, result: PairedResult, strict: PairedResult, verdict: Verdict) -> list[str]:
+    """What so many pairs can see at the level that decides, and how many would be needed."""
+    from evalrun.analysis.paired import samples_needed
+    from evalrun.analysis.power import even_churn, pairs_to_pass
+
+    seen = _detectable(gate, strict)
+    if seen is None:
         return ["too few pairs to find any difference"]
-    said = [f"n = {result.n:,} sees {result.mde:.3g} at 80 %"]
-    if verdict is Verdict.INCONCLUSIVE and gate.bound > 0:
+    other = strict.mde_independent
+    assumed = "" if other is None else f", {max(other, gate.bound):.3g} if answers were independent"
+    said = [f"n = {result.n:,} sees {seen:.3g} at 80 % (it fails at {1 - FAIL_ALPHA:.0%}{assumed})"]
+    if verdict is not Verdict.INCONCLUSIVE or gate.bound <= 0:
+        return said
+    if result.discordant is not None and result.n_clusters is None:
+        needed = pairs_to_pass(gate.bound, even_churn(*result.discordant, result.n), result.alpha)
+    else:
         needed = samples_needed(result, gate.bound)
-        if needed is not None and needed > result.n:
-            said.append(f"to see {gate.bound:g}, about {needed:,} samples are needed")
+    if needed is not None and needed > result.n:
+        said.append(f"an unchanged run passes at 80 % with about {needed:,} samples")
     return said
 
 

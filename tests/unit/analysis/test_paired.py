@@ -11,6 +11,7 @@ from scipy import stats
 
 from evalrun.analysis.correction import benjamini_hochberg, corrected, holm
 from evalrun.analysis.paired import (
+    agreeing,
     equivalent,
     mcnemar_exact,
     non_inferiority,
@@ -278,28 +279,60 @@ def test_permutation_keeps_its_level_on_skewed_and_clustered_nulls() -> None:
     assert 0.025 <= clustered / 600 <= 0.072
 
 
-def test_detectable_difference_is_detected_four_times_in_five() -> None:
-    discordance, n = 0.2, 400
-    shift = 2.8 * math.sqrt(discordance / n)
-    draws = np.random.default_rng(4).multinomial(
-        n, [(discordance - shift) / 2, (discordance + shift) / 2, 1 - discordance], size=3000
-    )
-    rate = np.mean([binary(a, b, n).p <= 0.05 for a, b, _ in draws.tolist()])
-    assert 0.75 <= rate <= 0.85
+@pytest.mark.parametrize(
+    ("n", "churn", "tests"), [(100, 0.1, 1), (300, 0.3, 1), (1000, 0.1, 1), (300, 0.1, 29), (1000, 0.04, 29)]
+)
+def test_a_detectable_difference_is_detected_four_times_in_five(n: int, churn: float, tests: int) -> None:
+    """At the level that decides: of 29 tests corrected together, the strictest of Holm's steps. Half of the
+    pairs that disagree both ways stay as they are; the difference comes on top."""
+    even = round(n * churn / 2)
+    a, b = pairs_of(even, even, n // 2, n - 2 * even - n // 2)
+    mde = paired_difference(a, b, tests=tests).mde or 0
+    draws = np.random.default_rng(4).multinomial(n, [churn / 2, churn / 2 + mde, 1 - churn - mde], size=2000)
+    rate = np.mean([mcnemar_exact(a, b) <= 0.05 / tests for a, b, _ in draws.tolist()])
+    assert 0.78 <= rate <= 0.87
 
 
-@pytest.mark.parametrize(("n", "points"), [(100, 12.5), (500, 5.6), (1000, 4.0)])
-def test_detectable_difference_is_that_of_the_formula(n: int, points: float) -> None:
-    result = binary(n // 10, n // 10, n)
-    assert 100 * result.mde == pytest.approx(points, abs=0.1)
+def test_samples_needed_are_those_that_find_it_four_times_in_five() -> None:
+    needed = samples_needed(binary(10, 10, 200), 0.05) or 0
+    draws = np.random.default_rng(5).multinomial(needed, [0.05, 0.10, 0.85], size=2000)
+    assert 0.78 <= np.mean([mcnemar_exact(a, b) <= 0.05 for a, b, _ in draws.tolist()]) <= 0.85
+
+
+def test_independent_runs_disagree_more_and_see_less() -> None:
+    """Two runs that are right in half of the samples independently disagree in half of them."""
+    a, b = pairs_of(10, 10, 90, 90)
+    result = paired_difference(a, b)
+    mde = result.mde_independent or 0
+    assert mde > 1.5 * (result.mde or 1)
+    rng = np.random.default_rng(6)
+    first, second = rng.random((1500, 200)) < 0.5, rng.random((1500, 200)) < 0.5 - mde
+    lost, won = (first & ~second).sum(axis=1), (~first & second).sum(axis=1)
+    found = [mcnemar_exact(int(x), int(y)) <= 0.05 for x, y in zip(lost, won, strict=True)]
+    assert 0.77 <= np.mean(found) <= 0.86
+    scores = np.random.default_rng(7).random((2, 80))
+    of_scores = paired_difference(scores[0], scores[0] + 0.01 * scores[1])
+    apart = math.hypot(*(np.std(each, ddof=1) / math.sqrt(80) for each in (scores[0], scores[0])))
+    assert of_scores.mde_independent == pytest.approx((1.99 + 0.846) * apart, rel=0.02)
 
 
 def test_few_discordant_pairs_promise_nothing_they_cannot_keep() -> None:
     # Two discordant pairs of 100: the standard error alone would say 4 points, but p <= 0.05 takes six pairs.
     result = binary(1, 1, 100)
-    assert result.mde == pytest.approx(0.0791, abs=1e-3)
-    seen = stats.binom.sf(5, 100, result.mde)
-    assert seen == pytest.approx(0.8, abs=0.02)
+    mde = result.mde or 0
+    draws = np.random.default_rng(8).multinomial(100, [0.01, 0.01 + mde, 0.98 - mde], size=2000)
+    assert 0.78 <= np.mean([mcnemar_exact(a, b) <= 0.05 for a, b, _ in draws.tolist()]) <= 0.9
+
+
+def test_bounds_of_several_tests_hold_together_and_agree_with_the_corrected_p() -> None:
+    a, b = pairs_of(5, 16, 30, 49)
+    alone, of_ten = paired_difference(a, b), paired_difference(a, b, tests=10)
+    assert alone.p == of_ten.p
+    assert (of_ten.ci_low, of_ten.ci_high) == score_interval(5, 16, 100, 0.995)
+    assert (alone.ci_low or 0) > 0
+    seen_nothing = agreeing(alone, 0.2)
+    assert seen_nothing.ci_low == 0.0
+    assert agreeing(alone, 0.01) == alone
 
 
 # What goes in
@@ -392,14 +425,19 @@ def test_inconclusive_says_what_n_could_see() -> None:
     result = binary(20, 21, 200)
     found = verdict(result)
     assert found.word == "inconclusive"
-    assert found.sentence == "n = 200 cannot see less than 9 points; about 650 would see 5"
-    assert samples_needed(result, 0.05) == pytest.approx(200 * (result.mde / 0.05) ** 2, abs=1)
+    assert (
+        found.sentence
+        == "n = 200 cannot see less than 12 points (11 if they answered independently); about 830 would see 5"
+    )
 
 
 def test_the_margin_is_what_more_samples_should_see() -> None:
     a, b = pairs_of(20, 21, 100, 59)
     found = verdict(paired_difference(a, b, margin=0.03))
-    assert found.sentence == "n = 200 cannot see less than 9 points; about 1,800 would see 3"
+    assert (
+        found.sentence == "n = 200 cannot see less than 12 points (15 if they answered independently); "
+        "about 2,100 would see 3"
+    )
 
 
 def test_direction_decides_what_is_better() -> None:
