@@ -176,23 +176,36 @@ def validate(suite: Path, as_json: bool, **overrides: Any) -> None:
 @click.command(no_args_is_help=True)
 @click.argument("suite", type=ANY_PATH)
 @suite_options
+@click.option("--from", "pilot", metavar="SWEEP", help="Say what the samples will see, if they are like its.")
+@store_option
 @json_option
-def plan(suite: Path, as_json: bool, **overrides: Any) -> None:
+def plan(suite: Path, pilot: str | None, store: Store, as_json: bool, **overrides: Any) -> None:
     """Show what a suite would run: the matrix, samples, requests, estimated tokens and cost.
 
+    With --from, also the differences between runs that so many samples will see, and how many are needed.
+
     \b
-    Example:
+    Examples:
       evalrun plan suite.yaml --limit 50 --json
+      evalrun plan suite.yaml --from latest
     """
-    from evalrun.sweep.estimate import estimate
+    from evalrun.sweep.estimate import estimate, power_from
 
     estimated = estimate(_prepare(suite, overrides))
+    power = [] if pilot is None else power_from(estimated, store.resolve(pilot))
+    document = estimated.document()
+    if pilot is not None:
+        document["power"] = [each.document() for each in power]
     if as_json:
-        print_json(estimated.document())
+        print_json(document)
         return
     from evalrun.reports.terminal import print_plan
 
-    print_plan(estimated.document())
+    print_plan(document)
+    for each in power:
+        click.echo(each.sentence)
+    if pilot is not None and not power:
+        click.echo("The pilot has no scores on a dataset of this plan, so nothing is said of power.")
 
 
 @click.command()

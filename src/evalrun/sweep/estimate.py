@@ -20,6 +20,7 @@ from evalrun.tracking.folder import SweepFolder
 from evalrun.types import Ask, Message, Request, SampleRecord, Status
 
 if TYPE_CHECKING:
+    from evalrun.analysis.pilot import PlannedPower
     from evalrun.providers.base import Provider
     from evalrun.suite.components import ModelSpec
     from evalrun.suite.load import LoadedSuite
@@ -91,6 +92,19 @@ class Estimate:
 def _sum_known(values: list[int | None]) -> int | None:
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
+
+
+def power_from(estimated: Estimate, pilot: SweepFolder) -> list[PlannedPower]:
+    """What the samples of the plan will see between the runs of each dataset, from those of a sweep."""
+    from evalrun.analysis.measures import runs_of, whole_prompts
+    from evalrun.analysis.pilot import planned_power
+
+    planned: dict[str, tuple[int, int]] = {}
+    for run in estimated.runs:
+        samples, runs = planned.get(run.dataset, (run.samples, 0))
+        planned[run.dataset] = min(samples, run.samples), runs + 1
+    readable = [run for run in whole_prompts(runs_of(pilot)) if run.has_samples]
+    return planned_power(readable, planned)
 
 
 def estimate(prepared: PreparedSweep) -> Estimate:

@@ -13,7 +13,9 @@ from scipy import stats
 
 import evalrun
 from evalrun.analysis.compare import CompareOptions, compare
+from evalrun.analysis.measures import runs_of
 from evalrun.analysis.pairing import Chosen, choose
+from evalrun.analysis.pilot import planned_power
 from evalrun.errors import UserError
 from evalrun.reports.compared import comparison_markdown, print_comparison
 from evalrun.tracking.folder import SweepFolder
@@ -579,3 +581,43 @@ def test_from_python(sweep: MakeSweep, store: Store) -> None:
     assert evalrun.compare(*opened).compared[0].result == found.compared[0].result
     runs = [each.runs[0] for each in opened]
     assert evalrun.compare(*runs).compared[0].result == found.compared[0].result
+
+
+def test_a_pilot_says_what_a_plan_will_see(sweep: MakeSweep) -> None:
+    """Ten in a hundred disagree, evenly: 500 samples see what simulation finds four times in five."""
+    a = np.array([1] * 60 + [0] * 40)
+    b = np.array([1] * 55 + [0] * 5 + [1] * 5 + [0] * 35)
+    pilot = runs_of(sweep(cell(rows_of(a), "a"), cell(rows_of(b), "b")))
+    (power,) = planned_power(pilot, {"d": (500, 2), "other": (10, 2)})
+    seen = power.detectable or 0
+    drawn = np.random.default_rng(1).multinomial(500, [0.05, 0.05 + seen, 0.9 - seen], size=400)
+    found = [stats.binomtest(int(x), int(x + y)).pvalue <= 0.05 for x, y, _ in drawn.tolist()]
+    assert 0.75 <= np.mean(found) <= 0.88
+    assert (power.independent or 0) > seen
+    assert (power.needed, power.tests) == (508, 1)
+    assert "500 samples see a difference in exact_match" in power.sentence
+    (of_many,) = planned_power(pilot, {"d": (500, 8)})
+    assert of_many.tests == 28
+    assert (of_many.detectable or 0) > seen
+    (alone,) = planned_power(pilot[:1], {"d": (500, 2)})
+    assert (alone.detectable, alone.independent) == (None, pytest.approx(power.independent, abs=0.02))
+
+
+def test_bounds_of_several_metrics_hold_together(sweep: MakeSweep) -> None:
+    """Sixteen against five of a hundred is p = 0.027: one test alone sees it, two corrected together do not."""
+    first, second = np.ones(100), np.ones(100)
+    first[:5], second[5:21] = 0, 0
+    noise = np.tile([1.0, 0.0], 50)
+    rows = [rows_of(values) for values in (first, second)]
+    for mine in rows:
+        for row, other in zip(mine, noise if mine is rows[0] else noise[::-1], strict=True):
+            row["scores"]["other"] = float(other)
+    a, b = (sweep(cell(mine)) for mine in rows)
+    alone = compared(a, b, metrics=("exact_match",)).compared[0]
+    together = compared(a, b, metrics=("exact_match", "other")).compared[0]
+    assert alone.verdict.word == "worse"
+    assert (alone.result.ci_high or 0) < 0
+    assert together.verdict.word == "inconclusive"
+    assert (together.result.ci_high or -1) >= 0
+    assert (together.result.mde or 0) > (alone.result.mde or 1)
+    assert "2 tests at once" in together.verdict.sentence
