@@ -162,3 +162,34 @@ def test_a_folder_with_other_things_in_it_is_not_written_into(sweeps: Sweeps, tm
     done = CliRunner().invoke(cli, ["site", str(tmp_path), "--store", str(sweeps.store)])
     assert "holds no site" in str(done.exception)
     assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_night_that_broke_says_where_and_leads_there(opened: Opened, tmp_path: Path) -> None:
+    rows = []
+    for at in range(80):
+        target = ["billing", "bug", "account", "shipping"][at % 4]
+        new = "bug" if target == "shipping" else target
+        rows.append({"text": f"ticket {at} of a customer", "label": target, "old": target, "new": new})
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    labels = "[billing, bug, account, shipping]"
+    for name, column in (("night-2", "old"), ("night-3", "new")):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"name: {name}\nproject: nights\nmodels: [{{id: m, provider: recorded, column: {column}}}]\n"
+            'prompts: [{id: p, text: "{{ text }}"}]\n'
+            'datasets: [{id: d, path: rows.jsonl, target: "{{ label }}"}]\n'
+            f"scorers: [{{classification: {{labels: {labels}}}}}]\n"
+        )
+        run(tmp_path / f"{name}.yaml", tmp_path / "store")
+    evalrun("compare", "night-2", "night-3", "--store", tmp_path / "store", "--html", tmp_path / "c.html")
+    page = opened.open(tmp_path / "c.html", charts=False)
+    answer = page.inner_text("#answer")
+    assert "night-3 is worse than night-2 by classification.accuracy: 1.00 \u2192 0.75" in answer
+    assert "Where it broke: 20 of 20 in " in answer and "=shipping" in answer
+    assert "What changed: model m." in answer
+    page.locator(".flips a.slice").first.click()
+    until(page, "document.getElementById('found').textContent.startsWith('20 of 80')")
+    assert page.locator(".sample-name").first.inner_text().startswith("ticket 3 of a customer")
+    assert page.get_attribute("#chips [data-kind=lost]", "aria-pressed") == "true"
+    names = page.locator("a.one-sample").all_inner_texts()
+    assert names and all(name.startswith("ticket ") for name in names), "words, not hashes"
+    opened.assert_quiet()

@@ -17,7 +17,7 @@ from evalrun.reports.charts.dots import behind_best, differences
 from evalrun.reports.compared import by_metric, footer, means, notes, pairs_table, sections
 from evalrun.reports.details import commit_of
 from evalrun.reports.effects import Section, change
-from evalrun.reports.numbers import count, figure, listing, moment, p_value, plural, tested
+from evalrun.reports.numbers import count, figure, listing, moment, p_value, plural, tested, where
 from evalrun.reports.report import SAMPLES_MARK, SHAPES, judge
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
@@ -37,6 +37,9 @@ from evalrun.reports.visible import visible
 from evalrun.tracking.diff import diff_sweeps
 from evalrun.tracking.folder import SweepFolder
 
+BROKE = 3
+"""Of so many pairs it is said on top where they broke."""
+
 LINKS = 8
 """Samples that changed sides are linked to, so many each way."""
 
@@ -55,11 +58,13 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class FlipsView:
-    """Samples that changed sides: how many, which way, where all of them are, and links to the first few."""
+    """Samples that changed sides: how many, which way, links to all, to the first few, and to the slices that
+    hold more of them than chance."""
 
     text: str
     all: str
     links: Sequence[tuple[str, str]]
+    where: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,7 @@ def view(
         sides=sides,
         lead=_lead(comparison, first, names),
         more=_more(first, names, changes),
-        cautions=[*dict.fromkeys(visible(line) for each in first for line in notes(each))],
+        cautions=[*dict.fromkeys(visible(line) for each in first for line in _notes(each))],
         pairs=_pairs(comparison, beside, names),
         differences=_differences(comparison, names),
         within=_within_all(comparison),
@@ -310,6 +315,11 @@ def _more(first: Sequence[Compared], names: _Names, changes: Sequence[Changes]) 
     better, worse = (sum(getattr(each, way) or 0 for each in first) for way in ("better", "worse"))
     if better or worse:
         found.append([Phrase(f"{plural(better, 'sample')} became better, {count(worse)} worse.")])
+    broke = list(dict.fromkeys(where(each.where) for each in first if each.where))
+    if broke:
+        found.append(
+            [Phrase("Where it broke: "), Phrase(visible("; ".join(broke[:BROKE])), "value"), Phrase(".")]
+        )
     unseen = [each.result.mde for each in first if verdict_word(each.verdict) == "tied" and each.result.mde]
     if unseen:
         size = figure(max(unseen), unit=first[0].unit)
@@ -346,9 +356,14 @@ def _pair(rows: Sequence[Compared], scores: Collection[str], names: _Names) -> P
         after=after,
         word=verdict_word(first.verdict),
         rows=[_figure_row(each, each.metric in scores) for each in rows],
-        remarks=[*dict.fromkeys(visible(line) for each in rows for line in notes(each))],
+        remarks=[*dict.fromkeys(visible(line) for each in rows[1:] for line in _notes(each))],
         flips=_flips(first),
     )
+
+
+def _notes(each: Compared) -> list[str]:
+    """What was noted of a comparison; where it broke stands with the samples."""
+    return notes(replace(each, where=()))
 
 
 def _figure_row(each: Compared, judged: bool) -> FigureRow:
@@ -385,6 +400,13 @@ def _flips(each: Compared) -> list[FlipsView]:
             links=[
                 (visible(id_), grid_link(run=run, vs=other, kind=kind, open=sample_path(run, id_)))
                 for id_ in ids[:LINKS]
+            ],
+            where=[
+                (
+                    visible(where([part])),
+                    grid_link(run=run, vs=other, kind=kind, **{f"by.{part.column}": part.value}),
+                )
+                for part in (each.where if kind == "lost" else ())
             ],
         )
         for kind, number, ids, what in ways

@@ -18,14 +18,14 @@ from evalrun.reports import numbers
 from evalrun.reports.source import AlertVerdict, Manifest
 from evalrun.reports.view import RunView, grid_link
 from evalrun.reports.visible import terminal
-from evalrun.results import GateVerdict, Lost, RunResults
+from evalrun.results import Concentration, GateVerdict, Lost, RunResults
 from evalrun.types import MetricValue
 
 
 @dataclass(frozen=True, slots=True)
 class GateView:
     """One gate on one run. `verdict` is "pass", "inconclusive" (the samples cannot tell) or "fail"; `link`
-    shows the samples that it is about."""
+    shows the samples that it is about, `broke` the slices that hold more of these than chance."""
 
     gate: str
     run: str
@@ -35,6 +35,7 @@ class GateView:
     n: str
     reason: str
     link: str = ""
+    broke: Sequence[tuple[str, str]] = ()
 
     @property
     def passed(self) -> bool:
@@ -75,9 +76,18 @@ def gates(results: Sequence[GateVerdict], runs: Sequence[RunView]) -> list[GateV
                 n=numbers.count(result.n or (metric.n if metric else None)),
                 reason=_why(result),
                 link=_samples(run, metric) if run else "",
+                broke=[_slice(run, metric, part) for part in result.where] if run else [],
             )
         )
     return sorted(views, key=lambda view: VERDICTS.index(view.verdict))
+
+
+def _slice(run: RunView, metric: MetricValue | None, part: Concentration) -> tuple[str, str]:
+    link = _samples(run, metric)
+    return (
+        f"{part.column}={part.value}",
+        f"{link}&{grid_link(**{f'by.{part.column}': part.value})[len('#grid?') :]}",
+    )
 
 
 _ENDINGS = {"error_rate": "failed", "unparsed_rate": "unparsed", "refused_rate": "refused"}

@@ -287,11 +287,12 @@ class SampleWriter:
             "runs": self._runs,
             "groups": [
                 {
-                    "column": name.removeprefix("sensitive.").removeprefix("vars."),
+                    "column": _plain(name),
+                    "also": also,
                     "labels": codes.labels,
                     "sensitive": name.startswith("sensitive."),
                 }
-                for name, codes in groups
+                for name, codes, also in groups
             ],
             "scores": [{"name": score.name, "lower": score.lower} for score, _ in self._scores],
             "columns": list(self._columns),
@@ -299,7 +300,7 @@ class SampleWriter:
         }
         arrays: list[array[Any]] = [values for _, values in self._scores]
         arrays += [self._times, self._keys, self._mirrors, self._answers]
-        arrays += [codes.codes for _, codes in groups]
+        arrays += [codes.codes for _, codes, _ in groups]
         if sys.byteorder == "big":
             for each in arrays:
                 each.byteswap()
@@ -309,14 +310,19 @@ class SampleWriter:
         self._out.write(b'<script type="application/json" id="samples-index">' + text + b"</script>\n")
         self._write("id", "samples-columns", _packed(columns + bytes(self._flags)))
 
-    def _told_apart(self) -> list[tuple[str, _Codes]]:
-        """The columns that samples can be chosen by: the sensitive ones, and others of few values, but each
-        only under one name."""
-        kept: list[tuple[str, _Codes]] = []
+    def _told_apart(self) -> list[tuple[str, _Codes, list[str]]]:
+        """The columns that samples can be chosen by: the sensitive ones, and others of few values, each with
+        the names of those that have the same values throughout."""
+        kept: list[tuple[str, _Codes, list[str]]] = []
         for name, codes in self._groups.items():
-            twice = any(codes.labels == other.labels and codes.codes == other.codes for _, other in kept)
-            if name.startswith("sensitive.") or (codes.tells_apart and not twice):
-                kept.append((name, codes))
+            if not (codes.tells_apart or name.startswith("sensitive.")):
+                continue
+            same = (also for _, other, also in kept if codes.same(other))
+            also = None if name.startswith("sensitive.") else next(same, None)
+            if also is None:
+                kept.append((name, codes, []))
+            else:
+                also.append(_plain(name))
         return kept
 
     def _fitting(self, part: Any, shown: str) -> bytes:
@@ -371,6 +377,10 @@ class SampleWriter:
                 codes.add(batch, name)
 
 
+def _plain(name: str) -> str:
+    return name.removeprefix("sensitive.").removeprefix("vars.")
+
+
 def _digest(answer: Any) -> int:
     """What an answer is told from others by; 0 stands for none."""
     return 0 if answer is None else zlib.crc32(str(answer).strip().encode("utf-8", "replace")) or 1
@@ -398,6 +408,10 @@ class _Codes:
     def tells_apart(self) -> bool:
         """Whether there is something to choose from."""
         return not self._many and len(self.labels) > 1
+
+    def same(self, other: _Codes) -> bool:
+        """Whether every sample has the same value in both."""
+        return self.labels == other.labels and self.codes == other.codes
 
     def fill(self, length: int) -> None:
         """Zeros for the samples of runs that have no such column."""

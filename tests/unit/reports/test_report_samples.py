@@ -115,7 +115,8 @@ def test_the_index_holds_what_filters_need(tmp_path: Path) -> None:
     group = written.index["groups"][place]
     assert group["sensitive"] and "channel" in columns and "target" in columns
     assert "ticket" not in columns and "text" not in columns, "what has too many values is searched"
-    assert "label" not in columns, "it has the values of the target, which is there already"
+    target = written.index["groups"][columns.index("target")]
+    assert "label" not in columns and target["also"] == ["label"], "it has the values of the target"
     path = source.samples(source.runs[0].run)
     assert path is not None
     for at, row in enumerate(pq.read_table(path).to_pylist()):

@@ -461,7 +461,11 @@
     choose("filter-order", said.get("order"));
     by("filter-low").value = said.get("low") ?? "";
     by("filter-high").value = said.get("high") ?? "";
-    for (const [name, value] of said) if (name.startsWith("by.") && store.groups.some(({ column, labels }) => column === name.slice(3) && labels.includes(value))) state.groups[name.slice(3)] = value;
+    for (const [name, value] of said) {
+      const asked = name.startsWith("by.") ? name.slice(3) : null;
+      const group = asked && store.groups.find(({ column, also, labels }) => (column === asked || also.includes(asked)) && labels.includes(value));
+      if (group) state.groups[group.column] = value;
+    }
     by("filter-diff").value = state.vs === -1 ? "-1" : "1";
   }
 

@@ -48,7 +48,7 @@
       this.keys = take(Uint32Array);
       this.mirrors = take(Uint32Array);
       this.answers = take(Uint32Array);
-      this.groups = header.groups.map(({ column, labels, sensitive }) => ({ column, labels, sensitive, codes: take(Uint16Array) }));
+      this.groups = header.groups.map(({ column, also, labels, sensitive }) => ({ column, also, labels, sensitive, codes: take(Uint16Array) }));
       this.flags = take(Uint8Array);
       this.use(0);
       this.run = new Uint16Array(n);
