@@ -289,12 +289,12 @@ class MetricValue:
     """An aggregate over samples, with all that is needed to defend it.
 
     `slice` says which samples it speaks of ({} for all, {"dialect": "aave"} for a group). `value` is None
-    where the data cannot support the figure, and `note` then says why. `method` names how the interval
-    was made (wilson, t, clustered-t, bootstrap, order-statistic, or "" where there is none). `scorer` names
-    the scorer whose metric it is; empty for evalrun's own (speed, cost, rates, gaps of them). `clusters` is
-    None for figures of independent samples.
-    `incomplete` says that more of its rows were lost than the suite tolerates; it then lies between
-    `bound_low` and `bound_high` whatever the lost rows would have scored (None: no such bound).
+    where the data cannot support the figure, and `note` then says why. `method` names how the interval was
+    made (wilson, t, clustered-t, bootstrap, block-bootstrap, fisher-z, logit-t, log-t, order-statistic, or ""
+    where there is none). `scorer` names the scorer whose metric it is; empty for evalrun's own (speed, cost,
+    rates, gaps of them). `clusters` is None for figures of independent samples. `incomplete` says that more
+    of its rows were lost than the suite tolerates; it then lies between `bound_low` and `bound_high` whatever
+    the lost rows would have scored (None: no such bound).
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "ignore"}  # a later version may say more

@@ -13,11 +13,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from evalrun.analysis.distributions import normal_quantile
+from evalrun.analysis.influence import smooth_interval
 from evalrun.analysis.measures import RunSamples, default_metrics
 from evalrun.atomic import replacing
 from evalrun.errors import UserError
-from evalrun.scoring.figures import fisher_interval, pearson, ranks
+from evalrun.scoring.figures import spearman_smooth
 from evalrun.tracking.changes import said
 from evalrun.tracking.folder import file_sha256
 from evalrun.tracking.parquet import column_names, iter_samples
@@ -60,45 +60,50 @@ class Agreement:
 def kappa(first: Sequence[str], second: Sequence[str]) -> Agreement:
     """Cohen's kappa of two columns of labels, each of shape (n,): agreement beyond that of chance.
 
-    1 is full agreement, 0 that of chance. Interval: the large-sample standard error of Fleiss, Cohen and
-    Everitt (1969), formula 13.
+    1 is full agreement, 0 that of chance. Interval: as for a judge's kappa, by influence on Fisher's scale
+    with two samples added that are spread over all pairs of labels; the large-sample formula of Fleiss, Cohen
+    and Everitt (1969) covers too rarely where nearly all labels are one and the same.
     """
+    from evalrun.scoring.scorers.judge_agreement import agreement_smooth
+    from evalrun.scoring.scorers.judge_agreement import kappa as cohen
+
     n = len(first)
     if n == 0:
         return Agreement("kappa", None, 0, note="no sample has both")
     labels, codes = np.unique(np.array([*map(str, first), *map(str, second)], object), return_inverse=True)
     size = len(labels)
-    table = np.bincount(codes[:n] * size + codes[n:], minlength=size * size).reshape(size, size) / n
-    rows, columns = table.sum(axis=1), table.sum(axis=0)
-    seen, chance = float(np.trace(table)), float(rows @ columns)
-    if chance >= 1 - 1e-12:
-        return Agreement("kappa", None, n, share=seen, note="both give one label only, and the same")
-    value = (seen - chance) / (1 - chance)
-    on = np.diag(table) @ ((1 - chance) - (rows + columns) * (1 - seen)) ** 2
-    off_weights = (columns[:, None] + rows[None, :]) ** 2
-    np.fill_diagonal(off_weights, 0.0)
-    off = (1 - seen) ** 2 * float((table * off_weights).sum())
-    variance = (float(on) + off - (seen * chance - 2 * chance + seen) ** 2) / (n * (1 - chance) ** 4)
-    half = normal_quantile(0.975) * math.sqrt(max(variance, 0.0))
-    if half == 0:  # full agreement: the formula knows no doubt, a few samples do
-        return Agreement("kappa", value, n, share=seen, note="no disagreement, so no interval")
-    return Agreement("kappa", value, n, max(-1.0, value - half), min(1.0, value + half), seen)
+    pairs, kinds = np.unique(codes[:n] * size + codes[n:], return_inverse=True)
+    statistics = np.zeros((len(pairs), 1 + size * size))
+    statistics[:, 0] = statistics[np.arange(len(pairs)), 1 + pairs] = 1.0
+
+    def figures(sums: Floats) -> Floats:
+        return cohen(sums[..., 1:].reshape(*sums.shape[:-1], size, size), quadratic=False)[..., None]
+
+    share = float((codes[:n] == codes[n:]).mean())
+    even = np.concatenate([np.ones((size * size, 1)), np.eye(size * size)], axis=1)
+    smooth = agreement_smooth(figures, 0, statistics, kinds.reshape(-1), even, 0)
+    if math.isnan(smooth.value):
+        return Agreement("kappa", None, n, share=share, note="both give one label only, and the same")
+    found = smooth_interval(smooth, bounds=(-1.0, 1.0))
+    return Agreement("kappa", smooth.value, n, found.low, found.high, share, found.note)
 
 
 def rank_correlation(first: Floats, second: Floats) -> Agreement:
     """Spearman's rank correlation of two columns of numbers, each of shape (n,), without missing values.
 
-    Interval by Fisher's transformation with the variance of Bonett and Wright (2000).
+    Interval by the influence of each sample on Fisher's scale, which holds for ties.
     """
     n = len(first)
-    value = pearson(ranks(first), ranks(second)) if n > 1 else math.nan
-    if math.isnan(value):
+    smooth = spearman_smooth(first, second) if n > 1 else None
+    if smooth is None or math.isnan(smooth.value):
         note = "too few samples" if n < 2 else "one of the two is the same for every sample"
         return Agreement("spearman", None, n, note=note)
-    interval = fisher_interval(value, 1 + value**2 / 2, n - 3)
-    if interval is None:
-        return Agreement("spearman", value, n, note="too few samples, or all in the same order: no interval")
-    return Agreement("spearman", value, n, interval.low, interval.high)
+    found = smooth_interval(smooth, bounds=(-1.0, 1.0))
+    if found.low is None:
+        return Agreement(
+            "spearman", smooth.value, n, note="too few samples, or all in the same order: no interval"
+        )
+    return Agreement("spearman", smooth.value, n, found.low, found.high, note=found.note)
 
 
 @dataclass(frozen=True, slots=True)

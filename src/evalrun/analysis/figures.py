@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.bootstrap import Draws, bootstrap_p, draw_paired, resampled_weights
+from evalrun.analysis.bootstrap import Draws, bootstrap_p, draw, draw_paired, resampled_weights
 from evalrun.analysis.catalogue import PERCENTILES
 from evalrun.analysis.distributions import normal_quantile, sorted_quantile
 from evalrun.analysis.measures import LATENCIES, QUEUEING, Measure, RunSamples, find_measure, is_mean
@@ -170,6 +170,10 @@ def _corpus(name: str, scorer: Scorer, pair: RunPair, joined: Joined, level: Lev
     if len(both) * corpus.statistics.shape[1] > _NUMBERS:
         why = "too many samples and labels for a bootstrap of this figure"
         return _result(None, None, (len(both), dropped), clusters, level, why)
+    if name in corpus.smooth and bool(np.isnan(corpus.figures(corpus.statistics.sum(axis=0))[
+        corpus.names.index(name)
+    ])):  # fmt: skip
+        return _linear(name, scorer, runs, rows, units, clusters, (len(both), dropped), level)
     at, split = corpus.names.index(name), len(rows[0])
     totals = [
         _totals(corpus, kinds, unit, len(both))
@@ -185,6 +189,30 @@ def _corpus(name: str, scorer: Scorer, pair: RunPair, joined: Joined, level: Lev
     with np.errstate(divide="ignore", invalid="ignore"):
         values = float(figure(totals[0].sum(axis=0))), float(figure(totals[1].sum(axis=0)))
     return _result(draws, values, (len(both), dropped), clusters, level)
+
+
+def _linear(
+    name: str, scorer: Scorer, runs: Sequence[RunSamples], rows: Sequence[Ints], units: Sequence[Ints],
+    clusters: Ints | None, size: tuple[int, int], level: Level,
+) -> PairedResult:  # fmt: skip
+    """A figure that is no function of sums (a rank correlation, AUROC): what a resample does to it is the sum
+    of the influences of what it drew, those of both runs together."""
+    values, moved = [], []
+    for run, row, unit in zip(runs, rows, units, strict=True):
+        own = scorer.aggregate(_columns(scorer, [run], [row]))
+        if own is None or np.isnan(own.smooth[name].value):
+            return _result(None, None, size, clusters, level, "a run has no such figure")
+        figure = own.smooth[name]
+        values.append(figure.value)
+        moved.append(np.bincount(unit, weights=figure.own_scale() / len(row), minlength=size[0]))
+    difference = values[1] - values[0]
+    change = np.asarray(moved[1] - moved[0], np.float64)[:, None]
+
+    def moved_by(sums: Floats) -> Floats:
+        return difference + sums[..., 0]
+
+    draws = draw(change, moved_by, clusters, seed=level.seed, resamples=_resamples(size[0]))
+    return _result(draws, (values[0], values[1]), size, clusters, level)
 
 
 def _rows(scorer: Scorer, run: RunSamples, place: Ints) -> tuple[Ints, Ints]:

@@ -26,6 +26,9 @@ FEW_FREEDOM = 20
 % where rows of a cluster are much alike, and a note says so."""
 FEW = "so few that the interval may be too narrow"
 
+SKEWED = 25
+PILED = "values pile up at one end: the interval is Wilson's, which takes the greatest variance they may have"
+
 _NOTHING = 1e-12
 """A standard error below this share of the mean is rounding, not spread."""
 
@@ -180,7 +183,8 @@ def mean(
 
     Clusters of one unit each are no clusters. `repeated` says that values are means over repeats. Where every
     value is 0, or every value 1, the clustered and the t interval would have no width; then Wilson's is taken
-    over the independent units (clusters or sample ids).
+    over the independent units (clusters or sample ids). It is taken too where values between two bounds are
+    so skewed that t would be too short; of others a note says so.
     """
     if len(values) == 0:
         return NO_DATA
@@ -197,8 +201,46 @@ def mean(
             note = "" if facts is None else f"all values are equal: the interval is that of {units} clusters"
             return replace(plain, n=len(values), note=note, clusters=facts)
     if clusters is None:
-        return mean_t(values, bounds)
-    return mean_clustered(values, clusters, bounds)
+        return _bounded(mean_t(values, bounds), values, bounds)
+    sums = np.asarray(np.bincount(clusters, weights=values - values.mean())[np.bincount(clusters) > 0], float)
+    found = mean_clustered(values, clusters, bounds)
+    return replace(found, note="; ".join(part for part in (found.note, skewed(sums)) if part))
+
+
+def _bounded(found: Estimate, values: Floats, bounds: Bounds) -> Estimate:
+    """A t interval, or what stands for it where values are too skewed for one.
+
+    On a scale with two ends a mean has at most the variance of right and wrong, m (1 - m) as a share of the
+    scale. Where values pile up at one end, the few others may not have shown how far they go, and Wilson's
+    interval, which takes that greatest variance, is wide enough: 95 to 100 %.
+    """
+    note = skewed(values)
+    low, high = bounds
+    if not note or found.low is None or found.value is None:
+        return found
+    if low is None or high is None or high <= low:
+        return replace(found, note="; ".join(part for part in (found.note, note) if part))
+    n = len(values)
+    score = wilson(min(1.0, max(0.0, (found.value - low) / (high - low))) * n, n)
+    ends = [low + (high - low) * end for end in (score.low or 0.0, score.high or 0.0)]
+    return replace(found, low=ends[0], high=ends[1], method="wilson", note=PILED)
+
+
+def skewed(values: Floats) -> str:
+    """A note where values are too skewed for Student's t: |skewness| above 1, and n below 25 times its square
+    (Cochran 1977, Sampling Techniques, 2.15), else empty."""
+    n = len(values)
+    if n < 3:
+        return ""
+    deviations = values - values.mean()
+    squares = deviations * deviations
+    variance = float(squares.sum()) / n
+    if variance <= 1e-18 * max(1e-300, float((values * values).sum()) / n):
+        return ""
+    skewness = float((squares * deviations).sum()) / n / variance**1.5
+    if abs(skewness) <= 1 or n >= SKEWED * skewness**2:
+        return ""
+    return f"skewed (skewness {skewness:.2g}): for so few values the interval may be too narrow"
 
 
 def clipped(estimate: Estimate, bounds: Bounds) -> Estimate:

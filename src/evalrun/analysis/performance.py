@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.catalogue import CLOSED_LOOP, LATENCIES, PERCENTILES, performance_info
-from evalrun.analysis.intervals import NO_DATA, mean_t, percentile
+from evalrun.analysis.intervals import NO_DATA, mean_t, percentile, skewed
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
 from evalrun.analysis.throughput import Answers, lag_one, over_time, steady_window, throughput_metrics
@@ -235,7 +235,9 @@ def latency_metrics(name: str, ordered: Floats, note: str = "") -> list[MetricVa
     """
     n = len(ordered)
     base = f"performance.{name}"
-    metrics = [metric(performance_info(f"{base}.mean"), mean_t(ordered, (0.0, None)), note)]
+    metrics = [
+        metric(performance_info(f"{base}.mean"), mean_t(ordered, (0.0, None)), _joined(note, skewed(ordered)))
+    ]
     for label, (q, needed) in PERCENTILES.items():
         info = performance_info(f"{base}.{label}")
         if n < needed:

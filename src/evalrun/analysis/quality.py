@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.bootstrap import RESAMPLES, bootstrap_kinds, bootstrap_units, percentile_interval
 from evalrun.analysis.catalogue import RATES
+from evalrun.analysis.influence import smooth_interval
 from evalrun.analysis.intervals import Bounds, clustering, few_clusters, grouping, mean, wilson
 from evalrun.analysis.samples import SampleTable
 from evalrun.canonical import figure_seed
@@ -190,14 +191,29 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
     values = corpus.figures(sums)
     few, clusters = few_clusters(sample_units.clusters), clustering(sample_units.clusters)
     independent = sample_units.clusters is None and not sample_units.repeated
-    draws = _draws(corpus, sample_units, weight, mass, seed)
+    plainly = {*corpus.fixed, *corpus.smooth, *(corpus.shares if independent else ())}
+    draws = np.empty((0, len(corpus.names)))
+    if not plainly.issuperset(corpus.names):
+        draws = _draws(corpus, sample_units, weight, mass, seed)
     estimates = []
     for at, name in enumerate(corpus.names):
         size = round(float(sums[corpus.sizes[name]])) if name in corpus.sizes else n
         bounds = corpus.infos[name].bounds
         if name in corpus.fixed:
             value, interval = corpus.fixed[name]
-            estimates.append(_fixed(value, interval if independent else None, n))
+            value = value if np.isnan(values[at]) else float(values[at])
+            fixed = _fixed(value, interval if independent else None, n)
+            estimates.append(replace(fixed, note="") if name in corpus.notes else fixed)
+            continue
+        if name in corpus.smooth:
+            smooth = corpus.smooth[name]
+            if not np.isnan(values[at]):  # the value of sums counts every sample alike, whatever its repeats
+                smooth = replace(smooth, value=float(values[at]))
+            found = smooth_interval(smooth, _groups(sample_units), bounds)
+            if name in corpus.sizes or not independent:
+                found = replace(found, n=size)
+            noted = "; ".join(part for part in (found.note, few) if part)
+            estimates.append(replace(found, note=noted, clusters=clusters))
             continue
         if independent and name in corpus.shares:
             hits, trials = corpus.shares[name]
@@ -212,6 +228,14 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
             estimate = replace(estimate, note="; ".join(part for part in (estimate.note, told) if part))
         estimates.append(replace(estimate, clusters=clusters))
     return estimates
+
+
+def _groups(sample_units: Units) -> NDArray[np.int64] | None:
+    """The independent unit of each row: cluster, else sample id; None where every row is one."""
+    if sample_units.clusters is not None:
+        codes = np.unique(sample_units.clusters, return_inverse=True)[1]
+        return np.asarray(codes[sample_units.unit], np.int64)
+    return sample_units.unit if sample_units.repeated else None
 
 
 def _fixed(value: float, interval: Interval | None, n: int) -> Estimate:
@@ -231,9 +255,9 @@ def _draws(corpus: Corpus, sample_units: Units, weight: Floats, mass: Floats, se
     if sample_units.clusters is None and not sample_units.repeated and kinds <= _MANY_KINDS:
         resamples = max(200, min(RESAMPLES, _DRAWS // kinds))
         return bootstrap_kinds(mass.astype(np.int64), corpus.statistics, corpus.figures, seed, resamples)
-    group = sample_units.unit
-    if sample_units.clusters is not None:
-        group = np.unique(sample_units.clusters, return_inverse=True)[1][sample_units.unit]
+    group = _groups(sample_units)
+    if group is None:
+        group = sample_units.unit
     size = int(group.max()) + 1
     totals = np.zeros((size, corpus.statistics.shape[1]))
     for column in range(totals.shape[1]):

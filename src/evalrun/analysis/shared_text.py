@@ -10,22 +10,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS = 1_000
+ROWS = 400
 """So many rows are looked at."""
 LEAST_SHARE = 0.2
 """A smaller share of rows that are like another one is not mentioned, nor fewer than LEAST rows."""
 LEAST = 10
 ROWS_ALIKE = "rows share a template and no cluster is named, so the interval is too narrow"
 """Beside every interval of such a run."""
-_CHARACTERS = 800
+_CHARACTERS = 600
 _ALIKE = 0.7
 _FEW = 2
 """Of short texts so many words may differ, where that is not half of them."""
-_BANDS, _DEPTH = 8, 2
+_BANDS, _DEPTH = 6, 2
+Words: TypeAlias = dict[str, None]
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+")
 
 
@@ -104,25 +106,25 @@ def like_others(texts: Sequence[str]) -> Shared:
     return Shared(int(several.sum()), len(texts), len(several))
 
 
-def _words(text: str) -> frozenset[str]:
-    """The distinct words, all numbers being one."""
-    return frozenset("0" if word[0].isdigit() else word for word in _WORD.findall(text.lower()))
+def _words(text: str) -> Words:
+    """The distinct words, all numbers being one, in their order (that of a set differs by process)."""
+    return dict.fromkeys("0" if word[0].isdigit() else word for word in _WORD.findall(text.lower()))
 
 
-def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
-    common, most = len(one & other), max(len(one), len(other))
+def _alike(one: Words, other: Words) -> bool:
+    common, most = len(one.keys() & other.keys()), max(len(one), len(other))
     return common >= _ALIKE * most or (most - common <= _FEW and common > most / 2)
 
 
-def _bands(rows: Sequence[frozenset[str]]) -> list[list[bytes]]:
+def _bands(rows: Sequence[Words]) -> list[list[bytes]]:
     """For each band a key of every row; rows with many words in common are likely to share one."""
     known: dict[str, int] = {}
-    flat = [known.setdefault(word, len(known)) for words in rows for word in sorted(words)]
+    flat = np.array([known.setdefault(word, len(known)) for words in rows for word in words])
     starts = np.cumsum([0, *(len(words) for words in rows[:-1])])
     rng = np.random.default_rng(0)
     bands = []
     for _ in range(_BANDS):
-        hashed = rng.permuted(np.tile(np.arange(len(known), dtype=np.uint32), (_DEPTH, 1)), axis=1)
+        hashed = rng.integers(2**32, size=(_DEPTH, len(known)), dtype=np.uint32)
         least: NDArray[np.uint32] = np.minimum.reduceat(hashed[:, flat], starts, axis=1)
         bands.append([row.tobytes() for row in np.ascontiguousarray(least.T)])
     return bands

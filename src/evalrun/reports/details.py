@@ -118,6 +118,11 @@ _METHODS = {
     "clustered-t": "Student's t over clusters",
     "bootstrap": "bootstrap percentile",
     "order-statistic": "order statistics",
+    "block-bootstrap": "bootstrap of blocks of time",
+    "fisher-z": "influence of each sample, Fisher's z",
+    "logit-t": "influence of each sample, logit scale",
+    "log-t": "influence of each sample, log scale",
+    "influence": "influence of each sample",
 }
 _BETTER = {"higher": "higher is better", "lower": "lower is better"}
 _NOTES = 4

@@ -216,19 +216,47 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class Smooth:
+    """A figure whose standard error comes from what each sample does to it (its influence; Hampel 1974, the
+    infinitesimal jackknife of Jaeckel 1972), so that it holds for clusters too: their influences add up.
+
+    `influence`, shape (n,), and `centre` are on the scale on which the figure is near to normal: "fisher-z"
+    (atanh), "logit", "log" or "plain". `weights`, summing to 1, are the samples' shares in a ratio of sums
+    (default 1/n each). `pseudo` samples that the centre was drawn in by add `extra`, the sum of their squared
+    influences. `note` stands beside the figure, whether it has an interval or not.
+    """
+
+    value: float
+    influence: NDArray[np.float64]
+    centre: float
+    scale: str = "plain"
+    weights: NDArray[np.float64] | None = None
+    pseudo: float = 0.0
+    extra: float = 0.0
+    note: str = ""
+
+    def own_scale(self) -> NDArray[np.float64]:
+        """The influences on the figure itself."""
+        value = self.value
+        slope = {"fisher-z": 1 - value * value, "logit": value * (1 - value), "log": value}
+        return self.influence * slope.get(self.scale, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Corpus:
     """Figures of a whole set of samples that are a function of sums over the samples.
 
     Every sample is of one of K kinds (`kinds`, one code a sample), and a sample of kind j adds row j of
     `statistics` (K x k) to the sums. `figures` maps sums of shape (..., k) to values of shape (..., m), with
     NaN where a figure is undefined; the m names are `names`. That is enough for point values, for averages
-    over repeats, and for bootstrap intervals without touching a sample again (macro F1 from confusion
-    counts, BLEU from n-gram counts). `shares` lists figures that are a plain proportion:
-    figure name to (index of the hits, index of the trials) among the sums; they get a Wilson interval.
-    `sizes` maps a figure to the index of the sum that is its n, where that is not the number of samples.
-    `fixed` holds figures that are no function of sums (rank correlations), with an interval that holds for
-    independent samples; `figures` need not give them a meaning. `tests` are shares whose p against one half
-    (two-sided exact binomial test) is told: figure name to (index of the hits, index of the trials).
+    over repeats, and for bootstrap intervals without touching a sample again (macro F1 from confusion counts,
+    BLEU from n-gram counts). `shares` lists figures that are a plain proportion: figure name to (index of the
+    hits, index of the trials) among the sums; they get a Wilson interval. `sizes` maps a figure to the index
+    of the sum that is its n, where that is not the number of samples. `fixed` holds figures that are no
+    function of sums, with an interval that holds for independent samples or none, and `smooth` those with the
+    influence of each sample (in the order of `kinds`); `figures` may give NaN for either. `tests` are shares
+    whose p against one half (two-sided exact binomial test) is told: figure name to (index of the hits, index
+    of the trials).
     """
 
     kinds: NDArray[np.int64]
@@ -241,6 +269,7 @@ class Corpus:
     notes: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, JSON] = field(default_factory=dict)
     fixed: Mapping[str, tuple[float, Interval | None]] = field(default_factory=dict)
+    smooth: Mapping[str, Smooth] = field(default_factory=dict)
     tests: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 

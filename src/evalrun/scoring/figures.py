@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.scoring.base import Corpus, Interval, MetricInfo, ScoreColumns
+from evalrun.scoring.base import Corpus, MetricInfo, ScoreColumns, Smooth
 from evalrun.scoring.text import slugs
 from evalrun.types import JSON
 
 Floats = NDArray[np.float64]
 
-Z = 1.959963984540054
-"""The 0.975 quantile of the normal distribution."""
+FEW_RANKED = 30
+FEW_OF_A_KIND = 10
 
 _BLOCK = 4_000_000
 """So many pairs are compared at once."""
@@ -30,21 +30,54 @@ def correlation_corpus(
     # Sums of squares of numbers far from 0 would lose their digits: measure from the means, in deviations.
     x, y = (_standard(column) for column in (answers, targets))
     names = tuple(f"{name}.{which}" for which in ("pearson", "spearman", "kendall"))
-    spearman = pearson(ranks(answers), ranks(targets))
-    kendall = kendall_tau(answers, targets) if n <= max_pairs else math.nan
-    notes = {} if n <= max_pairs else {names[2]: f"{n} samples: more than max_pairs, which is {max_pairs}"}
+    few = f"{n} samples: more than max_pairs, which is {max_pairs}"
+    kendall = kendall_smooth(answers, targets) if n <= max_pairs else _unknown(n, few)
     return Corpus(
         kinds=np.arange(n, dtype=np.int64),
         statistics=np.stack([np.ones(n), x, y, x * x, y * y, x * y], axis=1),
         figures=_pearson_from_sums,
         names=names,
         infos={each: infos[each] for each in names},
-        notes=notes,
-        fixed={
-            names[1]: (spearman, fisher_interval(spearman, (1 + spearman**2 / 2), n - 3)),
-            names[2]: (kendall, fisher_interval(kendall, 0.437, n - 4)),
-        },
+        smooth={names[1]: spearman_smooth(answers, targets), names[2]: kendall},
     )
+
+
+def _unknown(n: int, note: str = "") -> Smooth:
+    return Smooth(math.nan, np.zeros(n), math.nan, note=note)
+
+
+def _fisher(value: float, influence: Floats, *columns: Floats) -> Smooth:
+    """A correlation on Fisher's scale; no interval at ±1. A few samples that mostly tie are noted."""
+    value = max(-1.0, min(1.0, value))
+    tied = max((float(np.unique(column, return_counts=True)[1].max()) for column in columns), default=0.0)
+    note = ""
+    if len(influence) < FEW_RANKED and tied > len(influence) / 2:
+        note = f"{len(influence)} samples, most of them tied: the interval may be too narrow"
+    if abs(value) >= 1 - 1e-12:
+        return Smooth(value, np.zeros(len(influence)), math.inf, "fisher-z", note=note)
+    return Smooth(value, influence / (1 - value * value), math.atanh(value), "fisher-z", note=note)
+
+
+def spearman_smooth(x: Floats, y: Floats) -> Smooth:
+    """Spearman's rank correlation with influences: of the covariance C and variances A, B of the mid-ranks,
+    r = C / sqrt(A B), each sample having a rank of its own and a place in the ranks of all others."""
+    n = len(x)
+    value = pearson(ranks(x), ranks(y)) if n else math.nan
+    if math.isnan(value):
+        return _unknown(n)
+    u, v = ((ranks(column) - 0.5) / n - 0.5 for column in (x, y))
+    a, b, c = (float(p @ q) / n for p, q in ((u, u), (v, v), (u, v)))
+    of_c = u * v + (_above(x, v) + _above(y, u)) / n - 3 * c
+    of_a, of_b = (w * w + 2 * _above(z, w) / n - 3 * m for z, w, m in ((x, u, a), (y, v, b)))
+    return _fisher(value, of_c / math.sqrt(a * b) - value / 2 * (of_a / a + of_b / b), x, y)
+
+
+def _above(x: Floats, weights: Floats) -> Floats:
+    """For each sample the weights of those with greater x, and half of those with the same."""
+    codes = np.unique(x, return_inverse=True)[1]
+    sums = np.bincount(codes, weights=weights)
+    after = np.cumsum(sums[::-1])[::-1] - sums
+    return np.asarray((after + sums / 2)[codes], np.float64)
 
 
 def _standard(column: Floats) -> Floats:
@@ -60,9 +93,9 @@ def _pearson_from_sums(sums: Floats) -> Floats:
         spread_x, spread_y = ((q - s * s / n) for q, s in ((xx, x), (yy, y)))
         none = (spread_x <= 1e-12 * n) | (spread_y <= 1e-12 * n)
         value = np.where(none, np.nan, (xy - x * y / n) / np.sqrt(spread_x * spread_y))
-    pearson_r = np.clip(value, -1.0, 1.0)[..., None]
-    same: Floats = np.repeat(pearson_r, 3, axis=-1)
-    return same
+    pearson_r = np.clip(value, -1.0, 1.0)
+    no_sums = np.full_like(pearson_r, np.nan)  # of the rank correlations
+    return np.stack([pearson_r, no_sums, no_sums], axis=-1)
 
 
 def pearson(x: Floats, y: Floats) -> float:
@@ -80,42 +113,43 @@ def ranks(column: Floats) -> Floats:
     return ranks[code]
 
 
-def kendall_tau(x: Floats, y: Floats) -> float:
-    """Tau-b over all pairs, a block of rows at a time; NaN where either does not vary."""
+def kendall_smooth(x: Floats, y: Floats) -> Smooth:
+    """Kendall's tau-b over all pairs, a block of rows at a time, with influences: those of three means of
+    pairs (twice a sample's own mean less the whole), tau-b = T / sqrt(X Y). NaN where either does not vary.
+    """
     n = len(x)
-    score = tied_x = tied_y = 0
-    step = max(1, _BLOCK // max(n, 1))
+    if n < 2:
+        return _unknown(n)
+    agree, apart_x, apart_y = np.empty(n), np.empty(n), np.empty(n)
+    step = max(1, _BLOCK // n)
     x_codes, y_codes = (np.unique(each, return_inverse=True)[1].astype(np.int32) for each in (x, y))
     for begin in range(0, n, step):
-        signs = [
-            np.sign(c[begin : begin + step, None] - c[None, :]).astype(np.int8) for c in (x_codes, y_codes)
-        ]
-        score += int((signs[0] * signs[1]).sum(dtype=np.int64))
-        tied_x += int((signs[0] == 0).sum())
-        tied_y += int((signs[1] == 0).sum())
-    # Every pair was seen twice, and every sample against itself.
-    below = math.sqrt(n * n - tied_x) * math.sqrt(n * n - tied_y)
-    return score / below if below > 0 else math.nan
+        rows = slice(begin, begin + step)
+        signs = [np.sign(c[rows, None] - c[None, :]).astype(np.int8) for c in (x_codes, y_codes)]
+        agree[rows] = (signs[0] * signs[1]).sum(axis=1, dtype=np.int64)
+        apart_x[rows], apart_y[rows] = (np.count_nonzero(each, axis=1) for each in signs)
+    score, pairs_x, pairs_y = float(agree.sum()), float(apart_x.sum()), float(apart_y.sum())
+    if pairs_x == 0 or pairs_y == 0:
+        return _unknown(n)
+    root = math.sqrt(pairs_x) * math.sqrt(pairs_y)
+    value = score / root
+    of_pairs = apart_x * n / pairs_x + apart_y * n / pairs_y - 2
+    return _fisher(value, 2 * (agree * n - score) / root - value * of_pairs, x, y)
 
 
-def fisher_interval(value: float, variance: float, freedom: int) -> Interval | None:
-    """The 95 % interval of a correlation, tanh(atanh(r) ± z sqrt(variance / freedom)).
-
-    `variance` and `freedom` (n less a few) are those of the coefficient: Bonett & Wright 2000. None for
-    too few samples and for r = ±1.
-    """
-    if freedom < 1 or math.isnan(value) or abs(value) >= 1:
-        return None
-    width = math.sqrt(variance / freedom)
-    centre = math.atanh(value)
-    low, high = math.tanh(centre - Z * width), math.tanh(centre + Z * width)
-    return Interval(width * (1 - value * value), low, high, "fisher-z")
+def kendall_tau(x: Floats, y: Floats) -> float:
+    """Tau-b over all pairs; NaN where either does not vary."""
+    return kendall_smooth(x, y).value
 
 
-def calibration_error(confidence: Floats, right: Floats, bins: int, info: MetricInfo) -> Corpus | None:
-    """Over samples: the sum over bins of |sum of confidences - hits| / n. None without samples.
+def calibration_corpus(
+    name: str, confidence: Floats, right: Floats, bins: int, infos: Mapping[str, MetricInfo]
+) -> Corpus | None:
+    """Expected calibration error, AUROC and AURC of confidences (0 to 1) and hits (0 or 1), each of shape
+    (n,).
 
-    Bins are (0, 1/bins], …: a confidence on the edge counts in the lower one, and 0 in the first.
+    The error is the sum over bins of |sum of confidences - hits| / n; bins are (0, 1/bins], …: a confidence
+    on the edge counts in the lower one, and 0 in the first. None without samples.
     """
     n = len(confidence)
     if n == 0:
@@ -127,9 +161,105 @@ def calibration_error(confidence: Floats, right: Floats, bins: int, info: Metric
 
     def figures(sums: Floats) -> Floats:
         error: Floats = np.abs(sums[..., :bins]).sum(axis=-1) / sums[..., bins]
-        return error[..., None]
+        return np.stack([error, np.full_like(error, np.nan), np.full_like(error, np.nan)], axis=-1)
 
-    return Corpus(np.arange(n, dtype=np.int64), statistics, figures, (info.name,), {info.name: info})
+    ece, auroc, aurc = names = tuple(f"{name}.{figure}" for figure in ("ece", "auroc", "aurc"))
+    return Corpus(
+        np.arange(n, dtype=np.int64),
+        statistics,
+        figures,
+        names,
+        {each: infos[each] for each in names},
+        notes={ece: _by_chance(confidence, place, bins)},
+        fixed={ece: (float(figures(statistics.sum(axis=0))[0]), None)},
+        smooth={auroc: auroc_smooth(confidence, right), aurc: aurc_smooth(confidence, right)},
+    )
+
+
+def _by_chance(confidence: Floats, place: NDArray[np.int64], bins: int) -> str:
+    """What the error would be if every confidence were right: |normal| with the variance of each bin's hits.
+    """
+    n = len(confidence)
+    spread = np.sqrt(np.bincount(place, weights=confidence * (1 - confidence), minlength=bins))
+    drawn = np.abs(np.random.default_rng(0).standard_normal((2_000, bins))) @ spread / n
+    mean, most = float(drawn.mean()), float(np.sort(drawn)[round(0.95 * len(drawn)) - 1])
+    return (
+        "no interval: it is biased upwards, and resampling would add to that; perfect confidences like these "
+        f"give {mean:.3g} by chance, and up to {most:.3g} in 95 of 100 cases"
+    )
+
+
+def auroc_smooth(confidence: Floats, right: Floats) -> Smooth:
+    """The chance that a right answer has the greater confidence than a wrong one, ties counting half, with
+    the placements of DeLong, DeLong and Clarke-Pearson (1988) as influences, on the logit scale."""
+    n, hits = len(right), right > 0.5
+    positives, negatives = int(hits.sum()), int((~hits).sum())
+    if not positives or not negatives:
+        return _unknown(n, "there are no wrong answers" if positives else "there are no right answers")
+    above = _above(confidence, hits.astype(np.float64)) / positives
+    below = 1 - _above(confidence, (~hits).astype(np.float64)) / negatives
+    value = float(below[hits].mean())
+    influence = np.where(hits, (below - value) * n / positives, (above - value) * n / negatives)
+    few = min(positives, negatives)
+    note = f"{few} {'right' if few == positives else 'wrong'} answers: the interval may be too narrow"
+    note = note if few < FEW_OF_A_KIND else ""
+    if not 0 < value < 1:
+        return Smooth(value, np.zeros(n), math.inf, "logit", note=note)
+    logit = math.log(value / (1 - value))
+    return Smooth(value, influence / (value * (1 - value)), logit, "logit", note=note)
+
+
+def aurc_smooth(confidence: Floats, right: Floats) -> Smooth:
+    """Area under the risk-coverage curve: the mean over samples of the share wrong among those whose
+    confidence is at least as high (Geifman and El-Yaniv 2017; equal confidences enter together).
+
+    With G(s) the share of confidences from s on, L(s) the share wrong and at least s: the mean of R = L/G. A
+    sample (s, l) moves it by R(s) + l E[1(S <= s)/G(S)] - E[1(S <= s) L(S)/G(S)²] - the mean.
+    """
+    n, loss = len(right), 1 - right
+    codes = np.unique(-confidence, return_inverse=True)[1]  # 0 is the most confident
+    size = np.bincount(codes).astype(np.float64)
+    covered = np.cumsum(size) / n
+    wrong = np.cumsum(np.bincount(codes, weights=loss)) / n
+    risk = wrong / covered
+
+    def from_here(values: Floats) -> Floats:
+        """Mean over samples of a value of their confidence, of those no more confident."""
+        shares = values * size / n
+        return np.asarray(np.cumsum(shares[::-1])[::-1], np.float64)
+
+    value = float(risk @ size) / n
+    entered, shared = from_here(1 / covered), from_here(wrong / covered**2)
+    influence = (risk - value + 0.0)[codes] + loss * entered[codes] - shared[codes]
+    few = int(loss.sum())
+    note = f"{few} wrong answers: the interval may be too narrow" if few < FEW_OF_A_KIND else ""
+    if value <= 0:
+        return Smooth(value, np.zeros(n), -math.inf, "log", note=note)
+    return Smooth(value, influence / value, math.log(value), "log", note=note)
+
+
+def ratio_smooth(value: float, above: Floats, below: Floats, scale: str) -> Smooth:
+    """A ratio of sums: `value` is its exponential ("log"), or some multiple of it ("plain"). A sample counts
+    by its share of the sum below, so that a few long ones leave few degrees of freedom."""
+    total = float(below.sum())
+    if math.isnan(value) or total <= 0:
+        return _unknown(len(above))
+    ratio = float(above.sum()) / total
+    influence = (above - ratio * below) * len(above) / total
+    if scale == "log":
+        return Smooth(value, influence, ratio, scale, below / total)
+    factor = value / ratio if ratio else 1.0
+    return Smooth(value, influence * factor, value, scale, below / total)
+
+
+def influences(
+    corpus_figures: Callable[[Floats], Floats], statistics: Floats, sums: Floats, n: float, at: int
+) -> Floats:
+    """What one more sample of each kind does to a figure of sums: its derivative in the direction of the
+    sample, d/de figure((1 - e) sums + e n statistics), shape (K,)."""
+    step = 1e-5
+    moved = corpus_figures((1 - step) * sums + step * n * statistics)[..., at]
+    return np.asarray((moved - corpus_figures(sums)[..., at]) / step, np.float64)
 
 
 def preference_corpus(

@@ -372,6 +372,40 @@ def test_a_corpus_figure_is_compared_by_a_paired_bootstrap(sweep: MakeSweep) -> 
     assert figure.result.ci_low == pytest.approx(accuracy.result.ci_low, abs=0.03)
 
 
+def test_rank_correlations_are_compared_and_not_by_pearsons(sweep: MakeSweep) -> None:
+    rng = np.random.default_rng(9)
+    target = rng.lognormal(size=150)
+    answers = [target * rng.lognormal(0, spread, 150) for spread in (1.5, 0.4)]
+    suite = {"resolved": {"scorers": [{"correlation": {}}]}}
+    name = "correlation.spearman"
+    metric = {"name": name, "value": 0.5, "n": 150, "unit": "correlation", "direction": "higher"}
+    folders = []
+    for answer in answers:
+        scores = [
+            {
+                "correlation": abs(float(a - t)),
+                "correlation.answer": float(a),
+                "correlation.target": float(t),
+            }
+            for a, t in zip(answer, target, strict=True)
+        ]
+        rows = [{**row, "scores": own} for row, own in zip(rows_of([1] * 150), scores, strict=True)]
+        folder = sweep(cell(rows), suite=suite)
+        folder.finish_run("m-p-d", {**folder.read_run("m-p-d"), "metrics": [metric]})
+        folders.append(folder)
+    [found] = compared(*folders, metrics=(name,)).compared
+    expected = [stats.spearmanr(answer, target).statistic for answer in answers]
+    assert (found.result.mean_a, found.result.mean_b) == pytest.approx(tuple(expected))
+    assert found.result.ci_low < expected[1] - expected[0] < found.result.ci_high
+    assert found.verdict.word == "better"
+    drawn = []
+    for _ in range(300):
+        rows = rng.integers(150, size=150)
+        one, other = (stats.spearmanr(answer[rows], target[rows]).statistic for answer in answers)
+        drawn.append(other - one)
+    assert found.result.se == pytest.approx(np.std(drawn), rel=0.15)
+
+
 def test_repeats_do_not_narrow_a_corpus_figure(sweep: MakeSweep) -> None:
     suite = {"resolved": {"scorers": [{"classification": {"labels": LABELS}}]}}
     metric = {

@@ -39,14 +39,27 @@ def test_kappa_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
         assert found.ci_low is None or found.ci_low <= found.value <= found.ci_high  # type: ignore[operator]
 
 
-def test_the_interval_of_kappa_is_that_of_the_published_formula() -> None:
+def test_the_interval_of_kappa_is_that_of_the_published_formula_for_many() -> None:
     # Fleiss, Cohen and Everitt (1969): 200 cases, three categories; kappa 0.429, its variance 0.002885.
-    table = [[106, 10, 4], [22, 28, 10], [2, 12, 6]]
-    first = [name for name, row in zip("abc", table, strict=True) for _ in range(sum(row))]
-    second = [other for row in table for other, times in zip("abc", row, strict=True) for _ in range(times)]
-    found = kappa(first, second)
-    assert found.value == pytest.approx(0.429, abs=5e-4)
-    assert ((found.ci_high - found.value) / 1.959964) ** 2 == pytest.approx(0.002885, abs=2e-6)  # type: ignore[operator]
+    table = np.array([[106, 10, 4], [22, 28, 10], [2, 12, 6]])
+    for times, tolerance in ((1, 0.15), (100, 0.002)):
+        pairs = [
+            (one, other)
+            for one, row in zip("abc", (table * times).tolist(), strict=True)
+            for other, count in zip("abc", row, strict=True)
+            for _ in range(count)
+        ]
+        found = kappa([one for one, _ in pairs], [other for _, other in pairs])
+        assert found.value == pytest.approx(0.429, abs=5e-4)
+        assert found.ci_low is not None and found.ci_high is not None
+        variance = ((found.ci_high - found.ci_low) / 2 / 1.959964) ** 2
+        assert variance * times == pytest.approx(0.002885, rel=tolerance)
+
+
+def test_full_agreement_of_a_few_is_not_certain() -> None:
+    found = kappa(["a", "b"] * 5, ["a", "b"] * 5)
+    assert (found.value, found.ci_high) == (1.0, 1.0)
+    assert found.ci_low is not None and 0 < found.ci_low < 0.9
 
 
 def test_rank_correlation_is_that_of_scipy() -> None:

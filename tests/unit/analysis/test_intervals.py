@@ -1,6 +1,7 @@
 """Intervals: their formulas against SciPy, and by simulation that they cover."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 from evalrun.analysis import bootstrap, intervals
 from evalrun.analysis.distributions import binomial_cdf, normal_quantile, sorted_quantile, t_quantile
 
+Draw = Callable[[np.random.Generator, int], np.ndarray]
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
 
@@ -180,10 +182,62 @@ def test_a_run_without_an_error_still_has_an_interval_of_some_width() -> None:
 
 
 def test_intervals_stay_within_what_the_metric_can_be() -> None:
-    values = np.array([1.0, 1, 1, 1, 0.3])
-    found = intervals.mean(values, bounds=(0, 1))
-    assert found.high == 1.0
-    assert intervals.mean(values).high == pytest.approx(0.86 + 2.776445 * 0.14)
+    values = np.array([1.0, 1, 0.4, 1, 0.3])
+    assert intervals.mean(values, bounds=(0, 1)).high == 1.0
+    assert intervals.mean(values).high > 1.0
+
+
+def ones(share: float) -> Draw:
+    def draw(rng: np.random.Generator, n: int) -> np.ndarray:
+        values = rng.random(n)
+        values[rng.random(n) < share] = 1.0
+        return values
+
+    return draw
+
+
+def pass_at_5(a: float, b: float) -> Draw:
+    missed = np.array([math.comb(10 - right, 5) / math.comb(10, 5) for right in range(11)])
+
+    def draw(rng: np.random.Generator, n: int) -> np.ndarray:
+        return 1 - missed[rng.binomial(10, rng.beta(a, b, n))]
+
+    return draw
+
+
+@pytest.mark.parametrize("draw", [ones(0.95), ones(0.99), pass_at_5(8, 1), pass_at_5(2, 1)])
+@pytest.mark.parametrize("n", [10, 30, 100, 1000])
+def test_means_near_a_bound_are_covered(draw: Draw, n: int) -> None:
+    rng = np.random.default_rng(n)
+    truth = float(draw(rng, 2_000_000).mean())
+    covered = 0
+    for _ in range(300):
+        found = intervals.mean(draw(rng, n), bounds=(0.0, 1.0), repeated=True)
+        assert found.low is not None and found.high is not None
+        covered += found.low <= truth <= found.high
+    assert covered / 300 >= 0.92
+
+
+def test_the_scale_of_a_skewed_mean_is_that_of_its_bounds() -> None:
+    values = np.array([1.0] * 19 + [0.2])
+    share, percent = intervals.mean(values, bounds=(0, 1)), intervals.mean(100 * values, bounds=(0, 100))
+    assert share.method == percent.method == "wilson" and "pile up" in share.note
+    assert (percent.low, percent.high) == pytest.approx((100 * share.low, 100 * share.high))
+    assert share.se == pytest.approx(intervals.mean_t(values).se)
+    assert (share.low, share.high) == pytest.approx(
+        (intervals.wilson(19.2, 20).low, intervals.wilson(19.2, 20).high)
+    )
+
+
+def test_skewed_means_without_a_bound_say_so() -> None:
+    rng = np.random.default_rng(3)
+    said = dict.fromkeys((0.1, 1.0, 1.5), 0)
+    for sigma in said:
+        for _ in range(200):
+            said[sigma] += "skewed" in intervals.mean(rng.lognormal(0, sigma, 30)).note
+    assert said[0.1] <= 10 and said[1.0] > 140 and said[1.5] > 190
+    assert intervals.mean(rng.normal(size=50)).note == ""
+    assert intervals.skewed(np.full(20, 0.1)) == "" == intervals.skewed(np.array([1.0, 9.0]))
 
 
 @settings(deadline=None)

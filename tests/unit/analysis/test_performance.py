@@ -56,7 +56,7 @@ def test_only_answers_that_this_run_sent_are_timed() -> None:
     found, details = measure(rows)
     mean = found["performance.e2e_s.mean"]
     assert (mean.value, mean.n) == (pytest.approx(25 / 22), 22)
-    assert mean.note == "left out: 1 cached, 1 warm-up, 1 failed"
+    assert mean.note.startswith("left out: 1 cached, 1 warm-up, 1 failed; skewed")
     assert found["performance.e2e_s.max"].value == 3.0
     assert details["timed"] == {"n": 22, "cached": 1, "warmup": 1, "failed": 1}
     assert found["performance.completion_tokens.mean"].n == 24

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tables import sample_table
 
+from evalrun.analysis.influence import smooth_interval
 from evalrun.analysis.quality import corpus_metrics
+from evalrun.scoring.base import ScoreColumns
 from evalrun.scoring.scorers import judge_agreement as agreement
 from evalrun.scoring.scorers.judge import Judge, JudgeOptions
 from evalrun.types import SampleRecord, Status
@@ -147,3 +149,38 @@ def test_only_samples_with_both_grades_count_towards_agreement_with_people() -> 
     metrics, _ = corpus_metrics(table, judge, exclude_unparsed=False, seed=1)
     accuracy = next(metric for metric in metrics if metric.name == "judge.human.accuracy")
     assert (accuracy.n, accuracy.value) == (3, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize(("prevalence", "value"), [(0.5, 0.6), (0.9, 0.6), (0.95, 0.3)])
+def test_intervals_of_kappa_cover_where_nearly_all_grades_are_alike(prevalence: float, value: float) -> None:
+    judge = Judge(JudgeOptions(model=["a"], choices={"good": 1, "bad": 0}, human="h"))
+    chance = prevalence**2 + (1 - prevalence) ** 2
+    off = (1 - chance) * (1 - value) / 2
+    shares = [prevalence - off, off, off, 1 - prevalence - off]
+    pairs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    rng = np.random.default_rng(3)
+    covered = told = 0
+    for counts in rng.multinomial(40, shares, 250):
+        drawn = np.repeat(pairs, counts, axis=0)
+        columns = ScoreColumns(
+            value=drawn[:, 1].astype(float),
+            parts={"human": drawn[:, 0].astype(float), "grade": drawn[:, 1].astype(float)},
+            status=np.zeros(40, np.int8),
+            texts=lambda: None,  # type: ignore[arg-type, return-value]
+        )
+        smooth = agreement.agreement_corpus(judge, columns).smooth["judge.human.kappa"]
+        found = smooth_interval(smooth, bounds=(-1.0, 1.0))
+        if found.low is not None and found.high is not None:
+            told += 1
+            covered += found.low <= value <= found.high
+    assert told > 200
+    assert 0.92 <= covered / told <= 1.0
+
+
+def test_full_agreement_of_a_few_has_an_interval() -> None:
+    judge = Judge(JudgeOptions(model=["a", "b"], choices={"good": 1, "bad": 0}, human="h"))
+    made = records(judge, [[at % 2, at % 2] for at in range(12)], [at % 2 for at in range(12)])
+    metrics, _ = corpus_metrics(sample_table(made), judge, exclude_unparsed=False, seed=1)
+    for metric in metrics:
+        assert metric.value == 1.0 == metric.ci_high, metric.name
+        assert metric.ci_low is not None and 0 < metric.ci_low < 0.95, metric.name

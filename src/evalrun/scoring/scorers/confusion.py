@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.scoring.base import Corpus, Labelled, MetricInfo
+from evalrun.scoring.base import Corpus, Labelled, MetricInfo, shown
 from evalrun.scoring.text import slugs, truth_values
 from evalrun.types import JSON, Status
 
@@ -23,6 +23,9 @@ SHOWN_CLASSES = 30
 
 OVERALL = ("f1_macro", "precision_macro", "recall_macro", "f1_micro", "mcc")
 """Figures over all classes."""
+
+RARE = 10
+"""A class with fewer samples than this may not have shown how its answers vary: a note says so."""
 
 _ENDINGS = 3
 """Unparsed, refused, other."""
@@ -105,6 +108,7 @@ class Confusion:
                 sizes[full] = (size if figure == "precision" else 2 * size) + at
                 if figure != "f1":
                     shares[full] = (at, sizes[full])
+        note = self._rare(np.bincount(self.target[self.target < size], minlength=size))
         return Corpus(
             kinds=kinds.astype(np.int64),
             statistics=statistics,
@@ -113,7 +117,18 @@ class Confusion:
             infos=described,
             shares=shares,
             sizes=sizes,
+            notes={} if not note else {f"{name}.{figure}": note for figure in OVERALL if "macro" in figure},
             details={"confusion": self.matrix()},
+        )
+
+    def _rare(self, targets: NDArray[np.int64]) -> str:
+        """A note where a class has too few samples for a macro figure's interval, else empty."""
+        least = int(targets.min()) if len(targets) else RARE
+        if least >= RARE:
+            return ""
+        return (
+            f"the rarest class, {shown(self.classes[int(targets.argmin())])}, has {least} samples: below "
+            "{RARE} the interval may be too narrow"
         )
 
     def _large(self, name: str, infos: Mapping[str, MetricInfo]) -> Corpus:

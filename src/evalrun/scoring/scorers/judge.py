@@ -227,7 +227,10 @@ def _text(path: Path, name: str) -> str:
         raise UserError(f"the rubric '{path}' cannot be read: {error}", where=f"scorer {name}") from None
 
 
-_AGREEMENT = " Interval: percentile bootstrap over samples."
+_AGREEMENT = (
+    " Interval: the influence of each sample on Fisher's z, with two samples added that are spread over all "
+    "pairs of grades, so that it holds where nearly all grades are alike."
+)
 _HUMAN = " Over the samples that have both a grade from the judges and a person's grade on the menu."
 
 

@@ -184,13 +184,28 @@ class CalibrationOptions(ScorerOptions):
     ignore_case: bool = Field(default=False, description="Whether answers are the same in either case.")
 
 
+CHANCE = (
+    "It is biased upwards, the more the fewer samples there are, and has no interval: none is known that "
+    "covers it where confidences are right. Its note says what perfect confidences would give by chance."
+)
+AUROC = (
+    "How well confidence tells right answers from wrong ones: the chance that a right answer has the greater "
+    "confidence than a wrong one, ties counting half; 0.5 is none. Interval: DeLong et al. (1988) on the "
+    "logit scale."
+)
+AURC = (
+    "Area under the risk-coverage curve: the mean over samples of the share of wrong answers among those "
+    "whose confidence is at least as high (Geifman and El-Yaniv 2017). It is what errors would be left, on "
+    "average, if one kept only the more confident answers, at any point; the error rate itself where "
+    "confidence says nothing. Interval: influence of each sample, on the log scale."
+)
 _LEFT_OUT = " Samples without a stated confidence, unparsed, refused and failed ones are left out."
 
 
 @scorer(
     "calibration",
-    summary="Brier score and expected calibration error of a confidence that the model states, from an "
-    'answer parsed as JSON: {"answer": …, "confidence": …}.',
+    summary="Brier score, expected calibration error, AUROC and risk-coverage area of a confidence that the "
+    'model states, from an answer parsed as JSON: {"answer": …, "confidence": …}.',
     metric=(
         fraction(
             "brier",
@@ -202,10 +217,11 @@ _LEFT_OUT = " Samples without a stated confidence, unparsed, refused and failed 
             "ece",
             "Expected calibration error (Guo et al. 2017): confidences are put into bins of equal width, "
             "(0, 0.1], (0.1, 0.2] and so on; the sum over bins of the share of samples in the bin times "
-            "the distance of their mean confidence from their accuracy. It is biased upwards for few "
-            "samples, as every estimate of it is." + _LEFT_OUT,
+            "the distance of their mean confidence from their accuracy. " + CHANCE + _LEFT_OUT,
             "lower",
         ),
+        fraction("auroc", AUROC + _LEFT_OUT),
+        fraction("aurc", AURC + _LEFT_OUT, "lower"),
         fraction("confidence", "Mean of the confidences." + _LEFT_OUT, "none"),
         fraction("accuracy", "Share of right answers among those with a confidence." + _LEFT_OUT),
     ),
@@ -249,11 +265,11 @@ class Calibration(Scorer[CalibrationOptions]):
         return label.casefold() if self.options.ignore_case else label
 
     def aggregate(self, columns: ScoreColumns) -> Corpus | None:
-        """Expected calibration error from sums of confidence and hits by bin."""
-        from evalrun.scoring.figures import calibration_error
+        """Expected calibration error from sums of confidence and hits by bin; AUROC and AURC."""
+        from evalrun.scoring.figures import calibration_corpus
 
-        info, parts = self.metrics_by_name()[f"{self.name}.ece"], columns.parts
-        return calibration_error(parts["confidence"], parts["accuracy"], self.options.bins, info)
+        confidence, right = columns.parts["confidence"], columns.parts["accuracy"]
+        return calibration_corpus(self.name, confidence, right, self.options.bins, self.metrics_by_name())
 
 
 def _confidence(value: JSON, scale: float) -> float | None:

@@ -23,6 +23,7 @@ from evalrun.scoring.base import (
 )
 from evalrun.scoring.functions import scorer
 from evalrun.scoring.likelihood import MEASURES, probabilities
+from evalrun.scoring.scorers.labels import AURC, AUROC, CHANCE
 from evalrun.scoring.scorers.text import ExactMatchOptions, exact_match
 from evalrun.types import JSON, Direction, Row, Score
 
@@ -69,10 +70,13 @@ _ACCURACY = "Share of samples for which {0} chooses the target; of equals the fi
         fraction(
             "ece",
             "Expected calibration error (Guo et al. 2017) of the most probable option: the sum over bins of "
-            "p of the share of samples in the bin times the distance of their mean p from their accuracy. It "
-            "is biased upwards for few samples." + _NO_CHOICE,
+            "p of the share of samples in the bin times the distance of their mean p from their accuracy. "
+            + CHANCE
+            + _NO_CHOICE,
             "lower",
         ),
+        fraction("auroc", AUROC + " The confidence is p of the most probable option." + _NO_CHOICE),
+        fraction("aurc", AURC + " The confidence is p of the most probable option." + _NO_CHOICE, "lower"),
         MetricInfo(
             "margin",
             "nats",
@@ -113,11 +117,11 @@ class OptionLikelihood(Scorer[OptionLikelihoodOptions]):
         return Score(value, _reason(options, shares), parts)
 
     def aggregate(self, columns: ScoreColumns) -> Corpus | None:
-        """Expected calibration error of the most probable option."""
-        from evalrun.scoring.figures import calibration_error
+        """Expected calibration error, AUROC and AURC of the most probable option."""
+        from evalrun.scoring.figures import calibration_corpus
 
-        info, parts = self.metrics_by_name()[f"{self.name}.ece"], columns.parts
-        return calibration_error(parts["confidence"], parts["right"], self.options.bins, info)
+        confidence, right = columns.parts["confidence"], columns.parts["right"]
+        return calibration_corpus(self.name, confidence, right, self.options.bins, self.metrics_by_name())
 
 
 def _chooses(options: list[dict[str, Any]], right: list[bool], key: str) -> float | None:
@@ -232,15 +236,25 @@ class Perplexity(Scorer[ScorerOptions]):
                 )
             return np.where(np.isfinite(values), values, np.nan)
 
+        from evalrun.scoring.figures import ratio_smooth
+
         names = tuple(f"{self.name}.{figure}" for figure in _FIGURES)
         infos = self.metrics_by_name()
         statistics = np.column_stack([columns.parts[part] for part in self.parts])
+        values = figures(statistics.sum(axis=0))
+        smooth = {
+            name: ratio_smooth(float(value), statistics[:, 0], statistics[:, below], scale)
+            for name, value, below, scale in zip(
+                names, values, (1, 2, 3, 2), (*("log",) * 3, "plain"), strict=True
+            )
+        }
         return Corpus(
             kinds=np.arange(len(statistics), dtype=np.int64),
             statistics=statistics,
             figures=figures,
             names=names,
             infos={name: infos[name] for name in names},
+            smooth=smooth,
             notes={
                 names[0]: f"{statistics[:, 1].sum():,.0f} tokens",
                 names[2]: "words are cut at white space",

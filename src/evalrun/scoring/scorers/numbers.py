@@ -202,7 +202,8 @@ class CorrelationOptions(ScorerOptions):
             "correlation",
             "higher",
             "Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank. "
-            "Interval: Fisher's z with variance (1 + r²/2) / (n - 3) (Bonett and Wright 2000)." + _LEFT_OUT,
+            "Interval: the influence of each sample on Fisher's z, which holds for ties and skewed numbers."
+            + _LEFT_OUT,
             (-1.0, 1.0),
         ),
         MetricInfo(
@@ -210,8 +211,8 @@ class CorrelationOptions(ScorerOptions):
             "correlation",
             "higher",
             "Kendall's tau-b: (concordant - discordant pairs) / sqrt((pairs not tied in the answers) x "
-            "(pairs not tied in the targets)). Interval: Fisher's z with variance 0.437 / (n - 4) "
-            "(Fieller et al. 1957)." + _LEFT_OUT,
+            "(pairs not tied in the targets)). Interval: the influence of each sample on Fisher's z, which "
+            "holds for ties." + _LEFT_OUT,
             (-1.0, 1.0),
         ),
     ),
