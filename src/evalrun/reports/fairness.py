@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evalrun.reports.charts.groups import by_group, column_of, gap_of, measure_of
@@ -220,6 +220,58 @@ def _gap_cells(gap: Gap | None) -> tuple[str, ...]:
     return (gap.best, gap.worst, fixed(gap.value), fixed(gap.chance_gap_p95), p_value(gap.p_decides))
 
 
+MOST_ROWS = 40
+"""Rows of the overview; the tables of each column have the rest."""
+
+
+def overview(
+    by_dataset: Mapping[str, Sequence[RunView]], titles: Mapping[str, str], *, named: bool
+) -> Table | None:
+    """All that was compared, in one table: of the best run of each dataset every measure by every column, of
+    the others what is wider than chance. None where nothing was compared.
+
+    What is wider than chance comes first.
+    """
+    rows: list[tuple[int, tuple[str, ...]]] = []
+    for dataset, runs in by_dataset.items():
+        for at, run in enumerate(runs):
+            for column in run.details.groups:
+                shown = titles.get(column, column)
+                where = (f"{shown}, {dataset}" if named else shown, run.label)
+                for metric, size, chance, n in _compared(run, column):
+                    wide = chance.wider_than_chance
+                    if wide or at == 0:
+                        figures = (fixed(size), fixed(chance.chance_gap_p95), p_value(chance.p_decides))
+                        rows.append((not wide, (*where, metric, *figures, count(n), _reads(size, chance))))
+    if not rows:
+        return None
+    rows.sort(key=lambda row: row[0])
+    heads = ("attribute", "run", "measure", "gap", "by chance up to", "p (corrected)", "n", "reads as")
+    told = [row for _, row in rows[:MOST_ROWS]]
+    more = f" ({len(rows)} in all, the first {MOST_ROWS} shown)" if len(rows) > MOST_ROWS else ""
+    return Table(f"Gaps between groups{more}", heads, told, frozenset({3, 4, 5, 6}))
+
+
+def correction(runs: Sequence[RunView]) -> str:
+    """Over what p values were corrected, as the first run that was compared says it."""
+    said = (groups.correction for run in runs for groups in run.details.groups.values())
+    return next(filter(None, said), "")
+
+
+def _compared(run: RunView, column: str) -> Iterator[tuple[str, float, ByChance, int]]:
+    """Every difference between groups of a column that was tested: measure, size, chance, n compared."""
+    found = column_of(run, column)
+    for metric, measure in found.metrics.items():
+        gap = measure.gap
+        empty = gap is not None and gap.value == 0 and metric in _RATES  # no answer ended so
+        if gap is not None and gap.value is not None and gap.p is not None and not empty:
+            yield metric, gap.value, gap, sum(group.n for group in measure.groups if group.compared)
+    n = max((sum(g.n for g in m.groups if g.compared) for m in found.metrics.values()), default=0)
+    for name, criterion in found.criteria.items():
+        if criterion.difference is not None and criterion.p is not None:
+            yield name.replace("_", " "), criterion.difference, criterion, n
+
+
 PLAIN = 12
 """So many runs are told in plain words; the tables of gaps and contrasts have them all."""
 
@@ -384,7 +436,7 @@ def _warnings(runs: Sequence[RunView], column: str, metric: str) -> list[str]:
 
 def _notes(runs: Sequence[RunView], column: str) -> list[str]:
     """Unparsed, refused or failed answers that fall on some group more than chance would have it."""
-    found = [said] if (said := column_of(runs[0], column).correction) else []
+    found = []
     for run in runs:
         for rate in _RATES:
             gap = gap_of(run, column, rate)

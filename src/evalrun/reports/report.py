@@ -16,7 +16,7 @@ from evalrun.reports.charts.quality import quality_charts
 from evalrun.reports.charts.resources import read_system, resources
 from evalrun.reports.charts.speed import NAMES, latency, load_charts
 from evalrun.reports.effects import Effects, effects
-from evalrun.reports.fairness import FairnessView, fairness
+from evalrun.reports.fairness import FairnessView, correction, fairness, overview
 from evalrun.reports.gates import GateView, gates
 from evalrun.reports.judges import JudgesView, judges
 from evalrun.reports.leaderboard import Leaderboard, Matrix, leaderboard, matrix
@@ -70,6 +70,8 @@ class Report:
     speed_note: str
     speed_cautions: Sequence[str]
     fairness: Sequence[FairnessView]
+    gaps: Table | None
+    correction: str
     versions: Sequence[VersionsView]
     bias: Sequence[Table]
     fairness_note: str
@@ -208,6 +210,8 @@ def build_report(source: Source) -> Report:
             f"{run.full}: {run.details.client_limited}." for run in everything if run.details.client_limited
         ],
         fairness=fair,
+        gaps=overview(by_dataset, titles, named=named),
+        correction=correction(everything),
         versions=[view for _, name, runs in datasets for view in versions(runs, metric, name)],
         bias=[table for _, _, runs in datasets for table in (*bbq_tables(runs), *pair_table(runs, suite))],
         fairness_note="" if fair else _no_fairness(suite),
