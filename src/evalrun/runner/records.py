@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from evalrun.scoring.likelihood import decided
 from evalrun.scoring.pipeline import Scored
+from evalrun.scoring.reasoning import split_reasoning
 from evalrun.types import JSON, Attempt, ProviderError, Response, Row, SampleRecord, Status
 
 if TYPE_CHECKING:
@@ -37,6 +39,15 @@ def time_per_output_token_s(response: Response) -> float | None:
 def _chosen(likelihood: JSON) -> str:
     """What stands in place of an output where options were only compared: the chosen one."""
     return (likelihood.get("chosen") or "") if likelihood else ""
+
+
+def _without_reasoning(response: Response) -> Response:
+    """The response with the reasoning that stands in its text put beside it, whoever sent it."""
+    reasoning, answer = split_reasoning(response.output)
+    if answer == response.output:
+        return response
+    parts = [part for part in (response.reasoning, reasoning) if part]
+    return replace(response, output=answer, reasoning="\n\n".join(parts) or None)
 
 
 class ReadsAnswers(Protocol):
@@ -88,6 +99,7 @@ class RecordMaker:
         cached: bool = False,
     ) -> SampleRecord:
         likelihood = None
+        response = _without_reasoning(response)
         try:
             if prepared.request.ask is not None:
                 likelihood = decided(prepared.request.ask, response.likelihood)

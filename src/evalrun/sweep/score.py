@@ -23,6 +23,7 @@ import orjson
 from evalrun.runner.cell import Stop
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import Pipeline
+from evalrun.scoring.reasoning import split_reasoning
 from evalrun.sweep.stored import stored_samples
 from evalrun.tracking.columns import AS_JSON, NUMBER, STRING, json_text, text_form
 from evalrun.tracking.parquet import column_names, rewrite_columns
@@ -61,7 +62,7 @@ class Scoring:
         reasons: dict[str, str] = {}
         if self.again or self.pipeline.active:
             found = self.pipeline.evaluate(
-                output or "",
+                split_reasoning(output or "")[1],
                 sample["target"],
                 sample["row"],
                 status is Status.REFUSED,

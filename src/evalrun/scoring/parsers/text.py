@@ -12,6 +12,7 @@ from evalrun.scoring.base import Options, Parser, Unparsed, as_text, shown
 from evalrun.scoring.functions import parser
 from evalrun.scoring.guard import GuardedPattern, PatternTimeout, check_pattern
 from evalrun.scoring.numerals import last_number as last_number_in
+from evalrun.scoring.reasoning import CLOSING_TAGS
 from evalrun.types import JSON
 
 MAX_CHARACTERS = 100_000
@@ -83,6 +84,8 @@ def between(value: JSON, options: BetweenOptions) -> str:
     """The text between the marks. Raises Unparsed where one of them is missing."""
     text, start, end = as_text(value), options.start, options.end
     at = text.rfind(start) if options.which == "last" else text.find(start)
+    if at < 0 and start.lower() in CLOSING_TAGS:  # what ends the reasoning is split off before
+        at, start = 0, ""
     if at < 0:
         raise Unparsed(f"the mark {shown(start)} is not in the output")
     begin = at + len(start)
