@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping
 
@@ -28,6 +29,34 @@ def canonical_json(value: JSON) -> bytes:
     if b"null" in text and _has_non_finite(value):
         raise ValueError("a number that is not finite (NaN or infinity) has no JSON form")
     return text
+
+
+_WIDE = re.compile(rb"\d{19}")
+
+
+def exact_json(data: bytes) -> JSON:
+    """The JSON value in some bytes, whole numbers exactly: orjson makes floats of those beyond 64 bits.
+
+    Raises orjson.JSONDecodeError, and ValueError for a number of more digits than Python reads (4,300).
+    """
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        if not _WIDE.search(data):
+            raise
+        try:  # a whole number beyond every float
+            return json.loads(data, parse_float=_finite, parse_constant=_finite)
+        except json.JSONDecodeError:
+            pass
+        raise
+    return json.loads(data) if _WIDE.search(data) else value
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number[:20]} is beyond every number that JSON readers hold")
+    return value
 
 
 def digest(value: JSON) -> str:

@@ -33,7 +33,7 @@ MAX_TEXT = 10_000_000
 BUDGET = "evalrun: budget"
 """Where a rendering keeps its remaining steps among its values: no identifier, so no template can name it."""
 
-_STEPS, _SIZED = "evalrun_steps", "evalrun_sized"
+_STEPS, _SIZED, _PRINTED = "evalrun_steps", "evalrun_sized", "evalrun_printed"
 _PLAIN = frozenset({str, int, float, bool})
 _MAX_BITS = 4096
 _WIDE_FIELD = re.compile(r"\d{7,}|\*|:[^}]*\{")
@@ -48,12 +48,15 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def __init__(self, loader: BaseLoader | None = None) -> None:
-        super().__init__(undefined=StrictUndefined, autoescape=False, loader=loader, auto_reload=False)
+        super().__init__(
+            undefined=StrictUndefined, autoescape=False, loader=loader, auto_reload=False, finalize=_printed
+        )
         del self.globals["lipsum"], self.filters["random"]
         self.filters.update(
             {
                 _STEPS: _charge_for_rounds,
                 _SIZED: _refuse_long,
+                _PRINTED: _printed,
                 "tojson": _to_json,
                 "replace": _bounded(self.filters["replace"], _replaced_size),
                 "join": _bounded(self.filters["join"], _joined_size),
@@ -61,6 +64,8 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
                 **{name: _bounded(self.filters[name], _largest) for name in _WIDTH_FILTERS},
             }
         )
+        self.filters.update({name: _of_text(self.filters[name]) for name in _TEXT_FILTERS})
+        self.filters["join"] = _without_nulls(self.filters["join"])
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -130,7 +135,9 @@ class _Bounds(NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-        return self._filter(cast(nodes.Expr, self.generic_visit(node)), _SIZED)
+        self.generic_visit(node)
+        node.nodes = [self._filter(part, _PRINTED) for part in node.nodes]
+        return self._filter(node, _SIZED)
 
     def _filter(self, node: nodes.Expr, name: str) -> nodes.Filter:
         return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno, environment=self.environment)
@@ -159,6 +166,45 @@ def reaches_by_computed_names(source: str) -> bool:
 
 
 _COMPUTED = re.compile(r"\|\s*attr\b|\bformat|\[[^\]]*[~+|(]")
+
+
+def _printed(value: Any) -> Any:
+    """What a value is printed as: null as nothing, where Python would write None."""
+    return "" if value is None else value
+
+
+_TEXT_FILTERS = (
+    "capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower", "replace", "string",
+    "striptags", "title", "trim", "truncate", "upper", "urlencode", "urlize", "wordcount", "wordwrap",
+)  # fmt: skip
+"""Filters that make a text of what they are given."""
+
+
+def _of_text(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter, which takes null for an empty text."""
+    at = 1 if hasattr(filter_, "jinja_pass_arg") else 0
+
+    @wraps(filter_)
+    def of_text(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > at and args[at] is None:
+            args = (*args[:at], "", *args[at + 1 :])
+        return filter_(*args, **kwargs)
+
+    return of_text
+
+
+def _without_nulls(join: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter `join`, for lists that hold nulls."""
+    at = 1 if hasattr(join, "jinja_pass_arg") else 0
+
+    @wraps(join)
+    def without_nulls(*args: Any, **kwargs: Any) -> Any:
+        items = args[at] if len(args) > at else None
+        if isinstance(items, list | tuple) and None in items:
+            args = (*args[:at], [_printed(item) for item in items], *args[at + 1 :])
+        return join(*args, **kwargs)
+
+    return without_nulls
 
 
 def _spend(context: Context, steps: int) -> None:

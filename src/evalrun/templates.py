@@ -7,6 +7,7 @@ mistyped one is found before anything is sent.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -24,6 +25,19 @@ from evalrun.types import JSON
 
 _VALUE = "evalrun_value"
 _PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+BYTES = re.compile(r"<\d+ bytes, sha256 [0-9a-f]{64}>")
+"""What stands in a row for bytes (`evalrun.datasets.source.json_value`)."""
+
+
+def holds_bytes(value: JSON) -> bool:
+    """Whether a value of a row is, or holds, bytes."""
+    if isinstance(value, str):
+        return value[:1] == "<" and BYTES.fullmatch(value) is not None
+    if isinstance(value, Mapping):
+        return any(map(holds_bytes, value.values()))
+    return isinstance(value, list | tuple) and any(map(holds_bytes, value))
 
 
 class TemplateFailure(Exception):
@@ -47,6 +61,8 @@ class Variables:
     lines: Mapping[str, int]
     tested: frozenset[str]
     attributes: Mapping[str, Mapping[str, int]]
+    guarded: frozenset[str] = frozenset()
+    """Those that it looks at before it prints them: `{% if hint %}`, `hint or "none"`, `hint is none`."""
 
     def missing(self, columns: Container[str], given: Container[str] = ("row",)) -> dict[str, int]:
         """The columns that the template needs and that are not there, each with the line of its use.
@@ -291,7 +307,22 @@ def variables(tree: nodes.Template) -> Variables:
         for test in tree.find_all(nodes.Test)
         if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name)
     }
-    return Variables(lines, frozenset(tested & undeclared), _attributes(tree, undeclared))
+    attributes = _attributes(tree, undeclared)
+    return Variables(lines, frozenset(tested & undeclared), attributes, _guarded(tree) & undeclared)
+
+
+def _guarded(tree: nodes.Template) -> frozenset[str]:
+    """The names that conditions, `or`, tests and the filter `default` ask about."""
+    asked: list[nodes.Node] = [node.test for node in tree.find_all(nodes.If)]
+    asked += [node.test for node in tree.find_all(nodes.CondExpr)]
+    asked += tree.find_all((nodes.Or, nodes.And, nodes.Test, nodes.Not))
+    asked += [node for node in tree.find_all(nodes.Filter) if node.name in ("default", "d")]
+    return frozenset(
+        name.name
+        for node in asked
+        for name in (node, *node.find_all(nodes.Name))
+        if isinstance(name, nodes.Name)
+    )
 
 
 def _with_branches_settled(tree: nodes.Template) -> nodes.Template:

@@ -191,14 +191,18 @@ def plan(suite: Path, pilot: str | None, store: Store, as_json: bool, **override
     """
     from evalrun.sweep.estimate import estimate, power_from
 
-    estimated = estimate(_prepare(suite, overrides))
+    prepared = _prepare(suite, overrides)
+    warnings = [text for dataset in prepared.datasets.values() for text in dataset.warnings]
+    estimated = estimate(prepared)
     power = [] if pilot is None else power_from(estimated, store.resolve(pilot))
-    document = estimated.document()
+    document = {**estimated.document(), "warnings": warnings}
     if pilot is not None:
         document["power"] = [each.document() for each in power]
     if as_json:
         print_json(document)
         return
+    for text in warnings:
+        click.echo(f"warning: {text}", err=True)
     from evalrun.reports.terminal import print_plan
 
     print_plan(document)

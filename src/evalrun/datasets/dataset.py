@@ -25,8 +25,10 @@ class Dataset:
     """Rows that were read through once and found good.
 
     `columns` are those that every selected row has, derived ones included; `partial` has the others, each
-    with a place where it is missing. `digest` is the SHA-256 over the selected rows and targets in order;
-    `source` says where they came from; `warnings` what a person should know of them.
+    with a place where it is missing. `nulls` are the columns that are null in some rows: in how many, and
+    where first. `binary` are columns that hold bytes; of a mapping, which of its keys do. `digest` is the
+    SHA-256 over the selected rows and targets in order; `source` says where they came from; `warnings` what a
+    person should know of them.
     Going through it gives the same items in the same order every time, and keeps none of them.
     """
 
@@ -38,7 +40,9 @@ class Dataset:
         self.columns = tuple(each for each in survey.presence.columns if each not in shape.withheld)
         self.partial = {column: source.place(at) for column, at in survey.presence.partial.items()}
         self.digest = self._chosen.digest
-        self.warnings: list[str] = survey.warnings
+        self.warnings: list[str] = [*source.warnings, *survey.warnings]
+        self.nulls = {column: (count, source.place(at)) for column, (count, at) in survey.nulls.items()}
+        self.binary = survey.binary
         self.source: dict[str, JSON] = source.describe()
 
     def __len__(self) -> int:

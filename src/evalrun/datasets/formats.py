@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 
+from evalrun.canonical import exact_json
 from evalrun.datasets.source import FileSource, Findings, Record, json_row
 from evalrun.errors import UserError
 from evalrun.types import JSON
@@ -63,7 +66,7 @@ class JsonLines(FileSource):
 
     def _row(self, line: bytes, number: int, findings: Findings) -> dict[str, JSON] | None:
         try:
-            row = orjson.loads(line)
+            row = exact_json(line)
         except orjson.JSONDecodeError as error:
             if number <= 1 and line.startswith(BOM):
                 return self._row(line.removeprefix(BOM), number, findings)
@@ -72,7 +75,13 @@ class JsonLines(FileSource):
             elif line.strip():
                 findings.add(explain(line, error), self.place(number), _remedy(line, number))
             return None
+        except ValueError as error:
+            findings.add(f"a number that cannot be read: {error}", self.place(number))
+            return None
         if type(row) is dict:
+            if (key := repeated_key(line, row)) is not None:
+                findings.add(f"the key '{key}' stands twice in one object", self.place(number), _ONE_KEY)
+                return None
             return row
         findings.add(
             f"the line holds {_name(row)}, not an object",
@@ -80,6 +89,53 @@ class JsonLines(FileSource):
             "A file that is one JSON array needs format: json." if isinstance(row, list) else "",
         )
         return None
+
+
+_ONE_KEY = "Only the last of its values would count: leave one, or give the other a name of its own."
+_KEY = re.compile(rb'"\s*:')
+
+
+class _Repeated(Exception):
+    """A key that stands twice in one object."""
+
+
+def repeated_key(text: bytes, value: JSON) -> str | None:
+    """The first key that stands twice in one object of a JSON text, of which `value` was read; or None.
+
+    Where the text has as many marks of keys as the value has keys there is none, which costs microseconds.
+    """
+    if len(_KEY.findall(text)) == _keys(value):
+        return None
+    try:
+        json.loads(text, object_pairs_hook=_unique)
+    except _Repeated as repeated:
+        return str(repeated)
+    return None
+
+
+def _keys(value: JSON) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(_keys(item) for item in value.values() if isinstance(item, dict | list))
+    return (
+        sum(_keys(item) for item in value if isinstance(item, dict | list)) if isinstance(value, list) else 0
+    )
+
+
+def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise _Repeated(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+    return made
+
+
+def _line_of_repeat(text: bytes, key: str) -> int:
+    """The line of the second place where a key stands twice in one object, as far as its text tells."""
+    places = [match.start() for match in re.finditer(re.escape(json.dumps(key)).encode() + rb"\s*:", text)]
+    for first, second in pairwise(places):
+        steps = [1 if bracket == b"{" else -1 for bracket in re.findall(rb"[{}]", text[first:second])]
+        if not sum(steps) and min(accumulate(steps), default=0) >= 0:
+            return text.count(b"\n", 0, second) + 1
+    return 1
 
 
 def explain(text: bytes, error: orjson.JSONDecodeError) -> str:
@@ -149,9 +205,17 @@ class JsonFile(FileSource):
         """The rows, and the key under which they stand (None for an array at the top)."""
         text = self.path.read_bytes().removeprefix(BOM)
         try:
-            value = orjson.loads(text)
+            value = exact_json(text)
         except orjson.JSONDecodeError as error:
             raise self._unreadable(text, error) from error
+        except ValueError as error:
+            raise UserError(f"a number that cannot be read: {error}", where=self.shown) from error
+        if (repeated := repeated_key(text, value)) is not None:
+            raise UserError(
+                f"the key '{repeated}' stands twice in one object",
+                where=f"{self.shown}:{_line_of_repeat(text, repeated)}",
+                remedy=_ONE_KEY,
+            )
         if isinstance(value, list):
             return None, value
         lists = [key for key, item in value.items() if _is_rows(item)] if isinstance(value, dict) else []
@@ -215,15 +279,46 @@ class _BadText(Exception):
         super().__init__(what)
 
 
+SEPARATORS = (",", ";", "\t", "|")
+_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_LONGEST_CELL = 1 << 30
+
+
+def separator_of(header: str) -> str:
+    """What separates the cells of a CSV file, by its header: the one of SEPARATORS that stands most often in
+    it outside of quotes, the comma where none does."""
+    plain = re.sub(r'"[^"]*"', "", header)
+    return max(SEPARATORS, key=lambda separator: (plain.count(separator), separator == ","))
+
+
 class CsvFile(FileSource):
-    """A CSV file: comma-separated, quoted by double quotes, in UTF-8. A header cell that is empty is named
-    `column_<n>`."""
+    """A CSV file: cells quoted by double quotes, in UTF-8, separated by commas unless `separator` or the
+    header says otherwise. A header cell that is empty is named `column_<n>`."""
 
     format = "csv"
 
+    def __init__(self, path: Path, shown: str, separator: str | None = None) -> None:
+        super().__init__(path, shown)
+        self._named = separator is not None
+        with path.open("rb") as file:
+            self.separator = separator or separator_of(file.readline().decode("utf-8-sig", "replace"))
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """That another separator than the comma was found."""
+        if self._named or self.separator == ",":
+            return ()
+        name = _NAMES[self.separator]
+        return (f"{self.shown} is read with a {name} between cells, as its header has it",)
+
+    def describe(self) -> dict[str, JSON]:
+        about = super().describe()
+        return about if self.separator == "," else {**about, "separator": self.separator}
+
     def records(self, findings: Findings) -> Iterator[Record]:
+        csv.field_size_limit(_LONGEST_CELL)
         with self.path.open("rb") as file:
-            reader = csv.reader(self._lines(file), strict=True)
+            reader = csv.reader(self._lines(file), strict=True, delimiter=self.separator)
             try:
                 columns = self._header(next(reader, []))
                 number = reader.line_num + 1
@@ -262,7 +357,8 @@ class CsvFile(FileSource):
         findings.add(
             f"the row has {found} cells where the header has {expected}",
             self.place(number),
-            "A cell that holds a comma or a line break must stand in double quotes.",
+            f"A cell that holds a {_NAMES.get(self.separator, 'separator')} or a line break must stand in "
+            "double quotes. Where something else separates the cells, name it: separator: ';'.",
         )
 
 

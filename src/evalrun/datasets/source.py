@@ -115,6 +115,11 @@ class Source(ABC):
     seekable: bool = False
     """Whether rows have byte offsets, by which `read_at` finds them again."""
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a person should know of how the rows are read."""
+        return ()
+
     @abstractmethod
     def records(self, findings: Findings) -> Iterator[Record]:
         """All rows, read as they are asked for. Rows that cannot be read are noted and left out."""
@@ -176,7 +181,14 @@ class FileSource(Source):
         return state.st_size, state.st_mtime_ns
 
 
-FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
+FORMATS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".json": "json",
+}
 
 
 def open_source(spec: DatasetSpec, base_dir: Path, split: str | None = None) -> Source:
@@ -187,14 +199,14 @@ def open_source(spec: DatasetSpec, base_dir: Path, split: str | None = None) -> 
     """
     if split is not None and spec.hub is None:
         path = _split_path(spec, split)
-        return _open_file(path, _format_of_split(spec, path), base_dir, spec.id)
+        return _open_file(path, _format_of_split(spec, path), base_dir, spec)
     if spec.path is not None:
-        return _open_file(spec.path, spec.format, base_dir, spec.id)
+        return _open_file(spec.path, spec.format, base_dir, spec)
     if spec.rows is not None:
         return Inline(spec.rows, spec.id)
     if split is not None and split in spec.splits:
         path = spec.splits[split]
-        return _open_file(path, _format_of_split(spec, path), base_dir, spec.id)
+        return _open_file(path, _format_of_split(spec, path), base_dir, spec)
     from evalrun.datasets.hub import Hub
 
     return Hub(spec, split or spec.split, spec.limit if split is None else None)
@@ -218,28 +230,28 @@ def _format_of_split(spec: DatasetSpec, path: Path) -> str | None:
     return None if Path(path.name.lower().removesuffix(".gz")).suffix in FORMATS else spec.format
 
 
-def _open_file(path: Path, format_: str | None, base_dir: Path, dataset: str) -> Source:
+def _open_file(path: Path, format_: str | None, base_dir: Path, spec: DatasetSpec) -> Source:
     full = base_dir / path
     shown = _shown(full)
     if full.is_dir():
         raise UserError(
-            "is a folder, not a file of rows", where=shown, remedy=f"Dataset {dataset} needs a file."
+            "is a folder, not a file of rows", where=shown, remedy=f"Dataset {spec.id} needs a file."
         )
     if not full.is_file():
         raise UserError(
             "there is no such file",
             where=shown,
-            remedy=f"Correct the path of dataset {dataset}, or give another: --data {dataset}=PATH.",
+            remedy=f"Correct the path of dataset {spec.id}, or give another: --data {spec.id}=PATH.",
         )
     try:
         with full.open("rb"):
             pass
     except OSError as error:
         raise UserError(f"the file cannot be read: {error.strerror}", where=shown) from error
-    return _of_format(format_ or _format_by_suffix(full, shown), full, shown)
+    return _of_format(format_ or _format_by_suffix(full, shown), full, shown, spec.separator)
 
 
-def _of_format(format_: str, full: Path, shown: str) -> Source:
+def _of_format(format_: str, full: Path, shown: str, separator: str | None) -> Source:
     match format_:
         case "jsonl":
             from evalrun.datasets.formats import JsonLines
@@ -248,7 +260,7 @@ def _of_format(format_: str, full: Path, shown: str) -> Source:
         case "csv":
             from evalrun.datasets.formats import CsvFile
 
-            return CsvFile(full, shown)
+            return CsvFile(full, shown, separator)
         case "json":
             from evalrun.datasets.formats import JsonFile
 

@@ -20,6 +20,7 @@ from evalrun.datasets.shape import BadRow, Shape
 from evalrun.datasets.source import Findings, Source
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.registry import nearest
+from evalrun.templates import holds_bytes
 from evalrun.types import JSON, Row
 
 _KINDS: Final[Mapping[type, str]] = {
@@ -164,6 +165,8 @@ class Survey:
         self.findings = Findings()
         self.presence = Presence()
         self.warnings: list[str] = []
+        self.nulls: dict[str, tuple[int, int]] = {}
+        self.binary: dict[str, set[str]] = {}
         self._name, self._source, self._shape, self._selection = name, source, shape, selection
         self._types = TypeCheck(self.findings, source.place)
         self._layouts: dict[tuple[str, ...], bool] = {}
@@ -255,12 +258,26 @@ class Survey:
             sample_id = self._by_key(key)
         hasher.update(b"\n" + _canonical(self._shape.target_of(full)))
         self.presence.see(number, full)
+        if None in full.values():
+            for column in [column for column, value in full.items() if value is None]:
+                count, first = self.nulls.get(column, (0, number))
+                self.nulls[column] = count + 1, first
+        if b"bytes, sha256 " in canonical:
+            self._note_binary(full)
         if self._remember:
             self._chosen.numbers.append(number)
             self._chosen.places.append(self._chosen.spool.add(row) if self._chosen.spool else place)
         if self._selection.shuffle:
             self._ranks.append(rank(self._selection.seed, sample_id))
         return hasher.digest()
+
+    def _note_binary(self, row: Row) -> None:
+        """Which columns, and which of their keys, hold bytes."""
+        for column, value in row.items():
+            inner = value if isinstance(value, dict) else {"": value}
+            keys = {str(key) for key, item in inner.items() if holds_bytes(item)}
+            if keys:
+                self.binary.setdefault(column, set()).update(keys)
 
     def _by_content(self, number: int, digits: str) -> str:
         seen = int(digits, 16)

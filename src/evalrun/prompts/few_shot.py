@@ -8,14 +8,16 @@ is itself. A draw costs the same for a pool of a hundred and of a million rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalrun.canonical import canonical_json, seeded_bytes
 from evalrun.datasets import Dataset, Item, open_dataset, open_examples
 from evalrun.errors import UserError
-from evalrun.types import JSON
+from evalrun.types import JSON, Row
 
 if TYPE_CHECKING:
     from evalrun.suite.dataset import DatasetSpec
@@ -36,6 +38,11 @@ class FewShotPool:
     def __len__(self) -> int:
         return len(self.examples)
 
+    def without(self, places: Collection[int]) -> FewShotPool:
+        """The pool without the examples in these places."""
+        kept = [example for place, example in enumerate(self.examples) if place not in places]
+        return FewShotPool(kept, self.name, self.digest)
+
     def pick(self, sample_id: str, count: int, seed: int, same: Callable[[Item], bool]) -> list[int]:
         """The places in `examples` of this sample's examples, in the order in which they are shown.
 
@@ -54,6 +61,26 @@ class FewShotPool:
             if example.sample_id != sample_id and not same(example):
                 chosen.append(place)
         return chosen
+
+
+_MARKS = r"[.,;:!?…\"'“”‘’«»„()\[\]。、·¿¡]+"  # noqa: RUF001
+_PUNCTUATION = re.compile(rf"(?<!\w){_MARKS}|{_MARKS}(?!\w)")
+
+
+def question_of(row: Row, columns: Iterable[str]) -> Hashable:
+    """What a row asks in these columns, made comparable: texts without regard to case, white space, Unicode
+    form, and punctuation at the ends of words; other values as they are. A column may be missing."""
+    return tuple(_alike(row[name]) if name in row else _ABSENT for name in columns)
+
+
+_ABSENT = object()
+
+
+def _alike(value: JSON) -> Hashable:
+    if not isinstance(value, str):
+        return value if isinstance(value, int | float | None) else canonical_json(value)
+    text = unicodedata.normalize("NFKC", value).casefold()
+    return "".join(_PUNCTUATION.sub(" ", text).split()) or text
 
 
 def open_pool(spec: DatasetSpec, few_shot: FewShotSpec, base_dir: Path, seed: int) -> FewShotPool:

@@ -177,7 +177,7 @@ class Library:
             self.problems += syntax_error(error, place(getattr(error, "lineno", 1))).problems
             return
         lines = {name: line for name, line in found.lines.items() if name not in defined}
-        self.uses.append(Use(place, Variables(lines, found.tested, found.attributes)))
+        self.uses.append(Use(place, Variables(lines, found.tested, found.attributes, found.guarded)))
         defined |= _assigned(tree)
         for node in tree.find_all(_References):
             for name in self._names(node, place):

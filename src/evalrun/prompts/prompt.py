@@ -96,12 +96,16 @@ class Prompt:
     without: str = ""
 
     def check(
-        self, columns: Collection[str], where: str = "", partial: Mapping[str, str] | None = None
+        self,
+        columns: Collection[str],
+        where: str = "",
+        partial: Mapping[str, str] | None = None,
+        binary: Mapping[str, Collection[str]] | None = None,
     ) -> list[Problem]:
         """What keeps the prompt from being rendered for rows with these columns.
 
         `where` is where the suite names the prompt. `partial` has columns that only some rows have, each
-        with a place where it is missing.
+        with a place where it is missing, `binary` those that hold bytes, each with the keys that do.
         """
         problems: dict[str, Problem] = {}
         for use in self.uses:
@@ -110,11 +114,43 @@ class Prompt:
                 if where and at.startswith("prompt "):
                     at = f"{where}, {at}"
                 problems.setdefault(name, self._unknown(name, at, columns, partial or {}))
-        found = list(problems.values())
+        found = [*problems.values(), *self._of_bytes(binary or {}, where)]
         if self.few_shot is not None and "examples" in columns and self.places_examples:
             what = "'examples' could mean the dataset's column or the few-shot examples"
             found.append(Problem(what, where or f"prompt {self.id}", "Write row.examples for the column."))
         return found
+
+    def _of_bytes(self, binary: Mapping[str, Collection[str]], where: str) -> list[Problem]:
+        """A prompt is text: bytes cannot stand in it."""
+        problems = []
+        for column in sorted(self.reads & binary.keys()):
+            keys = binary[column]
+            looked_up = {key for use in self.uses for key in use.variables.attributes.get(column, {})}
+            if looked_up and "" not in keys and not looked_up & set(keys):
+                continue
+            name = column if "" in keys else f"{column}.{sorted(keys)[0]}"
+            problems.append(
+                Problem(
+                    f"prompt {self.id} uses '{name}', which holds bytes (an image, a sound): a prompt is "
+                    "text",
+                    where or f"prompt {self.id}",
+                    "Write them as text into the data, base64 for a data: address, or give the address of a "
+                    "file.",
+                )
+            )
+        return problems
+
+    def left_empty(self, nulls: Mapping[str, tuple[int, str]]) -> list[str]:
+        """What is to be said of columns that are null in some rows, where the prompt prints them unasked.
+
+        `nulls` has in how many rows a column is null, and where first.
+        """
+        guarded = {name for use in self.uses for name in use.variables.guarded}
+        return [
+            f"prompt {self.id} uses column '{column}', which is null in {nulls[column][0]:,} rows (first: "
+            f"{nulls[column][1]}): nothing stands in its place there"
+            for column in sorted((self.reads & nulls.keys()) - guarded)
+        ]
 
     def bind(self, pool: FewShotPool | None, seed: int) -> Renderer:
         """A renderer with its examples and seed. Raises UserError when the pool is too small."""
@@ -200,6 +236,13 @@ def _inline(role: str, name: str, content: JSON, where: str) -> _Written:
     return _Written(role, name, content, lambda line: f"{where}, {name}, line {line}")
 
 
+def _shape_of(few_shot: FewShotSpec) -> dict[str, JSON]:
+    shape: dict[str, JSON] = {"count": few_shot.count, "split": few_shot.split}
+    if few_shot.contamination == "leave_out":
+        shape["contamination"] = "leave_out"
+    return shape
+
+
 def _assemble(
     spec: PromptSpec,
     api: Api,
@@ -214,7 +257,7 @@ def _assemble(
     shape: dict[str, JSON] = {
         "messages": [[part.role, part.source] for part in parts],
         "included": library.included,
-        "few_shot": {"count": few_shot.count, "split": few_shot.split} if few_shot else None,
+        "few_shot": _shape_of(few_shot) if few_shot else None,
     }
     if spec.without:
         shape["without"] = spec.without

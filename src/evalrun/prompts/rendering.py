@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING
 
 from evalrun.datasets import Item
 from evalrun.errors import UserError
-from evalrun.prompts.few_shot import FewShotPool, target_text
+from evalrun.prompts.few_shot import FewShotPool, question_of, target_text
 from evalrun.prompts.library import Library
 from evalrun.prompts.sections import left_out_example
 from evalrun.templates import TemplateFailure, compile_value, is_template
@@ -130,6 +130,7 @@ class Renderer:
         self._prompt, self._pool, self._seed = prompt, pool, seed
         self._count = prompt.few_shot.count if prompt.few_shot and pool is not None else 0
         self._shown: dict[int, tuple[str, str]] = {}
+        self._questions: dict[tuple[str, tuple[str, ...]], Hashable] = {}
         self._dropped = left_out_example(prompt.without) if prompt.without else None
         self._last_user = max((at for at, part in enumerate(prompt.parts) if part.role == "user"), default=-1)
         if pool is not None and len(pool) < self._count:
@@ -210,14 +211,45 @@ class Renderer:
         return picks
 
     def _same_question(self, row: Row) -> Callable[[Item], bool]:
-        """Whether an example asks what the sample asks: the same value in every column that the prompt reads.
-        It keeps a sample's own answer out of its prompt where the pool holds the row under another id."""
-        columns = [name for name in self._prompt.reads if name in row]
-        if self._prompt.reads_whole_row:
-            columns = list(row)
+        """Whether an example asks what the sample asks: the same value, apart from case, white space and
+        punctuation, in every column that the prompt reads. It keeps a sample's own answer out of its prompt
+        where the pool holds the row, or a copy of it, under another id."""
+        columns = self._asked(row)
         if not columns:
             return lambda example: False
-        return lambda example: all(example.row.get(name) == row[name] for name in columns)
+        asked = question_of(row, columns)
+        return lambda example: self._question(example, columns) == asked
+
+    def _asked(self, row: Row) -> tuple[str, ...]:
+        """The columns that say what a row asks."""
+        if self._prompt.reads_whole_row:
+            return tuple(row)
+        return tuple(sorted(name for name in self._prompt.reads if name in row))
+
+    def _question(self, example: Item, columns: tuple[str, ...]) -> Hashable:
+        key = (example.sample_id, columns)
+        if key not in self._questions:
+            self._questions[key] = question_of(example.row, columns)
+        return self._questions[key]
+
+    def tested(self, items: Iterable[Item]) -> set[int]:
+        """The places in the pool of examples that ask what one of these items asks, or nearly so."""
+        if self._pool is None:
+            return set()
+        asked: dict[tuple[str, ...], set[Hashable]] = {}
+        for item in items:
+            columns = self._asked(item.row)
+            if columns:
+                asked.setdefault(columns, set()).add(question_of(item.row, columns))
+        return {
+            place
+            for place, example in enumerate(self._pool.examples)
+            if any(self._question(example, columns) in questions for columns, questions in asked.items())
+        }
+
+    def shows(self, item: Item, places: set[int]) -> bool:
+        """Whether an item is shown one of the examples in these places."""
+        return not places.isdisjoint(self._picks(item))
 
     def _example(self, place: int) -> tuple[str, str]:
         """Question and answer of one example, rendered once."""

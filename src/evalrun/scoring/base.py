@@ -386,8 +386,29 @@ def as_text(value: JSON) -> str:
         return ""
     try:
         return orjson.dumps(value).decode()
-    except TypeError:  # an integer beyond 64 bits, a lone surrogate
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except TypeError:  # an integer beyond 64 bits, a lone surrogate, a value of numpy
+        return json.dumps(plain_value(value), ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def plain_value(value: Any) -> JSON:
+    """A value that a parser or scorer of somebody's own made, as JSON has it: numbers and arrays of numpy and
+    the like become Python's own, tuples and sets lists."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {
+            key if type(key) is str else str(plain_value(key)): plain_value(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [plain_value(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return [plain_value(item) for item in sorted(value, key=str)]
+    if hasattr(value, "tolist"):
+        return plain_value(value.tolist())
+    if isinstance(value, bool | int | float | str):
+        return next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
+    return value
 
 
 def shown(value: JSON, limit: int = 80) -> str:

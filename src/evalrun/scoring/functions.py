@@ -35,6 +35,7 @@ from evalrun.scoring.base import (
     ScoringInput,
     Unparsed,
     fraction,
+    plain_value,
     shown,
 )
 from evalrun.types import JSON, Score
@@ -184,6 +185,7 @@ class FunctionScorer(Scorer[Any]):
         if isinstance(result, Score):
             return result
         value, reason = result if isinstance(result, tuple) else (result, "")
+        value = plain_value(value)
         number = None if value is None else float(value)
         if number is not None and not math.isfinite(number):
             return Score(None, f"{self.name} gives {number}, which is no score")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from evalrun.errors import Problem, UserError
-from evalrun.scoring.base import NO_TARGET, RESERVED_NAMES, Parser, Scorer, ScoringInput, Unparsed
+from evalrun.scoring.base import (
+    NO_TARGET,
+    RESERVED_NAMES,
+    Parser,
+    Scorer,
+    ScoringInput,
+    Unparsed,
+    plain_value,
+)
 from evalrun.scoring.derived import Derived, derived_in_order
 from evalrun.scoring.functions import FunctionParser, FunctionScorer
 from evalrun.types import JSON, ErrorKind, Row, Score, Status, hot_value
@@ -84,7 +93,7 @@ class Pipeline:
         reasons: dict[str, str] = {}
         for scorer, chain in self._scorers:
             try:
-                verdict = _verdict(scorer, chain, sample, reason)
+                verdict = _plain(_verdict(scorer, chain, sample, reason))
                 if verdict.value is None and target in (None, "", []) and "target" in verdict.reason:
                     # Whatever the scorer says of the missing target: such a row is none of its own, not lost.
                     verdict = replace(verdict, reason=NO_TARGET)
@@ -114,6 +123,26 @@ class Pipeline:
         except Exception as broken:
             what = f"{ErrorKind.APPLICATION}: a parser broke: {type(broken).__name__}: {broken}"
             return Status.FAILED, None, what, ""
+
+
+def _plain(score: Score) -> Score:
+    """A score whose numbers are Python's own, whatever class the scorer gives (numpy's, a truth value)."""
+    if type(score.value) is float and not score.parts:
+        return (
+            score if math.isfinite(score.value) else Score(None, f"{score.reason}: {score.value} is no score")
+        )
+    value = _number(score.value)
+    if value is None and score.value is not None:
+        return _plain(Score(float(score.value), score.reason))
+    return Score(value, str(score.reason), {part: _number(each) for part, each in score.parts.items()})
+
+
+def _number(value: Any) -> float | None:
+    """None for what is none, or not finite."""
+    if value is None:
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def _decided(likelihood: JSON) -> tuple[Status, JSON, str | None, str]:
@@ -154,7 +183,7 @@ class _Chain:
         answer: JSON = output
         for step, reads_row in self._steps:
             answer = step(answer, row) if reads_row else step(answer)
-        return answer
+        return answer if type(answer) is str else plain_value(answer)
 
 
 def _own_chain(scorer: Scorer) -> _Chain | None:

@@ -243,6 +243,14 @@ class DatasetSpec(Spec):
     format: Literal["jsonl", "csv", "parquet", "json"] | None = Field(
         default=None, description="Format of the local file. Default: by its suffix."
     )
+    separator: str | None = Field(
+        default=None,
+        exclude=True,
+        min_length=1,
+        max_length=1,
+        description="What separates the cells of a CSV file. Default: the comma, semicolon, tab or bar that "
+        "stands most often in its header.",
+    )
     config: str | None = Field(default=None, description="Configuration of the Hub dataset.")
     revision: str | None = Field(
         default=None, description="Revision of the Hub dataset: commit, tag or branch."

@@ -135,6 +135,12 @@ class FewShotSpec(Spec):
     count: int = Field(ge=0, description="How many examples each sample is given.")
     split: str | None = Field(default=None, description="The split of the same dataset they come from.")
     path: LocalPath | None = Field(default=None, description="The file they come from instead.")
+    contamination: Literal["warn", "leave_out", "error"] = Field(
+        default="warn",
+        description="What becomes of examples that ask what a tested row asks, apart from case, white space "
+        "and punctuation: they are shown to other samples, with a warning; left out; or the suite is "
+        "refused. A sample is never shown its own question.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from evalrun.atomic import disk_errors, private_folder, write_private
+from evalrun.canonical import exact_json
 from evalrun.errors import UserError
 from evalrun.sweep.inputs import examples_path, rows_path
 from evalrun.tracking.folder import SweepFolder
@@ -284,7 +285,7 @@ def _plain_name(name: str) -> str:
 
 def _read_kept(path: Path) -> list[dict[str, JSON]]:
     with gzip.open(path, "rb") as file:
-        return [orjson.loads(line) for line in file]
+        return [exact_json(line) for line in file]
 
 
 def _sample_rows(path: Path) -> Iterator[tuple[str, int, dict[str, JSON]]]:

@@ -7,6 +7,7 @@ versions of samples were made from: these are written when the sweep begins, as 
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,4 +88,11 @@ def _write(path: Path, rows: Iterable[Mapping[str, JSON]]) -> None:
     private_folder(path.parent)
     with replacing(path) as temporary, gzip.open(temporary, "wb", compresslevel=3) as file:
         for row in rows:
-            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            file.write(_line(row))
+
+
+def _line(row: Mapping[str, JSON]) -> bytes:
+    try:
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a whole number beyond 64 bits
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"

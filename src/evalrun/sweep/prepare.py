@@ -14,7 +14,7 @@ from evalrun.canonical import digest
 from evalrun.datasets import Dataset, open_dataset
 from evalrun.errors import Problem, UserError
 from evalrun.gates.conditions import Gate, parse_gate
-from evalrun.prompts import Api, Prompt, Renderer, compile_prompt, open_pool, with_variants
+from evalrun.prompts import Api, FewShotPool, Prompt, Renderer, compile_prompt, open_pool, with_variants
 from evalrun.providers.base import (
     Pinned,
     Provider,
@@ -288,18 +288,52 @@ def _compile_prompts(
         if dataset is None or prompt is None or place in compiled.renderers:
             continue
         before = len(problems.found)
-        problems.found.extend(prompt.check(dataset.columns, f"dataset {dataset.id}", dataset.partial))
+        problems.found.extend(
+            prompt.check(dataset.columns, f"dataset {dataset.id}", dataset.partial, dataset.binary)
+        )
+        said = prompt.left_empty(dataset.nulls)
+        dataset.warnings.extend(text for text in said if text not in dataset.warnings)
         with problems.collect():
             pool = None
             if spec.prompt.few_shot is not None and spec.prompt.few_shot.count:
                 pool = open_pool(spec.dataset, spec.prompt.few_shot, loaded.base_dir, loaded.suite.seed)
                 compiled.examples[f"{prompt.id}/{dataset.id}"] = pool.digest
-            compiled.renderers[place] = prompt.bind(pool, loaded.suite.seed)
+            compiled.renderers[place] = _bound(prompt, pool, loaded.suite.seed, dataset)
             if len(problems.found) == before:
                 _try_out(prompt, compiled.renderers[place], dataset)
     return compiled
 
 
+def _bound(prompt: Prompt, pool: FewShotPool | None, seed: int, dataset: Dataset) -> Renderer:
+    """The renderer of a prompt, after a look at which of its examples are tested rows. Raises UserError."""
+    renderer = prompt.bind(pool, seed)
+    tested = renderer.tested(dataset) if pool is not None else set()
+    if pool is None or prompt.few_shot is None or not tested:
+        return renderer
+    what = (
+        f"{len(tested):,} of the {len(pool):,} few-shot examples of {pool.name} ask what a row of dataset "
+        f"{dataset.id} asks"
+    )
+    if prompt.few_shot.contamination == "error":
+        raise UserError(
+            what,
+            where=f"prompt {prompt.id}, few_shot",
+            remedy="Take examples from another split or file, or set contamination: leave_out.",
+        )
+    if prompt.few_shot.contamination == "leave_out":
+        dataset.warnings.append(f"{what}: they are left out of prompt {prompt.id}")
+        return prompt.bind(pool.without(tested), seed)
+    shown = sum(renderer.shows(item, tested) for item in islice(iter(dataset), _COUNTED_ROWS))
+    of = min(len(dataset), _COUNTED_ROWS)
+    dataset.warnings.append(
+        f"prompt {prompt.id} shows {shown:,} of {of:,} samples other tested rows with their answers: {what} "
+        "(few_shot: {contamination: leave_out} leaves them out, error forbids them)"
+    )
+    return renderer
+
+
+_COUNTED_ROWS = 20_000
+"""In so many rows it is counted what examples they are shown."""
 _TRIED_ROWS = 8
 
 
