@@ -123,7 +123,8 @@ def gate(
         raise UserError("the sweep's suite has no gates", remedy="Give some: --gate 'exact_match >= 0.5'")
     held = choose_baseline(store, name, manifest["project"])
     gates = [each for each in parsed if isinstance(each, Gate)]
-    results = check_sweep(gates, folder, manifest["plan"], held)
+    first = resolved.get("baseline") == "first"
+    results = check_sweep(gates, folder, manifest["plan"], held, first=first)
     strict = (inconclusive or resolved.get("inconclusive")) == "fail"
     manifest["gates"] = [{**asdict(result), "verdict": result.verdict.value} for result in results]
     told, runs = read(Manifest, manifest), Source.of(folder).runs

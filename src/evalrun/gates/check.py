@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evalrun.errors import UserError
 from evalrun.floats import COMPARISONS
-from evalrun.gates.conditions import NO_BASELINE, Gate, GateResult, Verdict, check_gate
+from evalrun.gates.conditions import FIRST, NO_BASELINE, Gate, GateResult, Verdict, check_gate, value_of
 
 if TYPE_CHECKING:
     from evalrun.analysis.measures import Measure, RunSamples
@@ -212,8 +212,12 @@ def check_sweep(
     folder: SweepFolder,
     planned: Sequence[Mapping[str, Any]],
     baseline: SweepFolder | None = None,
+    *,
+    first: bool = False,
 ) -> list[GateResult]:
     """Every gate on every planned run that it speaks of.
+
+    `first` lets gates that need a baseline pass where there is none.
 
     `planned` are the runs of the plan, each with run, model, prompt and dataset. A run that was not finished
     has no metrics and does not pass; neither does a gate that speaks of no run at all.
@@ -226,6 +230,9 @@ def check_sweep(
             pairs = _pairs(folder, baseline)
         except UserError as error:
             problem = f"the baseline cannot be read: {error.problems[0].what}"
+    missing = FIRST if first and baseline is None else NO_BASELINE
+    if baseline is not None:
+        missing = problem or "the baseline has no run like this one"
     results: list[GateResult] = []
     located = 0
     for gate in gates:
@@ -238,7 +245,7 @@ def check_sweep(
             results.append(GateResult(gate.text, "", Verdict.FAIL, None, "it speaks of no run of this sweep"))
         for run_id in covered:
             metrics = runs[run_id]["metrics"] if run_id in runs else None
-            result = _check(gate, run_id, metrics, baseline is not None, pairs.get(run_id), problem)
+            result = _check(gate, run_id, metrics, pairs.get(run_id), missing)
             if result.verdict is Verdict.FAIL and metrics is not None and located < MOST_LOCATED:
                 result = replace(result, where=_where(gate, folder, run_id, metrics, pairs.get(run_id)))
                 located += 1
@@ -272,17 +279,19 @@ def _check(
     gate: Gate,
     run_id: str,
     metrics: Sequence[Mapping[str, Any]] | None,
-    has_baseline: bool,
     pair: RunPair | None,
-    problem: str,
+    missing: str,
 ) -> GateResult:
+    """`missing` says why there is no pair, where there is none."""
     if metrics is None:
         return GateResult(gate.text, run_id, Verdict.FAIL, None, "the run was not finished")
     if not gate.needs_baseline:
         return check_gate(gate, run_id, metrics)
     if pair is None:
-        reason = problem or ("the baseline has no run like this one" if has_baseline else NO_BASELINE)
-        return GateResult(gate.text, run_id, Verdict.FAIL, None, reason)
+        value, why = value_of(gate, metrics) if missing == FIRST else (None, missing)
+        if value is None:
+            return GateResult(gate.text, run_id, Verdict.FAIL, None, why)
+        return GateResult(gate.text, run_id, Verdict.PASS, value, missing)
     try:
         if gate.kind == "relative":
             held = check_gate(gate, run_id, metrics, [metric.document() for metric in pair.a.run.metrics])

@@ -243,6 +243,7 @@ def _ends(metric: Mapping[str, Any] | None, value: float) -> _Ends:
     return _Ends(values, incomplete=True, sentence=str(metric.get("note") or "").partition("; ")[0])
 
 
+FIRST = "there is no baseline yet, and `baseline: first` lets the first sweep pass: nothing was compared"
 NO_BASELINE = "there is no baseline to compare with (`evalrun baseline set NAME SWEEP`, then --baseline NAME)"
 
 

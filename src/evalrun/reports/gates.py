@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from evalrun.atomic import disk_errors
+from evalrun.gates.conditions import FIRST
 from evalrun.reports import numbers
 from evalrun.reports.source import AlertVerdict, Manifest
 from evalrun.reports.view import RunView, grid_link
@@ -184,6 +185,10 @@ def workflow_lines(manifest: Manifest, strict: bool = False) -> list[str]:
     """What GitHub Actions shows at the job: `::error` for failed gates, `::warning` for undecided ones."""
     lines = []
     for gate in manifest.gates:
+        if gate.verdict == "pass" and gate.reason == FIRST:
+            lines.append(
+                f"::notice title=evalrun gate::{_command(f'{gate.gate} ({gate.run}): {gate.reason}')}"
+            )
         if gate.verdict != "pass":
             kind = "error" if _fails(gate, strict) or lost_rows(gate) else "warning"
             text = f"{gate.gate} ({gate.run}): {gate.verdict}, {_sentence(gate)}"

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalrun.gates.conditions import FIRST
 from evalrun.reports import numbers
 from evalrun.reports.fairness import fairness
 from evalrun.reports.gates import gates, lost_sentences
@@ -198,6 +199,8 @@ def _gates(console: Console, source: Source, verdicts: Verdicts) -> None:
         why = f" ({view.reason})" if view.reason else ""
         sign, style = ("FAIL", "bold red") if view.verdict == "fail" else ("inconclusive", "yellow")
         _print(console, f"{sign}  {view.gate}  {view.run}: {view.value} {view.interval}{why}", style)
+    for reason in dict.fromkeys(view.reason for view in views if view.passed and view.reason == FIRST):
+        _print(console, f"Note: {reason}.", "yellow")
     if passed:
         _print(console, f"pass  {passed} of {plural(len(views), 'gate check')}", "green")
 

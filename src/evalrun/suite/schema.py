@@ -243,6 +243,11 @@ class Suite(Spec):
         default_factory=list,
         description='Conditions that decide the exit code, such as "exact_match >= 0.5".',
     )
+    baseline: Literal["required", "first"] = Field(
+        default="required",
+        description="What a gate against a baseline does where there is none yet: fail, or, with `first`, "
+        "pass with a notice; the first sweep that passes and is complete becomes the baseline.",
+    )
     inconclusive: Literal["warn", "fail"] = Field(
         default="warn",
         description="What a gate does that the samples cannot decide: tell of it, or fail. --inconclusive "
@@ -317,8 +322,8 @@ class Suite(Spec):
         """
         data = self._plain()
         for key in (
-            "description", "tags", "gates", "inconclusive", "alerts", "fairness", "errors", "unparsed",
-            "budget",
+            "description", "tags", "gates", "baseline", "inconclusive", "alerts", "fairness", "errors",
+            "unparsed", "budget",
         ):  # fmt: skip
             del data[key]
         del data["performance"]["workers"]  # who sends the requests changes no answer

@@ -30,7 +30,7 @@ from evalrun.sweep.options import SweepOptions
 from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.resume import Unfinished, find_unfinished
-from evalrun.tracking.changes import choose_baseline
+from evalrun.tracking.changes import DEFAULT_BASELINE, choose_baseline, set_baseline
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.indexing import Indexing
 from evalrun.tracking.reuse import find_earlier, note_cells, take_over
@@ -103,7 +103,9 @@ class _Sweep:
         self._taken_up = ""
         self._done_before = 0
         # Before anything is sent: a baseline that does not exist is an error then.
-        self._baseline = choose_baseline(store, options.baseline, self._suite.project)
+        # The first sweep of all may have none, where the suite says so.
+        first = self._suite.baseline == "first"
+        self._baseline = choose_baseline(store, options.baseline, self._suite.project, first=first)
 
     def run(self) -> Outcome:
         earlier_sweep = Unfinished()
@@ -211,6 +213,8 @@ class _Sweep:
         warnings += _of_runs(runs)
         warnings += tell(self._suite, folder, alerts)
         reported = bool(runs) and self._options.write_report
+        if exit_code is ExitCode.OK and self._suite.baseline == "first" and self._baseline is None:
+            warnings += self._first_baseline(folder, manifest)
         index.begin(folder)
         report, faults = None, list(execution.faults)
         try:
@@ -223,6 +227,14 @@ class _Sweep:
             if fault_of_index := index.fault():
                 warnings.append(f"not in the catalog yet: {fault_of_index}")
         return Outcome(folder, manifest, runs, report, exit_code, tuple(faults), tuple(warnings), resumed)
+
+    def _first_baseline(self, folder: SweepFolder, manifest: Mapping[str, Any]) -> list[str]:
+        """Let the sweep be the baseline that there was none of; says so. One that lost rows is no measure."""
+        name = self._options.baseline or DEFAULT_BASELINE
+        if any(lost["incomplete"] for lost in manifest[RESULTS]["lost"]):
+            return [f"there is no baseline {name} yet, and this sweep lost too many rows to become it"]
+        set_baseline(self._store, name, folder)
+        return [f"there was no baseline {name} yet: it is this sweep from now on"]
 
     def _told_of_earlier(self, execution: Execution, *, resumed: bool) -> list[str]:
         """What is said of an unfinished sweep of the same work, and of what was taken over from it."""
@@ -246,7 +258,8 @@ class _Sweep:
         """What the manifest says at the end: how it ended, what the gates said."""
         from evalrun.analysis.previous import previous_document
 
-        gates = check_sweep(self._prepared.gates, folder, manifest["plan"], self._baseline)
+        first = self._suite.baseline == "first"
+        gates = check_sweep(self._prepared.gates, folder, manifest["plan"], self._baseline, first=first)
         inconclusive = self._options.inconclusive or self._suite.inconclusive
         said = [asdict(gate) for gate in gates]
         together = conclude_sweep(folder, said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -408,12 +409,24 @@ def default_baseline(store: Store, project: str) -> SweepFolder | None:
     return None
 
 
-def choose_baseline(store: Store, name: str | None, project: str) -> SweepFolder | None:
+def choose_baseline(
+    store: Store, name: str | None, project: str, *, first: bool = False
+) -> SweepFolder | None:
     """What gates compare with: the named baseline or sweep, else the project's `main`, else None.
 
-    Raises UserError where a name was given and there is no such thing.
+    Raises UserError where a name was given and there is no such thing; not so for the `first` sweep, which
+    may become the baseline of that name.
     """
+    if first and name is not None and _NAME.match(name):
+        known = [each for each in list_baselines(store) if (each.project, each.name) == (project, name)]
+        return _folder_of(store, known[0]) if known else _sweep_of(store, name)
     return default_baseline(store, project) if name is None else find_baseline(store, name, project)
+
+
+def _sweep_of(store: Store, name: str) -> SweepFolder | None:
+    with contextlib.suppress(UserError):
+        return store.resolve(name)
+    return None
 
 
 def _folder_of(store: Store, baseline: Baseline) -> SweepFolder:
