@@ -60,19 +60,22 @@ def place_for(path: Path) -> Path:
     return path
 
 
-def write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Put `data` at `path` so that a reader, or a crash at any moment, sees the old file or the new one.
 
-    Raises UserError (exit 3) when the disk is full or the folder cannot be written.
+    Where it need not be `durable`, a loss of power may leave it empty. Raises UserError (exit 3) when the
+    disk is full or the folder cannot be written.
     """
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path, durable=durable, named=durable) as temporary, temporary.open("wb") as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True, named: bool = True) -> Iterator[Path]:
     """A temporary file (0600, empty) beside `path` to write into; at the end it is synced and moved there.
 
+    Without `named` its name becomes durable only with the next file of its folder that is; without `durable`
+    nothing is synced.
     On any error it is removed and `path` stays as it was. A link is followed. What is no file (a device, a
     pipe) is not replaced: the text is written into it. Raises UserError (exit 3) when the disk is full.
     """
@@ -91,12 +94,14 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
             yield temporary
-            sync(temporary)
+            if durable:
+                sync(temporary)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync(path.parent)
+        if named:
+            sync(path.parent)
 
 
 _LEFTOVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp\Z")

@@ -911,14 +911,18 @@ def _dataclass_reader(kind: Any) -> _Reader:
     ]
     known = [each.name for each in fields(kind)]
 
+    readers: dict[str, _Reader] = {}
+
     def make(value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise _Unreadable("not a mapping")
         values = {}
         for name in known:
             if name in value:
+                if name not in readers:  # made when first needed: of most kinds a document has none
+                    readers[name] = _reader(hints[name])
                 try:
-                    values[name] = _reader(hints[name])(value[name])  # of most kinds a document has none
+                    values[name] = readers[name](value[name])
                 except _Unreadable as error:
                     error.keys.append(name)
                     raise

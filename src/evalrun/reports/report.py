@@ -13,7 +13,7 @@ from evalrun.reports import details, page
 from evalrun.reports.answer import EVERY_RUN, answer, overall
 from evalrun.reports.charts.dots import forest
 from evalrun.reports.charts.quality import quality_charts
-from evalrun.reports.charts.resources import read_system, resources
+from evalrun.reports.charts.resources import MANY_READINGS, read_system, resources
 from evalrun.reports.charts.speed import NAMES, latency, load_charts
 from evalrun.reports.effects import Effects, effects
 from evalrun.reports.fairness import FairnessView, correction, fairness, overview
@@ -218,7 +218,7 @@ def build_report(source: Source) -> Report:
         confusions=details.confusions(everything),
         causes=details.causes(everything),
         failures=details.failures(everything),
-        resources=resources(everything, _readings(source, views)),
+        resources=resources(everything, _readings(source, everything)),
         definitions=details.definitions(everything, [metric]),
         pipeline=details.pipeline(suite),
         metrics=details.all_metrics(views),
@@ -250,7 +250,7 @@ def _group_metric(runs: Sequence[RunView], metric: str) -> str:
 
 
 def _readings(source: Source, views: Sequence[RunView]) -> dict[str, list[dict[str, Any]]]:
-    paths = {view.id: source.system(view.id) for view in views}
+    paths = {view.id: source.system(view.id) for view in views[:MANY_READINGS]}
     return {run: read_system(path) for run, path in paths.items() if path is not None}
 
 

@@ -252,9 +252,11 @@ class RunFolder:
         """
         marker = self.path / "identity.json"
         mine = digest(identity)
-        if marker.exists() and marker.read_bytes() != mine.encode() and self.journal.exists():
+        known = marker.read_bytes() if marker.exists() else b""
+        if known and known != mine.encode() and self.journal.exists():
             self.journal.rename(self.journal.with_suffix(".jsonl.other-model"))
-        write_private(marker, mine.encode())
+        if known != mine.encode():
+            write_private(marker, mine.encode(), durable=False)
         repair_journal(self.journal)
         done: set[tuple[str, int]] = set()
         failed: set[tuple[str, int]] = set()

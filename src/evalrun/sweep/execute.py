@@ -43,6 +43,8 @@ from evalrun.tracking.folder import SweepFolder
 if TYPE_CHECKING:
     from evalrun.sweep.judging import Judging
 
+_SIDE_BY_SIDE = 4
+"""Runs of recorded answers at a time: each waits for the disk several times."""
 _HERE = "local"
 """The place of all engines that are ours."""
 
@@ -298,12 +300,27 @@ class _Endpoint:
             try:
                 for model_id in models:
                     await self._start(model_id, next(each for each in together if each.model.id == model_id))
-                for job in together:
-                    await self._run(job)
+                if any(self._phase.providers[model_id].measured for model_id in models):
+                    for job in together:
+                        await self._run(job)
+                else:
+                    await self._side_by_side(together)
             finally:
                 for model_id in models:
                     if model_id not in self._phase.needed_later:
                         await self._phase.providers[model_id].close()
+
+    async def _side_by_side(self, jobs: Sequence[Job]) -> None:
+        """Jobs in which nothing is measured: while one is written to disk the next is answered."""
+        turn = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+        async def one(job: Job) -> None:
+            async with turn:
+                await self._run(job)
+
+        async with asyncio.TaskGroup() as tasks:
+            for job in jobs:
+                tasks.create_task(one(job))
 
     async def _start(self, model_id: str, first: Job) -> None:
         if self._phase.stop.requested:
@@ -391,7 +408,7 @@ class MatrixJob:
         before = run.size()
         phase.execution.taken_over += 0 if again else len(earlier.done)
         detail = {"done": len(earlier.done), "of": len(dataset) * spec.repeats}
-        self.folder.append_event("begin_run", detail, target=spec.run_id)
+        self.folder.append_event("begin_run", detail, target=spec.run_id, durable=False)
         load.write_to(run.write_system, earlier.clock_s)
         watch = Watch(provider, run.write_system, earlier.clock_s)
         started_at, started = datetime.now(UTC), time.perf_counter()

@@ -39,9 +39,16 @@ def event_hash(event: Mapping[str, Any]) -> str:
 
 
 def append_event(
-    path: Path, action: str, detail: Mapping[str, Any] | None = None, *, target: str = "", actor: str = ""
+    path: Path,
+    action: str,
+    detail: Mapping[str, Any] | None = None,
+    *,
+    target: str = "",
+    actor: str = "",
+    durable: bool = True,
 ) -> dict[str, Any]:
-    """Append an event, durably, and give it back. Several processes may append at once.
+    """Append an event, durably, and give it back. Several processes may append at once. One that need not be
+    `durable` by itself becomes so with the next.
 
     `detail` is scrubbed of secrets. `actor` is the current user by default. A line that a crash left torn is
     no event, and is cut off. Raises UserError (exit 3) when the disk is full.
@@ -63,7 +70,8 @@ def append_event(
             event["hash"] = event_hash(event)
             os.ftruncate(descriptor, end)
             _write_at(descriptor, canonical_json(event) + b"\n", end)
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
     return event

@@ -3,6 +3,9 @@
 The first pass over a journal learns the columns and which line stands for each sample (the last one); the
 second fetches those lines in the dataset's order and writes row groups. Memory is a row group and a few
 dozen bytes a line.
+
+Each file is durable, and its name with the document (`run.json`, `answered.json`) that is always written into
+the folder after it: without that document nothing reads it.
 """
 
 from __future__ import annotations
@@ -44,7 +47,10 @@ def journal_to_parquet(journal: Path, out: Path) -> int:
     with journal.open("rb", buffering=1 << 20) as file:
         index = _index(file)
         columns = index.shape.columns()
-        with replacing(out) as temporary, _Writer(temporary, _schema(columns, "samples")) as writer:
+        with (
+            replacing(out, named=False) as temporary,
+            _Writer(temporary, _schema(columns, "samples")) as writer,
+        ):
             for records, size in index.records(file):
                 writer.add(_arrays(index.shape.values(records), columns), size)
     return len(index.offsets)
@@ -57,7 +63,7 @@ def system_to_parquet(jsonl: Path, out: Path) -> int:
     names = list(dict.fromkeys(name for row in rows for name in row))
     values = transposed(rows, names)
     columns = [(name, kind_of_values(each)) for name, each in zip(names, values, strict=True)]
-    with replacing(out) as temporary, _Writer(temporary, _schema(columns, "system")) as writer:
+    with replacing(out, named=False) as temporary, _Writer(temporary, _schema(columns, "system")) as writer:
         if rows:
             writer.add(_arrays(values, columns), 0)
     return len(rows)
@@ -68,7 +74,7 @@ def write_rows(
 ) -> None:
     """Write rows, given by column name, to `out`, whole or not at all. `columns` are names to kinds."""
     every, iterator = list(columns.items()), iter(rows)
-    with replacing(out) as temporary, _Writer(temporary, _schema(every, content)) as writer:
+    with replacing(out, named=False) as temporary, _Writer(temporary, _schema(every, content)) as writer:
         while some := list(islice(iterator, _REWRITTEN)):
             writer.add(_arrays([[row[name] for row in some] for name in columns], every), 0)
 
@@ -94,7 +100,7 @@ def rewrite_columns(
     values, written = iter(rows), 0
     with _reading(source) as file:
         schema = _with_made(file.schema_arrow, fields, dropped)
-        with replacing(out) as temporary, _Writer(temporary, schema) as writer:
+        with replacing(out, named=False) as temporary, _Writer(temporary, schema) as writer:
             for batch in file.iter_batches(batch_size=_REWRITTEN):
                 some = list(islice(values, batch.num_rows))
                 if len(some) != batch.num_rows:

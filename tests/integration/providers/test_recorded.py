@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,21 @@ def test_nothing_is_measured() -> None:
 def test_exactly_one_source(keys: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="either column"):
         RecordedOptions(**keys)
+
+
+async def test_the_event_loop_gets_its_turn_between_answers(context: ProviderContext) -> None:
+    """Else a run of any length is one turn, at the end of which all of its journal is written."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.get_running_loop().create_task(count())
+    provider = recorded(context, column="c")
+    for at in range(640):
+        await provider.generate(request(f"s{at}", c="yes"))
+    counting.cancel()
+    assert turns >= 10

@@ -18,6 +18,8 @@ POINTS = 160
 """Readings drawn per run and line; longer series are averaged down to so many."""
 
 DRAWN = 8
+MANY_READINGS = 200
+"""Runs, the best first, whose readings are looked at."""
 MB = 1e6
 
 MOST_OTHERS = 12
@@ -98,7 +100,8 @@ def resources(runs: Sequence[RunView], readings: Mapping[str, list[dict[str, Any
     for run in having:
         first.setdefault(run.colour, run)
     drawn = (having if len(first) == len(having) else list(first.values()))[:DRAWN]
-    note = f"{len(drawn)} of {len(having)} runs are drawn." if len(drawn) < len(having) else ""
+    every = len(runs) if len(runs) > MANY_READINGS else len(having)
+    note = f"{len(drawn)} of {every} runs are drawn." if len(drawn) < every else ""
     charts = []
     for name in _columns([readings[run.id] for run in drawn]):
         what = _reading(name)
