@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -104,3 +107,61 @@ def test_a_suite_made_for_a_file_runs_as_it_stands(project: Path, chat_server: C
     values = {metric["name"]: metric["value"] for metric in run["metrics"] if not metric["slice"]}
     assert run["counts"]["scored"] == 13 and values["exact_match"] == pytest.approx(7 / 13)
     assert any("Where is parcel ${HOME} {{ 3 }}?" in asked for asked in chat_server.questions)
+
+
+def test_a_list_has_numbers_and_scores(twice: Path) -> None:
+    first, second = document_of("list")
+    assert (first["number"], second["number"]) == (2, 1)
+    assert first["best"] == {"run": "m-p-d", "metric": "exact_match", "value": 40 / 60, "unit": "fraction"}
+    text = evalrun("list", env={"COLUMNS": "80"}).stdout
+    assert "  2  0.67  exact_match" in text and max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_no_table_is_wider_than_the_terminal(project: Path, columns: int) -> None:
+    long = "a-model-whose-name-nobody-would-want-to-type-and-that-goes-on"
+    rows = [{"id": f"{long}-{at}", "want": "yes, " * 9, long: "yes, " * (8 + at % 2)} for at in range(9)]
+    suite = recorded_suite(project, rows, [long], name=f"sweep-{long}")
+    for _ in range(2):
+        output_of("run", suite, "-q", "--no-report")
+    for words in (
+        ["list"], ["show", "latest"], ["find", "metric.exact_match >= 0"], ["samples", long], ["trend"],
+        ["compare", "previous", "latest"], ["sql", "select * from runs"], ["audit", "latest"],
+        ["plan", suite],
+    ):  # fmt: skip
+        done = evalrun(*words, env={"COLUMNS": str(columns)})
+        assert done.returncode == 0, done.stderr
+        assert max(map(len, done.stdout.splitlines())) <= columns, words
+
+
+@pytest.mark.parametrize(
+    ("words", "column", "first"),
+    [
+        (["list"], "best.value", "0.6666666666666666"),
+        (["find", "metric.exact_match > 0.6"], "metrics.exact_match.value", "0.6666666666666666"),
+        (["samples", "m", "--limit", "3"], "sample_id", "s0000"),
+        (["sql", "select run, count(*) as n from samples group by run order by run"], "n", "120"),
+        (["trend"], "value", "0.6666666666666666"),
+        (["compare", "previous", "latest"], "verdict", "unchanged"),
+        (["compare", "m", "other"], "difference", "-0.16666666666666666"),
+        (["compare", "latest"], "run.run", "m-p-d"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_rows_as_csv(twice: Path, words: list[str], column: str, first: str) -> None:
+    [row, *_] = csv.DictReader(io.StringIO(output_of(*words, "--csv")))
+    assert row[column] == first
+    done = evalrun(*words, "--csv", "--json")
+    assert done.returncode == 2 and "exclude one another" in done.stderr
+
+
+def test_the_report_opens_and_is_written_where_it_is_not(
+    twice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: bool(asked.append(url)) or True)
+    path = Path(output_of("open", "--print").strip())
+    assert path.exists() and not asked
+    written = path.stat().st_mtime_ns
+    assert output_of("open").strip() == str(path) and asked == [path.resolve().as_uri()]
+    assert path.stat().st_mtime_ns == written

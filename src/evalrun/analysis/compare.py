@@ -151,6 +151,16 @@ class Comparison:
             "notes": list(self.notes),
         }
 
+    def rows(self) -> list[dict[str, JSON]]:
+        """What was compared as flat rows: the pairs, or of a sweep within itself the runs."""
+        if self.compared:
+            return [each.document() for each in self.compared]
+        return [
+            {"metric": standing.metric, "dataset": standing.dataset, **place}
+            for standing in self.standings
+            for place in _places(standing)
+        ]
+
     def __str__(self) -> str:
         lines = [
             f"{each.metric}: {each.b.run} against {each.a.run}: {each.verdict.word}, {each.verdict.sentence}"
@@ -164,6 +174,10 @@ class Comparison:
         for each in self.compared:
             found[each.verdict.word] = found.get(each.verdict.word, 0) + 1
         return found
+
+
+def _places(standing: DatasetStandings) -> list[dict[str, JSON]]:
+    return [{**asdict(place), "run": place.run.document()} for place in standing.places]
 
 
 def _sensitivity(found: PromptSensitivity) -> dict[str, JSON]:

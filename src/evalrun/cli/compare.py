@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.cli.options import csv_option, json_option, print_csv, print_json, store_option
 from evalrun.tracking.store import Store
 
 
@@ -43,6 +43,7 @@ from evalrun.tracking.store import Store
 )
 @store_option
 @json_option
+@csv_option
 def compare(
     sweeps: tuple[str, ...],
     metrics: tuple[str, ...],
@@ -53,6 +54,7 @@ def compare(
     page: Path | None,
     store: Store,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Compare sweeps or runs, sample by sample: B, C, … each against A.
 
@@ -85,6 +87,9 @@ def compare(
         click.echo(f"wrote {page}", err=True)
     if as_json:
         print_json(comparison.document())
+        return
+    if as_csv:
+        print_csv(comparison.rows())
         return
     from evalrun.reports.compared import comparison_markdown, print_comparison
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ import click
 
 from evalrun.cli.options import (
     FILE,
+    csv_option,
     json_option,
     limit_option,
+    print_csv,
     print_json,
     print_rows,
     store_option,
@@ -37,6 +40,7 @@ _SORT = click.option(
 @click.option("--archived", is_flag=True, help="Archived sweeps too.")
 @store_option
 @json_option
+@csv_option
 def find(
     query: str,
     sort: tuple[str, ...],
@@ -45,6 +49,7 @@ def find(
     archived: bool,
     store: Store,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Find runs, as in: evalrun find 'metric.exact_match > 0.8 and tag.team == "nlp"' --sort -cost
 
@@ -59,13 +64,19 @@ def find(
     if as_json:
         print_json({"total": found.total, "runs": [asdict(row) for row in found.rows]})
         return
+    if as_csv:
+        print_csv([asdict(row) for row in found.rows])
+        return
+    from evalrun.tracking.naming import read_numbers
+
+    known = read_numbers(store, [folder.ulid for folder in store.folders()]) if found.rows else {}
     shown = [*found.rows[0].metrics] if found.rows else []
-    rows = [
-        [row.sweep, row.started_at[:16], row.name, row.run, row.status, row.samples, row.cost_usd]
-        + [(row.metrics[name] or {}).get("value") for name in shown]
-        for row in found.rows
-    ]
-    print_rows(["sweep", "started", "name", "run", "status", "samples", "cost", *shown], rows)
+    rows = []
+    for row in found.rows:
+        values = [(row.metrics[name] or {}).get("value") for name in shown]
+        about = [row.name, row.started_at[:16], row.status, row.samples, row.cost_usd, row.sweep]
+        rows.append([row.run, known.get(row.sweep), *values, *about])
+    print_rows(["run", "#", *shown, "name", "started", "status", "samples", "cost", "sweep"], rows)
     click.echo(
         f"{plural(found.total, 'run')} found" + _shown(found.total, len(rows)),
         err=True,
@@ -80,8 +91,16 @@ def find(
 @limit_option(20)
 @store_option
 @json_option
+@csv_option
 def samples(
-    run: str, query: str, sweep: str, sort: tuple[str, ...], limit: int, store: Store, as_json: bool
+    run: str,
+    query: str,
+    sweep: str,
+    sort: tuple[str, ...],
+    limit: int,
+    store: Store,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Find samples of a run, as in: evalrun samples RUN 'score.exact_match == 0 and len(output) > 200'
 
@@ -96,10 +115,14 @@ def samples(
     if as_json:
         print_json({"sweep": folder.ulid, "run": run_id, "total": found.total, "samples": list(found.rows)})
         return
-    fixed = ["sample_id", "status", "target", "answer", "output", "completion_tokens", "e2e_s"]
+    if as_csv:
+        print_csv(found.rows)
+        return
     scores = [each for each in (found.rows[0] if found.rows else ()) if each.startswith("score.")]
-    header = [*fixed, *scores]
-    print_rows(header, [[row.get(each) for each in header] for row in found.rows], widest=40)
+    header = ["sample_id", "status", *scores, "target", "answer", "output", "input"]
+    header += ["completion_tokens", "e2e_s"]
+    rows = [[row.get(name) if name != "input" else _input(row) for name in header] for row in found.rows]
+    print_rows(header, rows, widest=40)
     click.echo(
         f"{plural(found.total, 'sample')} found" + _shown(found.total, len(found.rows)),
         err=True,
@@ -127,7 +150,8 @@ def _run_of(store: Store, run: str, sweep: str) -> tuple[SweepFolder, str]:
 @click.option("--sweep", "sweeps", multiple=True, metavar="SWEEP", help="Samples of these sweeps only.")
 @store_option
 @json_option
-def sql(question: str, sweeps: tuple[str, ...], store: Store, as_json: bool) -> None:
+@csv_option
+def sql(question: str, sweeps: tuple[str, ...], store: Store, as_json: bool, as_csv: bool) -> None:
     """Ask one SELECT over `runs`, `metrics` and `samples` (DuckDB). Nothing else is read, nothing written.
 
     \b
@@ -139,12 +163,21 @@ def sql(question: str, sweeps: tuple[str, ...], store: Store, as_json: bool) -> 
     from evalrun.tracking.sql import ask
 
     result = ask(store, question, [store.resolve(sweep) for sweep in sweeps] if sweeps else None)
+    if as_csv:
+        print_csv([dict(zip(result.columns, map(_plain, row), strict=False)) for row in result.rows])
+        return
     if as_json:
         print_json(
             {"columns": result.columns, "rows": [[_plain(value) for value in row] for row in result.rows]}
         )
         return
     print_rows(result.columns, result.rows)
+
+
+def _input(row: Mapping[str, Any]) -> str | None:
+    """What was asked about: the longest text among the row's own columns."""
+    texts = [value for name, value in row.items() if name.startswith("vars.") and isinstance(value, str)]
+    return max(texts, key=len, default=None)
 
 
 def _shown(total: int, shown: int) -> str:
@@ -172,6 +205,7 @@ def _plain(value: Any) -> Any:
 @click.option("--html", "page", type=FILE, metavar="FILE.html", help="Write a page with the chart.")
 @store_option
 @json_option
+@csv_option
 def trend(
     project: str | None,
     metric: str | None,
@@ -180,6 +214,7 @@ def trend(
     page: Path | None,
     store: Store,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Show a metric over the complete sweeps of a project, with intervals, promotions and deployments.
 
@@ -202,8 +237,28 @@ def trend(
     if as_json:
         print_json(found.document())
         return
-    for line in trend_lines(found, points=points):
-        click.echo(line)
+    if as_csv:
+        print_csv(
+            [
+                {"line": line.label, "model": line.model, "prompt": line.prompt, "dataset": line.dataset}
+                | asdict(point)
+                for line in found.lines
+                for point in line.points
+            ]
+        )
+        return
+    for text in trend_lines(found, points=points):
+        click.echo(_wrapped(text))
+
+
+def _wrapped(text: str) -> str:
+    """A sentence over as many lines as the terminal needs, words whole."""
+    import shutil
+    from textwrap import fill
+
+    width = shutil.get_terminal_size((0, 0)).columns
+    whole = not width or len(text) <= width or text.startswith(" ")
+    return text if whole else fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _only_project(store: Store) -> str:

@@ -22,14 +22,16 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "validate": ("run", "Run", "Check a suite without sending anything."),
     "plan": ("run", "Run", "Show the matrix, requests, tokens and cost of a suite."),
     "rescore": ("run", "Run", "Score a finished sweep again, asking no model."),
-    "init": ("start", "Start", "Write a commented suite, a prompt and a dataset that run."),
+    "init": ("start", "Start", "Write a suite that runs: a demo, or for a file of your own."),
     "models": ("start", "Start", "List, pull and find models for the embedded engine."),
     "calibrate": ("start", "Start", "Measure evalrun's own cost on this machine."),
     "schema": ("run", "Start", "Print the JSON Schema of the suite language."),
     "docs": ("start", "Start", "Make the references of suite, metrics and scorers."),
+    "help": ("start:show_help", "Start", "Show the daily commands; `help all` all of them."),
     "completion": ("start", "Start", "Complete commands in bash, zsh or fish."),
     "list": ("store:list_sweeps", "Look", "List the sweeps in the store."),
     "show": ("store", "Look", "Show the results of a sweep."),
+    "open": ("look:open_report", "Look", "Open the report of a sweep in the browser."),
     "find": ("find", "Look", "Find runs by metrics, parameters, tags."),
     "samples": ("find", "Look", "Find samples of a run by scores, answers, times."),
     "sql": ("find", "Look", "Ask in SQL over runs, metrics and samples, read-only."),
@@ -60,6 +62,12 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "reindex": ("store", "Keep", "Rebuild the catalog from the sweep folders."),
 }
 """Command name to (file, and name in it where that is another one; section of the help; one line)."""
+
+DAILY = (
+    "init", "validate", "plan", "run", "list", "show", "open", "compare", "samples", "find", "gate",
+    "baseline", "models", "help",
+)  # fmt: skip
+"""The commands of the first screen; `evalrun help all` has the others too."""
 
 SECTIONS = ("Start", "Run", "Look", "Decide", "Keep")
 """The sections of the help, in their order."""
@@ -112,7 +120,16 @@ class Main(click.Group):
         found += [CompletionItem(name) for name in _suites() if name.startswith(incomplete)]
         return found or [CompletionItem(incomplete, type="file")]
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if ctx.obj == EVERYTHING:
+            click.Command.format_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if ctx.obj != EVERYTHING:
+            with formatter.section("Daily commands"):
+                formatter.write_dl([(name, COMMANDS[name][2]) for name in DAILY])
+            return
         for section in SECTIONS:
             with formatter.section(section):
                 formatter.write_dl([(name, c[2]) for name, c in COMMANDS.items() if c[1] == section])
@@ -125,13 +142,12 @@ def _suites() -> list[str]:
     return sorted(each.name for each in os.scandir() if each.name.endswith((".yaml", ".yml")))
 
 
-EPILOG = """\b
-Examples:
-  evalrun suites/quickstart.yaml          run a suite, write a report
-  evalrun suite.yaml --limit 20 --json    a quick try, for a script
-  evalrun plan suite.yaml                 what would be sent, and its cost
-  evalrun show latest                     the last results again
-  evalrun compare A B --html page.html    two sweeps, sample by sample
+EVERYTHING = "everything"
+"""The context's object while the help of all commands is made."""
+
+EPILOG = f"""\b
+`evalrun SUITE.yaml` runs a suite. `evalrun COMMAND --help` says more of one,
+`evalrun help all` lists all {len(COMMANDS)}, `evalrun --version` the version.
 """
 
 

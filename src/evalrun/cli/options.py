@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,7 +96,21 @@ def inconclusive_option(command: Command) -> Command:
 
 def json_option(command: Command) -> Command:
     """Machine-readable output."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+    help_ = "Print one JSON document on stdout."
+    return click.option("--json", "as_json", is_flag=True, callback=_one_form, help=help_)(command)
+
+
+def csv_option(command: Command) -> Command:
+    """Rows for a spreadsheet."""
+    help_ = "Print the rows as CSV on stdout, every column in full."
+    return click.option("--csv", "as_csv", is_flag=True, callback=_one_form, help=help_)(command)
+
+
+def _one_form(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    """Called for either option; which one comes first depends on the command line."""
+    if value and (ctx.params.get("as_json") or ctx.params.get("as_csv")):
+        raise click.UsageError("--json and --csv exclude one another.")
+    return value
 
 
 def make_overrides(
@@ -141,8 +155,43 @@ def print_json(document: Any) -> None:
     click.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode())
 
 
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as CSV on stdout: the columns of all rows in the order of the first ones; mappings as columns of
+    their own (`best.value`), lists as JSON, nothing for null."""
+    import csv
+    import io
+
+    flat = [dict(_flat(row)) for row in rows]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    click.echo(out.getvalue(), nl=False)
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    import orjson
+
+    for name, value in row.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple | Mapping):
+            yield f"{prefix}{name}", orjson.dumps(value, default=str).decode() if value else ""
+        elif isinstance(value, bool):
+            yield f"{prefix}{name}", "true" if value else "false"
+        else:
+            yield f"{prefix}{name}", "" if value is None else value
+
+
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], widest: int = 60) -> None:
-    """Print a table; cells longer than `widest` characters are cut, numbers stand to the right."""
+    """Print a table; cells longer than `widest` characters are cut, numbers stand to the right. In a
+    terminal, and where COLUMNS is set, it fits the width."""
+    import shutil
+
+    if width := shutil.get_terminal_size((0, 0)).columns:
+        _print_fitted(header, rows, width)
+        return
     texts = [[cell(value, widest) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *texts, strict=True)]
     numeric = [
@@ -155,6 +204,21 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], widest: int
             for text, width, right in zip(line, widths, numeric, strict=True)
         ]
         click.echo("  ".join(parts).rstrip())
+
+
+def _print_fitted(header: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> None:
+    from evalrun.reports.fit import Column, fit, lines
+
+    columns: list[Column] = []
+    for at, title in enumerate(header):
+        values = [row[at] for row in rows]
+        right = bool(rows) and all(value is None or isinstance(value, int | float) for value in values)
+        columns.append((title, "right" if right else "left", [cell(value, width) for value in values]))
+    fitted = fit(columns, width)
+    for line in lines(fitted):
+        click.echo(line)
+    if left := header[len(fitted) :]:
+        click.echo(f"not shown for want of room: {', '.join(left)}", err=True)
 
 
 def cell(value: Any, widest: int = 60) -> str:

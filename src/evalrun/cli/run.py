@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 @click.option("--summary", type=FILE, metavar="FILE.md", help="Markdown summary.")
 @click.option("--reuse", is_flag=True, help="Take over runs that were done before with the same digests.")
 @click.option("--no-lock", is_flag=True, help="Run even if something is not as evalrun.lock says.")
+@click.option(
+    "--watch", is_flag=True, help="Run again whenever the suite, its prompts, data or code are saved."
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @json_option
 @click.pass_context
@@ -69,6 +72,7 @@ def run(
     summary: Path | None,
     reuse: bool,
     no_lock: bool,
+    watch: bool,
     quiet: bool,
     as_json: bool,
     **overrides: Any,
@@ -77,6 +81,12 @@ def run(
 
     The same command again goes on where an unfinished sweep stopped, if that was within --resume-within.
     """
+    if watch:
+        from evalrun.sweep.watch import watch as run_on_save
+
+        arguments = [word for word in sys.argv[1:] if word != "--watch"]
+        run_on_save(suite, arguments, lambda text: click.echo(text, err=True))
+        return
     from evalrun.atomic import place_for
     from evalrun.reports.progress import make_progress
     from evalrun.sweep.main import run_sweep

@@ -212,6 +212,38 @@ def _text(page: str) -> str:
     return text
 
 
+@click.command("help")
+@click.argument("words", nargs=-1, metavar="[all | COMMAND]")
+@click.pass_context
+def show_help(ctx: click.Context, words: tuple[str, ...]) -> None:
+    """Show the daily commands, all of them, or the help of one.
+
+    \b
+    Examples:
+      evalrun help all
+      evalrun help compare
+    """
+    from evalrun.cli.main import EVERYTHING, cli
+
+    parent = ctx.find_root()
+    if not words or words == ("all",):
+        parent.obj = EVERYTHING if words else None
+        click.echo(cli.get_help(parent))
+        return
+    command: click.Command = cli
+    for word in words:
+        _, found, _ = (
+            command.resolve_command(parent, [word]) if isinstance(command, click.Group) else ("", None, [])
+        )
+        if found is None:
+            raise UserError(
+                f"no command '{' '.join(words)}'", remedy="`evalrun help all` lists the commands."
+            )
+        parent = click.Context(found, info_name=word, parent=parent)
+        command = found
+    click.echo(command.get_help(parent))
+
+
 VARIABLE = "_EVALRUN_COMPLETE"
 
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalrun.cli.options import FILE, FOLDER, json_option, limit_option, print_json, store_option
+from evalrun.cli.options import (
+    FILE,
+    FOLDER,
+    csv_option,
+    json_option,
+    limit_option,
+    print_csv,
+    print_json,
+    store_option,
+)
 from evalrun.errors import UserError
 from evalrun.tracking.store import Store
 
@@ -24,21 +33,38 @@ if TYPE_CHECKING:
 @click.option("--archived", is_flag=True, help="Archived sweeps too.")
 @store_option
 @json_option
-def list_sweeps(project: str | None, limit: int, archived: bool, store: Store, as_json: bool) -> None:
+@csv_option
+def list_sweeps(
+    project: str | None, limit: int, archived: bool, store: Store, as_json: bool, as_csv: bool
+) -> None:
     """List the sweeps in the store, the newest first.
 
     \b
     Example:
       evalrun list --project nightly --limit 5
     """
+    from evalrun.reports.best import best_score
+    from evalrun.tracking.naming import read_numbers
+
     rows = store.list(limit=limit, project=project, archived=archived)
     standing = _standing(store) if rows else {}
-    if as_json:
-        print_json([{**asdict(row), "stands_for": standing.get(row.sweep, [])} for row in rows])
+    known = read_numbers(store, [folder.ulid for folder in store.folders()]) if rows else {}
+    best = {row.sweep: score for row in rows if (score := best_score(row.folder)) is not None}
+    if as_json or as_csv:
+        documents = [
+            {
+                **asdict(row),
+                "stands_for": standing.get(row.sweep, []),
+                "number": known.get(row.sweep),
+                "best": asdict(best[row.sweep]) if row.sweep in best else None,
+            }
+            for row in rows
+        ]
+        (print_json if as_json else print_csv)(documents)
         return
     from evalrun.reports.terminal import print_sweeps
 
-    print_sweeps(rows, standing)
+    print_sweeps(rows, standing, known, best)
 
 
 def _standing(store: Store) -> dict[str, list[str]]:
@@ -55,19 +81,26 @@ def _standing(store: Store) -> dict[str, list[str]]:
 
 @click.command(no_args_is_help=True)
 @click.argument("sweep")
+@click.option("--live", is_flag=True, help="Follow the sweep while it runs, then show its results.")
 @store_option
 @json_option
-def show(sweep: str, store: Store, as_json: bool) -> None:
+def show(sweep: str, live: bool, store: Store, as_json: bool) -> None:
     """Show the results of a sweep, and what was said of it: by a beginning of its id, its name, or `latest`.
 
     \b
     Examples:
       evalrun show latest
       evalrun show 01K5 --json
+      evalrun show latest --live
     """
     from evalrun.tracking.changes import list_baselines, said
 
     folder = store.resolve(sweep)
+    if live:
+        from evalrun.reports.progress import make_progress
+        from evalrun.sweep.follow import follow
+
+        follow(folder, make_progress())
     manifest, runs, told = folder.read_manifest(), folder.runs(), said(folder)
     places, now = _places(store, folder)
     baselines = [baseline.name for baseline in list_baselines(store) if baseline.sweep == folder.ulid]
@@ -115,10 +148,10 @@ def report(sweep: str, out: Path | None, store: Store) -> None:
     Example:
       evalrun report latest --out reports/latest.html
     """
-    from evalrun.reports.report import write_report
+    from evalrun.reports.report import report_path, write_report
 
     folder = store.resolve(sweep)
-    target = out or Path("reports") / f"{folder.path.name.lower()}.html"
+    target = out or report_path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_report(folder, target)
     click.echo(f"wrote {target}")

@@ -24,7 +24,8 @@ Phase: TypeAlias = Literal["starting", "running", "done"]
 @dataclass(frozen=True, slots=True)
 class News:
     """How far one run is: samples `done`, the mean `score` of those that are scored, samples that failed, and
-    samples and output tokens a second (None: not known). A run that is "starting" waits for its engine."""
+    samples and output tokens a second (None: not known). A run that is "starting" waits for its engine.
+    `cause` is why most of the failed samples failed, in the words of the last of them."""
 
     run: str
     phase: Phase
@@ -33,6 +34,7 @@ class News:
     errors: int = 0
     rate: float | None = None
     tokens_per_s: float | None = None
+    cause: str = ""
 
 
 class Progress(Protocol):
@@ -63,6 +65,7 @@ class CellState:
     rate: float | None = None
     tokens_per_s: float | None = None
     phase: str = "waiting"
+    cause: str = ""
 
     @property
     def left_s(self) -> float | None:
@@ -92,6 +95,7 @@ class Tally:
         # The plan may have counted more than there was to ask: of failed answers no judge is asked.
         cell.total = news.done if news.phase == "done" else max(cell.total, news.done)
         cell.rate, cell.tokens_per_s, cell.phase = news.rate, news.tokens_per_s, news.phase
+        cell.cause = news.cause
         return cell
 
     @property
@@ -206,7 +210,10 @@ class LineProgress:
         """Say it when the last line is old enough, or a run is done."""
         before = self._tally.cells.get(news.run)
         ended = news.phase == "done" and (before is None or before.phase != "done")
+        failing = bool(news.cause) and (before is None or not before.cause)
         cell = self._tally.update(news)
+        if failing:
+            self._say(f"errors: {news.run}: {_short(news.cause)}")
         if ended:
             score = "" if cell.score is None else f", score {fixed(cell.score)}"
             lost = f", {plural(cell.errors, 'error')}" if cell.errors else ""
@@ -278,11 +285,24 @@ class LiveProgress:
         shown = active[: min(MOST_CELLS, max(1, console.height - 6))]
         for line in _aligned([_cells(run, cell) for run, cell in shown], width):
             yield Text(line, no_wrap=True, overflow="ellipsis")
+        for run, cell in shown:
+            if cell.cause:
+                yield Text(
+                    f"  {terminal(run)}: {_short(cell.cause)}", "red", no_wrap=True, overflow="ellipsis"
+                )
         waiting = sum(cell.phase == "waiting" for cell in tally.cells.values())
         rest = [f"{len(active) - len(shown)} more under way"] if len(active) > len(shown) else []
         rest += [f"{waiting} waiting"] if waiting else []
         if rest:
             yield Text(", ".join(rest), style="dim")
+
+
+MOST_CAUSE = 300
+
+
+def _short(cause: str) -> str:
+    """The cause of errors on one line."""
+    return terminal(" ".join(cause.split()), MOST_CAUSE)
 
 
 def _aligned(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:

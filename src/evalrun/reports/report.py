@@ -331,6 +331,15 @@ SHAPES = (
 """The shapes of the charts' points (charts/theme.py), as SVG paths for the names of runs."""
 
 
+REPORTS = Path("reports")
+"""Where reports go that nobody names a place for."""
+
+
+def report_path(folder: SweepFolder) -> Path:
+    """Where the report of a sweep is written by default, from the current folder."""
+    return REPORTS / f"{folder.path.name.lower()}.html"
+
+
 def write_report(folder: SweepFolder, out: Path, *, home: str = "") -> None:
     """Write the report of a sweep folder to `out`, whole or not at all.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evalrun.gates.conditions import FIRST
 from evalrun.reports import numbers
 from evalrun.reports.fairness import fairness
+from evalrun.reports.fit import Column, fit
 from evalrun.reports.gates import gates, lost_sentences
 from evalrun.reports.leaderboard import columns, standing_word
 from evalrun.reports.numbers import count, plural
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from evalrun.reports.best import BestScore
     from evalrun.tracking.catalog import SweepRow
     from evalrun.tracking.changes import Placed
     from evalrun.tracking.people import Note, Said
@@ -35,11 +37,8 @@ if TYPE_CHECKING:
 MOST_LOST = 8
 """So many runs are listed with their unparsed, refused and failed samples."""
 
-_SELDOM = ("failed", "stands for", "tags")
+_SELDOM = ("#", "best", "metric", "failed", "stands for", "tags")
 """Columns that are left out where they would be empty."""
-
-Column = tuple[str, str, list[str]]
-"""Title, "left" or "right", and the cells."""
 
 
 def print_result(
@@ -118,34 +117,17 @@ def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, others: Sequence[
     known = [(column.terminal, column.cells) for column in columns(ranked, others) if column.terminal]
     for (_, title), cells in sorted(known, key=lambda each: each[0][0]):
         shown.append((title, "right", [cell.text for cell in cells]))
-    return _table(_fitting(shown, width, least=3))
-
-
-def _fitting(columns: list[Column], width: int, least: int) -> list[Column]:
-    """The columns that fit beside one another; the last ones go first, the first column may wrap to 24."""
-
-    def natural(column: Column, at: int) -> int:
-        needed = max(len(column[0]), *map(len, column[2])) if column[2] else len(column[0])
-        return min(needed, 24) if at == 0 else needed
-
-    kept = list(columns)
-    while len(kept) > least and sum(natural(c, at) + 2 for at, c in enumerate(kept)) - 2 > width:
-        kept.pop()
-    return kept
+    return _table(fit(shown, width, rigid={metric, ""}))
 
 
 def _table(columns: Sequence[Column]) -> Table:
+    """A table of columns that fit: no cell goes over two lines."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False, header_style="dim")
-    for at, (title, side, cells) in enumerate(columns):
-        right = side == "right"
-        longest = max(map(len, (title, *cells)))
-        table.add_column(
-            Text(terminal(title)), justify="right" if right else "left", no_wrap=at > 0, overflow="fold",
-            min_width=min(8, longest) if at == 0 else None,
-        )  # fmt: skip
+    for title, side, _ in columns:
+        table.add_column(Text(terminal(title)), justify="right" if side == "right" else "left", no_wrap=True)
     for row in zip(*(cells for _, _, cells in columns), strict=True):
         table.add_row(*(Text(terminal(cell)) for cell in row))
     return table
@@ -218,33 +200,47 @@ def _next(console: Console, source: Source, report: Path | None) -> None:
         _print(console, f"Next: `evalrun report {sweep}` writes the HTML report.")
 
 
-def print_sweeps(rows: Sequence[SweepRow], standing: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Print sweeps, the newest first, to standard output; `standing` is what they stand for, by id."""
+def print_sweeps(
+    rows: Sequence[SweepRow],
+    standing: Mapping[str, Sequence[str]] | None = None,
+    numbers_of: Mapping[str, int] | None = None,
+    scores: Mapping[str, BestScore] | None = None,
+) -> None:
+    """Print sweeps, the newest first, to standard output; by id: what they stand for, their numbers in the
+    store, and the primary metric of their best run."""
     from rich.console import Console
 
-    sweep_list(rows, Console(highlight=False), standing)
+    sweep_list(rows, Console(highlight=False), standing, numbers_of, scores)
 
 
 def sweep_list(
-    rows: Sequence[SweepRow], console: Console, standing: Mapping[str, Sequence[str]] | None = None
+    rows: Sequence[SweepRow],
+    console: Console,
+    standing: Mapping[str, Sequence[str]] | None = None,
+    numbers_of: Mapping[str, int] | None = None,
+    scores: Mapping[str, BestScore] | None = None,
 ) -> None:
     """Print sweeps as a table, or what to do where there are none."""
     if not rows:
         _print(console, "No sweeps yet. Begin with: evalrun init my-suite")
         return
+    best = [(scores or {}).get(row.sweep) for row in rows]
     columns: list[Column] = [
         ("name", "left", [row.name for row in rows]),
-        ("sweep", "left", [row.sweep for row in rows]),
+        ("#", "right", [str((numbers_of or {}).get(row.sweep, "")) for row in rows]),
+        ("best", "right", [numbers.figure(each.value, unit=each.unit) if each else "" for each in best]),
+        ("metric", "left", [each.metric if each else "" for each in best]),
         ("status", "left", [row.status for row in rows]),
         ("started (UTC)", "left", [_short_time(row.started_at) for row in rows]),
         ("runs", "right", [f"{row.runs}/{row.planned}" for row in rows]),
         ("samples", "right", [count(row.samples) for row in rows]),
         ("failed", "right", [count(row.failed) if row.failed else "" for row in rows]),
         ("stands for", "left", [", ".join((standing or {}).get(row.sweep, ())) for row in rows]),
+        ("sweep", "left", [row.sweep for row in rows]),
         ("tags", "left", [", ".join(f"{k}={v}" for k, v in sorted(row.tags.items())) for row in rows]),
     ]
     said = [column for column in columns if column[0] not in _SELDOM or any(column[2])]
-    console.print(_table(_fitting(said, console.width, least=3)))
+    console.print(_table(fit(said, console.width, rigid={"started (UTC)", "status", "sweep"})))
 
 
 def _short_time(text: str) -> str:
@@ -272,7 +268,7 @@ def plan_table(document: Mapping[str, Any], console: Console) -> None:
     ]
     if any(run["usd"] is not None for run in runs):
         columns.append(("cost", "right", [_cost(run["usd"]) for run in runs]))
-    console.print(_table(_fitting(columns, console.width, least=3)))
+    console.print(_table(fit(columns, console.width)))
     total = document["total"]
     console.print()
     parts = [

@@ -24,8 +24,6 @@ DRAWN = 40
 """Points of a small line; the newest."""
 
 LISTED = 12
-_N = 3
-"""The column of n in the list of points."""
 
 
 def trend_of(store: Store, project: str, metric: str | None = None, limit: int = MOST) -> Trend:
@@ -121,23 +119,25 @@ def marks(trend: Trend, point: Point) -> str:
 
 
 def _table(trend: Trend, line: Line) -> list[str]:
+    import shutil
+
+    from evalrun.reports.fit import Column, fit
+    from evalrun.reports.fit import lines as as_lines
+
     shown = line.points[-LISTED:]
     rows = []
     for at, each in enumerate(shown):
         broken = at > 0 and each.segment != shown[at - 1].segment
         notes = ", ".join(filter(None, [marks(trend, each), "other data from here" if broken else ""]))
-        cells = (_day(each.started_at), each.sweep, figure(trend, each), f"{each.n:,}", notes)
+        cells = (_day(each.started_at), figure(trend, each), f"{each.n:,}", each.sweep, notes)
         rows.append(tuple(terminal(cell, 100) for cell in cells))
-    header = ("started (UTC)", "sweep", "value, 95 % interval", "n", "")
-    widths = [max(len(row[at]) for row in (header, *rows)) for at in range(len(header))]
-    made = []
-    for row in (header, *rows):
-        padded = [
-            cell.rjust(width) if at == _N else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        made.append(("  " + "  ".join(padded)).rstrip())
-    return made
+    header = ("started (UTC)", "value, 95 % interval", "n", "sweep", "")
+    columns: list[Column] = [
+        (title, "right" if title == "n" else "left", [row[at] for row in rows])
+        for at, title in enumerate(header)
+    ]
+    width = shutil.get_terminal_size((1000, 24)).columns - 2
+    return [f"  {text}" for text in as_lines(fit(columns, width, rigid=header[:4]))]
 
 
 def _slice(trend: Trend) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from evalrun.reports.progress import News, Phase, Progress
 from evalrun.runner.journal import Earlier
@@ -23,6 +24,13 @@ class _Running:
     score_n: int = 0
     started: float = 0.0
     shown: float = 0.0
+    causes: Counter[str] = field(default_factory=Counter)
+    last: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def cause(self) -> str:
+        """The last failure of the kind that most failures are of."""
+        return self.last[self.causes.most_common(1)[0][0]] if self.causes else ""
 
 
 class ProgressAdapter:
@@ -52,6 +60,10 @@ class ProgressAdapter:
         run.done += 1
         if record.status is Status.FAILED:
             run.errors += 1
+            cause = record.error or "failed"
+            kind = cause.partition(":")[0]
+            run.causes[kind] += 1
+            run.last[kind] = cause
         else:
             value = record.scores.get(self._score)
             if value is not None:
@@ -84,6 +96,7 @@ class ProgressAdapter:
                 done=run.done,
                 score=run.score_sum / run.score_n if run.score_n else None,
                 errors=run.errors,
+                cause=run.cause,
                 rate=rate,
                 tokens_per_s=run.tokens / elapsed if run.tokens and elapsed > 0 else None,
             )

@@ -25,6 +25,8 @@ NUMBERS = "numbers"
 _BACK = re.compile(r"(.+)~(\d{1,6})\Z", re.DOTALL)
 _NUMBER = re.compile(r"#?([1-9]\d{0,8})\Z")
 _ULID = 26
+CUT = "…"
+"""Stands in a table for what was cut out of a name."""
 _END = 4
 """So many last characters of an id may stand for it: sweeps of one day share the first ones."""
 
@@ -42,6 +44,9 @@ def short_sweep(store: Store, name: str, folders: Sequence[SweepFolder]) -> Swee
         return sweep_before(store.resolve(back[1]), int(back[2]), folders)
     if number := _NUMBER.match(name):
         return _numbered(store, int(number[1]), folders)
+    if CUT in name:
+        cut = [folder for folder in folders if _is(folder.ulid, name.upper())]
+        return cut[0] if len(cut) == 1 else None
     if _END <= len(name) < _ULID:
         ends = [folder for folder in folders if folder.ulid.endswith(name.upper())]
         if len(ends) > 1:
@@ -144,20 +149,28 @@ def pick_run(folder: SweepFolder, name: str) -> list[str]:
     return [name] if name in ids else fitting(name, {run_id: axes(folder.run(run_id)) for run_id in ids})
 
 
+def _is(name: str, said: str) -> bool:
+    """Whether a name is what was said, which a table may have cut in the middle."""
+    head, cut, tail = said.partition(CUT)
+    if not cut:
+        return name == said
+    return len(name) > len(head) + len(tail) and name.startswith(head) and name.endswith(tail)
+
+
 def fitting(name: str, runs: Mapping[str, Sequence[str]]) -> list[str]:
     """Of runs (id to what they go by) those that a name fits by the first rule that fits any.
 
     The id; a beginning of it; names that the run goes by (`rules`, `rules/tickets`,
     `rules · temperature=0.7`); parts of these; parts of the id.
     """
-    for fits in (lambda run_id: run_id == name, lambda run_id: bool(name) and run_id.startswith(name)):
+    for fits in (lambda run_id: _is(run_id, name), lambda run_id: bool(name) and run_id.startswith(name)):
         if matches := list(filter(fits, runs)):
             return matches
     parts = [part.casefold() for part in re.split(r"\s*[/·,]\s*|\s+", name.strip()) if part]
     if not parts:
         return []
     said = {run_id: [each.casefold() for each in names] for run_id, names in runs.items()}
-    for rule in (operator.eq, operator.contains):
+    for rule in (_is, operator.contains):
         matches = [
             run_id
             for run_id, names in said.items()

@@ -37,6 +37,8 @@ RUNS = {
         ("e", ["m-rules_v2-e"]),
         ("v2", ["m-rules_v2-e"]),
         ("0.7", ["m-rules-d-0.7"]),
+        ("m-ru…-0.7", ["m-rules-d-0.7"]),
+        ("rules · temp…=0.7", ["m-rules-d-0.7"]),
         ("", []),
         ("/", []),
         ("nothing", []),
@@ -95,6 +97,7 @@ def test_the_end_of_an_id_is_enough(store: Store, make_sweep: MakeSweep) -> None
     folder, other = make_sweep(), make_sweep()
     assert store.resolve(folder.ulid[-6:].lower()).path == folder.path
     assert store.resolve(other.ulid[-6:]).path == other.path
+    assert store.resolve(f"{other.ulid[:5]}…{other.ulid[-5:]}").path == other.path
 
 
 def test_names_go_before_short_names(store: Store, make_sweep: MakeSweep) -> None:
