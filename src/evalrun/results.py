@@ -483,6 +483,13 @@ class Concurrency:
     final: int | None = None
     changes: tuple[Mapping[str, JSON], ...] = ()
 
+    @property
+    def words(self) -> str:
+        """What load that is: speeds under unlike ones are not compared. "" where it is not known."""
+        if self.final is None:
+            return ""
+        return f"up to {self.final} at once" if self.adaptive else f"{self.final} at once"
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:

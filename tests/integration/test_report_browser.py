@@ -352,6 +352,16 @@ def test_paper_has_what_is_folded_away(opened: Opened, quickstart: Path) -> None
     assert not page.locator("#provenance pre").first.is_visible()
 
 
+def test_a_point_of_a_chart_leads_to_its_samples(opened: Opened, quickstart: Path) -> None:
+    page = opened.open(quickstart)
+    page.locator("[data-chart^=time-] svg .mark-symbol path, [data-chart] svg .mark-symbol path").first.click(
+        force=True
+    )
+    until(page, "location.hash.startsWith('#grid?run=')")
+    assert page.locator("#filter-run option:checked").inner_text() in ("few_shot", "reasoned", "direct")
+    opened.assert_quiet()
+
+
 def test_rows_groups_gates_and_matrices_lead_to_their_samples(opened: Opened, quickstart: Path) -> None:
     page = opened.open(quickstart)
 

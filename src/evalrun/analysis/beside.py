@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from evalrun.analysis.compare import Compared, CompareOptions, compare
 from evalrun.analysis.pairing import Chosen
-from evalrun.results import HEADLINES, Concurrency, RunResults, Verdict
+from evalrun.results import HEADLINES, RunResults, Verdict
 
 ENDINGS = ("error_rate", "unparsed_rate", "refused_rate")
 FIGURES = (*ENDINGS, "performance.completion_tokens.mean", *HEADLINES)
@@ -32,21 +32,17 @@ def compare_beside(
     if len(chosen) < 2 or not names:
         return ()
     found = compare(chosen, replace(options, metrics=tuple(names), margin=None)).compared
-    loads = {(each.folder.ulid, run.run.run): _load(run.run) for each in chosen for run in each.load()}
+    loads = {
+        (each.folder.ulid, run.run.run): run.run.timings.concurrency.words
+        for each in chosen
+        for run in each.load()
+    }
     return tuple(_without_unlike(each, loads) for each in found)
 
 
 def _value(run: RunResults, name: str) -> float | None:
     metric = run.metric(name)
     return metric.value if metric else None
-
-
-def _load(run: RunResults) -> str:
-    """What a run was asked under, in words; "" where it is not known."""
-    found: Concurrency = run.timings.concurrency
-    if found.final is None:
-        return ""
-    return f"up to {found.final} at once" if found.adaptive else f"{found.final} at once"
 
 
 def _without_unlike(each: Compared, loads: dict[tuple[str, str], str]) -> Compared:

@@ -32,8 +32,17 @@ def said(run: RunView) -> Phrase:
 
 
 def timed(runs: Sequence[RunView]) -> list[RunView]:
-    """The runs that have a median end-to-end time."""
-    return [run for run in runs if run.value(E2E)]
+    """The runs that have a median end-to-end time; none where these were taken under unlike loads."""
+    known = [run for run in runs if run.value(E2E)]
+    return [] if unlike_loads(known) else known
+
+
+def unlike_loads(runs: Sequence[RunView]) -> list[str]:
+    """The loads under which runs were asked, where they are not the same: then their speeds say nothing of
+    which is faster. A load that is not known stands in nobody's way."""
+    loads = dict.fromkeys(run.results.timings.concurrency.words for run in runs if run.value(E2E))
+    known = [load for load in loads if load]
+    return known if len(known) > 1 else []
 
 
 def median(run: RunView) -> float:
@@ -54,7 +63,7 @@ def advice(best: RunView, runs: Sequence[RunView]) -> Sentence:
         return _nothing_beside(runs)
     if not tied:
         return [Phrase("Ship "), said(best), Phrase(" if its speed will do." if _slower(best, runs) else ".")]
-    own = best.value(E2E)
+    own = None if unlike_loads(runs) else best.value(E2E)
     faster = [run for run in timed(tied) if own and own / median(run) >= MUCH_FASTER]
     if not faster or own is None:
         return [Phrase("Ship "), said(best), Phrase(": no tied run is clearly faster." if own else ".")]
@@ -335,6 +344,8 @@ def _verdict(best: RunView, runs: Sequence[RunView], primary: Primary, where: st
 def _speed(best: RunView, runs: Sequence[RunView]) -> Sentence:
     """How its median end-to-end time stands against the fastest (or, if it is the fastest, the next) run."""
     own = best.value(E2E)
+    if loads := unlike_loads(runs):
+        return [Phrase(f"Speeds are not compared: runs were asked {listing(loads[:NAMED], 'or')}.")]
     others = [run for run in timed(runs) if run is not best]
     if not own or not others:
         return []

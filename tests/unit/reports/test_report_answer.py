@@ -192,6 +192,24 @@ def test_equal_groups_are_never_called_treated_alike(tmp_path: Path) -> None:
     assert "could be hidden" in view.sentence and "alike" not in view.sentence
 
 
+def test_speeds_under_unlike_loads_decide_nothing(tmp_path: Path) -> None:
+    cells = [Cell("m", "slow", accuracy=2.0, e2e_s=2.0), Cell("m", "quick", accuracy=2.0, e2e_s=0.3)]
+
+    def answered(name: str, *at_once: int) -> tuple[str, str]:
+        folder = make_sweep(tmp_path / name, cells, by=())
+        for cell, load in zip(cells, at_once, strict=True):
+            (run,) = (run for run in folder.runs() if run["run"] == cell.run)
+            timings = {**run["timings"], "concurrency": {"adaptive": False, "final": load}}
+            folder.finish_run(cell.run, {**run, "timings": timings})
+        (answer,) = judge(Source.of(folder)).answers
+        return words(answer.more[0]), words(answer.advice)
+
+    speed, advice = answered("unlike", 80, 4)
+    assert speed == "Speeds are not compared: runs were asked 4 at once or 80 at once." and not advice
+    speed, advice = answered("like", 8, 8)
+    assert "is the fastest" in speed and advice.startswith("Ship quick")
+
+
 def test_without_the_samples_nothing_is_said_of_ties(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path, QUICKSTART, by=())
     for samples in folder.path.rglob("*.parquet"):
