@@ -267,3 +267,19 @@ def test_no_worse_than_a_baseline(lossy: Path, chat_server: ChatServer) -> None:
     assert all(gate["incomplete"] for gate in result["gates"])
     code, result, _ = sweep(path, "--baseline", "latest")
     assert result["gates"][2]["verdict"] == "inconclusive", "a baseline that lost rows shows nothing either"
+
+
+def test_latencies_of_requests_that_failed(lossy: Path, chat_server: ChatServer) -> None:
+    """A failed request may have had any latency: half of them lost leave the upper percentiles open."""
+    rows(lossy, "d", 16)
+    refuse_unless_kept(chat_server)
+    served = {"provider": "openai_compatible", "base_url": chat_server.base_url, "model": "x"}
+    path = suite(
+        lossy, models=[{"id": "m", **served}], scorers=["includes"],
+        gates=["performance.e2e_s.p50 <= 60", "performance.e2e_s.mean <= 60", "performance.e2e_s.max <= 0"],
+    )  # fmt: skip
+    code, result, _ = sweep(path)
+    assert [gate["verdict"] for gate in result["gates"]] == ["pass", "inconclusive", "fail"] and code == 1
+    median = metric(result, "performance.e2e_s.p50")
+    assert median["bound_low"] <= median["value"] <= median["bound_high"] < 60
+    assert metric(result, "performance.e2e_s.mean")["bound_high"] is None

@@ -11,6 +11,7 @@ of Human Resources 24, 343): for a mean of a score between lo and hi with a shar
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ _CAUSE = 300
 """Characters of a cause that are kept."""
 _CAUSES = 8
 """Causes that are counted one by one."""
+_LATENCY = re.compile(r"performance\.(ttft_s|e2e_s|tpot_s)\.(mean|max|p\d+)")
 _OF_SCORES = ("repeats", "robustness", "counterfactual", "fairness")
 """First words of figures that are made of other scores."""
 
@@ -209,6 +211,7 @@ class _Marking:
         self._answers = Column(
             MetricInfo("", "", "none", "", (0.0, 1.0)), answered, ~losses.failed, losses.failed
         )
+        self._slices: dict[tuple[tuple[str, str], ...], Mask] = {}
         # The longest name first: `judge.human` before `judge`.
         self._names = sorted(self._columns, key=len, reverse=True)
         self._of_scorer: dict[str, Column] = {}
@@ -222,6 +225,8 @@ class _Marking:
             return self._between_groups(metric)
         own = self._columns.get(metric.name)
         within = self._rows(metric.slice)
+        if found := _LATENCY.fullmatch(metric.name):
+            return self._latency(metric, found[1], found[2], within)
         if own is not None:
             column = own.only(within)
             if column.share <= self._tolerate:
@@ -231,6 +236,27 @@ class _Marking:
         if made_of is None or (column := made_of.only(within)).share <= self._tolerate:
             return metric
         return _incomplete(metric, column, self._bounds_of(metric.name))
+
+    def _latency(self, metric: MetricValue, name: str, statistic: str, within: Mask) -> MetricValue:
+        """A latency, of which a failed request may have any: none at all, or an endless one."""
+        table = self._table
+        timed = self._answers.known & ~table.cached & ~table.warmup & ~np.isnan(table.number(name))
+        column = replace(self._answers, known=timed, lost=self._answers.lost & ~table.warmup).only(within)
+        if not column.known.any() or column.share <= self._tolerate:
+            return metric
+        values = table.number(name)[column.known]
+        lost = int(column.lost.sum())
+        ends = []
+        for end in (0.0, math.inf):
+            everything = np.concatenate([values, np.full(lost, end)])
+            if statistic == "mean":
+                ends.append(float(everything.mean()))
+            elif statistic == "max":
+                ends.append(float(everything.max()))
+            else:
+                ends.append(_quantile(everything, int(statistic[1:]) / 100))
+        high = ends[1] if math.isfinite(ends[1]) else None
+        return _incomplete(metric, column, (ends[0], high))
 
     def _made_of(self, metric: MetricValue, head: str) -> Column | None:
         """The scores that a figure of all samples is made of; None for one that is of no score."""
@@ -244,6 +270,12 @@ class _Marking:
 
     def _rows(self, slice_: Mapping[str, str]) -> Mask:
         """The rows of a slice."""
+        key = tuple(sorted(slice_.items()))
+        if key not in self._slices:
+            self._slices[key] = self._inside(slice_)
+        return self._slices[key]
+
+    def _inside(self, slice_: Mapping[str, str]) -> Mask:
         inside = np.ones(len(self._table), np.bool_)
         for name, label in slice_.items():
             groups = self._table.sensitive.get(name)
@@ -284,7 +316,9 @@ class _Marking:
         worst = max(parts, key=lambda part: part.share, default=None)
         if worst is None or worst.share <= self._tolerate:
             return metric
-        bounds = _gap_bounds([part.bounds(self._table) for part in parts]) if exact else (0.0, 1.0)
+        bounds = self._bounds_of(metric.name)
+        if exact:
+            bounds = _gap_bounds([part.bounds(self._table) for part in parts])
         return _incomplete(metric, worst, bounds, "of one group ")
 
     def _contrast(self, metric: MetricValue, groups: GroupColumn, column: Column) -> MetricValue:
@@ -306,6 +340,16 @@ class _Marking:
             None if high is None or least is None else high - least,
         )
         return _incomplete(metric, worst, bounds, "of one side ")
+
+
+def _quantile(values: Floats, q: float) -> float:
+    """The quantile, linear between neighbours; infinite where either of them is."""
+    values = np.sort(values)
+    place = q * (len(values) - 1)
+    low, high = math.floor(place), math.ceil(place)
+    if not math.isfinite(values[high]):
+        return math.inf
+    return float(values[low] + (place - low) * (values[high] - values[low]))
 
 
 def _gap_bounds(groups: Sequence[Bounds]) -> Bounds:

@@ -30,8 +30,8 @@ MOST_RUNS = 200
 """Larger matrices are left to `evalrun compare`: it would take longer than the end of a sweep should."""
 
 _UNSAID = frozenset(
-    {"name", "project", "description", "tags", "gates", "inconclusive", "alerts", "include", "exclude",
-     "budget", "models", "prompts", "datasets", "errors", "allow", "performance", "fairness"}
+    {"name", "project", "description", "tags", "gates", "baseline", "inconclusive", "alerts", "include",
+     "exclude", "budget", "models", "prompts", "datasets", "errors", "allow", "performance", "fairness"}
 )  # fmt: skip
 """Keys of a suite that change no answer and no score, or are told by name."""
 _UNANSWERED = frozenset({"concurrency", "timeout_s", "price", "limits", "batch"})

@@ -104,7 +104,9 @@ class RunVerdicts:
         own, *others = [_vector(records.get((text_digest(text), 0))) for text in texts]
         known = [each for each in others if each is not None]
         if own is None or not known:
-            return Score(None, "no embedding was given")
+            said = (records.get((text_digest(text), 0)) for text in texts)
+            why = next((str(record["error"]) for record in said if record and record.get("error")), "")
+            return Score(None, f"no embedding was given{': ' if why else ''}{why}")
         value = max(cosine(own, other) for other in known)
         return Score(value, f"cosine {value:.3f}")
 
