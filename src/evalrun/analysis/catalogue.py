@@ -343,6 +343,27 @@ _SINGLE: tuple[tuple[str, str, Direction, str], ...] = (
         "server counts them.",
     ),
     (
+        "energy.cpu_j",
+        "J",
+        "lower",
+        "Energy that the processors of this machine used during the run, where the model runs on it: the "
+        "difference of their own counters (RAPL), which Linux shows to root and to whom it is allowed. It is "
+        "that of the processors as a whole, idle draw and other programs included.",
+    ),
+    (
+        "energy.cpu_j_per_output_token",
+        "J/token",
+        "lower",
+        "Energy of the processors during the run divided by the output tokens that the run generated, as the "
+        "server counts them.",
+    ),
+    (
+        "cpu.power_w.mean",
+        "W",
+        "none",
+        "Mean power of the processors of this machine during the run: energy.cpu_j by its seconds.",
+    ),
+    (
         "engine.kv_cache_use.max",
         "fraction",
         "none",

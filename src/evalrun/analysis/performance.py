@@ -297,17 +297,22 @@ def _resources(system: SystemSummary, table: SampleTable) -> list[MetricValue]:
     for name, reading in {**system.figures, **_energy_per_token(system, table)}.items():
         estimate = Estimate(float(reading), n)
         metrics.append(metric(performance_info(name), estimate, system.notes.get(name, "")))
+    if (unread := system.unavailable.get("energy.cpu_j")) and "energy.gpu_j" not in system.figures:
+        metrics.append(metric(performance_info("energy.cpu_j"), Estimate(None, n, note=unread)))
     return metrics
 
 
 def _energy_per_token(system: SystemSummary, table: SampleTable) -> dict[str, float]:
     """Over the tokens that were generated while the energy was measured; nothing where some are unknown."""
-    energy_j = system.figures.get("energy.gpu_j")
     made = ~table.cached & table.answered & (table.number("sent_s") >= system.since_s)
     tokens = table.number("completion_tokens")[made]
-    if energy_j is None or not tokens.sum() > 0:  # NaN where a count is unknown
+    if not tokens.sum() > 0:  # NaN where a count is unknown
         return {}
-    return {"energy.gpu_j_per_output_token": energy_j / float(tokens.sum())}
+    return {
+        f"{name}_per_output_token": system.figures[name] / float(tokens.sum())
+        for name in ("energy.gpu_j", "energy.cpu_j")
+        if name in system.figures
+    }
 
 
 def _cost(table: SampleTable) -> list[MetricValue]:

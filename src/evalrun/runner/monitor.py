@@ -18,10 +18,12 @@ from evalrun.runner.processes import Cgroup, MemoryWatch, Usage, usage
 
 if TYPE_CHECKING:
     from evalrun.runner.gpus import GpuReading, Gpus
+    from evalrun.runner.rapl import Rapl
 
 
 SHORT_WINDOW_S = 2.0
 """GPUs refresh their energy counter about every 100 ms: below this, the window's ends count for much."""
+_WHOLE = "of the machine's processors as a whole: what other programs used is in it"
 _MAXIMA = {
     "kv_cache_usage": "engine.kv_cache_use.max",
     "requests_running": "engine.requests_running.max",
@@ -77,6 +79,8 @@ class MachineFigures:
         self._first: SystemSample | None = None
         self._last: SystemSample | None = None
         self._cgroup_peak: int | None = None
+        self._cpu_energy: list[tuple[float, float]] = []
+        """The first and the last reading: when (seconds), and the energy until then (joules)."""
         self._devices: dict[int, _Device] = {}
         self._maxima: dict[str, float] = {}
         self._counters: dict[str, tuple[float, float]] = {}
@@ -88,6 +92,8 @@ class MachineFigures:
         self.engine_peak_bytes = _larger(self.engine_peak_bytes, sample.engine_pss_bytes)
         self.client_peak_bytes = _larger(self.client_peak_bytes, sample.client_pss_bytes)
         self._cgroup_peak = _larger(self._cgroup_peak, sample.cgroup_peak_bytes)
+        if sample.cpu_energy_j is not None:
+            self._cpu_energy = [*self._cpu_energy[:1], (sample.t_s, sample.cpu_energy_j)]
         for reading in sample.gpus:
             device = self._devices.setdefault(reading.index, _Device(sample.t_s, sample.t_s))
             device.add(sample.t_s, reading)
@@ -111,13 +117,14 @@ class MachineFigures:
 
     def figures(self) -> dict[str, float]:
         """Metric name to value, for what was read; see `analysis.catalogue` for what each one means."""
-        return dict([*self._memory_and_disk(), *self._gpu(), *self._engine()])
+        return dict([*self._memory_and_disk(), *self._cpu(), *self._gpu(), *self._engine()])
 
     def notes(self) -> dict[str, str]:
         """What must be said beside a figure, by metric name."""
+        of_cpu = {"energy.cpu_j": _WHOLE, "cpu.power_w.mean": _WHOLE} if len(self._cpu_energy) > 1 else {}
         devices = self._counted()
         if not devices:
-            return {}
+            return of_cpu
         notes = []
         if any(device.counted_j is None for device in devices):
             notes.append("integrated from power readings: there is no energy counter")
@@ -125,7 +132,7 @@ class MachineFigures:
             notes.append(f"measured for less than {SHORT_WINDOW_S:g} s, which the counter resolves coarsely")
         if not self.gpus_used and len(self._devices) > 1:
             notes.append("over all GPUs: the driver does not say on which the model runs")
-        return {"energy.gpu_j": "; ".join(notes)} if notes else {}
+        return {**of_cpu, **({"energy.gpu_j": "; ".join(notes)} if notes else {})}
 
     def _memory_and_disk(self) -> Iterator[tuple[str, float]]:
         if self._cgroup_peak is not None:
@@ -141,6 +148,13 @@ class MachineFigures:
             ]
             if parts:
                 yield f"disk.{what}_bytes", max(0, sum(parts))
+
+    def _cpu(self) -> Iterator[tuple[str, float]]:
+        if len(self._cpu_energy) > 1:
+            (began, before), (ended, after) = self._cpu_energy
+            yield "energy.cpu_j", after - before
+            if ended > began:
+                yield "cpu.power_w.mean", (after - before) / (ended - began)
 
     def _counted(self) -> list[_Device]:
         used = self.gpus_used & self._devices.keys() or self._devices.keys()
@@ -201,6 +215,8 @@ class SystemSample:
     client_written_bytes: int | None = None
     cgroup_bytes: int | None = None
     cgroup_peak_bytes: int | None = None
+    cpu_energy_j: float | None = None
+    """Of all processors of the machine, since the watch began."""
     gpus: tuple[GpuReading, ...] = ()
     engine: Mapping[str, float] = field(default_factory=dict)
     """What the engine said of itself last: see `Provider.engine_stats`."""
@@ -221,11 +237,14 @@ class SystemSample:
 class Watched:
     """What a monitor reads. `engine_pid` is asked each time, since an engine may start after the monitor;
     `gpus` are those of this machine where the model may run on them, else `no_gpus` says why there are
-    none; `origin` is the moment (perf_counter) of t_s = 0."""
+    none; `rapl` and `no_rapl` likewise for the energy of its processors; `origin` is the moment
+    (perf_counter) of t_s = 0."""
 
     engine_pid: Callable[[], int | None]
     gpus: Gpus | None = None
     no_gpus: str = ""
+    rapl: Rapl | None = None
+    no_rapl: str = ""
     origin: float = field(default_factory=time.perf_counter)
 
 
@@ -285,6 +304,8 @@ class Monitor:
             missing["gpu"] = watched.no_gpus
         else:
             missing |= watched.gpus.unavailable
+        if watched.no_rapl:
+            missing["energy.cpu_j"] = watched.no_rapl
         return missing
 
     def _run(self, first: SystemSample) -> None:
@@ -310,6 +331,7 @@ class Monitor:
             client_written_bytes=client.written_bytes,
             cgroup_bytes=self._cgroup.current_bytes(),
             cgroup_peak_bytes=self._cgroup.peak_bytes(),
+            cpu_energy_j=self._watched.rapl.joules() if self._watched.rapl is not None else None,
             gpus=self._gpus(engine_pids),
             engine=self._engine,
         )

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from evalrun.providers.base import HasWorkers, Provider, RunsEngine, capability
 from evalrun.runner.gpus import Gpus, open_gpus
 from evalrun.runner.monitor import Monitor, SystemSample, Watched
+from evalrun.runner.rapl import open_rapl
 
 
 class LagWatch:
@@ -134,8 +135,14 @@ class Watch:
     def __init__(self, provider: Provider, sink: Sink, clock_offset_s: float = 0.0) -> None:
         """`clock_offset_s` is where the run's clock stands, for a run that is taken up again."""
         self._gpus, no_gpus = _gpus_of(provider)
+        rapl, no_rapl = open_rapl() if _runs_here(provider) else (None, "")
         watched = Watched(
-            lambda: engine_pid(provider), self._gpus, no_gpus, time.perf_counter() - clock_offset_s
+            lambda: engine_pid(provider),
+            self._gpus,
+            no_gpus,
+            rapl,
+            no_rapl,
+            time.perf_counter() - clock_offset_s,
         )
         self.monitor = Monitor(watched, sink)
         self._engine = capability(provider, RunsEngine)
@@ -213,9 +220,15 @@ def _gpus_of(provider: Provider) -> tuple[Gpus | None, str]:
     """The GPUs that the provider's model may run on."""
     if not provider.measured:
         return None, "no model runs: its answers are recorded ones"
-    if engine_pid(provider) is None and not _on_this_machine(provider.endpoint):
+    if not _runs_here(provider):
         return None, "the model does not run on this machine"
     return open_gpus(os.environ)
+
+
+def _runs_here(provider: Provider) -> bool:
+    """Whether a model runs, and on this machine."""
+    here = engine_pid(provider) is not None or _on_this_machine(provider.endpoint)
+    return provider.measured and here
 
 
 def _on_this_machine(endpoint: str) -> bool:

@@ -78,6 +78,7 @@ READINGS: Mapping[str, Reading] = {
     "engine_written_bytes": Reading("engine-written", "Written by the engine", "MB/s", 1 / MB, True, True),
     "client_read_bytes": Reading("evalrun-read", "Read by evalrun", "MB/s", 1 / MB, True, True),
     "client_written_bytes": Reading("evalrun-written", "Written by evalrun", "MB/s", 1 / MB, True, True),
+    "cpu_energy_j": Reading("cpu-power", "Power of the processors", "W", rate=True, folded=True),
     "cgroup_bytes": Reading("cgroup", "Memory of the whole container", _MEMORY, 1 / MB, folded=True),
 }
 """The columns of `system.parquet` that are drawn, in this order; GPUs and columns of others follow."""
