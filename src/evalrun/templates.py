@@ -109,6 +109,12 @@ def reference(column: str) -> str:
     return f"row[{column!r}]"
 
 
+def quoted(column: str) -> str:
+    """A column as a message proposes it for a template: 'text', or row['Message text']."""
+    named = reference(column)
+    return f"'{named}'" if named == column else named
+
+
 def compile_value(source: str, where: str) -> Compiled:
     """A template for a derived value: a single `{{ expression }}` keeps its type, all else is text.
 
@@ -289,7 +295,8 @@ def syntax_error(error: Exception, where: str) -> UserError:
     return UserError(
         f"the template cannot be read: {reason}",
         where=where,
-        remedy="Templates are Jinja2: {{ column }}, {% if … %}…{% endif %}, {% for … %}…{% endfor %}.",
+        remedy="Templates are Jinja2: {{ column }}, {{ row['Column with blanks'] }}, {% if … %}…{% endif %}, "
+        "{% for … %}…{% endfor %}.",
     )
 
 

@@ -165,3 +165,33 @@ def test_the_report_opens_and_is_written_where_it_is_not(
     written = path.stat().st_mtime_ns
     assert output_of("open").strip() == str(path) and asked == [path.resolve().as_uri()]
     assert path.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("prompt", "dataset", "said"),
+    [
+        ("{{ Message }}", {}, "Did you mean row['Message text']?"),
+        ("{{ nothing_alike }}", {}, "Columns: id, row['Message text'], label."),
+        ("{{ row['Mesage text'] }}", {}, "Did you mean row['Message text']?"),
+        ("{{ Message text }}", {}, "{{ row['Column with blanks'] }}"),
+        ("{{ id }}", {"target": "{{ row['Message txt'] }}"}, "In a template: row['Message text']."),
+        ("{{ id }}", {"where": "Message text != ''"}, "{{ row['Column with blanks'] }}"),
+    ],
+)
+def test_columns_with_blanks_are_proposed_as_they_must_be_written(
+    project: Path, prompt: str, dataset: dict[str, str], said: str
+) -> None:
+    rows = [{"id": "a", "Message text": "some text", "label": "x"}]
+    data = {"id": "d", "path": "rows.jsonl", "key": "id", "target": "label", **dataset}
+    suite = recorded_suite(project, rows, ["label"], prompts=[{"id": "p", "text": prompt}], datasets=[data])
+    done = evalrun("validate", suite)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+def test_a_query_proposes_names_with_blanks_as_it_takes_them(project: Path) -> None:
+    rows = [{"id": "a", "Message text": "some text", "want": "x", "m": "x"}]
+    prompts = [{"id": "p", "text": "{{ row['Message text'] }}"}]
+    output_of("run", recorded_suite(project, rows, ["m"], prompts=prompts), "-q", "--no-report")
+    done = evalrun("samples", "m", 'vars.Mesage == "x"')
+    assert """'vars["Message text"]'""" in done.stderr
+    assert document_of("samples", "m", 'vars["Message text"] == "some text"')["total"] == 1

@@ -20,7 +20,7 @@ from evalrun.datasets.shape import BadRow, Shape
 from evalrun.datasets.source import Findings, Source
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.registry import nearest
-from evalrun.templates import holds_bytes
+from evalrun.templates import holds_bytes, reference
 from evalrun.types import JSON, Row
 
 _KINDS: Final[Mapping[type, str]] = {
@@ -238,7 +238,7 @@ class Survey:
                 self.findings.add(
                     f"{what} '{column}', which {setting} of dataset {self._name} needs",
                     self._source.place(number),
-                    f"Did you mean '{near}'?" if near else f"Columns: {', '.join(row)}.",
+                    _proposal(near) if near else f"Columns: {', '.join(row)}.",
                 )
         if len(self._layouts) < 4096:
             self._layouts[layout] = not absent
@@ -362,3 +362,9 @@ def _canonical(value: JSON) -> bytes:
         return canonical_json(value)
     except ValueError as error:
         raise BadRow(str(error)) from error
+
+
+def _proposal(column: str) -> str:
+    """The column that may have been meant; one whose name is no identifier also as a template has it."""
+    named = reference(column)
+    return f"Did you mean '{column}'?" + ("" if named == column else f" In a template: {named}.")

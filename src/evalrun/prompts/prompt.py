@@ -14,6 +14,7 @@ from evalrun.prompts.library import Library, PromptFolder, Use, open_prompt_file
 from evalrun.prompts.rendering import Asking, Renderer, compile_ask
 from evalrun.prompts.sections import left_out_section
 from evalrun.registry import nearest
+from evalrun.templates import quoted, reference
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
@@ -165,10 +166,11 @@ class Prompt:
             return Problem(
                 f"prompt {self.id} uses column '{name}', which some rows lack (first: {partial[name]})",
                 where,
-                f"Fill it in every row, or ask for it: {{% if {name} is defined %}}.",
+                f"Fill it in every row, or ask for it: {{% if {reference(name)} is defined %}}.",
             )
         near = nearest(name, columns)
-        remedy = f"Did you mean '{near}'?" if near else f"Columns: {', '.join(columns)}."
+        listed = f"Columns: {', '.join(map(reference, columns))}."
+        remedy = f"Did you mean {quoted(near)}?" if near else listed
         return Problem(f"prompt {self.id} uses '{name}', which is no column of the data", where, remedy)
 
 

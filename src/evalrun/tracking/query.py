@@ -6,6 +6,7 @@ Python's own parser reads the text; everything that is not one of these nodes is
 from __future__ import annotations
 
 import ast
+import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -157,12 +158,19 @@ def did_you_mean_name(word: str, known: list[str]) -> str:
     return quotes + did_you_mean(word, known)
 
 
+def spelled(name: str) -> str:
+    """A name as a query takes it: `vars.text`, but `vars["Message text"]`."""
+    root, dot, rest = name.partition(".")
+    plain = all(part.isidentifier() for part in name.split("."))
+    return name if plain or not dot or not root.isidentifier() else f"{root}[{json.dumps(rest)}]"
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """A sentence that helps with an unknown name."""
     near = nearest(word, known)
     if near:
-        return f"Did you mean '{near}'?"
-    shown = ", ".join(sorted(known)[:30])
+        return f"Did you mean '{spelled(near)}'?"
+    shown = ", ".join(map(spelled, sorted(known)[:30]))
     return f"There are: {shown}{', …' if len(known) > 30 else ''}." if known else "There are none yet."
 
 

@@ -14,7 +14,7 @@ from evalrun.errors import UserError
 from evalrun.registry import nearest
 from evalrun.tracking.compile import Compiler, Kind, Term
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.query import Name, did_you_mean_name, fault, parse, parse_name
+from evalrun.tracking.query import Name, did_you_mean_name, fault, parse, parse_name, spelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class _SampleCompiler(Compiler):
             hint = did_you_mean_name(column, list(self.columns))
             for group in ("score", "reason", "vars", "sensitive"):
                 if f"{group}.{column}" in self.columns:
-                    hint = f"Did you mean '{group}.{column}'?"
+                    hint = f"Did you mean '{spelled(f'{group}.{column}')}'?"
             raise fault(self.text, name.place, f"samples have no '{column}'", hint)
         return Term(self.columns[column], _quoted(column))
 
