@@ -21,6 +21,7 @@ from evalrun.reports.gates import GateView, gates
 from evalrun.reports.judges import JudgesView, judges
 from evalrun.reports.leaderboard import Leaderboard, Matrix, leaderboard, matrix
 from evalrun.reports.numbers import moment, plural, seconds
+from evalrun.reports.prompts import PromptView, prompts
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import MANY_UNREADABLE, Manifest, Source, Suite
 from evalrun.reports.versions import VersionsView, bbq_tables, pair_table, versions
@@ -62,6 +63,7 @@ class Report:
     gates: Sequence[GateView]
     leaderboards: Sequence[Leaderboard]
     matrix: Matrix | None
+    prompts: Sequence[PromptView]
     quality: Sequence[Chart]
     effects: Effects
     judges: Sequence[JudgesView]
@@ -200,6 +202,7 @@ def build_report(source: Source) -> Report:
             for _, name, runs in datasets
         ],
         matrix=matrix(by_dataset, metric),
+        prompts=prompts(by_dataset, source.manifest.prompts),
         quality=[chart for at, name, runs in datasets for chart in _quality(at, name, runs, named=named)],
         effects=effects(source.results),
         judges=judges(source, by_dataset),
@@ -319,8 +322,8 @@ def _no_fairness(suite: Suite) -> str:
 
 SAMPLES_MARK = "<!--samples-->"
 SCRIPTS = (
-    "page.js", "sorting.js", "download.js", "charts.js", "text.js", "metrics.js", "diff.js", "store.js",
-    "sample.js", "grid.js", "samples.js",
+    "page.js", "sorting.js", "download.js", "charts.js", "text.js", "metrics.js", "diff.js", "prompts.js",
+    "store.js", "sample.js", "grid.js", "samples.js",
 )  # fmt: skip
 
 SHAPES = (

@@ -638,7 +638,7 @@ def test_a_pilot_says_what_a_plan_will_see(sweep: MakeSweep) -> None:
 
 
 def test_bounds_of_several_metrics_hold_together(sweep: MakeSweep) -> None:
-    """Sixteen against five of a hundred is p = 0.027: one test alone sees it, two corrected together do not."""
+    """Sixteen against five of a hundred is p = 0.027: one test alone sees it, two together do not."""
     first, second = np.ones(100), np.ones(100)
     first[:5], second[5:21] = 0, 0
     noise = np.tile([1.0, 0.0], 50)
