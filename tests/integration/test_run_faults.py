@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -121,3 +122,17 @@ def test_a_template_that_leaves_the_sandbox_in_the_last_row_is_refused_before_an
     refused = evalrun(suite, "--no-report", "--no-cache")
     assert refused.returncode == 2 and chat_server.bodies == []
     assert "__class__" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_terminal_that_knows_only_ascii_ends_no_command(project: Path, chat_server: ChatServer) -> None:
+    suite = write_suite(project, chat_server, description="Größer als ½")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    for command in (["plan", str(suite)], ["list"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "evalrun", *command],
+            capture_output=True,
+            timeout=120,
+            check=False,
+            env=environment,
+        )
+        assert b"UnicodeEncodeError" not in done.stderr and b"Traceback" not in done.stderr

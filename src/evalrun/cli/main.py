@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -163,6 +164,9 @@ _PATH_CHARACTERS = 300
 def main() -> None:
     """The `evalrun` program. Ends with the exit codes of the documentation."""
     spare_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show must not end the program
+            stream.reconfigure(errors="replace")
     try:
         code = cli.main(prog_name="evalrun", standalone_mode=False)
     except UserError as error:

@@ -30,6 +30,9 @@ from evalrun.errors import ExitCode, UserError
 _POLL_S = 0.02
 _STOP_PATIENCE_S = 5.0
 _LOG_LINES = 5
+_LOG_LINES_LOOKED_AT = 500
+_MOST_ERRORS = 2
+_OF_AN_ERROR = re.compile(r"\berror\b|\w+Error:|\bfatal\b|out of memory", re.IGNORECASE)
 _LOG_TAIL_BYTES = 16_384
 _PR_SET_PDEATHSIG = 1
 
@@ -172,9 +175,13 @@ class Engine:
         )
 
     def _last_words(self) -> str:
+        """The end of the log, and before it the last lines that speak of an error: an engine that goes down
+        says much after it."""
         from evalrun.secrets import scrub
 
-        lines = log_tail(self.command.log_path, _LOG_LINES)
+        written = log_tail(self.command.log_path, _LOG_LINES_LOOKED_AT)
+        errors = [line for line in written[:-_LOG_LINES] if _OF_AN_ERROR.search(line)]
+        lines = [*errors[-_MOST_ERRORS:], *written[-_LOG_LINES:]]
         return f"; its log ends: {scrub(' | '.join(lines))}" if lines else ""
 
 

@@ -70,7 +70,7 @@ def shorten(text: str) -> str:
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """The wait that a server asked for, in seconds: `retry-after-ms`, or `Retry-After` as seconds or a date.
 
-    None when there is none or it cannot be read. A date in the past is 0.
+    None when there is none or it cannot be read. A date in the past is 0; dates are by the server's clock.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -81,8 +81,17 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     seconds = _number(value)
     if seconds is not None:
         return seconds
+    until = _moment(value)
+    if until is None:
+        return None
+    # By the server's own clock where it tells the time: ours may be off.
+    now = _moment(headers.get("Date"))
+    return max(0.0, until - (time.time() if now is None else now))
+
+
+def _moment(value: str | None) -> float | None:
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        return parsedate_to_datetime(value).timestamp() if value is not None else None
     except (ValueError, TypeError, OverflowError):
         return None
 

@@ -341,9 +341,12 @@ class CellRun:
         wait = self._policy.wait_s(error, failed, self._deadlines.remaining_s(), self._rng)
         asking.attempted(error, wait or 0.0)
         if wait is None and self._policy.may_retry(error, failed):
-            error.message += (
-                f" (waiting any longer would pass the {self._options.timeout_s:g} s of timeout_s)"
+            asked = (
+                ""
+                if error.retry_after_s is None
+                else f"the server asks to wait {error.retry_after_s:,.0f} s; "
             )
+            error.message += f" ({asked}waiting would pass the {self._options.timeout_s:g} s of timeout_s)"
         if wait is None:
             raise error
         return wait

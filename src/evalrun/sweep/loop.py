@@ -80,8 +80,11 @@ def _run_loop(main: Coroutine[Any, Any, tuple[Execution, bool]]) -> tuple[Execut
     make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
         from uvloop import new_event_loop as make_loop
-    with _rare_collection(), asyncio.Runner(loop_factory=make_loop) as runner:
-        return runner.run(main)
+    try:
+        with _rare_collection(), asyncio.Runner(loop_factory=make_loop) as runner:
+            return runner.run(main)
+    finally:
+        main.close()  # a Ctrl-C may come before it has begun
 
 
 @contextlib.contextmanager

@@ -160,3 +160,12 @@ def test_log_tail(tmp_path: Path) -> None:
     assert log_tail(path, 3) == []
     path.write_bytes(b"x" * 100_000 + b"\n\none\n  two\xff \n")
     assert log_tail(path, 2) == ["one", "two\ufffd"]
+
+
+async def test_what_the_engine_said_of_its_error_is_told_though_much_came_after(
+    engine: Callable[..., Engine],
+) -> None:
+    said = "import sys; print('error: no kernel image', file=sys.stderr)\n"
+    after = "[print('freeing buffer', at, file=sys.stderr) for at in range(40)]; sys.exit(1)"
+    with pytest.raises(UserError, match=r"error: no kernel image \| freeing buffer 35 .*buffer 39"):
+        await engine(said + after).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -337,3 +338,41 @@ def test_making_one_does_not_import_the_sdk(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+async def test_a_query_in_the_address_is_kept(tmp_path: Path, serve: Serve) -> None:
+    asked: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path_qs)
+        return web.json_response(completion("x"))
+
+    base_url = await serve(handler) + "?api-version=7&tag=a&tag=b"
+    for stream in (False, True):
+        await ask(provider(tmp_path, base_url=base_url), request(stream))
+    assert asked == ["/v1/chat/completions?api-version=7&tag=a&tag=b"] * 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_body_that_cannot_be_unpacked_is_no_answer(
+    tmp_path: Path, serve: Serve, stream: bool
+) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        return web.Response(body=b"this is no gzip at all", headers=headers)
+
+    error = await fault(provider(tmp_path, base_url=await serve(handler)), request(stream))
+    assert error.kind in (ErrorKind.PROTOCOL, ErrorKind.TRUNCATED), error
+    assert "event loop" not in error.message
+
+
+async def test_a_body_that_is_packed_all_the_same_is_read(tmp_path: Path, serve: Serve) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        packed = gzip.compress(json.dumps(completion("42")).encode())
+        return web.Response(
+            body=packed, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        )
+
+    for stream in (False, True):
+        answer = await ask(provider(tmp_path, base_url=await serve(handler)), request(stream))
+        assert answer.output == "42"
