@@ -742,6 +742,7 @@ class GateVerdict:
     ci_high: float | None = None
     n: int | None = None
     detectable: float | None = None
+    level: float | None = None
     incomplete: bool = False
     where: tuple[Concentration, ...] = ()
 
@@ -861,6 +862,7 @@ class SweepResults:
     sensitivity: tuple[PromptSensitivity, ...] = ()
     ablations: tuple[PromptAblation, ...] = ()
     gates: tuple[GateVerdict, ...] = ()
+    false_alarms: str = ""
     lost: tuple[Lost, ...] = ()
     judged: tuple[JudgedRun, ...] = ()
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evalrun.analysis.correction import ALPHA
+from evalrun.analysis.nights import false_alarm_sentence
 from evalrun.canonical import canonical_json
 from evalrun.results import Primary, RunResults, SweepResults, read
 from evalrun.tracking.folder import RUN, SweepFolder
@@ -66,6 +67,8 @@ def concluded(
             found = _with_judges(found, _suite(manifest), folder, runs)
         return Concluded(manifest, runs, found)
     found = read(SweepResults, {"gates": gates}, where)
+    levels = [gate.level for gate in found.gates if gate.level is not None]
+    found = replace(found, false_alarms=false_alarm_sentence(levels))
     lost = tuple(replace(each, run=run.run) for run in runs for each in run.details.lost)
     found = replace(found, primary=primary_of(_suite(manifest), gates, runs), lost=lost)
     if folder is not None and found.primary is not None:

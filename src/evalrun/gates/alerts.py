@@ -4,6 +4,7 @@
     performance.e2e_s.p95 worse than last 5            against the mean of the sweeps before
     exact_match better than last 5 by 0.02 for model=m
     exact_match better than ever                       against the best sweep there was
+    exact_match lastingly worse                        a small change that lasts, over all sweeps before
 
 Only sweeps of the same project are compared, and of them only runs of the same model, prompt, dataset and
 parameters whose data has the same digest. The value must lie beyond each of theirs, and the change be shown:
@@ -52,9 +53,10 @@ _CHANGE = re.compile(
     r"(?:(?:the\s+)?last\s+(?P<count>[1-9]\d{0,2})(?:\s+sweeps?)?|(?P<ever>ever))"
     rf"(?:\s+by\s+(?P<margin>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?{SCOPE_FORM}\s*"
 )
+_LASTING = re.compile(rf"\s*{METRIC_FORM}{SLICE_FORM}\s+lastingly\s+(?P<way>worse|better){SCOPE_FORM}\s*")
 _REMEDY = (
     "Write one of: exact_match < 0.5; exact_match worse than last 5; exact_match better than last 5 by 0.02; "
-    "exact_match better than ever; each may end in: for model=ID"
+    "exact_match better than ever; exact_match lastingly worse; each may end in: for model=ID"
 )
 
 
@@ -65,7 +67,7 @@ class Alert:
 
     text: str
     metric: str
-    kind: Literal["threshold", "change"]
+    kind: Literal["threshold", "change", "lasting"]
     gate: Gate
     way: Literal["worse", "better"] = "worse"
     count: int | None = None
@@ -102,7 +104,7 @@ class AlertResult:
 
 def parse_alert(text: str) -> Alert | Problem:
     """An alert, or what is wrong with its text."""
-    match = _CHANGE.fullmatch(text)
+    match = _CHANGE.fullmatch(text) or _LASTING.fullmatch(text)
     if match is None:
         gate = parse_gate(text)
         if isinstance(gate, Problem) or gate.kind != "absolute":
@@ -112,13 +114,16 @@ def parse_alert(text: str) -> Alert | Problem:
     slice_, scope = read_pairs(parts["slice"]), read_pairs(parts["scope"])
     if slice_ is None or scope is None or any(key not in SCOPES for key in scope):
         return Problem(f"cannot read the alert '{text}'", "alerts.when", _REMEDY)
-    if parts["ever"] and parts["way"] == "worse":
+    way: Literal["worse", "better"] = "worse" if parts["way"] == "worse" else "better"
+    metric = parts["quoted"] or parts["metric"]
+    if "count" not in parts:
+        gate = Gate(text.strip(), metric, "", 0.0, slice=slice_, scope=scope)
+        return Alert(text.strip(), metric, "lasting", gate, way)
+    if parts["ever"] and way == "worse":
         what = f"cannot read the alert '{text}': only 'better than ever' is known"
         return Problem(what, "alerts.when", _REMEDY)
-    metric = parts["quoted"] or parts["metric"]
     count = int(parts["count"]) if parts["count"] else None
     gate = Gate(text.strip(), metric, "", 0.0, slice=slice_, scope=scope)
-    way: Literal["worse", "better"] = "worse" if parts["way"] == "worse" else "better"
     return Alert(text.strip(), metric, "change", gate, way, count, float(parts["margin"] or 0))
 
 
@@ -135,11 +140,12 @@ def check_alerts(
         AlertResult("every run is finished", run_id, True, None, "the run was not finished")
         for run_id in missing
     ]
+    tested = _Tested.of(alerts, folder, planned)
     for alert in alerts:
         covered = [str(each["run"]) for each in planned if alert.covers(each) and each["run"] in runs]
         for run_id in covered:
             try:
-                results.append(_check(alert, runs[run_id], folder, store))
+                results.append(_check(alert, runs[run_id], folder, store, tested))
             except UserError as error:
                 results.append(_unchecked(alert, run_id, error.problems[0].what))
         if not covered and not missing:
@@ -151,7 +157,26 @@ def _unchecked(alert: Alert, run_id: str, why: str, value: float | None = None) 
     return AlertResult(alert.text, run_id, False, value, why, checked=False)
 
 
-def _check(alert: Alert, run: Mapping[str, Any], folder: SweepFolder, store: Store) -> AlertResult:
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """How many checks of changes there are, and the level at which each decides."""
+
+    lasting: int
+    alpha: float
+
+    @classmethod
+    def of(
+        cls, alerts: Sequence[Alert], folder: SweepFolder, planned: Sequence[Mapping[str, Any]]
+    ) -> _Tested:
+        from evalrun.gates.check import fail_alpha
+
+        kinds = [alert.kind for alert in alerts for each in planned if alert.covers(each)]
+        return cls(kinds.count("lasting"), fail_alpha(folder.read_manifest(), kinds.count("change")))
+
+
+def _check(
+    alert: Alert, run: Mapping[str, Any], folder: SweepFolder, store: Store, tested: _Tested
+) -> AlertResult:
     run_id = run["run"]
     if alert.kind == "threshold":
         held = check_gate(alert.gate, run_id, run["metrics"])
@@ -162,9 +187,13 @@ def _check(alert: Alert, run: Mapping[str, Any], folder: SweepFolder, store: Sto
     value = None if metric is None else metric["value"]
     if metric is None or value is None:
         return _unchecked(alert, run_id, f"no value of '{alert.metric}' in this run")
+    if alert.kind == "lasting":
+        from evalrun.gates.lasting import check_lasting
+
+        return check_lasting(alert, run_id, metric, folder, store, tested.lasting)
     from evalrun.gates.changes import check_change
 
-    return check_change(alert, run_id, metric, folder, store)
+    return check_change(alert, run_id, metric, folder, store, tested.alpha)
 
 
 TIMEOUT_S = 10.0

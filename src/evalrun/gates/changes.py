@@ -26,7 +26,12 @@ FEWEST = 3
 
 
 def check_change(
-    alert: Alert, run_id: str, metric: Mapping[str, Any], folder: SweepFolder, store: Store
+    alert: Alert,
+    run_id: str,
+    metric: Mapping[str, Any],
+    folder: SweepFolder,
+    store: Store,
+    alpha: float = FAIL_ALPHA,
 ) -> AlertResult:
     """Compare a run's metric with the sweeps before it. Raises UserError where samples cannot be read."""
     value = float(metric["value"])
@@ -39,22 +44,23 @@ def check_change(
     if not having:
         return _undecided(alert, run_id, value, "no sweep before on the same data", checked=False)
     sign = 1.0 if (direction == "higher") == (alert.way == "better") else -1.0
-    now = _samples(folder, run_id)
+    now = samples_of(folder, run_id)
     if is_mean(alert.metric, [now]):
         if alert.count is None:
             having = [max(having, key=lambda each: sign * each[2])]
-        runs = [_samples(sweep, run["run"]) for sweep, run, _ in having]
-        result = _paired(alert, now, runs, sign)
+        runs = [samples_of(sweep, run["run"]) for sweep, run, _ in having]
+        result = _paired(alert, now, runs, sign, alpha)
     else:
         before_it = [(sweep.ulid, known) for sweep, _, known in having]
-        result = _predicted(alert, run_id, metric, before_it, sign)
+        result = _predicted(alert, run_id, metric, before_it, sign, alpha)
     if result.fired and not all(sign * (value - known) > 0 for *_, known in having):
         # Worse than their mean, and not than each of them: one of them began it.
         return replace(result, fired=False)
     return result
 
 
-def _samples(folder: SweepFolder, run_id: str) -> RunSamples:
+def samples_of(folder: SweepFolder, run_id: str) -> RunSamples:
+    """The samples of one run of a sweep."""
     return RunSamples(folder, folder.manifest(), folder.run(run_id))
 
 
@@ -63,24 +69,22 @@ def _value(run: Mapping[str, Any], alert: Alert) -> float | None:
     return None if metric is None or metric["value"] is None else float(metric["value"])
 
 
-def _paired(alert: Alert, now: RunSamples, before: Sequence[RunSamples], sign: float) -> AlertResult:
+def _paired(
+    alert: Alert, now: RunSamples, before: Sequence[RunSamples], sign: float, alpha: float
+) -> AlertResult:
     """A test on the differences, sample by sample, from the mean of each sample over the sweeps before."""
     measure = find_measure(alert.metric, [now, *before])
-    columns = [_aligned(measure, each, now, alert) for each in before]
-    known = np.array(columns)
-    counts = (~np.isnan(known)).sum(axis=0)
-    mean = np.divide(np.nansum(known, axis=0), counts, out=np.full(known.shape[1], np.nan), where=counts > 0)
+    mean = sample_means(measure, before, now, alert.slice)
     values = np.where(in_slice(now, alert.slice), measure.values(now), np.nan)
-    result = paired_difference(
-        mean, values, now.clusters, seed=now.sweep.seeds.get("root") or 0, alpha=FAIL_ALPHA
-    )
+    result = paired_difference(mean, values, now.clusters, seed=now.sweep.seeds.get("root") or 0, alpha=alpha)
     run_id, compared = now.run.run, tuple(each.info.sweep for each in before)
     if result.difference is None or result.ci_low is None or result.ci_high is None:
         return _undecided(alert, run_id, result.mean_b, result.note or "too few pairs", checked=False)
     nearest_to_zero = min(sign * result.ci_low, sign * result.ci_high)
     fired = nearest_to_zero > 0 and COMPARISONS[">"](sign * result.difference, alert.margin)
     reason = (
-        f"difference {result.difference:+.4g} (99 % interval {result.ci_low:+.4g} to {result.ci_high:+.4g}) "
+        f"difference {result.difference:+.4g} ({100 * (1 - alpha):.6g} % interval {result.ci_low:+.4g} to "
+        f"{result.ci_high:+.4g}) "
         f"from {_named(alert, len(before))} over {result.n:,} samples"
     )
     return AlertResult(
@@ -89,17 +93,31 @@ def _paired(alert: Alert, now: RunSamples, before: Sequence[RunSamples], sign: f
     )  # fmt: skip
 
 
-def _aligned(measure: Measure, before: RunSamples, now: RunSamples, alert: Alert) -> Any:
+def sample_means(
+    measure: Measure, before: Sequence[RunSamples], now: RunSamples, slice_: Mapping[str, str]
+) -> Any:
+    """The mean of each sample of a run over several earlier runs, NaN where none has it."""
+    known = np.array([_aligned(measure, each, now, slice_) for each in before])
+    counts = (~np.isnan(known)).sum(axis=0)
+    return np.divide(np.nansum(known, axis=0), counts, out=np.full(known.shape[1], np.nan), where=counts > 0)
+
+
+def _aligned(measure: Measure, before: RunSamples, now: RunSamples, slice_: Mapping[str, str]) -> Any:
     """The values of an earlier run at the sample ids of this one, NaN where it has none."""
     joined = join(RunPair(before, now, ()))
-    values = np.where(in_slice(before, alert.slice), measure.values(before), np.nan)
+    values = np.where(in_slice(before, slice_), measure.values(before), np.nan)
     found = np.full(len(now.ids), np.nan)
     found[joined.in_b] = values[joined.in_a]
     return found
 
 
 def _predicted(
-    alert: Alert, run_id: str, metric: Mapping[str, Any], before: Sequence[tuple[str, float]], sign: float
+    alert: Alert,
+    run_id: str,
+    metric: Mapping[str, Any],
+    before: Sequence[tuple[str, float]],
+    sign: float,
+    alpha: float,
 ) -> AlertResult:
     """Whether the value lies outside of where the values before say that one more would lie (99 %, Student).
 
@@ -113,7 +131,7 @@ def _predicted(
         why = f"{count} before on the same data; this metric needs {FEWEST}"
         return _undecided(alert, run_id, value, why, checked=False)
     mean, spread = float(values.mean()), float(values.std(ddof=1))
-    room = t_quantile(1 - FAIL_ALPHA / 2, len(values) - 1) * spread * math.sqrt(1 + 1 / len(values))
+    room = t_quantile(1 - alpha / 2, len(values) - 1) * spread * math.sqrt(1 + 1 / len(values))
     reference = float((sign * values).max() * sign) if alert.count is None else mean
     low, high = metric.get("ci_low"), metric.get("ci_high")
     within = low is not None and high is not None and low <= reference <= high

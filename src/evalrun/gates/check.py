@@ -22,15 +22,32 @@ if TYPE_CHECKING:
 
 FAIL_ALPHA = 0.01
 
+NOTHING_BEFORE = "there is no complete sweep before on the same data to compare with"
+
 MOST_LOCATED = 20
 """For so many failed gates it is looked where they broke; a matrix that fails as a whole needs no more."""
 
 
-def check_paired(gate: Gate, pair: RunPair, seed: int = 0) -> GateResult:
-    """Check a paired gate on a run (`pair.b`) and the baseline's (`pair.a`)."""
+def fail_alpha(manifest: Mapping[str, Any], checks: int) -> float:
+    """The two-sided level at which each of so many paired checks fails.
+
+    1 % by default. With `nightly` in the suite, the chance of a false failure in a year is spent evenly over
+    its checks and nights (Bonferroni): a check that goes wrong on one side has half of its level, and nights
+    that share a baseline need not be independent.
+    """
+    resolved = (manifest.get("suite") or {}).get("resolved") or {}
+    nightly = resolved.get("nightly")
+    if not isinstance(nightly, Mapping):
+        return FAIL_ALPHA
+    budget, nights = float(nightly.get("false_alarms_a_year", 0.05)), int(nightly.get("nights", 365))
+    return min(FAIL_ALPHA, 2 * budget / (nights * max(1, checks)))
+
+
+def check_paired(gate: Gate, pair: RunPair, seed: int = 0, alpha: float = FAIL_ALPHA) -> GateResult:
+    """Check a paired gate on a run (`pair.b`) and the baseline's (`pair.a`); it fails at `alpha`."""
     from evalrun.analysis.measures import find_measure
     from evalrun.analysis.paired import paired_difference
-    from evalrun.analysis.pairing import join
+    from evalrun.analysis.pairing import join, same_answers
 
     run_id = pair.b.run.run
     for side in (pair.a, pair.b):
@@ -48,13 +65,20 @@ def check_paired(gate: Gate, pair: RunPair, seed: int = 0) -> GateResult:
     clusters = joined.clusters(pair)
     a, b, clusters = a[keep], b[keep], None if clusters is None else clusters[keep]
     result = paired_difference(a, b, clusters, seed=seed, margin=gate.bound)
-    strict = paired_difference(a, b, clusters, seed=seed, alpha=FAIL_ALPHA)
+    strict = paired_difference(a, b, clusters, seed=seed, alpha=alpha)
     unlike = (f"the baseline's run is unlike in {', '.join(pair.differs)}",) if pair.differs else ()
     notes = (*joined.notes, *unlike)
     said = _incomplete(gate, pair)
+    if (
+        not said
+        and result.difference == 0
+        and np.array_equal(a, b, equal_nan=True)
+        and same_answers(pair, joined)
+    ):
+        return _unchanged(gate, run_id, result, strict, notes)
     if not said:
-        return _judge(gate, run_id, measure, result, strict, notes)
-    held = _judge(replace(gate, strict=False), run_id, measure, result, strict, (*said, *notes))
+        return judge(gate, run_id, measure, result, strict, notes)
+    held = judge(replace(gate, strict=False), run_id, measure, result, strict, (*said, *notes))
     if result.n == 0 or measure.direction == "none":
         return replace(held, incomplete=True)
     verdicts = []
@@ -64,9 +88,21 @@ def check_paired(gate: Gate, pair: RunPair, seed: int = 0) -> GateResult:
             continue
         before, now = ends[0][joined.in_a][keep], ends[1][joined.in_b][keep]
         wide = paired_difference(before, now, clusters, seed=seed, margin=gate.bound)
-        narrow = paired_difference(before, now, clusters, seed=seed, alpha=FAIL_ALPHA)
+        narrow = paired_difference(before, now, clusters, seed=seed, alpha=alpha)
         verdicts.append(_verdict(gate.bound, measure, wide, narrow))
     return replace(held, verdict=_of_extremes(*verdicts, strict=gate.strict), incomplete=True)
+
+
+def _unchanged(
+    gate: Gate, run_id: str, result: PairedResult, strict: PairedResult, notes: tuple[str, ...]
+) -> GateResult:
+    """The very same answers with the same scores: whatever the margin, nothing got worse."""
+    return GateResult(
+        gate.text, run_id, Verdict.PASS, result.mean_b,
+        "; ".join([f"all {result.n:,} answers are the same as the baseline's", *notes]),
+        baseline=result.mean_a, difference=0.0, ci_low=result.ci_low, ci_high=result.ci_high, n=result.n,
+        detectable=_detectable(gate, strict), level=1 - strict.alpha,
+    )  # fmt: skip
 
 
 def _incomplete(gate: Gate, pair: RunPair) -> tuple[str, ...]:
@@ -108,7 +144,7 @@ def _by_value(gate: Gate, pair: RunPair) -> str:
     return "<= baseline + MARGIN" if direction == "lower" else ">= baseline - MARGIN"
 
 
-def _judge(
+def judge(
     gate: Gate,
     run_id: str,
     measure: Measure,
@@ -116,10 +152,12 @@ def _judge(
     strict: PairedResult,
     notes: tuple[str, ...],
 ) -> GateResult:
+    """The verdict of a paired gate, from the result at 5 % and the strict one at which it fails."""
     facts: dict[str, Any] = {
         "gate": gate.text, "run": run_id, "value": result.mean_b, "baseline": result.mean_a,
         "difference": result.difference, "ci_low": result.ci_low, "ci_high": result.ci_high,
         "n": result.n, "detectable": _detectable(gate, strict),
+        "level": 1 - strict.alpha,
     }  # fmt: skip
     if result.n == 0 or result.difference is None:
         reason = "; ".join(["no sample of both runs has a value", *notes])
@@ -178,7 +216,9 @@ def _power(gate: Gate, result: PairedResult, strict: PairedResult, verdict: Verd
         return ["too few pairs to find any difference"]
     other = strict.mde_independent
     assumed = "" if other is None else f", {max(other, gate.bound):.3g} if answers were independent"
-    said = [f"n = {result.n:,} sees {seen:.3g} at 80 % (it fails at {1 - FAIL_ALPHA:.0%}{assumed})"]
+    said = [
+        f"n = {result.n:,} sees {seen:.3g} at 80 % (it fails at {100 * (1 - strict.alpha):.6g} %{assumed})"
+    ]
     if verdict is not Verdict.INCONCLUSIVE or gate.bound <= 0:
         return said
     if result.discordant is not None and result.n_clusters is None:
@@ -186,7 +226,7 @@ def _power(gate: Gate, result: PairedResult, strict: PairedResult, verdict: Verd
     else:
         needed = samples_needed(result, gate.bound)
     if needed is not None and needed > result.n:
-        said.append(f"an unchanged run passes at 80 % with about {needed:,} samples")
+        said.append(f"about {needed:,} samples are needed for an unchanged run to pass at 80 %")
     return said
 
 
@@ -235,22 +275,42 @@ def check_sweep(
         missing = problem or "the baseline has no run like this one"
     results: list[GateResult] = []
     located = 0
-    for gate in gates:
-        # Prompts that `ablate` made are there to see what their parts are worth: nobody means to use them.
-        named = "prompt" in gate.scope
-        covered = [
-            str(each["run"]) for each in planned if gate.covers(each) and (named or not each.get("ablates"))
-        ]
+    speaks_of = [_covered(gate, planned) for gate in gates]
+    checks = sum(
+        len(covered) for gate, covered in zip(gates, speaks_of, strict=True) if gate.kind == "no_worse"
+    )
+    alpha = fail_alpha(folder.read_manifest(), checks)
+    for gate, covered in zip(gates, speaks_of, strict=True):
         if not covered:
             results.append(GateResult(gate.text, "", Verdict.FAIL, None, "it speaks of no run of this sweep"))
         for run_id in covered:
             metrics = runs[run_id]["metrics"] if run_id in runs else None
-            result = _check(gate, run_id, metrics, pairs.get(run_id), missing)
+            pair = pairs.get(run_id)
+            pooled = _pooled(gate, folder, run_id, alpha) if gate.pool and metrics is not None else None
+            why = NOTHING_BEFORE if gate.pool and missing != FIRST else missing
+            result = pooled or _check(gate, run_id, metrics, pair, why, alpha)
             if result.verdict is Verdict.FAIL and metrics is not None and located < MOST_LOCATED:
-                result = replace(result, where=_where(gate, folder, run_id, metrics, pairs.get(run_id)))
+                result = replace(result, where=_where(gate, folder, run_id, metrics, pair))
                 located += 1
             results.append(result)
     return results
+
+
+def _covered(gate: Gate, planned: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The planned runs that a gate speaks of."""
+    # Prompts that `ablate` made are there to see what their parts are worth: nobody means to use them.
+    named = "prompt" in gate.scope
+    return [str(each["run"]) for each in planned if gate.covers(each) and (named or not each.get("ablates"))]
+
+
+def _pooled(gate: Gate, folder: SweepFolder, run_id: str, alpha: float) -> GateResult | None:
+    """A gate against the mean of each sample over the sweeps before; None where there is none."""
+    from evalrun.gates.pooled import check_pooled
+
+    try:
+        return check_pooled(gate, folder, run_id, alpha)
+    except UserError as error:
+        return GateResult(gate.text, run_id, Verdict.FAIL, None, str(error.problems[0]))
 
 
 def _where(
@@ -281,13 +341,14 @@ def _check(
     metrics: Sequence[Mapping[str, Any]] | None,
     pair: RunPair | None,
     missing: str,
+    alpha: float,
 ) -> GateResult:
     """`missing` says why there is no pair, where there is none."""
     if metrics is None:
         return GateResult(gate.text, run_id, Verdict.FAIL, None, "the run was not finished")
-    if not gate.needs_baseline:
+    if gate.kind == "absolute":
         return check_gate(gate, run_id, metrics)
-    if pair is None:
+    if pair is None or gate.pool:
         value, why = value_of(gate, metrics) if missing == FIRST else (None, missing)
         if value is None:
             return GateResult(gate.text, run_id, Verdict.FAIL, None, why)
@@ -297,7 +358,7 @@ def _check(
             held = check_gate(gate, run_id, metrics, [metric.document() for metric in pair.a.run.metrics])
             return replace(held, reason="; ".join(filter(None, [held.reason, *_cautions(pair)])))
 
-        return check_paired(gate, pair)
+        return check_paired(gate, pair, alpha=alpha)
     except UserError as error:
         return GateResult(gate.text, run_id, Verdict.FAIL, None, str(error.problems[0]))
 

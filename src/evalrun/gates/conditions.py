@@ -3,7 +3,9 @@
     exact_match >= 0.5                                         a metric over all samples, every run
     exact_match[dialect=aave] >= 0.5 for model=served          a slice of it; some runs only
     performance.e2e_s.p95 <= baseline * 1.2                    relative to the same run of the baseline
+    exact_match >= 0.7 confidently                             its whole 95 % interval, not the value alone
     exact_match no worse than baseline by 0.02                 a paired test, sample by sample
+    exact_match no worse than last 5 by 0.02                   against the mean of the five sweeps before
 
 Nothing passes that has no samples, no such metric, or no baseline where one is needed.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -38,10 +40,14 @@ _BOUND = (
     rf"(?:(?P<bound>{NUMBER_FORM})(?P<percent>%?)"
     r"|baseline(?:\s*(?P<sign>[-+*])\s*(?P<change>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?)"
 )
+_SURE = r"(?P<confidently>\s+confidently)?"
 SCOPE_FORM = r"(?:\s+for\s+(?P<scope>\S.*?))?"
-_COMPARISON = re.compile(rf"\s*{METRIC_FORM}{SLICE_FORM}\s*(?P<op>>=|<=|>|<)\s*{_BOUND}{SCOPE_FORM}\s*")
+_COMPARISON = re.compile(
+    rf"\s*{METRIC_FORM}{SLICE_FORM}\s*(?P<op>>=|<=|>|<)\s*{_BOUND}{_SURE}{SCOPE_FORM}\s*"
+)
 _NO_WORSE = re.compile(
-    rf"\s*{METRIC_FORM}{SLICE_FORM}\s+(?P<strict>strictly\s+)?no\s+worse\s+than\s+baseline"
+    rf"\s*{METRIC_FORM}{SLICE_FORM}\s+(?P<strict>strictly\s+)?no\s+worse\s+than\s+"
+    r"(?:baseline|(?:the\s+)?last\s+(?P<pool>[1-9]\d{0,2})(?:\s+sweeps?)?)"
     rf"(?:\s+by\s+(?P<margin>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?{SCOPE_FORM}\s*"
 )
 SCOPES = ("model", "prompt", "dataset", "run")
@@ -49,7 +55,8 @@ COMPARED = "compared with"
 """How a reason names the limit that was made from the baseline."""
 _FORMS = (
     "Write one of: exact_match >= 0.5; exact_match[dialect=aave] >= 0.5; exact_match >= baseline - 0.02; "
-    "performance.e2e_s.p95 <= baseline * 1.2; exact_match no worse than baseline by 0.02; "
+    "performance.e2e_s.p95 <= baseline * 1.2; exact_match >= 0.7 confidently; "
+    "exact_match no worse than baseline by 0.02; exact_match no worse than last 5 by 0.02; "
     "each may end in: for model=ID"
 )
 
@@ -68,7 +75,8 @@ class Gate:
 
     Of kind "relative", the bound is made from the baseline's value by `sign` and `bound`; of kind "no_worse",
     `bound` is the margin in the metric's unit, and a `strict` one passes or fails, never undecided. `scope`
-    says of which runs it speaks.
+    says of which runs it speaks. With `confidently` the whole interval must satisfy the condition. With
+    `pool` the baseline is the mean of so many sweeps before.
     """
 
     text: str
@@ -80,11 +88,13 @@ class Gate:
     slice: Mapping[str, str] = field(default_factory=dict)
     scope: Mapping[str, str] = field(default_factory=dict)
     strict: bool = False
+    confidently: bool = False
+    pool: int = 0
 
     @property
     def needs_baseline(self) -> bool:
-        """Whether the gate compares with a baseline."""
-        return self.kind != "absolute"
+        """Whether the gate compares with a baseline that has to be named."""
+        return self.kind != "absolute" and not self.pool
 
     def holds(self, value: float, baseline: float | None = None) -> bool:
         """Whether a value satisfies the condition; a difference that is rounding does not count."""
@@ -111,7 +121,8 @@ class GateResult:
     difference that so many pairs find four times in five. `incomplete` says that the figure, or the
     baseline's, lost more rows than the suite tolerates: then the gate passes only where the worst case does,
     fails only where the best case does, and is inconclusive otherwise. `where` are the slices that hold
-    more of the samples that speak against it than chance, for a gate that fails.
+    more of the samples that speak against it than chance, for a gate that fails. A paired gate fails at
+    `level`.
     """
 
     gate: str
@@ -126,6 +137,7 @@ class GateResult:
     ci_high: float | None = None
     n: int | None = None
     detectable: float | None = None
+    level: float | None = None
     incomplete: bool = False
     where: tuple[Concentration, ...] = ()
 
@@ -136,6 +148,11 @@ def parse_gate(text: str) -> Gate | Problem:
     if match is None:
         return Problem(f"cannot read the gate '{text}'", "gates", _FORMS)
     parts = match.groupdict()
+    if parts.get("confidently") and parts.get("bound") is None:
+        what = (
+            f"cannot read the gate '{text}': 'confidently' is for a number, a baseline varies by chance too"
+        )
+        return Problem(what, "gates", "Write: no worse than baseline by MARGIN")
     pairs = read_pairs(parts["slice"]), read_pairs(parts["scope"])
     if pairs[0] is None or pairs[1] is None:
         return Problem(f"cannot read the gate '{text}': groups are written NAME=VALUE", "gates", _FORMS)
@@ -150,11 +167,14 @@ def _gate(text: str, parts: Mapping[str, str | None], slice_: dict[str, str], sc
     metric = parts["quoted"] or parts["metric"] or ""
     if "margin" in parts:
         margin, strict = float(parts["margin"] or 0), parts["strict"] is not None
-        return Gate(text, metric, "", margin, "no_worse", "", slice_, scope, strict)
+        return Gate(
+            text, metric, "", margin, "no_worse", "", slice_, scope, strict, pool=int(parts["pool"] or 0)
+        )
     op = parts["op"] or ""
     if parts["bound"] is not None:
         bound = float(parts["bound"]) / (100 if parts["percent"] else 1)
-        return Gate(text, metric, op, bound, "absolute", "", slice_, scope)
+        sure = parts["confidently"] is not None
+        return Gate(text, metric, op, bound, "absolute", "", slice_, scope, confidently=sure)
     sign: Literal["", "+", "-", "*"] = parts["sign"] or ""  # type: ignore[assignment]
     return Gate(text, metric, op, float(parts["change"] or 0), "relative", sign, slice_, scope)
 
@@ -200,8 +220,7 @@ def check_gate(
                 gate.text, run_id, ends.verdict([gate.holds(end) for end in ends.values]), value,
                 ends.sentence, limit=gate.bound, incomplete=True,
             )  # fmt: skip
-        verdict = Verdict.PASS if gate.holds(value) else Verdict.FAIL
-        return GateResult(gate.text, run_id, verdict, value, limit=gate.bound)
+        return _by_interval(gate, run_id, value, find_metric(metrics, gate.metric, gate.slice) or {})
     if baseline is None:
         return GateResult(gate.text, run_id, Verdict.FAIL, value, NO_BASELINE)
     held, missing = value_of(gate, baseline)
@@ -219,6 +238,23 @@ def check_gate(
         )  # fmt: skip
     verdict = Verdict.PASS if gate.holds(value, held) else Verdict.FAIL
     return GateResult(gate.text, run_id, verdict, value, reason, baseline=held, limit=limit)
+
+
+def _by_interval(gate: Gate, run_id: str, value: float, metric: Mapping[str, Any]) -> GateResult:
+    """The value against a number; `confidently` the whole interval. Where the two differ it is said."""
+    verdict = Verdict.PASS if gate.holds(value) else Verdict.FAIL
+    low, high = metric.get("ci_low"), metric.get("ci_high")
+    plain = GateResult(gate.text, run_id, verdict, value, limit=gate.bound)
+    if low is None or high is None:
+        if not gate.confidently:
+            return plain
+        return replace(plain, verdict=Verdict.INCONCLUSIVE, reason="the value has no interval to decide by")
+    interval = f"95 % interval {low:.4g} to {high:.4g}"
+    if gate.holds(low) == gate.holds(high):
+        return replace(plain, reason=interval) if gate.confidently else plain
+    if gate.confidently:
+        return replace(plain, verdict=Verdict.INCONCLUSIVE, reason=f"{interval}, which reaches both sides")
+    return replace(plain, reason=f"by the value alone: its {interval} reaches both sides")
 
 
 @dataclass(frozen=True, slots=True)

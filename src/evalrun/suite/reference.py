@@ -226,6 +226,7 @@ _SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("PerformanceSpec", "performance", ""),
     ("ErrorsSpec", "errors", ""),
     ("BudgetSpec", "budget", ""),
+    ("NightlySpec", "nightly", ""),
     ("AlertsSpec", "alerts", ""),
     ("CellFilter", "include and exclude", ""),
 )

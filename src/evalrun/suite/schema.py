@@ -125,6 +125,19 @@ class AlertsSpec(Spec):
     )
 
 
+class NightlySpec(Spec):
+    """How often gates and alerts may be wrong in a year where nothing changed."""
+
+    false_alarms_a_year: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="The chance of even one false alarm in a year, over all paired gates (and over all "
+        "alerts on changes), runs and nights.",
+    )
+    nights: int = Field(default=365, ge=1, description="How often the suite runs in a year.")
+
+
 class PerformanceSpec(Spec):
     """How requests are sent and timed."""
 
@@ -253,6 +266,11 @@ class Suite(Spec):
         description="What a gate does that the samples cannot decide: tell of it, or fail. --inconclusive "
         "goes before.",
     )
+    nightly: NightlySpec | None = Field(
+        default=None,
+        description="Lets paired gates and alerts decide at the level that keeps false alarms of a whole "
+        "year rare. Default: 99 % each time.",
+    )
     alerts: AlertsSpec | None = Field(default=None, description="What is reported at the end of a sweep.")
     tags: dict[str, str] = Field(default_factory=dict, description="Notes for display and search.")
     include: list[CellFilter] = Field(
@@ -322,8 +340,8 @@ class Suite(Spec):
         """
         data = self._plain()
         for key in (
-            "description", "tags", "gates", "baseline", "inconclusive", "alerts", "fairness", "errors",
-            "unparsed", "budget",
+            "description", "tags", "gates", "baseline", "inconclusive", "nightly", "alerts", "fairness",
+            "errors", "unparsed", "budget",
         ):  # fmt: skip
             del data[key]
         del data["performance"]["workers"]  # who sends the requests changes no answer
