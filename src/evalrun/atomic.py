@@ -1,7 +1,9 @@
-"""Files that are either whole or not there, for nobody's eyes but the owner's.
+"""Files that are either whole or not there, for nobody's eyes but the owner's, or those of a group.
 
 Everything of value is written beside its place, made durable, and then moved into it. Files are 0600 and
-folders 0700 from the first byte on, not made so afterwards.
+folders 0700 from the first byte on, not made so afterwards. Within a folder that a group shares (its members
+may write, and what is made in it becomes the group's: mode 2770) files are 0660 and folders 2770, whatever
+the umask.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from evalrun.errors import ExitCode, UserError
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
+GROUP_FILE_MODE = 0o660
+GROUP_FOLDER_MODE = 0o2770
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {
@@ -30,13 +35,40 @@ _NOT_ALLOWED = {
 }
 
 
+def is_shared(folder: Path) -> bool:
+    """Whether a group shares this folder: the group may read, write and enter, and inherits what is made."""
+    bits = folder.stat().st_mode
+    return bool(bits & stat.S_ISGID) and bits & stat.S_IRWXG == stat.S_IRWXG
+
+
+def open_private(path: Path, flags: int) -> int:
+    """`os.open` for a file of a store: what is made has the mode that its folder asks for."""
+    shared = bool(flags & os.O_CREAT) and is_shared(path.parent)
+    descriptor = os.open(path, flags | os.O_CLOEXEC, GROUP_FILE_MODE if shared else FILE_MODE)
+    if shared:
+        found = os.fstat(descriptor)
+        if stat.S_IMODE(found.st_mode) != GROUP_FILE_MODE and found.st_uid == os.geteuid():
+            os.fchmod(descriptor, GROUP_FILE_MODE)  # the umask took some of it away
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Give a file that was copied into a store the mode that its folder asks for."""
+    path.chmod(GROUP_FILE_MODE if is_shared(path.parent) else FILE_MODE)
+
+
 def private_folder(path: Path) -> Path:
-    """The folder, made durably (0700, with its parents) when it is not there. Raises UserError."""
+    """The folder, made durably (with its parents, for the owner or the group) when it is not there. Raises
+    UserError."""
     with disk_errors(path):
         # One by one: `mkdir(parents=True)` would make the parents readable by others.
         missing = [each for each in (path, *path.parents) if not each.exists()]
         for each in reversed(missing):
-            each.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            shared = is_shared(each.parent)
+            with contextlib.suppress(FileExistsError):
+                each.mkdir(mode=FOLDER_MODE)
+                if shared:
+                    each.chmod(GROUP_FOLDER_MODE)
             sync(each.parent)
         path.mkdir(exist_ok=True)  # raises where a file is in the way
     return path
@@ -92,7 +124,7 @@ def replacing(path: Path, *, durable: bool = True, named: bool = True) -> Iterat
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     with disk_errors(path.parent):
         try:
-            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+            os.close(open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             yield temporary
             if durable:
                 sync(temporary)

@@ -60,6 +60,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "audit": ("audit", "Keep", "Show what was done; verify that nothing was altered."),
     "cache": ("cache", "Keep", "Look into the cache of answers, or clear it."),
     "catalog": ("store", "Keep", "Show or set where the catalog is kept."),
+    "store": ("store", "Keep", "Show the store, or make one for a group."),
     "reindex": ("store", "Keep", "Rebuild the catalog from the sweep folders."),
 }
 """Command name to (file, and name in it where that is another one; section of the help; one line)."""

@@ -202,6 +202,46 @@ def site(out: Path, project: str | None, store: Store, as_json: bool) -> None:
 @store_option
 @json_option
 @click.pass_context
+def store(ctx: click.Context, /, store: Store, as_json: bool) -> None:
+    """Show where the store is and who may use it; `create` makes one, for yourself or for a group.
+
+    \b
+    Examples:
+      evalrun store
+      evalrun store create --mode group --group nlp --store /data/evals
+    """
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = store
+        return
+    document = {"store": store.root, "mode": store.mode, "read_only": store.is_read_only}
+    if as_json:
+        print_json(document)
+        return
+    click.echo(f"{store.root}: {store.mode}{', may only be read' if store.is_read_only else ''}")
+
+
+@store.command()
+@click.option(
+    "--mode", type=click.Choice(["private", "group"]), default="private", show_default=True,
+    help="Who may use it.",
+)  # fmt: skip
+@click.option("--group", metavar="NAME", help="The group. [default: your own]")
+@store_option
+def create(mode: str, group: str | None, store: Store) -> None:
+    """Make a store. Its mode is fixed from then on, and every file in it has it, whatever the umask.
+
+    \b
+    Example:
+      evalrun store create --mode group --group nlp --store /data/evals
+    """
+    store.create(mode, group)
+    click.echo(f"{store.root}: {store.mode}")
+
+
+@click.group(invoke_without_command=True)
+@store_option
+@json_option
+@click.pass_context
 def catalog(ctx: click.Context, /, store: Store, as_json: bool) -> None:
     """Show where the catalog is; `use URL` keeps it in PostgreSQL, `use sqlite` beside the sweeps.
 

@@ -25,6 +25,7 @@ from typing import IO, Any, NamedTuple
 
 import orjson
 
+from evalrun.atomic import open_private, private_folder
 from evalrun.errors import ExitCode, UserError
 
 _POLL_S = 0.02
@@ -114,8 +115,10 @@ class Engine:
 
     def _spawn(self) -> None:
         command = self.command
-        command.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with command.log_path.open("wb") as log:
+        private_folder(command.log_path.parent)
+        command.log_path.unlink(missing_ok=True)  # it may be another user's
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with os.fdopen(open_private(command.log_path, flags), "wb") as log:
             # Its own session: Ctrl-C in the terminal is ours to handle, and the group can be killed whole.
             self._process = subprocess.Popen(
                 command.argv,

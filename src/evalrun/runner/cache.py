@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from evalrun.atomic import FILE_MODE, FOLDER_MODE, NO_ROOM, no_room, write_private
+from evalrun.atomic import NO_ROOM, no_room, open_private, private_folder, write_private
 from evalrun.canonical import canonical_json
 from evalrun.errors import UserError
 from evalrun.secrets import scrub_json
@@ -214,6 +214,10 @@ class ResponseCache:
         self._digests: dict[bytes, str] = {}
         try:
             self._open()
+        except UserError as error:
+            if "full" in str(error):
+                raise
+            self._give_up("cannot be used", error)
         except (OSError, sqlite3.Error) as error:
             if _is_full(error, path.parent):
                 raise no_room(path.parent) from error
@@ -223,9 +227,9 @@ class ResponseCache:
 
     def _open(self) -> None:
         path = self._path
-        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        private_folder(path.parent)
         if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, FILE_MODE))
+            os.close(open_private(path, os.O_CREAT | os.O_WRONLY))
         self._reader = self._connect()
         self._writer = self._connect()
         # Keys are random, so each batch touches most pages of the index: with these at hand, and moved into

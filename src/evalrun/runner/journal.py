@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from evalrun.atomic import sync, write_private
+from evalrun.atomic import open_private, sync, write_private
 from evalrun.canonical import digest
 from evalrun.errors import ExitCode, UserError
 from evalrun.lines import read_record, with_checksum
@@ -57,7 +57,7 @@ class Journal:
     def __init__(self, path: Path, on_durable: Callable[[int], None] | None = None) -> None:
         self._path = path
         self._on_durable = on_durable
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         # The new name must survive a power cut as well as the lines.
         sync(path.parent)
         self._lines: list[bytes] = []
@@ -269,7 +269,7 @@ class RunFolder:
             (failed if is_failed else done).add(key)
             clock_s = max(clock_s, record.get("done_s") or 0.0)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._system = os.open(self.system, flags, 0o600)
+        self._system = open_private(self.system, flags)
         return Earlier(done, clock_s, failed, len(damaged))
 
     def size(self) -> int:

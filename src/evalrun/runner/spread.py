@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from evalrun.atomic import private_folder
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import Cloneable, HasWorkers, Provider, capability
 from evalrun.providers.engine import exit_reason, log_tail
@@ -68,7 +69,8 @@ class Child:
         self._line.send(Tag.HELLO, hello)
 
     def _spawn(self, end: socket.socket) -> None:
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self._log_path.parent)
+        self._log_path.unlink(missing_ok=True)  # it may be another user's
         with self._log_path.open("wb") as log:
             # A process group of its own: Ctrl-C is ours to handle. The same session: it is part of evalrun
             # where memory and processor time are counted.

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalrun.atomic import private_folder
 from evalrun.canonical import digest
 from evalrun.errors import Problem, UserError
 from evalrun.providers.base import Embeds, Provider, ProviderContext, capability, create
@@ -161,7 +162,7 @@ class JudgeJob:
         if not len(questions):
             return True
         folder = self._folder(round_)
-        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(folder.path)
         earlier = folder.open(provider.identity())
         name = self.task.name(self.about.run_id, round_)
         params = judge_params(self.task, self.model, phase.suite, questions.params)

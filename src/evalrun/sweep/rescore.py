@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalrun.atomic import make_private
 from evalrun.canonical import canonical_json, digest
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.reports.progress import Silent
@@ -386,7 +387,7 @@ class _Rescoring:
         ScoreStage(source, folder / SAMPLES, Scoring(self._scoring.pipeline, again=True)).run()
         if (source.parent / SYSTEM).exists():
             shutil.copyfile(source.parent / SYSTEM, folder / SYSTEM)
-            (folder / SYSTEM).chmod(0o600)
+            make_private(folder / SYSTEM)
 
     def _answered(self, run: Mapping[str, Any]) -> AnsweredRun:
         from evalrun.sweep.questions import AnsweredRun

@@ -24,7 +24,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from evalrun.atomic import FILE_MODE, disk_errors, no_room, write_private
+from evalrun.atomic import disk_errors, no_room, open_private, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.secrets import scrub
 from evalrun.tracking.folder import PATTERN, new_ulid
@@ -217,7 +217,7 @@ class SqlitePlace(Place):
         if self._path.is_dir():
             raise BrokenCatalog("it is a folder")
         with disk_errors(self._path.parent):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+            os.close(open_private(self._path, os.O_RDWR | os.O_CREAT))
         return connect(self._path, pool)
 
     def set_aside(self) -> str:
@@ -262,7 +262,7 @@ class SqlitePlace(Place):
         """Two that start in a fresh store must not both make the file."""
         path = self._path
         with disk_errors(path.parent):
-            descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+            descriptor = open_private(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

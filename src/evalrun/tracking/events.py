@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalrun.atomic import FILE_MODE, disk_errors
+from evalrun.atomic import disk_errors, open_private
 from evalrun.canonical import canonical_json
 from evalrun.secrets import scrub_json
 from evalrun.tracking.plain import plain
@@ -54,7 +54,7 @@ def append_event(
     no event, and is cut off. Raises UserError (exit 3) when the disk is full.
     """
     with disk_errors(path.parent):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             end, last = _last_event(descriptor)

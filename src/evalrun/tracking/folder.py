@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalrun.atomic import FILE_MODE, disk_errors, private_folder, remove_leftovers, write_private
+from evalrun.atomic import disk_errors, open_private, private_folder, remove_leftovers, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.secrets import scrub_json
 from evalrun.tracking import events
@@ -285,7 +285,7 @@ class SweepFolder:
         The kernel frees it when the process ends, however it ends.
         """
         with disk_errors(self.path):
-            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+            descriptor = open_private(self.path / LOCK, os.O_RDWR | os.O_CREAT)
         try:
             if not _locked_soon(descriptor):
                 raise self._busy(descriptor)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from evalrun.atomic import open_private
 from evalrun.errors import UserError
 from evalrun.tracking.folder import MANIFEST, SweepFolder, names_of
 from evalrun.types import JSON
@@ -131,7 +132,7 @@ def _enter(path: Path, new: Sequence[str]) -> dict[str, int]:
     import fcntl
     import os
 
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_private(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     with os.fdopen(descriptor, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         known = _known(path)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evalrun.atomic import FILE_MODE, disk_errors, write_private
+from evalrun.atomic import disk_errors, make_private, open_private, write_private
 from evalrun.errors import UserError
 from evalrun.tracking.folder import ASKED, MANIFEST, RUN, SAMPLES, SYSTEM, SweepFolder, file_sha256
 from evalrun.tracking.plain import read_document
@@ -62,7 +62,7 @@ def note_cells(
         return
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     with contextlib.suppress(OSError):
-        descriptor = os.open(store.root / INDEX, flags, FILE_MODE)
+        descriptor = open_private(store.root / INDEX, flags)
         try:
             os.write(descriptor, "".join(lines).encode())
         finally:
@@ -142,7 +142,7 @@ def take_over(folder: SweepFolder, found: Mapping[str, Earlier]) -> dict[str, di
             for name in (SAMPLES, SYSTEM, ASKED):
                 if (source / name).exists():
                     shutil.copyfile(source / name, target / name)
-                    (target / name).chmod(FILE_MODE)
+                    make_private(target / name)
         origin = _origin(earlier)
         warning = (
             f"taken from sweep {origin['sweep']} of {origin['started_at'][:10]} (--reuse): latency, rates, "

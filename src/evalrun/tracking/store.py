@@ -11,11 +11,20 @@ import fcntl
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from evalrun.atomic import FILE_MODE, disk_errors, private_folder, write_private
+from evalrun.atomic import (
+    FOLDER_MODE,
+    GROUP_FOLDER_MODE,
+    disk_errors,
+    is_shared,
+    open_private,
+    private_folder,
+    write_private,
+)
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.events import append_event
 from evalrun.tracking.folder import ENDED, MANIFEST, PATTERN, SweepFolder, names_of, new_ulid
@@ -49,7 +58,7 @@ def _held(mark: Path, *, wait: bool = True) -> Iterator[bool]:
     waiting: False where another holds it."""
     while True:
         with disk_errors(mark.parent):
-            descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+            descriptor = open_private(mark, os.O_RDWR | os.O_CREAT)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -92,6 +101,33 @@ class Store:
 
     def create_root(self) -> None:
         """Make the store's folders. Raises UserError (exit 3) when they cannot be made."""
+        self._prepare()
+
+    @property
+    def mode(self) -> str:
+        """Who may use the store: `private` (its owner) or `group`; fixed when it was made."""
+        return "group" if self.root.exists() and is_shared(self.root) else "private"
+
+    def create(self, mode: str, group: str | None = None) -> None:
+        """Make the store for its owner (`private`) or for a group (`group`: that one, else the user's own).
+
+        Raises UserError where it holds sweeps already, and for a group that is not there or not the user's.
+        """
+        if self.sweeps.exists():
+            raise UserError(
+                f"there is a store already, and it is {self.mode}",
+                where=str(self.root),
+                remedy="A store's mode is fixed when it is made: make another one.",
+            )
+        private_folder(self.root)
+        with disk_errors(self.root):
+            if mode == "group" and group is not None:
+                try:
+                    shutil.chown(self.root, group=group)
+                except (LookupError, PermissionError) as error:
+                    what = f"the store cannot be given to the group '{group}': {error}"
+                    raise UserError(what, where=str(self.root)) from error
+            self.root.chmod(GROUP_FOLDER_MODE if mode == "group" else FOLDER_MODE)
         self._prepare()
 
     # Sweeps
