@@ -195,3 +195,16 @@ def test_a_query_proposes_names_with_blanks_as_it_takes_them(project: Path) -> N
     done = evalrun("samples", "m", 'vars.Mesage == "x"')
     assert """'vars["Message text"]'""" in done.stderr
     assert document_of("samples", "m", 'vars["Message text"] == "some text"')["total"] == 1
+
+
+def test_a_comparison_is_one_sentence_and_one_table(twice: Path, project: Path) -> None:
+    rows = yes_no([at % 3 > 0 for at in range(60)], other=["no"] * 60)
+    recorded_suite(project, rows, ["m", "other"], scorers=["exact_match", "includes"])
+    output_of("run", twice, "--quiet", "--no-report")
+    done = evalrun("compare", "previous", "latest", "--common", env={"COLUMNS": "80"})
+    assert done.stdout.startswith("By exact_match: worse in 1 and unchanged in 1 of 2 comparisons.")
+    lines = done.stdout.splitlines()
+    heads = [line for line in lines if "before" in line and "verdict" in line]
+    assert len(heads) == 1, "one table"
+    assert sum(line.startswith(("m-p-d ", "other-p-d ")) for line in lines) == 2
+    assert max(map(len, lines)) <= 80

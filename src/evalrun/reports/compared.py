@@ -11,6 +11,7 @@ from evalrun.analysis.measures import RunInfo
 from evalrun.analysis.standings import DatasetStandings
 from evalrun.reports import effects, numbers
 from evalrun.reports.effects import Section, change, estimated
+from evalrun.reports.fit import Column, fit, lines
 from evalrun.reports.numbers import SHARES, figure, measured, p_value, plural
 from evalrun.reports.view import Table, verdict_word
 from evalrun.results import PairedResult
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SHOWN_IDS = 5
+FEW = 3
+"""Of so many rows each has its remarks below the table."""
 LONGEST_NAME = 16
 """A column of figures is headed by no longer name."""
 
@@ -27,24 +30,53 @@ _BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "de
 _CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "no correction"}
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """Print tables on stdout; without colours where that is no terminal."""
+def print_comparison(comparison: Comparison, lead: str = "") -> None:
+    """Print one sentence (`lead`) and one table of all that was compared, then what neither can say; plain
+    where stdout is no terminal."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
-    for title, rows in by_metric(comparison.compared):
-        _print_table(console, pairs_table(title, rows))
-        for row in rows:
-            for line in _remarks(row):
-                _print_line(console, f"{label(row)}: {line}" if len(rows) > 1 else line, 2, "dim")
+    if lead:
+        _print_line(console, lead, 0, "bold")
+        console.print()
+    if comparison.compared:
+        _print_table(console, _one_table(comparison.compared))
+        for line in _beside(comparison.compared):
+            _print_line(console, line, 2, "dim")
         console.print()
     for section in sections(comparison):
         _print_table(console, section.table)
         for line in section.remarks:
-            _print_line(console, line, 2)
+            if line not in lead:
+                _print_line(console, line, 2)
         console.print()
     for line in footer(comparison):
-        console.print(line, style="dim")
+        _print_line(console, line, 0, "dim")
+
+
+def _one_table(rows: Sequence[Compared]) -> Table:
+    """All pairs by all metrics. What all rows have in common stands above it."""
+    names, metrics = [label(row) for row in rows], dict(by_metric(rows))
+    table = pairs_table("", rows, names)
+    if len(metrics) == 1:
+        return Table(next(iter(metrics)), table.columns, table.rows, table.numeric)
+    cells = [(*row[:1], each.metric, *row[1:]) for row, each in zip(table.rows, rows, strict=True)]
+    heads = (table.columns[0], "metric", *table.columns[1:])
+    if len(set(names)) == 1:
+        return Table(names[0], heads[1:], [row[1:] for row in cells], table.numeric)
+    return Table("", heads, cells, frozenset(at + 1 for at in table.numeric))
+
+
+def _beside(rows: Sequence[Compared]) -> list[str]:
+    """Of few rows all remarks; of many only what was noted, once."""
+    if len(rows) > FEW:
+        return list(dict.fromkeys(note for row in rows for note in notes(row)))
+    several = len({label(row) for row in rows}) > 1, len({row.metric for row in rows}) > 1
+    found: list[str] = []
+    for row in rows:
+        of = " by ".join(part for part, said in zip((label(row), row.metric), several, strict=True) if said)
+        found += [f"{of}: {line}" if of else line for line in _remarks(row)]
+    return found
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -209,21 +241,28 @@ def _print_line(console: Console, text: str, indent: int, style: str = "default"
 
 
 def _print_table(console: Console, table: Table) -> None:
-    from rich import box
-    from rich.table import Table as Printed
+    """A table whose names are cut where they do not fit; an interval that has no room stands below."""
     from rich.text import Text
 
-    heads, rows = table.columns, table.rows
-    made = Printed(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    made.add_column(heads[0], overflow="fold", min_width=min(14, max(len(row[0]) for row in rows)))
-    for at, head in enumerate(heads[1:], start=1):
-        # An interval may go to the next line; a figure or a word is never broken.
-        wraps = any("[" in row[at] for row in rows)
-        made.add_column(head, justify="right" if at in table.numeric else "left", no_wrap=not wraps)
-    for row in rows:
-        made.add_row(*(Text(cell, _COLOURS.get(cell, "") if at else "") for at, cell in enumerate(row)))
-    console.print(table.caption, style="bold")
-    console.print(made)
+    columns: list[Column] = [
+        (
+            head.removesuffix(" [interval]"),
+            "right" if at in table.numeric else "left",
+            [row[at] for row in table.rows],
+        )
+        for at, head in enumerate(table.columns)
+    ]
+    fitted = fit(columns, console.width, least=len(columns), rigid={"verdict"})
+    if table.caption:
+        console.print(fill(table.caption, console.width), style="bold")
+    head, *rows = lines(fitted)
+    console.print(Text(head, "dim"), soft_wrap=True)
+    for line, row in zip(rows, table.rows, strict=True):
+        made = Text(line)
+        word = row[-1]
+        if word in _COLOURS and line.endswith(word):
+            made.stylize(_COLOURS[word], len(line) - len(word))
+        console.print(made, soft_wrap=True)
 
 
 def _markdown_table(table: Table) -> list[str]:

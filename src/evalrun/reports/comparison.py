@@ -29,9 +29,11 @@ from evalrun.reports.view import (
     Sentence,
     Table,
     grid_link,
+    make_runs,
     sample_path,
     score_columns,
     verdict_word,
+    words,
 )
 from evalrun.reports.visible import visible
 from evalrun.tracking.diff import diff_sweeps
@@ -251,6 +253,13 @@ def _taking(
             shown = replace(known, id=f"{sweep}/{run}", full=label, colour=len(found) % PALETTE)
             found.append((shown, sources[sweep].samples(run), pair))
     return found
+
+
+def lead_of(comparison: Comparison, folders: Sequence[SweepFolder]) -> str:
+    """The page's first sentence as plain text, for the terminal."""
+    sources = {folder.ulid: Source.of(folder) for folder in {each.ulid: each for each in folders}.values()}
+    views = {ulid: make_runs(s.manifest.plan, s.runs, s.results.primary) for ulid, s in sources.items()}
+    return words(_lead(comparison, _first(comparison), _Names(_called(sources), views)))
 
 
 def _first(comparison: Comparison) -> list[Compared]:
