@@ -122,6 +122,9 @@ def last_number(text: str) -> Number | None:
     begin, least = end, max(0, end - _MAX_LENGTH - 50)
     while begin > least and (text[begin - 1].isdecimal() or text[begin - 1] in _BETWEEN_DIGITS):
         begin -= 1
+    run = text[begin:end].lstrip(" ")
+    if run.isdecimal() and run.isascii() and text[end : end + 1] not in ("e", "E"):
+        return Number(Fraction(int(run)), whole=True) if len(run) <= _MAX_LENGTH else None
     last = None
     for last in NUMBER.finditer(text, begin, end + 2):  # noqa: B007
         pass
@@ -151,9 +154,9 @@ def number_of(value: JSON) -> Number | None:
 def near(answer: Number, target: Number, rel_tolerance: float) -> bool:
     """Whether two numbers are the same but for rounding: whole numbers and fractions exactly; what has
     decimals within the relative tolerance, and never by more than half of the last place that both have."""
-    difference = abs(answer.value - target.value)
-    if not difference:
+    if answer.value == target.value:
         return True
+    difference = abs(answer.value - target.value)
     place = max(answer.place, target.place)
     return difference <= place / 2 and difference <= Fraction(rel_tolerance) * abs(target.value)
 

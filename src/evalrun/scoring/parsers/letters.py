@@ -336,6 +336,19 @@ def _of(pattern: re.Pattern[str]) -> Place:
     return mentions
 
 
+def _final(text: str) -> Iterator[Mention]:
+    if "box" in text or "inal" in text or "INAL" in text:
+        yield from _of(_FINAL)(text)
+
+
+def _stated(text: str) -> Iterator[Mention]:
+    if text.isascii():
+        yield from _of(_STATED)(text)
+    else:
+        both = (*_of(_STATED)(text), *_of(_STATED_CJK)(text))
+        yield from sorted(both, key=lambda mention: mention.start)
+
+
 def _marked(text: str) -> Iterator[Mention]:
     """Marked letters, without the initials of names."""
     for mention in _of(_MARKED)(text):
@@ -380,8 +393,8 @@ def _is_list(text: str, lead: re.Match[str]) -> bool:
 
 
 _PLACES: Final[Sequence[Place]] = (
-    _of(_FINAL),
-    lambda text: iter(sorted((*_of(_STATED)(text), *_of(_STATED_CJK)(text)), key=lambda m: m.start)),
+    _final,
+    _stated,
     _leading,
     _of(_ASSERTED),
     _marked,

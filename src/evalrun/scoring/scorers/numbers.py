@@ -111,6 +111,8 @@ def _unit_pattern(units: Sequence[str]) -> re.Pattern[str]:
 
 
 def _near(answer: Number, target: Number, options: NumericOptions) -> bool:
+    if answer.value == target.value:
+        return True
     if options.abs_tolerance or options.rel_tolerance is not None:
         share = Fraction(repr(options.rel_tolerance or 0.0)) * abs(target.value)
         return abs(answer.value - target.value) <= max(Fraction(repr(options.abs_tolerance)), share)
