@@ -46,7 +46,8 @@ COMPARED_WITH = "this is the run that others are compared with"
 
 def is_lost(reason: str | None) -> bool:
     """Whether a score of None with this reason is missing where there should be one: the scorer broke, a
-    judge gave no grade, a target cannot be read. Not so where the row has no target, or none of the scorer's.
+    judge gave no grade. Not so where the row has no target, or none of the scorer's (no number in it, no
+    label): such rows are the same for every model.
     """
     reason = reason or ""
     of_no_concern = reason.startswith((NO_TARGET, NOT_APPLICABLE, COMPARED_WITH))

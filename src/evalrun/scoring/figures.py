@@ -177,7 +177,7 @@ def calibration_corpus(
 
 
 def _by_chance(confidence: Floats, place: NDArray[np.int64], bins: int) -> str:
-    """What the error would be if every confidence were right: |normal| with the variance of each bin's hits."""
+    """The error if every confidence were right: |normal| with the variance of each bin's hits."""
     n = len(confidence)
     spread = np.sqrt(np.bincount(place, weights=confidence * (1 - confidence), minlength=bins))
     drawn = np.abs(np.random.default_rng(0).standard_normal((2_000, bins))) @ spread / n

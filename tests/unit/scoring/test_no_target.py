@@ -36,6 +36,10 @@ def test_a_null_target_is_not_lost(scorer: str) -> None:
     assert not is_lost(scored.reasons[scorer])
 
 
-def test_a_target_that_cannot_be_read_is() -> None:
-    scored = _pipeline("numeric").evaluate("5", "five", {})
-    assert is_lost(scored.reasons["numeric"])
+@pytest.mark.parametrize("scorer", ["numeric", {"classification": {"labels": ["yes", "no"]}}])
+def test_a_target_that_is_none_of_the_scorers_is_not_lost_either(scorer: Any) -> None:
+    pipeline = _pipeline(scorer)
+    scored = pipeline.evaluate("5", "five", {})
+    name = pipeline.scorers[0].name
+    assert scored.scores[name] is None
+    assert not is_lost(scored.reasons[name])

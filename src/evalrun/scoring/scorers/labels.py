@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from evalrun.errors import Problem
 from evalrun.scoring.base import (
     NO_TARGET,
+    NOT_APPLICABLE,
     Corpus,
     Example,
     MetricInfo,
@@ -130,13 +131,12 @@ class Classification(Scorer[ClassificationOptions]):
         target, answer = sample.target, sample.answer
         if isinstance(target, list) or target is None:
             if target is None or len(alternatives(target)) != 1:
-                return Score(
-                    None, f"a target must be one label, and this is {shown(target) if target else 'none'}"
-                )
+                given = shown(target) if target else "none"
+                return Score(None, f"{NOT_APPLICABLE}: a target must be one label, and this is {given}")
             target = target[0]
         key = self._key(target if isinstance(target, str) else as_text(target))
         if self._classes and key not in self._classes:
-            return Score(None, f"the target {shown(target)} is none of the labels")
+            return Score(None, f"{NOT_APPLICABLE}: the target {shown(target)} is none of the labels")
         answer_key = self._key(answer if isinstance(answer, str) else as_text(answer), key)
         if answer_key == key:
             return Score(1.0, f"answer {shown(answer)} is the target")

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from evalrun.scoring.base import (
+    NOT_APPLICABLE,
     Corpus,
     MetricInfo,
     ScoreColumns,
@@ -102,7 +103,7 @@ class OptionLikelihood(Scorer[OptionLikelihoodOptions]):
         targets = {text.strip() for text in target_texts(sample.target)}
         right = [as_text(option["answer"]).strip() in targets for option in options]
         if not any(right):
-            return Score(None, f"the target {shown(sample.target)} is none of the options")
+            return Score(None, f"{NOT_APPLICABLE}: the target {shown(sample.target)} is none of the options")
         shares = probabilities(likelihood)
         if shares is None:
             return Score(None, "the likelihood of none of the options is known")

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from evalrun.scoring.base import (
     NO_TARGET,
+    NOT_APPLICABLE,
     Corpus,
     Example,
     MetricInfo,
@@ -75,7 +76,7 @@ def numeric(answer: JSON, target: JSON, options: NumericOptions) -> Score:
         if (number := _with_unit(alternative, options.units)) is not None
     ]
     if not known:
-        return Score(None, f"there is no number in the target {shown(target)}")
+        return Score(None, f"{NOT_APPLICABLE}: there is no number in the target {shown(target)}")
     given = _with_unit(answer, options.units)
     if given is None:
         return Score(0.0, f"there is no number in the answer {shown(answer)}")

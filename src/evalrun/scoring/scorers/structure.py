@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from evalrun.errors import UserError
 from evalrun.scoring.base import (
+    NOT_APPLICABLE,
     Example,
     MetricInfo,
     Scorer,
@@ -326,7 +327,7 @@ class JsonFields(Scorer[JsonFieldsOptions]):
         if options.fields is not None:
             wanted = {path: at_path(target, path)[1] for path in options.fields if at_path(target, path)[0]}
         if not wanted or wanted == {"": target}:
-            return Score(None, f"the target {shown(sample.target)} has none of the fields")
+            return Score(None, f"{NOT_APPLICABLE}: the target {shown(sample.target)} has none of the fields")
         right: dict[str, bool] = {}
         for path, value in wanted.items():
             there, given = at_path(answer, path)
