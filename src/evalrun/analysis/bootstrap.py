@@ -86,6 +86,14 @@ def bootstrap_kinds(
     return np.concatenate(parts)
 
 
+FEW_DRAWN = 30
+
+
+def few_drawn(units: int) -> str:
+    """A note where so few units were resampled that a percentile interval is too narrow, else empty."""
+    return f"resampled from {units} samples: the interval may be too narrow" if units < FEW_DRAWN else ""
+
+
 def percentile_interval(
     value: float,
     n: int,

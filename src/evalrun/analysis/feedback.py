@@ -64,24 +64,15 @@ def kappa(first: Sequence[str], second: Sequence[str]) -> Agreement:
     with two samples added that are spread over all pairs of labels; the large-sample formula of Fleiss, Cohen
     and Everitt (1969) covers too rarely where nearly all labels are one and the same.
     """
-    from evalrun.scoring.scorers.judge_agreement import agreement_smooth
-    from evalrun.scoring.scorers.judge_agreement import kappa as cohen
+    from evalrun.scoring.scorers.judge_agreement import kappa_smooth
 
     n = len(first)
     if n == 0:
         return Agreement("kappa", None, 0, note="no sample has both")
     labels, codes = np.unique(np.array([*map(str, first), *map(str, second)], object), return_inverse=True)
-    size = len(labels)
-    pairs, kinds = np.unique(codes[:n] * size + codes[n:], return_inverse=True)
-    statistics = np.zeros((len(pairs), 1 + size * size))
-    statistics[:, 0] = statistics[np.arange(len(pairs)), 1 + pairs] = 1.0
-
-    def figures(sums: Floats) -> Floats:
-        return cohen(sums[..., 1:].reshape(*sums.shape[:-1], size, size), quadratic=False)[..., None]
-
-    share = float((codes[:n] == codes[n:]).mean())
-    even = np.concatenate([np.ones((size * size, 1)), np.eye(size * size)], axis=1)
-    smooth = agreement_smooth(figures, 0, statistics, kinds.reshape(-1), even, 0)
+    one, other = codes[:n], codes[n:]
+    share = float((one == other).mean())
+    smooth = kappa_smooth(one, other, len(labels), quadratic=False)
     if math.isnan(smooth.value):
         return Agreement("kappa", None, n, share=share, note="both give one label only, and the same")
     found = smooth_interval(smooth, bounds=(-1.0, 1.0))

@@ -8,7 +8,7 @@ on the menu.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.bootstrap import bootstrap_kinds, percentile_interval
+from evalrun.analysis.influence import smooth_interval
 from evalrun.analysis.intervals import mean
 from evalrun.analysis.quality import score_column
 from evalrun.analysis.samples import SampleTable
@@ -85,7 +85,7 @@ def judged_runs(
                 excluded = suite.get("unparsed") == "exclude"
                 grades = read_grades(path, scorer, options, scored_only=excluded)
                 if len(grades):
-                    judged = _Judged(run, scorer, options, int(suite.get("seed") or 0), grades, path)
+                    judged = _Judged(run, scorer, options, grades, path)
                     found.append(judged.results())
     return tuple(found)
 
@@ -97,7 +97,6 @@ class _Judged:
     run: RunResults
     scorer: str
     options: JudgeOptions
-    seed: int
     grades: Grades
     path: Path
 
@@ -154,7 +153,7 @@ class _Judged:
 
     def _kappa(self, first: Ints, second: Ints) -> Estimate:
         steps = self.options.menu.ordered
-        return self.grades.kappa(first, second, len(self.labels), quadratic=steps, seed=self.seed)
+        return self.grades.kappa(first, second, len(self.labels), quadratic=steps)
 
     def _crossed(self) -> tuple[tuple[int, ...], ...]:
         found, size = self.grades, len(self.labels)
@@ -190,8 +189,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 NO_GRADE = -1
-RESAMPLES = 1_000
-"""Of the figures of single judges, of which a sweep may have many."""
 
 _BATCH = 8192
 
@@ -223,43 +220,19 @@ class Grades:
         apart = len(np.unique(units)) == len(units)
         return mean(hits[of].astype(np.float64), None if apart else _codes(units), bounds=(0.0, 1.0))
 
-    def kappa(self, first: Ints, second: Ints, size: int, *, quadratic: bool, seed: int) -> Estimate:
-        """Cohen's kappa of two columns of codes over the samples that have both; interval by bootstrap over
-        the independent units. `size` is the number of grades."""
+    def kappa(self, first: Ints, second: Ints, size: int, *, quadratic: bool) -> Estimate:
+        """Cohen's kappa of two columns of codes over the samples that have both, with an interval over the
+        independent units. `size` is the number of grades."""
         both = (first >= 0) & (second >= 0)
-        n = int(both.sum())
-        if n == 0:
+        if not both.any():
             return Estimate(None, 0, note="no sample has both grades")
-        cells = first[both] * size + second[both]
-        kinds, counts = _kinds(cells, _codes(self.units[both]), size * size)
-
-        def figure(sums: Floats) -> Floats:
-            table = sums.reshape(*sums.shape[:-1], size, size)
-            return agreement.kappa(table, quadratic=quadratic)[..., None]
-
-        value = float(figure(counts.astype(np.float64) @ kinds)[0])
-        draws = bootstrap_kinds(counts, kinds, figure, seed, RESAMPLES)[:, 0]
-        return percentile_interval(value, n, draws, (-1.0, 1.0))
+        smooth = agreement.kappa_smooth(first[both], second[both], size, quadratic=quadratic)
+        found = smooth_interval(smooth, _codes(self.units[both]), (-1.0, 1.0))
+        return replace(found, n=int(both.sum()))
 
 
 def _codes(units: Ints) -> Ints:
     return np.unique(units, return_inverse=True)[1].astype(np.int64).reshape(-1)
-
-
-def _kinds(cells: Ints, units: Ints, size: int) -> tuple[Floats, Ints]:
-    """The distinct tables that units add, shape (K, size), and how many units add each. In the order of their
-    content, so that resampling gives the same in every process."""
-    present, at = np.unique(cells, return_inverse=True)
-    if int(units.max()) + 1 == len(units):  # each unit adds one cell
-        kinds: Floats = np.eye(len(present))
-        counts = np.bincount(at, minlength=len(present))
-    else:
-        totals: Floats = np.zeros((int(units.max()) + 1, len(present)))
-        np.add.at(totals, (units, at), 1.0)
-        kinds, counts = np.unique(totals, axis=0, return_counts=True)
-    whole: Floats = np.zeros((len(kinds), size))
-    whole[:, present] = kinds
-    return whole, counts.astype(np.int64)
 
 
 def read_grades(path: Path, scorer: str, options: JudgeOptions, *, scored_only: bool = False) -> Grades:

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.bootstrap import RESAMPLES, bootstrap_kinds, bootstrap_units, percentile_interval
+from evalrun.analysis.bootstrap import (
+    RESAMPLES,
+    bootstrap_kinds,
+    bootstrap_units,
+    few_drawn,
+    percentile_interval,
+)
 from evalrun.analysis.catalogue import RATES
 from evalrun.analysis.influence import smooth_interval
 from evalrun.analysis.intervals import Bounds, clustering, few_clusters, grouping, mean, wilson
@@ -219,7 +225,8 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
             hits, trials = corpus.shares[name]
             estimate = wilson(float(sums[hits]), round(float(sums[trials])))
         else:
-            estimate = percentile_interval(float(values[at]), size, draws[:, at], bounds, note=few)
+            told = few if clusters is not None else few_drawn(n)
+            estimate = percentile_interval(float(values[at]), size, draws[:, at], bounds, note=told)
         if name in corpus.tests:
             from evalrun.analysis.paired import binomial_note
 

@@ -142,6 +142,7 @@ def agreement_corpus(judge: Judge, columns: ScoreColumns) -> Corpus:
     )
 
 
+FEW = 50
 PSEUDO = 2
 """So many samples with their grades spread evenly over all pairs are added before an interval is made."""
 
@@ -155,6 +156,20 @@ def _even(size: int, counts: Floats) -> Floats:
     same = np.eye(size).reshape(-1, 1)
     one = np.ones((size * size, 1))
     return np.concatenate([one, same, one, pairs, ratings / 2 * (pairs + turned)], axis=1)
+
+
+def kappa_smooth(
+    first: NDArray[np.int64], second: NDArray[np.int64], size: int, *, quadratic: bool
+) -> Smooth:
+    """Cohen's kappa of two columns of grades (codes 0 … size - 1, each of shape (n,)) with influences."""
+    pairs = np.concatenate([np.ones((size * size, 1)), np.eye(size * size)], axis=1)
+
+    def figures(sums: Floats) -> Floats:
+        table = sums[..., 1:].reshape(*sums.shape[:-1], size, size)
+        return kappa(table, quadratic=quadratic)[..., None]
+
+    cells = np.asarray(first * size + second, np.int64)
+    return agreement_smooth(figures, 0, pairs, cells, pairs, 0)
 
 
 def agreement_smooth(
@@ -185,6 +200,7 @@ def agreement_smooth(
             return np.asarray(np.arctanh(figures(given)))
 
     total = n + PSEUDO
+    note = "few samples: the interval may be wider than need be" if n < FEW else ""
     by_kind = np.where(concerned, influences(fisher, statistics, added, total, at), 0.0)
     of_even = influences(fisher, even, added, total, at)
     rows = len(kinds)
@@ -192,7 +208,7 @@ def agreement_smooth(
     return Smooth(
         value, by_kind[kinds] * rows / n, float(fisher(added)[at]), "fisher-z",
         weights=concerned[kinds] / n, pseudo=PSEUDO * rows / n,
-        extra=weight * float(of_even @ of_even) * (rows / n) ** 2,
+        extra=weight * float(of_even @ of_even) * (rows / n) ** 2, note=note,
     )  # fmt: skip
 
 
