@@ -49,8 +49,8 @@ _LOOKALIKES: Final[dict[int, str]] = {
 
 # In scripts without spaces a letter of theirs beside a Latin one is no part of the same word.
 _WORD: Final = rf"[^\W\u3040-\u309f{UNSPACED}]"
-_BEFORE: Final = rf"(?<!{_WORD})(?<!['’\\])"
-_AFTER: Final = rf"(?!{_WORD})(?!['’]\w)"
+_BEFORE: Final = rf"(?<![A-Z]\.)(?<!{_WORD})(?<!['’\\])"
+_AFTER: Final = rf"(?!\.[A-Z])(?!{_WORD})(?!['’]\w)"
 
 # Repeats are bounded: an answer of nothing but brackets or spaces costs no more than any other.
 _OPEN: Final = r"(?:[\s(\[{\"'*_$`“‘「『【《<]|\\text|\\mathrm|\\textbf|\\mathbf){0,12}"
@@ -74,7 +74,7 @@ _FINAL: Final = re.compile(
     rf"\\(?:boxed|fbox)\s{{0,9}}{_LETTER}|(?i:\bfinal\s{{1,9}}(?:answer|choice){_BE}?){_MARKS}(?i:{_TO_BE}){_LETTER}"
 )
 _STATED: Final = re.compile(
-    rf"(?<![^\W_])(?i:(?:(?:{_ANSWER}){_BE}?|(?:option|choice)(?:{_BE}|\s{{0,9}}[:=])))"
+    rf"(?<![^\W_])(?<!/)(?i:(?:(?:{_ANSWER}){_BE}?|(?:option|choice)(?:{_BE}|\s{{0,9}}[:=])))"
     rf"{_MARKS}(?i:{_TO_BE}){_LETTER}"
 )
 _STATED_CJK: Final = re.compile(
@@ -83,6 +83,7 @@ _STATED_CJK: Final = re.compile(
     r"[^\Wa-zA-Z0-9不非没沒아错錯]{0,3}[\s:「『\"'*(\[{$]{0,5}([A-Z])" + _AFTER
 )
 _LEAD: Final = re.compile(rf"{_OPEN}{_BEFORE}([A-Z]){_AFTER}")
+_LEAD_SMALL: Final = re.compile(r"[\s(\[*]{0,5}([a-z])[)\]}.:](?=\s|$)")
 _JUDGED: Final = (
     r"\s{1,9}(?:option\s{1,9}|choice\s{1,9})?(?:is|was|must\s+be|would\s+be|seems?(?:\s+to\s+be)?|looks?|appears?(?:\s+to\s+be)?)"
     r"\s+(?:(?:\w{2,12}ly|the|most|also|indeed|in\s+fact)\s+){0,3}"
@@ -101,7 +102,7 @@ _ASSERTED: Final = re.compile(
     r"|(?:而是|应该是|應該是|所以选|所以是|因此选|因此是)\s{0,3}([A-Z])" + _AFTER
 )
 _MARKED: Final = re.compile(
-    rf"(?<![\w.])(?:[(\[*]{{1,9}}([A-Z])[)\]*]|([A-Z])(?:[).:](?!\w)))"
+    rf"(?<![\w.])(?:[(\[*]{{1,9}}([A-Z])[)\]*]|([A-Z])(?:[):](?!\w))|(?<![^\n])([A-Z])\.(?!\w))"
     rf"|(?i:\b(?:option|choice)\s{{1,9}}){_LETTER}"
     rf"|(?:选项|選項)\s{{0,3}}([A-Z]){_AFTER}|{_BEFORE}([A-Z])\s?(?:选项|選項|项|項|번|番)"
 )
@@ -315,6 +316,8 @@ def _is_word(text: str, mention: Mention) -> bool:
     if following is None:
         return mention.letter == "I" and text[mention.end : mention.end + 2].startswith(("'", "’", ", "))
     word = following[1].replace("’", "'")
+    if word == "rather":
+        return not text.startswith(" than", following.end())
     if len(word) == 1 and word.isupper():  # "A B": two letters
         return False
     known = _AFTER_LETTER if mention.letter == "A" else _AFTER_I
@@ -378,18 +381,27 @@ def _leading(text: str) -> Iterator[Mention]:
         listed = marked and not alone and _is_list(text, lead)
         if not listed and (alone or not _INITIAL.match(text, lead.start(1))):
             yield Mention(lead[1], *lead.span(1))
+    small = _LEAD_SMALL.match(text, offset)
+    if small is not None:
+        yield Mention(small[1].upper(), *small.span(1))
     last = _WHOLE.fullmatch(lines[-1])
     if last is not None and len(lines) > 1:
         at = text.rindex(lines[-1]) + last.start(1)
         yield Mention(last[1].upper(), at, at + 1)
 
 
-_LISTED: Final = re.compile(r"(?:^|(?<=\s))[(\[*]{0,3}([A-Z])[).:\]](?=\s|\*)")
+_LISTED: Final = re.compile(r"(?:^|(?<=\s))([(\[*]{0,3})([A-Z])[).:\]](?=\s|\*)", re.MULTILINE)
 
 
 def _is_list(text: str, lead: re.Match[str]) -> bool:
-    others = (match for match in _LISTED.finditer(text, lead.end()) if match[1] != lead[1])
-    return any(not _REJECTED_AFTER.match(text, match.end(1)) for match in others)
+    """Whether the letter at the beginning is the first of several that begin lines, or are marked like it."""
+    bracketed = text[: lead.start(1)].rstrip("*").endswith(("(", "["))
+    for other in _LISTED.finditer(text, lead.end()):
+        begins_line = text[other.start() - 1] == "\n"
+        alike = begins_line or bool(other[1].strip("*")) == bracketed
+        if alike and other[2] != lead[1] and not _REJECTED_AFTER.match(text, other.end(2)):
+            return True
+    return False
 
 
 _PLACES: Final[Sequence[Place]] = (
