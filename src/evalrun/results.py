@@ -727,6 +727,23 @@ class Concentration:
 
 
 @dataclass(frozen=True, slots=True)
+class PooledEstimate:
+    """One metric of one model and prompt over several datasets: `macro` with each dataset counting alike,
+    `micro` with each sample. The datasets are strata and no sample of datasets: the errors say how well these
+    are known. `sentence` is for people."""
+
+    metric: str
+    model: str
+    prompt: str
+    params: Mapping[str, JSON] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    macro: Estimate = Estimate(None, 0)
+    micro: Estimate = Estimate(None, 0)
+    note: str = ""
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GateVerdict:
     """A gate on one run, and what came of it."""
 
@@ -863,6 +880,7 @@ class SweepResults:
     ablations: tuple[PromptAblation, ...] = ()
     gates: tuple[GateVerdict, ...] = ()
     false_alarms: str = ""
+    pooled: tuple[PooledEstimate, ...] = ()
     lost: tuple[Lost, ...] = ()
     judged: tuple[JudgedRun, ...] = ()
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evalrun.analysis.correction import ALPHA
-from evalrun.analysis.nights import false_alarm_sentence
 from evalrun.canonical import canonical_json
 from evalrun.results import Primary, RunResults, SweepResults, read
 from evalrun.tracking.folder import RUN, SweepFolder
@@ -66,11 +65,16 @@ def concluded(
         if JUDGED not in manifest[RESULTS]:  # written by an earlier version
             found = _with_judges(found, _suite(manifest), folder, runs)
         return Concluded(manifest, runs, found)
+    from evalrun.analysis.nights import false_alarm_sentence
+    from evalrun.analysis.pooled import pooled_estimates
+
     found = read(SweepResults, {"gates": gates}, where)
     levels = [gate.level for gate in found.gates if gate.level is not None]
     found = replace(found, false_alarms=false_alarm_sentence(levels))
     lost = tuple(replace(each, run=run.run) for run in runs for each in run.details.lost)
     found = replace(found, primary=primary_of(_suite(manifest), gates, runs), lost=lost)
+    if found.primary is not None:
+        found = replace(found, pooled=tuple(pooled_estimates(runs, found.primary.metric)))
     if folder is not None and found.primary is not None:
         found = _with_comparisons(found, found.primary, folder, runs)
     return Concluded(manifest, runs, _with_judges(found, _suite(manifest), folder, runs))

@@ -28,7 +28,8 @@ def check_lasting(
         if (known := find_metric(run["metrics"], alert.metric, alert.slice)) and known["value"] is not None
     ]
     if len(series) < FEWEST:
-        why = f"{len(series)} sweeps before on the same data; a change that lasts needs {FEWEST}"
+        sweeps = f"{len(series)} sweep{'' if len(series) == 1 else 's'}"
+        why = f"{sweeps} before on the same data; a change that lasts needs {FEWEST}"
         return AlertResult(alert.text, run_id, False, value, why, checked=False)
     if metric["direction"] == "none":
         why = f"'{alert.metric}' has no better or worse"

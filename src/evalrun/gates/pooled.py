@@ -37,5 +37,8 @@ def check_pooled(
     pairs = [RunPair(run, now, ()) for run in before]
     if result.difference == 0 and all(same_answers(pair, join(pair)) for pair in pairs):
         reason = "; ".join([f"all {result.n:,} answers are the same as before", *notes])
-        return GateResult(gate.text, run_id, Verdict.PASS, result.mean_b, reason, baseline=result.mean_a)
+        return GateResult(
+            gate.text, run_id, Verdict.PASS, result.mean_b, reason, baseline=result.mean_a,
+            difference=0.0, ci_low=result.ci_low, ci_high=result.ci_high, n=result.n, level=1 - alpha,
+        )  # fmt: skip
     return judge(gate, run_id, measure, result, strict, notes)

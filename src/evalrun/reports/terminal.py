@@ -50,6 +50,10 @@ def print_result(
     result_table(folder, Console(highlight=False), report=report, name=name, now=now)
 
 
+MOST_POOLED = 8
+"""So many figures over all datasets are printed; all of them stand in `sweep.json`."""
+
+
 def result_table(
     folder: SweepFolder, console: Console, *, report: Path | None = None, name: str = "", now: bool = False
 ) -> None:
@@ -59,6 +63,8 @@ def result_table(
     _head(console, source, name or source.manifest.name)
     if verdicts.overall:
         _print(console, words(verdicts.overall), "bold")
+    for pooled in source.results.pooled[:MOST_POOLED]:
+        _print(console, pooled.sentence)
     for answer in verdicts.answers:
         _print(console, words(answer.verdict), "bold")
         for sentence in (*answer.more, answer.advice):
