@@ -321,6 +321,10 @@ def test_fits_a_phone(browser: Browser, quickstart: Path) -> None:
         }).map((each) => `${each.tagName} ${each.className}`)"""
     )
     assert clipped == [], "what is wider than the screen scrolls in a box of its own"
+    page.evaluate("document.getElementById('samples').scrollIntoView()")
+    until(page, "document.querySelector('nav a[aria-current]').hash === '#samples'")
+    here = page.locator("nav a[aria-current]").bounding_box()
+    assert here is not None and 0 <= here["x"] and here["x"] + here["width"] <= 360, "the tab is in sight"
     cell(page)
     assert page.locator("#drawer").bounding_box()["width"] == 360  # type: ignore[index]
     opened.assert_quiet()

@@ -190,6 +190,8 @@ def test_a_night_that_broke_says_where_and_leads_there(opened: Opened, tmp_path:
     until(page, "document.getElementById('found').textContent.startsWith('20 of 80')")
     assert page.locator(".sample-name").first.inner_text().startswith("ticket 3 of a customer")
     assert page.get_attribute("#chips [data-kind=lost]", "aria-pressed") == "true"
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     names = page.locator("a.one-sample").all_inner_texts()
     assert names and all(name.startswith("ticket ") for name in names), "words, not hashes"
     opened.assert_quiet()

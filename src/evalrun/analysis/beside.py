@@ -13,6 +13,14 @@ ENDINGS = ("error_rate", "unparsed_rate", "refused_rate")
 FIGURES = (*ENDINGS, "performance.completion_tokens.mean", *HEADLINES)
 """What is looked at where runs have it, in this order."""
 
+MANY = 5_000
+MEANS = {
+    "performance.ttft_s.p50": "performance.ttft_s.mean",
+    "performance.e2e_s.p50": "performance.e2e_s.mean",
+    "performance.e2e_s.p95": "",
+}
+"""Of more samples in a run percentiles are not drawn again thousands of times: means stand in for them."""
+
 
 def compare_beside(
     chosen: Sequence[Chosen], options: CompareOptions, metrics: Sequence[str]
@@ -28,7 +36,9 @@ def compare_beside(
     idle = {name for name in ENDINGS if not any(_value(run, name) for run in runs)}
     columns = dict.fromkeys(column for run in runs for column in run.details.groups)
     gaps = [f"fairness.{column}.{metric}.gap" for metric in metrics for column in columns]
-    names = [name for name in (*gaps, *FIGURES) if name in measured and name not in idle]
+    many = any(run.counts.samples > MANY for run in runs)
+    figures = [MEANS[name] if many and name in MEANS else name for name in FIGURES]
+    names = [name for name in (*gaps, *figures) if name in measured and name not in idle]
     if len(chosen) < 2 or not names:
         return ()
     found = compare(chosen, replace(options, metrics=tuple(names), margin=None)).compared

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from sweep_data import Cell, make_sweep
 
+from evalrun.analysis import beside
 from evalrun.analysis.beside import compare_beside
 from evalrun.analysis.compare import CompareOptions
 from evalrun.analysis.pairing import Chosen
@@ -99,6 +100,14 @@ def test_speed_memory_and_gaps_stand_beside_the_scores(tmp_path: Path) -> None:
     assert found["fairness.dialect.exact_match.gap"].result.difference is not None
     assert "memory.engine_peak_bytes" in found and "cost.usd" not in found
     assert "error_rate" not in found, "nothing failed on either side"
+
+
+def test_of_many_samples_means_stand_for_percentiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "MANY", 50)
+    folders = [make_sweep(tmp_path / name, [Cell("m", "p", e2e_s=0.4)], n=60, by=()) for name in "ab"]
+    found = compare_beside([Chosen(each) for each in folders], CompareOptions(), ["exact_match"])
+    names = [each.metric for each in found]
+    assert "performance.e2e_s.mean" in names and "performance.e2e_s.p50" not in names
 
 
 def test_speeds_under_unlike_loads_get_no_verdict(tmp_path: Path) -> None:

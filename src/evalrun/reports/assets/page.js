@@ -31,7 +31,13 @@ const evalrun = {};
     let here = sections[0];
     if (scrollY > 0) for (const section of sections) if (section.getBoundingClientRect().top <= line) here = section;
     for (const [id, link] of links) {
-      if (here && id === here.id) link.setAttribute("aria-current", "true");
+      if (here && id === here.id) {
+        if (link.hasAttribute("aria-current")) continue;
+        link.setAttribute("aria-current", "true");
+        // In a narrow window the bar is wider than the screen: where one is stays in sight.
+        const bar = link.closest("ul");
+        if (bar.scrollWidth > bar.clientWidth) bar.scrollLeft = link.offsetLeft - bar.offsetLeft - bar.clientWidth / 2 + link.offsetWidth / 2;
+      }
       else link.removeAttribute("aria-current");
     }
   }
