@@ -24,10 +24,11 @@ from evalrun.reports import page
 from evalrun.reports.numbers import moment
 from evalrun.reports.report import judge, write_report
 from evalrun.reports.source import Source
-from evalrun.reports.trend import trend_of, write_trend
+from evalrun.reports.trend import figure, trend_of, write_trend
 from evalrun.reports.view import words
 from evalrun.tracking.catalog import SweepRow
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.naming import read_numbers
 from evalrun.tracking.store import Store, slug
 from evalrun.tracking.trend import Line, Trend
 
@@ -123,16 +124,20 @@ def write_site(store: Store, out: Path, *, project: str | None = None) -> Writte
             problems.append(f"{row.sweep}: {error}")
             continue
         entries.append(entry)
-    projects = _write_projects(store, out, entries)
+    known = read_numbers(store, [folder.ulid for folder in store.folders()])
+    projects = _write_projects(store, out, entries, known)
     pages = {project.name: project.page for project in projects}
-    _page(out / "index.html", "site_index.html.j2", root="", projects=projects, entries=entries, pages=pages)
+    shown = {"projects": projects, "entries": entries, "pages": pages, "known": known}
+    _page(out / "index.html", "site_index.html.j2", root="", **shown)
     _forget(out, earlier, entries)
     document = {"format": FORMAT, "evalrun": __version__, "sweeps": [asdict(each) for each in entries]}
     _write(out / INDEX, orjson.dumps(document, option=orjson.OPT_INDENT_2))
     return Written(out, len(entries), written, tuple(problems))
 
 
-def _write_projects(store: Store, out: Path, entries: Sequence[Entry]) -> list[Project]:
+def _write_projects(
+    store: Store, out: Path, entries: Sequence[Entry], known: Mapping[str, int]
+) -> list[Project]:
     by_name: dict[str, list[Entry]] = {}
     for entry in entries:
         by_name.setdefault(entry.project, []).append(entry)
@@ -140,7 +145,8 @@ def _write_projects(store: Store, out: Path, entries: Sequence[Entry]) -> list[P
     for name, file in _pages(by_name).items():
         trend = _trend(store, out / "trends" / f"{file}.html", name)
         project = Project(name, file, by_name[name], trend)
-        _page(out / "projects" / f"{file}.html", "site_project.html.j2", root="../", project=project)
+        page_ = out / "projects" / f"{file}.html"
+        _page(page_, "site_project.html.j2", root="../", project=project, known=known)
         projects.append(project)
     return projects
 
@@ -253,7 +259,9 @@ def _page(out: Path, template: str, **values: Any) -> None:
     text = (
         page.environment()
         .get_template(template)
-        .render(**values, sparks=sparks, **page.frame(SCRIPTS, home=f"{values['root']}index.html"))
+        .render(
+            **values, sparks=sparks, figure=figure, **page.frame(SCRIPTS, home=f"{values['root']}index.html")
+        )
     )
     _write(out, text.encode("utf-8", "replace"))
 

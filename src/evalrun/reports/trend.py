@@ -180,7 +180,8 @@ def write_trend(trend: Trend, out: Path, *, home: str = "") -> None:
 
 def render_trend(trend: Trend, home: str = "") -> str:
     """The page. Where the charts' JavaScript cannot be made, it has the tables and says so."""
-    drawn = chart(trend)
+    sweeps = f"{home.removesuffix('index.html')}sweeps/" if home else ""
+    drawn = chart(trend, sweeps)
     return (
         page.environment()
         .get_template("trend.html.j2")
@@ -190,7 +191,7 @@ def render_trend(trend: Trend, home: str = "") -> str:
             better={"higher": "higher is better", "lower": "lower is better"}.get(trend.direction, ""),
             now=_now(trend),
             chart=drawn,
-            lines=[(visible(line.label), _points(trend, line)) for line in trend.lines],
+            lines=[(visible(line.label), _points(trend, line, sweeps)) for line in trend.lines],
             breaks=[
                 (visible(line.label), moment(each.started_at)) for line in trend.lines for each in line.breaks
             ],
@@ -208,12 +209,16 @@ def _now(trend: Trend) -> list[tuple[str, str, str]]:
     ]
 
 
-def chart(trend: Trend) -> Chart:
-    """The metric over time: a line for each cell and stretch of equal data, intervals, rules for releases."""
+def chart(trend: Trend, sweeps: str = "") -> Chart:
+    """The metric over time: a line for each cell and stretch of equal data, intervals, rules for releases.
+    `sweeps` is the folder of the sweeps' reports, to which points lead."""
     shown = trend.lines[:PALETTE]
     left = len(trend.lines) - len(shown)
     rows = [_row(trend, line, point) for line in shown for point in line.points]
-    sweeps = len({point.sweep for line in trend.lines for point in line.points})
+    links = [f"{sweeps}{row['sweep']}.html" for row in rows] if sweeps else []
+    for row, link in zip(rows, links, strict=False):
+        row["link"] = link
+    count = len({point.sweep for line in trend.lines for point in line.points})
     last = ", ".join(f"{line.label}: {figure(trend, line.points[-1])}" for line in shown)
     notes = ["Bars are 95 % intervals."]
     if any(line.breaks for line in shown):
@@ -224,13 +229,14 @@ def chart(trend: Trend) -> Chart:
         notes.append(f"{plural(left, 'more line')} in the tables below.")
     return Chart(
         key="trend",
-        title=f"{visible(trend.metric)} over {plural(sweeps, 'sweep')}",
+        title=f"{visible(trend.metric)} over {plural(count, 'sweep')}",
         alt=visible(f"{trend.metric} over time, {plural(len(shown), 'line')}. Last values: {last}."),
         spec=_spec(trend, rows, [visible(line.label) for line in shown]),
         table=Table(
             "Points", ["line", "started", "value, 95 % interval", "n", "stretch of equal data"],
             [[r["line"], r["when"], r["score"], str(r["n"]), str(r["segment"] + 1)] for r in rows],
             frozenset({3, 4}),
+            links,
         ),
         note=" ".join(notes),
         wide=True,
@@ -268,6 +274,7 @@ def _spec(trend: Trend, rows: Sequence[dict[str, Any]], labels: Sequence[str]) -
         {"field": "score", "title": visible(trend.metric)}, {"field": "n", "title": "n"},
         {"field": "sweep", "title": "sweep"}, {"field": "marks", "title": "release"},
     ]  # fmt: skip
+    lead_on = {"href": {"field": "link"}} if any("link" in row for row in rows) else {}
     releases = [{"t": release.ts, "name": _said(release)} for release in trend.releases]
     return base(340, data={"values": list(rows)}, layer=[
         {"data": {"values": releases}, "mark": {"type": "rule", "strokeDash": [3, 3], "opacity": 0.7},
@@ -283,12 +290,12 @@ def _spec(trend: Trend, rows: Sequence[dict[str, Any]], labels: Sequence[str]) -
         {"mark": {"type": "line", "strokeWidth": 2},
          "encoding": {"x": x, "y": y, "color": colour, "strokeDash": dash, "detail": {"field": "segment"}}},
         {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
-         "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip}},
+         "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip, **lead_on}},
     ])  # fmt: skip
 
 
-def _points(trend: Trend, line: Line) -> Table:
-    """The points of a line, the newest first."""
+def _points(trend: Trend, line: Line, sweeps: str = "") -> Table:
+    """The points of a line, the newest first; in a site they lead to the reports in `sweeps`."""
     rows = []
     for at in range(len(line.points) - 1, -1, -1):
         each = line.points[at]
@@ -298,7 +305,8 @@ def _points(trend: Trend, line: Line) -> Table:
         )
         rows.append([moment(each.started_at), figure(trend, each), f"{each.n:,}", each.sweep, notes])
     caption = f"{visible(line.label)}: {plural(len(line.points), 'point')}"
-    return Table(caption, ["started", "value, 95 % interval", "n", "sweep", ""], rows, frozenset({2}))
+    links = [f"{sweeps}{row[3]}.html" for row in rows] if sweeps else []
+    return Table(caption, ["started", "value, 95 % interval", "n", "sweep", ""], rows, frozenset({2}), links)
 
 
 def _releases(trend: Trend) -> Table | None:
