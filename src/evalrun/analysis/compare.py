@@ -45,6 +45,7 @@ from evalrun.results import (
     PromptSensitivity,
     Verdict,
 )
+from evalrun.served import as_served, served_change
 from evalrun.types import JSON, Direction
 
 SCHEMA_VERSION = 1
@@ -343,6 +344,13 @@ def _notes(pair: RunPair, joined: Joined, measure: AnyMeasure, result: PairedRes
         notes.append("one suite counts unparsed answers as wrong, the other leaves them out")
     if measure.note:
         notes.append(measure.note)
+    for run in (pair.a, pair.b):
+        found = run.run.metric(measure.name)
+        if found is not None and found.incomplete:
+            notes.append(f"{run.info.sweep}/{run.info.run}: {found.note.partition('; ')[0]}")
+    before, after = (as_served(run.run.details.answered_by) for run in (pair.a, pair.b))
+    if pair.a.info.model == pair.b.info.model and (said := served_change(before, after)):
+        notes.append(said)
     return notes
 
 

@@ -14,12 +14,14 @@ from typing import Any
 from evalrun.analysis.correction import ALPHA
 from evalrun.canonical import canonical_json
 from evalrun.results import Primary, RunResults, SweepResults, read
+from evalrun.served import served_by_model
 from evalrun.tracking.folder import RUN, SweepFolder
 from evalrun.tracking.parquet import damage
 from evalrun.tracking.plain import read_document
 from evalrun.types import JSON, MetricValue
 
 RESULTS, STANDINGS, JUDGED = "results", "standings", "judged"
+SERVED = "served"
 """Keys of `sweep.json`. `standings` stands apart, where scripts look for it."""
 
 MANY_PROMPTS = 3
@@ -39,9 +41,11 @@ class Concluded:
 def conclude_sweep(folder: SweepFolder, gates: Sequence[Mapping[str, JSON]] = ()) -> dict[str, JSON]:
     """What `sweep.json` is to say of the finished runs together: its `standings` and `results`."""
     manifest = {**folder.read_manifest(), "gates": list(gates), RESULTS: None}
-    document = asdict(read_sweep(folder, manifest).results)
+    whole = read_sweep(folder, manifest)
+    document = asdict(whole.results)
     del document["gates"]  # they stand in the manifest already
-    return {STANDINGS: document.pop(STANDINGS), RESULTS: document}
+    served = served_by_model(whole.runs)
+    return {STANDINGS: document.pop(STANDINGS), RESULTS: document, SERVED: served}
 
 
 def read_sweep(folder: SweepFolder, manifest: Mapping[str, Any] | None = None) -> Concluded:

@@ -17,6 +17,7 @@ from evalrun.analysis.conclude import RESULTS
 from evalrun.analysis.pairing import Chosen
 from evalrun.errors import UserError
 from evalrun.results import Previous, Primary, RunBefore, read
+from evalrun.served import served_by_model, served_change
 from evalrun.tracking.folder import MANIFEST, SweepFolder
 from evalrun.tracking.model import SweepManifest
 from evalrun.tracking.naming import read_numbers
@@ -59,7 +60,8 @@ def previous_sweep(
     if primary is None:
         return None
     with contextlib.suppress(UserError):
-        manifest = folder.manifest().model_copy(update={"models": dict(models)})
+        served = served_by_model(folder.run(run_id) for run_id in folder.run_ids())
+        manifest = folder.manifest().model_copy(update={"models": dict(models), "served": served})
         before = next(_before(store, folder, manifest.project), None)
         if before is not None and len(folder.run_ids()) <= MOST_RUNS:
             return _against(store, before, folder, manifest, primary)
@@ -129,6 +131,9 @@ def what_changed(before: SweepManifest, after: SweepManifest) -> Iterator[str]:
     """What differs between two sweeps and shapes answers or scores, each in a few words: `prompt rules`."""
     one, other = _resolved(before), _resolved(after)
     yield from _by_id("model", _models(before, one), _models(after, other), _same_model)
+    for model, served in before.served.items():
+        if said := served_change(served, after.served.get(model) or {}):
+            yield f"model {model}: {said}"
     yield from _by_id("prompt", _digests(before.prompts), _digests(after.prompts))
     yield from _by_id("data", _digests(before.datasets), _digests(after.datasets))
     for key in dict.fromkeys([*one, *other]):

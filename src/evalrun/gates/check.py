@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evalrun.errors import UserError
 from evalrun.floats import COMPARISONS
 from evalrun.gates.conditions import FIRST, NO_BASELINE, Gate, GateResult, Verdict, check_gate, value_of
+from evalrun.served import KINDS, as_served, served_change
 
 if TYPE_CHECKING:
     from evalrun.analysis.measures import Measure, RunSamples
@@ -349,10 +350,14 @@ def _check(
     if gate.kind == "absolute":
         return check_gate(gate, run_id, metrics)
     if pair is None or gate.pool:
+        if gate.kind == "served" and missing == FIRST:
+            return GateResult(gate.text, run_id, Verdict.PASS, None, missing)
         value, why = value_of(gate, metrics) if missing == FIRST else (None, missing)
         if value is None:
             return GateResult(gate.text, run_id, Verdict.FAIL, None, why)
         return GateResult(gate.text, run_id, Verdict.PASS, value, missing)
+    if gate.kind == "served":
+        return _served(gate, run_id, pair)
     try:
         if gate.kind == "relative":
             held = check_gate(gate, run_id, metrics, [metric.document() for metric in pair.a.run.metrics])
@@ -361,6 +366,19 @@ def _check(
         return check_paired(gate, pair, alpha=alpha)
     except UserError as error:
         return GateResult(gate.text, run_id, Verdict.FAIL, None, str(error.problems[0]))
+
+
+def _served(gate: Gate, run_id: str, pair: RunPair) -> GateResult:
+    """Whether the servers of both runs call themselves the same in their answers."""
+    before, now = (as_served(side.run.details.answered_by) for side in (pair.a, pair.b))
+    named = [kind for kind in KINDS if before[kind] and now[kind]]
+    if said := served_change(before, now):
+        return GateResult(gate.text, run_id, Verdict.FAIL, None, said)
+    if not named:
+        reason = "the server does not name itself in both runs, or every answer came from the cache"
+        return GateResult(gate.text, run_id, Verdict.INCONCLUSIVE, None, reason)
+    reason = "; ".join(f"{KINDS[kind]} {', '.join(now[kind])}" for kind in named)
+    return GateResult(gate.text, run_id, Verdict.PASS, None, reason)
 
 
 def _pairs(folder: SweepFolder, baseline: SweepFolder) -> dict[str, RunPair]:

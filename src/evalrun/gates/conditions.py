@@ -6,6 +6,7 @@
     exact_match >= 0.7 confidently                             its whole 95 % interval, not the value alone
     exact_match no worse than baseline by 0.02                 a paired test, sample by sample
     exact_match no worse than last 5 by 0.02                   against the mean of the five sweeps before
+    served_model: same                                         the server names itself as in the baseline
 
 Nothing passes that has no samples, no such metric, or no baseline where one is needed.
 """
@@ -50,6 +51,8 @@ _NO_WORSE = re.compile(
     r"(?:baseline|(?:the\s+)?last\s+(?P<pool>[1-9]\d{0,2})(?:\s+sweeps?)?)"
     rf"(?:\s+by\s+(?P<margin>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?{SCOPE_FORM}\s*"
 )
+_SERVED = re.compile(rf"\s*(?P<metric>served_model)\s*(?::|==?|\s)\s*same{SCOPE_FORM}\s*")
+SERVED = "served_model"
 SCOPES = ("model", "prompt", "dataset", "run")
 COMPARED = "compared with"
 """How a reason names the limit that was made from the baseline."""
@@ -83,7 +86,7 @@ class Gate:
     metric: str
     op: str
     bound: float
-    kind: Literal["absolute", "relative", "no_worse"] = "absolute"
+    kind: Literal["absolute", "relative", "no_worse", "served"] = "absolute"
     sign: Literal["", "+", "-", "*"] = ""
     slice: Mapping[str, str] = field(default_factory=dict)
     scope: Mapping[str, str] = field(default_factory=dict)
@@ -144,7 +147,7 @@ class GateResult:
 
 def parse_gate(text: str) -> Gate | Problem:
     """A gate, or what is wrong with its text."""
-    match = _COMPARISON.fullmatch(text) or _NO_WORSE.fullmatch(text)
+    match = _SERVED.fullmatch(text) or _COMPARISON.fullmatch(text) or _NO_WORSE.fullmatch(text)
     if match is None:
         return Problem(f"cannot read the gate '{text}'", "gates", _FORMS)
     parts = match.groupdict()
@@ -153,7 +156,7 @@ def parse_gate(text: str) -> Gate | Problem:
             f"cannot read the gate '{text}': 'confidently' is for a number, a baseline varies by chance too"
         )
         return Problem(what, "gates", "Write: no worse than baseline by MARGIN")
-    pairs = read_pairs(parts["slice"]), read_pairs(parts["scope"])
+    pairs = read_pairs(parts.get("slice")), read_pairs(parts["scope"])
     if pairs[0] is None or pairs[1] is None:
         return Problem(f"cannot read the gate '{text}': groups are written NAME=VALUE", "gates", _FORMS)
     for key in pairs[1]:
@@ -164,7 +167,9 @@ def parse_gate(text: str) -> Gate | Problem:
 
 
 def _gate(text: str, parts: Mapping[str, str | None], slice_: dict[str, str], scope: dict[str, str]) -> Gate:
-    metric = parts["quoted"] or parts["metric"] or ""
+    metric = parts.get("quoted") or parts["metric"] or ""
+    if "quoted" not in parts:
+        return Gate(text, metric, "", 0.0, "served", "", slice_, scope)
     if "margin" in parts:
         margin, strict = float(parts["margin"] or 0), parts["strict"] is not None
         return Gate(
@@ -385,7 +390,7 @@ def speakable(suite: Suite, scorers: Sequence[Scorer], declared: Mapping[str, Co
 
 def unknown(gate: Gate, about: Speakable, kind: str = "gate") -> Iterator[Problem]:
     """What a condition speaks of and its suite does not have. The problems have no place."""
-    if not about.metric(gate.metric):
+    if gate.kind != "served" and not about.metric(gate.metric):
         what = (
             f"no run of this suite has the metric '{gate.metric}', of which the {kind} '{gate.text}' speaks"
         )

@@ -83,6 +83,7 @@ def trend_lines(trend: Trend, *, points: bool = False) -> list[str]:
             f"  {BREAK} the data changed at {_day(each.started_at)}: not comparable with before"
             for each in line.breaks
         ]
+        lines += [terminal(f"  * {_day(each.started_at)}: {each.served}", 200) for each in line.served]
         if points or len(trend.lines) == 1:
             lines += ["", *_table(trend, line), ""]
     if trend.releases:
@@ -194,6 +195,11 @@ def render_trend(trend: Trend, home: str = "") -> str:
             lines=[(visible(line.label), _points(trend, line, sweeps)) for line in trend.lines],
             breaks=[
                 (visible(line.label), moment(each.started_at)) for line in trend.lines for each in line.breaks
+            ],
+            served=[
+                (visible(line.label), moment(each.started_at), visible(each.served))
+                for line in trend.lines
+                for each in line.served
             ],
             releases=_releases(trend),
             **page.frame(SCRIPTS, [drawn], home),

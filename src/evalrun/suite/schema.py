@@ -196,6 +196,38 @@ class ErrorsSpec(Spec):
         return LOST_TOLERATED if self.tolerate is None else self.tolerate
 
 
+def _gate_text(value: Any) -> Any:
+    """`served_model: same` is a mapping to YAML, and a gate as it is written."""
+    if isinstance(value, dict) and list(value) == ["served_model"]:
+        return f"served_model: {value['served_model']}"
+    return value
+
+
+GateText = Annotated[
+    str,
+    BeforeValidator(_gate_text),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {
+                        "served_model": {
+                            "const": "same",
+                            "description": "The server names model and build as in the baseline.",
+                        }
+                    },
+                    "required": ["served_model"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+"""A gate as it is written; the one that YAML takes for a mapping too."""
+
+
 class CellFilter(Spec):
     """Picks cells of the matrix. All that is given must match; * and ? stand for any characters."""
 
@@ -252,7 +284,7 @@ class Suite(Spec):
         default_factory=PerformanceSpec,
         description="Streaming, warm-up, concurrency, deadline and retries.",
     )
-    gates: list[str] = Field(
+    gates: list[GateText] = Field(
         default_factory=list,
         description='Conditions that decide the exit code, such as "exact_match >= 0.5".',
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evalrun.canonical import canonical_json
+from evalrun.served import KINDS
 from evalrun.tracking.entries import flatten
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.model import SweepManifest
@@ -190,7 +191,7 @@ def diff_sweeps(a: SweepFolder, b: SweepFolder) -> SweepDiff:
         a=a.ulid,
         b=b.ulid,
         suite=_changes(_suite(first), _suite(second)),
-        models=_changes(first.models, second.models),
+        models=(*_changes(first.models, second.models), *_served(first, second)),
         prompts=tuple(_prompts(first, second)),
         data=tuple(diff_data(a, b)),
         packages=_changes(_packages(one), _packages(other)),
@@ -201,6 +202,18 @@ def diff_sweeps(a: SweepFolder, b: SweepFolder) -> SweepDiff:
             if change.name in (*_CODE, "evalrun")
         ),
     )
+
+
+def _served(first: SweepManifest, second: SweepManifest) -> list[Change]:
+    """What servers called the models; where one side does not say, that is no change."""
+    found = []
+    for model, before in first.served.items():
+        after = second.served.get(model) or {}
+        for kind, word in KINDS.items():
+            one, other = before.get(kind), after.get(kind)
+            if one and other and one != other:
+                found.append(Change(f"{model}.{word}", one, other))
+    return found
 
 
 def word_diff(before: str, after: str) -> tuple[Piece, ...]:

@@ -63,6 +63,7 @@ class SweepManifest(BaseModel):
     """`sweep.json`: what was asked for, of whom, with what, and how it ended. (What came of it are
     `evalrun.results.SweepResults`, and `RunResults` in each `run.json`.)
 
+    `served` says by model what its server called itself in its answers (`evalrun.served`).
     `spec_digest` identifies the work (suite, data and prompts): a sweep is taken up again by it.
     """
 
@@ -82,6 +83,7 @@ class SweepManifest(BaseModel):
     datasets: dict[str, dict[str, JSON]] = Field(default_factory=dict)
     prompts: dict[str, dict[str, JSON]] = Field(default_factory=dict)
     models: dict[str, dict[str, JSON]] = Field(default_factory=dict)
+    served: dict[str, dict[str, JSON]] = Field(default_factory=dict)
     tags: dict[str, str] = Field(default_factory=dict)
     seeds: dict[str, JSON] = Field(default_factory=dict)
     gates: tuple[dict[str, JSON], ...] = ()

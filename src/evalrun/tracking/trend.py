@@ -6,8 +6,9 @@ new segment begins. Releases (promotions, deployments) stand beside the points.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from evalrun.canonical import canonical_json
 from evalrun.errors import UserError
 from evalrun.registry import nearest
+from evalrun.served import served_change
 from evalrun.tracking.changes import Placed, placed
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
@@ -32,7 +34,8 @@ _RATES = ("error_rate", "unparsed_rate", "refused_rate")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A metric of one run. `segment` counts from 0 and rises where the data changed."""
+    """A metric of one run. `segment` counts from 0 and rises where the data changed; `served` says what the
+    server calls the model from here on, where that is not as before."""
 
     sweep: str
     run: str
@@ -46,6 +49,7 @@ class Point:
     dataset_digest: str | None
     prompt_digest: str | None
     segment: int = 0
+    served: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,11 @@ class Line:
             for before, now in zip(self.points, self.points[1:], strict=False)
             if now.segment != before.segment
         ]
+
+    @property
+    def served(self) -> list[Point]:
+        """The points at which the server began to name another model, or another build of it."""
+        return [point for point in self.points if point.served]
 
     @property
     def comparable(self) -> tuple[Point, ...]:
@@ -111,17 +120,34 @@ def read_trend(
         sweeps = _sweeps(connection, project_name, limit)
         names = _metric_names(connection, sweeps)
         name = metric or _default(names)
-        return names, name, _rows(connection, sweeps, name, chosen)
+        rows = _rows(connection, sweeps, name, chosen)
+        return names, name, rows
 
     names, name, rows = store.read(ask)
     if not rows:
         raise _no_points(project_name, name, chosen, names)
     rows.sort(key=lambda row: (row["sweep"], row["run"]))
-    lines = _lines(rows)
+    folders = {folder.ulid: folder for folder in store.folders()}
+    lines = tuple(_with_served(folders, line) for line in _lines(rows))
     since = min(row["started_at"] for row in rows)
     releases = tuple(each for each in placed(store, project_name) if each.ts >= since)
     last = rows[-1]
     return Trend(project_name, name, chosen, last["unit"], last["direction"], lines, releases, tuple(names))
+
+
+def _with_served(folders: Mapping[str, SweepFolder], line: Line) -> Line:
+    """The line with what its server began to call itself, read from the sweeps' manifests."""
+    points: list[Point] = []
+    before: Mapping[str, Any] = {}
+    for point in line.points:
+        folder, said = folders.get(point.sweep), ""
+        if folder is not None:
+            with contextlib.suppress(UserError):
+                now = folder.manifest().served.get(line.model) or {}
+                said = served_change(before, now) if before else ""
+                before = {**before, **now}
+        points.append(replace(point, served=said))
+    return replace(line, points=tuple(points))
 
 
 def projects(store: Store) -> list[str]:
