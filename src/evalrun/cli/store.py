@@ -62,7 +62,7 @@ def list_sweeps(
         ]
         (print_json if as_json else print_csv)(documents)
         return
-    from evalrun.reports.terminal import print_sweeps
+    from evalrun.reports.sweep_list import print_sweeps
 
     print_sweeps(rows, standing, known, best)
 

@@ -7,7 +7,6 @@ a model's answer can neither colour nor clear the screen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from evalrun.reports.numbers import count, plural
 from evalrun.reports.previous import previous_line
 from evalrun.reports.report import Verdicts, column_titles, judge, missing_runs
 from evalrun.reports.source import MANY_UNREADABLE, Source
+from evalrun.reports.sweep_list import print_line, table_of
 from evalrun.reports.view import RunView, other_scores, words
 from evalrun.reports.visible import terminal
 from evalrun.tracking.folder import SweepFolder
@@ -29,16 +29,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from evalrun.reports.best import BestScore
-    from evalrun.tracking.catalog import SweepRow
     from evalrun.tracking.changes import Placed
     from evalrun.tracking.people import Note, Said
 
 MOST_LOST = 8
 """So many runs are listed with their unparsed, refused and failed samples."""
-
-_SELDOM = ("#", "best", "metric", "failed", "stands for", "tags")
-"""Columns that are left out where they would be empty."""
 
 
 def print_result(
@@ -62,19 +57,19 @@ def result_table(
     verdicts = judge(source)
     _head(console, source, name or source.manifest.name)
     if verdicts.overall:
-        _print(console, words(verdicts.overall), "bold")
+        print_line(console, words(verdicts.overall), "bold")
     for pooled in source.results.pooled[:MOST_POOLED]:
-        _print(console, pooled.sentence)
+        print_line(console, pooled.sentence)
     for answer in verdicts.answers:
-        _print(console, words(answer.verdict), "bold")
+        print_line(console, words(answer.verdict), "bold")
         for sentence in (*answer.more, answer.advice):
             if sentence:
-                _print(console, words(sentence))
+                print_line(console, words(sentence))
     _against_previous(console, source, verdicts, now=now)
     for dataset, ranked in verdicts.by_dataset.items():
         console.print()
         if verdicts.named:
-            _print(console, dataset, "bold")
+            print_line(console, dataset, "bold")
         console.print(_runs_table(ranked, verdicts, other_scores(source.suite, ranked), console.width))
         _lost(console, ranked)
     _fairness(console, verdicts, source)
@@ -83,33 +78,27 @@ def result_table(
     if cautions:
         console.print()
     for caution in cautions:
-        _print(console, f"Note: {caution}", "yellow")
+        print_line(console, f"Note: {caution}", "yellow")
     _next(console, source, report)
-
-
-def _print(console: Console, text: str, style: str = "") -> None:
-    from rich.text import Text
-
-    console.print(Text(terminal(text, 2000), style=style))
 
 
 def _head(console: Console, source: Source, name: str) -> None:
     samples = sum(run.counts.samples for run in source.runs)
     parts = [name, source.manifest.sweep, source.manifest.status]
     parts += [plural(len(source.runs), "run"), plural(samples, "sample")]
-    _print(console, "  ".join(part for part in parts if part), "dim")
+    print_line(console, "  ".join(part for part in parts if part), "dim")
     if source.missing:
-        _print(console, missing_runs(source), "red")
+        print_line(console, missing_runs(source), "red")
     if source.from_cache:
-        _print(console, f"{source.from_cache} --no-cache asks for all of them.", "yellow")
+        print_line(console, f"{source.from_cache} --no-cache asks for all of them.", "yellow")
     for sentence in source.unreadable[:MANY_UNREADABLE]:
-        _print(console, sentence, "red")
+        print_line(console, sentence, "red")
 
 
 def _against_previous(console: Console, source: Source, verdicts: Verdicts, *, now: bool) -> None:
     if (previous := source.manifest.previous) is not None and previous.runs:
         labels = {view.id: view.full for view in verdicts.views}
-        _print(console, previous_line(previous, source.manifest.started_at, labels, now=now))
+        print_line(console, previous_line(previous, source.manifest.started_at, labels, now=now))
 
 
 def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, others: Sequence[str], width: int) -> Table:
@@ -123,20 +112,7 @@ def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, others: Sequence[
     known = [(column.terminal, column.cells) for column in columns(ranked, others) if column.terminal]
     for (_, title), cells in sorted(known, key=lambda each: each[0][0]):
         shown.append((title, "right", [cell.text for cell in cells]))
-    return _table(fit(shown, width, rigid={metric, ""}))
-
-
-def _table(columns: Sequence[Column]) -> Table:
-    """A table of columns that fit: no cell goes over two lines."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False, header_style="dim")
-    for title, side, _ in columns:
-        table.add_column(Text(terminal(title)), justify="right" if side == "right" else "left", no_wrap=True)
-    for row in zip(*(cells for _, _, cells in columns), strict=True):
-        table.add_row(*(Text(terminal(cell)) for cell in row))
-    return table
+    return table_of(fit(shown, width, rigid={metric, ""}))
 
 
 def _score(run: RunView) -> str:
@@ -160,9 +136,9 @@ def _lost(console: Console, runs: Sequence[RunView]) -> None:
         if found:
             lines.append(f"{run.label}: {', '.join(found)} of {count(counts.samples)}")
     for line in lines[:MOST_LOST]:
-        _print(console, line, "dim")
+        print_line(console, line, "dim")
     if len(lines) > MOST_LOST:
-        _print(console, f"and {plural(len(lines) - MOST_LOST, 'run')} more with such samples", "dim")
+        print_line(console, f"and {plural(len(lines) - MOST_LOST, 'run')} more with such samples", "dim")
 
 
 def _fairness(console: Console, verdicts: Verdicts, source: Source) -> None:
@@ -172,9 +148,9 @@ def _fairness(console: Console, verdicts: Verdicts, source: Source) -> None:
     for at, (name, runs) in enumerate(verdicts.by_dataset.items()):
         for view in fairness(runs[:1], metric, name, named=verdicts.named, at=at, titles=titles):
             console.print()
-            _print(console, f"By {view.column}: {view.sentence}")
+            print_line(console, f"By {view.column}: {view.sentence}")
             for note in view.notes:
-                _print(console, note, "yellow")
+                print_line(console, note, "yellow")
 
 
 def _gates(console: Console, source: Source, verdicts: Verdicts) -> None:
@@ -186,74 +162,24 @@ def _gates(console: Console, source: Source, verdicts: Verdicts) -> None:
     for view in views[: len(views) - passed]:
         why = f" ({view.reason})" if view.reason else ""
         sign, style = ("FAIL", "bold red") if view.verdict == "fail" else ("inconclusive", "yellow")
-        _print(console, f"{sign}  {view.gate}  {view.run}: {view.value} {view.interval}{why}", style)
+        print_line(console, f"{sign}  {view.gate}  {view.run}: {view.value} {view.interval}{why}", style)
     for reason in dict.fromkeys(view.reason for view in views if view.passed and view.reason == FIRST):
-        _print(console, f"Note: {reason}.", "yellow")
+        print_line(console, f"Note: {reason}.", "yellow")
     if passed:
-        _print(console, f"pass  {passed} of {plural(len(views), 'gate check')}", "green")
+        print_line(console, f"pass  {passed} of {plural(len(views), 'gate check')}", "green")
 
 
 def _next(console: Console, source: Source, report: Path | None) -> None:
     sweep = source.manifest.sweep
     console.print()
     if report is not None:
-        _print(console, f"Report: {report}", "bold")
+        print_line(console, f"Report: {report}", "bold")
     if source.manifest.status in ("interrupted", "incomplete"):
-        _print(console, "Run the same command again to go on where it stopped.")
+        print_line(console, "Run the same command again to go on where it stopped.")
     elif report is not None:
-        _print(console, f"Next: open the report, or `evalrun show {sweep}` for these lines.")
+        print_line(console, f"Next: open the report, or `evalrun show {sweep}` for these lines.")
     else:
-        _print(console, f"Next: `evalrun report {sweep}` writes the HTML report.")
-
-
-def print_sweeps(
-    rows: Sequence[SweepRow],
-    standing: Mapping[str, Sequence[str]] | None = None,
-    numbers_of: Mapping[str, int] | None = None,
-    scores: Mapping[str, BestScore] | None = None,
-) -> None:
-    """Print sweeps, the newest first, to standard output; by id: what they stand for, their numbers in the
-    store, and the primary metric of their best run."""
-    from rich.console import Console
-
-    sweep_list(rows, Console(highlight=False), standing, numbers_of, scores)
-
-
-def sweep_list(
-    rows: Sequence[SweepRow],
-    console: Console,
-    standing: Mapping[str, Sequence[str]] | None = None,
-    numbers_of: Mapping[str, int] | None = None,
-    scores: Mapping[str, BestScore] | None = None,
-) -> None:
-    """Print sweeps as a table, or what to do where there are none."""
-    if not rows:
-        _print(console, "No sweeps yet. Begin with: evalrun init my-suite")
-        return
-    best = [(scores or {}).get(row.sweep) for row in rows]
-    columns: list[Column] = [
-        ("name", "left", [row.name for row in rows]),
-        ("#", "right", [str((numbers_of or {}).get(row.sweep, "")) for row in rows]),
-        ("best", "right", [numbers.figure(each.value, unit=each.unit) if each else "" for each in best]),
-        ("metric", "left", [each.metric if each else "" for each in best]),
-        ("status", "left", [row.status for row in rows]),
-        ("started (UTC)", "left", [_short_time(row.started_at) for row in rows]),
-        ("runs", "right", [f"{row.runs}/{row.planned}" for row in rows]),
-        ("samples", "right", [count(row.samples) for row in rows]),
-        ("failed", "right", [count(row.failed) if row.failed else "" for row in rows]),
-        ("stands for", "left", [", ".join((standing or {}).get(row.sweep, ())) for row in rows]),
-        ("sweep", "left", [row.sweep for row in rows]),
-        ("tags", "left", [", ".join(f"{k}={v}" for k, v in sorted(row.tags.items())) for row in rows]),
-    ]
-    said = [column for column in columns if column[0] not in _SELDOM or any(column[2])]
-    console.print(_table(fit(said, console.width, rigid={"started (UTC)", "status", "sweep"})))
-
-
-def _short_time(text: str) -> str:
-    try:
-        return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M}"
-    except ValueError:
-        return text
+        print_line(console, f"Next: `evalrun report {sweep}` writes the HTML report.")
 
 
 def print_plan(document: Mapping[str, Any]) -> None:
@@ -274,7 +200,7 @@ def plan_table(document: Mapping[str, Any], console: Console) -> None:
     ]
     if any(run["usd"] is not None for run in runs):
         columns.append(("cost", "right", [_cost(run["usd"]) for run in runs]))
-    console.print(_table(fit(columns, console.width)))
+    console.print(table_of(fit(columns, console.width)))
     total = document["total"]
     console.print()
     parts = [
@@ -287,7 +213,7 @@ def plan_table(document: Mapping[str, Any], console: Console) -> None:
         parts.append(f"at most about {numbers.usd(total['usd'])}")
     if total.get("judge_requests"):
         parts.append(f"{plural(total['judge_requests'], 'request')} to judges")
-    _print(console, ", ".join(parts) + ". Nothing was sent.")
+    print_line(console, ", ".join(parts) + ". Nothing was sent.")
 
 
 def _at_most(tokens: int | None) -> str:

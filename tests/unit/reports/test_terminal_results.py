@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from sweep_data import QUICKSTART, Cell, make_sweep
 
-from evalrun.reports.terminal import plan_table, result_table, sweep_list
+from evalrun.reports.sweep_list import sweep_list
+from evalrun.reports.terminal import plan_table, result_table
 from evalrun.tracking.catalog import SweepRow
 
 
