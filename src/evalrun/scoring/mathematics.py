@@ -167,7 +167,7 @@ def _worked_out(answer: str, target: str, rel_tolerance: float | None) -> str:
         return "equals" if all(same(*each, rel_tolerance) for each in pairs) else ""
     if {_brackets(pair[0]), _brackets(pair[1])} == {"{", "("}:  # order counts in one and not in the other
         return ""
-    spelled = _latex(pair[0]), _latex(pair[1])
+    spelled = _latex(_pointed(*pair)), _latex(_pointed(*reversed(pair)))
     if any(_has_words(each) or _is_too_much(each) for each in spelled):
         return "reads like" if comparable(pair[0]) == comparable(pair[1]) else ""
     try:
@@ -175,6 +175,20 @@ def _worked_out(answer: str, target: str, rel_tolerance: float | None) -> str:
             return _verified(*spelled, _number(pair[0]), _number(pair[1]), rel_tolerance)
     except (OutOfTime, RecursionError):
         return ""
+
+
+_OTHERWISE = re.compile(r"[,'’\s]|\d[eE]")
+
+
+def _pointed(text: str, other: str) -> str:
+    """A number with a decimal comma or an exponent as LaTeX has it, unless both may be lists."""
+    if "," in other or not _OTHERWISE.search(text):
+        return text
+    number = _number(text)
+    if number is None:
+        return text
+    above, below = number.value.numerator, number.value.denominator
+    return str(above) if below == 1 else rf"\frac{{{above}}}{{{below}}}"
 
 
 def _functions(text: str) -> dict[str, str]:

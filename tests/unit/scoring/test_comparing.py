@@ -175,6 +175,7 @@ def test_an_empty_one_among_several_targets_is_passed_over() -> None:
         ("5 apples", "5 apples", 1),
         ("room 50", "room 5", 0),
         ("room 5.", "room 5", 1),
+        ("Version 2.5.1", "2.5", 0),
         ("in 1999", "1999", 1),
         ("in 21999", "1999", 0),
         ("½", "0.5", 1),

@@ -135,13 +135,13 @@ class Classification(Scorer[ClassificationOptions]):
                 return Score(None, f"{NOT_APPLICABLE}: a target must be one label, and this is {given}")
             target = target[0]
         key = self._key(target if isinstance(target, str) else as_text(target))
+        if not key:
+            return Score(None, "the target is empty")
         if self._classes and key not in self._classes:
             return Score(None, f"{NOT_APPLICABLE}: the target {shown(target)} is none of the labels")
         answer_key = self._key(answer if isinstance(answer, str) else as_text(answer), key)
         if answer_key == key:
             return Score(1.0, f"answer {shown(answer)} is the target")
-        if not key:
-            return Score(None, "the target is empty")
         if self._classes and answer_key not in self._classes:
             return Score(0.0, f"answer {shown(answer)} is none of the labels; the target is {shown(target)}")
         unseen = unseen_difference(as_text(answer), as_text(target))

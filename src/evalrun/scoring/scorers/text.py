@@ -207,6 +207,7 @@ def _holds(text: str, wanted: str, options: ContainsOptions) -> bool:
         return any(
             (value := number_of(match[0])) is not None
             and value.value == number.value
+            and not _GOES_ON.match(plain, match.end())
             and (not options.whole_word or _NO_LETTER.match(plain, match.end()))
             for match in _NUMBER_ALONE[options.whole_word].finditer(plain)
         )
@@ -223,6 +224,7 @@ _NUMBER_BEGINS = frozenset("0123456789+-.−–$€£¥½¼¾")
 _NO_DIGIT_BEFORE = r"(?<!\d)(?<!\d[.,])(?<!(?<![\w)\]])[-−–])"
 _NO_DIGIT_AFTER = r"(?![.,]?\d)"
 _NUMBER_ALONE = {False: NUMBER, True: re.compile(rf"(?<![^\W\d_]){NUMBER.pattern}")}
+_GOES_ON = re.compile(r"[.,]\d")
 _NO_LETTER = re.compile(r"(?![^\W\d_])")
 
 
