@@ -173,6 +173,22 @@ def test_what_is_shipped_passes_its_gates(tmp_path: Path) -> None:
     assert advised("other", failing(direct))[0].startswith("Ship few_shot")
 
 
+def test_a_failed_gate_leads_to_its_samples_and_to_where_it_broke(tmp_path: Path) -> None:
+    part = {
+        "column": "channel",
+        "value": "a&b=1",
+        "inside": 9,
+        "size": 10,
+        "affected": 11,
+        "total": 90,
+        "p": 0.001,
+    }
+    gate = failing(QUICKSTART[0], where=[part])
+    (view,) = build_report(Source.of(make_sweep(tmp_path, QUICKSTART, by=(), gates=[gate]))).gates
+    assert view.link == f"#grid?run={QUICKSTART[0].run}&score=exact_match&kind=wrong"
+    assert view.broke == [("channel=a&b=1", f"{view.link}&by.channel=a%26b%3D1")]
+
+
 def test_who_serves_a_group_worse_is_shipped_with_a_warning(tmp_path: Path) -> None:
     cells = [Cell("m", "p", accuracy=0.9, bias=0.6), Cell("m", "q", accuracy=0.1)]
     (answer,) = verdicts(tmp_path, cells, n=240).answers

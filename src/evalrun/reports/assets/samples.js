@@ -138,7 +138,7 @@
       put(label, ` ${text}`);
       return label;
     }));
-    for (const group of store.groups) group.select.value = state.groups[group.column] ?? "";
+    for (const group of store.groups) group.select.selectedIndex = group.labels.indexOf(state.groups[group.column]) + 1;
   }
 
   function make() {
@@ -149,8 +149,12 @@
       const label = element("label");
       put(label, `${group.column} `);
       group.select = element("select");
-      fillSelect(group.select, [["", "all"], ...group.labels.map((name) => [name, name])], "");
-      group.select.addEventListener("change", () => { state.groups[group.column] = group.select.value; changed(); });
+      fillSelect(group.select, [["", "all"], ...group.labels.map((name) => [name, name || "(empty)"])], "");
+      group.select.addEventListener("change", () => {
+        // By place: a label may be the empty text.
+        state.groups[group.column] = group.labels[group.select.selectedIndex - 1];
+        changed();
+      });
       label.append(group.select);
       by(group.sensitive ? "filter-groups" : "filter-columns").append(label);
     }
@@ -197,7 +201,7 @@
   // For each sample of the columns that are looked at, the bits of what is said of it; 0 where a filter leaves it out.
   function bits() {
     const cells = new Uint16Array(store.n);
-    const groups = store.groups.map(({ column, labels, codes }) => [codes, labels.indexOf(state.groups[column] ?? "") + 1]).filter(([, code]) => code > 0);
+    const groups = store.groups.map(({ column, labels, codes }) => [codes, labels.indexOf(state.groups[column]) + 1]).filter(([, code]) => code > 0);
     const low = limit("filter-low"), high = limit("filter-high");
     for (const run of considered()) {
       const { start, end } = store.runs[run];
@@ -417,7 +421,7 @@
     put_("low", by("filter-low").value);
     put_("high", by("filter-high").value);
     put_("order", by("filter-order").value, "0");
-    for (const [column, label] of Object.entries(state.groups)) if (label) said.set(`by.${column}`, label);
+    for (const [column, label] of Object.entries(state.groups)) if (label !== undefined) said.set(`by.${column}`, label);
     return said;
   }
 
