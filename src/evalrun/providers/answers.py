@@ -278,6 +278,9 @@ def usage_of(value: JSON) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+_TOTALS = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+
+
 def prompt_counts(usage: Mapping[str, JSON]) -> tuple[int | None, int | None]:
     """Tokens of the prompt, and those of them that the provider had in its cache; None where it is not said.
 
@@ -285,6 +288,8 @@ def prompt_counts(usage: Mapping[str, JSON]) -> tuple[int | None, int | None]:
     than the prompt is said to have, the prompt is counted without them (Anthropic's own way).
     """
     prompt = count(usage.get("prompt_tokens"))
+    if len(usage) == len(_TOTALS) and usage.keys() == _TOTALS:
+        return prompt, None
     details = usage.get("prompt_tokens_details")
     said = details.get("cached_tokens") if isinstance(details, dict) else None
     for name in ("cache_read_input_tokens", "prompt_cache_hit_tokens", "cached_tokens"):

@@ -102,6 +102,9 @@ def parse_completion(document: JSON, timing: Timing) -> Response:
         output, message = text_of(choice["text"]), {}
     else:
         output = text_of(message.get("content"))
+    reasoning = None
+    if len(message) > 2 or not output or type(message.get("content")) is not str:  # more than role and words
+        reasoning = whole_text(reasoning_of(message)) or None
     return Response(
         output=whole_text(output),
         finish_reason=word(choice.get("finish_reason")),
@@ -109,7 +112,7 @@ def parse_completion(document: JSON, timing: Timing) -> Response:
         completion_tokens=count(usage.get("completion_tokens")),
         timing=timing,
         refusal=prose(message.get("refusal")),
-        reasoning=whole_text(reasoning_of(message)) or None,
+        reasoning=reasoning,
         tool_calls=kept(message.get("tool_calls")),
         logprobs=kept(choice.get("logprobs")),
         model=word(document.get("model")),
@@ -134,10 +137,16 @@ class StreamedCompletion(StreamedAnswer):
             usage = usage_of(usage)
             self.prompt_tokens, self.cached_prompt_tokens = prompt_counts(usage)
             self.completion_tokens = usage.get("completion_tokens")
+        choices = chunk.get("choices")
         content = False
-        for choice in chunk.get("choices") or ():
-            if (choice.get("index") or 0) == self._index or self._turns_to(choice):
-                content = self._take_choice(choice, chunk, usage) or content
+        if choices:
+            choice = choices[0]
+            if len(choices) == 1 and choice.get("index", 0) == self._index:
+                content = self._take_choice(choice, chunk, usage)
+            else:
+                for choice in choices:
+                    if (choice.get("index") or 0) == self._index or self._turns_to(choice):
+                        content = self._take_choice(choice, chunk, usage) or content
         if chunk.get("error"):
             raise error_of_payload(chunk["error"], 200)
         return content
@@ -166,7 +175,14 @@ class StreamedCompletion(StreamedAnswer):
         if finish_reason or "error" in choice:
             _check(choice, chunk.get("error"))
         delta = choice.get("delta") or choice.get("message")
-        content = self._take_delta(delta) if delta else self._take_text(choice.get("text"))
+        if not delta:
+            content = self._take_text(choice.get("text"))
+        elif len(delta) == 1 and type(text := delta.get("content")) is str:  # as nearly all chunks are
+            content = text != ""
+            if content:
+                self.text.append(text)
+        else:
+            content = self._take_delta(delta)
         if content and usage and self.first_ns is None and not finish_reason:
             # Only servers that report usage with every chunk say how many tokens the first one holds;
             # in a chunk that is first and last at once the figure is the total.
@@ -182,10 +198,7 @@ class StreamedCompletion(StreamedAnswer):
         return bool(text)
 
     def _take_delta(self, delta: dict[str, Any]) -> bool:
-        value = delta.get("content")
-        content = self._take_text(value)
-        if len(delta) == 1 and type(value) is str:
-            return content
+        content = self._take_text(delta.get("content"))
         if reasoning := reasoning_of(delta):
             self.reasoning.append(reasoning)
             content = True
