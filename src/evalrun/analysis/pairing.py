@@ -24,10 +24,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A sweep, or one run of it, that takes part in a comparison."""
+    """A sweep, or one run of it, that takes part in a comparison. Of its samples only `columns` are read,
+    where these are named."""
 
     folder: SweepFolder
     run: str | None = None
+    columns: tuple[str, ...] | None = None
 
     def load(self) -> list[RunSamples]:
         """Its finished runs. Raises UserError where there are none, or the named one is not among them."""
@@ -48,7 +50,7 @@ class Chosen:
                 where=str(self.folder.path),
                 remedy="Run its suite again to finish it.",
             )
-        return [RunSamples(self.folder, sweep, self.folder.run(id_)) for id_ in ids]
+        return [RunSamples(self.folder, sweep, self.folder.run(id_), self.columns) for id_ in ids]
 
 
 def choose(store: Store, name: str) -> Chosen:

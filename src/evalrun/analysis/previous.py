@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from evalrun.analysis.compare import Compared, CompareOptions, Comparison, compare
@@ -27,8 +27,8 @@ from evalrun.types import JSON
 PREVIOUS = "previous"
 """The key of `sweep.json`."""
 
-MOST_RUNS = 200
-"""Larger matrices are left to `evalrun compare`: it would take longer than the end of a sweep should."""
+MOST_RUNS, MOST_SAMPLES = 200, 50_000
+"""More are left to `evalrun compare`: it would take more time and memory than the end of a sweep should."""
 
 _UNSAID = frozenset(
     {"name", "project", "description", "tags", "gates", "baseline", "inconclusive", "alerts", "include",
@@ -63,8 +63,7 @@ def previous_sweep(
         served = served_by_model(folder.run(run_id) for run_id in folder.run_ids())
         manifest = folder.manifest().model_copy(update={"models": dict(models), "served": served})
         before = next(_before(store, folder, manifest.project), None)
-        if before is not None and len(folder.run_ids()) <= MOST_RUNS:
-            return _against(store, before, folder, manifest, primary)
+        return None if before is None else _against(store, before, folder, manifest, primary)
     return None
 
 
@@ -80,23 +79,32 @@ def _against(
     store: Store, before: SweepFolder, folder: SweepFolder, manifest: SweepManifest, primary: Primary
 ) -> Previous | None:
     earlier = before.manifest()
+    found = Previous(
+        sweep=earlier.sweep,
+        name=earlier.name,
+        started_at=earlier.started_at,
+        metric=primary.metric,
+        unit="",
+        direction="none",
+        number=read_numbers(store, [each.ulid for each in store.folders()]).get(before.ulid),
+        changed=tuple(what_changed(earlier, manifest)),
+    )
+    runs = [folder.run(run_id) for run_id in folder.run_ids()]
+    samples = sum(run.counts.samples for run in runs)
+    if len(runs) > MOST_RUNS or samples > MOST_SAMPLES:
+        return replace(found, notes=(f"{samples:,} samples were not compared",))
     comparison = _compared(before, folder, primary)
     if comparison is None or not comparison.compared:
         return None
     rows = comparison.compared
-    numbers = read_numbers(store, [each.ulid for each in store.folders()])
     new = {run.run for run in comparison.unmatched if run.sweep == manifest.sweep}
-    return Previous(
-        sweep=earlier.sweep,
-        name=earlier.name,
-        started_at=earlier.started_at,
+    return replace(
+        found,
         metric=rows[0].metric,
         unit=rows[0].unit,
         direction=rows[0].direction,
-        number=numbers.get(before.ulid),
         runs=tuple(_run(row) for row in rows),
-        changed=tuple(what_changed(earlier, manifest)),
-        added=tuple(run for run in folder.run_ids() if run in new),
+        added=tuple(run.run for run in runs if run.run in new),
         notes=tuple(dict.fromkeys(note for row in rows for note in row.notes)),
     )
 
@@ -104,9 +112,11 @@ def _against(
 def _compared(before: SweepFolder, folder: SweepFolder, primary: Primary) -> Comparison | None:
     """By the primary metric, or where that is no mean over samples of both, by the score behind it."""
     names = (primary.metric, primary.score) if primary.exact else (primary.score, primary.metric)
-    for name in filter(None, names):
+    few = (f"score.{primary.score}", "cluster") if primary.exact and primary.score else None
+    for name, columns in dict.fromkeys((name, columns) for columns in (few, None) for name in names if name):
         with contextlib.suppress(UserError):
-            return compare([Chosen(before), Chosen(folder)], CompareOptions((name,), common=True))
+            chosen = [Chosen(sweep, columns=columns) for sweep in (before, folder)]
+            return compare(chosen, CompareOptions((name,), common=True, places=False))
     return None
 
 

@@ -31,6 +31,11 @@ def previous_line(previous: Previous, started_at: str | None, labels: Mapping[st
         parts.append("the same answers" if not moved else f"{plural(same, 'run')} with the same answers")
     if previous.added:
         parts.append(f"{plural(len(previous.added), 'run')} without a partner")
+    if not previous.runs:
+        parts += [
+            *previous.notes,
+            f"`evalrun compare {previous.number or previous.sweep} latest` compares them",
+        ]
     said = "; ".join(parts)
     changed = f"; changed: {', '.join(previous.changed)}" if previous.changed else ""
     which = f" ({previous.number})" if previous.number else ""

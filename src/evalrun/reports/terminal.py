@@ -96,7 +96,7 @@ def _head(console: Console, source: Source, name: str) -> None:
 
 
 def _against_previous(console: Console, source: Source, verdicts: Verdicts, *, now: bool) -> None:
-    if (previous := source.manifest.previous) is not None and previous.runs:
+    if (previous := source.manifest.previous) is not None:
         labels = {view.id: view.full for view in verdicts.views}
         print_line(console, previous_line(previous, source.manifest.started_at, labels, now=now))
 
