@@ -103,10 +103,10 @@ def mean_clustered(
     se = math.sqrt(float((sums * sums / (1 - sizes / n)).sum())) / n
     if se <= _NOTHING * max(abs(value), float(np.abs(values).max())):
         alike = "no cluster's mean differs from the others', so there is no interval"
-        return Estimate(value, n, 0.0, note=f"{alike}; {_told(facts)}", clusters=facts)
+        return Estimate(value, n, 0.0, note=f"{alike}; {told_clusters(facts)}", clusters=facts)
     facts = _spread(facts, values - value, sums, sizes, se)
     half = t_quantile(0.5 + level / 2, facts.df or 1.0) * se
-    found = Estimate(value, n, se, value - half, value + half, "clustered-t", _told(facts), facts)
+    found = Estimate(value, n, se, value - half, value + half, "clustered-t", told_clusters(facts), facts)
     return clipped(found, bounds)
 
 
@@ -137,7 +137,7 @@ def _spread(facts: Clustering, deviations: Floats, sums: Floats, sizes: Floats, 
     return replace(facts, design_effect=design_effect, icc=icc)
 
 
-def _told(facts: Clustering) -> str:
+def told_clusters(facts: Clustering) -> str:
     """What clusters do, in words."""
     said = [f"{facts.count} clusters"]
     if facts.effective < 0.95 * facts.count:
@@ -162,7 +162,7 @@ def clustering(clusters: Ints | None) -> Clustering | None:
 def few_clusters(clusters: Ints | None) -> str:
     """How many clusters there are, what they are worth, and whether that is too little; else empty."""
     facts = clustering(clusters)
-    return "" if facts is None else _told(facts)
+    return "" if facts is None else told_clusters(facts)
 
 
 def grouping(clusters: Ints | None) -> Ints | None:

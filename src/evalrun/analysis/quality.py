@@ -17,12 +17,20 @@ from evalrun.analysis.bootstrap import (
 )
 from evalrun.analysis.catalogue import RATES
 from evalrun.analysis.influence import smooth_interval
-from evalrun.analysis.intervals import Bounds, clustering, few_clusters, grouping, mean, wilson
+from evalrun.analysis.intervals import (
+    Bounds,
+    clustering,
+    grouping,
+    mean,
+    mean_clustered,
+    told_clusters,
+    wilson,
+)
 from evalrun.analysis.samples import SampleTable
 from evalrun.canonical import figure_seed
 from evalrun.results import Estimate
 from evalrun.scoring.base import Corpus, Interval, Labelled, MetricInfo, ScoreColumns, Scorer
-from evalrun.types import JSON, MetricValue, Status
+from evalrun.types import JSON, Clustering, MetricValue, Status
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -30,6 +38,9 @@ Mask = NDArray[np.bool_]
 _DRAWS = 40_000_000
 """So many counts are drawn for one bootstrap at most; with more kinds of samples it takes fewer resamples."""
 
+
+_NUMBERS = 20_000_000
+"""So many statistics of all kinds and figures are held at most to find what clusters do to each figure."""
 
 _MANY_KINDS = 1_000
 """With more kinds of samples than this, drawing the samples themselves is quicker than drawing counts."""
@@ -195,7 +206,7 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
     )
     sums = mass @ corpus.statistics
     values = corpus.figures(sums)
-    few, clusters = few_clusters(sample_units.clusters), clustering(sample_units.clusters)
+    moved = None if sample_units.clusters is None else _influences(corpus, sums, float(mass.sum()))
     independent = sample_units.clusters is None and not sample_units.repeated
     plainly = {*corpus.fixed, *corpus.smooth, *(corpus.shares if independent else ())}
     draws = np.empty((0, len(corpus.names)))
@@ -205,6 +216,8 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
     for at, name in enumerate(corpus.names):
         size = round(float(sums[corpus.sizes[name]])) if name in corpus.sizes else n
         bounds = corpus.infos[name].bounds
+        clusters = _worth(corpus, name, sample_units, weight, None if moved is None else moved[:, at])
+        few = "" if clusters is None else told_clusters(clusters)
         if name in corpus.fixed:
             value, interval = corpus.fixed[name]
             value = value if np.isnan(values[at]) else float(values[at])
@@ -235,6 +248,33 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
             estimate = replace(estimate, note="; ".join(part for part in (estimate.note, told) if part))
         estimates.append(replace(estimate, clusters=clusters))
     return estimates
+
+
+def _influences(corpus: Corpus, sums: Floats, n: float) -> Floats | None:
+    """What a sample of each kind does to each figure of sums, shape (K, m); None where that would take long.
+    """
+    if corpus.statistics.size * len(corpus.names) > _NUMBERS:
+        return None
+    step = 1e-5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = corpus.figures((1 - step) * sums + step * n * corpus.statistics) - corpus.figures(sums)
+    return np.asarray(moved / step, np.float64)
+
+
+def _worth(
+    corpus: Corpus, name: str, sample_units: Units, weight: Floats, moved: Floats | None
+) -> Clustering | None:
+    """What clusters do to a figure: to the mean of the influences that samples have on it."""
+    if sample_units.clusters is None:
+        return None
+    influence = corpus.smooth[name].influence if name in corpus.smooth else None
+    if influence is None and moved is not None:
+        influence = moved[corpus.kinds]
+    if influence is None or not np.isfinite(influence).all() or not influence.any():
+        return clustering(sample_units.clusters)
+    n = len(sample_units.values)
+    of_units = np.bincount(sample_units.unit, weights=influence * weight, minlength=n).astype(np.float64)
+    return mean_clustered(of_units, sample_units.clusters).clusters
 
 
 def _groups(sample_units: Units) -> NDArray[np.int64] | None:

@@ -298,3 +298,23 @@ def test_a_run_in_which_everything_failed_has_no_scores_and_an_error_rate() -> N
     assert found["exact_match"].value is None
     assert found["error_rate"].value == 1
     assert found["unparsed_rate"].value is None
+
+
+def test_figures_of_a_run_say_what_clusters_do_to_them() -> None:
+    """Every row five times over, in a cluster: five times the variance, nothing between rows of a cluster."""
+    made = scorer("classification", labels=LABELS)
+    choice = registry.load("parser", "choice")
+    pipeline = Pipeline([choice(choice.Options(labels=LABELS))], [made])
+    rng = np.random.default_rng(3)
+    rows = []
+    for at in range(60):
+        target, answer = LABELS[at % 4], LABELS[at % 4] if rng.random() < 0.6 else str(rng.choice(LABELS))
+        rows += [record(5 * at + copy, target, answer, pipeline, cluster=f"c{at}") for copy in range(5)]
+    found = by_name(score_metrics(sample_table(rows), [made], exclude_unparsed=False, seed=0)[0])
+    for name in ("accuracy", "f1_macro", "mcc", "recall.bug"):
+        metric = found[f"classification.{name}"]
+        assert metric.clusters is not None, name
+        assert metric.clusters.count == 60 and metric.clusters.effective == pytest.approx(60)
+        assert metric.clusters.design_effect == pytest.approx(5, rel=0.05), name
+        assert metric.clusters.icc == pytest.approx(1, abs=1e-6), name
+        assert "60 clusters, design effect" in metric.note
