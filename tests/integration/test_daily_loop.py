@@ -208,3 +208,13 @@ def test_a_comparison_is_one_sentence_and_one_table(twice: Path, project: Path) 
     assert len(heads) == 1, "one table"
     assert sum(line.startswith(("m-p-d ", "other-p-d ")) for line in lines) == 2
     assert max(map(len, lines)) <= 80
+
+
+def test_the_sweep_before_is_the_baseline_of_one_that_begins(project: Path) -> None:
+    gates = ["exact_match no worse than baseline by 0.05"]
+    for at, hits in enumerate(([True] * 50, [True] * 50, [False] * 25 + [True] * 25)):
+        suite = recorded_suite(project, yes_no(hits), ["m"], gates=gates if at else [])
+        words = ["run", suite, "-q", "--no-report"] + (["--baseline", "previous"] if at else [])
+        document = document_of(*words, code=1 if at == 2 else 0)
+    [gate] = document["gates"]
+    assert gate["verdict"] == "fail" and document["previous"]["runs"][0]["verdict"] == "worse"

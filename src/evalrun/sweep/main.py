@@ -105,7 +105,8 @@ class _Sweep:
         # Before anything is sent: a baseline that does not exist is an error then.
         # The first sweep of all may have none, where the suite says so.
         first = self._suite.baseline == "first"
-        self._baseline = choose_baseline(store, options.baseline, self._suite.project, first=first)
+        named = _before_this(store, options.baseline, self._suite.project)
+        self._baseline = choose_baseline(store, named, self._suite.project, first=first)
 
     def run(self) -> Outcome:
         earlier_sweep = Unfinished()
@@ -310,6 +311,14 @@ def _oldest(earlier: str | None, now: float | None) -> str | None:
         return earlier
     stored = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
     return stored if earlier is None else min(stored, earlier)
+
+
+def _before_this(store: Store, baseline: str | None, project: str) -> str | None:
+    """`previous` said of a sweep that is about to begin: the newest complete one of its project."""
+    if baseline != "previous":
+        return baseline
+    complete = (row.sweep for row in store.list(20, project) if row.status == "complete")
+    return next(complete, baseline)
 
 
 def _begin_bundle() -> Callable[[], None]:
