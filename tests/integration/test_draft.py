@@ -14,6 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.program import evalrun
+from tests.servers import ChatServer
 
 from evalrun.errors import UserError
 from evalrun.sweep.draft import write_draft
@@ -195,3 +196,24 @@ def test_the_options_of_a_file_of_ones_own_need_one(project: Path) -> None:
     done = evalrun("init", "--data", "x.jsonl", "--target", "y", "--model", "nobody")
     assert done.returncode == 2 and "no model is known by 'nobody'" in done.stderr
     assert [each.name for each in project.iterdir()] == ["x.jsonl"]
+
+
+def test_missing_values_of_a_parquet_file_are_left_out(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"q": ["what is one", None, "what is two"], "y": [1.5, 3.0, float("nan")]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    draft = write_draft(tmp_path / "new", tmp_path / "x.parquet", "y", SERVED)
+    assert "NaN" in draft.said[0] and "1 without a target are left out" in draft.said
+    done = evalrun("validate", tmp_path / "new" / "suite.yaml")
+    assert done.returncode == 0 and "2 samples" in done.stdout, done.stderr
+
+
+def test_true_and_false_are_labels_that_score(project: Path, chat_server: ChatServer) -> None:
+    data = write_jsonl(project / "x.jsonl", rows_of(*[True, False] * 8))
+    write_draft(project, data, "y", f"m@{chat_server.base_url}")
+    chat_server.answer = lambda body: "That is true."
+    document = json.loads(evalrun("suite.yaml", "--no-report", "-q", "--json").stdout)
+    values = {metric["name"]: metric["value"] for metric in document["runs"][0]["metrics"]}
+    assert values["exact_match"] == values["classification.accuracy"] == 0.5

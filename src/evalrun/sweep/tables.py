@@ -97,16 +97,37 @@ def _from_source(path: Path, suffix: str) -> Table:
     findings = Findings()
     source = _SOURCES[suffix](path, str(path))
     rows = [row for _, _, row in source.records(findings)]
-    findings.raise_if_any()
+    gaps = bool(findings) and source.format == "parquet"
+    if gaps:
+        rows = _with_gaps(path)
+    else:
+        findings.raise_if_any()
     columns = list(dict.fromkeys(column for row in rows for column in row))
     names, renamed = _names(columns)
     whole = all(len(row) == len(columns) for row in rows)
     full = [{name: row.get(column) for column, name in zip(columns, names, strict=True)} for row in rows]
-    known = whole and not renamed
+    known = whole and not renamed and not gaps
     said = {"jsonl": "JSON Lines", "json": "JSON", "parquet": "Parquet"}[source.format]
+    if gaps:
+        said += "; numbers that are not finite (NaN) taken as empty"
     if not whole:
         said += "; some rows lack some columns"
     return Table(names, full, said, source.format if known else None, renamed)
+
+
+def _with_gaps(path: Path) -> list[dict[str, JSON]]:
+    """The rows of a Parquet file, with nothing for NaN, which some programs write for a missing value."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        return [{name: _finite(value) for name, value in row.items()} for row in file.read().to_pylist()]
+
+
+def _finite(value: object) -> JSON:
+    try:
+        return json_value(value)
+    except ValueError:
+        return None
 
 
 # Text
