@@ -27,6 +27,7 @@ _LENGTH = struct.Struct("!Q")
 _response = attrgetter(
     "output", "finish_reason", "prompt_tokens", "completion_tokens", "refusal", "reasoning", "tool_calls",
     "logprobs", "model", "fingerprint", "cost_usd", "likelihood",
+    "cached_prompt_tokens",
 )  # fmt: skip
 _timing = attrgetter("sent_ns", "last_ns", "first_ns", "chunks", "first_chunk_tokens")
 
