@@ -64,10 +64,10 @@ def answering(judge: Any) -> Any:
     return answer
 
 
-def run(*arguments: str | Path) -> dict[str, Any]:
+def run(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
     """Run the program in this process; its JSON document."""
     done = CliRunner().invoke(cli, [*map(str, arguments), "--json", "--no-report"])
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == code, done.output
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
@@ -171,9 +171,12 @@ def test_off_menu_prose_refusals_and_silence(project: Path, chat_server: ChatSer
 
 def test_a_judge_that_can_never_be_read_is_no_result(project: Path, chat_server: ChatServer) -> None:
     chat_server.answer = answering(lambda body: "What a lovely day.")
-    found = run(suite_of(project, chat_server, [{"judge": {"model": "j"}}]))["runs"][0]
+    result = run(suite_of(project, chat_server, [{"judge": {"model": "j"}}]), code=3)
+    found = result["runs"][0]
     assert (metric(found, "judge")["value"], metric(found, "judge")["n"]) == (None, 0)
     assert metric(found, "judge.unscored")["value"] == 1.0
+    assert not metric(found, "judge.unscored").get("incomplete"), "how many got no grade is known of all"
+    assert "no grade in 'What a lovely day.'" in result["errors"][0]
 
 
 def test_a_judge_that_fails_leaves_its_samples_out(project: Path, chat_server: ChatServer) -> None:

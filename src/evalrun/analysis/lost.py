@@ -140,9 +140,9 @@ class Losses:
             unscored = self.unscored.get(scorer.name, nothing)
             for name, info in score_infos(scorer):
                 values = score_column(self._table, name)
-                found[info.name] = Column(
-                    info, values, self._within & ~np.isnan(values), self.failed | unscored
-                )
+                missing = np.isnan(values)  # a part may be known where the score is not
+                lost = self.failed | (unscored & missing)
+                found[info.name] = Column(info, values, self._within & ~missing, lost)
         for rate in RATES:
             lost = self.failed if rate.of_answered else nothing
             hits = rate.hits(self._table).astype(np.float64)
@@ -394,7 +394,7 @@ def filled_ends(run: RunSamples, metric: str) -> tuple[Floats | None, Floats | N
         values = score_column(table, name)
         within = counted(table, run.exclude_unparsed)
         known = within & ~np.isnan(values)
-        lost = failed | _unscored(table, name, within)
+        lost = failed | (_unscored(table, name, within) & np.isnan(values))
     else:
         rate = next((rate for rate in RATES if rate.info.name == metric and rate.of_answered), None)
         if rate is None:
