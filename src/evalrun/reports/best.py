@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from evalrun.errors import UserError
+from evalrun.results import read
 from evalrun.tracking.folder import MANIFEST, RUN
 from evalrun.tracking.plain import read_document
+from evalrun.types import JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +23,55 @@ class BestScore:
     unit: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Primary:
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    primary: _Primary | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What is needed of `sweep.json`: a list of thousands of sweeps reads no more than that."""
+
+    standings: tuple[_Ranked, ...] | None = ()
+    results: _Results | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    name: str
+    value: float | None = None
+    unit: str = ""
+    slice: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What is needed of `run.json`."""
+
+    metrics: tuple[_Figure, ...] = ()
+
+
 def best_score(folder: Path) -> BestScore | None:
     """That of the first dataset; None where nothing was ranked, or a document cannot be read."""
     try:
-        manifest = read_document(folder / MANIFEST)
-        first = next(iter(manifest.get("standings") or ()), None)
-        primary = (manifest.get("results") or {}).get("primary")
-        if not isinstance(first, Mapping) or not isinstance(primary, Mapping):
+        manifest = read(_Manifest, read_document(folder / MANIFEST))
+        if not manifest.standings or manifest.results is None or manifest.results.primary is None:
             return None
-        run = read_document(folder / "runs" / str(first["run"]) / RUN)
-        return _value(str(first["run"]), str(primary["metric"]), run.get("metrics") or ())
-    except (UserError, KeyError, TypeError, AttributeError):
+        first, name = manifest.standings[0].run, manifest.results.primary.metric
+        run = read(_Run, read_document(folder / "runs" / first / RUN))
+    except UserError:
         return None  # a list shows what can be read
-
-
-def _value(run: str, name: str, metrics: Any) -> BestScore | None:
-    for metric in metrics:
-        if metric["name"] == name and not metric.get("slice") and isinstance(metric["value"], int | float):
-            return BestScore(run, name, metric["value"], str(metric.get("unit") or ""))
+    for metric in run.metrics:
+        if metric.name == name and not metric.slice and metric.value is not None:
+            return BestScore(first, name, metric.value, metric.unit)
     return None

@@ -31,6 +31,7 @@ FOREIGN: Mapping[str, set[str]] = {
     },
     "charts/resources.py": {"t_s", "phase"},  # rows of system.parquet
     "charts/speed.py": {"concurrency"},  # a parameter of the suite
+    "prompts.py": {"source"},  # the prompts of a manifest, shown as they are
     "notebook.py": {"height"},  # a chart's specification
     "terminal.py": {"judge_requests"},  # the document of an estimate
 }  # fmt: skip
