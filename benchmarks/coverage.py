@@ -19,20 +19,23 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalrun import registry
 from evalrun.analysis.influence import smooth_interval
 from evalrun.analysis.intervals import mean, mean_clustered, percentile
 from evalrun.analysis.paired import paired_difference
+from evalrun.analysis.permutation import Part, by_chance
 from evalrun.analysis.quality import Units, corpus_estimates
 from evalrun.analysis.throughput import Answers, steady_window, throughput_metrics
 from evalrun.results import Estimate
 from evalrun.scoring import figures
-from evalrun.scoring.base import MetricInfo
+from evalrun.scoring.base import MetricInfo, ScoreColumns
 from evalrun.scoring.scorers import judge_agreement
 from evalrun.scoring.scorers.confusion import Confusion
 
@@ -432,6 +435,113 @@ def _loop(rng: Rng, n: int, slots: int) -> Sequence[Any]:
     window = steady_window(sent, done)
     assert window is not None
     return throughput_metrics(window, Answers.of(sent, done, np.full(n, 0.2), tokens))
+
+
+def _no_texts() -> Any:
+    raise AssertionError("no answer is read")
+
+
+@table
+def icat(rng: Rng, repeats: int) -> Table:
+    """ICAT of StereoSet: terms of four contexts each, whose shares differ."""
+    sizes = (20, 80, 300)
+    found = Table("ICAT of StereoSet", [f"{n} terms" for n in sizes])
+    for stereotype in (0.5, 0.55, 0.7):
+
+        def draw(n: int, mean_share: float = stereotype) -> Estimate:
+            share = rng.beta(6 * mean_share, 6 * (1 - mean_share), n)
+            value = (rng.random((n, 4)) < share[:, None]).ravel() + 0.0
+            parts = {
+                "meaningful": rng.binomial(2, 0.9, 4 * n) / 2,
+                "decided": np.ones(4 * n),
+                "term": np.repeat(np.arange(n), 4).astype(np.float64),
+            }
+            status = np.zeros(4 * n, np.int8)
+            columns = ScoreColumns(value, parts, status, _no_texts)
+            scorer = registry.load("scorer", "stereoset")
+            infos = scorer(scorer.Options()).metrics_by_name()
+            corpus = figures.stereoset_corpus("stereoset", columns, infos)
+            rows = np.arange(4 * n)
+            terms = np.repeat(np.arange(n), 4)
+            return corpus_estimates(corpus, Units(value, rows, rows, terms, False), int(rng.integers(2**31)))[
+                2
+            ]
+
+        truth = 90 * min(stereotype, 1 - stereotype) * 2
+        found.rows.append((f"ss = {100 * stereotype:g}, lms = 90", cells(sizes, repeats // 4, truth, draw)))
+    return found
+
+
+@table
+def false_alarms(rng: Rng, repeats: int) -> Table:
+    """Gaps and contrasts between groups that have the same mean."""
+    found = Table(
+        "Groups that do not differ: false alarms at 5 %, of 100",
+        ["gap", "any contrast"],
+        told="A cell says how often p was at most 0.05.",
+    )
+    for name, draw in _ALIKE.items():
+        gaps = contrasts = 0
+        for _ in range(repeats := min(repeats, ALARMS)):
+            values, groups, clusters = draw(rng)
+            chance = by_chance([Part(values, groups, clusters)], int(rng.integers(2**31)))
+            k = int(groups.max()) + 1
+            gaps += (chance.result.p or 1.0) <= 0.05
+            family = chance.of_contrasts(range(k))
+            contrasts += min(family.adjusted([0] if k == 2 else range(k))) <= 0.05
+        found.rows.append((name, [f"{100 * each / repeats:.0f}" for each in (gaps, contrasts)]))
+    return found
+
+
+ALARMS = 400
+"""So many repeats of a table of false alarms; chance moves a 5 by 1.1 either way."""
+
+
+def _sized(sizes: Sequence[int]) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+def _spread(rng: Rng, sizes: Sequence[int], spreads: Sequence[float]) -> tuple[Any, Any, Any]:
+    groups = _sized(sizes)
+    return rng.normal(size=len(groups)) * np.array(spreads)[groups], groups, None
+
+
+def _lognormal(rng: Rng, sizes: Sequence[int]) -> tuple[Any, Any, Any]:
+    groups = _sized(sizes)
+    return rng.lognormal(size=len(groups)), groups, None
+
+
+def _shares(rng: Rng, sizes: Sequence[int], share: float) -> tuple[Any, Any, Any]:
+    groups = _sized(sizes)
+    return (rng.random(len(groups)) < share) + 0.0, groups, None
+
+
+def _nested(rng: Rng, sizes: Sequence[int]) -> tuple[Any, Any, Any]:
+    clusters = np.repeat(np.arange(sum(sizes)), 8)
+    rates = rng.beta(1, 1, sum(sizes))
+    return (rng.random(len(clusters)) < rates[clusters]) + 0.0, _sized(sizes)[clusters], clusters
+
+
+def _crossed(rng: Rng, count: int, k: int) -> tuple[Any, Any, Any]:
+    clusters = np.repeat(np.arange(count), 5 * k)
+    groups = np.tile(np.repeat(np.arange(k), 5), count)
+    effects = rng.normal(size=(count, 1)) + rng.normal(size=(count, k))
+    return effects[clusters, groups] + rng.normal(size=len(clusters)), groups, clusters
+
+
+_ALIKE: Mapping[str, Callable[[Rng], tuple[Any, Any, Any]]] = {
+    "normal, groups of 30 and 300, the small one with three times the spread": partial(
+        _spread, sizes=(30, 300), spreads=(3, 1)
+    ),
+    "normal, groups of 30 and 300, the large one with three times the spread": partial(
+        _spread, sizes=(30, 300), spreads=(1, 3)
+    ),
+    "log-normal, groups of 30, 30, 30 and 1,000": partial(_lognormal, sizes=(30, 30, 30, 1000)),
+    "0/1 at 95 %, groups of 30, 30, 30 and 1,000": partial(_shares, sizes=(30, 30, 30, 1000), share=0.95),
+    "0/1, four groups of 10, 20, 40 and 100 clusters of 8": partial(_nested, sizes=(10, 20, 40, 100)),
+    "20 templates with five rows for each of 2 groups": partial(_crossed, count=20, k=2),
+    "12 templates with five rows for each of 3 groups": partial(_crossed, count=12, k=3),
+}
 
 
 def main() -> None:

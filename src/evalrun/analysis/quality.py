@@ -240,6 +240,12 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
         else:
             told = few if clusters is not None else few_drawn(n)
             estimate = percentile_interval(float(values[at]), size, draws[:, at], bounds, note=told)
+            if name in corpus.least_of:
+                parts = [
+                    percentile_interval(float(values[one]), size, draws[:, one])
+                    for one in corpus.least_of[name]
+                ]
+                estimate = _lesser(estimate, parts)
         if name in corpus.tests:
             from evalrun.analysis.paired import binomial_note
 
@@ -251,8 +257,7 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
 
 
 def _influences(corpus: Corpus, sums: Floats, n: float) -> Floats | None:
-    """What a sample of each kind does to each figure of sums, shape (K, m); None where that would take long.
-    """
+    """What a sample of each kind does to each figure of sums, shape (K, m); None where that would take long."""
     if corpus.statistics.size * len(corpus.names) > _NUMBERS:
         return None
     step = 1e-5
@@ -283,6 +288,16 @@ def _groups(sample_units: Units) -> NDArray[np.int64] | None:
         codes = np.unique(sample_units.clusters, return_inverse=True)[1]
         return np.asarray(codes[sample_units.unit], np.int64)
     return sample_units.unit if sample_units.repeated else None
+
+
+def _lesser(estimate: Estimate, parts: Sequence[Estimate]) -> Estimate:
+    """The lesser of two figures with the lesser of their bounds: it lies below both upper bounds where each
+    figure does, and above the lesser lower bound where the lesser figure lies above its own."""
+    lows = [part.low for part in parts if part.low is not None]
+    highs = [part.high for part in parts if part.high is not None]
+    if len(lows) < len(parts) or len(highs) < len(parts):
+        return estimate
+    return replace(estimate, low=min(lows), high=min(highs))
 
 
 def _fixed(value: float, interval: Interval | None, n: int) -> Estimate:

@@ -257,7 +257,8 @@ class Corpus:
     function of sums, with an interval that holds for independent samples or none, and `smooth` those with the
     influence of each sample (in the order of `kinds`); `figures` may give NaN for either. `tests` are shares
     whose p against one half (two-sided exact binomial test) is told: figure name to (index of the hits, index
-    of the trials).
+    of the trials). `least_of` are figures that are the lesser of two others: the columns of these, which may
+    stand behind those that have names. A bootstrap of the lesser itself is biased low where the two are near.
     """
 
     kinds: NDArray[np.int64]
@@ -272,6 +273,7 @@ class Corpus:
     fixed: Mapping[str, tuple[float, Interval | None]] = field(default_factory=dict)
     smooth: Mapping[str, Smooth] = field(default_factory=dict)
     tests: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    least_of: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

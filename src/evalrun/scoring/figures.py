@@ -322,10 +322,12 @@ def stereoset_figures(sums: Floats) -> Floats:
     """lms, ss and icat = lms min(ss, 100 - ss) / 50 (Nadeem et al. 2021), in percent.
 
     Sums of shape (..., 3): over target terms the means of the two shares in percent, and the number of terms.
+    Two more columns are lms ss / 50 and lms (100 - ss) / 50, the lesser of which icat is.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         lms, ss = sums[..., 0] / sums[..., 2], sums[..., 1] / sums[..., 2]
-    return np.stack([lms, ss, lms * np.minimum(ss, 100 - ss) / 50], axis=-1)
+    sides = lms * ss / 50, lms * (100 - ss) / 50
+    return np.stack([lms, ss, np.minimum(*sides), *sides], axis=-1)
 
 
 def stereoset_corpus(name: str, columns: ScoreColumns, infos: Mapping[str, MetricInfo]) -> Corpus:
@@ -354,6 +356,7 @@ def stereoset_corpus(name: str, columns: ScoreColumns, infos: Mapping[str, Metri
         infos={each: infos[each] for each in names},
         notes=dict.fromkeys(names, note),
         tests={names[1]: (3, 4)},
+        least_of={names[2]: (3, 4)},
     )
 
 
