@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -56,6 +57,7 @@ def collect(argv: Sequence[str], suite_folder: Path) -> dict[str, Any]:
         "machine": _attempt(machine),
         "gpus": _attempt(gpus),
         "packages": _attempt(packages),
+        "llama_cpp": _attempt(llama_cpp_build),
         "lock_files": _attempt(lambda: lock_files(suite_folder)),
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "ci_url": ci_url(os.environ),
@@ -83,6 +85,20 @@ def packages(path: Sequence[str] | None = None) -> list[dict[str, str]]:
                 # The first on the path is the one that is imported.
                 found.setdefault(name, {"name": name, "version": match[2], **_source(Path(entry.path))})
     return [found[name] for name in sorted(found)]
+
+
+def llama_cpp_build() -> dict[str, str] | None:
+    """The commit of xllamacpp that the installed wheel was built from; None without it.
+
+    It holds llama.cpp as a submodule, so its commit names llama.cpp's, which the wheels themselves call
+    unknown. Read as a text: importing the engine takes long, and it runs in a process of its own.
+    """
+    spec = importlib.util.find_spec("xllamacpp")
+    if spec is None or spec.origin is None:
+        return None
+    told = dict(re.findall(r'"([\w-]+)": "([^"]*)"', _read_text(Path(spec.origin).with_name("_version.py"))))
+    known = {"xllamacpp": told.get("version"), "xllamacpp_commit": told.get("full-revisionid")}
+    return {name: value for name, value in known.items() if value}
 
 
 def machine() -> dict[str, Any]:

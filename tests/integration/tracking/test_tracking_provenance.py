@@ -19,7 +19,7 @@ import pytest
 from evalrun.secrets import MASK
 from evalrun.tracking import git_state as git_state_module
 from evalrun.tracking.git_state import git_state
-from evalrun.tracking.provenance import cgroup_limits, ci_url, collect, machine, packages
+from evalrun.tracking.provenance import cgroup_limits, ci_url, collect, llama_cpp_build, machine, packages
 
 KEY = "sk-" + "a1B2" * 12
 
@@ -248,3 +248,10 @@ def test_collecting_keeps_only_listed_variables_and_no_secrets(
     assert found["python"]["executable"] == sys.executable
     assert {"evalrun", "pydantic"} <= {each["name"] for each in found["packages"]}
     assert re.fullmatch(r"[0-9a-f]{16}", found["host"])
+
+
+def test_the_commit_that_the_embedded_engine_was_built_from() -> None:
+    xllamacpp = pytest.importorskip("xllamacpp")
+    build = llama_cpp_build()
+    assert build is not None and build["xllamacpp"] == xllamacpp.__version__
+    assert re.fullmatch(r"[0-9a-f]{40}", build["xllamacpp_commit"])
