@@ -514,7 +514,7 @@ class RunResults:
     dataset: str
     params: Mapping[str, JSON] = field(default_factory=dict)
     repeats: int = 1
-    status: Literal["complete", "incomplete"] = "complete"
+    status: Literal["complete", "incomplete", "running"] = "complete"
     counts: Counts = field(default_factory=Counts)
     metrics: tuple[MetricValue, ...] = ()
     details: RunDetails = RunDetails()

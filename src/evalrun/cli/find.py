@@ -108,10 +108,12 @@ def samples(
     answer, target, completion_tokens, e2e_s and more. RUN is a run's id, what it is called (`rules`,
     `rules/tickets`), or SWEEP/RUN.
     """
+    from evalrun.tracking.running import samples_file
     from evalrun.tracking.samples import find_samples
 
     folder, run_id = _run_of(store, run, sweep)
-    found = find_samples(folder.samples_path(run_id), query, sort=sort, limit=limit)
+    with samples_file(folder, run_id) as path:
+        found = find_samples(path, query, sort=sort, limit=limit)
     if as_json:
         print_json({"sweep": folder.ulid, "run": run_id, "total": found.total, "samples": list(found.rows)})
         return

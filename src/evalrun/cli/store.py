@@ -25,6 +25,7 @@ from evalrun.tracking.store import Store
 if TYPE_CHECKING:
     from evalrun.tracking.changes import Placed
     from evalrun.tracking.folder import SweepFolder
+    from evalrun.tracking.running import RunningRun
 
 
 @click.command("list")
@@ -104,22 +105,35 @@ def show(sweep: str, live: bool, store: Store, as_json: bool) -> None:
     manifest, runs, told = folder.read_manifest(), folder.runs(), said(folder)
     places, now = _places(store, folder)
     baselines = [baseline.name for baseline in list_baselines(store) if baseline.sweep == folder.ulid]
+    unfinished = _unfinished(folder)
     if as_json:
         from evalrun.analysis.conclude import STANDINGS, conclude_sweep
 
         if STANDINGS not in manifest:  # written by an earlier version
             manifest |= conclude_sweep(folder, manifest["gates"])
         people = {**asdict(told), "placed": [asdict(place) for place in places], "baselines": baselines}
-        print_json({**manifest, "runs": runs, "said": people})
+        so_far = [asdict(run) for run in unfinished]
+        print_json({**manifest, "status": folder.status(), "runs": runs, "running": so_far, "said": people})
         return
     from evalrun.reports.terminal import print_result, said_lines, standing_lines
 
     print_result(folder, name=told.name or "")
+    for run in unfinished:
+        click.echo(run.sentence())
     for fault in manifest.get("faults") or ():
         click.echo(f"error: {fault}")
     lines = [*said_lines(told, manifest["name"], standing_lines(places, now, baselines))]
     for line in ["", *lines] if lines else ():
         click.echo(line)
+
+
+def _unfinished(folder: SweepFolder) -> list[RunningRun]:
+    """The runs that have answers and no results yet; of a complete sweep nothing is imported for it."""
+    if folder.unfinished_digest() is None:
+        return []
+    from evalrun.tracking.running import running_runs
+
+    return running_runs(folder)
 
 
 def _places(store: Store, folder: SweepFolder) -> tuple[list[Placed], dict[tuple[str, str, str], Placed]]:

@@ -15,6 +15,7 @@ from evalrun.tracking.folder import MANIFEST, RUN, SweepFolder, stamp
 from evalrun.tracking.model import SweepManifest, SweepStatus
 from evalrun.tracking.people import fold
 from evalrun.tracking.plain import plain
+from evalrun.tracking.running import running_runs
 from evalrun.tracking.tables import (
     dataset_version,
     event,
@@ -68,13 +69,15 @@ def _read_entry(folder: SweepFolder) -> SweepEntry:
             raise UserError(what, where=str(folder.path / "runs" / run_id / RUN))
     seen, manifest = stamp(folder), folder.manifest()
     _check_numbers(folder, manifest, runs)
-    dead = manifest.status == "running" and not seen.endswith(":held")
+    held = seen.endswith(":held")
+    dead = manifest.status == "running" and not held
+    running = [each.results for each in running_runs(folder)] if held else []
     return SweepEntry(
         folder=folder,
         stamp=seen,
         status="interrupted" if dead else manifest.status,
         manifest=manifest,
-        runs=tuple(runs.values()),
+        runs=(*runs.values(), *running),
         events=tuple(folder.events()),
     )
 

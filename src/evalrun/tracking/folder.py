@@ -394,14 +394,20 @@ def file_sha256(path: Path) -> str:
 
 
 def stamp(folder: SweepFolder) -> str:
-    """Changes whenever the manifest is written (its time and size) and when a process takes or leaves the
-    sweep. Empty where there is no manifest."""
+    """Changes whenever the manifest is written (its time and size), when a process takes or leaves the sweep,
+    and while that process adds samples. Empty where there is no manifest."""
     try:
         status = (folder.path / MANIFEST).stat()
     except OSError:
         return ""
-    held = ":held" if folder.is_locked() else ""
-    return f"{status.st_mtime_ns}:{status.st_size}{held}"
+    if not folder.is_locked():
+        return f"{status.st_mtime_ns}:{status.st_size}"
+    # Its journals grow: they are looked into again where they have.
+    grown = 0
+    for journal in (folder.path / "runs").glob("*/journal.jsonl"):
+        with contextlib.suppress(OSError):
+            grown += journal.stat().st_size
+    return f"{status.st_mtime_ns}:{status.st_size}:{grown}:held"
 
 
 def names_of(folders: Sequence[SweepFolder]) -> str:

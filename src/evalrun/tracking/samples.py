@@ -63,8 +63,12 @@ def find_run(folder: SweepFolder, name: str) -> str:
     Raises UserError with the nearest.
     """
     from evalrun.tracking.naming import axes, pick_run
+    from evalrun.tracking.running import running_runs
 
     matches = pick_run(folder, name)
+    if not matches and folder.unfinished_digest() is not None:
+        running = [each.results.run for each in running_runs(folder)]
+        matches = [each for each in running if each == name] or [e for e in running if e.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     if matches:

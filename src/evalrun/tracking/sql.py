@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from evalrun.errors import UserError
 from evalrun.tracking.columns import BOOLEAN, INTEGER, NUMBER, STRING
 from evalrun.tracking.folder import SAMPLES, SweepFolder
 from evalrun.tracking.parquet import damage
+from evalrun.tracking.running import running_files
 from evalrun.tracking.samples import duck
 from evalrun.tracking.store import Store
 from evalrun.tracking.tables import RUN_COLUMNS, run, run_metric, run_param, runs_joined, sweep
@@ -49,7 +51,7 @@ def ask(store: Store, sql: str, sweeps: Sequence[SweepFolder] | None = None) -> 
     """
     import duckdb
 
-    with duck() as database:
+    with duck() as database, contextlib.ExitStack() as stack:
         try:
             statements = duckdb.extract_statements(sql)
         except duckdb.Error as error:
@@ -65,7 +67,10 @@ def ask(store: Store, sql: str, sweeps: Sequence[SweepFolder] | None = None) -> 
         for name, columns in (("runs", _RUNS), ("metrics", _METRICS)):
             if name in wanted:
                 _load(store, database, name, columns)
-        files = _files(store.folders() if sweeps is None else sweeps) if "samples" in wanted else []
+        files: list[str] = []
+        if "samples" in wanted:
+            folders = store.folders() if sweeps is None else sweeps
+            files = _files(folders) + [str(path) for path in stack.enter_context(running_files(folders))]
         try:
             _view(database, files)
         except duckdb.Error as error:
