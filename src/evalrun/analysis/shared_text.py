@@ -15,14 +15,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS = 400
+ROWS = 250
 """So many rows are looked at."""
 LEAST_SHARE = 0.2
 """A smaller share of rows that are like another one is not mentioned, nor fewer than LEAST rows."""
 LEAST = 10
 ROWS_ALIKE = "rows share a template and no cluster is named, so the interval is too narrow"
 """Beside every interval of such a run."""
-_CHARACTERS = 600
+_CHARACTERS = 500
 _ALIKE = 0.7
 _FEW = 2
 """Of short texts so many words may differ, where that is not half of them."""

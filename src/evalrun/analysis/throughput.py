@@ -132,9 +132,9 @@ def in_flight(sent_s: Floats, done_s: Floats) -> tuple[Floats, NDArray[np.int64]
 
     An answer that ends at the very moment another request is sent ends first.
     """
-    times = np.concatenate([sent_s, done_s])
-    steps = np.concatenate([np.ones(len(sent_s), np.int64), -np.ones(len(done_s), np.int64)])
-    order = np.lexsort((steps, times))
+    times = np.concatenate([done_s, sent_s])
+    steps = np.concatenate([-np.ones(len(done_s), np.int64), np.ones(len(sent_s), np.int64)])
+    order = np.argsort(times, kind="stable")
     return times[order], np.cumsum(steps[order])
 
 
