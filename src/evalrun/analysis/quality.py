@@ -257,7 +257,7 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
 
 
 def _influences(corpus: Corpus, sums: Floats, n: float) -> Floats | None:
-    """What a sample of each kind does to each figure of sums, shape (K, m); None where that would take long."""
+    """What a sample of each kind does to each figure of sums, shape (K, m); None where it would take long."""
     if corpus.statistics.size * len(corpus.names) > _NUMBERS:
         return None
     step = 1e-5
