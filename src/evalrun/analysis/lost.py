@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -97,20 +97,20 @@ class Losses:
         return bool(self._missing) or bool(self.failed.any())
 
     @cached_property
-    def _said(self) -> Mapping[str, Sequence[str | None]]:
-        """Error and reasons, by the order of the table, of what has a missing score."""
+    def _said(self) -> Mapping[str, Any]:
+        """The columns of errors and of the reasons of scores that are missing, as they lie in the file."""
         import pyarrow.parquet as pq
 
         wanted = ["error", *(f"reason.{name}" for name in self._missing)]
         with pq.ParquetFile(self._table.source, pre_buffer=False) as file:
             wanted = [name for name in wanted if name in file.schema_arrow.names]
             read = file.read(columns=wanted, use_threads=False)
-        return {name: read.column(name).to_pylist() for name in wanted}
+        return {name: read.column(name).combine_chunks() for name in wanted}
 
     def _text(self, column: str, row: int) -> str:
         """What a column says of a row of the table."""
         said = self._said.get(column)
-        return "" if said is None else str(said[int(self._table.order[row])] or "")
+        return "" if said is None else str(said[int(self._table.order[row])].as_py() or "")
 
     @cached_property
     def unscored(self) -> Mapping[str, Mask]:
