@@ -52,6 +52,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "tag": ("people", "Keep", "Set or remove tags of a sweep."),
     "annotate": ("people", "Keep", "Add a note to a sweep, run or sample."),
     "note": ("people:annotate", "Keep", "The same as annotate."),
+    "log": ("people", "Keep", "Keep figures of your own with a run."),
     "rename": ("people", "Keep", "Give a sweep another name."),
     "label": ("people", "Keep", "Keep people's labels and ratings of samples."),
     "dataset": ("people", "Keep", "Make the worst rows a dataset."),

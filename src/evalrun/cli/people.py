@@ -245,6 +245,26 @@ def _interval(metric: object) -> str:
 
 
 @click.command(no_args_is_help=True)
+@click.argument("run", metavar="SWEEP/RUN")
+@click.argument("figures", nargs=-1, required=True, metavar="NAME=NUMBER…")
+@store_option
+def log(run: str, figures: tuple[str, ...], store: Store) -> None:
+    """Keep figures of your own with a run: numbers that `find`, `sql` and `--sort` take as its metrics.
+
+    \b
+    Example:
+      evalrun log latest/smollm2-direct-tickets energy_kwh=1.5 human.helpful=4.2
+    """
+    from evalrun.tracking.changes import log as keep
+    from evalrun.tracking.people import read_figures
+    from evalrun.tracking.targets import find_run_target
+
+    target = find_run_target(store, run)
+    keep(store, target, read_figures(figures))
+    click.echo(f"{target.folder.path.name}/{target.run}: {', '.join(figures)}")
+
+
+@click.command(no_args_is_help=True)
 @click.argument("sweep", metavar="SWEEP[/RUN]")
 @click.option("--from", "file", type=FILE, metavar="FILE", help="JSONL or CSV with a column of sample ids.")
 @click.option("--column", default="rating", show_default=True, metavar="NAME", help="The label or rating.")

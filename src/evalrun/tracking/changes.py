@@ -18,7 +18,7 @@ from evalrun.results import HEADLINES
 from evalrun.secrets import scrub_url
 from evalrun.tracking.events import read_events
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.people import ARCHIVE, MAX_NAME, MAX_NOTE, NOTE, RENAME, TAG, Said, fold
+from evalrun.tracking.people import ARCHIVE, LOG, MAX_NAME, MAX_NOTE, NOTE, RENAME, TAG, Said, fold
 from evalrun.tracking.store import Store
 from evalrun.types import JSON
 
@@ -275,6 +275,20 @@ def note(store: Store, folder: SweepFolder, text: str, target: str = "") -> None
         raise UserError(f"a note has between 1 and {MAX_NOTE:,} characters")
     with store.changing(folder):
         folder.append_event(NOTE, {"text": text.strip()}, target=target)
+
+
+def log(store: Store, target: Target, figures: Mapping[str, float]) -> None:
+    """Keep figures of one's own with a run. Raises UserError for a name that the run measures itself."""
+    known = {metric.name for metric in target.folder.run(target.run).metrics}
+    taken = sorted(known.intersection(figures))
+    if taken:
+        raise UserError(
+            f"the run has a metric '{taken[0]}' of its own",
+            where=f"{target.folder.path.name}/{target.run}",
+            remedy="Give the figure another name.",
+        )
+    with store.changing(target.folder):
+        target.folder.append_event(LOG, {"figures": dict(figures)}, target=target.run)
 
 
 def rename(store: Store, folder: SweepFolder, name: str) -> None:

@@ -13,7 +13,7 @@ from evalrun.errors import UserError
 from evalrun.results import RunResults
 from evalrun.tracking.folder import MANIFEST, RUN, SweepFolder, stamp
 from evalrun.tracking.model import SweepManifest, SweepStatus
-from evalrun.tracking.people import fold
+from evalrun.tracking.people import fold, logged
 from evalrun.tracking.plain import plain
 from evalrun.tracking.running import running_runs
 from evalrun.tracking.tables import (
@@ -152,11 +152,16 @@ def _insert_runs(connection: sa.Connection, entry: SweepEntry) -> None:
     rows = [_run_row(entry, each, versions[each.dataset]) for each in entry.runs]
     made = connection.execute(run.insert().returning(run.c.run, run.c.id), rows)
     ids = {row.run: row.id for row in made}
-    params, metrics = [], []
+    own_figures = logged(entry.events)
+    params: list[dict[str, Any]] = []
+    metrics: list[dict[str, Any]] = []
     for each in entry.runs:
         key = ids[each.run]
         params += _param_rows(key, each)
         metrics += _metric_rows(key, each)
+        known = {row["name"] for row in metrics if row["run_id"] == key}
+        own = own_figures.get(each.run, {})
+        metrics += [_own_row(key, name, value, each) for name, value in own.items() if name not in known]
     _insert_many(connection, run_param, params)
     _insert_many(connection, run_metric, metrics)
 
@@ -187,6 +192,13 @@ def _metric_rows(run_id: int, result: RunResults) -> list[dict[str, Any]]:
         row |= {"run_id": run_id, "slice": canonical_json(plain(metric.slice)).decode()}
         rows[row["name"], row["slice"]] = row
     return list(rows.values())
+
+
+def _own_row(run_id: int, name: str, value: float, result: RunResults) -> dict[str, Any]:
+    """A figure that somebody logged: it is of the run as a whole, and nothing is known of its spread."""
+    row = dict.fromkeys(_METRIC_FIELDS, None) | {"name": name, "value": value, "n": result.counts.samples}
+    texts = {"unit": "", "direction": "none", "method": "", "note": "logged"}
+    return {**row, **texts, "run_id": run_id, "slice": "{}"}
 
 
 def _insert_events(connection: sa.Connection, ulid: str, events: tuple[dict[str, Any], ...]) -> None:

@@ -22,7 +22,7 @@ from evalrun.tracking.folder import SweepFolder, file_sha256
 from evalrun.types import JSON
 
 TAG, NOTE, ARCHIVE = "tag", "note", "archive"
-RENAME, LABEL = "rename", "label"
+RENAME, LABEL, LOG = "rename", "label", "log"
 """Actions of the events."""
 
 MAX_NOTE = 10_000
@@ -138,6 +138,39 @@ def read_tags(pairs: Iterable[str]) -> dict[str, str]:
         raise UserError(wrong)
     return tags
 
+
+def read_figures(pairs: Iterable[str]) -> dict[str, float]:
+    """`energy_kwh=1.5` and the like. Raises UserError for each that is no name of a metric with a number."""
+    figures: dict[str, float] = {}
+    wrong: list[Problem] = []
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not _FIGURE.match(name) or not math.isfinite(value):
+            remedy = "Write NAME=NUMBER; a name has letters, digits, '.' and '_', and begins with a letter."
+            wrong.append(Problem(f"'{pair[:80]}' is not a figure", remedy=remedy))
+        figures[name] = value
+    if wrong:
+        raise UserError(wrong)
+    return figures
+
+
+def logged(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The figures that people logged, by run and name; of each the last one counts."""
+    found: dict[str, dict[str, float]] = {}
+    for event in events:
+        detail = event.get("detail")
+        figures = detail.get("figures") if isinstance(detail, Mapping) else None
+        if event["action"] == LOG and isinstance(figures, Mapping):
+            numbers = {str(k): float(v) for k, v in figures.items() if isinstance(v, int | float)}
+            found.setdefault(str(event["target"]), {}).update(numbers)
+    return found
+
+
+_FIGURE = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*\Z")
 
 LABELS_FOLDER, LABELS_DIGEST = "labels", "sha256"
 
