@@ -147,8 +147,18 @@ def what_changed(before: SweepManifest, after: SweepManifest) -> Iterator[str]:
     yield from _by_id("prompt", _digests(before.prompts), _digests(after.prompts))
     yield from _by_id("data", _digests(before.datasets), _digests(after.datasets))
     for key in dict.fromkeys([*one, *other]):
-        if key not in _UNSAID and one.get(key) != other.get(key):
+        if key not in _UNSAID and key in one and key in other and not _alike(one[key], other[key]):
             yield _SAID.get(key, key)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two resolved values say the same. An option that one version of evalrun did not have is no
+    change: resolved suites have all options that there are."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return all(_alike(one[key], other[key]) for key in one.keys() & other.keys())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return bool(one == other)
 
 
 def _by_id(
@@ -184,7 +194,7 @@ def _models(manifest: SweepManifest, suite: Mapping[str, Any]) -> dict[str, Any]
 def _same_model(one: Any, other: Any) -> bool:
     """What was not found out on one side (every answer came from the cache) is no difference."""
     (entry, found), (entry_after, found_after) = one, other
-    return bool(entry == entry_after and (found is None or found_after is None or found == found_after))
+    return _alike(entry, entry_after) and (found is None or found_after is None or found == found_after)
 
 
 def _digests(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
