@@ -100,7 +100,7 @@ def _unchanged(
     """The very same answers with the same scores: whatever the margin, nothing got worse."""
     return GateResult(
         gate.text, run_id, Verdict.PASS, result.mean_b,
-        "; ".join([f"all {result.n:,} answers are the same as the baseline's", *notes]),
+        "; ".join([f"all answers are the same as the baseline's over {result.n:,} pairs", *notes]),
         baseline=result.mean_a, difference=0.0, ci_low=result.ci_low, ci_high=result.ci_high, n=result.n,
         detectable=_detectable(gate, strict), level=1 - strict.alpha,
     )  # fmt: skip
