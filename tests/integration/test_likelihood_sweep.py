@@ -162,6 +162,6 @@ def test_a_server_that_cannot_fails_the_samples_and_says_why(
 ) -> None:
     server.echoes = False
     prompts = [{"id": "choice", "text": "{{ q }}\nAnswer:", "ask": CHOOSE}]
-    document = evalrun(write(project, server, prompts=prompts))
+    document = evalrun(write(project, server, prompts=prompts), expect=3)
     assert document["runs"][0]["counts"]["failed"] == len(ROWS)
     assert "no log-probabilities of prompts" in samples(project, document, "choice")[0]["error"]
