@@ -162,7 +162,7 @@ def test_runs_that_share_no_sample(project: Path) -> None:
 def test_one_pair_sees_nothing(project: Path) -> None:
     dataset = {"limit": 1}
     night(project, right_but(()), dataset=dataset)
-    (gate,) = night(project, right_but(()), f"exact_match {FULL} 0.02", dataset=dataset)
+    (gate,) = night(project, right_but([0]), f"exact_match {FULL} 0.02", dataset=dataset)
     assert (gate["verdict"], gate["n"]) == ("inconclusive", 1)
     assert "too few pairs" in gate["reason"]
 

@@ -72,6 +72,7 @@ def check_paired(gate: Gate, pair: RunPair, seed: int = 0, alpha: float = FAIL_A
     said = _incomplete(gate, pair)
     if (
         not said
+        and measure.direction != "none"
         and result.difference == 0
         and np.array_equal(a, b, equal_nan=True)
         and same_answers(pair, joined)
@@ -227,7 +228,9 @@ def _power(gate: Gate, result: PairedResult, strict: PairedResult, verdict: Verd
     else:
         needed = samples_needed(result, gate.bound)
     if needed is not None and needed > result.n:
-        said.append(f"about {needed:,} samples are needed for an unchanged run to pass at 80 %")
+        said.append(
+            f"to see {gate.bound:g}, about {needed:,} samples are needed (an unchanged run then passes)"
+        )
     return said
 
 

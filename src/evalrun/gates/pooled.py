@@ -35,7 +35,11 @@ def check_pooled(
     sweeps = f"the mean of {len(before)} sweeps before" if len(before) > 1 else "the sweep before"
     notes: tuple[str, ...] = (f"against {sweeps}",)
     pairs = [RunPair(run, now, ()) for run in before]
-    if result.difference == 0 and all(same_answers(pair, join(pair)) for pair in pairs):
+    if (
+        measure.direction != "none"
+        and result.difference == 0
+        and all(same_answers(pair, join(pair)) for pair in pairs)
+    ):
         reason = "; ".join([f"all {result.n:,} answers are the same as before", *notes])
         return GateResult(
             gate.text, run_id, Verdict.PASS, result.mean_b, reason, baseline=result.mean_a,
