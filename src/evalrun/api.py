@@ -362,6 +362,8 @@ class Suite:
         performance: Mapping[str, Any] | None = None,
         gates: Sequence[str] | None = None,
         inconclusive: Literal["warn", "fail"] | None = None,
+        baseline: str | None = None,
+        nightly: Mapping[str, Any] | None = None,
         alerts: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         include: Sequence[Mapping[str, Any]] | None = None,

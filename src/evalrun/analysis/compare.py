@@ -201,7 +201,6 @@ class CompareOptions:
     `metrics`: their names (default: the score of every scorer). `margin`: the difference, in the metric's
     unit, below which runs count as equivalent. `common`: compare runs on different datasets by the samples
     that both have. `seed` is the root seed of what is drawn at random (default: that of the first sweep).
-    `places`: look where the samples lie that became worse.
     """
 
     metrics: tuple[str, ...] = ()
@@ -210,7 +209,6 @@ class CompareOptions:
     correction: Correction = "holm"
     alpha: float = ALPHA
     seed: int | None = None
-    places: bool = True
 
 
 def compare(chosen: Sequence[Chosen], options: CompareOptions | None = None) -> Comparison:
@@ -301,7 +299,7 @@ def _compared(
         differ = not np.array_equal(a, b, equal_nan=True)
         if result.p is not None and result.p <= options.alpha and measure.direction != "none":
             lost = b < a if measure.direction == "higher" else b > a
-            where = () if not options.places else _where(pair.b, joined.ids[lost], joined.ids)
+            where = _where(pair.b, joined.ids[lost], joined.ids)
     apart = _among_runs(pair, measure, seed, options.alpha)
     p = None if apart is None else apart.p
     if apart is not None:

@@ -116,7 +116,7 @@ def _compared(before: SweepFolder, folder: SweepFolder, primary: Primary) -> Com
     for name, columns in dict.fromkeys((name, columns) for columns in (few, None) for name in names if name):
         with contextlib.suppress(UserError):
             chosen = [Chosen(sweep, columns=columns) for sweep in (before, folder)]
-            return compare(chosen, CompareOptions((name,), common=True, places=False))
+            return compare(chosen, CompareOptions((name,), common=True))
     return None
 
 

@@ -109,6 +109,7 @@ def gate(
     from evalrun.gates.conditions import Gate, parse_gate
     from evalrun.reports.gates import publish
     from evalrun.reports.source import Manifest, Source
+    from evalrun.reports.visible import visible
     from evalrun.results import read
     from evalrun.tracking.changes import choose_baseline
 
@@ -146,9 +147,8 @@ def gate(
                 }
             )
         else:
-            rows = [
-                (result.verdict.value, result.gate, result.run, result.value, result.reason)
-                for result in results
-            ]
-            print_rows(["verdict", "gate", "run", "value", ""], rows, widest=110)
+            rows = [(result.verdict.value, result.gate, result.run, result.value) for result in results]
+            print_rows(["verdict", "gate", "run", "value"], rows, widest=110)
+            for why in dict.fromkeys(result.reason for result in results if result.reason):
+                click.echo(f"  {visible(why)}")
     ctx.exit(int(code))

@@ -82,7 +82,9 @@ class PromptFolder:
         return path
 
 
-_MARKS = (".git", ".hg", "pyproject.toml", ".evalrun", "evalrun.lock")
+_MARKS = (".git", ".hg", "pyproject.toml")
+"""What says that a folder is a project's. Not what evalrun writes itself (a store, a lock beside the suite):
+a suite must not be refused because it was run or pinned."""
 _OF_SUITES = frozenset({"suites", "suite", "evals", "eval", "evaluations"})
 
 

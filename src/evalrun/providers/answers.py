@@ -495,9 +495,12 @@ async def read_answer(
     `parse` reads a document, `stream` makes what takes a stream, with the time at which the request was sent.
     Raises ProviderError for every fault but those of `read`.
     """
-    start = b""
+    start, blank = b"", 0
     while not start.strip() and (piece := await read()):
         start = start[-1:] + piece  # of blank space one byte is enough
+        blank += len(piece)
+        if blank > most_bytes:
+            raise too_long(most_bytes)
     parser = stream_parser(start, content_type)
     if parser is not None:
         return await read_stream(read, stream(sent_ns), parser, clock, most_bytes, start)

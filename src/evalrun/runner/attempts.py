@@ -77,6 +77,8 @@ class CircuitBreaker:
         `again`: it failed in an earlier part of the run too. Those come last, so there is nothing behind them
         to be saved from failing, and a run whose rows fail by themselves must be able to end.
         """
+        if error.kind is ErrorKind.MISSING:  # a gap in a recording: nobody is asked in vain
+            return False
         signature = (error.kind, error.http_status)
         self.count = self.count + 1 if signature == self._last else 1
         self._last = signature

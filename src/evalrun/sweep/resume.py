@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalrun.errors import UserError
-from evalrun.tracking.folder import SAMPLES, SweepFolder
+from evalrun.tracking.folder import MANIFEST, SAMPLES, SweepFolder
 
 if TYPE_CHECKING:
     from evalrun.tracking.store import Store
@@ -64,7 +64,8 @@ def _last_active(folder: SweepFolder) -> float:
     told = [datetime.fromisoformat(event["ts"]).timestamp() for event in events[-1:]]
     if events and events[-1]["action"] == "finish":
         return told[0]
-    written = [path.stat().st_mtime for path in folder.path.glob("runs/*/*")]
+    # One that was killed before its first event has a manifest only.
+    written = [path.stat().st_mtime for path in (*folder.path.glob("runs/*/*"), folder.path / MANIFEST)]
     return max([0.0, *told, *written])
 
 

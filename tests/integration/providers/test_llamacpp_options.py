@@ -45,7 +45,7 @@ async def test_without_the_package_the_remedy_is_the_extra(
     context: ProviderContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"evalrun\[local\]") as caught:
+    with pytest.raises(UserError, match="pip install 'xllamacpp") as caught:
         await llamacpp(context).start()
     assert caught.value.exit_code is ExitCode.INCOMPLETE
 

@@ -18,6 +18,11 @@ from evalrun.tracking.trend import projects
 CATALOGS = ("sqlite", "postgresql")
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 def test_points_come_in_order_and_other_data_breaks_the_line(store: Store) -> None:
     for wrong, digest in ((0, "a"), (1, "a"), (2, "b"), (3, "b")):
         night(store, [0.0] * wrong + [1.0] * (4 - wrong), digest=digest * 64)

@@ -291,7 +291,7 @@ def outside(folder: Path, file: str, **settings: Any) -> bool:
     return False
 
 
-@pytest.mark.parametrize("mark", [".git", "pyproject.toml", ".evalrun"])
+@pytest.mark.parametrize("mark", [".git", ".hg", "pyproject.toml"])
 def test_a_prompt_file_outside_the_project_is_refused(tmp_path: Path, mark: str, monkeypatch: Any) -> None:
     project = tmp_path / "project"
     suite = project / "deep" / "suites"
