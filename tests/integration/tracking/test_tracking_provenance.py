@@ -246,7 +246,7 @@ def test_collecting_keeps_only_listed_variables_and_no_secrets(
     assert found["argv"][:4] == ["evalrun", "s.yaml", "--set", f"models.0.key={MASK}"]
     assert found["git"]["branch"] == "trunk"
     assert found["python"]["executable"] == sys.executable
-    assert {"evalrun", "pydantic"} <= {each["name"] for each in found["packages"]}
+    assert {"evalrun-llm", "pydantic"} <= {each["name"] for each in found["packages"]}
     assert re.fullmatch(r"[0-9a-f]{16}", found["host"])
 
 
