@@ -31,6 +31,7 @@ def gates_of(suite: Path, *words: str, code: int) -> list[dict[str, Any]]:
     """The gates of a sweep as `--json` has them, without what is null, and without where it broke."""
     document = document_of(suite, "--no-report", "--fresh", *words, code=code)
     assert document["exit_code"] == code
+    assert not any(gate["incomplete"] for gate in document["gates"])
     return [
         {
             key: value

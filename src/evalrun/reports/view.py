@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from evalrun.analysis.conclude import scorer_names
 from evalrun.reports.source import Planned, Suite
 from evalrun.reports.visible import visible
 from evalrun.results import Primary, RunDetails, RunResults, Standing, Verdict
+from evalrun.tracking.naming import Cell
 from evalrun.types import JSON, Counts, MetricValue
 
 
@@ -288,19 +289,6 @@ def _view(run: RunResults, names: _Names, primary: Primary | None) -> RunView:
         full=f"{label} · {visible(run.dataset)}" if names.datasets else label,
         primary=run.metric(primary.metric) if primary else None,
     )
-
-
-class Cell(Protocol):
-    """A cell of the matrix: planned, or with its results."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def prompt(self) -> str: ...
-    @property
-    def dataset(self) -> str: ...
-    @property
-    def params(self) -> Mapping[str, JSON]: ...
 
 
 class _Names:

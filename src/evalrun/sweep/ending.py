@@ -34,7 +34,8 @@ def nothing_scored(lost: Sequence[Lost]) -> list[UserError]:
             what = f"{run}: no request was answered, all {first.of:,} failed"
         else:
             names = ", ".join(each.scorer for each in of_run)
-            what = f"{run}: nothing was scored by {names}, all {first.of:,} rows were lost"
+            rows = "its only row was" if first.of == 1 else f"all {first.of:,} rows were"
+            what = f"{run}: nothing was scored by {names}, {rows} lost"
         faults.append(UserError(f"{what}; the first: {first.cause}", exit_code=ExitCode.INCOMPLETE))
     return faults
 

@@ -125,7 +125,7 @@ class _Sweep:
             started = {"argv": list(self._options.argv), **earlier}
             keep_inputs(folder, self._prepared)
             if resumed:
-                folder.mend_trail()
+                folder.complete_trail()
             folder.append_event("resume" if resumed else "start", started)
             self._store.record(folder)
             if self._taken_up:

@@ -314,7 +314,7 @@ class _Rescoring:
 
         manifest = self._manifest(work)
         self._child.write_manifest(manifest)
-        self._child.mend_trail()
+        self._child.complete_trail()
         detail = {"parent": self._parent.ulid, "argv": list(self._argv)}
         self._child.append_event("rescore", detail, target=self._parent.ulid)
         specs = _specs(self._scoring.suite, manifest["plan"])

@@ -245,7 +245,7 @@ class SweepFolder:
             for event in self.events()
         )
 
-    def mend_trail(self) -> list[str]:
+    def complete_trail(self) -> list[str]:
         """Tell of the runs that a process wrote whole and died before it could tell of them; returns their
         ids. For the process that holds the lock. A run whose files are not those it was written with is left
         as it is."""

@@ -61,7 +61,7 @@ def test_a_gate_on_a_stored_sweep_names_the_metric_that_was_meant(suite: Path) -
     assert evalrun("suite.yaml", "--no-report", "--quiet").returncode == 0
     held = evalrun("gate", "latest", "--gate", "exact_mach >= 0.5")
     assert held.returncode == 1
-    assert "no metric 'exact_mach' in this run (did you mean 'exact_match'?)" in " ".join(held.stdout.split())
+    assert "no metric 'exact_mach' in this run (did you mean 'exact_match'?)" in held.stdout
 
 
 def test_gates_of_a_new_scoring_are_read_before_it_begins(suite: Path) -> None:
