@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,18 @@ import pytest
 from tests.program import evalrun
 
 
+def _readable_by_others(place: Path) -> bool:
+    """A child that became another user still reads packages from where we are installed."""
+    return all(path.stat().st_mode & 0o005 == 0o005 for path in [place, *place.parents][:-1])
+
+
 @contextmanager
 def shared_place() -> Iterator[Path]:
     """A folder that all users may enter; pytest's own are closed to others. Skips where we are not root."""
     if os.getuid() != 0:
         pytest.skip("only root can be another user")
+    if not _readable_by_others(Path(sysconfig.get_path("purelib"))):
+        pytest.skip(f"no other user may read {sys.prefix}: chmod its folders to try stores of several users")
     place = Path(mkdtemp(prefix="evalrun-shared-"))
     place.chmod(0o755)
     try:

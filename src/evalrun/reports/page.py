@@ -76,7 +76,10 @@ def begin_bundle() -> Callable[[], None]:
             return lambda: None
     except UserError:
         return lambda: None
-    child = _start()
+    try:
+        child = _start()
+    except OSError:
+        return lambda: None
 
     def wait() -> None:
         try:
@@ -97,20 +100,28 @@ def _start() -> subprocess.Popen[bytes]:
     )
 
 
+def _make_in_child() -> str:
+    """The last line of what the child said, if it failed."""
+    try:
+        child = _start()
+    except OSError as error:
+        return f"{sys.executable} cannot be started: {error.strerror}"
+    try:
+        _, errors = child.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        _, errors = child.communicate()
+    return errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+
+
 def read_bundle() -> str:
     """The bundle's text, made first if need be. Raises UserError where it cannot be made."""
     path = bundle_path()
     if not path.exists():
-        child = _start()
-        try:
-            _, errors = child.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            _, errors = child.communicate()
+        reason = _make_in_child()
         if not path.exists():
-            last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
             raise UserError(
-                f"the charts' JavaScript cannot be made: {last or 'it took too long'}",
+                f"the charts' JavaScript cannot be made: {reason or 'it took too long'}",
                 where=str(path),
                 remedy="Reinstall the package vl-convert-python.",
                 exit_code=ExitCode.INCOMPLETE,
