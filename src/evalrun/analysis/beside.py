@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from evalrun.analysis.compare import Compared, CompareOptions, compare
 from evalrun.analysis.pairing import Chosen
-from evalrun.results import HEADLINES, RunResults, Verdict
+from evalrun.results import HEADLINES, RunResults
+from evalrun.sweep_results import Verdict
 
 ENDINGS = ("error_rate", "unparsed_rate", "refused_rate")
 FIGURES = (*ENDINGS, "performance.completion_tokens.mean", *HEADLINES)

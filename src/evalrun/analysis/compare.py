@@ -37,7 +37,8 @@ from evalrun.analysis.standings import Apart, DatasetStandings, Ranking, dataset
 from evalrun.analysis.verdict import verdict
 from evalrun.analysis.where import concentrations
 from evalrun.errors import UserError
-from evalrun.results import (
+from evalrun.served import as_served, served_change
+from evalrun.sweep_results import (
     AxisEffect,
     Concentration,
     PairedResult,
@@ -45,7 +46,6 @@ from evalrun.results import (
     PromptSensitivity,
     Verdict,
 )
-from evalrun.served import as_served, served_change
 from evalrun.types import JSON, Direction
 
 SCHEMA_VERSION = 1

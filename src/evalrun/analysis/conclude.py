@@ -13,8 +13,10 @@ from typing import Any
 
 from evalrun.analysis.correction import ALPHA
 from evalrun.canonical import canonical_json
-from evalrun.results import Primary, RunResults, SweepResults, read
+from evalrun.documents import read
+from evalrun.results import RunResults
 from evalrun.served import served_by_model
+from evalrun.sweep_results import Primary, SweepResults
 from evalrun.tracking.folder import RUN, SweepFolder
 from evalrun.tracking.parquet import damage
 from evalrun.tracking.plain import read_document

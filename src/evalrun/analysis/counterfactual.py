@@ -27,7 +27,6 @@ from evalrun.results import (
     AxisVersions,
     Estimate,
     Flips,
-    PairedResult,
     Robustness,
     VersionDifference,
     VersionExample,
@@ -35,6 +34,7 @@ from evalrun.results import (
 )
 from evalrun.scoring.base import MetricInfo, Scorer
 from evalrun.suite.dataset import ORIGINAL, PERTURB
+from evalrun.sweep_results import PairedResult
 from evalrun.types import MetricValue, Status
 
 if TYPE_CHECKING:

@@ -24,7 +24,15 @@ from evalrun.analysis.paired import agreeing, paired_difference
 from evalrun.analysis.standings import Pairs
 from evalrun.analysis.verdict import verdict
 from evalrun.canonical import digest
-from evalrun.results import AxisEffect, Level, PairedResult, Part, PromptAblation, PromptSensitivity, Verdict
+from evalrun.sweep_results import (
+    AxisEffect,
+    Level,
+    PairedResult,
+    Part,
+    PromptAblation,
+    PromptSensitivity,
+    Verdict,
+)
 from evalrun.types import JSON
 
 

@@ -22,8 +22,8 @@ from evalrun.analysis.measures import LATENCIES, QUEUEING, Measure, RunSamples, 
 from evalrun.analysis.pairing import Joined, RunPair
 from evalrun.analysis.power import POWER
 from evalrun.analysis.quality import counted, score_column
-from evalrun.results import PairedResult
 from evalrun.scoring.base import Corpus, Labelled, ScoreColumns, Scorer
+from evalrun.sweep_results import PairedResult
 from evalrun.types import Direction, MetricValue
 
 Floats = NDArray[np.float64]

@@ -20,16 +20,9 @@ from evalrun.analysis.influence import smooth_interval
 from evalrun.analysis.intervals import mean
 from evalrun.analysis.quality import score_column
 from evalrun.analysis.samples import SampleTable
-from evalrun.results import (
-    Estimate,
-    GradeShare,
-    GradesOf,
-    JudgedRun,
-    JudgeExample,
-    JudgeKappa,
-    RunResults,
-)
+from evalrun.results import Estimate, RunResults
 from evalrun.scoring.scorers import judge_agreement as agreement
+from evalrun.sweep_results import GradeShare, GradesOf, JudgedRun, JudgeExample, JudgeKappa
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import JSON, Status
 

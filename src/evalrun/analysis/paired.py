@@ -24,7 +24,8 @@ from evalrun.analysis.power import (
     pairs_needed,
     rescaled,
 )
-from evalrun.results import Estimate, PairedResult
+from evalrun.results import Estimate
+from evalrun.sweep_results import PairedResult
 from evalrun.types import Direction
 
 Floats = NDArray[np.float64]

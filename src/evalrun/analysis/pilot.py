@@ -19,7 +19,7 @@ from evalrun.analysis.power import (
     pairs_needed,
     rescaled,
 )
-from evalrun.results import PairedResult
+from evalrun.sweep_results import PairedResult
 from evalrun.types import JSON
 
 EFFECT = 0.05

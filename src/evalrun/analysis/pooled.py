@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from evalrun.analysis.distributions import normal_quantile, t_quantile
 from evalrun.analysis.intervals import LEVEL
 from evalrun.canonical import canonical_json
-from evalrun.results import Estimate, PooledEstimate, RunResults
+from evalrun.results import Estimate, RunResults
+from evalrun.sweep_results import PooledEstimate
 from evalrun.types import MetricValue
 
 

@@ -15,9 +15,10 @@ from typing import Any
 from evalrun.analysis.compare import Compared, CompareOptions, Comparison, compare
 from evalrun.analysis.conclude import RESULTS
 from evalrun.analysis.pairing import Chosen
+from evalrun.documents import read
 from evalrun.errors import UserError
-from evalrun.results import Previous, Primary, RunBefore, read
 from evalrun.served import served_by_model, served_change
+from evalrun.sweep_results import Previous, Primary, RunBefore
 from evalrun.tracking.folder import MANIFEST, SweepFolder
 from evalrun.tracking.model import SweepManifest
 from evalrun.tracking.naming import read_numbers

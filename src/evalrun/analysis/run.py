@@ -12,7 +12,8 @@ from evalrun.analysis.performance import SystemSummary, performance_metrics
 from evalrun.analysis.quality import rate_metrics, score_metrics
 from evalrun.analysis.samples import SampleTable, error_counts
 from evalrun.analysis.shared_text import ROWS_ALIKE, shared_text
-from evalrun.results import Definition, RunDetails, read
+from evalrun.documents import read
+from evalrun.results import Definition, RunDetails
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import suite_scorers
 from evalrun.suite.schema import LOST_TOLERATED

@@ -21,7 +21,8 @@ from evalrun.analysis.bootstrap import resampled_sums, unit_totals
 from evalrun.analysis.distributions import single_threaded, t_quantile
 from evalrun.analysis.measures import Matrix, Measure, RunInfo, RunSamples, bounds_of, by_dataset, joined
 from evalrun.analysis.paired import decided_difference, paired_difference
-from evalrun.results import Estimate, PairedResult, Standing, StandingVerdict
+from evalrun.results import Estimate
+from evalrun.sweep_results import PairedResult, Standing, StandingVerdict
 from evalrun.types import JSON, Direction
 
 Floats = NDArray[np.float64]

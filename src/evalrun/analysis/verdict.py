@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from evalrun.analysis.paired import equivalent, samples_needed
-from evalrun.results import PairedResult, Verdict, Word
+from evalrun.sweep_results import PairedResult, Verdict, Word
 from evalrun.types import Direction
 
 FRACTIONS = ("fraction", "score", "share")

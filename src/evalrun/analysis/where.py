@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.correction import ALPHA, corrected
-from evalrun.results import Concentration
 from evalrun.scoring.base import as_text
+from evalrun.sweep_results import Concentration
 from evalrun.tracking.parquet import column_names, read_columns, read_head
 
 LEAST = 5

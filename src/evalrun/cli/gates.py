@@ -105,12 +105,12 @@ def gate(
       evalrun gate latest --baseline main --junit gates.xml
       evalrun gate latest --gate "exact_match >= 0.8"
     """
+    from evalrun.documents import read
     from evalrun.gates.check import blocks, check_sweep, undecided_for_loss
     from evalrun.gates.conditions import Gate, parse_gate
     from evalrun.reports.gates import publish
     from evalrun.reports.source import Manifest, Source
     from evalrun.reports.visible import visible
-    from evalrun.results import read
     from evalrun.tracking.changes import choose_baseline
 
     folder = store.resolve(sweep)

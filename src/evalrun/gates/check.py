@@ -17,7 +17,7 @@ from evalrun.served import KINDS, as_served, served_change
 if TYPE_CHECKING:
     from evalrun.analysis.measures import Measure, RunSamples
     from evalrun.analysis.pairing import RunPair
-    from evalrun.results import Concentration, PairedResult
+    from evalrun.sweep_results import Concentration, PairedResult
     from evalrun.tracking.folder import SweepFolder
 
 

@@ -28,11 +28,11 @@ from evalrun.analysis.fairness_definitions import OF_SCORES as OF_VERSIONS
 from evalrun.errors import Problem
 from evalrun.floats import COMPARISONS
 from evalrun.registry import nearest
-from evalrun.results import Concentration
 from evalrun.scoring.base import Scorer
 from evalrun.suite.dataset import PERTURB
 from evalrun.suite.findings import did_you_mean
 from evalrun.suite.schema import Suite
+from evalrun.sweep_results import Concentration
 
 NUMBER_FORM = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 METRIC_FORM = r'(?:"(?P<quoted>[^"]+)"|(?P<metric>[\w.\-]+))'

@@ -12,7 +12,8 @@ from evalrun.reports.leaderboard import E2E, MEMORY, TOKENS, TTFT
 from evalrun.reports.numbers import count, fixed, listing, plural, ratio, seconds, size
 from evalrun.reports.view import FEW_SAMPLES, Answer, Fact, Phrase, RunView, Sentence, behind, equal
 from evalrun.reports.visible import visible
-from evalrun.results import Gap, GateVerdict, Primary
+from evalrun.results import Gap
+from evalrun.sweep_results import GateVerdict, Primary
 from evalrun.types import MetricValue
 
 ALIKE = 1.05

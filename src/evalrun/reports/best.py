@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evalrun.documents import read
 from evalrun.errors import UserError
-from evalrun.results import read
 from evalrun.tracking.folder import MANIFEST, RUN
 from evalrun.tracking.plain import read_document
 from evalrun.types import JSON

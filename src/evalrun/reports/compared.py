@@ -14,7 +14,7 @@ from evalrun.reports.effects import Section, change, estimated
 from evalrun.reports.fit import Column, fit, lines
 from evalrun.reports.numbers import SHARES, figure, measured, p_value, plural
 from evalrun.reports.view import Table, verdict_word
-from evalrun.results import PairedResult
+from evalrun.sweep_results import PairedResult
 
 if TYPE_CHECKING:
     from rich.console import Console

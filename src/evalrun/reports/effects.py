@@ -19,14 +19,8 @@ from evalrun.reports.numbers import (
     tested,
 )
 from evalrun.reports.view import Chart, Table, plain_value, verdict_word
-from evalrun.results import (
-    AxisEffect,
-    Estimate,
-    PairedResult,
-    PromptAblation,
-    PromptSensitivity,
-    SweepResults,
-)  # fmt: skip
+from evalrun.results import Estimate
+from evalrun.sweep_results import AxisEffect, PairedResult, PromptAblation, PromptSensitivity, SweepResults
 
 TOLD = 2
 """So many models and datasets are told one by one; more are counted."""

@@ -19,7 +19,8 @@ from evalrun.reports import numbers
 from evalrun.reports.source import AlertVerdict, Manifest
 from evalrun.reports.view import RunView, grid_link
 from evalrun.reports.visible import terminal
-from evalrun.results import Concentration, GateVerdict, Lost, RunResults
+from evalrun.results import Lost, RunResults
+from evalrun.sweep_results import Concentration, GateVerdict
 from evalrun.types import MetricValue
 
 

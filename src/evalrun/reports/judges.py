@@ -10,7 +10,8 @@ from evalrun.analysis.conclude import has_judges
 from evalrun.reports.numbers import count, listing, measured, plural, seconds, usd
 from evalrun.reports.source import Source, Suite
 from evalrun.reports.view import FEW_SAMPLES, RunView, Table
-from evalrun.results import JudgeBill, JudgedRun
+from evalrun.results import JudgeBill
+from evalrun.sweep_results import JudgedRun
 from evalrun.types import MetricValue
 
 if TYPE_CHECKING:

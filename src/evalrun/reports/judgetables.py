@@ -9,7 +9,8 @@ from evalrun.reports.judges import Judged, alpha_words, kappa_words, order_words
 from evalrun.reports.numbers import NONE, count, figure, interval
 from evalrun.reports.versions import sample_link
 from evalrun.reports.view import RunView, Table
-from evalrun.results import Estimate, GradeShare, JudgedRun, JudgeExample
+from evalrun.results import Estimate
+from evalrun.sweep_results import GradeShare, JudgedRun, JudgeExample
 from evalrun.types import MetricValue
 
 SHADES = 9

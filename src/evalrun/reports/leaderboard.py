@@ -17,7 +17,7 @@ from evalrun.reports.view import (
     plain_value,
     varying_params,
 )
-from evalrun.results import Primary
+from evalrun.sweep_results import Primary
 from evalrun.types import MetricValue
 
 TTFT = "performance.ttft_s.p50"

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evalrun.results import Concentration
+    from evalrun.sweep_results import Concentration
     from evalrun.types import MetricValue
 
 NONE = "\N{EN DASH}"

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from evalrun.reports import numbers
 from evalrun.reports.numbers import plural
-from evalrun.results import Previous, RunBefore
+from evalrun.sweep_results import Previous, RunBefore
 
 TOLD = 3
 """So many runs are told one by one; those that moved for certain come first, then the farthest."""

@@ -35,7 +35,7 @@ from evalrun.reports.view import (
     other_scores,
     score_columns,
 )  # fmt: skip
-from evalrun.results import GateVerdict, Primary
+from evalrun.sweep_results import GateVerdict, Primary
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import Status
 

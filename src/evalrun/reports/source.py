@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evalrun.analysis.conclude import read_sweep
+from evalrun.documents import read
 from evalrun.reports.numbers import moment
-from evalrun.results import GateVerdict, Previous, RunResults, SweepResults, read
+from evalrun.results import RunResults
+from evalrun.sweep_results import GateVerdict, Previous, SweepResults
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
 from evalrun.tracking.parquet import damage
 from evalrun.types import JSON

@@ -12,7 +12,8 @@ from typing import TypeAlias
 from evalrun.analysis.conclude import scorer_names
 from evalrun.reports.source import Planned, Suite
 from evalrun.reports.visible import visible
-from evalrun.results import Primary, RunDetails, RunResults, Standing, Verdict
+from evalrun.results import RunDetails, RunResults
+from evalrun.sweep_results import Primary, Standing, Verdict
 from evalrun.tracking.naming import Cell
 from evalrun.types import JSON, Counts, MetricValue
 

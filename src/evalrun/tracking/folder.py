@@ -177,7 +177,8 @@ class SweepFolder:
 
     @staticmethod
     def _results(document: Mapping[str, Any], where: Path) -> RunResults:
-        from evalrun.results import RunResults, read
+        from evalrun.documents import read
+        from evalrun.results import RunResults
         from evalrun.tracking.model import check_version
 
         check_version(document, where)

@@ -61,7 +61,7 @@ class PlannedRun(BaseModel):
 
 class SweepManifest(BaseModel):
     """`sweep.json`: what was asked for, of whom, with what, and how it ended. (What came of it are
-    `evalrun.results.SweepResults`, and `RunResults` in each `run.json`.)
+    `evalrun.sweep_results.SweepResults`, and `RunResults` in each `run.json`.)
 
     `served` says by model what its server called itself in its answers (`evalrun.served`).
     `spec_digest` identifies the work (suite, data and prompts): a sweep is taken up again by it.

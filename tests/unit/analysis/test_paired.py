@@ -21,7 +21,7 @@ from evalrun.analysis.paired import (
     sign_flip,
 )
 from evalrun.analysis.verdict import verdict
-from evalrun.results import PairedResult
+from evalrun.sweep_results import PairedResult
 
 
 def pairs_of(a_only: int, b_only: int, both: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

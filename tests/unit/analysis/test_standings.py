@@ -18,7 +18,7 @@ from evalrun.analysis.measures import runs_of, score_measure
 from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.pairing import Chosen
 from evalrun.analysis.standings import AllPairs, Pairs, Ranking
-from evalrun.results import Standing
+from evalrun.sweep_results import Standing
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parquet import journal_to_parquet
 from evalrun.tracking.store import Store

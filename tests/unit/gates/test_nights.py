@@ -16,7 +16,7 @@ from evalrun.errors import Problem
 from evalrun.gates.alerts import Alert, AlertResult, check_alerts, parse_alert
 from evalrun.gates.check import FAIL_ALPHA, check_sweep, fail_alpha
 from evalrun.gates.conditions import Gate, GateResult, Verdict, check_gate, parse_gate
-from evalrun.results import GateVerdict
+from evalrun.sweep_results import GateVerdict
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 

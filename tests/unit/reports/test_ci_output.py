@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from evalrun.reports.gates import junit, markdown, publish, workflow_lines
 from evalrun.reports.source import Manifest
-from evalrun.results import GateVerdict, RunResults
+from evalrun.results import RunResults
+from evalrun.sweep_results import GateVerdict
 from evalrun.types import Counts, MetricValue
 
 HOSTILE = (

@@ -1,0 +1,370 @@
+"""What a sweep came to, typed: `SweepResults` is what `sweep.json` holds beside the manifest.
+
+Standings, effects, gates, comparisons and where it broke: everything that is found between runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from evalrun.results import Estimate, Lost
+from evalrun.types import JSON, Direction
+
+NO_ESTIMATE = Estimate(None, 0)
+
+StandingVerdict: TypeAlias = Literal["best", "tied", "behind", "incomparable"]
+"""Where a run stands against the best of its dataset. "tied": not distinguishable from it; where all runs
+have the same value all are tied and nobody is best. "incomparable": it has no value, or shares no sample."""
+
+Word: TypeAlias = Literal["better", "worse", "higher", "lower", "equivalent", "inconclusive", "unchanged"]
+"""What a difference amounts to. `higher` and `lower` are for metrics that have no better end; `unchanged` is
+for the very same answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`word` is b's, compared with a."""
+
+    word: Word
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairedResult:
+    """What the pairs say of b - a. Figures are None where the data cannot give them, and `note` says why.
+
+    `n` pairs (sample ids), `dropped` ones of which a or b was missing. `n_clusters` is None without clusters.
+    `ci_low`, `ci_high` have level 1 - alpha, by `method` (t, score, clustered-t, or "" without interval);
+    `inner_low`, `inner_high` level 1 - 2 alpha, for the test of equivalence. `discordant` counts the pairs
+    in which only a, only b is 1, for 0/1 data. `mde` is the difference that would be found with 80 % power at
+    the level that decides, where pairs disagree as these do; `mde_independent` where they disagreed as those
+    of independent runs. Bounds and both differences hold for so many `tests` at once.
+    """
+
+    n: int
+    dropped: int
+    n_clusters: int | None
+    mean_a: float | None
+    mean_b: float | None
+    difference: float | None
+    se: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p: float | None
+    test: str
+    discordant: tuple[int, int] | None
+    correlation: float | None
+    mde: float | None
+    method: str
+    note: str = ""
+    alpha: float = 0.05
+    margin: float | None = None
+    inner_low: float | None = None
+    inner_high: float | None = None
+    mde_independent: float | None = None
+    tests: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """The metric that runs are ranked by, and the score of each sample that stands behind it.
+
+    `exact` says that the metric is the mean of that score; else pairs can only be compared by the score.
+    `judged` says that a judge gave it.
+    """
+
+    metric: str
+    score: str | None = None
+    exact: bool = True
+    judged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One run against the best of its dataset by one metric.
+
+    `difference` is best - run over the `n` sample ids that both scored, with bounds and p that hold for all
+    pairs of runs at once: a run is behind where p <= alpha, and then the bounds exclude 0. None for the best
+    itself and where nothing can be compared. An `incomplete` figure, which lost too many rows, ranks after
+    all that are not. `detectable` is the true difference that so many pairs find four
+    times in five.
+    """
+
+    run: str
+    dataset: str
+    metric: str
+    verdict: StandingVerdict
+    difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p: float | None = None
+    n: int = 0
+    method: str = ""
+    detectable: float | None = None
+    incomplete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One value of an axis: the mean over all the rest, and its difference from the axis' first value."""
+
+    value: JSON
+    mean: Estimate
+    against_first: PairedResult | None = None
+    p_corrected: float | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AxisEffect:
+    """What an axis (model, prompt, a swept parameter) does to a metric.
+
+    `cells` combinations of all the rest went into it, `n` samples. `spread` is the greatest minus the least
+    mean of its levels.
+    """
+
+    metric: str
+    unit: str
+    direction: Direction
+    axis: str
+    cells: int
+    n: int
+    spread: float
+    levels: tuple[Level, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSensitivity:
+    """How much the prompts of a sweep move one model on one dataset, over the `n` samples all of them have.
+
+    `mean` is over prompts; `prompts` from best to worst with their means; `sd` the standard deviation of the
+    prompts' means, `sd_beyond_chance` what of it is more than the samples' noise would give. `gap` is best
+    minus worst with bounds that hold for all pairs of prompts, and its corrected p.
+    """
+
+    metric: str
+    unit: str
+    direction: Direction
+    model: str
+    dataset: str
+    n: int
+    mean: Estimate
+    prompts: tuple[tuple[str, Estimate], ...]
+    sd: float
+    sd_beyond_chance: float
+    gap: float
+    gap_low: float | None
+    gap_high: float | None
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a prompt. `gain` is the whole prompt minus the prompt without it, sample by sample: what the
+    part adds. `verdict` says so in words: better means that the part helps. `tokens` are the prompt tokens
+    that it costs a sample, on average; None where they are not known. `sentence` is for people."""
+
+    part: str
+    prompt: str
+    without: Estimate
+    gain: PairedResult
+    tokens: float | None = None
+    p_corrected: float | None = None
+    verdict: Verdict | None = None
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptAblation:
+    """One prompt of one model on one dataset, taken apart, over the `n` samples that all its runs have.
+
+    `whole` is the metric with the whole prompt. With a swept parameter, samples are averaged over its values.
+    """
+
+    metric: str
+    unit: str
+    direction: Direction
+    model: str
+    prompt: str
+    dataset: str
+    n: int
+    whole: Estimate
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Concentration:
+    """A slice that holds more of the affected samples (regressions, errors) than chance: `inside` of its
+    `size` samples, where `affected` of all `total` are. `p` is corrected over all slices that were looked at;
+    `sample_ids` are some of them."""
+
+    column: str
+    value: str
+    inside: int
+    size: int
+    affected: int
+    total: int
+    p: float
+    sample_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PooledEstimate:
+    """One metric of one model and prompt over several datasets: `macro` with each dataset counting alike,
+    `micro` with each sample. The datasets are strata and no sample of datasets: the errors say how well these
+    are known. `sentence` is for people."""
+
+    metric: str
+    model: str
+    prompt: str
+    params: Mapping[str, JSON] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    macro: Estimate = NO_ESTIMATE
+    micro: Estimate = NO_ESTIMATE
+    note: str = ""
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """A gate on one run, and what came of it."""
+
+    gate: str
+    run: str
+    verdict: str
+    value: float | None = None
+    reason: str = ""
+    baseline: float | None = None
+    limit: float | None = None
+    difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int | None = None
+    detectable: float | None = None
+    level: float | None = None
+    incomplete: bool = False
+    where: tuple[Concentration, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunBefore:
+    """One run against the run like it of the sweep before: `difference` is this one minus that one, with
+    bounds of its own, `p` corrected over the runs that were tested. `better` and `worse` count samples."""
+
+    run: str
+    before: str
+    verdict: Word
+    n: int
+    difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p: float | None = None
+    better: int | None = None
+    worse: int | None = None
+    where: tuple[Concentration, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """A sweep against the one before it in its project, by its primary metric.
+
+    `changed` says in words what differs between the two (`prompt rules`), `number` is that of the one before
+    in its store. `added` are runs that have no partner there.
+    """
+
+    sweep: str
+    name: str
+    started_at: str
+    metric: str
+    unit: str
+    direction: Direction
+    number: int | None = None
+    runs: tuple[RunBefore, ...] = ()
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GradeShare(Estimate):
+    """How often one grade of the menu was given; "undecided": judges who voted equally often for two; "no
+    grade": none could be read."""
+
+    grade: str = ""
+    hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GradesOf:
+    """The grades that one judge, or all of them together, gave the `n` answers that were asked about."""
+
+    judge: str
+    n: int = 0
+    shares: tuple[GradeShare, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeKappa(Estimate):
+    """Cohen's kappa of a judge with another, or with people (`other` is "")."""
+
+    judge: str = ""
+    other: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeExample:
+    """A sample on which grades differ: `what` says between whom, `grades` are the judges' in their order; ""
+    where there is none. `reason` is the beginning of what the judges wrote."""
+
+    sample_id: str
+    repeat: int = 0
+    what: str = ""
+    person: str = ""
+    grades: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRun:
+    """What the judges of one scorer gave the answers of one run.
+
+    `labels` are the grades in the order of the menu, `judges` the judges' ids. `grades` has each judge where
+    there are several, then all together. `crossed` counts people's grades (rows) by the judges' (columns).
+    `undecided` says that judges voted equally often for two; `only_grade` is the one that all answers got.
+    """
+
+    run: str
+    scorer: str
+    labels: tuple[str, ...] = ()
+    judges: tuple[str, ...] = ()
+    grades: tuple[GradesOf, ...] = ()
+    kappas: tuple[JudgeKappa, ...] = ()
+    crossed: tuple[tuple[int, ...], ...] = ()
+    examples: tuple[JudgeExample, ...] = ()
+    undecided: bool = False
+    only_grade: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResults:
+    """What a sweep as a whole came to.
+
+    `primary` is None where the suite has neither scorers nor gates. `standings` are from best to worst within
+    each dataset. `effects`, `sensitivity` and `ablations` are of the primary metric, empty where the matrix
+    has nothing of the kind. `lost` are the scores that rows lack, run by run. `judged` is what judges gave.
+    """
+
+    primary: Primary | None = None
+    alpha: float = 0.05
+    standings: tuple[Standing, ...] = ()
+    effects: tuple[AxisEffect, ...] = ()
+    sensitivity: tuple[PromptSensitivity, ...] = ()
+    ablations: tuple[PromptAblation, ...] = ()
+    gates: tuple[GateVerdict, ...] = ()
+    false_alarms: str = ""
+    pooled: tuple[PooledEstimate, ...] = ()
+    lost: tuple[Lost, ...] = ()
+    judged: tuple[JudgedRun, ...] = ()
