@@ -487,8 +487,22 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointOf:
+    """Which checkpoint a run asked: of the suite's model `of`, at a `step` (optimizer steps done), at `path`.
+    `training` names the training that wrote it, as the suite says it; `note` says how the step is known,
+    where that is a guess."""
+
+    of: str
+    step: int
+    path: str = ""
+    training: str = ""
+    weights_sha256: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunResults:
-    """What `run.json` holds: the results of one run."""
+    """What `run.json` holds: the results of one run. `step` and `training` are those of its `checkpoint`."""
 
     run: str
     model: str
@@ -503,6 +517,9 @@ class RunResults:
     warnings: tuple[str, ...] = ()
     timings: Timings = Timings()
     digests: Mapping[str, str] = field(default_factory=dict)
+    step: int | None = None
+    training: str = ""
+    checkpoint: CheckpointOf | None = None
 
     def metric(self, name: str) -> MetricValue | None:
         """The metric of that name over all samples, if the run has it."""

@@ -1,0 +1,214 @@
+"""Checkpoints of a training on disk: which are there, of which step each is, and whether it is whole.
+
+Nothing is unpickled, and no weights are read: of safetensors files only the header.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from evalrun.errors import UserError
+
+SETTLED_S = 30.0
+"""So long nothing may have changed in a checkpoint without trainer_state.json, which is written last."""
+MOST_HEADER = 100_000_000
+"""Bytes; what the safetensors library allows a header to have."""
+STATE = "trainer_state.json"
+_CONFIGS = ("config.json", "adapter_config.json")
+_STEP = re.compile(r"(?:global_?step|checkpoint|step|iter(?:ation)?)[-_=]?(\d+)(?!.*step)", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder (or a GGUF file) with weights. `step` counts optimizer steps done. `lacks` says what it has
+    not yet, where it is not whole; `note` how its step is known, where that is a guess."""
+
+    path: Path
+    step: int
+    lacks: str = ""
+    note: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether it can be evaluated."""
+        return not self.lacks
+
+
+def find_checkpoints(
+    folder: Path, pattern: str = "checkpoint-*", *, now: float | None = None, settled_s: float = SETTLED_S
+) -> list[Checkpoint]:
+    """The checkpoints of a folder in the order of their steps, also those that are still being written.
+
+    The step of each is the global_step of its trainer_state.json, else the number in its name, else its place
+    in the order of time. Raises UserError where there is no such folder, or two have the same step.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no folder '{folder}' with checkpoints",
+            where="checkpoints.path",
+            remedy="Correct the path: relative ones start at the suite's folder.",
+        )
+    now = time.time() if now is None else now
+    try:
+        paths = [path for path in folder.glob(pattern) if path.is_dir() or path.suffix == ".gguf"]
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"'{pattern}' is no pattern: {error}", where="checkpoints.pattern", remedy="Write checkpoint-*."
+        ) from None
+    found = [Checkpoint(path, -1, missing_of(path, now, settled_s)) for path in sorted(paths)]
+    return _in_order(_with_steps(found), folder)
+
+
+def _with_steps(found: Sequence[Checkpoint]) -> list[Checkpoint]:
+    steps = [step_of(checkpoint.path) for checkpoint in found]
+    if None not in steps:
+        return [replace(one, step=step) for one, step in zip(found, steps, strict=True) if step is not None]
+    by_time = sorted(found, key=lambda checkpoint: _changed(checkpoint.path))
+    note = "its name has no step: counted in the order of time"
+    return [replace(one, step=place, note=note) for place, one in enumerate(by_time, 1)]
+
+
+def _in_order(found: Sequence[Checkpoint], folder: Path) -> list[Checkpoint]:
+    ordered = sorted(found, key=lambda checkpoint: checkpoint.step)
+    for one, other in pairwise(ordered):
+        if one.step == other.step:
+            raise UserError(
+                f"two checkpoints are of step {one.step}: {one.path.name} and {other.path.name}",
+                where=str(folder),
+                remedy="Narrow the pattern, so that it fits one of them.",
+            )
+    return ordered
+
+
+def step_of(path: Path) -> int | None:
+    """The step of a checkpoint by its trainer_state.json, else by its name; None where neither has one."""
+    state = trainer_state(path)
+    step = state.get("global_step") if state else None
+    if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
+        return step
+    name = path.stem if path.suffix == ".gguf" else path.name
+    named = _STEP.search(name)
+    if named:
+        return int(named[1])
+    numbers = _NUMBER.findall(name)
+    return int(numbers[-1]) if len(numbers) == 1 else None
+
+
+def trainer_state(path: Path) -> Mapping[str, Any] | None:
+    """What the Hugging Face Trainer noted beside a checkpoint (it may hold NaN, which is no JSON); None where
+    there is none, or it is torn."""
+    try:
+        value = json.loads((path / STATE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def missing_of(path: Path, now: float, settled_s: float = SETTLED_S) -> str:
+    """What keeps a checkpoint from being whole; "" where nothing does."""
+    try:
+        if path.suffix == ".gguf":
+            with path.open("rb") as file:
+                if file.read(4) != b"GGUF":
+                    return "it is no GGUF file yet"
+        elif lacking := _lacking(path):
+            return lacking
+        if (path / STATE).exists():  # it is written last
+            return "" if trainer_state(path) is not None else f"{STATE} is not whole"
+        age = now - _changed(path)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+    return "" if age >= settled_s else f"it changed {max(0.0, age):.0f} s ago"
+
+
+def _lacking(path: Path) -> str:
+    if not any((path / name).is_file() for name in _CONFIGS):
+        return "config.json"
+    for index in path.glob("*.safetensors.index.json"):
+        try:
+            shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+            return f"{index.name} is not whole"
+        for shard in shards:
+            if not (path / str(shard)).is_file():
+                return str(shard)
+    weights = sorted(path.glob("*.safetensors"))
+    for file in weights:
+        try:
+            safetensors_header(file)
+        except UserError as error:
+            return f"{file.name} is not whole: {error.problems[0].what}"
+    return "" if weights else "weights (*.safetensors)"
+
+
+def _changed(path: Path) -> float:
+    """When anything of it changed last, Unix seconds."""
+    times = [path.stat().st_mtime]
+    if path.is_dir():
+        times += [entry.stat().st_mtime for entry in os.scandir(path)]
+    return max(times)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of a safetensors file, by its header."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it holds."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+
+def safetensors_header(path: Path) -> tuple[Tensor, ...]:
+    """The tensors that a safetensors file holds, by its header; the rest of the file is not read.
+
+    Raises UserError where the header is none, or the file has not the size that it says; OSError where the
+    file cannot be read. (Format: 8 bytes little-endian length, so many bytes of JSON, then the data.)
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        length = int.from_bytes(head, "little")
+        if len(head) < 8 or length > min(MOST_HEADER, size - 8):
+            raise _no_header(path, "its header is longer than the file")
+        try:
+            entries = json.loads(file.read(length))
+            tensors = tuple(_tensors(entries))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise _no_header(path, "its header is not of the format") from None
+    ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+    end = max(ends, default=0)
+    if size != 8 + length + end:
+        raise _no_header(path, f"it has {size:,} bytes, and its header speaks of {8 + length + end:,}")
+    return tensors
+
+
+def _tensors(entries: Mapping[str, Any]) -> Iterator[Tensor]:
+    for name, entry in entries.items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        shape = tuple(entry["shape"])
+        if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)) or begin > end:
+            raise ValueError(name)
+        yield Tensor(name, str(entry["dtype"]), shape)
+
+
+def _no_header(path: Path, what: str) -> UserError:
+    return UserError(what, where=str(path), remedy="The file is torn, or no safetensors file.")
