@@ -25,6 +25,7 @@ from typing import IO, TypeAlias
 
 import orjson
 
+from evalrun.canonical import digest
 from evalrun.errors import ExitCode, UserError
 from evalrun.paths import models_dir
 
@@ -217,9 +218,29 @@ def file_sha256(path: Path) -> str:
         known = orjson.loads(note.read_bytes())
         if known["mark"] == mark:
             return str(known["sha256"])
-    digest = computed_sha256(path)
-    _write_note(note, orjson.dumps({"mark": mark, "sha256": digest}))
-    return digest
+    computed = computed_sha256(path)
+    _write_note(note, orjson.dumps({"mark": mark, "sha256": computed}))
+    return computed
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """The digest of a checkpoint: of a file its own; of a folder that over the names and digests of all files
+    that shape its answers: weights, configuration, tokenizer, chat template; not the optimizer's state.
+
+    Raises OSError when a file cannot be read.
+    """
+    if path.is_file():
+        return file_sha256(path)
+    files = {each for pattern in _SHAPING for each in path.glob(pattern) if each.is_file()}
+    return digest({each.name: file_sha256(each) for each in files})
+
+
+_SHAPING = (
+    "*.safetensors", "*.safetensors.index.json", "*.gguf", "pytorch_model*.bin", "adapter_model.bin",
+    "config.json", "adapter_config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.*",
+)  # fmt: skip
+"""What shapes a model's answers in its folder."""
 
 
 def computed_sha256(path: Path) -> str:

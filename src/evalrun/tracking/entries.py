@@ -177,6 +177,8 @@ def _run_row(entry: SweepEntry, result: RunResults, version: int | None) -> dict
         "started_at": result.timings.started_at,
         "wall_s": result.timings.wall_s,
         "samples_sha256": result.digests.get("samples_sha256"),
+        "training": result.training or None,
+        "step": result.step,
     }
 
 

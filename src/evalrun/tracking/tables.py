@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy import Text as PlainText
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The number of these tables, four digits; a test holds the two together."""
 
 
@@ -131,8 +131,11 @@ run = Table(
     Column("started_at", Text),
     Column("wall_s", Float),
     Column("samples_sha256", Text),
+    Column("training", Text),
+    Column("step", Integer),
     UniqueConstraint("sweep", "run"),
     Index(None, "model"),
+    Index(None, "training", "step"),
     Index(None, "prompt"),
     Index(None, "dataset_version_id"),
 )
@@ -166,6 +169,44 @@ run_metric = Table(
     Column("note", Text, nullable=False),
     Index(None, "name", "slice", "value"),
 )
+
+training = Table(
+    "training",
+    metadata,
+    Column("ulid", String(26), primary_key=True),
+    Column("project_id", ForeignKey("project.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("framework", Text, nullable=False),
+    Column("started_at", Text),
+    Column("finished_at", Text),
+    Column("steps", Integer, nullable=False),
+    Column("stamp", Text, nullable=False),
+    Column("archived", Integer, nullable=False, server_default="0"),
+    Column("note", Text),
+    Index(None, "name", "ulid"),
+)
+
+training_tag = Table(
+    "training_tag",
+    metadata,
+    Column("training", ForeignKey("training.ulid", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+training_metric_last = Table(
+    "training_metric_last",
+    metadata,
+    Column("training", ForeignKey("training.ulid", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("value", Float),
+    Column("low", Float),
+    Column("high", Float),
+)
+"""The last value of each metric of a training, its step, the least and the greatest: never the series."""
 
 event = Table(
     "event",
@@ -203,9 +244,11 @@ RUN_COLUMNS: Mapping[str, Column[Any]] = {
     **{name: run.c[name] for name in ("cached", "retried", "wall_s")},
     "spec_digest": sweep.c.spec_digest,
     "note": sweep.c.note,
+    "training": run.c.training,
+    "step": run.c.step,
     "run_status": run.c.status,
 }
-"""What a run is asked for by, in queries and (but for the last three) in SQL."""
+"""What a run is asked for by, in queries and (but for the few that `sql` leaves out) in SQL."""
 
 
 def runs_joined() -> Join:
