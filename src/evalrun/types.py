@@ -160,7 +160,8 @@ class Timing:
 
     `first_ns` is the arrival of the first chunk with content (text, reasoning or tool call), `last_ns`
     of the last such chunk (whole body when not streaming). `first_chunk_tokens` is known only where
-    the server says so.
+    the server says so. `gaps` are the microseconds between chunks, 0 for those of one read; None where
+    nothing was measured: one chunk, or all at one moment.
     """
 
     sent_ns: int
@@ -168,6 +169,7 @@ class Timing:
     first_ns: int | None = None
     chunks: int = 0
     first_chunk_tokens: int | None = None
+    gaps: list[int] | None = None
 
 
 @hot_value
@@ -264,6 +266,8 @@ class SampleRecord:
     logprobs: JSON = None
     likelihood: JSON = None
     cached_prompt_tokens: int | None = None
+    chunk_gaps: list[int] | None = None
+    """Microseconds between the chunks of a streamed answer, in their order; see `Timing.gaps`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +294,8 @@ class MetricValue:
 
     `slice` says which samples it speaks of ({} for all, {"dialect": "aave"} for a group). `value` is None
     where the data cannot support the figure, and `note` then says why. `method` names how the interval was
-    made (wilson, t, clustered-t, bootstrap, block-bootstrap, fisher-z, logit-t, log-t, order-statistic, or ""
+    made (wilson, t, clustered-t, bootstrap, block-bootstrap, fisher-z, logit-t, log-t, order-statistic,
+    woodruff, or ""
     where there is none). `scorer` names the scorer whose metric it is; empty for evalrun's own (speed, cost,
     rates, gaps of them). `clusters` is None for figures of independent samples. `incomplete` says that more
     of its rows were lost than the suite tolerates; it then lies between `bound_low` and `bound_high` whatever

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,13 @@ def errors(samples: list[dict[str, Any]], truth: dict[str, Any]) -> dict[str, fl
         first, last = ((at - served["received"]) / 1e9 for at in (writes[0], writes[-1]))
         expected = {"e2e_s": last, "client_queue_s": 0.0}
         if kind == "whole":
-            assert sample["ttft_s"] is None and sample["tpot_s"] is None
+            assert sample["ttft_s"] is None and sample["tpot_s"] is None and not sample["chunk_gaps"]
         else:
             expected["ttft_s"] = first
+            served_gaps = [(now - before) / 1e9 for before, now in pairwise(writes)]
+            gaps = [gap / 1e6 for gap in json.loads(sample["chunk_gaps"])]
+            assert len(gaps) == len(served_gaps)
+            found.setdefault(f"{kind}: between chunks", []).extend(map(float.__sub__, gaps, served_gaps))
             expected["tpot_s"] = (last - first) / (8 - (3 if kind == "counted" else 1))
         for name, value in expected.items():
             found.setdefault(f"{kind}: {name}", []).append(sample[name] - value)

@@ -39,6 +39,8 @@ _CAUSE = 300
 _CAUSES = 8
 """Causes that are counted one by one."""
 _LATENCY = re.compile(r"performance\.(ttft_s|e2e_s|tpot_s)\.(mean|max|p\d+)")
+_OF_WORK = ("performance.requests_per_s", "performance.output_tokens_per_s", "performance.icl_s.", "cost.usd")
+"""Figures of what was done, of which a lost row might have had any amount."""
 _OF_SCORES = ("repeats", "robustness", "counterfactual", "fairness")
 """First words of figures that are made of other scores."""
 
@@ -94,7 +96,13 @@ class Losses:
     @property
     def any(self) -> bool:
         """Whether anything may be lost; looked up without reading a file."""
-        return bool(self._missing) or bool(self.failed.any())
+        return bool(self._missing) or bool(self.failed.any()) or bool(self.unpriced.any())
+
+    @cached_property
+    def unpriced(self) -> Mask:
+        """The rows that cost something that is not known; nothing where no price is known at all."""
+        unknown = np.isnan(self._table.number("cost_usd"))
+        return unknown & self._table.answered & ~self._table.cached & ~unknown.all()
 
     @cached_property
     def _said(self) -> Mapping[str, Any]:
@@ -207,6 +215,7 @@ class _Marking:
     ) -> None:
         self._table, self._tolerate, self._bounds_of, self._plan = table, tolerate, bounds_of, plan
         self._columns = losses.columns()
+        self._unpriced = losses.unpriced
         answered = np.zeros(len(table))
         self._answers = Column(
             MetricInfo("", "", "none", "", (0.0, 1.0)), answered, ~losses.failed, losses.failed
@@ -227,6 +236,8 @@ class _Marking:
         within = self._rows(metric.slice)
         if found := _LATENCY.fullmatch(metric.name):
             return self._latency(metric, found[1], found[2], within)
+        if metric.name.startswith(_OF_WORK):
+            return self._work(metric, within)
         if own is not None:
             column = own.only(within)
             if column.share <= self._tolerate:
@@ -257,6 +268,20 @@ class _Marking:
                 ends.append(_quantile(everything, int(statistic[1:]) / 100))
         high = ends[1] if math.isfinite(ends[1]) else None
         return _incomplete(metric, column, (ends[0], high))
+
+    def _work(self, metric: MetricValue, within: Mask) -> MetricValue:
+        """A rate, a time between chunks, or what the answers cost, which only grows with those that are
+        missing: requests that failed and, for the cost, answers at a price that is not known."""
+        table, lost, known = self._table, self._answers.lost, self._answers.known & ~self._table.cached
+        cost = metric.name.startswith("cost.")
+        if cost:
+            lost, known = lost | self._unpriced, known & ~self._unpriced
+        else:
+            lost, known = lost & ~table.warmup, known & ~table.warmup
+        column = replace(self._answers, known=known, lost=lost).only(within)
+        if not column.known.any() or column.share <= self._tolerate:
+            return metric
+        return _incomplete(metric, column, (metric.value if cost else 0.0, None))
 
     def _made_of(self, metric: MetricValue, head: str) -> Column | None:
         """The scores that a figure of all samples is made of; None for one that is of no score."""

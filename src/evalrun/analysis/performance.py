@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.catalogue import CLOSED_LOOP, LATENCIES, PERCENTILES, performance_info
+from evalrun.analysis.catalogue import CHUNK_GAPS, CLOSED_LOOP, LATENCIES, PERCENTILES, performance_info
+from evalrun.analysis.chunk_gaps import gap_distribution, gap_metrics, read_gaps
 from evalrun.analysis.intervals import NO_DATA, mean_t, percentile, skewed
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
@@ -102,6 +103,9 @@ def performance_metrics(
     limits = (_client_limited(table, timed, system), _near_limit(table, timed, system, throughput))
     lagging = "; ".join(limit for limit in limits if limit)
     latency, latency_details = _latency(table, timed, stream=stream, note=lagging)
+    if gaps := read_gaps(table, timed.rows) if stream else None:
+        latency += gap_metrics(gaps, _joined(lagging, timed.excluded()))
+        latency_details[CHUNK_GAPS] = gap_distribution(gaps)
     metrics = [*latency, *throughput, *_tokens(table), *_resources(system, table), *_cost(table)]
     details: dict[str, JSON] = {
         "latency": latency_details,

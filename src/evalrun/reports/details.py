@@ -118,6 +118,7 @@ _METHODS = {
     "clustered-t": "Student's t over clusters",
     "bootstrap": "bootstrap percentile",
     "order-statistic": "order statistics",
+    "woodruff": "Woodruff, answers as clusters",
     "block-bootstrap": "bootstrap of blocks of time",
     "fisher-z": "influence of each sample, Fisher's z",
     "logit-t": "influence of each sample, logit scale",

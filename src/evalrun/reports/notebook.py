@@ -127,7 +127,7 @@ class Plots:
         return self._draw(dataset, lambda name, runs: [forest("forest", name, runs, named=False, least=1)])
 
     def latency(self, measure: str = "e2e_s", dataset: str | None = None) -> Plot:
-        """How a latency is distributed: "e2e_s", "ttft_s" or "tpot_s"."""
+        """How a latency is distributed: "e2e_s", "ttft_s", "tpot_s" or "icl_s"."""
         if measure not in speed.NAMES:
             raise UserError(
                 f"there is no latency '{measure}'", remedy=f"There are: {', '.join(speed.NAMES)}."

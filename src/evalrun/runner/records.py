@@ -145,6 +145,7 @@ class RecordMaker:
             logprobs=response.logprobs,
             likelihood=likelihood,
             cached_prompt_tokens=None if cached else response.cached_prompt_tokens,
+            chunk_gaps=timing.gaps if timing else None,
         )
 
     def failed(

@@ -29,7 +29,7 @@ _response = attrgetter(
     "logprobs", "model", "fingerprint", "cost_usd", "likelihood",
     "cached_prompt_tokens",
 )  # fmt: skip
-_timing = attrgetter("sent_ns", "last_ns", "first_ns", "chunks", "first_chunk_tokens")
+_timing = attrgetter("sent_ns", "last_ns", "first_ns", "chunks", "first_chunk_tokens", "gaps")
 
 
 class Tag(IntEnum):

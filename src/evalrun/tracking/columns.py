@@ -70,6 +70,7 @@ SOMETIMES: tuple[tuple[str, str], ...] = (
     ("logprobs", AS_JSON),
     ("likelihood", AS_JSON),
     ("cached_prompt_tokens", INTEGER),
+    ("chunk_gaps", AS_JSON),
 )
 """Columns that are there only where a sample has such a value."""
 
@@ -91,7 +92,17 @@ _TOP: tuple[str, ...] = (
 _ATTEMPT_LOG = [name for name, _ in FACTS].index("attempt_log")
 
 LONG_TEXTS = frozenset(
-    {"messages", "prompt", "output", "reasoning", "tool_calls", "attempt_log", "logprobs", "likelihood"}
+    {
+        "messages",
+        "prompt",
+        "output",
+        "reasoning",
+        "tool_calls",
+        "attempt_log",
+        "logprobs",
+        "likelihood",
+        "chunk_gaps",
+    }
 )
 """Columns whose smallest and largest value say nothing: no statistics, no dictionary."""
 

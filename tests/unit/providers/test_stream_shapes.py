@@ -70,6 +70,26 @@ def test_calls_stand_in_the_order_of_their_indexes() -> None:
     assert calls(call(1, "b", "{}"), call(0, "a", "{}")) == [("a", "{}"), ("b", "{}")]
 
 
+def test_times_between_chunks_are_those_of_content() -> None:
+    """Also the empty first chunk and the usage at the end take time, and are no chunks of the answer."""
+    answer = StreamedCompletion(0)
+    empty, text, end = chunk({"content": ""}), chunk({"content": "4"}), chunk({}, "stop")
+    for milliseconds, chunks in ((5, [empty]), (20, [text]), (50, [text, text]), (53, [text]), (99, [end])):
+        answer.feed([(orjson.dumps(each), b"") for each in chunks], milliseconds * 1_000_000)
+    timing = answer.response().timing
+    assert timing is not None and timing.gaps == [30_000, 0, 3_000]
+    assert (timing.first_ns, timing.last_ns, timing.chunks) == (20_000_000, 53_000_000, 4)
+
+
+def test_one_chunk_or_one_moment_leaves_no_time_between_chunks() -> None:
+    text, end = orjson.dumps(chunk({"content": "4"})), orjson.dumps(chunk({}, "stop"))
+    for texts in (1, 3):
+        answer = StreamedCompletion(0)
+        answer.feed([*[(text, b"")] * texts, (end, b"")], 100_000)
+        timing = answer.response().timing
+        assert timing is not None and timing.gaps is None and timing.chunks == texts
+
+
 def test_what_follows_the_end_is_no_part_of_the_answer() -> None:
     answer = StreamedCompletion(0)
     late = orjson.dumps(chunk({"content": "late"}))

@@ -10,7 +10,7 @@ from evalrun.types import ErrorKind, ProviderError, Response, Timing
 
 def test_every_field_of_an_answer_crosses() -> None:
     values = {field.name: f"{field.name}-value" for field in fields(Response)}
-    answer = Response(**{**values, "timing": Timing(1, 2, 3, 4, 5)})  # type: ignore[arg-type]
+    answer = Response(**{**values, "timing": Timing(1, 2, 3, 4, 5, [6, 7])})  # type: ignore[arg-type]
     assert response_of(response_parts(answer)) == answer
 
 

@@ -20,13 +20,16 @@ NAMES = {
     "e2e_s": ("End-to-end time", "from sending the request to the last of the answer"),
     "ttft_s": ("Time to first token", "from sending the request to the first of the answer"),
     "tpot_s": ("Time per output token", "after the first one"),
+    "icl_s": ("Time between chunks", "from one chunk of an answer to the next"),
 }
+_PARTS = {"icl_s": "gaps"}
+"""What a distribution is of, where it is not of answers."""
 TIME_AXIS = {"tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 10}
 _STATISTICS = ("p50", "p90", "p95", "p99")
 
 
 def latency(key: str, measure: str, dataset: str, runs: Sequence[RunView], *, named: bool) -> Chart | None:
-    """The chart of one latency ("e2e_s", "ttft_s", "tpot_s") for the runs of a dataset; None without data."""
+    """The chart of one latency (a key of NAMES) for the runs of a dataset; None without data."""
     measured = [run for run in runs if _cdf(run, measure)]
     if not measured:
         return None
@@ -34,9 +37,10 @@ def latency(key: str, measure: str, dataset: str, runs: Sequence[RunView], *, na
     lines = len(measured) <= LINES
     spec = _curves(measured, measure) if lines else _ranges(measured, measure)
     form = "Cumulative distribution" if lines else "Percentile ranges"
-    note = f"Share of answers that took at most so long, {meaning}."
+    parts = _PARTS.get(measure, "answers")
+    note = f"Share of {parts} that took at most so long, {meaning}."
     if not lines:
-        note = f"Bar: middle half of the answers; line: 10th to 95th percentile; mark: median, {meaning}."
+        note = f"Bar: middle half of the {parts}; line: 10th to 95th percentile; mark: median, {meaning}."
     return Chart(
         key=key,
         title=f"{title}{f', {dataset}' if named else ''}",
@@ -72,6 +76,7 @@ def _latency_unit(runs: Sequence[RunView], measure: str) -> tuple[float, str]:
 
 def _curves(runs: Sequence[RunView], measure: str) -> dict[str, Any]:
     factor, unit = _latency_unit(runs, measure)
+    share = f"share of {_PARTS.get(measure, 'answers')}"
     rows = []
     for run in runs:
         if (cdf := _cdf(run, measure)) is not None:
@@ -94,11 +99,11 @@ def _curves(runs: Sequence[RunView], measure: str) -> dict[str, Any]:
         "axis": TIME_AXIS,
     }
     y = {
-        "field": "p", "type": "quantitative", "title": "share of answers", "scale": {"domain": [0, 1]},
+        "field": "p", "type": "quantitative", "title": share, "scale": {"domain": [0, 1]},
         "axis": {"format": "%", "tickCount": 5},
     }  # fmt: skip
     tooltip = [
-        {"field": "run", "title": "run"}, {"field": "p", "title": "share of answers", "format": ".0%"},
+        {"field": "run", "title": "run"}, {"field": "p", "title": share, "format": ".0%"},
         {"field": "x", "title": f"took at most ({unit})", "format": ",.3~r"},
     ]  # fmt: skip
     layers = [
