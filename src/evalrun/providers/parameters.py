@@ -51,6 +51,14 @@ LLAMA_CPP = OPENAI | _names(
 )
 """llama.cpp's server."""
 
+TRANSFORMERS = _names(
+    """
+    temperature top_p top_k min_p max_tokens max_completion_tokens stop seed logprobs top_logprobs
+    repetition_penalty no_repeat_ngram_size min_new_tokens chat_template_kwargs
+    """
+)
+"""What the provider `transformers` passes on."""
+
 _OTHERS = _names(
     """
     regex ebnf structural_tag no_stop_trim lora_path session_params return_hidden_states

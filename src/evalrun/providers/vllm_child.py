@@ -38,21 +38,22 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     channel = os.dup(1)
     os.dup2(2, 1)  # what vLLM prints belongs to the log
-    threading.Thread(target=_end_with_parent, args=(config["parent_pid"],), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(config["parent_pid"],), daemon=True).start()
     sys.exit(_serve(config, channel) if config["mode"] == "serve" else _offline(config, channel))
 
 
-def _announce(channel: int, port: int, **more: Any) -> None:
+def announce(channel: int, port: int, **more: Any) -> None:
+    """Say by one JSON line on which port we listen."""
     os.write(channel, json.dumps({"port": port, **more}).encode() + b"\n")
 
 
-def _say(what: str) -> None:
+def say(what: str) -> None:
     """A line of ours in the log; before it a new line, as what came before may not have ended with one."""
     sys.stderr.write(f"\nevalrun: {what}\n")
     sys.stderr.flush()
 
 
-def _end_with_parent(parent_pid: int) -> None:
+def end_with_parent(parent_pid: int) -> None:
     """Wait until the parent is gone (its end of our standard input closes), then end the whole group."""
     with contextlib.suppress(OSError):
         while os.getppid() == parent_pid:
@@ -70,7 +71,7 @@ def _end_with_parent(parent_pid: int) -> None:
 def _serve(config: dict[str, Any], channel: int) -> int:
     """Run vLLM's server until it ends or a signal comes. Its exit code."""
     if importlib.util.find_spec("vllm") is None:
-        _say(f"{sys.executable} has no vllm")
+        say(f"{sys.executable} has no vllm")
         return 1
     port = _free_port()
     address = ("--host", "127.0.0.1", "--port", str(port))
@@ -82,10 +83,10 @@ def _serve(config: dict[str, Any], channel: int) -> int:
         threading.Timer(_STOP_PATIENCE_S, process.kill).start()
 
     signal.signal(signal.SIGTERM, stop)
-    _announce(channel, port)
+    announce(channel, port)
     code = process.wait()
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    _say(f"the server of vLLM ended ({how})")
+    say(f"the server of vLLM ended ({how})")
     _kill_rest_of_group()  # a server that was killed leaves its engine processes behind
     os._exit(code if code >= 0 else 128 - code)
 
@@ -123,7 +124,7 @@ def _kill_rest_of_group() -> None:
 # --- offline -------------------------------------------------------------------------------------------
 
 
-class _Job:
+class Job:
     """One batch under way: its requests, and the lines of its answer as they become known."""
 
     def __init__(self, body: dict[str, Any]) -> None:
@@ -142,15 +143,13 @@ def _offline(config: dict[str, Any], channel: int) -> int:
     vllm: Any = importlib.import_module("vllm")
     llm = vllm.LLM(model=config["model"], **{"disable_log_stats": False, **config["engine_args"]})
     if not (hasattr(llm, "enqueue") and hasattr(llm, "enqueue_chat")):
-        _say(f"vLLM {vllm.__version__} is too old for mode: offline; use mode: server")
+        say(f"vLLM {vllm.__version__} is too old for mode: offline; use mode: server")
         return 1
-    jobs: queue.Queue[_Job] = queue.Queue()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(jobs))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    jobs: queue.Queue[Job] = queue.Queue()
+    port = listen(jobs)
     context = int(llm.llm_engine.model_config.max_model_len)
-    _announce(channel, server.server_port, version=vllm.__version__, max_model_len=context)
-    under_way: list[_Job] = []
+    announce(channel, port, version=vllm.__version__, max_model_len=context)
+    under_way: list[Job] = []
     threading.Thread(target=_end_with_engine, args=(under_way,), daemon=True).start()
     while True:
         under_way[:] = [jobs.get()]
@@ -161,7 +160,7 @@ def _offline(config: dict[str, Any], channel: int) -> int:
         under_way[0].lines.put(None)
 
 
-def _end_with_engine(under_way: list[_Job]) -> None:
+def _end_with_engine(under_way: list[Job]) -> None:
     """End when a process of the engine does: vLLM itself would wait for its answer for ever."""
     engines = multiprocessing.active_children()
     if not engines:
@@ -170,9 +169,9 @@ def _end_with_engine(under_way: list[_Job]) -> None:
     _give_up("RuntimeError: the process of the engine ended", under_way)
 
 
-def _give_up(why: str, under_way: list[_Job]) -> None:
+def _give_up(why: str, under_way: list[Job]) -> None:
     """The engine is gone, and we go too; what it answered before is not lost."""
-    _say(why)
+    say(why)
     for job in under_way:
         job.lines.put(None)
         job.sent.wait(_STOP_PATIENCE_S)
@@ -180,7 +179,15 @@ def _give_up(why: str, under_way: list[_Job]) -> None:
     os._exit(1)
 
 
-def _handler(jobs: queue.Queue[_Job]) -> type[BaseHTTPRequestHandler]:
+def listen(jobs: queue.Queue[Job]) -> int:
+    """Take batches by HTTP, in threads, on a port of 127.0.0.1: which one."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(jobs))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port
+
+
+def _handler(jobs: queue.Queue[Job]) -> type[BaseHTTPRequestHandler]:
     key = os.environ.get(KEY_VARIABLE, "")
 
     class Handler(BaseHTTPRequestHandler):
@@ -201,7 +208,7 @@ def _handler(jobs: queue.Queue[_Job]) -> type[BaseHTTPRequestHandler]:
             if not hmac.compare_digest(self.headers.get("Authorization", ""), f"Bearer {key}"):
                 self._whole(401, b"")
                 return
-            job = _Job(json.loads(body))
+            job = Job(json.loads(body))
             jobs.put(job)
             self.send_response(200)
             self.send_header("Content-Type", "application/jsonl")
@@ -223,7 +230,7 @@ def _handler(jobs: queue.Queue[_Job]) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _run(llm: Any, job: _Job) -> None:
+def _run(llm: Any, job: Job) -> None:
     """Queue every request of the batch, then step the engine and answer as requests finish.
 
     A request that the engine refuses (too long, an unknown parameter) fails alone.

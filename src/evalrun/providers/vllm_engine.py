@@ -25,10 +25,15 @@ from evalrun.types import JSON, ErrorKind, ProviderError
 
 if TYPE_CHECKING:
     from evalrun.providers.base import ProviderContext
+    from evalrun.providers.engine import Engine
     from evalrun.suite.components import ModelSpec
 
 PYTHON_VARIABLE = "EVALRUN_VLLM_PYTHON"
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".gguf", ".json", ".jinja", ".model", ".txt"})
+_OF_TRAINING = re.compile(
+    r"(optimizer|scheduler|scaler|rng_state|trainer_state|training_args|all_results|\w+_results)\b"
+)
+"""What a training leaves beside the weights, for itself: it shapes no answer."""
 _EXCEPTION_LINE = re.compile(r"(?:^|\s)((?:\w+\.)*\w*(?:Error|Exception): .+)$")
 _SAID_OF_OTHERS = ("Engine core initialization failed", "EngineDeadError")
 _NO_CAUSES = (" WARNING ", " INFO ", "DeprecationWarning")
@@ -158,34 +163,43 @@ class VLLMEngine(ManagedEngine, Pinned):
                 remedy="The log says more. See that the model is whole and that memory suffices.",
             )
         )
-        try:
-            return await self.engine.start()
-        except UserError as error:
-            cause = root_cause(self.engine.command.log_path)
-            if cause is None:
-                raise
-            problems = [
-                Problem(
-                    f"{problem.what.partition('; its log ends')[0]}; cause: {cause}",
-                    problem.where,
-                    problem.remedy,
-                )
-                for problem in error.problems
-            ]
-            raise UserError(problems, exit_code=error.exit_code) from error
+        return await started(self.engine)
 
     async def death(self, patience_s: float) -> ProviderError | None:
         """The ENGINE error for an engine that is gone, with its log's last lines; None while it runs."""
-        from evalrun.providers.faults import shorten
+        return None if self.engine is None else await death_of(self.engine, patience_s)
 
-        if self.engine is None:
-            return None
-        path = self.engine.command.log_path
-        reason = await self.engine.failure(patience_s)
-        if reason is None:
-            return None
-        cause = root_cause(path)
-        return ProviderError(ErrorKind.ENGINE, shorten(f"{cause}; {reason}" if cause else reason))
+
+async def started(engine: Engine) -> dict[str, Any]:
+    """Start an engine. What it announced. Raises UserError (exit 3) with the cause that its log names, else
+    the log's end."""
+    try:
+        return await engine.start()
+    except UserError as error:
+        cause = root_cause(engine.command.log_path)
+        if cause is None:
+            raise
+        problems = [
+            Problem(
+                f"{problem.what.partition('; its log ends')[0]}; cause: {cause}",
+                problem.where,
+                problem.remedy,
+            )
+            for problem in error.problems
+        ]
+        raise UserError(problems, exit_code=error.exit_code) from error
+
+
+async def death_of(engine: Engine, patience_s: float) -> ProviderError | None:
+    """The ENGINE error for an engine that is gone, with its log's last lines; None while it runs."""
+    from evalrun.providers.faults import shorten
+
+    path = engine.command.log_path
+    reason = await engine.failure(patience_s)
+    if reason is None:
+        return None
+    cause = root_cause(path)
+    return ProviderError(ErrorKind.ENGINE, shorten(f"{cause}; {reason}" if cause else reason))
 
 
 def effective_engine_args(options: VLLMOptions, deterministic: bool) -> dict[str, JSON]:
@@ -311,7 +325,7 @@ def _weight_files(path: Path) -> Iterator[Path]:
         yield path
         return
     for entry in path.iterdir():
-        if entry.is_file() and entry.suffix in _WEIGHT_SUFFIXES:
+        if entry.is_file() and entry.suffix in _WEIGHT_SUFFIXES and not _OF_TRAINING.match(entry.name):
             yield entry
 
 
