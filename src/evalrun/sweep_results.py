@@ -82,6 +82,23 @@ class Primary:
 
 
 @dataclass(frozen=True, slots=True)
+class Chance:
+    """What a run's first metric is beside what is reached without reading the input.
+
+    `level` is reached `by` the commonest target always, or by one of k labels at random. `above`: the run is
+    better than that, by a test (p, corrected for the runs of the dataset).
+
+    run: str
+    dataset: str
+    metric: str
+    level: float
+    by: str
+    p: float
+    n: int
+    above: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """One run against the best of its dataset by one metric.
 
@@ -355,6 +372,7 @@ class SweepResults:
     `primary` is None where the suite has neither scorers nor gates. `standings` are from best to worst within
     each dataset. `effects`, `sensitivity` and `ablations` are of the primary metric, empty where the matrix
     has nothing of the kind. `lost` are the scores that rows lack, run by run. `judged` is what judges gave.
+    `chance` is where answers are among known labels: what is reached without reading the input.
     """
 
     primary: Primary | None = None
@@ -368,3 +386,4 @@ class SweepResults:
     pooled: tuple[PooledEstimate, ...] = ()
     lost: tuple[Lost, ...] = ()
     judged: tuple[JudgedRun, ...] = ()
+    chance: tuple[Chance, ...] = ()

@@ -218,3 +218,41 @@ def test_the_sweep_before_is_the_baseline_of_one_that_begins(project: Path) -> N
         document = document_of(*words, code=1 if at == 2 else 0)
     [gate] = document["gates"]
     assert gate["verdict"] == "fail" and document["previous"]["runs"][0]["verdict"] == "worse"
+
+
+def chance_suite(folder: Path, columns: list[str], **parts: object) -> Path:
+    """Seven in ten rows want yes. `always` says so, `guess` does not look, `reads` is mostly right."""
+    rows = [
+        {
+            "id": f"s{at:03d}",
+            "want": (want := "no" if at % 10 < 3 else "yes"),
+            "always": "yes",
+            "guess": "yes" if at % 3 else "no",
+            "reads": want if at % 10 != 9 else "no",
+        }
+        for at in range(120)
+    ]
+    parts = {"parse": [{"choice": {"labels": ["yes", "no"]}}], **parts}
+    return recorded_suite(folder, rows, columns, name="chance", **parts)
+
+
+def test_nothing_is_shipped_that_is_no_better_than_chance(project: Path) -> None:
+    run = ("run", "--no-report", "-q")
+    said = " ".join(output_of(*run, chance_suite(project, ["always", "guess"])).split())
+    assert (
+        "Ship nothing: always scores no better than chance (always \u201cyes\u201d reaches 0.70, p = 1"
+        in said
+    )
+    assert "Ship nothing" in " ".join(output_of(*run, chance_suite(project, ["guess"])).split()), "one alone"
+    said = " ".join(output_of(*run, chance_suite(project, ["reads", "always"])).split())
+    assert "Ship reads." in said and "No better than chance: always." in said
+    suite = chance_suite(project, ["always", "reads"], gates=["exact_match <= 0.8"])
+    said = " ".join(output_of(*run, suite, code=1).split())
+    assert "Ship nothing" in said and "Ship always" not in said, "it passes the gate, and knows nothing"
+    levels = document_of("run", "--no-report", chance_suite(project, ["reads", "always"]))["chance"]
+    assert [(each["run"], each["level"], each["above"]) for each in levels] == [
+        ("reads-p-d", 0.7, True),
+        ("always-p-d", 0.7, False),
+    ]
+    said = output_of(*run, chance_suite(project, ["always", "guess"], parse=[]))
+    assert "no better than chance" not in said, "answers in free words have no level of chance"

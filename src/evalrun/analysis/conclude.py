@@ -175,6 +175,7 @@ def _with_comparisons(
     found: SweepResults, primary: Primary, folder: SweepFolder, runs: Sequence[RunResults]
 ) -> SweepResults:
     """With what can only be seen sample by sample."""
+    from evalrun.analysis.chance import chance_levels
     from evalrun.analysis.correction import Testing
     from evalrun.analysis.effects import sweep_effects
     from evalrun.analysis.measures import by_dataset, runs_of, score_measure, seed_of, whole_prompts
@@ -190,7 +191,8 @@ def _with_comparisons(
         for group in by_dataset(own).values()
         for standing in Ranking(group, measure, alpha=ALPHA, seed=seed).standings()
     ]
-    found = replace(found, alpha=ALPHA, standings=tuple(standings))
+    by_chance = chance_levels(own, primary, measure, alpha=ALPHA, seed=seed) if primary.score else ()
+    found = replace(found, alpha=ALPHA, standings=tuple(standings), chance=by_chance)
     readable = [run for run in loaded if run.has_samples]
     if primary.score is None or not readable or not (len(own) < len(loaded) or _varied(runs)):
         return found

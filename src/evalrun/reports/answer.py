@@ -215,17 +215,23 @@ def answer(
         more=[sentence for sentence in more if sentence],
         advice=_advice(best, runs, failed_gates, doubted),
         unequal=unequal(best),
-        cautions=[*warning, *_gate_cautions(best, runs, failed_gates), *_cautions(best, runs, primary)],
+        cautions=[
+            *warning,
+            *_gate_cautions(best, runs, failed_gates),
+            *_blind(best, runs),
+            *_cautions(best, runs, primary),
+        ],
         facts=[] if equal(runs) else _facts(best),
         runs=runs,
+        chance=_chance(best),
     )
 
 
 def _advice(
     best: RunView, runs: Sequence[RunView], failed: Mapping[str, Sequence[GateVerdict]], doubted: str
 ) -> Sentence:
-    """What to ship. It obeys, in this order: gates, what the judge is worth, few samples, groups that are
-    served worse."""
+    """What to ship. It obeys, in this order: gates, the level of chance, what the judge is worth, few
+    samples, groups that are served worse."""
     if failed:
         passing = [run for run in runs if run.id not in failed and EVERY_RUN not in failed]
         leading = [run for run in passing if run is best or run.standing == "tied"]
@@ -233,24 +239,55 @@ def _advice(
             return _ship_nothing(runs, passing, failed)
         bias = any(run.details.bias for run in runs)
         if len(passing) < len(runs) and best not in leading and not bias:
-            who = said(leading[0])
-            return [
-                Phrase("Ship "),
-                who,
-                Phrase(": it passes every gate, and "),
-                said(best),
-                Phrase(" does not."),
-            ]
+            sighted = [run for run in leading if not run.blind]
+            if not sighted:
+                return _no_better_than_chance(leading[0])
+            beside = [Phrase(": it passes every gate, and "), said(best), Phrase(" does not.")]
+            return [Phrase("Ship "), said(sighted[0]), *beside]
+    if best.blind:
+        return _no_better_than_chance(best)
     if doubted:
         return [Phrase(CHECK_THE_JUDGE)]
     if any(run.details.bias for run in runs):
         return _by_bias(best)
-    found = advice(best, runs)
+    sighted = [run for run in runs if not run.blind]
+    if len(sighted) == 1 < len(runs):
+        found: Sentence = [Phrase("Ship "), said(best), Phrase(".")]
+    else:
+        found = advice(best, sighted)
     columns = [column for column, _ in _gaps_beyond_chance(best)]
     if found and columns and any(phrase.text.rstrip().lower().endswith("ship") for phrase in found):
         more = f" First look at how unequally {best.spoken} serves {listing(map(visible, columns))}."
         return [*found, Phrase(more)]
     return found
+
+
+def _no_better_than_chance(best: RunView) -> Sentence:
+    """Nothing to ship: the leading run has not shown that it reads its input."""
+    assert best.chance is not None
+    return [
+        Phrase("Ship nothing", "value"), Phrase(": "), said(best),
+        Phrase(
+            f" scores no better than chance ({visible(best.chance.by)} reaches {fixed(best.chance.level)}, "
+            f"{numbers.tested(best.chance.p)})."
+        ),
+    ]  # fmt: skip
+
+
+def _chance(best: RunView) -> str:
+    """What is reached without reading the input, where that is known."""
+    if best.chance is None:
+        return ""
+    return f"Chance: {visible(best.chance.by)} reaches {fixed(best.chance.level)}."
+
+
+def _blind(best: RunView, runs: Sequence[RunView]) -> list[str]:
+    """The other runs that are no better than chance."""
+    found = [run.label for run in runs if run.blind and run is not best]
+    if not found or best.blind:
+        return []
+    rest = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
+    return [f"No better than chance: {listing(found[:NAMED] + rest)}."]
 
 
 NOT_BY_ACCURACY = "These questions measure bias: how many are answered rightly is no reason to ship."

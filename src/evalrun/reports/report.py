@@ -137,8 +137,13 @@ def judge(source: Source) -> Verdicts:
     primary, plan = source.results.primary, source.manifest.plan
     standings = source.results.standings
     order = {place.run: at for at, place in enumerate(standings)}
+    chance = {each.run: each for each in source.results.chance}
     everything = [
-        replace(view, place=standings[order[view.id]] if view.id in order else None)
+        replace(
+            view,
+            place=standings[order[view.id]] if view.id in order else None,
+            chance=chance.get(view.id),
+        )
         for view in make_runs(plan, source.runs, primary)
     ]
     ablated = {cell.run for cell in plan if cell.ablates}

@@ -13,7 +13,7 @@ from evalrun.analysis.conclude import scorer_names
 from evalrun.reports.source import Planned, Suite
 from evalrun.reports.visible import visible
 from evalrun.results import RunDetails, RunResults
-from evalrun.sweep_results import Primary, Standing, Verdict
+from evalrun.sweep_results import Chance, Primary, Standing, Verdict
 from evalrun.tracking.naming import Cell
 from evalrun.types import JSON, Counts, MetricValue
 
@@ -41,7 +41,8 @@ class RunView:
     own. `id` is the run's, unless several sweeps are on one page.
 
     `colour` indexes the palette; it stands for `family`: the label, or model or prompt where labels are many.
-    `place` is where it stands against the best run of its dataset by the `primary` metric.
+    `place` is where it stands against the best run of its dataset by the `primary` metric, `chance` what that
+    metric is beside what is reached without reading the input (where answers are among known labels).
     """
 
     id: str
@@ -54,6 +55,12 @@ class RunView:
     family: str = ""
     primary: MetricValue | None = None
     place: Standing | None = None
+    chance: Chance | None = None
+
+    @property
+    def blind(self) -> bool:
+        """Whether it is not shown to be better than an answer that did not read the input."""
+        return self.chance is not None and not self.chance.above
 
     @property
     def model(self) -> str:
@@ -170,7 +177,8 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the sweep says about one dataset: sentences from the verdict down to its limits."""
+    """What the sweep says about one dataset: sentences from the verdict down to its limits. `chance` says
+    what is reached there without reading the input."""
 
     dataset: str
     verdict: Sentence
@@ -180,6 +188,7 @@ class Answer:
     cautions: Sequence[str]
     facts: Sequence[Fact]
     runs: Sequence[RunView]
+    chance: str = ""
 
     @property
     def verdict_is_measured(self) -> bool:

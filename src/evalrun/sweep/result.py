@@ -26,6 +26,7 @@ def result_document(outcome: Outcome) -> dict[str, Any]:
         "resumed": outcome.resumed,
         "runs": [_run(run) for run in outcome.runs],
         "standings": manifest.get("standings", []),
+        "chance": (manifest.get("results") or {}).get("chance", []),
         "previous": manifest.get("previous"),
         "lost": (manifest.get("results") or {}).get("lost", []),
         "gates": manifest["gates"],
