@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,55 @@ from tests.servers import ChatServer
 # No test depends on how fast the machine is.
 settings.register_profile("any_speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any_speed")
+
+# Nothing of what modules hold is garbage, and there is more of it with every test file that is read.
+gc.disable()
+
+# Processes that tests start would compile the package anew each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+IN_MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 << 30
+TESTS_A_COLLECTION = 200
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary folders in memory, where there is room: a sweep is durable, and mostly waits for a disk."""
+    if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free >= ROOM_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
+
+class _Collections:
+    """Looks for garbage rarely, and keeps what is there out of the collections in between.
+
+    A worker's process holds all test modules and every library: a sweep, which looks for garbage before it
+    begins and gives everything back to the collector when it ends, would take twice as long here as in a
+    process of its own.
+    """
+
+    def __init__(self) -> None:
+        self._tests = 0
+        self._unfreeze = gc.unfreeze
+        pytest.MonkeyPatch().setattr(gc, "unfreeze", lambda: None)
+
+    def pytest_collection_finish(self) -> None:
+        gc.enable()
+        self._collect()
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._tests += 1
+        if self._tests % TESTS_A_COLLECTION == 0:
+            self._collect()
+
+    def _collect(self) -> None:
+        self._unfreeze()
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.pluginmanager.register(_Collections())
 
 
 @pytest.fixture

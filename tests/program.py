@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import os
 import subprocess
@@ -33,7 +32,6 @@ def evalrun(
             code: object = 0
         except SystemExit as ended:
             code = ended.code
-    gc.unfreeze()  # main() leaves as it is what a process about to end need not clear up
     return subprocess.CompletedProcess(command, int(str(code or 0)), out.text(), err.text())
 
 

@@ -95,7 +95,6 @@ def _rare_collection() -> Iterator[None]:
     anything in the runner is part of a cycle, so there is little to find.
     """
     thresholds = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 3, 3)
     try:
