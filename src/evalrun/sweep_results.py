@@ -87,6 +87,7 @@ class Chance:
 
     `level` is reached `by` the commonest target always, or by one of k labels at random. `above`: the run is
     better than that, by a test (p, corrected for the runs of the dataset).
+    """
 
     run: str
     dataset: str
