@@ -173,7 +173,8 @@ def validate(suite: Path, as_json: bool, **overrides: Any) -> None:
     """
     prepared = _prepare(suite, overrides)
     samples = {name: len(dataset) for name, dataset in prepared.datasets.items()}
-    warnings = [text for dataset in prepared.datasets.values() for text in dataset.warnings]
+    warnings = [*prepared.loaded.notes]
+    warnings += [text for dataset in prepared.datasets.values() for text in dataset.warnings]
     if as_json:
         print_json({"valid": True, "runs": len(prepared.specs), "samples": samples, "warnings": warnings})
         return
@@ -202,7 +203,8 @@ def plan(suite: Path, pilot: str | None, store: Store, as_json: bool, **override
     from evalrun.sweep.estimate import estimate, power_from
 
     prepared = _prepare(suite, overrides)
-    warnings = [text for dataset in prepared.datasets.values() for text in dataset.warnings]
+    warnings = [*prepared.loaded.notes]
+    warnings += [text for dataset in prepared.datasets.values() for text in dataset.warnings]
     estimated = estimate(prepared)
     power = [] if pilot is None else power_from(estimated, store.resolve(pilot))
     document = {**estimated.document(), "warnings": warnings}

@@ -25,6 +25,7 @@ from pydantic import (
 
 from evalrun import registry
 from evalrun.errors import UserError
+from evalrun.suite.checkpoints import CheckpointSpec, CheckpointsSpec
 from evalrun.suite.findings import (
     DataPath,
     Finding,
@@ -65,6 +66,22 @@ Id = Annotated[
 """A name that may stand in file names and dotted paths."""
 
 
+def _check_model_id(value: str) -> str:
+    base, at, step = value.partition("@")
+    if at and step.isdecimal() and step.isascii():
+        _check_id(base)
+        return value
+    return _check_id(value)
+
+
+ModelId = Annotated[
+    str,
+    AfterValidator(_check_model_id),
+    Field(json_schema_extra={"pattern": ID_PATTERN.removesuffix("$") + r"(@[0-9]+)?$", "maxLength": 100}),
+]
+"""The same, or with the step of a checkpoint behind it: triage@500."""
+
+
 class NoOptions(Spec):
     """The options of a thing that has none."""
 
@@ -78,7 +95,7 @@ class FunctionArguments(BaseModel):
 class ModelSpec(Spec):
     """One model: who serves it and how it is asked. The provider's own keys stand beside these."""
 
-    id: Id = Field(description="Name of the model in this suite, in results and on the command line.")
+    id: ModelId = Field(description="Name of the model in this suite, in results and on the command line.")
     provider: str = Field(description="The adapter that asks the model: see the providers below.")
     model: str | None = Field(default=None, description="Name of the model as the provider knows it.")
     params: dict[str, JSON] = Field(
@@ -102,6 +119,12 @@ class ModelSpec(Spec):
         gt=0,
         description="Seconds that a sample may take for this model, retries included. "
         "Default: performance.timeout_s.",
+    )
+    checkpoints: CheckpointsSpec | None = Field(
+        default=None, description="The checkpoints of a training: the model becomes one for each, ID@STEP."
+    )
+    checkpoint: CheckpointSpec | None = Field(
+        default=None, description="Which checkpoint of a training the model is; `checkpoints` says it itself."
     )
     allow_unknown: bool = Field(
         default=False,
@@ -134,6 +157,9 @@ class ModelSpec(Spec):
     def resolved(self) -> dict[str, JSON]:
         """The entry as a suite has it, with every default written out."""
         entry = {**self.model_dump(mode="json"), **self.options.model_dump(mode="json")}
+        for key in ("checkpoints", "checkpoint"):  # few models have any
+            if entry[key] is None:
+                del entry[key]
         if self.price is not None:
             entry["price"] = self.price.model_dump(mode="json", exclude_none=True)
         return entry

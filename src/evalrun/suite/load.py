@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from evalrun.errors import Problem, UserError
 from evalrun.registry import load, nearest
 from evalrun.suite import overrides as changes
+from evalrun.suite.checkpoints import Awaiting, NothingYetError, expand_models
 from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.dataset import PERTURB, column_name
 from evalrun.suite.findings import DataPath, Finding, did_you_mean, from_pydantic
@@ -133,9 +134,14 @@ def _filters(data: Mapping[str, Any], declared: Mapping[str, Sequence[str]] | No
                 patterns = given if isinstance(given, list) else [given]
                 for number, pattern in enumerate(patterns):
                     ids = declared[f"{axis}s"]
-                    if isinstance(pattern, str) and not any(fnmatchcase(name, pattern) for name in ids):
+                    if isinstance(pattern, str) and not _names_any(pattern, ids):
                         at = (*path, number) if isinstance(given, list) else path
                         yield Finding(at, f"no {axis} matches '{pattern}'", did_you_mean(pattern, ids))
+
+
+def _names_any(pattern: str, ids: Sequence[str]) -> bool:
+    """Whether a pattern fits an id, or the id of a model before the step of a checkpoint (triage@500)."""
+    return any(fnmatchcase(name, form) for name in ids for form in (pattern, pattern.partition("@")[0]))
 
 
 def _parameter_names(data: Mapping[str, Any]) -> list[str]:
@@ -214,6 +220,8 @@ class LoadedSuite:
     base_dir: Path
     tree: Node
     declared: Mapping[str, Sequence[str]]
+    notes: tuple[str, ...] = ()
+    """What should be said before it runs: checkpoints that are not whole."""
 
     def locate(self, *path: str | int) -> str:
         """The file:line of the value at a path such as ("gates", 0), or of the nearest value above it.
@@ -224,18 +232,26 @@ class LoadedSuite:
 
 
 def load_suite(
-    path: Path, overrides: Overrides | None = None, env: Mapping[str, str] | None = None
+    path: Path,
+    overrides: Overrides | None = None,
+    env: Mapping[str, str] | None = None,
+    awaiting: Awaiting | None = None,
 ) -> LoadedSuite:
     """Read, change by the command line's options, and validate a suite.
 
-    `env` is where `${NAME}` is looked up (default: the process environment). Raises UserError with every
-    problem found, in the order of lines, those of options first.
+    `env` is where `${NAME}` is looked up (default: the process environment). `awaiting`: a training goes on,
+    and writes checkpoints. Raises UserError with every problem found, in the order of lines, those of options
+    first.
     """
-    return load_text(_read(path), path, overrides, env)
+    return load_text(_read(path), path, overrides, env, awaiting)
 
 
 def load_text(
-    text: str, path: Path, overrides: Overrides | None = None, env: Mapping[str, str] | None = None
+    text: str,
+    path: Path,
+    overrides: Overrides | None = None,
+    env: Mapping[str, str] | None = None,
+    awaiting: Awaiting | None = None,
 ) -> LoadedSuite:
     """The same for the text of a suite; `path` is where it stands, or would: relative paths start there."""
     env = os.environ if env is None else env
@@ -262,11 +278,50 @@ def load_text(
         raise UserError(
             _in_order([Problem(item.what, _where(tree, item), item.remedy) for item in unknown], str(path))
         )
+    notes: tuple[str, ...] = ()
+    if any(model.checkpoints is not None for model in suite.models):
+        try:
+            suite, notes = _with_checkpoints(suite, base_dir, overrides, awaiting)
+        except NothingYetError:
+            raise
+        except UserError as error:
+            raise UserError([_placed(problem, suite, tree) for problem in error.problems]) from None
+        declared["models"] += [model.id for model in suite.models if model.id not in declared["models"]]
     suite.hide(expansion.secrets())
-    loaded = LoadedSuite(suite, path, text, base_dir, tree, declared)
+    loaded = LoadedSuite(suite, path, text, base_dir, tree, declared, notes)
     if not matrix(suite):
         raise UserError(EMPTY_MATRIX, where=loaded.locate("include" if suite.include else "exclude"))
     return loaded
+
+
+def _with_checkpoints(
+    suite: Suite, base_dir: Path, overrides: Overrides | None, awaiting: Awaiting | None
+) -> tuple[Suite, tuple[str, ...]]:
+    """The suite with a model for each checkpoint, those that the command line names; and what is left out."""
+    made = expand_models(suite.models, base_dir, awaiting)
+    models = list(made.models)
+    wanted = overrides.models if overrides is not None else None
+    if wanted is not None:
+        models = [
+            model
+            for model in models
+            if model.id in wanted or (model.checkpoint is not None and model.checkpoint.of in wanted)
+        ]
+        for name in wanted:
+            if "@" in name and all(model.id != name for model in models):
+                known = [model.id for model in made.models]
+                raise UserError(f"there is no checkpoint '{name}'", remedy=did_you_mean(name, known))
+    return suite.model_copy(update={"models": models}), made.notes
+
+
+def _placed(problem: Problem, suite: Suite, tree: Node) -> Problem:
+    """A problem with a model's checkpoints, with the line in the place of the path."""
+    for index, model in enumerate(suite.models):
+        prefix = f"models.{model.id}."
+        if problem.where.startswith(prefix):
+            path: DataPath = ("models", index, *problem.where.removeprefix(prefix).split("."))
+            return Problem(problem.what, str(tree.deepest(path).shown_place()), problem.remedy)
+    return problem
 
 
 def unknown_parameters(suite: Suite) -> Iterator[Finding]:

@@ -94,6 +94,8 @@ def _keep(
     root: Node, section: str, wanted: Sequence[str], declared: list[str], identify: Identify
 ) -> list[Problem]:
     option = f"--{section} {','.join(wanted)}"
+    if section == "models":  # triage@500 is a checkpoint of the model triage: which there are is known later
+        wanted = [name if name in declared else name.partition("@")[0] for name in wanted]
     unknown = [name for name in wanted if name not in declared]
     if unknown or not wanted:
         singular = section.removesuffix("s")

@@ -80,13 +80,15 @@ def _wanted(cell: RunSpec, suite: Suite) -> bool:
 
 
 def _matches(cell: RunSpec, entry: CellFilter) -> bool:
+    checkpoint = cell.model.checkpoint
     axes = (
-        (cell.model.id, entry.model),
-        (cell.prompt.id, entry.prompt),
-        (cell.dataset.id, entry.dataset),
+        ((cell.model.id, *([checkpoint.of] if checkpoint is not None else [])), entry.model),
+        ((cell.prompt.id,), entry.prompt),
+        ((cell.dataset.id,), entry.dataset),
     )
     return all(
-        patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns) for name, patterns in axes
+        patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+        for names, patterns in axes
     ) and all(
         name in cell.params and _is_any(cell.params[name], value) for name, value in entry.params.items()
     )
@@ -117,7 +119,7 @@ def _slug(cell: RunSpec) -> tuple[str, bool]:
     parts = [cell.model.id, cell.prompt.id, cell.dataset.id]
     parts += [f"{name}={_shown(value)}" for name, value in cell.swept.items()]
     whole = "-".join(parts)
-    slug = re.sub(r"[^A-Za-z0-9._=+-]+", "_", whole)
+    slug = re.sub(r"[^A-Za-z0-9._=+@-]+", "_", whole)
     return slug, slug == whole and len(slug) <= MAX_RUN_ID
 
 

@@ -228,6 +228,8 @@ _SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("BudgetSpec", "budget", ""),
     ("NightlySpec", "nightly", ""),
     ("AlertsSpec", "alerts", ""),
+    ("CheckpointRules", "checkpoints", ""),
+    ("WatchSpec", "checkpoints: watch", ""),
     ("CellFilter", "include and exclude", ""),
 )
 
@@ -255,6 +257,8 @@ def _models(definitions: Schema) -> Iterator[str]:
     yield options_table(properties, common["required"])
     yield _section(3, "models: price", definitions["PriceSpec"])
     yield _section(3, "models: limits", definitions["LimitsSpec"])
+    yield _section(3, "models: checkpoints", definitions["CheckpointsSpec"])
+    yield _section(3, "models: checkpoint", definitions["CheckpointSpec"])
     for name, schema in entries.items():
         yield _section(3, f"provider: {name}", schema, leave_out=properties)
 

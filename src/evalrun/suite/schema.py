@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
+from evalrun.suite.checkpoints import CheckpointRules
 from evalrun.suite.components import (
     Id,
     ModelSpec,
@@ -304,6 +305,9 @@ class Suite(Spec):
         "year rare. Default: 99 % each time.",
     )
     alerts: AlertsSpec | None = Field(default=None, description="What is reported at the end of a sweep.")
+    checkpoints: CheckpointRules | None = Field(
+        default=None, description="How the checkpoints of models that have `checkpoints` are compared."
+    )
     tags: dict[str, str] = Field(default_factory=dict, description="Notes for display and search.")
     include: list[CellFilter] = Field(
         default_factory=list, description="Keep only cells that one of these matches. Default: all."
@@ -376,6 +380,7 @@ class Suite(Spec):
             "errors", "unparsed", "budget",
         ):  # fmt: skip
             del data[key]
+        data.pop("checkpoints", None)
         del data["performance"]["workers"]  # who sends the requests changes no answer
         for dataset in data["datasets"]:
             del dataset["tags"]
@@ -389,7 +394,9 @@ class Suite(Spec):
         data["judges"] = [model.resolved() for model in self.judges]
         data["parse"] = [parser.resolved() for parser in self.parse]
         data["scorers"] = [scorer.resolved() for scorer in self.scorers]
-        return {name: data[name] for name in Suite.model_fields}
+        if data["checkpoints"] is None:  # few suites say anything of them
+            del data["checkpoints"]
+        return {name: data[name] for name in Suite.model_fields if name in data}
 
     def hide(self, secrets: Mapping[str, str]) -> None:
         """Note values that `resolved` must not show: environment variable to value.

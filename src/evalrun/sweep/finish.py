@@ -194,12 +194,25 @@ class Finish:
                 "counts": asdict(analysis.counts),
                 "metrics": [metric.document() for metric in analysis.metrics],
                 "details": {**asdict(analysis.details), "answered_by": answered},
-                "warnings": warnings,
+                "warnings": [*warnings, *_notes(spec)],
                 "timings": measured.timings,
+                **self._checkpoint(spec),
             },
         )
         run.journal.unlink(missing_ok=True)
         run.system.unlink(missing_ok=True)
+
+    def _checkpoint(self, spec: RunSpec) -> dict[str, Any]:
+        """Which checkpoint the run asked, with its digest, as the plan says it."""
+        if spec.model.checkpoint is None:
+            return {}
+        planned = next(each for each in self.folder.read_manifest()["plan"] if each["run"] == spec.run_id)
+        return {key: planned[key] for key in ("step", "training", "checkpoint")}
+
+
+def _notes(spec: RunSpec) -> list[str]:
+    checkpoint = spec.model.checkpoint
+    return [f"step {checkpoint.step}: {checkpoint.note}"] if checkpoint and checkpoint.note else []
 
 
 def _measured(kept: Mapping[str, Any]) -> Measured:

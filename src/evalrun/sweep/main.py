@@ -209,7 +209,8 @@ class _Sweep:
         exit_code = ExitCode(manifest["exit_code"])
         folder.append_event("finish", {"status": manifest["status"], "exit_code": int(exit_code)})
         note_cells(self._store, folder, self._cells, runs)
-        warnings = [text for dataset in self._prepared.datasets.values() for text in dataset.warnings]
+        warnings = [*self._prepared.loaded.notes]
+        warnings += [text for dataset in self._prepared.datasets.values() for text in dataset.warnings]
         warnings += [*self._told_of_earlier(execution, resumed=resumed), *execution.warnings]
         warnings += _of_runs(runs)
         warnings += tell(self._suite, folder, alerts)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from evalrun.canonical import digest, seeded_bytes
+from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
 from evalrun.sweep.alerts import stored_text
 from evalrun.sweep.prepare import PreparedSweep
@@ -101,9 +104,24 @@ def _plan(prepared: PreparedSweep, cells: Mapping[str, str]) -> list[dict[str, A
             "repeats": spec.repeats,
             "cell_digest": cells[spec.run_id],
             **({"ablates": spec.prompt.ablates} if spec.prompt.ablates else {}),
+            **_checkpoint(spec.model, prepared.loaded.base_dir),
         }
         for spec in prepared.specs
     ]
+
+
+def _checkpoint(model: ModelSpec, base_dir: Path) -> dict[str, Any]:
+    """Which checkpoint of a training a model is, where it is one."""
+    if model.checkpoint is None:
+        return {}
+    from evalrun.providers.downloads import checkpoint_sha256
+
+    sha256 = ""
+    if model.checkpoint.path:
+        with contextlib.suppress(OSError):  # it may be deleted by now, or be another machine's
+            sha256 = checkpoint_sha256(base_dir / Path(model.checkpoint.path).expanduser())
+    known = {**model.checkpoint.model_dump(), "weights_sha256": sha256}
+    return {"step": known["step"], "training": known["training"], "checkpoint": known}
 
 
 def _datasets(prepared: PreparedSweep) -> dict[str, dict[str, Any]]:

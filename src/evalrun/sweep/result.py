@@ -39,6 +39,7 @@ def result_document(outcome: Outcome) -> dict[str, Any]:
 def _run(run: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: run[key] for key in ("run", "model", "prompt", "dataset", "params", "status", "counts")},
+        **({key: run[key] for key in ("step", "training", "checkpoint")} if run.get("checkpoint") else {}),
         "metrics": [_metric(metric) for metric in run["metrics"]],
     }
 
