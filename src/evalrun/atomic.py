@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from evalrun.errors import ExitCode, UserError
@@ -60,9 +61,11 @@ def make_private(path: Path) -> None:
 def private_folder(path: Path) -> Path:
     """The folder, made durably (with its parents, for the owner or the group) when it is not there. Raises
     UserError."""
+    if path.is_dir():
+        return path
     with disk_errors(path):
         # One by one: `mkdir(parents=True)` would make the parents readable by others.
-        missing = [each for each in (path, *path.parents) if not each.exists()]
+        missing = list(itertools.takewhile(lambda each: not each.exists(), (path, *path.parents)))
         for each in reversed(missing):
             shared = is_shared(each.parent)
             with contextlib.suppress(FileExistsError):
@@ -72,6 +75,19 @@ def private_folder(path: Path) -> Path:
             sync(each.parent)
         path.mkdir(exist_ok=True)  # raises where a file is in the way
     return path
+
+
+def private_folders(parent: Path, names: Iterable[str]) -> None:
+    """Folders of these names in `parent`, which is made too: durably, with one wait for the disk for all."""
+    private_folder(parent)
+    shared = is_shared(parent)
+    with disk_errors(parent):
+        for name in names:
+            with contextlib.suppress(FileExistsError):
+                (parent / name).mkdir(mode=FOLDER_MODE)
+                if shared:
+                    (parent / name).chmod(GROUP_FOLDER_MODE)
+        sync(parent)
 
 
 def place_for(path: Path) -> Path:
@@ -111,7 +127,7 @@ def replacing(path: Path, *, durable: bool = True, named: bool = True) -> Iterat
     On any error it is removed and `path` stays as it was. A link is followed. What is no file (a device, a
     pipe) is not replaced: the text is written into it. Raises UserError (exit 3) when the disk is full.
     """
-    if path.exists() and not path.is_file():
+    if _is_no_file(path):
         import tempfile  # drags much in, and is hardly ever needed
 
         with disk_errors(path), tempfile.TemporaryDirectory() as folder:
@@ -120,7 +136,7 @@ def replacing(path: Path, *, durable: bool = True, named: bool = True) -> Iterat
             yield temporary
             path.write_bytes(temporary.read_bytes())
         return
-    path = path.resolve()
+    path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     with disk_errors(path.parent):
         try:
@@ -134,6 +150,14 @@ def replacing(path: Path, *, durable: bool = True, named: bool = True) -> Iterat
             raise
         if named:
             sync(path.parent)
+
+
+def _is_no_file(path: Path) -> bool:
+    """Whether something lies there that is no file."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 _LEFTOVER = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp\Z")

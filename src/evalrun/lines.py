@@ -24,9 +24,14 @@ def with_checksum(text: bytes) -> bytes:
 
 def is_whole(line: bytes) -> bool:
     """Whether a line has its end, and is what was written as far as its checksum tells."""
-    if line[-_LENGTH : len(_KEY) - _LENGTH] == _KEY:
+    if has_checksum(line):
         return line[len(_KEY) - _LENGTH :] == b'%08x"}\n' % crc32(line[:-_LENGTH])
     return line[-1:] == b"\n"
+
+
+def has_checksum(line: bytes) -> bool:
+    """Whether the line was written with a checksum; those of earlier versions were not."""
+    return line[-_LENGTH : len(_KEY) - _LENGTH] == _KEY
 
 
 def read_record(line: bytes) -> dict[str, Any] | None:

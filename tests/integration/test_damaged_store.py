@@ -145,6 +145,30 @@ def test_damaged_lines_of_a_journal_are_asked_again_and_said(suite: Path) -> Non
     assert "damaged in" in done.stderr and "asked again" in done.stderr
 
 
+def test_a_damaged_id_in_a_journal_without_checksums_adds_no_sample(suite: Path) -> None:
+    killed = dying([str(suite), "-q", "--no-report"], "evalrun.sweep.finish:journal_to_parquet")
+    assert killed.returncode == 137
+    (journal,) = Path(".evalrun/sweeps").glob("*/runs/*/journal.jsonl")
+    lines = [json.loads(line) for line in journal.read_bytes().splitlines()]
+    for line in lines:
+        del line["crc32"]  # as an earlier version wrote it
+    lines[3]["sample_id"] = "q" + lines[3]["sample_id"][1:]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = evalrun(suite, "-q", "--no-report", "--json")
+    assert done.returncode == 0, done.stderr
+    runs = {run["run"]: run for run in json.loads(done.stdout)["runs"]}
+    assert runs["m-p-d"]["counts"]["samples"] == N == runs["m-p-d"]["counts"]["scored"]
+    assert f"samples that the dataset has not ({lines[3]['sample_id']})" in done.stderr
+
+
+def test_a_bit_that_fell_over_in_samples_is_said(swept: Path) -> None:
+    path = swept / "runs/m-p-d/samples.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4] ^= 1
+    path.write_bytes(data)
+    assert "are not those of its figures" in " ".join(evalrun("show", "latest").stdout.split())
+
+
 def spoil(path: Path, how: str) -> None:
     """Do to a file what may happen to one."""
     data = path.read_bytes()
@@ -231,14 +255,13 @@ def test_samples_that_cannot_be_read_are_named_and_the_rest_is_shown(swept: Path
     spoil(swept / "runs/m-p-d/samples.parquet", how)
     shown = evalrun("show", "latest")
     assert shown.returncode == 0, shown.stderr
-    assert "exact_match" in shown.stdout and ("cannot be shown" in shown.stdout or how == "middle")
+    wrong = "are not those of its figures: it is damaged from row" if how == "middle" else "cannot be shown"
+    said = " ".join(shown.stdout.split())
+    assert "exact_match" in said and f"The samples of m-p-d {wrong}" in said
     report = evalrun("report", "latest", "--out", "report.html")
     page = Path("report.html").read_text()
     assert report.returncode == 0, report.stderr
-    if how == "middle":
-        assert "n-p-d" in page  # its ends are whole: what is wrong shows when it is read, and goes to the log
-    else:
-        assert "The samples of m-p-d cannot be shown" in page
+    assert f"The samples of m-p-d {wrong}" in page and "n-p-d" in page
     assert evalrun("site", "out").returncode == 0
     asked = evalrun("samples", "m-p-d")
     assert asked.returncode == 2 and "samples.parquet" in asked.stderr and "Traceback" not in asked.stderr

@@ -17,9 +17,8 @@ from evalrun.documents import read
 from evalrun.results import RunResults
 from evalrun.served import served_by_model
 from evalrun.sweep_results import Primary, SweepResults
-from evalrun.tracking.folder import RUN, SweepFolder
+from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parquet import damage
-from evalrun.tracking.plain import read_document
 from evalrun.types import JSON, MetricValue
 
 RESULTS, STANDINGS, JUDGED = "results", "standings", "judged"
@@ -52,17 +51,16 @@ def conclude_sweep(folder: SweepFolder, gates: Sequence[Mapping[str, JSON]] = ()
 
 def read_sweep(folder: SweepFolder, manifest: Mapping[str, Any] | None = None) -> Concluded:
     """A sweep with its results, typed. Raises UserError for a document that cannot be read."""
-    paths = [folder.path / "runs" / run_id / RUN for run_id in folder.run_ids()]
     manifest = folder.read_manifest() if manifest is None else manifest
-    return concluded(manifest, [read_document(path) for path in paths], folder)
+    return concluded(manifest, [folder.run(run_id) for run_id in folder.run_ids()], folder)
 
 
 def concluded(
-    manifest: Mapping[str, Any], documents: Sequence[Mapping[str, Any]], folder: SweepFolder | None
+    manifest: Mapping[str, Any], results: Sequence[RunResults], folder: SweepFolder | None
 ) -> Concluded:
-    """The documents of a sweep, typed. Without its `folder` there is no more than they say."""
+    """A manifest and the results of its runs. Without its `folder` there is no more than they say."""
     scorers = scorer_names(_suite(manifest))
-    runs = tuple(_run(document, scorers, folder) for document in documents)
+    runs = tuple(_run(run, scorers, folder) for run in results)
     gates = manifest.get("gates") or ()
     where = None if folder is None else folder.path / "sweep.json"
     if isinstance(manifest.get(RESULTS), Mapping):
@@ -102,9 +100,7 @@ def _with_judges(
     return replace(found, judged=judged_runs(suite, runs, folder))
 
 
-def _run(document: Mapping[str, Any], scorers: Sequence[str], folder: SweepFolder | None) -> RunResults:
-    where = None if folder is None else folder.path / "runs" / str(document.get("run")) / RUN
-    run = read(RunResults, document, where)
+def _run(run: RunResults, scorers: Sequence[str], folder: SweepFolder | None) -> RunResults:
     if not any(metric.scorer for metric in run.metrics):  # written by an earlier version
         run = replace(run, metrics=tuple(_with_scorer(metric, scorers) for metric in run.metrics))
     lost = run.counts.failed + run.counts.unparsed

@@ -24,6 +24,7 @@ from evalrun.results import Estimate, RunResults
 from evalrun.scoring.scorers import judge_agreement as agreement
 from evalrun.sweep_results import GradeShare, GradesOf, JudgedRun, JudgeExample, JudgeKappa
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.parquet import reading
 from evalrun.types import JSON, Status
 
 if TYPE_CHECKING:
@@ -265,10 +266,8 @@ def read_grades(path: Path, scorer: str, options: JudgeOptions, *, scored_only: 
 
 def read_rows(path: Path, rows: Sequence[int], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
     """These columns of the rows at these places of a file, by place."""
-    import pyarrow.parquet as pq
-
     wanted, found, start = set(rows), {}, 0
-    with pq.ParquetFile(path) as file:
+    with reading(path) as file:
         present = [name for name in columns if name in file.schema_arrow.names]
         for batch in file.iter_batches(batch_size=_BATCH, columns=present):
             for at in sorted(wanted):

@@ -26,6 +26,7 @@ from evalrun.analysis.samples import SampleTable
 from evalrun.results import Lost
 from evalrun.scoring.base import MetricInfo, Scorer, is_lost
 from evalrun.scoring.derived import Derived
+from evalrun.tracking.parquet import reading
 from evalrun.types import MetricValue, Status
 
 if TYPE_CHECKING:
@@ -107,10 +108,8 @@ class Losses:
     @cached_property
     def _said(self) -> Mapping[str, Any]:
         """The columns of errors and of the reasons of scores that are missing, as they lie in the file."""
-        import pyarrow.parquet as pq
-
         wanted = ["error", *(f"reason.{name}" for name in self._missing)]
-        with pq.ParquetFile(self._table.source, pre_buffer=False) as file:
+        with reading(self._table.source) as file:
             wanted = [name for name in wanted if name in file.schema_arrow.names]
             read = file.read(columns=wanted, use_threads=False)
         return {name: read.column(name).combine_chunks() for name in wanted}
@@ -432,11 +431,9 @@ def filled_ends(run: RunSamples, metric: str) -> tuple[Floats | None, Floats | N
 
 def _unscored(table: SampleTable, column: str, within: Mask) -> Mask:
     """The answered rows of which the scorer of a column lost its score."""
-    import pyarrow.parquet as pq
-
     parts = column.split(".")
     owners = [".".join(parts[:at]) for at in range(len(parts), 0, -1)]
-    with pq.ParquetFile(table.source, pre_buffer=False) as file:
+    with reading(table.source) as file:
         reasons = [f"reason.{owner}" for owner in owners if f"reason.{owner}" in file.schema_arrow.names]
         if not reasons:
             return within & np.isnan(score_column(table, column))

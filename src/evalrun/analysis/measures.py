@@ -23,7 +23,7 @@ from evalrun.results import Estimate, RunResults
 from evalrun.scoring.base import MetricInfo, Scorer
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.model import SweepManifest
-from evalrun.tracking.parquet import column_names, read_columns
+from evalrun.tracking.parquet import read_columns
 from evalrun.types import JSON, Direction, MetricValue
 
 if TYPE_CHECKING:
@@ -121,7 +121,6 @@ class RunSamples:
         path = self.folder.samples_path(self.run.run)
         if not path.exists():
             raise UserError("the run has no samples", where=str(path), remedy="Was the folder copied whole?")
-        column_names(path)  # raises a UserError where the file is broken
         return SampleTable.from_parquet(path, self._columns)
 
     @cached_property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalrun.analysis.bias import bias_findings
@@ -109,7 +111,7 @@ def analyse(
     options = options or AnalysisOptions()
     exclude_unparsed, seed = options.exclude_unparsed, options.seed
     metrics, scored = score_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
-    alike = shared_text(table.source) if table.clusters is None and options.versions is None else ""
+    alike = _shared_text(table, options) if table.clusters is None and options.versions is None else ""
     if alike:
         metrics = [_noted(metric, ROWS_ALIKE) if metric.method else metric for metric in metrics]
     if table.distinct < len(table):
@@ -147,6 +149,21 @@ def analyse(
     if counts.failed + counts.unparsed:
         details["errors"] = error_counts(table.source)
     return RunAnalysis(metrics, read(RunDetails, details), counts, (alike,) if alike else ())
+
+
+_ALIKE: dict[tuple[Path, str, bytes], str] = {}
+
+
+def _shared_text(table: SampleTable, options: AnalysisOptions) -> str:
+    """Whether rows share a template, looked at once for all runs of a sweep that have the same rows."""
+    if options.dataset is None:
+        return shared_text(table.source)
+    key = (table.source.parent.parent, options.dataset.id, sha256(table.keys.tobytes()).digest())
+    if key not in _ALIKE:
+        if any(known[0] != key[0] for known in _ALIKE):  # of a sweep before
+            _ALIKE.clear()
+        _ALIKE[key] = shared_text(table.source)
+    return _ALIKE[key]
 
 
 def _noted(metric: MetricValue, note: str) -> MetricValue:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.scoring.base import Labelled, as_text
+from evalrun.tracking.parquet import reading
 from evalrun.types import Counts, Status
 
 BATCH = 8_192
@@ -90,13 +91,11 @@ class Coder:
 
 def read_parquet(path: Path, numbers: Sequence[str], columns: Sequence[str] | None = None) -> Read:
     """Everything of a run's samples that metrics are made from, without prompts, outputs and reasons."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        wanted = _wanted(file.schema_arrow.names, numbers, columns)
+    with reading(path) as plain:
+        wanted = _wanted(plain.schema_arrow.names, numbers, columns)
     gatherers = {name: _gatherer(name, numbers) for name in wanted}
     coded = [name for name, gatherer in gatherers.items() if isinstance(gatherer, Coder)]
-    with pq.ParquetFile(path, read_dictionary=coded, pre_buffer=False) as file:
+    with reading(path, coded, like=plain) as file:
         for batch in file.iter_batches(batch_size=BATCH, columns=wanted, use_threads=False):
             for name, gatherer in gatherers.items():
                 gatherer.add_arrow(batch.column(name))
@@ -230,10 +229,8 @@ def _with_prefix(columns: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def texts_of(path: Path, name: str) -> Labelled:
     """One text column (`answer`, `target`) as codes; labels are cut to LABEL_CHARACTERS."""
-    import pyarrow.parquet as pq
-
     coder = Coder(LABEL_CHARACTERS)
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+    with reading(path) as file:
         if name not in file.schema_arrow.names:
             return Labelled(np.full(file.metadata.num_rows, -1, np.int32), ())
         for batch in file.iter_batches(batch_size=BATCH, columns=[name], use_threads=False):
@@ -248,10 +245,8 @@ _QUOTED = re.compile(r" in( the JSON)? '.*'$", re.DOTALL)
 
 def error_counts(path: Path) -> dict[str, dict[str, int]]:
     """The commonest reasons for which samples failed or could not be parsed: {status: {reason: samples}}."""
-    import pyarrow.parquet as pq
-
     counts: Counter[tuple[str, str]] = Counter()
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+    with reading(path) as file:
         if "error" not in file.schema_arrow.names:
             return {}
         for batch in file.iter_batches(batch_size=BATCH, columns=["status", "error"], use_threads=False):
@@ -344,9 +339,7 @@ class SampleTable:
 
     def sample_ids(self) -> Sequence[str]:
         """The sample id of each entry, read from the file when asked for: they are not kept."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.source, pre_buffer=False) as file:
+        with reading(self.source) as file:
             column = file.read(columns=["sample_id"], use_threads=False).column(0).to_pylist()
         return [column[at] for at in self.order.tolist()]
 

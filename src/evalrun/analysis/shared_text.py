@@ -15,6 +15,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from evalrun.tracking.parquet import reading
+
 ROWS = 250
 """So many rows are looked at."""
 LEAST_SHARE = 0.2
@@ -60,9 +62,8 @@ def shared_text(path: Path) -> str:
 def _texts(path: Path) -> list[str]:
     """Each row's columns of text as one, without those columns that say the same in all rows."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+    with reading(path) as file:
         schema = file.schema_arrow
         columns = [
             name

@@ -219,7 +219,7 @@ class Ranking:
             at for at, run in enumerate(self.runs) if self.values[at] is not None and run.has_samples
         ]
 
-    @property
+    @cached_property
     def columns(self) -> dict[int, int]:
         """The columns of `common` by the places of the runs."""
         return {at: column for column, at in enumerate(self._having)}

@@ -266,7 +266,7 @@ def check_sweep(
     `planned` are the runs of the plan, each with run, model, prompt and dataset. A run that was not finished
     has no metrics and does not pass; neither does a gate that speaks of no run at all.
     """
-    runs = {run["run"]: run for run in folder.runs()}
+    runs = {run["run"]: run for run in folder.runs()} if gates else {}
     pairs: dict[str, RunPair] = {}
     problem = ""
     if baseline is not None and any(gate.needs_baseline for gate in gates):

@@ -345,8 +345,9 @@ def matrix(by_dataset: Mapping[str, Sequence[RunView]], metric: str) -> Matrix |
     if min(len(rows), wide) < 2 or wide > MOST_COLUMNS:
         return None
     cells = {
-        (name, down[run.id], across[run.id]): _cell(run, group)
+        (name, down[run.id], across[run.id]): _cell(run, scale)
         for name, group in by_dataset.items()
+        for scale in (_Scale.of(group),)
         for run in group
     }
     empty = MatrixCell(None)
@@ -367,15 +368,27 @@ def matrix(by_dataset: Mapping[str, Sequence[RunView]], metric: str) -> Matrix |
     )
 
 
-def _cell(run: RunView, group: Sequence[RunView]) -> MatrixCell:
-    if run.primary is None or run.primary.value is None:
-        return MatrixCell(run, "\N{EN DASH}")
-    values = [other.primary.value for other in group if other.primary and other.primary.value is not None]
-    low, high = min(values), max(values)
-    share = (run.primary.value - low) / (high - low) if high > low else 0.5
-    if lower_is_better(group):
-        share = 1 - share
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """The least and the greatest value of a dataset's runs, and whether the least is best."""
+
+    low: float
+    high: float
+    lower: bool
+
+    @classmethod
+    def of(cls, group: Sequence[RunView]) -> _Scale:
+        values = [run.primary.value for run in group if run.primary and run.primary.value is not None]
+        return cls(min(values, default=0.0), max(values, default=0.0), lower_is_better(group))
+
+
+def _cell(run: RunView, scale: _Scale) -> MatrixCell:
     figure = run.primary
+    if figure is None or figure.value is None:
+        return MatrixCell(run, "\N{EN DASH}")
+    share = (figure.value - scale.low) / (scale.high - scale.low) if scale.high > scale.low else 0.5
+    if scale.lower:
+        share = 1 - share
     return MatrixCell(
         run, numbers.metric(figure), numbers.metric_interval(figure), f"n = {figure.n}", round(SHADES * share)
     )

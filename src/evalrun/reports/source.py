@@ -15,7 +15,7 @@ from evalrun.reports.numbers import moment
 from evalrun.results import RunResults
 from evalrun.sweep_results import GateVerdict, Previous, SweepResults
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
-from evalrun.tracking.parquet import damage
+from evalrun.tracking.parquet import changed, damage
 from evalrun.types import JSON
 
 MANY_UNREADABLE = 5
@@ -182,6 +182,8 @@ class Source:
             path = self.path / "runs" / run.run / SAMPLES
             if (why := damage(path)) is not None:
                 found.append(f"The samples of {run.run} cannot be shown or tested: {why} ({path}).")
+            elif (why := changed(path, run.digests)) is not None:
+                found.append(f"The samples of {run.run} are not those of its figures: {why} ({path}).")
         return found
 
     def _file(self, run_id: str, name: str) -> Path | None:

@@ -47,7 +47,8 @@ def _primary(store: Store, project: str) -> str | None:
     for row in store.list(20, project):
         if row.status == "complete":
             folder = SweepFolder(row.folder)
-            found = concluded(folder.read_manifest(), folder.runs(), None).results.primary
+            runs = [folder.run(run_id) for run_id in folder.run_ids()]
+            found = concluded(folder.read_manifest(), runs, None).results.primary
             return found.metric if found else None
     return None
 

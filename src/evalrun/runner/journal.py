@@ -10,21 +10,25 @@ import dataclasses
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from evalrun.atomic import open_private, sync, write_private
 from evalrun.canonical import digest
 from evalrun.errors import ExitCode, UserError
-from evalrun.lines import read_record, with_checksum
+from evalrun.lines import has_checksum, read_record, with_checksum
 from evalrun.runner.monitor import SystemSample
 from evalrun.types import JSON, SampleRecord
 
 FSYNC_INTERVAL_S = 0.25
 """Longest time that a finished sample waits to become durable."""
+
+
+_FEW_LINES = 1_000
+"""So many are made a table of at once."""
 
 
 def _encode(record: SampleRecord) -> bytes:
@@ -58,13 +62,13 @@ class Journal:
         self._path = path
         self._on_durable = on_durable
         self._descriptor = open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        # The new name must survive a power cut as well as the lines.
-        sync(path.parent)
+        self._named = False
         self._lines: list[bytes] = []
         self._unsynced = 0
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._closing = False
+        self._closing = asyncio.Event()
+        self._synced = False
         self.error: UserError | None = None
         self._syncer = self._loop.create_task(self._sync_forever())
 
@@ -91,17 +95,19 @@ class Journal:
         self._wake.set()
 
     async def _sync_forever(self) -> None:
-        while not self._closing:
+        while not self._closing.is_set():
             await self._wake.wait()
             self._wake.clear()
-            await self._sync()
-            if not self._closing:
-                await asyncio.sleep(FSYNC_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), FSYNC_INTERVAL_S)
+            if not self._closing.is_set():
+                await self._sync()
 
     async def _sync(self) -> None:
         count, self._unsynced = self._unsynced, 0
         if not count or self.error is not None:
             return
+        self._synced = True
         try:
             await asyncio.to_thread(self._make_durable)
         except OSError as error:
@@ -112,6 +118,9 @@ class Journal:
 
     def _make_durable(self) -> None:
         os.fdatasync(self._descriptor)
+        if not self._named:  # the new name must survive a power cut as well as the lines
+            sync(self._path.parent)
+            self._named = True
         # What is written into a file that somebody removed is accepted by the system, and lost.
         if not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
             raise FileNotFoundError(errno.ENOENT, "another file lies in its place")
@@ -131,13 +140,18 @@ class Journal:
             exit_code=ExitCode.INCOMPLETE,
         )
 
-    async def close(self) -> None:
-        """Write and sync what is left. Raises the UserError of a failed write."""
+    async def close(self, *, whole: bool = False) -> None:
+        """Write and sync what is left. Raises the UserError of a failed write.
+
+        Where the run is `whole` and took less time than a sample may wait to become durable anyway, its lines
+        are not synced: the run's table, which is, is made of them next.
+        """
         self._write()
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         await self._syncer
-        await self._sync()
+        if not whole or self._synced or self._unsynced > _FEW_LINES:
+            await self._sync()
         os.close(self._descriptor)
         if self.error is not None:
             raise self.error
@@ -233,6 +247,13 @@ class Earlier:
     damaged: int = 0
 
 
+class Named(Protocol):
+    """What has a sample's id."""
+
+    @property
+    def sample_id(self) -> str: ...
+
+
 NOTHING_EARLIER = Earlier(frozenset())
 
 
@@ -271,6 +292,40 @@ class RunFolder:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._system = open_private(self.system, flags)
         return Earlier(done, clock_s, failed, len(damaged))
+
+    def drop_unknown(self, earlier: Earlier, samples: Iterable[Named], repeats: int) -> tuple[Earlier, str]:
+        """Set lines aside that speak of samples which the run has not: `earlier` without them, and what to
+        say of it.
+
+        Only a journal of before the checksums is looked through: in another a damaged id is seen as that.
+        """
+        first = b""
+        if self.journal.exists():
+            with self.journal.open("rb") as file:
+                first = file.readline()
+        if not first or has_checksum(first):
+            return earlier, ""
+        known = {sample.sample_id for sample in samples}
+        kept, strange, keys = [], [], set()
+        for line in self.journal.read_bytes().splitlines(keepends=True):
+            record = read_record(line)
+            key = (record["sample_id"], record.get("repeat", 0)) if record else None
+            if key is None or (key[0] in known and 0 <= key[1] < repeats):
+                kept.append(line)
+            else:
+                strange.append(line)
+                keys.add(key)
+        if not strange:
+            return earlier, ""
+        aside = self.journal.with_suffix(".jsonl.unknown")
+        write_private(aside, b"".join(strange))
+        write_private(self.journal, b"".join(kept))
+        named = ", ".join(sorted(str(key[0])[:60] for key in keys)[:3])
+        said = (
+            f"{len(strange)} lines of its journal speak of samples that the dataset has not ({named}): they "
+            f"were damaged, and lie in {aside}; what they stood for was asked again"
+        )
+        return replace(earlier, done=earlier.done - keys, failed=earlier.failed - keys), said
 
     def size(self) -> int:
         """The bytes of the journal."""

@@ -136,7 +136,7 @@ def _pss(pid: int) -> int | None:
 
 
 _SEEN: dict[int, tuple[float, int | None]] = {}
-_JUST_NOW_S = 0.05
+_JUST_NOW_S = 0.2
 
 
 def _rss(pid: int) -> int | None:

@@ -365,10 +365,10 @@ def spent_earlier(folder: SweepFolder, prices: Mapping[str, PriceSpec | None]) -
 
 
 def _rows(path: Any) -> Iterable[dict[str, Any]]:
-    import pyarrow.parquet as pq
+    from evalrun.tracking.parquet import reading
 
     names = ("status", "cached", "cost_usd", "prompt_tokens", "completion_tokens", "prompt", "output")
-    with pq.ParquetFile(path) as file:
+    with reading(path) as file:
         present = [name for name in names if name in file.schema_arrow.names]
         for batch in file.iter_batches(columns=present):
             yield from batch.to_pylist()

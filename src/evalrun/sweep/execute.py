@@ -43,7 +43,7 @@ from evalrun.tracking.folder import SweepFolder
 if TYPE_CHECKING:
     from evalrun.sweep.judging import Judging
 
-_SIDE_BY_SIDE = 4
+_SIDE_BY_SIDE = 8
 """Runs of recorded answers at a time: each waits for the disk several times."""
 _HERE = "local"
 """The place of all engines that are ours."""
@@ -115,7 +115,7 @@ class Phase:
                 await run.run()
         finally:
             self.progress.refresh(cell.run_id)
-            await journal.close()
+            await journal.close(whole=run.complete)
         return run.complete
 
     def options(self, model: ModelSpec, *, stream: bool = False, warmup: int = 0) -> CellOptions:
@@ -195,8 +195,9 @@ async def execute(services: Services) -> Execution:
             execution.oldest_cached = services.cache.oldest
             if services.cache.warning:
                 execution.warnings.append(services.cache.warning)
-    finished = all(folder.is_finished(spec.run_id) for spec in prepared.specs)
-    if services.stop.fault is not None and not finished:
+    if services.stop.fault is not None and not all(
+        folder.is_finished(spec.run_id) for spec in prepared.specs
+    ):
         # Made anew: what was in flight when the budget was spent has been counted since.
         execution.faults.append(services.spending.fault() if services.spending else services.stop.fault)
     return execution
@@ -222,6 +223,8 @@ def _matrix_jobs(services: Services, phase: Phase, finish: Finish) -> list[Job]:
     drawn.sort(
         key=lambda each: order.index(each.model.id) if _is_here(phase.providers[each.model.id]) else -1
     )
+    if len(drawn) > 1:
+        folder.make_run_dirs(spec.run_id for spec in drawn)
     return [MatrixJob(spec, prepared, folder, finish) for spec in drawn]
 
 
@@ -404,7 +407,9 @@ class MatrixJob:
         spec, prepared = self.spec, self.prepared
         dataset = prepared.datasets[spec.dataset.id]
         run = RunFolder(self.folder.run_dir(spec.run_id))
-        earlier = run.open(provider.identity())
+        earlier, strange = run.drop_unknown(run.open(provider.identity()), dataset, spec.repeats)
+        if strange:
+            phase.execution.warnings.append(f"{spec.run_id}: {strange}")
         before = run.size()
         phase.execution.taken_over += 0 if again else len(earlier.done)
         detail = {"done": len(earlier.done), "of": len(dataset) * spec.repeats}

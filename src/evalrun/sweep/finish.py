@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from evalrun.suite.schema import Suite
 from evalrun.sweep.inputs import keep_rows
 from evalrun.sweep.score import ScoreStage, Scoring
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
-from evalrun.tracking.parquet import journal_to_parquet, system_to_parquet
+from evalrun.tracking.parquet import journal_to_parquet, reading, system_to_parquet
 from evalrun.tracking.plain import plain
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class Finish:
     stop: Stop
     judging: Judging | None
     identities: dict[str, dict[str, Any]]
+    _rows_kept: set[str] = field(default_factory=set)
+    """The datasets of which it was looked whether their rows must be kept."""
 
     def is_waiting(self, run_id: str) -> bool:
         """Whether a run has been asked and waits for scores."""
@@ -169,7 +171,9 @@ class Finish:
         table = SampleTable.from_parquet(samples)
         if spec.dataset.withheld:
             table = table.with_groups(dataset.withheld_groups())
-        keep_rows(self.folder, spec.dataset, dataset, samples)
+        if spec.dataset.id not in self._rows_kept:
+            keep_rows(self.folder, spec.dataset, dataset, samples)
+            self._rows_kept.add(spec.dataset.id)
         answered, warnings = answered_by(samples)
         analysis = analyse_run(table, self.suite, spec, measured.system)
         warnings = [*warnings, *analysis.warnings]
@@ -239,12 +243,11 @@ def answered_by(samples: Path) -> tuple[dict[str, Any], list[str]]:
     are left out: they were given another day. Both are empty where the server says nothing.
     """
     import numpy as np
-    import pyarrow.parquet as pq
 
     names = ("model", "fingerprint")
     # Neither pq.read_table nor to_numpy: both import pandas, which costs half a second.
-    with pq.ParquetFile(samples, read_dictionary=list(names)) as file:
-        table = file.read(columns=[*names, "cached", "done_s"])
+    with reading(samples, names) as file:
+        table = file.read(columns=[*names, "cached", "done_s"], use_threads=False)
     fresh = ~_plain(table.column("cached"), np.bool_, 0)
     done = _plain(table.column("done_s"), np.float64, np.nan)
     order = np.argsort(np.where(np.isnan(done), np.inf, done), kind="stable")

@@ -64,9 +64,10 @@ def keep_rows(folder: SweepFolder, spec: DatasetSpec, dataset: Dataset, samples:
 def _has_whole_floats(samples: Path) -> bool:
     import numpy as np
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    with pq.ParquetFile(samples) as file:
+    from evalrun.tracking.parquet import reading
+
+    with reading(samples) as file:
         schema = file.schema_arrow
         doubles = [
             each.name for each in schema if each.name.startswith("vars.") and each.type == pa.float64()

@@ -144,7 +144,7 @@ class _Sweep:
         if found and self._options.reuse:
             manifest["reused"] |= take_over(folder, found)
             for spec in self._prepared.specs:
-                if spec.run_id in found:
+                if spec.run_id in found and spec.model.id not in manifest["models"]:
                     earlier = found[spec.run_id]
                     manifest["models"][spec.model.id] = earlier.folder.identity(earlier.document["model"])
             folder.write_manifest(manifest)

@@ -158,8 +158,9 @@ def _insert_runs(connection: sa.Connection, entry: SweepEntry) -> None:
     for each in entry.runs:
         key = ids[each.run]
         params += _param_rows(key, each)
-        metrics += _metric_rows(key, each)
-        known = {row["name"] for row in metrics if row["run_id"] == key}
+        measured = _metric_rows(key, each)
+        metrics += measured
+        known = {row["name"] for row in measured}
         own = own_figures.get(each.run, {})
         metrics += [_own_row(key, name, value, each) for name, value in own.items() if name not in known]
     _insert_many(connection, run_param, params)

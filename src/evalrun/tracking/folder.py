@@ -13,11 +13,18 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalrun.atomic import disk_errors, open_private, private_folder, remove_leftovers, write_private
+from evalrun.atomic import (
+    disk_errors,
+    open_private,
+    private_folder,
+    private_folders,
+    remove_leftovers,
+    write_private,
+)
 from evalrun.errors import ExitCode, UserError
 from evalrun.secrets import scrub_json
 from evalrun.tracking import events
@@ -102,7 +109,10 @@ class SweepFolder:
         from evalrun.tracking.model import SweepManifest
 
         where = self.path / MANIFEST
-        return SweepManifest.read(read_document(where), where)
+        found: SweepManifest = _kept(
+            self.path, where, lambda: SweepManifest.read(read_document(where), where)
+        )
+        return found
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest as plain JSON values, with every key of the document's form present."""
@@ -136,6 +146,11 @@ class SweepFolder:
         self.check_there()
         return private_folder(path)
 
+    def make_run_dirs(self, run_ids: Iterable[str]) -> None:
+        """Make the folders of runs together, which takes one wait for the disk and not one for each."""
+        self.check_there()
+        private_folders(self.path / "runs", [self._run_path(run_id).name for run_id in run_ids])
+
     def check_there(self) -> None:
         """Raise a UserError (exit 3) where the folder was removed, by whoever it was, while it was in use."""
         if not self.path.is_dir():
@@ -161,7 +176,9 @@ class SweepFolder:
         checked = self._results(document, folder / RUN)
         self._write_document(folder / RUN, with_defaults(document, checked))
         digests = {**checked.digests, RUN_DIGEST: file_sha256(folder / RUN)}
-        self.append_event("finish_run", {"status": checked.status, "digests": digests}, target=run_id)
+        # Durable with the next event that is: after a loss of power `complete_trail` tells of the run.
+        detail = {"status": checked.status, "digests": digests}
+        self.append_event("finish_run", detail, target=run_id, durable=False)
         return checked
 
     def is_finished(self, run_id: str) -> bool:
@@ -173,7 +190,8 @@ class SweepFolder:
     def run(self, run_id: str) -> RunResults:
         """The results of one run, checked."""
         where = self._run_path(run_id) / RUN
-        return self._results(read_document(where), where)
+        found: RunResults = _kept(self.path, where, lambda: self._results(read_document(where), where))
+        return found
 
     @staticmethod
     def _results(document: Mapping[str, Any], where: Path) -> RunResults:
@@ -336,6 +354,28 @@ class SweepFolder:
     @staticmethod
     def _write_document(where: Path, document: Mapping[str, Any]) -> None:
         write_private(where, document_bytes(scrub_json(document)))
+
+
+_READ: dict[Path, dict[Path, tuple[tuple[int, int, int], Any]]] = {}
+_KEPT_SWEEPS = 2
+"""The documents of so many sweeps are kept as they were read: two are compared, and all are not held."""
+
+
+def _kept(sweep: Path, where: Path, read: Callable[[], Any]) -> Any:
+    """What was read of a document, as long as its file stays what it was: at the end of a sweep each is asked
+    for many times. Nobody changes what is given out."""
+    try:
+        status = where.stat()
+    except OSError:
+        return read()  # which says what is the matter
+    seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+    of_sweep = _READ.setdefault(sweep, {})
+    known = of_sweep.get(where)
+    if known is None or known[0] != seen:
+        known = of_sweep[where] = (seen, read())
+        while len(_READ) > _KEPT_SWEEPS:
+            _READ.pop(next(iter(_READ)), None)
+    return known[1]
 
 
 def _is_there(path: Path) -> bool:

@@ -98,10 +98,10 @@ def rewrite_columns(
 
     fields = arrow_schema(list(made.items()), {})
     values, written = iter(rows), 0
-    with _reading(source) as file:
+    with reading(source) as file:
         schema = _with_made(file.schema_arrow, fields, dropped)
         with replacing(out, named=False) as temporary, _Writer(temporary, schema) as writer:
-            for batch in file.iter_batches(batch_size=_REWRITTEN):
+            for batch in file.iter_batches(batch_size=_REWRITTEN, use_threads=False):
                 some = list(islice(values, batch.num_rows))
                 if len(some) != batch.num_rows:
                     raise ValueError(f"{source} has more rows than were given values")
@@ -139,7 +139,7 @@ def iter_samples(
     """
     from evalrun.tracking.arrow import ENCODING
 
-    with _reading(path) as file:
+    with reading(path) as file:
         wanted = None if columns is None else _present(file.schema_arrow.names, columns, path)
         json_columns = [
             field.name
@@ -148,7 +148,7 @@ def iter_samples(
             and (field.metadata or {}).get(ENCODING) == b"json"
             and (not wanted or field.name in wanted)
         ]
-        for batch in file.iter_batches(batch_size=batch_size, columns=wanted):
+        for batch in file.iter_batches(batch_size=batch_size, columns=wanted, use_threads=False):
             for row in batch.to_pylist():
                 for name in json_columns:
                     if row[name] is not None:
@@ -181,15 +181,33 @@ def damage(path: Path) -> str | None:
         return error.strerror or str(error)
 
 
+def changed(path: Path, digests: Mapping[str, str]) -> str | None:
+    """What is wrong with a table that is no longer what its run was finished with (the `digests` of its
+    `run.json`); None where it is that, or where nothing is known of it."""
+    from evalrun.tracking.folder import file_sha256
+
+    sha256 = digests.get(f"{path.stem}_sha256")
+    if not sha256 or file_sha256(path) == sha256:
+        return None
+    rows = 0
+    try:
+        for batch in iter_batches(path, ROW_GROUP):
+            rows += batch.num_rows
+    except UserError as error:
+        return f"it is damaged from row {rows + 1:,} on ({error.problems[0].what})"
+    return "it was changed, or damaged, after the run was finished"
+
+
 def iter_batches(path: Path, size: int) -> Iterator[Any]:
     """The rows as Arrow record batches of `size` rows. Raises UserError where the file cannot be read on."""
-    with _reading(path) as file:
-        yield from file.iter_batches(batch_size=size)
+    with reading(path) as file:
+        # One thread: of a small file the others only cost time.
+        yield from file.iter_batches(batch_size=size, use_threads=False)
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Any:
     """Some columns of a Parquet file as a `pyarrow.Table`. Raises UserError for one that is not there."""
-    with _reading(path) as file:
+    with reading(path) as file:
         return file.read(columns=_present(file.schema_arrow.names, names, path))
 
 
@@ -197,7 +215,7 @@ def read_head(path: Path, names: Sequence[str], rows: int) -> Any:
     """The first rows of some columns, without reading the rest."""
     import pyarrow as pa
 
-    with _reading(path) as file:
+    with reading(path) as file:
         columns = _present(file.schema_arrow.names, names, path)
         first = next(file.iter_batches(rows, columns=columns), None)
         return pa.Table.from_batches([first]) if first is not None else file.read(columns=columns)
@@ -205,7 +223,7 @@ def read_head(path: Path, names: Sequence[str], rows: int) -> Any:
 
 def column_names(path: Path) -> list[str]:
     """The names of a Parquet file's columns."""
-    with _reading(path) as file:
+    with reading(path) as file:
         return list(file.schema_arrow.names)
 
 
@@ -315,7 +333,12 @@ class _Writer:
         self._schema = schema
         short = [name for name in schema.names if name not in LONG_TEXTS]
         self._writer = pq.ParquetWriter(
-            path, schema, compression="zstd", use_dictionary=short, write_statistics=short
+            path,
+            schema,
+            compression="zstd",
+            use_dictionary=short,
+            write_statistics=short,
+            write_page_checksum=True,
         )
         self._batches: list[Any] = []
         self._rows = 0
@@ -351,13 +374,24 @@ class _Writer:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """The open Parquet file. What is wrong with it, now or while it is read, becomes a UserError."""
+def reading(path: Path, dictionary: Sequence[str] = (), like: Any = None) -> Iterator[Any]:
+    """The open `pyarrow.parquet.ParquetFile`. What is wrong with it, now or while it is read (its pages have
+    checksums), becomes a UserError.
+
+    Columns of `dictionary` are read as codes and labels. `like` is the file opened before, whose footer need
+    not be read again. There is no read-ahead, which keeps memory flat.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(
+            path,
+            read_dictionary=list(dictionary),
+            metadata=None if like is None else like.metadata,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        ) as file:
             yield file
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from error

@@ -11,13 +11,16 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalrun.atomic import disk_errors, make_private, open_private, write_private
 from evalrun.errors import UserError
 from evalrun.tracking.folder import ASKED, MANIFEST, RUN, SAMPLES, SYSTEM, SweepFolder, file_sha256
 from evalrun.tracking.plain import read_document
 from evalrun.tracking.store import Store
+
+if TYPE_CHECKING:
+    from evalrun.tracking.model import PlannedRun
 
 INDEX = "cells.index"
 
@@ -94,9 +97,10 @@ def find_earlier(store: Store, cells: Mapping[str, str]) -> dict[str, Earlier]:
     except OSError:
         return {}
     found: dict[str, Earlier] = {}
+    sweeps: dict[str, list[_Known]] = {}
     for run_id, digest in cells.items():
         for line in reversed(_lines(known, digest)):
-            earlier = _checked(store, line, digest)
+            earlier = _checked(store, line, digest, sweeps)
             if earlier is not None:
                 found[run_id] = earlier
                 break
@@ -113,29 +117,55 @@ def _lines(known: bytes, digest: str) -> list[list[str]]:
     return [line for line in lines if len(line) == 3]
 
 
-def _checked(store: Store, line: list[str], digest: str) -> Earlier | None:
-    """What the index says, if the folder says so too."""
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An earlier sweep with what its manifest says: read once, however many of its runs are asked for."""
+
+    folder: SweepFolder
+    digests: Mapping[str, str | None]
+    started_at: str
+    user: str
+
+
+def _cell_digest(planned: PlannedRun) -> str | None:
+    found = (planned.model_extra or {}).get("cell_digest")
+    return found if isinstance(found, str) else None
+
+
+def _of_id(store: Store, ulid: str) -> list[_Known]:
+    sweeps = []
+    for path in store.sweeps.glob(f"{ulid}-*") if ulid.isalnum() else ():
+        with contextlib.suppress(UserError):
+            manifest = SweepFolder(path).manifest()
+            user = manifest.provenance.get("user")
+            digests = {each.run: _cell_digest(each) for each in manifest.plan}
+            said_by = user if isinstance(user, str) else ""
+            sweeps.append(_Known(SweepFolder(path), digests, str(manifest.started_at), said_by))
+    return sweeps
+
+
+def _checked(store: Store, line: list[str], digest: str, sweeps: dict[str, list[_Known]]) -> Earlier | None:
+    """What the index says, if the folder says so too. `sweeps` are those that were read, by their ids."""
     _, ulid, run_id = line
+    if ulid not in sweeps:
+        sweeps[ulid] = _of_id(store, ulid)
     with contextlib.suppress(UserError):
-        for folder in store.sweeps.glob(f"{ulid}-*") if ulid.isalnum() else ():
-            sweep = SweepFolder(folder)
-            manifest = sweep.read_manifest()
-            planned = {each["run"]: each.get("cell_digest") for each in manifest["plan"]}
+        for known in sweeps[ulid]:
             if (
-                planned.get(run_id) == digest
-                and sweep.is_finished(run_id)
-                and sweep.samples_path(run_id).exists()
+                known.digests.get(run_id) == digest
+                and known.folder.is_finished(run_id)
+                and known.folder.samples_path(run_id).exists()
             ):
-                document = sweep.read_run(run_id)
-                user = manifest["provenance"].get("user")
-                started = str(document["timings"].get("started_at") or manifest["started_at"])
-                return Earlier(sweep, run_id, started, user if isinstance(user, str) else "", document)
+                document = known.folder.read_run(run_id)
+                started = str(document["timings"].get("started_at") or known.started_at)
+                return Earlier(known.folder, run_id, started, known.user, document)
     return None
 
 
 def take_over(folder: SweepFolder, found: Mapping[str, Earlier]) -> dict[str, dict[str, Any]]:
     """Copy earlier runs into a sweep as its own; returns for each where it is from, for the manifest."""
     taken: dict[str, dict[str, Any]] = {}
+    plan = {each.run: each for each in folder.manifest().plan}
     for run_id, earlier in found.items():
         source, target = earlier.folder.samples_path(earlier.run).parent, folder.run_dir(run_id)
         with disk_errors(target):
@@ -156,9 +186,8 @@ def take_over(folder: SweepFolder, found: Mapping[str, Earlier]) -> dict[str, di
             "warnings": [*others, warning],
             "digests": {},
         }
-        for planned in folder.manifest().plan:
-            if planned.run == run_id:
-                document |= {"model": planned.model, "prompt": planned.prompt, "dataset": planned.dataset}
+        if (planned := plan.get(run_id)) is not None:
+            document |= {"model": planned.model, "prompt": planned.prompt, "dataset": planned.dataset}
         folder.finish_run(run_id, document)
         folder.append_event("reuse", origin, target=run_id)
         taken[run_id] = origin

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalrun.errors import UserError
 from evalrun.reports.charts.theme import LINE_LEGEND, base, dash_scale, run_scale
 from evalrun.reports.numbers import NONE, fixed, seconds, significant, size
 from evalrun.reports.view import Chart, RunView, Table
 from evalrun.reports.visible import visible
+from evalrun.tracking.parquet import iter_samples
 
 POINTS = 160
 """Readings drawn per run and line; longer series are averaged down to so many."""
@@ -30,12 +32,12 @@ SHORTEST_S = 0.2
 
 
 def read_system(path: Path) -> list[dict[str, Any]]:
-    """The readings of a run, in order of time; those of the engine's start are apart from it."""
-    import pyarrow.parquet as pq
-
-    # Not pq.read_table, which imports pandas.
-    with pq.ParquetFile(path) as file:
-        rows: list[dict[str, Any]] = [row for batch in file.iter_batches() for row in batch.to_pylist()]
+    """The readings of a run, in order of time; those of the engine's start are apart from it. None where the
+    file is damaged: a report does without."""
+    try:
+        rows = list(iter_samples(path))
+    except UserError:
+        return []
     during = (row for row in rows if row.get("t_s") is not None and row.get("phase") != "load")
     return sorted(during, key=lambda row: row["t_s"])
 
