@@ -6,7 +6,7 @@ that the data could not give has None, and its note says why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
@@ -339,6 +339,46 @@ class OverTime:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """Requests that were due and not ended, between the edges `t_s` (seconds after the first was due)."""
+
+    t_s: tuple[float, ...] = ()
+    waiting: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunLoad:
+    """What a level of load came to. `level` is its value on the axis, `role` says whether scores are compared
+    with it; `start_s` and `end_s` are the window on the run's clock, in which `requests` were scheduled and
+    `kept` kept the promise `slo`. `verdict` is steady, growing or undecided, and `why`; `capped` requests
+    waited for `max_in_flight`. `banners` must stand beside every figure. `prefix_cache` is how levels were
+    kept apart, and `hit_rate`."""
+
+    words: str = ""
+    level: JSON = None
+    role: str = "level"
+    open_loop: bool = False
+    concurrency: int | None = None
+    rate: float | None = None
+    arrivals: str = ""
+    start_s: float = 0.0
+    end_s: float = 0.0
+    requests: int = 0
+    kept: int = 0
+    slo: tuple[str, ...] = ()
+    right: str = ""
+    verdict: str = "undecided"
+    why: str = ""
+    growth_s: float | None = None
+    lateness_p50_s: float | None = None
+    lateness_p99_s: float | None = None
+    capped: int = 0
+    prefix_cache: Mapping[str, JSON] = field(default_factory=dict)
+    backlog: Backlog = Backlog()
+    banners: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TimedSamples:
     """How many samples the latencies are over, and how many were left out for which reason."""
 
@@ -454,6 +494,7 @@ class RunDetails:
     client_limited: str = ""
     machine: Machine = Machine()
     answered_by: AnsweredBy = AnsweredBy()
+    load: RunLoad | None = None
     lost: tuple[Lost, ...] = ()
 
 
@@ -470,7 +511,19 @@ class Concurrency:
         """What load that is: speeds under unlike ones are not compared. "" where it is not known."""
         if self.final is None:
             return ""
-        return f"up to {self.final} at once" if self.adaptive else f"{self.final} at once"
+        return f"up to {self.final} at once" if self.moved else f"{self.final} at once"
+
+    @property
+    def moved(self) -> bool:
+        """Whether an adaptive limit changed while requests were sent: then no other run had that load."""
+        return self.adaptive and bool(self.changes)
+
+
+def like_loads(loads: Collection[str]) -> bool:
+    """Whether runs were asked under one load, by what each says of it. A load that is not known stands in
+    nobody's way; of adaptive ones no two are known to be the same."""
+    known = [load for load in loads if load]
+    return len(set(known)) < 2 and not (len(known) > 1 and known[0].startswith("up to "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,6 +537,7 @@ class Timings:
     concurrency: Concurrency = Concurrency()
     workers: int | None = None
     limits: JSON = None
+    load: Mapping[str, JSON] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,7 +556,9 @@ class CheckpointOf:
 
 @dataclass(frozen=True, slots=True)
 class RunResults:
-    """What `run.json` holds: the results of one run. `step` and `training` are those of its `checkpoint`."""
+    """What `run.json` holds: the results of one run. `step` and `training` are those of its `checkpoint`. `load`
+    is what it was asked under: {"concurrency": 4} (with "adaptive": true where that is the most of an adaptive
+    limit) or {"rate": 2.0}."""
 
     run: str
     model: str
@@ -520,6 +576,12 @@ class RunResults:
     step: int | None = None
     training: str = ""
     checkpoint: CheckpointOf | None = None
+    load: Mapping[str, JSON] = field(default_factory=dict)
+
+    @property
+    def load_words(self) -> str:
+        """What load its speed was measured under: "4 at once"; "" where that is not known."""
+        return str(self.timings.load.get("words") or self.timings.concurrency.words)
 
     def metric(self, name: str) -> MetricValue | None:
         """The metric of that name over all samples, if the run has it."""

@@ -227,7 +227,8 @@ class SampleRecord:
     """Everything known about one sample: a journal line while running, a Parquet row afterwards.
 
     `sent_s` and `done_s` are seconds after the start of the run's measurement clock, for windows and
-    rates. `error` is "kind: message" for a failed sample and the parser's reason for an unparsed one.
+    rates; `scheduled_s` is when the request was due, for runs under load. `error` is "kind: message" for a
+    failed sample and the parser's reason for an unparsed one.
     """
 
     sample_id: str
@@ -250,6 +251,7 @@ class SampleRecord:
     client_queue_s: float | None = None
     sent_s: float | None = None
     done_s: float | None = None
+    scheduled_s: float | None = None
     attempts: int = 0
     attempt_log: tuple[Attempt, ...] = ()
     cached: bool = False

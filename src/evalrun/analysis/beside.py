@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from evalrun.analysis.compare import Compared, CompareOptions, compare
 from evalrun.analysis.pairing import Chosen
-from evalrun.results import HEADLINES, RunResults
+from evalrun.results import HEADLINES, RunResults, like_loads
 from evalrun.sweep_results import Verdict
 
 ENDINGS = ("error_rate", "unparsed_rate", "refused_rate")
@@ -43,11 +43,7 @@ def compare_beside(
     if len(chosen) < 2 or not names:
         return ()
     found = compare(chosen, replace(options, metrics=tuple(names), margin=None)).compared
-    loads = {
-        (each.folder.ulid, run.run.run): run.run.timings.concurrency.words
-        for each in chosen
-        for run in each.load()
-    }
+    loads = {(each.folder.ulid, run.run.run): run.run.load_words for each in chosen for run in each.load()}
     return tuple(_without_unlike(each, loads) for each in found)
 
 
@@ -60,7 +56,7 @@ def _without_unlike(each: Compared, loads: dict[tuple[str, str], str]) -> Compar
     if not each.metric.startswith("performance.") or each.metric.endswith("tokens.mean"):
         return each
     a, b = (loads.get((run.sweep, run.run), "") for run in (each.a, each.b))
-    if a == b or not a or not b:
+    if like_loads((a, b)):
         return each
     return replace(
         each, p_corrected=None, verdict=Verdict("inconclusive", f"asked {a} and {b}: not compared")

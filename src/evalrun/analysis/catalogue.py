@@ -165,6 +165,14 @@ LATENCIES: Mapping[str, str] = {
 
 CHUNK_GAPS = "icl_s"
 
+SCHEDULED: Mapping[str, str] = {
+    "response_s": "Response time of a request under load: from the moment for which it was scheduled to the "
+    "last chunk of its answer, l - s. What it waited for, in evalrun or in the server, is part of it.",
+    "ttft_scheduled_s": "Time to first token from the moment for which the request was scheduled, f - s. "
+    "Measured only when streaming.",
+}
+"""Latencies from the schedule, of runs under load."""
+
 PERCENTILES: Mapping[str, tuple[float, int]] = {
     "p50": (0.50, 8),
     "p90": (0.90, 51),
@@ -213,6 +221,21 @@ _GAP_STATISTICS: Mapping[str, str] = {
     "max": _STATISTICS["max"],
 }
 
+_LOADED: Mapping[str, str] = {
+    "mean": " Arithmetic mean.",
+    **{f"p{q}": f" The {q}th percentile (linear between neighbours)." for q in (50, 90, 95, 99)},
+    "max": " The greatest value seen; it has no interval.",
+}
+_OF_LEVEL = (
+    " Over the answered requests that were scheduled after the warm-up, each followed to its end. "
+    "Requests in "
+    "a queue are related, so intervals are by the moving-block bootstrap (blocks of what arrives in "
+    "twice the "
+    "longest response time, at least 20 requests); none for fewer than five blocks."
+)
+LOAD_P99 = 662
+"""Requests of a level from which on its 99th percentile is shown (MLPerf's least n for it)."""
+
 _WINDOW = (
     "the steady window, which begins when the requests in flight first reach nine tenths of their greatest "
     "number and ends when they last fall below that; where too few answers end in it, the whole run"
@@ -226,6 +249,45 @@ _CREDITED = (
 )
 
 _SINGLE: tuple[tuple[str, str, Direction, str], ...] = (
+    (
+        "performance.offered_rps",
+        "requests/s",
+        "none",
+        "Requests of an open level that were scheduled in its window divided by the window's length: "
+        "what was "
+        "drawn, which is near the level's rate and not equal to it.",
+    ),
+    (
+        "performance.attainment",
+        "fraction",
+        "higher",
+        "Share of the requests scheduled in a level's window that kept the whole promise (load.slo): "
+        "answered, "
+        "and within every objective, in open loop from the moment for which they were scheduled. Failed and "
+        "timed-out requests did not keep it; an answer of one token is judged without time per token. "
+        "Wilson's interval.",
+    ),
+    (
+        "performance.goodput_rps",
+        "requests/s",
+        "higher",
+        "Requests a second that kept the promise: attainment times the requests scheduled a second in the "
+        "window; in closed loop, the share of answers that kept it times performance.requests_per_s.",
+    ),
+    (
+        "performance.goodput_right_rps",
+        "requests/s",
+        "higher",
+        "Requests a second that kept the promise and were right (load.right; else the first scorer's "
+        "score is "
+        "at least 0.5): goodput that is of use.",
+    ),
+    (
+        "performance.right_tokens_per_s",
+        "tokens/s",
+        "higher",
+        "Output tokens a second of answers that kept the promise and were right.",
+    ),
     (
         "performance.requests_per_s",
         "requests/s",
@@ -445,8 +507,14 @@ def performance_catalogue() -> Mapping[str, MetricInfo]:
     for statistic, suffix in _GAP_STATISTICS.items():
         name = f"performance.{CHUNK_GAPS}.{statistic}"
         infos[name] = MetricInfo(name, "s", "lower", _OF_GAPS + suffix + _TIMED, (0.0, None))
+    for latency, text in SCHEDULED.items():
+        for statistic, suffix in _LOADED.items():
+            name = f"performance.{latency}.{statistic}"
+            infos[name] = MetricInfo(name, "s", "lower", text + suffix + _OF_LEVEL, (0.0, None))
     for name, unit, direction, text in _SINGLE:
-        infos[name] = MetricInfo(name, unit, direction, text, (0.0, None))
+        infos[name] = MetricInfo(
+            name, unit, direction, text, (0.0, 1.0 if name == "performance.attainment" else None)
+        )
     return infos
 
 

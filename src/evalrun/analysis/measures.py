@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-LATENCIES = ("e2e_s", "ttft_s", "tpot_s", "client_queue_s")
+LATENCIES = ("e2e_s", "ttft_s", "tpot_s", "client_queue_s", "response_s", "ttft_scheduled_s")
 TOKENS = ("prompt_tokens", "completion_tokens")
 COST = "cost_usd"
 

@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.catalogue import CHUNK_GAPS, CLOSED_LOOP, LATENCIES, PERCENTILES, performance_info
+from evalrun.analysis.catalogue import (
+    CHUNK_GAPS,
+    CLOSED_LOOP,
+    LATENCIES,
+    LOAD_P99,
+    PERCENTILES,
+    SCHEDULED,
+    performance_info,
+)
 from evalrun.analysis.chunk_gaps import gap_distribution, gap_metrics, read_gaps
 from evalrun.analysis.intervals import NO_DATA, mean_t, percentile, skewed
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
-from evalrun.analysis.throughput import Answers, lag_one, over_time, steady_window, throughput_metrics
+from evalrun.analysis.throughput import Answers, Window, lag_one, over_time, steady_window, throughput_metrics
 from evalrun.results import Estimate
 from evalrun.types import JSON, MetricValue
 
@@ -61,6 +69,8 @@ class SystemSummary:
     gpus: Sequence[Mapping[str, JSON]] = ()
     client: Calibration | None = None
     """What evalrun itself reaches on this machine, where that was measured."""
+    load: Mapping[str, JSON] = field(default_factory=dict)
+    """What a level of load came to, as the runner says it; empty for other runs."""
     since_s: float = 0.0
     """When the readings begin on the run's clock: later than 0 for a run that was taken up again."""
 
@@ -94,15 +104,18 @@ class Timed:
 
 
 def performance_metrics(
-    table: SampleTable, system: SystemSummary, *, stream: bool
+    table: SampleTable, system: SystemSummary, *, stream: bool, seed: int = 0
 ) -> tuple[list[MetricValue], dict[str, JSON]]:
     """All metrics of speed, memory and cost, and the details that the charts are drawn from."""
     timed = Timed.of(table)
     held_back = system.notes.get("performance.requests_per_s", "")
-    throughput, throughput_details = _throughput(table, timed, held_back)
+    throughput, throughput_details = _throughput(table, timed, held_back, system.load)
     limits = (_client_limited(table, timed, system), _near_limit(table, timed, system, throughput))
     lagging = "; ".join(limit for limit in limits if limit)
-    latency, latency_details = _latency(table, timed, stream=stream, note=lagging)
+    if system.load:
+        latency, latency_details = _under_load(table, timed, system.load, lagging, seed)
+    else:
+        latency, latency_details = _latency(table, timed, stream=stream, note=lagging)
     if gaps := read_gaps(table, timed.rows) if stream else None:
         latency += gap_metrics(gaps, _joined(lagging, timed.excluded()))
         latency_details[CHUNK_GAPS] = gap_distribution(gaps)
@@ -123,7 +136,7 @@ def performance_metrics(
 
 
 def _throughput(
-    table: SampleTable, timed: Timed, held_back: str
+    table: SampleTable, timed: Timed, held_back: str, load: Mapping[str, JSON]
 ) -> tuple[list[MetricValue], dict[str, JSON]]:
     """Rates over the window in which as much was in flight as ever; warm-up answers are work of the server
     too, so their parts of the window are credited, but the window is that of the timed ones."""
@@ -134,6 +147,12 @@ def _throughput(
     window = steady_window(sent[within & counts], done[within & counts])
     if window is None:
         return [], {}
+    if load.get("open_loop"):  # what was offered decides the window, and what drains after it is not in it
+        from evalrun.analysis.load import window_of
+
+        begin, end = window_of(load, table.number("scheduled_s"))
+        ended = done[within & counts]
+        window = Window(begin, end, True, "", window.peak_in_flight, (ended > begin) & (ended <= end))
     answers = Answers.of(
         sent[within], done[within], table.number("ttft_s")[within], table.number("completion_tokens")[within]
     )
@@ -194,6 +213,66 @@ def _latency(
         if len(values):
             details[name] = distribution(values)
     return metrics, details
+
+
+def _under_load(
+    table: SampleTable, timed: Timed, load: Mapping[str, JSON], note: str, seed: int
+) -> tuple[list[MetricValue], dict[str, JSON]]:
+    """Latencies of a level, also from the schedule, with intervals that know that neighbours are related."""
+    from evalrun.analysis.load import blocks_of
+
+    scheduled, response = table.number("scheduled_s"), table.number("response_s")
+    order = timed.rows[np.argsort(scheduled[timed.rows], kind="stable")]
+    block = blocks_of(scheduled[order], response[order]) if len(order) else 20
+    closed = "" if load.get("open_loop") else CLOSED_LOOP
+    metrics: list[MetricValue] = []
+    details: dict[str, JSON] = {}
+    for name in (*LATENCIES, *SCHEDULED):
+        values, missing = table.number(name)[order], ""
+        if name == "tpot_s":
+            values, missing = _paced(table, order, values)
+        values = values[~np.isnan(values)]
+        if len(values):
+            said = _joined(note, timed.excluded(), missing)
+            metrics += _related(name, values, block, (said, "" if name in SCHEDULED else closed), seed)
+            details[name] = distribution(np.sort(values))
+    return metrics, details
+
+
+def _related(name: str, values: Floats, block: int, notes: tuple[str, str], seed: int) -> list[MetricValue]:
+    """Mean, percentiles and greatest of a series in its order. `notes` are for all, and for percentiles."""
+    from evalrun.analysis.load import LEAST_BLOCKS, block_intervals
+    from evalrun.canonical import figure_seed
+
+    n, base = len(values), f"performance.{name}"
+    asked = {"p99": LOAD_P99}
+    quantiles = {label: q for label, (q, _) in PERCENTILES.items()}
+    found = block_intervals(values, block, list(quantiles.values()), figure_seed(seed, base))
+    short = (
+        ""
+        if found
+        else (
+            f"no interval: {n} requests are fewer than {LEAST_BLOCKS} blocks of {block} neighbours that "
+            "wait together"
+        )
+    )
+
+    def estimate(key: float | None, value: float) -> Estimate:
+        if found is None:
+            return Estimate(value, n, note=short)
+        se, low, high = found[key]
+        return Estimate(value, n, se, low, high, "moving-blocks")
+
+    metrics = [metric(performance_info(f"{base}.mean"), estimate(None, float(values.mean())), notes[0])]
+    for label, q in quantiles.items():
+        needed = asked.get(label, PERCENTILES[label][1])
+        info = performance_info(f"{base}.{label}")
+        if n < needed:
+            few = Estimate(None, n, note=f"{label} needs {needed} timed answers, there are {n}")
+            metrics.append(metric(info, few, notes[0]))
+        else:
+            metrics.append(metric(info, estimate(q, float(np.quantile(values, q))), _joined(*notes)))
+    return [*metrics, metric(performance_info(f"{base}.max"), Estimate(float(values.max()), n), notes[0])]
 
 
 def _joined(*notes: str) -> str:

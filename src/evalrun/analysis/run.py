@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from evalrun.analysis.counterfactual import VersionPlan
     from evalrun.analysis.fairness_groups import FairnessPlan
     from evalrun.suite.dataset import DatasetSpec
+    from evalrun.suite.levels import LoadSpec
     from evalrun.suite.plan import RunSpec
     from evalrun.suite.schema import Suite
 
@@ -37,7 +38,7 @@ class AnalysisOptions:
 
     `fairness` says which groups are compared, None where none are. `versions` says how the versions of
     samples are compared that `dataset` declares. `stream` is whether answers were streamed.
-    `tolerate` is the share of its rows that a figure may have lost.
+    `tolerate` is the share of its rows that a figure may have lost. `load` says what is promised at levels.
     """
 
     fairness: FairnessPlan | None = None
@@ -47,6 +48,7 @@ class AnalysisOptions:
     stream: bool = False
     seed: int = 0
     tolerate: float = LOST_TOLERATED
+    load: LoadSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def analyse_run(
         stream=suite.performance.stream,
         seed=suite.seed,
         tolerate=suite.errors.incomplete_above,
+        load=suite.load,
     )
     return analyse(table, suite_scorers(suite), system or SystemSummary(), options)
 
@@ -119,8 +122,13 @@ def analyse(
 
         metrics += repeat_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
     metrics += rate_metrics(table)
-    speed, details = performance_metrics(table, system, stream=options.stream)
+    speed, details = performance_metrics(table, system, stream=options.stream, seed=seed)
     metrics += speed
+    warnings = [alike] if alike else []
+    if system.load and options.load is not None:
+        levels, details["load"], said = _load(table, scorers, system, options, speed)
+        metrics += levels
+        warnings += said
     for kind, key in (("confusion", "confusion"), ("signatures", "signature"), ("bbq", "bbq")):
         details[kind] = {name: detail[key] for name, detail in scored.items() if key in detail}
     details["bias"] = [asdict(finding) for finding in bias_findings(metrics, scorers)]
@@ -148,7 +156,26 @@ def analyse(
     details["errors"] = {}
     if counts.failed + counts.unparsed:
         details["errors"] = error_counts(table.source)
-    return RunAnalysis(metrics, read(RunDetails, details), counts, (alike,) if alike else ())
+    return RunAnalysis(metrics, read(RunDetails, details), counts, tuple(warnings))
+
+
+def _load(
+    table: SampleTable,
+    scorers: Sequence[Scorer],
+    system: SystemSummary,
+    options: AnalysisOptions,
+    speed: Sequence[MetricValue],
+) -> tuple[list[MetricValue], dict[str, JSON], list[str]]:
+    """What a level of load came to."""
+    from evalrun.analysis.load import Promise, load_metrics, prefix_warning
+
+    assert options.load is not None
+    first = scorers[0].name if scorers else ""
+    promise = Promise.of(options.load, first, open_loop=bool(system.load.get("open_loop")))
+    rate = next((each.value for each in speed if each.name == "performance.requests_per_s"), None)
+    metrics, details, said = load_metrics(table, system.load, promise, rate, options.seed)
+    warning = prefix_warning(details["prefix_cache"])
+    return metrics, details, [*said, *([warning] if warning else [])]
 
 
 _ALIKE: dict[tuple[Path, str, bytes], str] = {}

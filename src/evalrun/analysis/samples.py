@@ -282,11 +282,16 @@ NUMBERS = (
     "client_queue_s",
     "sent_s",
     "done_s",
+    "scheduled_s",
+    "cached_prompt_tokens",
     "prompt_tokens",
     "completion_tokens",
     "cost_usd",
 )
 """Columns of measured numbers, NaN where a sample has none."""
+
+SCHEDULED = ("response_s", "ttft_scheduled_s")
+"""Times from the moment for which a request was scheduled: made from others, NaN without a schedule."""
 
 Mask = NDArray[np.bool_]
 
@@ -334,8 +339,15 @@ class SampleTable:
 
     def number(self, name: str) -> Floats:
         """A column of NUMBERS; all NaN where the file has none."""
+        if name in SCHEDULED and name not in self.numbers:
+            return self._from_schedule(name)
         found = self.numbers.get(name)
         return np.full(len(self), np.nan) if found is None else found
+
+    def _from_schedule(self, name: str) -> Floats:
+        """The time of an answer from the moment for which its request was scheduled."""
+        end = self.number("done_s") if name == "response_s" else self.number("sent_s") + self.number("ttft_s")
+        return np.where(self.answered, end - self.number("scheduled_s"), np.nan)
 
     def sample_ids(self) -> Sequence[str]:
         """The sample id of each entry, read from the file when asked for: they are not kept."""

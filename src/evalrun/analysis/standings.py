@@ -21,7 +21,7 @@ from evalrun.analysis.bootstrap import resampled_sums, unit_totals
 from evalrun.analysis.distributions import single_threaded, t_quantile
 from evalrun.analysis.measures import Matrix, Measure, RunInfo, RunSamples, bounds_of, by_dataset, joined
 from evalrun.analysis.paired import decided_difference, paired_difference
-from evalrun.results import Estimate
+from evalrun.results import Estimate, like_loads
 from evalrun.sweep_results import PairedResult, Standing, StandingVerdict
 from evalrun.types import JSON, Direction
 
@@ -196,13 +196,15 @@ class Ranking:
     """The runs of one dataset from best to worst by one measure.
 
     By the metric's value in `run.json`, or the mean over samples where it has none; of equal values the
-    faster comes first; a run that lost too many rows comes after those that did not, one without a value
+    faster comes first (where they were asked under one load); a run that lost too many rows comes after
+    those that did not, one without a value
     last.
     """
 
     def __init__(self, runs: Sequence[RunSamples], measure: Measure, *, alpha: float, seed: int) -> None:
         self.measure, self._alpha, self._seed = measure, alpha, seed
         values = [_value(run, measure) for run in runs]
+        compared = like_loads([run.run.load_words for run in runs])
         sign = 1 if measure.direction == "lower" else -1
         places = sorted(
             range(len(runs)),
@@ -210,7 +212,7 @@ class Ranking:
                 values[at] is None,
                 _incomplete(runs[at], measure),
                 sign * (values[at] or 0.0),
-                _median_s(runs[at]),
+                _median_s(runs[at]) if compared else 0.0,
             ),
         )
         self.runs = [runs[at] for at in places]

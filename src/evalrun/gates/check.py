@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from evalrun.errors import UserError
 from evalrun.floats import COMPARISONS
-from evalrun.gates.conditions import FIRST, NO_BASELINE, Gate, GateResult, Verdict, check_gate, value_of
+from evalrun.gates.conditions import (
+    FIRST,
+    NO_BASELINE,
+    Gate,
+    GateResult,
+    Verdict,
+    check_gate,
+    level_words,
+    value_of,
+)
 from evalrun.served import KINDS, as_served, served_change
 
 if TYPE_CHECKING:
@@ -289,15 +298,42 @@ def check_sweep(
             results.append(GateResult(gate.text, "", Verdict.FAIL, None, "it speaks of no run of this sweep"))
         for run_id in covered:
             metrics = runs[run_id]["metrics"] if run_id in runs else None
-            pair = pairs.get(run_id)
+            pair = _level_pair(gate, folder, run_id, planned, runs) if gate.against else pairs.get(run_id)
             pooled = _pooled(gate, folder, run_id, alpha) if gate.pool and metrics is not None else None
             why = NOTHING_BEFORE if gate.pool and missing != FIRST else missing
+            why = f"the run at load={gate.against} was not finished" if gate.against else why
             result = pooled or _check(gate, run_id, metrics, pair, why, alpha)
             if result.verdict is Verdict.FAIL and metrics is not None and located < MOST_LOCATED:
                 result = replace(result, where=_where(gate, folder, run_id, metrics, pair))
                 located += 1
             results.append(result)
     return results
+
+
+def _level_pair(
+    gate: Gate,
+    folder: SweepFolder,
+    run_id: str,
+    planned: Sequence[Mapping[str, Any]],
+    runs: Mapping[str, Any],
+) -> RunPair | None:
+    """A run and the one that is like it but for the level of load that the gate compares with."""
+    from evalrun.analysis.measures import RunSamples
+    from evalrun.analysis.pairing import RunPair
+
+    def place(run: Mapping[str, Any]) -> tuple[Any, ...]:
+        rest = {key: value for key, value in (run.get("params") or {}).items() if key != "load"}
+        return run["model"], run["prompt"], run["dataset"], rest
+
+    own = next(run for run in planned if run["run"] == run_id)
+    other = next(
+        (run["run"] for run in planned if place(run) == place(own) and gate.against in level_words(run)), None
+    )
+    if other not in runs or run_id not in runs:
+        return None
+    manifest = folder.manifest()
+    a, b = (RunSamples(folder, manifest, folder.run(each)) for each in (str(other), run_id))
+    return RunPair(a, b, ())
 
 
 def _covered(gate: Gate, planned: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -6,6 +6,8 @@
     exact_match >= 0.7 confidently                             its whole 95 % interval, not the value alone
     exact_match no worse than baseline by 0.02                 a paired test, sample by sample
     exact_match no worse than last 5 by 0.02                   against the mean of the five sweeps before
+    performance.goodput_rps at load=8/s >= 5                   one level of load
+    exact_match at load=8/s no worse than load=reference by 0.02   against another level, sample by sample
     served_model: same                                         the server names itself as in the baseline
 
 Nothing passes that has no samples, no such metric, or no baseline where one is needed.
@@ -53,7 +55,14 @@ _NO_WORSE = re.compile(
 )
 _SERVED = re.compile(rf"\s*(?P<metric>served_model)\s*(?::|==?|\s)\s*same{SCOPE_FORM}\s*")
 SERVED = "served_model"
-SCOPES = ("model", "prompt", "dataset", "run")
+SCOPES = ("model", "prompt", "dataset", "run", "load")
+_AT_LOAD = re.compile(
+    rf"(?P<metric>\s*{METRIC_FORM.replace('?P<metric>', '?:').replace('?P<quoted>', '?:')}"
+    rf"{SLICE_FORM.replace('?P<slice>', '?:')})\s+at\s+load\s*=\s*(?P<load>\S+)(?P<rest>\s.*)"
+)
+_AGAINST_LOAD = re.compile(r"\bthan\s+load\s*=\s*(?P<load>\S+)")
+_LEVEL = re.compile(r"(?P<number>\d+\.?\d*|\.\d+)\s*(?P<rate>/s|rps)?")
+REFERENCE = "reference"
 COMPARED = "compared with"
 """How a reason names the limit that was made from the baseline."""
 _FORMS = (
@@ -79,7 +88,8 @@ class Gate:
     Of kind "relative", the bound is made from the baseline's value by `sign` and `bound`; of kind "no_worse",
     `bound` is the margin in the metric's unit, and a `strict` one passes or fails, never undecided. `scope`
     says of which runs it speaks. With `confidently` the whole interval must satisfy the condition. With
-    `pool` the baseline is the mean of so many sweeps before.
+    `pool` the baseline is the mean of so many sweeps before, with `against` it is the level of load of that
+    name of the same sweep.
     """
 
     text: str
@@ -93,11 +103,12 @@ class Gate:
     strict: bool = False
     confidently: bool = False
     pool: int = 0
+    against: str = ""
 
     @property
     def needs_baseline(self) -> bool:
         """Whether the gate compares with a baseline that has to be named."""
-        return self.kind != "absolute" and not self.pool
+        return self.kind != "absolute" and not self.pool and not self.against
 
     def holds(self, value: float, baseline: float | None = None) -> bool:
         """Whether a value satisfies the condition; a difference that is rounding does not count."""
@@ -111,8 +122,11 @@ class Gate:
         return made.get(self.sign, baseline * self.bound)
 
     def covers(self, run: Mapping[str, Any]) -> bool:
-        """Whether the gate speaks of a run (given with run, model, prompt and dataset)."""
-        return all(str(run.get(key)) == value for key, value in self.scope.items())
+        """Whether the gate speaks of a run (given with run, model, prompt and dataset, and params)."""
+        return all(
+            value in level_words(run) if key == "load" else str(run.get(key)) == value
+            for key, value in self.scope.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +159,39 @@ class GateResult:
     where: tuple[Concentration, ...] = ()
 
 
+def level_words(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """The words for the level of load of a planned run, empty where it has none."""
+    value = (run.get("params") or {}).get("load")
+    if value is None:
+        return ()
+    own = (level_word(str(value)),)
+    return (*own, REFERENCE) if run.get("role") == REFERENCE else own
+
+
+def level_word(text: str) -> str:
+    """One form for a level: `8/s` for 8.0/s and 8rps, `4` for 4."""
+    found = _LEVEL.fullmatch(text.strip())
+    return text if found is None else f"{float(found['number']):.12g}{'/s' if found['rate'] else ''}"
+
+
 def parse_gate(text: str) -> Gate | Problem:
     """A gate, or what is wrong with its text."""
+    at = _AT_LOAD.fullmatch(text)
+    if at is None:
+        return _parsed(text)
+    rest = at["rest"]
+    against = _AGAINST_LOAD.search(rest)
+    if against is not None:
+        rest = f"{rest[: against.start()]}than baseline{rest[against.end() :]}"
+    gate = _parsed(at["metric"] + rest)
+    if isinstance(gate, Problem):
+        return Problem(f"cannot read the gate '{text}'", gate.where, gate.remedy)
+    scope = {**gate.scope, "load": level_word(at["load"])}
+    named = "" if against is None else level_word(against["load"])
+    return replace(gate, text=text.strip(), scope=scope, against=named)
+
+
+def _parsed(text: str) -> Gate | Problem:
     match = _SERVED.fullmatch(text) or _COMPARISON.fullmatch(text) or _NO_WORSE.fullmatch(text)
     if match is None:
         return Problem(f"cannot read the gate '{text}'", "gates", _FORMS)
@@ -163,6 +208,8 @@ def parse_gate(text: str) -> Gate | Problem:
         if key not in SCOPES:
             what = f"cannot read the gate '{text}': 'for' takes {', '.join(SCOPES)}, not '{key}'"
             return Problem(what, "gates", _FORMS)
+    if "load" in pairs[1]:
+        pairs[1]["load"] = level_word(pairs[1]["load"])
     return _gate(text.strip(), parts, pairs[0], pairs[1])
 
 
@@ -401,6 +448,9 @@ def unknown(gate: Gate, about: Speakable, kind: str = "gate") -> Iterator[Proble
             yield Problem(
                 what, "", did_you_mean(column, about.columns) or "Name it under fairness: {by: […]}."
             )
+    if gate.against and gate.against not in about.scopes.get("load", ()):
+        what = f"the {kind} '{gate.text}' speaks of the load '{gate.against}', which the suite does not have"
+        yield Problem(what, "", did_you_mean(gate.against, about.scopes.get("load", ())))
     for axis, value in gate.scope.items():
         if axis in about.scopes and value not in about.scopes[axis]:
             what = f"the {kind} '{gate.text}' speaks of the {axis} '{value}', which the suite does not have"

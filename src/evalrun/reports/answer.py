@@ -12,7 +12,7 @@ from evalrun.reports.leaderboard import E2E, MEMORY, TOKENS, TTFT
 from evalrun.reports.numbers import count, fixed, listing, plural, ratio, seconds, size
 from evalrun.reports.view import FEW_SAMPLES, Answer, Fact, Phrase, RunView, Sentence, behind, equal
 from evalrun.reports.visible import visible
-from evalrun.results import Gap
+from evalrun.results import Gap, like_loads
 from evalrun.sweep_results import GateVerdict, Primary
 from evalrun.types import MetricValue
 
@@ -41,9 +41,8 @@ def timed(runs: Sequence[RunView]) -> list[RunView]:
 def unlike_loads(runs: Sequence[RunView]) -> list[str]:
     """The loads under which runs were asked, where they are not the same: then their speeds say nothing of
     which is faster. A load that is not known stands in nobody's way."""
-    loads = dict.fromkeys(run.results.timings.concurrency.words for run in runs if run.value(E2E))
-    known = [load for load in loads if load]
-    return known if len(known) > 1 else []
+    loads = [run.results.load_words for run in runs if run.value(E2E)]
+    return [] if like_loads(loads) else list(dict.fromkeys(load for load in loads if load))
 
 
 def median(run: RunView) -> float:
@@ -495,6 +494,7 @@ def _facts(best: RunView) -> list[Fact]:
     e2e, ttft = best.metric(E2E), best.metric(TTFT)
     if e2e is not None and e2e.value is not None:
         beside = f"first token {seconds(ttft.value)}" if ttft and ttft.value else numbers.metric_interval(e2e)
+        beside = ", ".join(part for part in (beside, best.results.load_words) if part)
         facts.append(Fact("median time per answer", numbers.metric(e2e), beside, "speed"))
     tokens = best.value(TOKENS)
     if tokens is not None:

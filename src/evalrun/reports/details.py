@@ -120,6 +120,7 @@ _METHODS = {
     "order-statistic": "order statistics",
     "woodruff": "Woodruff, answers as clusters",
     "block-bootstrap": "bootstrap of blocks of time",
+    "moving-blocks": "bootstrap of blocks of neighbouring requests",
     "fisher-z": "influence of each sample, Fisher's z",
     "logit-t": "influence of each sample, logit scale",
     "log-t": "influence of each sample, log scale",

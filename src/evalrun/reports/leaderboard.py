@@ -255,6 +255,7 @@ def columns(runs: Sequence[RunView], others: Sequence[str]) -> list[Column]:
         counts = [getattr(run.counts, name) for run in runs]
         if any(counts):
             found.append(Column(name, "samples", [Cell(count(each), float(each)) for each in counts]))
+    found += _load(runs)
     for own in MEASURED:
         figures = [run.metric(own.metric) for run in runs]
         better = own.instead and any(run.value(own.instead) is not None for run in runs)
@@ -269,10 +270,25 @@ def columns(runs: Sequence[RunView], others: Sequence[str]) -> list[Column]:
     return found
 
 
+LOAD = "load"
+
+
+def _load(runs: Sequence[RunView]) -> list[Column]:
+    """What load the times beside it were measured under, where any is known."""
+    words = [run.results.load_words if run.value(E2E) is not None else "" for run in runs]
+    if not any(words):
+        return []
+    cells = [Cell(each or NONE, None) for each in words]
+    return [Column(LOAD, "in flight, or arriving", cells, "", (1, LOAD))]
+
+
 def _apart(columns: Sequence[Column]) -> tuple[list[Column], list[str]]:
     """The columns without figures of the machine that are all but the same for every run, and these."""
     kept, common = [], []
     for column in columns:
+        if column.title == LOAD and len({cell.text for cell in column.cells}) == 1 < len(column.cells):
+            common.append(f"asked {column.cells[0].text}")
+            continue
         known = sorted((cell.sort, cell.text) for cell in column.cells if cell.sort is not None)
         alike = len(known) == len(column.cells) > 1 and known[-1][0] <= SAME * known[0][0]
         if column.system and alike:

@@ -67,10 +67,23 @@ class ReadsAnswers(Protocol):
 class RecordMaker:
     """Makes the records of one run."""
 
-    def __init__(self, reader: ReadsAnswers, price: PriceSpec | None, clock_offset_s: float) -> None:
+    def __init__(
+        self,
+        reader: ReadsAnswers,
+        price: PriceSpec | None,
+        clock_offset_s: float,
+        *,
+        scheduled: bool = False,
+    ) -> None:
+        """`scheduled`: note when each request was due, and when a failed one ended."""
         self._reader = reader
         self._price = price
+        self._scheduled = scheduled
         self._origin_ns = time.perf_counter_ns() - int(clock_offset_s * 1e9)
+
+    def clock_s(self, at_ns: int) -> float:
+        """A moment on the run's clock."""
+        return (at_ns - self._origin_ns) / 1e9
 
     def answered(
         self,
@@ -129,6 +142,7 @@ class RecordMaker:
             client_queue_s=self._queued_s(timing.sent_ns - scheduled_ns, log) if timing else None,
             sent_s=(timing.sent_ns - self._origin_ns) / 1e9 if timing else None,
             done_s=(timing.last_ns - self._origin_ns) / 1e9 if timing else None,
+            scheduled_s=self.clock_s(scheduled_ns) if self._scheduled else None,
             attempts=0 if cached else max(1, len(log)),
             attempt_log=tuple(log),
             cached=cached,
@@ -149,7 +163,12 @@ class RecordMaker:
         )
 
     def failed(
-        self, prepared: Prepared, error: ProviderError, log: Sequence[Attempt], warmup: bool
+        self,
+        prepared: Prepared,
+        error: ProviderError,
+        log: Sequence[Attempt],
+        warmup: bool,
+        scheduled_ns: int = 0,
     ) -> SampleRecord:
         """The record of a sample that got no answer."""
         item, request = prepared.item, prepared.request
@@ -163,6 +182,8 @@ class RecordMaker:
             messages=request.messages,
             prompt=request.prompt,
             error=f"{error.kind}: {error.message}",
+            done_s=self.clock_s(time.perf_counter_ns()) if self._scheduled else None,
+            scheduled_s=self.clock_s(scheduled_ns) if self._scheduled else None,
             attempts=max(1, len(log)),
             attempt_log=tuple(log),
             warmup=warmup,

@@ -39,6 +39,7 @@ def check_data(
         *_fairness_columns(data),
         *_filters(data, declared),
         *_repeated_sweep_values(data),
+        *_load_in_sweep(data),
     ]
     if base_dir is not None:
         found += _files(data, base_dir)
@@ -159,6 +160,20 @@ def _repeated_sweep_values(data: Mapping[str, Any]) -> Iterator[Finding]:
                 for other in values[:index]
             ):
                 yield Finding(("sweep", name, index), f"this value of '{name}' appears twice", "Remove one.")
+
+
+_OF_LOAD = {"concurrency": "concurrency: [1, 4, 16]", "workers": "concurrency: [1, 4, 16]",
+            "rate": "rates: [1/s, 4/s]", "rates": "rates: [1/s, 4/s]"}  # fmt: skip
+
+
+def _load_in_sweep(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Axes of load where parameters of generation stand: they would be sent to the model as such."""
+    sweep = data.get("sweep")
+    for name in sweep if isinstance(sweep, dict) else ():
+        plain = str(name).rpartition(".")[2]
+        if plain in _OF_LOAD and str(name) in (plain, f"performance.{plain}", f"load.{plain}"):
+            what = f"'{name}' is no parameter of generation, and load is an axis of its own"
+            yield Finding(("sweep", name), what, f"Write load: {{{_OF_LOAD[plain]}}}.", at_key=True)
 
 
 def _files(data: Mapping[str, Any], base_dir: Path) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from evalrun.canonical import canonical_json, digest
 from evalrun.errors import UserError
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.dataset import DatasetSpec
+from evalrun.suite.levels import Level, level_requests, levels_of
 from evalrun.suite.prompt import PromptSpec
 from evalrun.suite.schema import CellFilter, Suite
 from evalrun.types import JSON
@@ -28,7 +29,8 @@ class RunSpec:
     """One cell of the matrix.
 
     `params` are the model's parameters with the cell's values of the sweep laid over; `swept` are only
-    these. `run_id` is safe as a file name and depends on the cell alone.
+    these. `run_id` is safe as a file name and depends on the cell alone. `load` is the level of load that it
+    is asked under, where load is an axis.
     """
 
     run_id: str
@@ -38,6 +40,19 @@ class RunSpec:
     params: Mapping[str, JSON]
     swept: Mapping[str, JSON]
     repeats: int
+    load: Level | None = None
+
+    @property
+    def axes(self) -> dict[str, JSON]:
+        """The parameters as results name them, with the level of load among them."""
+        return dict(self.params) if self.load is None else {**self.params, "load": self.load.value}
+
+    def requests(self, suite: Suite, rows: int) -> int:
+        """How many requests it is expected to send, of a dataset with so many rows."""
+        whole = rows * self.repeats
+        if self.load is None or suite.load is None:
+            return whole
+        return level_requests(suite.load, self.load, whole)
 
 
 def cells(suite: Suite) -> tuple[RunSpec, ...]:
@@ -53,9 +68,11 @@ def cells(suite: Suite) -> tuple[RunSpec, ...]:
 
 def matrix(suite: Suite) -> tuple[RunSpec, ...]:
     """The runs of a suite, which may be none."""
+    levels = (None,) if suite.load is None else levels_of(suite.load)
     found = [
-        RunSpec("", model, prompt, dataset, {**model.params, **swept}, swept, suite.repeats)
+        RunSpec("", model, prompt, dataset, {**model.params, **swept}, swept, suite.repeats, level)
         for model, prompt, dataset, swept in _combinations(suite)
+        for level in levels
     ]
     # Ids are made before the filters, so that a filter changes no id.
     named = zip(_run_ids(found), found, strict=True)
@@ -118,6 +135,7 @@ def _slug(cell: RunSpec) -> tuple[str, bool]:
     """The readable name of a cell, and whether it says everything that tells the cell from others."""
     parts = [cell.model.id, cell.prompt.id, cell.dataset.id]
     parts += [f"{name}={_shown(value)}" for name, value in cell.swept.items()]
+    parts += [f"load={cell.load.slug}"] if cell.load is not None else []
     whole = "-".join(parts)
     slug = re.sub(r"[^A-Za-z0-9._=+@-]+", "_", whole)
     return slug, slug == whole and len(slug) <= MAX_RUN_ID
@@ -128,5 +146,6 @@ def _shown(value: JSON) -> str:
 
 
 def _with_digest(slug: str, cell: RunSpec) -> str:
-    identity = digest([cell.model.id, cell.prompt.id, cell.dataset.id, dict(cell.swept)])
+    swept = dict(cell.swept) if cell.load is None else {**cell.swept, "load": cell.load.slug}
+    identity = digest([cell.model.id, cell.prompt.id, cell.dataset.id, swept])
     return f"{slug[: MAX_RUN_ID - 11]}-{identity[:10]}"

@@ -21,6 +21,7 @@ from evalrun.suite.components import (
 )
 from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.findings import complaint, describe
+from evalrun.suite.levels import LoadSpec
 from evalrun.suite.prompt import PromptSpec
 from evalrun.suite.values import BudgetSpec, Formula, Fraction, Patterns, Spec
 from evalrun.types import JSON
@@ -148,10 +149,12 @@ class PerformanceSpec(Spec):
         ge=0,
         description="First samples of each run that no figure of speed counts; their scores count.",
     )
-    concurrency: int | None = Field(
+    concurrency: Annotated[int, Field(ge=1)] | Literal["adaptive"] | None = Field(
         default=None,
-        ge=1,
-        description="Requests in flight at most. Default: adapted to what the endpoint bears.",
+        description="Requests in flight at most. adaptive: as many as the endpoint bears, for throughput; "
+        "runs that differ in it are not compared by speed. Default: one small number for all runs where "
+        "there are several, or a gate or alert is about speed (8, or what the smallest engine takes); else "
+        "adaptive.",
     )
     workers: int = Field(
         default=0,
@@ -269,6 +272,10 @@ class Suite(Spec):
         default_factory=dict,
         description="More axes of the matrix: generation parameter to the values it takes.",
     )
+    load: LoadSpec | None = Field(
+        default=None,
+        description="Load as one more axis: levels of requests in flight, or of requests a second.",
+    )
     repeats: int = Field(default=1, ge=1, description="How often each row is asked in a run.")
     parse: list[ParserSpec] = Field(
         default_factory=list,
@@ -382,6 +389,8 @@ class Suite(Spec):
             del data[key]
         data.pop("checkpoints", None)
         del data["performance"]["workers"]  # who sends the requests changes no answer
+        if data["load"] is None:  # as it was before there was any
+            del data["load"]
         for dataset in data["datasets"]:
             del dataset["tags"]
         for model in data["models"]:

@@ -125,7 +125,7 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
     for item in islice(iter(dataset), RENDERED_ROWS):
         rendered = renderer.render(item)
         lengths.append(estimated_tokens(rendered.messages, rendered.prompt) * _texts(rendered.ask))
-    requests = len(dataset) * spec.repeats
+    requests = spec.requests(prepared.loaded.suite, len(dataset))
     prompt_tokens = round(requests * sum(lengths) / len(lengths)) if lengths else 0
     limit = spec.params.get("max_tokens") if spec.prompt.ask is None else 1
     completion = requests * limit if isinstance(limit, int) else None
@@ -138,7 +138,7 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
         model=spec.model.id,
         prompt=spec.prompt.id,
         dataset=spec.dataset.id,
-        params=dict(spec.params),
+        params=spec.axes,
         samples=len(dataset),
         requests=requests,
         prompt_tokens=prompt_tokens,

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evalrun.errors import UserError
-from evalrun.providers.base import Provider
+from evalrun.providers.base import BatchProvider, Provider
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Observer, Purse, Stop
 from evalrun.runner.journal import Earlier, Journal, RunFolder
@@ -41,6 +41,7 @@ from evalrun.sweep.score import is_deferred
 from evalrun.tracking.folder import SweepFolder
 
 if TYPE_CHECKING:
+    from evalrun.runner.load.level_run import LevelFacts, LevelPlan, LevelRun
     from evalrun.sweep.judging import Judging
 
 _SIDE_BY_SIDE = 8
@@ -89,6 +90,9 @@ class Phase:
     execution: Execution
     needed_later: Set[str] = frozenset()
     purse: Purse | None = None
+    in_flight: int | None = None
+    """How many requests every run has in flight whose model and suite say nothing, so that their speeds can
+    be compared. None: as many as the endpoint bears."""
 
     async def ask(
         self,
@@ -98,9 +102,11 @@ class Phase:
         options: CellOptions,
         throttle: Throttle,
         watch: Watch | None = None,
-    ) -> bool:
-        """Ask what is left of a cell. True when every sample has its record."""
-        self.progress.begin(cell.run_id, len(cell.samples) * cell.repeats, earlier)
+        plan: LevelPlan | None = None,
+    ) -> LevelRun | CellRun:
+        """Ask what is left of a cell, or all of a level of load, which has a `plan`."""
+        total = len(cell.samples) * cell.repeats if plan is None else plan.expected
+        self.progress.begin(cell.run_id, total, earlier)
         if earlier.damaged:
             lines = "line is" if earlier.damaged == 1 else "lines are"
             what = f"{cell.run_id}: {earlier.damaged} {lines} damaged in {folder.journal}"
@@ -109,14 +115,20 @@ class Phase:
             throttle.budget.begin_run()
         journal = Journal(folder.journal)
         context = CellContext(journal, self.cache, throttle, self.observer, self.stop, self.purse)
-        run = CellRun(cell, options, context, earlier)
+        run: LevelRun | CellRun
+        if plan is None:
+            run = CellRun(cell, options, context, earlier)
+        else:
+            from evalrun.runner.load.level_run import LevelRun
+
+            run = LevelRun(cell, options, context, plan)
         try:
             async with watch or contextlib.nullcontext():
                 await run.run()
         finally:
             self.progress.refresh(cell.run_id)
             await journal.close(whole=run.complete)
-        return run.complete
+        return run
 
     def options(self, model: ModelSpec, *, stream: bool = False, warmup: int = 0) -> CellOptions:
         """How a model is asked."""
@@ -166,6 +178,7 @@ async def execute(services: Services) -> Execution:
         execution,
         judges,
         purse=services.spending,
+        in_flight=like_concurrency(prepared),
     )
     finish = Finish(
         folder,
@@ -221,11 +234,50 @@ def _matrix_jobs(services: Services, phase: Phase, finish: Finish) -> list[Job]:
     drawn = in_order(todo, phase.suite.seed)
     order = judges_last(by_model, phase.needed_later)
     drawn.sort(
-        key=lambda each: order.index(each.model.id) if _is_here(phase.providers[each.model.id]) else -1
+        key=lambda each: (
+            order.index(each.model.id) if _is_here(phase.providers[each.model.id]) else -1,
+            0 if each.load is None else _ORDER[each.load.role],
+        )
     )
     if len(drawn) > 1:
         folder.make_run_dirs(spec.run_id for spec in drawn)
     return [MatrixJob(spec, prepared, folder, finish) for spec in drawn]
+
+
+_ORDER = {"reference": 0, "level": 1, "search": 1, "again": 2}
+"""What levels are compared with comes before all of them, and once more after them: what drifts meanwhile
+shows."""
+
+SMALL = 8
+"""Requests in flight of runs whose speeds are compared, where the suite does not say how many."""
+
+
+def like_concurrency(prepared: PreparedSweep) -> int | None:
+    """One number of requests in flight for all runs of a sweep that neither suite nor model gives one.
+
+    Where several runs are measured, or a gate or alert is about speed, their load must be the same: what
+    their engines take, where that is one number, else SMALL or what the smallest engine takes. None where
+    nothing is compared, where the suite says `adaptive`, and where load is an axis.
+    """
+    suite = prepared.loaded.suite
+    if suite.load is not None or suite.performance.concurrency is not None:
+        return None
+    open_ = [spec for spec in prepared.specs if spec.model.concurrency is None]
+    measured = [
+        provider
+        for spec in open_
+        if (provider := prepared.providers[spec.model.id]).measured
+        and not isinstance(provider, BatchProvider)
+    ]
+    about_speed = any(gate.metric.startswith("performance.") for gate in prepared.gates) or any(
+        alert.gate.metric.startswith("performance.") for alert in prepared.alerts
+    )
+    if len(measured) < 2 and not about_speed:
+        return None
+    own = {provider.default_concurrency for provider in measured}
+    if len(own) == 1 and None not in own:
+        return None  # all have one number already
+    return min([SMALL, *(each for each in own if each is not None)])
 
 
 def judges_last(models: Iterable[str], judges: Set[str]) -> list[str]:
@@ -340,8 +392,9 @@ class _Endpoint:
             return
         with self._kept(job.model.id):
             provider = self._phase.providers[job.model.id]
-            limit = limit_of(self._phase.suite, job.model, provider, self._limits)
-            wanted = job.model.concurrency or self._phase.suite.performance.concurrency
+            limit = limit_of(self._phase.suite, job.model, provider, self._limits, self._phase.in_flight)
+            of_suite = self._phase.suite.performance.concurrency
+            wanted = job.model.concurrency or (of_suite if isinstance(of_suite, int) else None)
             if wanted is not None and isinstance(limit, FixedLimit) and limit.current < wanted:
                 what = (
                     f"concurrency {limit.current} in place of {wanted}: so many connections the limit of open"
@@ -362,14 +415,23 @@ class _Endpoint:
             self._phase.progress.message(str(fault))
 
 
-def limit_of(suite: Suite, model: ModelSpec, provider: Provider, limits: dict[int | None, Limit]) -> Limit:
+def limit_of(
+    suite: Suite,
+    model: ModelSpec,
+    provider: Provider,
+    limits: dict[int | None, Limit],
+    in_flight: int | None = None,
+) -> Limit:
     """The rule for concurrency: fixed where the model, the suite or the engine names a number, else adaptive
     and shared by all that is asked on the endpoint, so that what one learnt the next need not learn again.
 
     `limits` are those that the endpoint has already. What judges bear is not what the suite says of its runs.
+    `in_flight` is the one number of all runs that name none.
     """
-    of_suite = suite.performance.concurrency if any(each.id == model.id for each in suite.models) else None
-    fixed = model.concurrency or of_suite or provider.default_concurrency
+    own = any(each.id == model.id for each in suite.models)
+    of_suite = suite.performance.concurrency if own else None
+    named = of_suite if isinstance(of_suite, int) else None
+    fixed = model.concurrency or named or (in_flight if own else None) or provider.default_concurrency
     if fixed not in limits:
         room = connections_allowed(len({getattr(each.options, "base_url", each.id) for each in suite.models}))
         limits[fixed] = (
@@ -407,12 +469,18 @@ class MatrixJob:
         spec, prepared = self.spec, self.prepared
         dataset = prepared.datasets[spec.dataset.id]
         run = RunFolder(self.folder.run_dir(spec.run_id))
+        if spec.load is not None and run.size():
+            run.journal.unlink()
+            run.system.unlink(missing_ok=True)
+            what = f"{spec.run_id}: half a level is no level, so it was begun anew"
+            phase.execution.warnings.append(what)
+            phase.progress.message(what)
         earlier, strange = run.drop_unknown(run.open(provider.identity()), dataset, spec.repeats)
         if strange:
             phase.execution.warnings.append(f"{spec.run_id}: {strange}")
         before = run.size()
         phase.execution.taken_over += 0 if again else len(earlier.done)
-        detail = {"done": len(earlier.done), "of": len(dataset) * spec.repeats}
+        detail = {"done": len(earlier.done), "of": spec.requests(phase.suite, len(dataset))}
         self.folder.append_event("begin_run", detail, target=spec.run_id, durable=False)
         load.write_to(run.write_system, earlier.clock_s)
         watch = Watch(provider, run.write_system, earlier.clock_s)
@@ -424,11 +492,15 @@ class MatrixJob:
             stream=performance.stream and "stream" in provider.supports,
             warmup=performance.warmup,
         )
+        plan = None
+        if spec.load is not None:
+            plan = self._level(phase)
+            throttle = Throttle(FixedLimit(plan.in_flight))
         try:
-            complete = await phase.ask(cell, run, earlier, options, throttle, watch)
+            asked = await phase.ask(cell, run, earlier, options, throttle, watch, plan)
         finally:
             run.close()
-        if phase.stop.requested and not complete:
+        if phase.stop.requested and not asked.complete:
             return
         if earlier.done and not again and (said := run.drop_other_model(before)):
             phase.execution.warnings.append(f"{spec.run_id}: {said}")
@@ -436,6 +508,9 @@ class MatrixJob:
             await self.run(phase, provider, throttle, load, again=True)
             return
         measured = Measured.of(watch, load.load, throttle, started_at, time.perf_counter() - started)
+        if plan is not None and not isinstance(asked, CellRun):
+            measured = measured.under(asked.facts.document(plan))
+            await _drained(asked.facts)
         if prepared.judging is not None or is_deferred(prepared.pipeline.scorers):
             await asyncio.to_thread(self.finish.put_by, run, measured, provider.identity())
             finished = prepared.judging is None and await self.finish.waiting(spec)
@@ -446,3 +521,39 @@ class MatrixJob:
             phase.execution.finished.append(spec.run_id)
         if finished or prepared.judging is not None:
             phase.progress.end(spec.run_id)
+
+    def _level(self, phase: Phase) -> LevelPlan:
+        """What the run's level sends."""
+        from evalrun.runner.load.level_run import LevelPlan
+        from evalrun.runner.load.passes import Passes
+        from evalrun.runner.load.schedule import schedule_of
+
+        spec, suite = self.spec, phase.suite
+        assert spec.load is not None and suite.load is not None
+        level, load = spec.load, suite.load
+        dataset = self.prepared.datasets[spec.dataset.id]
+        rows, schedule, limit = len(dataset) * spec.repeats, None, load.requests
+        room = connections_allowed(len(suite.models))
+        in_flight = min(room, load.max_in_flight)
+        if level.open_loop:
+            schedule = schedule_of(
+                load, level, seed=suite.seed, rows=rows, base_dir=self.prepared.loaded.base_dir
+            )
+            limit = None
+        else:
+            in_flight = level.concurrency or 1
+            if limit is None and load.seconds is None:
+                limit = rows
+        passes = Passes.of(dataset, suite.seed, limit)
+        expected = spec.requests(suite, len(dataset))
+        salt = f"{self.folder.ulid}/{spec.run_id}"
+        return LevelPlan(load, level, passes, schedule, salt, in_flight, expected)
+
+
+MOST_DRAINED_S = 10.0
+
+
+async def _drained(facts: LevelFacts) -> None:
+    """Where requests timed out the server may still be busy with them: wait before the next level begins."""
+    if facts.timed_out:
+        await asyncio.sleep(min(MOST_DRAINED_S, 2 * facts.longest_s))

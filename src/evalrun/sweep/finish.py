@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +90,10 @@ class Measured:
             "limits": budget.document() if budget is not None else None,
         }
         return cls(system, timings)
+
+    def under(self, load: dict[str, Any]) -> Measured:
+        """The same of a level of load, with what it came to."""
+        return Measured(replace(self.system, load=load), {**self.timings, "load": load})
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,8 @@ class Finish:
                 "model": spec.model.id,
                 "prompt": spec.prompt.id,
                 "dataset": spec.dataset.id,
-                "params": dict(spec.params),
+                "params": spec.axes,
+                "load": _load(spec, measured.timings),
                 "repeats": spec.repeats,
                 "status": "complete",
                 "counts": asdict(analysis.counts),
@@ -217,6 +222,14 @@ class Finish:
 def _notes(spec: RunSpec) -> list[str]:
     checkpoint = spec.model.checkpoint
     return [f"step {checkpoint.step}: {checkpoint.note}"] if checkpoint and checkpoint.note else []
+
+
+def _load(spec: RunSpec, timings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was asked under: its level, or how many requests were in flight."""
+    if spec.load is not None:
+        return spec.load.document()
+    concurrency = timings["concurrency"]
+    return {"concurrency": concurrency["final"], **({"adaptive": True} if concurrency["adaptive"] else {})}
 
 
 def _measured(kept: Mapping[str, Any]) -> Measured:

@@ -170,13 +170,13 @@ class JudgeJob:
             name, questions, questions.renderer, provider, questions.reader, params, price=self.model.price
         )
         try:
-            complete = await phase.ask(cell, folder, earlier, phase.options(self.model), throttle)
+            asked = await phase.ask(cell, folder, earlier, phase.options(self.model), throttle)
         finally:
             folder.close()
             folder.system.unlink(missing_ok=True)
-        if complete:
+        if asked.complete:
             phase.progress.end(name)
-        return complete
+        return asked.complete
 
 
 def prepare_judging(
@@ -292,7 +292,7 @@ def estimate_judges(prepared: PreparedSweep, runs: Sequence[RunEstimate]) -> tup
 
 
 def _requests(prepared: PreparedSweep, spec: RunSpec, task: Task) -> int:
-    samples = len(prepared.datasets[spec.dataset.id]) * spec.repeats
+    samples = spec.requests(prepared.loaded.suite, len(prepared.datasets[spec.dataset.id]))
     if not isinstance(task, JudgeTask):
         return 2 * samples  # answer and target; texts that are the same are sent once
     pairwise = task.scorer.options.pairwise

@@ -92,6 +92,7 @@ def _cell(
 ) -> str:
     model = {key: value for key, value in spec.model.resolved().items() if key not in _NOT_IN_A_CELL}
     dataset = spec.dataset
+    shared_load = prepared.loaded.suite.resolved().get("load")
     return digest(
         {
             **shared,
@@ -102,6 +103,7 @@ def _cell(
             else None,
             "params": dict(spec.params),
             "repeats": spec.repeats,
+            **({"load": [spec.load.value, shared_load]} if spec.load is not None else {}),
             "prompt": prepared.prompts[spec.prompt.id, api_of(spec.model)].digest,
             "examples": prepared.examples.get(f"{spec.prompt.id}/{dataset.id}"),
             "dataset": prepared.datasets[dataset.id].digest,

@@ -171,7 +171,7 @@ class _Sweep:
         services = Services(self._prepared, folder, cache, progress, stop, spending)
         self._display.start(
             [
-                (spec.run_id, len(self._prepared.datasets[spec.dataset.id]) * spec.repeats)
+                (spec.run_id, spec.requests(self._suite, len(self._prepared.datasets[spec.dataset.id])))
                 for spec in self._prepared.specs
                 if not folder.is_finished(spec.run_id)
             ]
@@ -245,7 +245,7 @@ class _Sweep:
         if not resumed:
             return [self._taken_up]
         datasets = self._prepared.datasets
-        of = sum(len(datasets[spec.dataset.id]) * spec.repeats for spec in self._prepared.specs)
+        of = sum(spec.requests(self._suite, len(datasets[spec.dataset.id])) for spec in self._prepared.specs)
         taken = self._done_before + execution.taken_over
         return [f"{self._taken_up}: {taken:,} of {of:,} samples are from then"]
 

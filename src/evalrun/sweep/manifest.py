@@ -100,11 +100,12 @@ def _plan(prepared: PreparedSweep, cells: Mapping[str, str]) -> list[dict[str, A
             "model": spec.model.id,
             "prompt": spec.prompt.id,
             "dataset": spec.dataset.id,
-            "params": dict(spec.params),
+            "params": spec.axes,
             "repeats": spec.repeats,
             "cell_digest": cells[spec.run_id],
             **({"ablates": spec.prompt.ablates} if spec.prompt.ablates else {}),
             **_checkpoint(spec.model, prepared.loaded.base_dir),
+            **({"load": spec.load.document(), "role": spec.load.role} if spec.load is not None else {}),
         }
         for spec in prepared.specs
     ]

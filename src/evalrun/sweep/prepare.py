@@ -136,6 +136,10 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
     problems.found.extend(_models_without_columns(specs, providers, datasets))
     asked = {**(judging.providers if judging is not None else {}), **providers}
     problems.found.extend(budget_problems(loaded, specs, asked))
+    if suite.load is not None:
+        from evalrun.sweep.levels import load_problems
+
+        problems.found.extend(load_problems(loaded, providers, pipeline))
     problems.raise_if_any()
     if pipeline is None:
         raise AssertionError("a pipeline that was not built is a problem that was raised")
@@ -202,6 +206,7 @@ def _unknown(
         "model": {*loaded.declared["models"], *(spec.model.id for spec in specs)},
         "prompt": {*loaded.declared["prompts"], *(spec.prompt.id for spec in specs)},
         "dataset": {*loaded.declared["datasets"], *(spec.dataset.id for spec in specs)},
+        "load": {word for spec in specs for word in _level_words(spec)},
     }
     about = speakable(loaded.suite, pipeline.scorers, scopes)
     written = [text.strip() for text in loaded.suite.gates]
@@ -212,6 +217,12 @@ def _unknown(
     for alert in alerts:
         where = loaded.locate("alerts", "when", when.index(alert.text))
         yield from (replace(each, where=where) for each in unknown(alert.gate, about, "alert"))
+
+
+def _level_words(spec: RunSpec) -> tuple[str, ...]:
+    from evalrun.gates.conditions import level_words
+
+    return level_words({"params": spec.axes, "role": spec.load.role}) if spec.load is not None else ()
 
 
 def _parse_alerts(loaded: LoadedSuite, problems: _Problems) -> tuple[Alert, ...]:

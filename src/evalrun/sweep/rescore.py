@@ -450,11 +450,13 @@ class _Rescoring:
         identities: Mapping[str, Any],
         verdicts: RunVerdicts | None,
     ) -> None:
-        from evalrun.analysis.run import analyse_run
+        from evalrun.analysis.run import SystemSummary, analyse_run
         from evalrun.analysis.samples import SampleTable
 
         folder, old = self._child.run_dir(run_id), self._parent.read_run(run_id)
-        analysis = analyse_run(SampleTable.from_parquet(folder / SAMPLES), self._scoring.suite, spec)
+        system = SystemSummary(load=(old.get("timings") or {}).get("load") or {})
+        table = SampleTable.from_parquet(folder / SAMPLES)
+        analysis = analyse_run(table, self._scoring.suite, spec, system)
         warnings = list(old.get("warnings") or ())
         warnings += [warning for warning in analysis.warnings if warning not in warnings]
         if verdicts is not None and self._judging is not None:
@@ -497,7 +499,7 @@ def _specs(suite: Suite, plan: Sequence[Mapping[str, Any]]) -> dict[str, RunSpec
 
     found = {spec.run_id: spec for spec in cells(suite)}
     places = {
-        (spec.model.id, spec.prompt.id, spec.dataset.id, canonical_json(dict(spec.params))): spec
+        (spec.model.id, spec.prompt.id, spec.dataset.id, canonical_json(spec.axes)): spec
         for spec in found.values()
     }
     for run in plan:

@@ -40,6 +40,8 @@ def _run(run: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: run[key] for key in ("run", "model", "prompt", "dataset", "params", "status", "counts")},
         **({key: run[key] for key in ("step", "training", "checkpoint")} if run.get("checkpoint") else {}),
+        "load": run.get("load") or {},
+        **({"details": {"load": load}} if (load := (run.get("details") or {}).get("load")) else {}),
         "metrics": [_metric(metric) for metric in run["metrics"]],
     }
 

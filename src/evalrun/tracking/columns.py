@@ -71,6 +71,7 @@ SOMETIMES: tuple[tuple[str, str], ...] = (
     ("likelihood", AS_JSON),
     ("cached_prompt_tokens", INTEGER),
     ("chunk_gaps", AS_JSON),
+    ("scheduled_s", NUMBER),
 )
 """Columns that are there only where a sample has such a value."""
 

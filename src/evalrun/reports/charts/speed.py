@@ -10,7 +10,7 @@ from evalrun.reports.charts.theme import LINE_LEGEND, base, dash_scale, run_scal
 from evalrun.reports.leaderboard import REQUESTS, TOKENS
 from evalrun.reports.numbers import NONE, count, metric_interval, seconds, significant
 from evalrun.reports.view import Chart, RunView, Table
-from evalrun.results import Curve
+from evalrun.results import Curve, like_loads
 from evalrun.types import MetricValue
 
 LINES = 6
@@ -47,10 +47,20 @@ def latency(key: str, measure: str, dataset: str, runs: Sequence[RunView], *, na
         alt=f"{form} of {title.lower()} for {len(measured)} runs; medians: {_medians(measured, measure)}.",
         spec=spec,
         table=_latency_table(measured, measure, title),
-        note=note,
+        note=" ".join(part for part in (note, _asked(measured)) if part),
         wide=not lines,
         folded=not lines and measure != "e2e_s",
     )
+
+
+def _asked(runs: Sequence[RunView]) -> str:
+    """Under what load the times were measured."""
+    loads = list(dict.fromkeys(run.results.load_words for run in runs if run.results.load_words))
+    if not loads:
+        return ""
+    shown = ", ".join(loads[:LINES]) + (", …" if len(loads) > LINES else "")
+    unlike = "" if like_loads(loads) else ": unlike loads, so the runs are not compared by it"
+    return f"Asked {shown}{unlike}."
 
 
 def _cdf(run: RunView, measure: str) -> Curve | None:
@@ -174,8 +184,8 @@ LOAD_LINES = 8
 
 def concurrency_of(run: RunView) -> int | None:
     """How many requests were in flight at most, where that was fixed."""
-    given = run.params.get("concurrency")
-    if given is None:
+    given = run.results.load.get("concurrency") if "load" in run.params else run.params.get("concurrency")
+    if given is None and "load" not in run.params:
         watched = run.results.timings.concurrency
         given = None if watched.adaptive else watched.final
     return int(given) if isinstance(given, (int, float)) else None
@@ -202,7 +212,9 @@ def _lines(runs: Sequence[RunView]) -> list[tuple[str, list[RunView]]]:
     grouped: dict[str, list[RunView]] = {}
     for run in runs:
         if concurrency_of(run) is not None:
-            others = [f"{key}={value}" for key, value in run.params.items() if key != "concurrency"]
+            others = [
+                f"{key}={value}" for key, value in run.params.items() if key not in ("concurrency", "load")
+            ]
             grouped.setdefault(" · ".join([run.prompt, run.model, *others]), []).append(run)
     kept = [
         (name, sorted(group, key=lambda run: concurrency_of(run) or 0))

@@ -1,0 +1,1 @@
+"""Load: schedules of arrivals, and runs that keep to them."""

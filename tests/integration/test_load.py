@@ -1,0 +1,290 @@
+"""`load:` through the whole program, against servers with known truth: each remembers by the machine's clock
+when it began and ended, so that what is asserted holds on a busy machine too."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+from tests.program import evalrun
+from tests.servers import ChatServer, completion
+
+from evalrun.tracking.parquet import iter_samples
+
+
+class Fifo(ChatServer):
+    """Answers the question's last word after `service_s`, `places` at a time, first come, first served.
+
+    Above `wrong_above` requests within it answers are wrong. `begun` and `ended` are by question and order of
+    arrival; `most` is how many were within it at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.service_s, self.wrong_above = 1, 0.05, 10_000
+        self.came: list[int] = []
+        self.ended: list[int] = []
+        self.within = self.most = 0
+        self.failing: set[int] = set()
+        self.behaviour = self._serve_in_turn
+        self._turn: asyncio.Semaphore | None = None
+
+    async def _serve_in_turn(self, body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        self._turn = self._turn or asyncio.Semaphore(self.places)
+        number = len(self.came)
+        self.came.append(perf_counter_ns())
+        self.ended.append(0)
+        self.within += 1
+        self.most = max(self.most, self.within)
+        wrong = self.within > self.wrong_above
+        async with self._turn:
+            await asyncio.sleep(self.service_s)
+        self.within -= 1
+        self.ended[number] = perf_counter_ns()
+        if number in self.failing:
+            return web.json_response({"error": {"message": "no"}}, status=500)
+        text = body["messages"][-1]["content"].split()[-1]
+        return web.json_response(completion("wrong" if wrong else text))
+
+
+@pytest.fixture
+def fifo() -> Iterator[Fifo]:
+    with Fifo() as server:
+        assert isinstance(server, Fifo)
+        yield server
+
+
+def write(folder: Path, server: ChatServer, load: dict[str, Any], rows: int = 10, **more: Any) -> Path:
+    suite = {
+        "name": "loaded",
+        "models": [{"id": "m", "provider": "openai_compatible", "base_url": server.base_url, "model": "m"}],
+        "prompts": [{"id": "p", "text": "say {{ w }}"}],
+        "datasets": [{"id": "d", "rows": [{"w": f"w{at}"} for at in range(rows)], "target": "{{ w }}"}],
+        "scorers": ["exact_match"],
+        "load": {"reference": "none", **load},
+        **more,
+    }
+    path = folder / "suite.yaml"
+    path.write_text(yaml.safe_dump(suite))
+    return path
+
+
+def run(suite: Path, *words: str, code: int = 0) -> dict[str, Any]:
+    done = evalrun(suite, "--no-report", "--json", "--store", suite.parent / "store", *words)
+    assert done.returncode == code, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def load_of(document: dict[str, Any], at: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = document["runs"][at]["details"]["load"]
+    return found
+
+
+def value(document: dict[str, Any], name: str, at: int = 0) -> float:
+    return next(m["value"] for m in document["runs"][at]["metrics"] if m["name"] == name)
+
+
+def samples(document: dict[str, Any], run_id: str) -> list[dict[str, Any]]:
+    path = Path(document["folder"]) / "runs" / run_id / "samples.parquet"
+    return sorted(iter_samples(path), key=lambda row: row["scheduled_s"])
+
+
+def test_a_server_over_capacity_is_seen_to_be_and_keeps_its_schedule(tmp_path: Path, fifo: Fifo) -> None:
+    load = {"rates": ["40/s"], "arrivals": "constant", "requests": 40, "slo": ["e2e_s <= 0.5"]}
+    document = run(write(tmp_path, fifo, load))
+    rows = samples(document, "m-p-d-load=40rps")
+    due = [row["scheduled_s"] for row in rows]
+    assert [b - a for a, b in itertools.pairwise(due)] == pytest.approx([0.025] * 39, abs=1e-6)
+    # The server's own clock is the truth: what it took from the moment a request was due.
+    response = [row["done_s"] - row["scheduled_s"] for row in rows]
+    offset = rows[0]["sent_s"] - fifo.came[0] / 1e9
+    truth = [end / 1e9 + offset - at for end, at in zip(fifo.ended, due, strict=True)]
+    late = [mine - theirs for mine, theirs in zip(response, truth, strict=True)]
+    assert sorted(late)[len(late) // 2] < 0.02 and max(response) > 0.9
+    assert document["runs"][0]["load"] == {"rate": 40.0}
+    found = load_of(document)
+    assert found["verdict"] == "growing" and any("over capacity" in said for said in found["banners"])
+    kept = sum(each <= 0.5 for each in response)
+    assert value(document, "performance.attainment") == pytest.approx(kept / 40)
+    assert value(document, "performance.goodput_rps") == pytest.approx(kept)  # 40 requests are a second
+    assert value(document, "performance.offered_rps") == pytest.approx(40)
+
+
+def test_what_a_cap_holds_back_is_part_of_the_response_time(tmp_path: Path, fifo: Fifo) -> None:
+    fifo.service_s = 0.2
+    load = {"rates": ["20/s"], "arrivals": "constant", "requests": 6, "max_in_flight": 1}
+    document = run(write(tmp_path, fifo, load))
+    rows = samples(document, "m-p-d-load=20rps")
+    assert fifo.most == 1
+    for number, row in enumerate(rows):
+        assert row["e2e_s"] < row["done_s"] - row["scheduled_s"] + 1e-9
+        assert row["done_s"] - row["scheduled_s"] >= 0.2 + 0.15 * number - 1e-3
+    assert load_of(document)["capped"] == 5
+    assert load_of(document)["banners"][0].startswith("limited by max_in_flight (1): 5 of 6")
+
+
+def test_attainment_counts_failures_and_right_goodput_only_what_is_right(tmp_path: Path, fifo: Fifo) -> None:
+    fifo.places, fifo.service_s = 100, 0.01
+    fifo.failing = set(range(10, 20))
+    fifo.answer = lambda body: ""
+    load = {"concurrency": [2], "requests": 100, "slo": ["e2e_s <= 30"], "right": "exact_match >= 1"}
+    suite = write(tmp_path, fifo, load, rows=20, errors={"tolerate": 0.5})
+    text = yaml.safe_load(suite.read_text())
+    for row in text["datasets"][0]["rows"][:1]:  # one row of twenty is wrong: 5 of the 100 requests
+        row["t"] = "other"
+    text["datasets"][0]["target"] = "{{ t or w }}"
+    text["datasets"][0]["rows"] = [{"t": None, **row} for row in text["datasets"][0]["rows"]]
+    suite.write_text(yaml.safe_dump(text))
+    document = run(suite)
+    (counts,) = (each["counts"] for each in document["runs"])
+    assert counts["failed"] == 10 and counts["retried"] == 0 and len(fifo.came) == 100
+    rows = samples(document, "m-p-d-load=2")
+    right = sum(row["status"] == "scored" and row["score.exact_match"] == 1 for row in rows)
+    assert value(document, "performance.attainment") == pytest.approx(0.9)
+    ratio = value(document, "performance.goodput_right_rps") / value(document, "performance.goodput_rps")
+    assert ratio == pytest.approx(right / 90)
+    assert all(row["scheduled_s"] is not None and row["done_s"] is not None for row in rows)
+
+
+def test_levels_neither_read_nor_write_the_cache_and_are_kept_apart(tmp_path: Path, fifo: Fifo) -> None:
+    fifo.places, fifo.service_s = 10, 0.001
+    suite = write(tmp_path, fifo, {"concurrency": [1, 2], "requests": 20, "reference": 1})
+    document = run(suite)
+    assert [each["run"] for each in document["runs"]] == [
+        "m-p-d-load=1",
+        "m-p-d-load=2",
+        "m-p-d-load=1-again",
+    ]
+    assert [each["load"] for each in document["runs"]] == [{"concurrency": n} for n in (1, 2, 1)]
+    assert run(suite)["runs"][0]["counts"]["cached"] == 0 and len(fifo.bodies) == 120
+    salts = [body["cache_salt"] for body in fifo.bodies[:60]]
+    # One for each pass of each level, and the reference comes first and last.
+    assert sorted(salts.count(salt) for salt in set(salts)) == [10] * 6
+    asked = list(fifo.questions[:60])
+    assert asked[:10] == asked[10:20] == asked[50:]
+    assert fifo.most == 2
+
+
+def test_a_gate_speaks_of_a_level_and_compares_with_another(tmp_path: Path, fifo: Fifo) -> None:
+    fifo.places, fifo.service_s, fifo.wrong_above = 100, 0.01, 4
+    gates = [
+        "exact_match at load=2 no worse than load=reference by 0.05",
+        "exact_match at load=8 no worse than load=reference by 0.05",
+        "performance.goodput_rps at load=8 >= 1000000",
+        "performance.attainment at load=1 >= 0.5",
+    ]
+    load = {"concurrency": [2, 8], "requests": 60, "reference": 1}
+    document = run(write(tmp_path, fifo, load, rows=60, gates=gates), code=1)
+    assert [(gate["run"], gate["verdict"]) for gate in document["gates"]] == [
+        ("m-p-d-load=2", "pass"),
+        ("m-p-d-load=8", "fail"),
+        ("m-p-d-load=8", "fail"),
+        ("m-p-d-load=1", "pass"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("load", "more", "said"),
+    [
+        ({"concurrency": [1], "slo": ["e2e_s <= 200"]}, {}, "timeout_s (120 s) is not above the promise"),
+        ({"concurrency": [1], "slo": ["ttft_s <= 1"]}, {}, "answers are not streamed"),
+        ({"concurrency": [10_000_000]}, {}, "open files"),
+        ({"arrivals": {"trace": "none.csv"}}, {}, "the trace cannot be read"),
+        ({"concurrency": [1], "right": "rouge >= 1"}, {}, "no scorer 'rouge'"),
+        ({"concurrency": [1]}, {"gates": ["exact_match at load=9 >= 1"]}, "the load '9'"),
+        (
+            {"concurrency": [1]},
+            {"gates": ["exact_match at load=1 no worse than load=7 by 0.1"]},
+            "the load '7'",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_sent(
+    tmp_path: Path, fifo: Fifo, load: dict[str, Any], more: dict[str, Any], said: str
+) -> None:
+    done = evalrun(write(tmp_path, fifo, load, **more), "--no-report", "--store", tmp_path / "store")
+    assert done.returncode == 2 and said in done.stderr and not fifo.bodies
+
+
+def test_recorded_answers_bear_no_load(tmp_path: Path, fifo: Fifo) -> None:
+    models = [{"id": "m", "provider": "recorded", "column": "w"}]
+    done = evalrun(write(tmp_path, fifo, {"concurrency": [1]}, models=models), "--store", tmp_path / "store")
+    assert done.returncode == 2 and "cannot be put under load" in done.stderr
+
+
+def test_the_load_command_does_it_to_any_suite(tmp_path: Path, fifo: Fifo) -> None:
+    fifo.places, fifo.service_s = 10, 0.001
+    suite = write(tmp_path, fifo, {"concurrency": [1]})
+    text = yaml.safe_load(suite.read_text())
+    del text["load"]
+    suite.write_text(yaml.safe_dump(text))
+    words = ("--no-report", "--json", "--store", tmp_path / "store")
+    bare = evalrun("load", suite, *words)
+    assert bare.returncode == 2 and "no levels are named" in bare.stderr
+    done = evalrun("load", suite, "--rates", "50,100/s", "--seconds", "0.5", "--slo", "e2e_s <= 9", *words)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [each["load"] for each in document["runs"]] == [
+        {"rate": 50.0}, {"rate": 100.0}, {"concurrency": 1}, {"concurrency": 1},
+    ]  # fmt: skip
+    first, second = (each["counts"]["samples"] for each in document["runs"][:2])
+    assert first < second
+    names = {metric["name"] for metric in document["runs"][0]["metrics"]}
+    assert {
+        "performance.offered_rps", "performance.response_s.p95", "performance.attainment",
+        "performance.goodput_rps", "performance.goodput_right_rps",
+    } <= names  # fmt: skip
+    assert load_of(document)["verdict"] in ("steady", "growing", "undecided")
+
+
+def test_half_a_level_is_no_level(tmp_path: Path, fifo: Fifo) -> None:
+    fifo.places, fifo.service_s = 10, 0.02
+    suite = write(tmp_path, fifo, {"concurrency": [1, 2, 3], "requests": 30})
+    command = [sys.executable, "-m", "evalrun", str(suite), "--no-report", "--store", str(tmp_path / "store")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while len(fifo.came) < 45 and time.monotonic() < end:  # one level, and half of the next
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = len(fifo.came)
+    document = run(suite)
+    assert document["resumed"] and any("begun anew" in warning for warning in document["warnings"])
+    assert [each["counts"]["samples"] for each in document["runs"]] == [30, 30, 30]
+    assert len(fifo.came) - before == 60  # the level that was done is kept
+
+
+def test_speeds_under_unlike_loads_are_not_compared(tmp_path: Path, fifo: Fifo) -> None:
+    fifo.places, fifo.service_s = 100, 0.005
+    document = run(write(tmp_path, fifo, {"concurrency": [1, 8]}))
+    shown = evalrun("show", document["sweep"], "--store", tmp_path / "store").stdout
+    assert "Speeds are not compared" in shown and "8 at once" in shown and "faster" not in shown
+
+
+def test_runs_whose_speeds_are_compared_get_one_small_number(tmp_path: Path, fifo: Fifo) -> None:
+    fifo.places, fifo.service_s = 100, 0.005
+    suite = write(tmp_path, fifo, {"concurrency": [1]}, rows=40)
+    text = yaml.safe_load(suite.read_text())
+    del text["load"]
+    text["prompts"].append({"id": "q", "text": "tell {{ w }}"})
+    suite.write_text(yaml.safe_dump(text))
+    document = run(suite)
+    assert [each["load"] for each in document["runs"]] == [{"concurrency": 8}] * 2 and fifo.most == 8
+    text["performance"] = {"concurrency": "adaptive"}
+    suite.write_text(yaml.safe_dump(text))
+    document = run(suite, "--no-cache")
+    assert [each["load"].get("adaptive") for each in document["runs"]] == [True, True]
