@@ -556,9 +556,11 @@ class CheckpointOf:
 
 @dataclass(frozen=True, slots=True)
 class RunResults:
-    """What `run.json` holds: the results of one run. `step` and `training` are those of its `checkpoint`. `load`
-    is what it was asked under: {"concurrency": 4} (with "adaptive": true where that is the most of an adaptive
-    limit) or {"rate": 2.0}."""
+    """What `run.json` holds: the results of one run.
+
+    `step` and `training` are those of its `checkpoint`. `load` is what it was asked under: {"concurrency": 4}
+    (with "adaptive": true where that is the most of an adaptive limit) or {"rate": 2.0}.
+    """
 
     run: str
     model: str
