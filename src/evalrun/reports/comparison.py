@@ -38,6 +38,7 @@ from evalrun.reports.view import (
 from evalrun.reports.visible import visible
 from evalrun.tracking.diff import diff_sweeps
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.naming import number_of
 
 BROKE = 3
 """Of so many pairs it is said on top where they broke."""
@@ -63,6 +64,8 @@ class FlipsView:
     """Samples that changed sides: how many, which way, links to all, to the first few, and to the slices that
     hold more of them than chance."""
 
+    way: str
+    number: int
     text: str
     all: str
     links: Sequence[tuple[str, str]]
@@ -71,11 +74,13 @@ class FlipsView:
 
 @dataclass(frozen=True, slots=True)
 class FigureRow:
-    """One figure of both sides with its difference; `note` says what is to be known about it."""
+    """One figure of both sides with its difference (`change` is that without its interval); `note` says what
+    is to be known about it."""
 
     metric: str
     before: str
     after: str
+    change: str
     difference: str
     p: str
     n: str
@@ -87,8 +92,9 @@ class FigureRow:
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One run against another: all figures of both, and the samples that changed sides. `word` is what the
-    first figure amounts to."""
+    first figure amounts to; `key` names it in the page's address."""
 
+    key: str
     title: str
     before: str
     after: str
@@ -96,6 +102,31 @@ class Pair:
     rows: Sequence[FigureRow]
     remarks: Sequence[str]
     flips: Sequence[FlipsView]
+
+    @property
+    def first(self) -> FigureRow:
+        """The figure that the verdict is about."""
+        return self.rows[0]
+
+    @property
+    def moved(self) -> bool:
+        """Whether the first figure differs by more than chance."""
+        return self.word in MOVED
+
+    def figure(self, *metrics: str) -> FigureRow | None:
+        """The first of these figures that the pair has."""
+        by_name = {row.metric: row for row in self.rows}
+        return next((by_name[name] for name in metrics if name in by_name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A line of the table of all pairs: the first figure of both sides, and what stands beside it. `more` has
+    a cell for each of the page's `beside` columns."""
+
+    pair: Pair
+    flips: str
+    more: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +152,9 @@ class ComparisonView:
     more: Sequence[Sentence]
     cautions: Sequence[str]
     pairs: Sequence[Pair]
+    overview: Sequence[Overview]
+    beside: Sequence[str]
+    remarks: Sequence[str]
     differences: Sequence[Chart]
     within: Sequence[Section]
     changes: Sequence[Changes]
@@ -142,20 +176,25 @@ def view(
     the same pairs by what else they have (analysis/beside.py)."""
     folders = list({folder.ulid: folder for folder in folders}.values())
     sources = {folder.ulid: Source.of(folder) for folder in folders}
-    called = _called(sources)
+    called = _called(sources, {folder.ulid: folder for folder in folders})
     sides = [_side(called[ulid], ulid, source) for ulid, source in sources.items()]
     names = _Names(called, {ulid: judge(source).views for ulid, source in sources.items()})
     taking = _taking(comparison, names, sources)
     measured: list[Compared | DatasetStandings] = [*comparison.compared, *comparison.standings]
     changes = [_changes(called[each.ulid], folders[0], each) for each in folders[1:]]
     first = _first(comparison)
+    pairs, remarks = _pairs(comparison, beside, names)
+    heads, overview = _overview(pairs)
     return ComparisonView(
         title=_title(sides),
         sides=sides,
         lead=_lead(comparison, first, names),
         more=_more(first, names, changes),
-        cautions=[*dict.fromkeys(visible(line) for each in first for line in _notes(each))],
-        pairs=_pairs(comparison, beside, names),
+        cautions=_cautions(first, names),
+        pairs=pairs,
+        overview=overview,
+        beside=heads,
+        remarks=remarks,
         differences=_differences(comparison, names),
         within=_within_all(comparison),
         changes=changes,
@@ -194,32 +233,46 @@ class _Names:
         return self.run(each.a), self.run(each.b)
 
     def pair(self, each: Compared) -> str:
+        """The pair, with what differs beside the name."""
+        differs = f" ({', '.join(each.differs)})" if each.differs and each.a.run == each.b.run else ""
+        return visible(f"{self.plain(each)}{differs}")
+
+    def plain(self, each: Compared) -> str:
         """The pair: the run alone where both sweeps have it."""
         one, other = self.run(each.a), self.run(each.b)
-        beside = f", {self.called[each.b.sweep]}" if len(self.called) > 2 else ""
         if one == other or each.a.run == each.b.run:
-            differs = f" ({', '.join(each.differs)})" if each.differs else ""
-            return visible(f"{other}{differs}{beside}")
+            return f"{other}, {self.called[each.b.sweep]}" if len(self.called) > 2 else other
         return f"{self.whole(each.b)} against {self.whole(each.a)}"
 
 
-def _called(sources: Mapping[str, Source]) -> dict[str, str]:
-    """A name for each sweep: its own where they differ, else when it began, else its id."""
+def _called(sources: Mapping[str, Source], folders: Mapping[str, SweepFolder]) -> dict[str, str]:
+    """A name for each sweep: its own where they differ, else the day it began, its number, its id."""
     manifests = {ulid: source.manifest for ulid, source in sources.items()}
-    choices = (
-        {ulid: visible(manifest.name) for ulid, manifest in manifests.items()},
-        {ulid: f"{visible(each.name)}, {moment(each.started_at)}" for ulid, each in manifests.items()},
-    )
-    for names in choices:
-        if len(set(names.values())) == len(names):
+    own = {ulid: visible(manifest.name) for ulid, manifest in manifests.items()}
+    lead = {ulid: f"{name} " if len(set(own.values())) > 1 else "" for ulid, name in own.items()}
+    begun = {ulid: moment(manifest.started_at).removesuffix(" UTC") for ulid, manifest in manifests.items()}
+    days = {ulid: text.rpartition(", ")[0] for ulid, text in begun.items()}
+    numbers = {ulid: number_of(folder) for ulid, folder in folders.items()}
+    choices = [
+        days,
+        {ulid: f"#{number}" for ulid, number in numbers.items()} if all(numbers.values()) else days,
+    ]
+    for names in [own, *({ulid: lead[ulid] + when[ulid] for ulid in own} for when in [*choices, begun])]:
+        if len(set(names.values())) == len(names) and all(names.values()):
             return names
-    return {ulid: f"{visible(manifest.name)} {ulid[-6:]}" for ulid, manifest in manifests.items()}
+    return {ulid: f"{own[ulid]} {ulid[-6:]}" for ulid in own}
 
 
 def _title(sides: Sequence[Side]) -> str:
     if len(sides) == 1:
         return f"{sides[0].called}: its runs compared"
-    return f"{listing(side.called for side in sides[1:])} against {sides[0].called}"
+    against = f"{listing(side.called for side in sides[1:])} against {sides[0].called}"
+    names = {side.name for side in sides}
+    if len(names) > 1 or sides[0].name in sides[0].called:
+        return against
+    days = {side.when.partition(",")[0] for side in sides}
+    day = f", {days.pop()}" if len(days) == 1 else ""
+    return f"{sides[0].name}{day}: {against}"
 
 
 def _side(called: str, ulid: str, source: Source) -> Side:
@@ -240,7 +293,7 @@ def _taking(
 ) -> list[tuple[RunView, Path | None, str | None]]:
     """The runs that take part, both of a pair beside one another, with their samples and their partners."""
     partners: dict[tuple[str, str], str | None] = {}
-    for each in comparison.compared:
+    for each in sorted(_first(comparison), key=_rank):
         partners.setdefault((each.a.sweep, each.a.run), None)
         partners.setdefault((each.b.sweep, each.b.run), f"{each.a.sweep}/{each.a.run}")
     for standing in comparison.standings:
@@ -249,7 +302,7 @@ def _taking(
     for (sweep, run), pair in partners.items():
         known = names.views.get((sweep, run))
         if known is not None:
-            label = known.full if len(sources) < 2 else f"{names.called[sweep]} \N{MIDDLE DOT} {known.full}"
+            label = known.full if len(sources) < 2 else f"{known.full} \N{MIDDLE DOT} {names.called[sweep]}"
             shown = replace(known, id=f"{sweep}/{run}", full=label, colour=len(found) % PALETTE)
             found.append((shown, sources[sweep].samples(run), pair))
     return found
@@ -259,7 +312,13 @@ def lead_of(comparison: Comparison, folders: Sequence[SweepFolder]) -> str:
     """The page's first sentence as plain text, for the terminal."""
     sources = {folder.ulid: Source.of(folder) for folder in {each.ulid: each for each in folders}.values()}
     views = {ulid: make_runs(s.manifest.plan, s.runs, s.results.primary) for ulid, s in sources.items()}
-    return words(_lead(comparison, _first(comparison), _Names(_called(sources), views)))
+    return words(
+        _lead(
+            comparison,
+            _first(comparison),
+            _Names(_called(sources, {each.ulid: each for each in folders}), views),
+        )
+    )
 
 
 def _first(comparison: Comparison) -> list[Compared]:
@@ -267,12 +326,23 @@ def _first(comparison: Comparison) -> list[Compared]:
     return [each for each in comparison.compared if each.metric == comparison.compared[0].metric]
 
 
-_ORDER = ("worse", "lower", "better", "higher", "tied", "equivalent", "unchanged")
+MOVED = ("worse", "lower", "better", "higher")
+_ORDER = (*MOVED, "tied", "equivalent", "unchanged")
 """What went wrong is told first."""
+
+NAMED = 3
+"""So many pairs that moved are named in the first sentence."""
+
+
+def _rank(each: Compared) -> tuple[int, float]:
+    """The order of pairs: by their verdict, the largest difference first."""
+    word = verdict_word(each.verdict)
+    return _ORDER.index(word) if word in _ORDER else len(_ORDER), -abs(each.result.difference or 0)
 
 
 def _lead(comparison: Comparison, first: Sequence[Compared], names: _Names) -> Sentence:
-    """What the first metric says, in words: of one pair the figures, of several how many moved which way."""
+    """What the first metric says, in words: of one pair the figures, of several how many moved which way, and
+    those that moved by name."""
     if not first:
         said = [standing.sentence for standing in comparison.standings[:1]]
         return [
@@ -284,18 +354,31 @@ def _lead(comparison: Comparison, first: Sequence[Compared], names: _Names) -> S
         return _lead_of_one(first[0], names)
     words = [verdict_word(each.verdict) for each in first]
     counted = {word: words.count(word) for word in _ORDER if word in words}
-    counts = listing(f"{word} in {number}" for word, number in counted.items())
-    lead = [Phrase(f"By {first[0].metric}: {counts} of {plural(len(first), 'comparison')}.")]
-    moved = [each for each in first if verdict_word(each.verdict) in ("worse", "lower", "better", "higher")]
+    runs = "run" if len(names.called) == 2 else "comparison"
+    of = f"{next(iter(counted.values()))} of {plural(len(first), runs)}" if len(counted) > 1 else ""
+    told = [f"{number} {word}" for word, number in [*counted.items()][1:]]
+    word = next(iter(counted))
+    lead = f"{of or _every(len(first), runs)} {_is(counted[word], word)} by {first[0].metric}"
+    rest = f" ({listing(told)})" if told else ""
+    moved = sorted((each for each in first if verdict_word(each.verdict) in MOVED), key=_rank)
     if not moved:
-        return lead
-    farthest = max(
-        moved, key=lambda each: (verdict_word(each.verdict) == "worse", abs(each.result.difference or 0))
-    )
-    return [
-        *lead, Phrase(" Most of all "), Phrase(names.pair(farthest), "run"), Phrase(": "),
-        Phrase(f"{change(farthest.result, farthest.unit)}", "value"), Phrase("."),
-    ]  # fmt: skip
+        return [Phrase(f"{lead}{rest}.")]
+    phrases = [Phrase(f"{lead}{rest}: ")]
+    for at, each in enumerate(moved[:NAMED]):
+        phrases += [Phrase(", ")] if at else []
+        phrases += [Phrase(names.plain(each), "run"), Phrase(" ")]
+        phrases.append(Phrase(change(each.result, each.unit), "value"))
+    more = f" and {len(moved) - NAMED} more" if len(moved) > NAMED else ""
+    return [*phrases, Phrase(f"{more}.")]
+
+
+def _every(number: int, noun: str) -> str:
+    return f"{'Both' if number == 2 else f'All {number}'} {noun}s"
+
+
+def _is(number: int, word: str) -> str:
+    verb = "is" if number == 1 else "are"
+    return f"{verb} as good as before" if word == "equivalent" else f"{verb} {word}"
 
 
 def _lead_of_one(each: Compared, names: _Names) -> Sentence:
@@ -314,6 +397,20 @@ def _lead_of_one(each: Compared, names: _Names) -> Sentence:
     ]  # fmt: skip
 
 
+def _cautions(first: Sequence[Compared], names: _Names) -> list[str]:
+    """What was noted of the comparisons by the first metric; what not all have says which."""
+    of: dict[str, list[str]] = {}
+    for each in first:
+        for line in _notes(each):
+            of.setdefault(visible(line), []).append(names.plain(each))
+    return [line if len(pairs) == len(first) else f"{line} ({_some(pairs)})" for line, pairs in of.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
+    return listing([*names[:NAMED], *rest])
+
+
 def _more(first: Sequence[Compared], names: _Names, changes: Sequence[Changes]) -> list[Sentence]:
     """What changed in between, what the samples could not have shown, and how many samples moved."""
     found: list[Sentence] = []
@@ -324,11 +421,11 @@ def _more(first: Sequence[Compared], names: _Names, changes: Sequence[Changes]) 
     better, worse = (sum(getattr(each, way) or 0 for each in first) for way in ("better", "worse"))
     if better or worse:
         found.append([Phrase(f"{plural(better, 'sample')} became better, {count(worse)} worse.")])
-    broke = list(dict.fromkeys(where(each.where) for each in first if each.where))
-    if broke:
-        found.append(
-            [Phrase("Where it broke: "), Phrase(visible("; ".join(broke[:BROKE])), "value"), Phrase(".")]
-        )
+    broke = [pair for pair in sorted(first, key=_rank) if pair.where]
+    for at, pair in enumerate(broke[:BROKE]):
+        of = f"{names.plain(pair)}: " if len(first) > 1 else ""
+        lead = Phrase(f"Where it broke: {of}" if not at else of)
+        found.append([lead, Phrase(visible(where(pair.where)), "value"), Phrase(".")])
     unseen = [each.result.mde for each in first if verdict_word(each.verdict) == "tied" and each.result.mde]
     if unseen:
         size = figure(max(unseen), unit=first[0].unit)
@@ -346,28 +443,63 @@ def _within_all(comparison: Comparison) -> list[Section]:
     return found
 
 
-def _pairs(comparison: Comparison, beside: Sequence[Compared], names: _Names) -> list[Pair]:
-    """Every pair of runs with all its figures, what became worse first."""
+def _pairs(comparison: Comparison, beside: Sequence[Compared], names: _Names) -> tuple[list[Pair], list[str]]:
+    """Every pair of runs with all its figures, what became worse first; and what is to be said of all."""
     by_pair: dict[tuple[str, str, str, str], list[Compared]] = {}
     for each in (*comparison.compared, *beside):
         by_pair.setdefault((each.a.sweep, each.a.run, each.b.sweep, each.b.run), []).append(each)
     scores = {each.metric for each in comparison.compared}
-    pairs = [_pair(rows, scores, names) for rows in by_pair.values()]
-    return sorted(pairs, key=lambda pair: _ORDER.index(pair.word) if pair.word in _ORDER else len(_ORDER))
+    several = len(by_pair) > 1
+    noted = [{line for each in rows[1:] for line in _notes(each)} for rows in by_pair.values()]
+    # A method's caveat is the same in every pair: it is said once, below.
+    common = set.intersection(*noted) if several else set()
+    ranked = sorted(by_pair.values(), key=lambda rows: _rank(rows[0]))
+    pairs = [_pair(f"pair-{at}", rows, scores, names, common) for at, rows in enumerate(ranked)]
+    return pairs, [f"{visible(line)}." for line in sorted(common)]
 
 
-def _pair(rows: Sequence[Compared], scores: Collection[str], names: _Names) -> Pair:
+def _pair(
+    key: str, rows: Sequence[Compared], scores: Collection[str], names: _Names, common: Collection[str]
+) -> Pair:
     first = rows[0]
     before, after = names.sides(first)
+    of: dict[str, list[str]] = {}
+    for each in rows[1:]:
+        for line in _notes(each):
+            if line not in common:
+                of.setdefault(line, []).append(each.metric)
     return Pair(
+        key=key,
         title=names.pair(first),
         before=before,
         after=after,
         word=verdict_word(first.verdict),
         rows=[_figure_row(each, each.metric in scores) for each in rows],
-        remarks=[*dict.fromkeys(visible(line) for each in rows[1:] for line in _notes(each))],
+        remarks=[visible(f"{listing(metrics)}: {line}.") for line, metrics in of.items()],
         flips=_flips(first),
     )
+
+
+BESIDE = (
+    ("time, median", ("performance.e2e_s.p50", "performance.e2e_s.mean")),
+    ("cost", ("cost.usd",)),
+    ("memory", ("memory.engine_peak_bytes", "memory.client_peak_bytes")),
+)
+"""Columns of the table of all pairs beside the first score: heads, and the figures whose change they show."""
+
+
+def _overview(pairs: Sequence[Pair]) -> tuple[list[str], list[Overview]]:
+    """All pairs as one table, where there are several: columns that no pair has are left out."""
+    if len(pairs) < 2:
+        return [], []
+    columns = [(head, names) for head, names in BESIDE if any(pair.figure(*names) for pair in pairs)]
+    lines = []
+    for pair in pairs:
+        flips = {flip.way: count(flip.number) for flip in pair.flips}
+        moved = f"{flips.get('won', '0')} better, {flips.get('lost', '0')} worse" if pair.flips else ""
+        figures = [pair.figure(*names) for _, names in columns]
+        lines.append(Overview(pair, moved, [row.change if row else "" for row in figures]))
+    return [head for head, _ in columns], lines
 
 
 def _notes(each: Compared) -> list[str]:
@@ -383,6 +515,9 @@ def _figure_row(each: Compared, judged: bool) -> FigureRow:
         metric=visible(each.metric),
         before=before,
         after=after,
+        change=""
+        if each.result.difference is None
+        else figure(each.result.difference, unit=each.unit, sign=True),
         difference=change(each.result, each.unit) if each.result.difference is not None else "",
         p="" if each.p_corrected is None else p_value(each.p_corrected),
         n=count(each.result.n) if each.result.n else "",
@@ -404,6 +539,8 @@ def _flips(each: Compared) -> list[FlipsView]:
     sides = {"lost": "went from right to wrong", "won": "went from wrong to right"}
     return [
         FlipsView(
+            way=kind,
+            number=number,
             text=f"{plural(number, 'sample')} {sides[kind] if each.flips else what}",
             all=grid_link(run=run, vs=other, kind=kind),
             links=[
@@ -426,8 +563,9 @@ def _flips(each: Compared) -> list[FlipsView]:
 def _differences(comparison: Comparison, names: _Names) -> list[Chart]:
     """The differences of every metric, drawn; one pair alone has its figures in words."""
     charts = []
-    for at, (title, rows) in enumerate(by_metric(comparison.compared)):
-        labels = [names.pair(each) for each in rows]
+    for at, (title, unranked) in enumerate(by_metric(comparison.compared)):
+        rows = sorted(unranked, key=_rank)
+        labels = [names.plain(each) for each in rows]
         if len(rows) > 1:
             table = pairs_table(title, rows, labels, ("before", "after"))
             charts.append(
@@ -439,11 +577,13 @@ def _differences(comparison: Comparison, names: _Names) -> list[Chart]:
 def _changes(called: str, before: SweepFolder, after: SweepFolder) -> Changes:
     diff = diff_sweeps(before, after)
     tables = []
+    resolved = {f"models.{each.name}" for each in diff.models}
     for title in ("suite", "models", "packages", "machine", "code"):
-        changes = getattr(diff, title)
+        # What the suite says of a model stands with the model.
+        changes = [each for each in getattr(diff, title) if title != "suite" or each.name not in resolved]
         if changes:
             rows = [[visible(c.name), _said(c.before), _said(c.after)] for c in changes]
-            tables.append(Table(title, ["what", "before", f"in {called}"], rows))
+            tables.append(Table(title.capitalize(), ["what", "before", "after"], rows))
     data = [each for each in diff.data if not each.same]
     if data:
         rows = [
@@ -451,7 +591,7 @@ def _changes(called: str, before: SweepFolder, after: SweepFolder) -> Changes:
             for d in data
         ]
         heads = ["dataset", "added", "removed", "changed", ""]
-        tables.insert(0, Table("data, in rows", heads, rows, frozenset({1, 2, 3})))
+        tables.insert(0, Table("Data, in rows", heads, rows, frozenset({1, 2, 3})))
     said = [visible(what) for what in what_changed(before.manifest(), after.manifest())]
     commits = [commit_of(Source.of(each).manifest) for each in (before, after)]
     if all(commits) and commits[0] != commits[1]:

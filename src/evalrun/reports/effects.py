@@ -147,8 +147,8 @@ def _sentences(sensitive: Sequence[PromptSensitivity], alpha: float) -> list[str
         return [_sensitive(each, len(sensitive) > 1, alpha) for each in sensitive]
     real = sum(each.p <= alpha for each in sensitive)
     return [
-        f"The choice of prompt matters, more than chance would have it, in {real} of {len(sensitive)} "
-        "combinations of model and dataset."
+        f"The choice of prompt matters, more than chance would have it, in {real or 'none'} of "
+        f"{len(sensitive)} combinations of model and dataset."
     ]
 
 

@@ -133,8 +133,26 @@ def interval(low: float | None, high: float | None, unit: str = "", *, sign: boo
 def measured(
     value: float | None, low: float | None, high: float | None, unit: str = "", *, sign: bool = False
 ) -> str:
-    """A value with its interval: `0.61 [0.55, 0.67]`; with `sign` a difference: `+0.09 [+0.01, +0.18]`."""
+    """A value with its interval: `0.61 [0.55, 0.67]`; with `sign` a difference: `+0.09 [+0.01, +0.18]`, of
+    times and sizes `+1.6 ms [+0.6, +3.9]`: one unit for all, with the digits that the interval supports."""
+    if sign and value is not None and low is not None and high is not None and low < high:
+        scale = _scale(max(abs(value), abs(low), abs(high)), unit)
+        if scale is not None:
+            factor, name = scale
+            places = min(4, max(0, 1 - math.floor(math.log10((high - low) / 2 / factor))))
+            texts = [fixed(each / factor, places, sign=True) for each in (value, low, high)]
+            return f"{texts[0]} {name} [{texts[1]}, {texts[2]}]"
     return f"{figure(value, low, high, unit, sign=sign)} {interval(low, high, unit, sign=sign)}".strip()
+
+
+def _scale(most: float, unit: str) -> tuple[float, str] | None:
+    """The factor and the name of the unit in which figures up to `most` are written; None where each is
+    better written by itself."""
+    if unit in ("s", "seconds"):
+        return (1e-3, "ms") if most < 0.9995 else (1.0, "s") if most < 120 else None
+    if unit == "bytes":
+        return next(((factor, name) for factor, name in _BYTES if most >= factor), (1.0, "B"))
+    return None if unit in SHARES or unit in ("usd", "count") else (1.0, unit)
 
 
 def metric(value: MetricValue) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -216,10 +217,24 @@ def environment() -> Environment:
         bytecode_cache=FileSystemBytecodeCache(str(compiled)),
         finalize=_finalize(visible),
     )
+    environment.filters.update(breakable=_breakable, capitalize_first=_capitalize_first)
     environment.globals.update(
         numbers=numbers, details=details, tally=tally, words=view.words, zip=zip, grid=view.grid_link
     )
     return environment
+
+
+def _breakable(name: str) -> Any:
+    """A dotted name that may be broken between its parts, never within a word."""
+    from markupsafe import Markup, escape
+
+    from evalrun.reports.visible import visible
+
+    return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", str(escape(visible(name)))))
+
+
+def _capitalize_first(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _finalize(visible: Any) -> Any:

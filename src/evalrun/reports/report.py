@@ -132,6 +132,10 @@ class Verdicts:
         return overall(self.answers)
 
 
+SLOWED = 2
+"""So many runs that evalrun slowed are told one by one."""
+
+
 def judge(source: Source) -> Verdicts:
     """How the runs stand, as the sweep's results have it, and what that means in words."""
     primary, plan = source.results.primary, source.manifest.plan
@@ -168,6 +172,14 @@ def judge(source: Source) -> Verdicts:
         answers or [answer("", [], primary, named=False)],
         [view for view in everything if view.id in ablated],
     )
+
+
+def _slowed(runs: Sequence[RunView]) -> list[str]:
+    """That evalrun was part of the latencies: of many runs the first ones are told, the others counted."""
+    limited = [run for run in runs if run.details.client_limited]
+    told = [f"{run.full}: {run.details.client_limited}." for run in limited[:SLOWED]]
+    rest = len(limited) - len(told)
+    return [*told, f"{plural(rest, 'more run')} alike."] if rest else told
 
 
 def _causes(runs: Sequence[RunView]) -> list[str]:
@@ -214,9 +226,7 @@ def build_report(source: Source) -> Report:
         speed=speed,
         load=[chart for at, name, runs in datasets for chart in load_charts(at, name, runs, named=named)],
         speed_note="" if speed else _no_speed(everything),
-        speed_cautions=[
-            f"{run.full}: {run.details.client_limited}." for run in everything if run.details.client_limited
-        ],
+        speed_cautions=_slowed(everything),
         fairness=fair,
         gaps=overview(by_dataset, titles, named=named),
         correction=correction(everything),
@@ -322,7 +332,7 @@ def _no_speed(runs: Sequence[RunView]) -> str:
 def _no_fairness(suite: Suite) -> str:
     if suite.fairness:
         return "The samples have no values in the columns named under fairness."
-    return "The suite names no sensitive column (fairness: {by: [column]}), so groups were not compared."
+    return "The suite names no column to compare groups by (fairness: {by: [column]})."
 
 
 SAMPLES_MARK = "<!--samples-->"

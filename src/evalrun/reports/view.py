@@ -208,6 +208,10 @@ class Answer:
         return next((run for run in self.runs if run.standing == "best"), None)
 
 
+PHONE = 40
+"""Characters of a row that fit on a phone beside one another."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A small table of texts; the first column names the row. `numeric` columns are set right; `links` say
@@ -218,6 +222,13 @@ class Table:
     rows: Sequence[Sequence[str]]
     numeric: frozenset[int] = frozenset()
     links: Sequence[str] = ()
+
+    @property
+    def cards(self) -> bool:
+        """Whether it is too wide for a phone, where each row is a card of names and values then."""
+        longest = [max((len(cell) for cell in cells), default=0) for cells in zip(*self.rows, strict=True)]
+        heads = [len(head) for head in self.columns]
+        return sum(map(max, zip(longest, heads, strict=True))) > PHONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,11 @@ def read_numbers(store: Store, ids: Sequence[str]) -> dict[str, int]:
     return _with(known, new)
 
 
+def number_of(folder: SweepFolder) -> int | None:
+    """The number that a sweep has in its store; None where it has none yet, or lies in no store."""
+    return _known(folder.path.parent.parent / NUMBERS).get(folder.ulid)
+
+
 def _known(path: Path) -> dict[str, int]:
     try:
         text = path.read_text("ascii")

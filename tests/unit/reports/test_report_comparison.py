@@ -13,9 +13,11 @@ from sweep_data import Cell, make_sweep
 
 from evalrun.analysis import beside
 from evalrun.analysis.beside import compare_beside
-from evalrun.analysis.compare import CompareOptions
+from evalrun.analysis.compare import CompareOptions, compare
 from evalrun.analysis.pairing import Chosen
 from evalrun.cli.main import cli
+from evalrun.reports.comparison import view
+from evalrun.reports.view import words
 from evalrun.tracking.folder import SweepFolder
 
 SUITE = """
@@ -52,15 +54,17 @@ def sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def text_of(page: Path) -> str:
     """What is read on the page, without markup, scripts and styles."""
-    body = re.sub(r"<(script|style)\b.*?</\1>", " ", page.read_text(), flags=re.DOTALL)
+    body = re.sub(r"<(script|style)\b.*?</\1>", " ", page.read_text(), flags=re.DOTALL).replace("<wbr>", "")
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 def test_two_sweeps_are_told_in_words_and_figures(sweeps: list[str], tmp_path: Path) -> None:
     evalrun("compare", *sweeps, "--metric", "exact_match", "--html", "page.html")
     text = text_of(tmp_path / "page.html")
-    assert "By exact_match: better in 2 of 2 comparisons." in text
-    assert "Most of all " in text and ": +0.38 [+0.2" in text
+    assert "#2 against #1" in text
+    assert "Both runs are better by exact_match: short +0.38 [+0.2" in text
+    assert "short better 0.50 0.88 +0.38 [+0.2" in text, "a line a run in the table of all"
+    assert "30 better, 0 worse" in text
     assert "exact_match 0.50 0.88 +0.38 [+0.2" in text, "both sides and their difference in one table"
     assert "What changed: model m." in text and "60 samples became better, 0 worse." in text
     assert "30 samples went from wrong to right" in text
@@ -170,3 +174,20 @@ def test_samples_are_scored_by_the_scorer_behind_the_headline(sweeps: list[str],
     evalrun("compare", sweep, sweep, "--metric", "classification.accuracy", "--html", "page.html")
     index = (tmp_path / "page.html").read_text().partition('id="samples-index">')[2].partition("</script>")[0]
     assert json.loads(index)["scores"][0]["name"] == "classification"
+
+
+def test_one_run_of_several_that_moved_is_named_with_where_it_broke(tmp_path: Path) -> None:
+    before = make_sweep(tmp_path / "a", [Cell("m", "p", accuracy=0.9), Cell("m", "q", accuracy=0.5)], n=160)
+    after = make_sweep(tmp_path / "b", [Cell("m", "p", accuracy=0.4), Cell("m", "q", accuracy=0.52)], n=160)
+    ulid = "01JDATA000000000000000000B"
+    after = SweepFolder(after.path.rename(after.path.with_name(f"{ulid}-sweep")))
+    after.write_manifest({**after.read_manifest(), "sweep": ulid})
+    comparison = compare([Chosen(before), Chosen(after)], CompareOptions(("exact_match",)))
+    shown = view(
+        comparison, [before, after], compare_beside([Chosen(before), Chosen(after)], CompareOptions(), [])
+    )
+    said = words(shown.lead)
+    assert said.startswith("1 of 2 runs is worse by exact_match (1 tied): p \N{MINUS SIGN}0."), said
+    first, second = shown.overview
+    assert (first.pair.word, second.pair.word) == ("worse", "tied")
+    assert shown.samples[0][0].full.startswith("p"), "the grid begins with what became worse"

@@ -82,7 +82,7 @@ def test_sections_without_data_are_left_out_or_say_why(tmp_path: Path) -> None:
     assert not {"gates", "resources", "mistakes"} & page.ids()
     text = " ".join(page.text.split())
     assert "nothing was timed in this sweep" in text
-    assert "The suite names no sensitive column" in text
+    assert "The suite names no column to compare groups by" in text
 
 
 def test_nothing_is_fetched_and_the_policy_names_the_scripts(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_value_and_its_interval_have_the_same_decimals_and_unit() -> None:
     assert numbers.measured(0.611, 0.605, 0.617) == "0.611 [0.605, 0.617]"
     assert numbers.measured(0.09, -0.01, 0.18, sign=True) == f"+0.09 [{numbers.MINUS}0.01, +0.18]"
     assert numbers.measured(-0.42, -0.6, 0.1, "s", sign=True) == (
-        f"{numbers.MINUS}420 ms [{numbers.MINUS}600 ms, +100 ms]"
+        f"{numbers.MINUS}420 ms [{numbers.MINUS}600, +100]"
     )
     assert numbers.measured(0.61, None, None) == "0.61"
     assert numbers.measured(None, None, None) == numbers.NONE

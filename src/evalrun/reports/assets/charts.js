@@ -82,5 +82,8 @@
   for (const fold of document.querySelectorAll("details.fold:has([data-chart])")) {
     fold.addEventListener("toggle", () => { if (fold.open) draw(fold.querySelectorAll("[data-chart]")); });
   }
+  for (const section of document.querySelectorAll("main > section")) {
+    section.addEventListener("unfolded", () => draw([...section.querySelectorAll("[data-chart]")].filter((box) => box.checkVisibility())));
+  }
   draw(boxes.filter((box) => box.checkVisibility())).then(() => { document.documentElement.dataset.charts = "drawn"; });
 })();

@@ -13,16 +13,20 @@
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   }
 
-  function download(name, rows) {
-    const text = rows.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n";
+  const csv = (rows) => rows.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n";
+
+  // Save a file from its parts; nothing leaves the page.
+  function save(name, parts, type) {
     const link = element("a");
-    link.href = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv" }));
-    link.download = `${name}.csv`;
+    link.href = URL.createObjectURL(new Blob(parts, { type }));
+    link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
-  evalrun.download = download;
+  const download = (name, rows) => save(`${name}.csv`, ["\ufeff", csv(rows)], "text/csv");
+
+  Object.assign(evalrun, { download, csv, save });
   for (const button of document.querySelectorAll("button.csv[data-name]")) {
     const table = button.parentElement.querySelector("table");
     if (!table) continue;

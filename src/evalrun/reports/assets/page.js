@@ -49,20 +49,57 @@ const evalrun = {};
   }, { passive: true });
   markSection();
 
+  // On a phone the sections are folded below their headings, so that the page is short; wider windows have them open.
+  const narrow = matchMedia("(max-width: 37.5rem)");
+  const folding = [...document.querySelectorAll("main > section[id]")].filter((each) => each.firstElementChild.tagName === "H2");
+  function setFolded(section, folded) {
+    section.classList.toggle("folded", folded);
+    section.querySelector("h2 > button").setAttribute("aria-expanded", String(!folded));
+    if (!folded) section.dispatchEvent(new Event("unfolded"));
+  }
+  function foldAll() {
+    for (const section of folding) {
+      const head = section.firstElementChild;
+      if (narrow.matches && !head.querySelector("button")) {
+        const fold = document.createElement("button");
+        fold.type = "button";
+        fold.append(...head.childNodes);
+        fold.addEventListener("click", () => setFolded(section, !section.classList.contains("folded")));
+        head.append(fold);
+        setFolded(section, true);
+      } else if (!narrow.matches && head.querySelector("button")) {
+        setFolded(section, false);
+        head.replaceChildren(...head.querySelector("button").childNodes);
+      }
+    }
+  }
+  foldAll();
+  narrow.addEventListener("change", foldAll);
+
   // A link into something folded unfolds it.
   function unfold() {
     let target = null;
-    try { target = document.getElementById(decodeURIComponent(location.hash.slice(1))) || document.getElementById(location.hash.slice(1)); }
+    const name = /^#(grid|sample=)/.test(location.hash) ? "samples" : location.hash.slice(1);
+    try { target = document.getElementById(decodeURIComponent(name)) || document.getElementById(name); }
     catch { return; }
-    const fold = target && target.closest("details");
-    if (fold && !fold.open) { fold.open = true; target.scrollIntoView(); }
+    if (!target) return;
+    const section = target.closest("section.folded"), fold = target.closest("details");
+    if (section) setFolded(section, false);
+    if (fold && !fold.open) fold.open = true;
+    if (section || fold) target.scrollIntoView();
   }
   addEventListener("hashchange", unfold);
+  document.addEventListener("click", (event) => {
+    // The same link once more changes no address.
+    const link = event.target.closest("a[href^='#']");
+    if (link && link.hash === location.hash) unfold();
+  });
   unfold();
 
   // Paper cannot be unfolded: all that is folded is printed, but for the data of charts, which are drawn, and menus.
   const opened = [];
   addEventListener("beforeprint", () => {
+    for (const section of folding) if (section.classList.contains("folded")) setFolded(section, false);
     for (const fold of document.querySelectorAll("main details:not(.js):not(.menu):not(.chart-data):not([open])")) {
       if (fold.closest(".js")) continue;
       fold.open = true;

@@ -1,7 +1,7 @@
 // Which samples the grid shows: filters, order, columns, the open sample; all of it in the page's address.
 (() => {
   "use strict";
-  const { element, put, fixed, address, sampleSections, Store, Grid } = evalrun;
+  const { element, put, fixed, address, sampleSections, csv, save, Store, Grid } = evalrun;
   const HALF = 0.5;
   const COLUMNS = 6;        // so many runs are shown side by side to begin with
   const PAIR = "pair";      // compared with the run that a comparison holds it against
@@ -11,7 +11,7 @@
   const detail = by("sample"), drawer = by("drawer"), search = by("search"), found = by("found");
   let store = null, grid = null, table = null, turn = 0, open = -1, partner = null;
   let state = {};           // dataset, runs (numbers, in order), run, vs, kind, order, diff: what is not in a form
-  const hits = { key: "", places: null }, laid = { key: "" }, filtered = { key: "", rows: null };
+  const hits = { key: "", places: null }, laid = { key: "" }, filtered = { key: "", rows: null, cells: null };
 
   const number = (value) => value.toLocaleString("en");
 
@@ -192,6 +192,7 @@
     search.form.addEventListener("submit", (event) => { event.preventDefault(); changed(); });
     by("close").addEventListener("click", shut);
     by("clear").addEventListener("click", clear);
+    for (const format of ["csv", "jsonl"]) by(`save-${format}`).addEventListener("click", () => saveRows(format));
   }
 
   // Filters
@@ -335,7 +336,7 @@
         if (places === null) return;
         for (let at = 0; at < cells.length; at++) if (!places[at]) cells[at] = 0;
       }
-      Object.assign(filtered, { key, rows: rowBits(cells) });
+      Object.assign(filtered, { key, rows: rowBits(cells), cells });
     }
     const said = filtered.rows;
     countKinds(said);
@@ -346,6 +347,49 @@
     const runs = state.runs.length > 1 ? ` in ${state.runs.length} runs` : "";
     found.textContent = rows.length ? `${number(rows.length)} of ${number(table.size)} samples${runs}` : "No sample fits these filters.";
     if (open >= 0) grid.find(open);
+  }
+
+  // The rows in sight as a file, a line a sample and run: of a filter by how answers ended only those that it means.
+
+  // What a line says of a sample, by name.
+  function line(at, sample) {
+    const said = { run: sample.run.run, dataset: sample.run.dataset, sample_id: sample.sample_id, repeat: sample.repeat ?? 0, ending: store.ending(at) };
+    for (const { name, values } of store.scorers) said[`score.${name}`] = Number.isNaN(values[at]) ? null : values[at];
+    said.e2e_s = Number.isNaN(store.times[at]) ? null : Number(store.times[at].toPrecision(6));
+    for (const { column, labels, codes } of store.groups) if (codes[at]) said[column] = labels[codes[at] - 1];
+    if (sample.messages) said.messages = sample.messages.map(([role, content]) => ({ role, content }));
+    for (const name of store.columns) if (!(name in said) && sample[name] !== undefined) said[name] = sample[name];
+    return said;
+  }
+
+  async function saveRows(format) {
+    const one = 2 << KINDS.findIndex(([kind]) => kind === state.kind), mine = turn;
+    const columns = (one ? considered() : state.run >= 0 ? [state.run] : state.runs).map((run) => table.of.get(run));
+    const places = [];
+    for (const row of grid.rows) for (const column of columns) {
+      const at = column[row];
+      if (at >= 0 && (!one || filtered.cells[at] & one)) places.push(at);
+    }
+    const parts = [], heads = new Set(), lines = [];
+    let paused = performance.now();
+    // Samples of one chunk together, so that each is unpacked once; the lines keep the order of the grid.
+    const order = [...places.keys()].sort((a, b) => places[a] - places[b]);
+    for (let done = 0; done < order.length; done++) {
+      const said = line(places[order[done]], await store.sample(places[order[done]]));
+      if (format === "jsonl") lines[order[done]] = JSON.stringify(said);
+      else { for (const name of Object.keys(said)) heads.add(name); lines[order[done]] = said; }
+      if (performance.now() - paused < 60) continue;
+      found.textContent = `Saving: ${number(done)} of ${number(order.length)} lines`;
+      await new Promise((resume) => setTimeout(resume));
+      if (mine !== turn) return;
+      paused = performance.now();
+    }
+    const names = [...heads], plain = (value) => (value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : value);
+    if (format === "jsonl") for (const each of lines) parts.push(each, "\n");
+    else parts.push("\ufeff", csv([names, ...lines.map((said) => names.map((name) => plain(said[name])))]));
+    const called = document.title.split(/[:,]/)[0].replace(/[^\w.-]+/g, "-").slice(0, 60) || "samples";
+    save(`${called}-${state.kind === "all" ? "samples" : state.kind}.${format}`, parts, format === "csv" ? "text/csv" : "application/x-ndjson");
+    found.textContent = `${number(lines.length)} lines saved.`;
   }
 
   async function changed() {

@@ -111,7 +111,7 @@ def _forest(
     """Differences around a line at nothing; tied ones are hollow."""
     labels = [row["run"] for row in rows]
     x = {
-        "field": "v", "type": "quantitative", "title": f"difference in {metric}",
+        "field": "v", "type": "quantitative", "title": "difference",
         "scale": {"zero": True, "nice": True}, "axis": {"tickCount": 6, "labelExpr": SIGNED},
     }  # fmt: skip
     tooltip = {"run": "run", "text": "difference", "pairs": "pairs", "verdict": "verdict"}
