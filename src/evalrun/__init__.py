@@ -12,6 +12,7 @@ if _typing.TYPE_CHECKING:
     from evalrun.errors import UserError
     from evalrun.scoring.base import Example, MetricInfo, Unparsed, fraction
     from evalrun.scoring.functions import parser, scorer
+    from evalrun.training.track import track
     from evalrun.types import Score
 
 _PLACES = {
@@ -21,6 +22,7 @@ _PLACES = {
     "evalrun.errors": ("UserError",),
     "evalrun.scoring.base": ("Example", "MetricInfo", "Unparsed", "fraction"),
     "evalrun.scoring.functions": ("parser", "scorer"),
+    "evalrun.training.track": ("track",),
     "evalrun.types": ("Score",),
 }  # fmt: skip
 
@@ -43,6 +45,7 @@ __all__ = [
     "parser",
     "run",
     "scorer",
+    "track",
 ]
 
 

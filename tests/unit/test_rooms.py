@@ -19,6 +19,7 @@ ROOMS = [
     "scoring",
     "runner",
     "tracking",
+    "training",
     "analysis",
     "gates",
     "reports",

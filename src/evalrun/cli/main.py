@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "site": ("store", "Look", "Write the whole store as static HTML pages."),
     "diff": ("audit", "Look", "Show what changed from one sweep to another."),
     "trend": ("find", "Look", "Show a metric of a project over time."),
+    "training": ("training", "Look", "Import, show and compare training runs."),
     "verify": ("audit", "Decide", "Ask some samples of a sweep again and compare."),
     "lock": ("run", "Keep", "Pin the data, prompts and weights of a suite."),
     "checkout": ("audit", "Keep", "Write what a sweep was made from into a folder."),

@@ -98,6 +98,7 @@ def verify(
         what = f"differs from the folder of {ulid} in: {', '.join(tables)} (`evalrun reindex` makes it anew)"
         result.found(ulid, store.catalog_shown, what)
     if folders is None:
+        _verify_trainings(store, heads, result)
         _verify_store(store, heads, result)
     if anchor is not None:
         _verify_anchor(store, read_document(anchor), anchor, folders, result)
@@ -129,6 +130,19 @@ def _verify_sweep(folder: SweepFolder, head: Mapping[str, Any] | None, result: V
     _verify_manifest(folder, events, result)
     _verify_runs(folder, events, result)
     _verify_labels(folder, events, result)
+
+
+def _verify_trainings(store: Store, heads: Mapping[str, Mapping[str, Any]], result: Verified) -> None:
+    from evalrun.tracking.trainings import training_folders, verify_training
+
+    for folder in training_folders(store):
+        events = folder.events()
+        result.events += len(events)
+        for path, what in verify_training(folder):
+            result.found(folder.ulid, path, what)
+        head = heads.get(folder.ulid)
+        if head is not None:
+            _check_head(folder.ulid, folder.path / EVENTS, events, head, "the store's trail", result)
 
 
 def _described(path: Path, number: int) -> str:
@@ -257,7 +271,9 @@ def _verify_store(store: Store, heads: Mapping[str, Mapping[str, Any]], result: 
     if first is not None:
         result.found("", path, f"event {first} is not what was written: {_described(path, first)}")
     deleted = {event["target"] for event in events if event["action"] == DELETE}
-    present = {folder.ulid for folder in store.folders()}
+    from evalrun.tracking.trainings import training_folders
+
+    present = {folder.ulid for folder in (*store.folders(), *training_folders(store))}
     for ulid, head in heads.items():
         if ulid not in present and ulid not in deleted:
             result.found(ulid, store.sweeps, f"the sweep ({head.get('name')}) is gone without a tombstone")

@@ -116,14 +116,27 @@ class Catalog:
             if ulid in by_id and old != stamp(folder):
                 changed.append(folder)
         self._drop(known - by_id.keys())
-        return self._enter(changed)
+        return self._enter(changed) + self._sync_trainings()
+
+    def _sync_trainings(self) -> tuple[Problem, ...]:
+        """The same for the store's trainings, where it has any."""
+        root = self._sweeps.parent / "trainings"
+        if not root.is_dir():
+            return ()
+        from evalrun.tracking.trainings import sync_trainings, trainings_changed
+
+        with self._engine.connect() as connection:
+            if not trainings_changed(connection, root):
+                return ()
+        with writing(self._engine) as connection:
+            return sync_trainings(connection, root)
 
     def rebuild(self, folders: Sequence[SweepFolder]) -> Reindexed:
         """Enter every folder afresh, and drop what is not on the disk."""
         with writing(self._engine) as connection:
             for table in reversed(metadata.sorted_tables):
                 connection.execute(table.delete())
-        problems = self._enter(folders)
+        problems = self._enter(folders) + self._sync_trainings()
         with self._engine.connect() as connection:
             count = connection.scalar(sa.select(sa.func.count()).select_from(sweep))
         return Reindexed(int(count or 0), problems)

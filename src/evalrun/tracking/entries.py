@@ -112,7 +112,7 @@ def insert(connection: sa.Connection, entry: SweepEntry) -> None:
     connection.execute(sweep.delete().where(sweep.c.ulid == ulid))
     row = {
         "ulid": ulid,
-        "project_id": _id_of(connection, project, {"name": manifest.project}),
+        "project_id": id_of(connection, project, {"name": manifest.project}),
         "name": said.name or manifest.name,
         "folder": entry.folder.path.name,
         "status": entry.status,
@@ -248,10 +248,10 @@ def _dataset_version(
     source = canonical_json(plain(known.get("source"))).decode()
     n = known.get("n")
     extra = {"n": n if isinstance(n, int) and abs(n) < _INT32 else None, "source": source}
-    return _id_of(connection, dataset_version, {"name": name, "digest": digest}, extra)
+    return id_of(connection, dataset_version, {"name": name, "digest": digest}, extra)
 
 
-def _id_of(
+def id_of(
     connection: sa.Connection, table: sa.Table, key: Mapping[str, str], extra: Mapping[str, Any] | None = None
 ) -> int:
     """The id of the row with this key, which is made where there is none. The caller holds the write lock."""

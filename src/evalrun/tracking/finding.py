@@ -36,11 +36,13 @@ from evalrun.tracking.tables import (
     runs_joined,
     sweep,
     sweep_tag,
+    training,
+    training_metric_last,
 )
 
 METRIC_PARTS = ("value", "n", "se", "ci_low", "ci_high")
 _ALIASES: Mapping[str, tuple[str, ...]] = {"cost": ("metric", "cost.usd")}
-_GROUPS = ("metric", "param", "tag")
+_GROUPS = ("metric", "param", "tag", "training")
 _MOST_JOINS = 40
 """SQLite joins 64 tables at most; without any metric, parameter or tag there are four."""
 _CHUNK = 500
@@ -66,6 +68,8 @@ class RunRow:
     failed: int
     cost_usd: float | None
     wall_s: float | None
+    training: str | None
+    step: int | None
     params: Mapping[str, Any]
     tags: Mapping[str, str]
     metrics: Mapping[str, Mapping[str, Any] | None]
@@ -154,6 +158,8 @@ class _RunCompiler(Compiler):
         if name.root == "tag" and name.rest:
             table = self._join(sweep_tag, sweep_tag.c.key, name, "sweep", sweep.c.ulid)
             return Term("text", f"{table}.value")
+        if name.root == "training" and name.rest:
+            return Term("number", f"{self._training(name)}.value")
         if str(name) not in RUN_COLUMNS:
             known = [*RUN_COLUMNS, *_ALIASES, *(f"{group}.…" for group in _GROUPS)]
             raise fault(self.text, name.place, f"there is no '{name}'", did_you_mean_name(str(name), known))
@@ -185,6 +191,22 @@ class _RunCompiler(Compiler):
             on = sa.and_(joined.c[link] == to, joined.c.key == name.rest)
             self.source = self.source.outerjoin(joined, on)
             self._joined[name.path] = joined
+        return str(self._joined[name.path].name)
+
+    def _training(self, name: Name) -> str:
+        """The name of what was joined for the last value of a metric of the run's training: of several
+        trainings of its name that of the newest."""
+        if name.path not in self._joined:
+            alias = self._alias(training_metric_last, training_metric_last.c.name, name)
+            newest = sa.select(sa.func.max(training.c.ulid)).group_by(training.c.name)
+            last = (
+                sa.select(training.c.name.label("training"), training_metric_last.c.value)
+                .join(training, training.c.ulid == training_metric_last.c.training)
+                .where(training_metric_last.c.name == name.rest, training.c.ulid.in_(newest))
+                .subquery(alias.name)
+            )
+            self.source = self.source.outerjoin(last, last.c.training == run.c.training)
+            self._joined[name.path] = last
         return str(self._joined[name.path].name)
 
     def _alias(self, table: sa.Table, column: sa.Column[Any], name: Name) -> Any:
@@ -300,7 +322,19 @@ def _rows(
     ids = [row["id"] for row in rows]
     params, tags = _params(connection, ids), _tags(connection, {row["sweep"] for row in rows})
     costs = _costs(connection, ids)
-    same = ("sweep", "run", "project", "model", "prompt", "dataset", "samples", "failed", "wall_s")
+    same = (
+        "sweep",
+        "run",
+        "project",
+        "model",
+        "prompt",
+        "dataset",
+        "samples",
+        "failed",
+        "wall_s",
+        "training",
+        "step",
+    )
     return [
         RunRow(
             **{key: row[key] for key in same},

@@ -262,12 +262,15 @@ class Store:
         Raises UserError where the catalog is of a later version, the disk is full or it stays locked.
         """
         self.record(folder)
+        if folder.path.parent.name == "trainings":  # entered with the next question, by its stamp
+            self._ask(self._sync)
+            return
         self._ask(lambda catalog: catalog.index(folder))
 
     def record(self, folder: SweepFolder) -> None:
         """Note the head of the sweep's audit trail in the store's: a cut in the one shows in the other, and
         that the whole sweep is gone. Of a folder elsewhere nothing is noted."""
-        if folder.path.parent.resolve() != self.sweeps.resolve():
+        if folder.path.parent.resolve() not in (self.sweeps.resolve(), (self.root / "trainings").resolve()):
             return
         last = folder.last_event()
         if last is not None:

@@ -1,0 +1,337 @@
+"""A training, or several laid over one another: in a terminal, and as one HTML page of small charts over one
+axis of steps.
+
+Series are thinned for drawing: the least and the greatest of each bucket stay, so that no spike is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evalrun.atomic import replacing
+from evalrun.reports import numbers, page
+from evalrun.reports.charts.training import Drawn, training_charts
+from evalrun.reports.numbers import moment
+from evalrun.reports.view import Table, plain_value
+from evalrun.reports.visible import terminal, visible
+from evalrun.tracking.entries import flatten
+from evalrun.tracking.store import Store
+from evalrun.tracking.trainings import (
+    CheckpointRow,
+    LastValue,
+    TrainingFolder,
+    TrainingManifest,
+    name_of,
+)
+from evalrun.training.alerts import TrainingAlert, alerts_of
+from evalrun.training.ending import series_of
+from evalrun.training.evaluated import QualityLine, evaluated_steps, quality
+from evalrun.training.series import Series, kind_of
+
+EVERY_S = 5.0
+"""Seconds between two writings of a page that is live."""
+_LAST = ("metric", "step", "last", "least", "greatest")
+SCRIPTS = ("page.js", "download.js", "charts.js")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingView:
+    """What is shown of a training. `quality` are the lines of one metric, `runs` the runs (SWEEP/RUN) by
+    step."""
+
+    folder: TrainingFolder
+    name: str
+    status: str
+    manifest: TrainingManifest
+    series: Series
+    checkpoints: tuple[CheckpointRow, ...]
+    quality: tuple[QualityLine, ...]
+    runs: Mapping[int, Sequence[str]]
+    alerts: tuple[TrainingAlert, ...]
+
+    @classmethod
+    def of(cls, store: Store, folder: TrainingFolder, metric: str | None = None) -> TrainingView:
+        """Read it as it is now. Raises UserError for a metric that no run of it has."""
+        manifest, series = folder.training(), series_of(folder)
+        return cls(
+            folder,
+            name_of(folder),
+            folder.status(),
+            manifest,
+            series,
+            tuple(folder.checkpoints()),
+            tuple(quality(store, folder, metric)),
+            evaluated_steps(store, folder),
+            tuple(alerts_of(series, manifest.planned_steps)) if len(series) else (),
+        )
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        known = [self.manifest.steps, *(row.step for row in self.checkpoints)]
+        return max([*known, int(self.series.step.max())] if len(self.series) else known)
+
+    @property
+    def last(self) -> list[LastValue]:
+        """The metrics in short, without those of the machine."""
+        found = self.series.last() if len(self.series) else ()
+        return [each for each in found if each.name in self.series.names and kind_of(each.name) != "system"]
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; the series stand in `metrics.parquet`."""
+        manifest = asdict(self.manifest)
+        manifest["last"] = [asdict(each) for each in (self.series.last() if len(self.series) else ())]
+        return {
+            **manifest,
+            "name": self.name,
+            "status": self.status,
+            "folder": str(self.folder.path),
+            "checkpoints": [
+                {**asdict(row), "evaluated": list(self.runs.get(row.step, ()))} for row in self.checkpoints
+            ],
+            "quality": [asdict(line) for line in self.quality],
+            "alerts": [asdict(alert) for alert in self.alerts],
+            "time_left_s": time_left(self),
+        }
+
+
+def time_left(view: TrainingView) -> tuple[float, float, float] | None:
+    """Seconds that a running training has left: steps left times the median seconds per step of the last 50
+    logs, and the same with their quartiles; None where it does not run or its end is not known."""
+    import numpy as np
+
+    planned, name = view.manifest.planned_steps, view.series.named("loss")
+    if view.status != "running" or planned is None or name is None or planned <= view.steps:
+        return None
+    steps, _, walls = view.series.of(name)
+    ahead = np.diff(steps[-51:])
+    seconds = np.diff(walls[-51:])[ahead > 0] / ahead[ahead > 0]
+    seconds = seconds[np.isfinite(seconds)]
+    if len(seconds) < 3:
+        return None
+    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75]) * (planned - view.steps)
+    return float(middle), float(low), float(high)
+
+
+def differences(views: Sequence[TrainingView]) -> list[list[str]]:
+    """Hyperparameters, architecture and data that are not the same in all trainings: name, then each one's
+    value ("-" where it has none)."""
+    flat = [dict(_settings(view.manifest)) for view in views]
+    names = list(dict.fromkeys(name for each in flat for name in each))
+    rows = []
+    for name in names:
+        told = [plain_value(each[name]) if name in each else "-" for each in flat]
+        if len(set(told)) > 1:
+            rows.append([name, *told])
+    return rows
+
+
+def _settings(manifest: TrainingManifest) -> Iterator[tuple[str, Any]]:
+    yield from flatten(manifest.hyperparameters)
+    for part in ("architecture", "data"):
+        yield from flatten({part: getattr(manifest, part)})
+
+
+# The terminal
+
+
+def training_lines(view: TrainingView) -> list[str]:
+    """The training as lines of text."""
+    manifest = view.manifest
+    planned = f" of {manifest.planned_steps:,}" if manifest.planned_steps else ""
+    how = f"{view.status}, {view.steps:,}{planned} steps, {manifest.framework}"
+    lines = [terminal(f"{view.name} ({view.folder.ulid}): {how}", 200)]
+    left = time_left(view)
+    if left is not None:
+        least, middle, most = (numbers.seconds(each) for each in (left[1], left[0], left[2]))
+        lines.append(f"about {middle} left ({least} to {most})")
+    lines += [terminal(f"model: {text}", 200) for text in [card_line(manifest.architecture)] if text]
+    lines += [
+        "",
+        *_aligned(_LAST, [_last_row(each) for each in view.last]),
+    ]
+    if view.checkpoints or view.quality:
+        lines += ["", *_aligned(*_checkpoint_rows(view))]
+    told = [f"alert: {alert}" for alert in view.alerts] + [f"note: {note}" for note in manifest.notes]
+    lines += ["", *(terminal(text, 240) for text in told)] if told else []
+    return lines
+
+
+def compared_lines(views: Sequence[TrainingView]) -> list[str]:
+    """Several trainings as lines of text: what differs, and their last values."""
+    names = [view.name for view in views]
+    lines = _aligned(["differs", *names], differences(views)) or []
+    metrics = [name for name in views[0].series.names if all(name in view.series.names for view in views)]
+    rows = [
+        [name, *(numbers.significant(float(view.series.of(name)[1][-1]), 4) for view in views)]
+        for name in metrics
+        if kind_of(name) != "system"
+    ]
+    return [*lines, "", *_aligned(["last value", *names], rows)]
+
+
+def _last_row(each: Any) -> list[str]:
+    value = each.reason or numbers.significant(each.value, 4)
+    return [each.name, f"{each.step:,}", value, *(numbers.significant(x, 4) for x in (each.low, each.high))]
+
+
+def _checkpoint_rows(view: TrainingView) -> tuple[list[str], list[list[str]]]:
+    """Step, scores, size and digest of each checkpoint that is known or was evaluated."""
+    by_step = {row.step: row for row in view.checkpoints}
+    scores = {line: {value.step: value for value in line.values} for line in view.quality}
+    header = ["step", *(f"{line.metric} ({line.label})" for line in scores), "runs", "size", "digest", ""]
+    rows = []
+    for step in sorted({*by_step, *view.runs}):
+        row = by_step.get(step)
+        told = [
+            numbers.measured(found.value, found.ci_low, found.ci_high, line.unit)
+            if (found := of.get(step))
+            else "-"
+            for line, of in scores.items()
+        ]
+        notes = ", ".join(filter(None, [row.lacks, row.note, "" if row.kept else "not kept"])) if row else ""
+        size, digest = (numbers.size(row.bytes), row.sha256[:12]) if row else ("-", "-")
+        rows.append([f"{step:,}", *told, str(len(view.runs.get(step, ()))), size, digest or "-", notes])
+    return header, rows
+
+
+def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return []
+    cells = [[terminal(text, 60) for text in row] for row in (header, *rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(header))]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def card_line(card: Mapping[str, Any]) -> str:
+    """A model's card in one line; empty where nothing is known."""
+    parts = []
+    if isinstance(card.get("architectures"), list) and card["architectures"]:
+        parts.append(str(card["architectures"][0]))
+    if isinstance(card.get("parameters"), int):
+        parts.append(f"{card['parameters']:,} parameters")
+    named = {"layers": "layers", "hidden_size": "wide", "heads": "heads", "kv_heads": "kv heads"}
+    parts += [f"{card[key]} {word}" for key, word in named.items() if key in card]
+    parts += [f"adapter {card.get('adapter')} on {card['base']}"] if card.get("base") else []
+    return ", ".join(parts)
+
+
+def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A model's card as name and value."""
+    rows = []
+    for name, value in card.items():
+        if name == "parts" and isinstance(value, dict):
+            total = sum(value.values()) or 1
+            rows += [
+                (f"parameters: {part}", f"{count:,} ({count / total:.1%})") for part, count in value.items()
+            ]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            rows.append((name.replace("_", " "), f"{value:,}"))
+        else:
+            rows.append((name.replace("_", " "), visible(plain_value(value))))
+    return rows
+
+
+# The page
+
+
+def write_page(views: Sequence[TrainingView], out: Path, *, live: bool = False) -> None:
+    """Write the page to `out`, whole or not at all. A live one loads itself again."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        temporary.write_text(render_page(views, live=live), encoding="utf-8", errors="replace")
+        temporary.chmod(page.REPORT_MODE)
+
+
+def follow_page(
+    store: Store, folders: Sequence[TrainingFolder], metric: str | None, out: Path, every_s: float = EVERY_S
+) -> None:
+    """Write the page again and again while one of the trainings runs, and once more at the end."""
+    while True:
+        views = [TrainingView.of(store, folder, metric) for folder in folders]
+        running = any(view.status == "running" for view in views)
+        write_page(views, out, live=running)
+        if not running:
+            return
+        time.sleep(every_s)
+
+
+def render_page(views: Sequence[TrainingView], *, live: bool = False) -> str:
+    """The page of one training, or of several laid over one another."""
+    names = _labels(views)
+    charts = list(training_charts([_drawn(view, name) for view, name in zip(views, names, strict=True)]))
+    several = len(views) > 1
+    return (
+        page.environment()
+        .get_template("training.html.j2")
+        .render(
+            title=" · ".join(map(visible, names)),
+            several=several,
+            live=EVERY_S if live else 0,
+            views=[_shown(view, name) for view, name in zip(views, names, strict=True)],
+            differences=Table("What differs", ["", *map(visible, names)], _visible(differences(views)))
+            if several
+            else None,
+            charts=[chart for chart in charts if not chart.folded],
+            others=[chart for chart in charts if chart.folded],
+            **page.frame(SCRIPTS, charts),
+        )
+    )
+
+
+def _shown(view: TrainingView, name: str) -> dict[str, Any]:
+    manifest = view.manifest
+    header, rows = _checkpoint_rows(view)
+    left = time_left(view)
+    planned = f" of {manifest.planned_steps:,}" if manifest.planned_steps else ""
+    facts = [
+        ("status", view.status),
+        ("steps", f"{view.steps:,}{planned}"),
+        ("framework", manifest.framework),
+        ("started", moment(manifest.started_at) if manifest.started_at else "-"),
+        ("ended", moment(manifest.finished_at) if manifest.finished_at else "-"),
+        *([("time left", f"about {numbers.seconds(left[0])}")] if left else []),
+        *((key, visible(value)) for key, value in manifest.tags.items()),
+    ]
+    return {
+        "name": visible(name),
+        "lead": visible(card_line(manifest.architecture)),
+        "facts": facts,
+        "last": Table("Last values", _LAST, _visible(map(_last_row, view.last)), frozenset(range(1, 5))),
+        "checkpoints": Table("Checkpoints", header, _visible(rows), frozenset({0})) if rows else None,
+        "hyperparameters": _pairs(manifest.hyperparameters),
+        "card": card_rows(manifest.architecture),
+        "data": _pairs(manifest.data),
+        "sources": [(visible(each.path), each.sha256) for each in manifest.sources],
+        "alerts": [visible(str(alert)) for alert in view.alerts],
+        "notes": [visible(note) for note in manifest.notes],
+    }  # fmt: skip
+
+
+def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(visible(key), visible(plain_value(value))) for key, value in flatten(values)]
+
+
+def _drawn(view: TrainingView, name: str) -> Drawn:
+    diverged = next((alert.step for alert in view.alerts if alert.rule == "diverged"), None)
+    steps = tuple(row.step for row in view.checkpoints)
+    return Drawn(name, view.series, steps, view.quality, max([view.steps, *view.runs]), diverged)
+
+
+def _visible(rows: Any) -> list[list[str]]:
+    return [[visible(cell) for cell in row] for row in rows]
+
+
+def _labels(views: Sequence[TrainingView]) -> list[str]:
+    names = [view.name for view in views]
+    return [
+        name if names.count(name) == 1 else f"{name} ({view.folder.ulid[-6:]})"
+        for name, view in zip(names, views, strict=True)
+    ]
