@@ -6,6 +6,7 @@ Nothing is unpickled, and no weights are read: of safetensors files only the hea
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -111,6 +112,22 @@ def trainer_state(path: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def logged_losses(path: Path) -> dict[str, float]:
+    """The last `loss` and `eval_loss` that the Hugging Face Trainer logged up to a checkpoint, by the names
+    `train_loss` and `eval_loss`. The loss is the mean since the log before it. One that is no number is left
+    out, and so is a loss of exactly 0: a training that diverged logs it."""
+    history = (trainer_state(path) or {}).get("log_history")
+    found: dict[str, float] = {}
+    for entry in history if isinstance(history, list) else []:
+        for key, name in (("loss", "train_loss"), ("eval_loss", "eval_loss")):
+            value = entry.get(key) if isinstance(entry, dict) else None
+            if isinstance(value, int | float):
+                found.pop(name, None)
+                if math.isfinite(value) and value != 0:
+                    found[name] = float(value)
+    return found
 
 
 def missing_of(path: Path, now: float, settled_s: float = SETTLED_S) -> str:

@@ -544,7 +544,7 @@ class Timings:
 class CheckpointOf:
     """Which checkpoint a run asked: of the suite's model `of`, at a `step` (optimizer steps done), at `path`.
     `training` names the training that wrote it, as the suite says it; `note` says how the step is known,
-    where that is a guess."""
+    where that is a guess. `train_loss` and `eval_loss` are the last that its Trainer logged."""
 
     of: str
     step: int
@@ -552,6 +552,8 @@ class CheckpointOf:
     training: str = ""
     weights_sha256: str = ""
     note: str = ""
+    train_loss: float | None = None
+    eval_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

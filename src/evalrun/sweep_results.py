@@ -367,13 +367,132 @@ class JudgedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class StepPoint:
+    """One checkpoint on a curve. `low` and `high` hold for all steps of the curve at once. `behind` is how
+    much worse than the step that looks best it is, sample by sample, with bounds and p for all pairs of steps
+    at once; None for that step itself. `verdict` "behind": shown to be worse by more than the margin."""
+
+    step: int
+    run: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    behind: float | None = None
+    behind_low: float | None = None
+    behind_high: float | None = None
+    p: float | None = None
+    verdict: StandingVerdict = "incomparable"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Whether a metric goes with the steps: Kendall's tau between step and mean (positive: it gets better), p
+    by turning the order of steps around in random samples; and the last third of the steps minus the middle
+    third, sample by sample, in the metric's own sign."""
+
+    tau: float | None = None
+    p: float | None = None
+    late: PairedResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepCurve:
+    """One metric over the steps of a line of checkpoints, over the `n` samples that all steps have.
+
+    `looks_best` is the step with the best mean; `best` the earliest that is not shown to be worse than it by
+    more than `margin`. `worth` is what picking the best mean is worth on samples that did not pick: the mean
+    over random halves of the score, on the other half, of the step that one half picked.
+    """
+
+    metric: str
+    unit: str
+    direction: Direction
+    n: int = 0
+    points: tuple[StepPoint, ...] = ()
+    best: int | None = None
+    looks_best: int | None = None
+    margin: float = 0.0
+    worth: float | None = None
+    trend: Trend = Trend()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GapPoint:
+    """The gap between groups at one step, what chance alone gives 19 times in 20, and p corrected for all
+    steps (Holm)."""
+
+    step: int
+    run: str
+    value: float | None = None
+    chance_p95: float | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GapCurve:
+    """The gap between the groups of a column by one metric, over the steps."""
+
+    column: str
+    metric: str
+    unit: str
+    points: tuple[GapPoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Samples that an earlier step answered right and the last one does not: `share` of the `n` samples, the
+    first of them by `sample_ids`. `against_best` compares the last step with the best one."""
+
+    metric: str
+    last: int
+    count: int
+    n: int
+    share: float
+    sample_ids: tuple[str, ...] = ()
+    against_best: PairedResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LossPoint:
+    """The training's own loss at a step, the loss that it found on its evaluation data, and evalrun's
+    negative log-likelihood by token; `gap` is the last minus the first."""
+
+    step: int
+    train_loss: float | None = None
+    eval_loss: float | None = None
+    nll: float | None = None
+    gap: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointLine:
+    """The checkpoints of one model under one prompt, on one dataset, in step order. The first of `curves` is
+    the metric that decides. `sentence` is for people."""
+
+    of: str
+    prompt: str
+    dataset: str
+    params: Mapping[str, JSON] = field(default_factory=dict)
+    training: str = ""
+    curves: tuple[StepCurve, ...] = ()
+    gaps: tuple[GapCurve, ...] = ()
+    forgotten: Forgotten | None = None
+    losses: tuple[LossPoint, ...] = ()
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SweepResults:
     """What a sweep as a whole came to.
 
     `primary` is None where the suite has neither scorers nor gates. `standings` are from best to worst within
     each dataset. `effects`, `sensitivity` and `ablations` are of the primary metric, empty where the matrix
     has nothing of the kind. `lost` are the scores that rows lack, run by run. `judged` is what judges gave.
-    `chance` is where answers are among known labels: what is reached without reading the input.
+    `chance` is where answers are among known labels: what is reached without reading the input. `checkpoints`
+    is where models are checkpoints of a training: each line of them over its steps.
     """
 
     primary: Primary | None = None
@@ -388,3 +507,4 @@ class SweepResults:
     lost: tuple[Lost, ...] = ()
     judged: tuple[JudgedRun, ...] = ()
     chance: tuple[Chance, ...] = ()
+    checkpoints: tuple[CheckpointLine, ...] = ()

@@ -16,7 +16,7 @@ from evalrun.canonical import canonical_json
 from evalrun.documents import read
 from evalrun.results import RunResults
 from evalrun.served import served_by_model
-from evalrun.sweep_results import Primary, SweepResults
+from evalrun.sweep_results import CheckpointLine, Primary, SweepResults
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parquet import damage
 from evalrun.types import JSON, MetricValue
@@ -81,6 +81,8 @@ def concluded(
         found = replace(found, pooled=tuple(pooled_estimates(runs, found.primary.metric)))
     if folder is not None and found.primary is not None:
         found = _with_comparisons(found, found.primary, folder, runs)
+    if folder is not None and any(run.checkpoint is not None for run in runs):
+        found = replace(found, checkpoints=_over_steps(folder, _suite(manifest)))
     return Concluded(manifest, runs, _with_judges(found, _suite(manifest), folder, runs))
 
 
@@ -194,6 +196,14 @@ def _with_comparisons(
         return found
     moved = sweep_effects(readable, [measure], Testing(seed=readable[0].seed))
     return replace(found, effects=moved.axes, sensitivity=moved.sensitivity, ablations=moved.ablations)
+
+
+def _over_steps(folder: SweepFolder, suite: Mapping[str, Any]) -> tuple[CheckpointLine, ...]:
+    """The checkpoints of trainings over their steps."""
+    from evalrun.analysis.checkpoints import checkpoint_lines
+    from evalrun.analysis.measures import runs_of, whole_prompts
+
+    return checkpoint_lines(whole_prompts(runs_of(folder)), suite.get("checkpoints"), alpha=ALPHA)
 
 
 def _varied(runs: Sequence[RunResults]) -> bool:

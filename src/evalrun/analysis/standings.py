@@ -80,7 +80,7 @@ class AllPairs:
         with single_threaded():
             drawn = resampled_sums(self._totals, seed=self._seed, resamples=resamples)
             greatest = np.sort(np.concatenate([_greatest(means, self.se) for means in drawn]))
-        return _as_student(greatest * math.sqrt(self.units / (self.units - 1)), self.units - 1)
+        return as_student(greatest * math.sqrt(self.units / (self.units - 1)), self.units - 1)
 
     def difference(self, i: int, j: int) -> float:
         """Mean of column i minus that of column j."""
@@ -110,7 +110,7 @@ class AllPairs:
         return self.difference(i, j) - half, self.difference(i, j) + half
 
 
-def _as_student(greatest: Floats, df: int) -> Floats:
+def as_student(greatest: Floats, df: int) -> Floats:
     """Values of a normal distribution as those of Student's t that are as rare.
 
     The far tail is widened more than the middle, and with many pairs the greatest of them lies far out.

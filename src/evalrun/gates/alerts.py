@@ -5,6 +5,7 @@
     exact_match better than last 5 by 0.02 for model=m
     exact_match better than ever                       against the best sweep there was
     exact_match lastingly worse                        a small change that lasts, over all sweeps before
+    exact_match worse than best step by 0.02           the last checkpoint of a training, see gates
 
 Only sweeps of the same project are compared, and of them only runs of the same model, prompt, dataset and
 parameters whose data has the same digest. The value must lie beyond each of theirs, and the change be shown:
@@ -51,7 +52,8 @@ _CHANGE = re.compile(
 _LASTING = re.compile(rf"\s*{METRIC_FORM}{SLICE_FORM}\s+lastingly\s+(?P<way>worse|better){SCOPE_FORM}\s*")
 _REMEDY = (
     "Write one of: exact_match < 0.5; exact_match worse than last 5; exact_match better than last 5 by 0.02; "
-    "exact_match better than ever; exact_match lastingly worse; each may end in: for model=ID"
+    "exact_match better than ever; exact_match lastingly worse; exact_match worse than best step; "
+    "each may end in: for model=ID"
 )
 
 
@@ -62,7 +64,7 @@ class Alert:
 
     text: str
     metric: str
-    kind: Literal["threshold", "change", "lasting"]
+    kind: Literal["threshold", "change", "lasting", "steps"]
     gate: Gate
     way: Literal["worse", "better"] = "worse"
     count: int | None = None
@@ -102,6 +104,8 @@ def parse_alert(text: str) -> Alert | Problem:
     match = _CHANGE.fullmatch(text) or _LASTING.fullmatch(text)
     if match is None:
         gate = parse_gate(text)
+        if isinstance(gate, Gate) and gate.steps:
+            return Alert(gate.text, gate.metric, "steps", gate, margin=gate.bound)
         if isinstance(gate, Problem) or gate.kind != "absolute":
             return Problem(f"cannot read the alert '{text}'", "alerts.when", _REMEDY)
         return Alert(gate.text, gate.metric, "threshold", gate)
@@ -135,9 +139,12 @@ def check_alerts(
         AlertResult("every run is finished", run_id, True, None, "the run was not finished")
         for run_id in missing
     ]
+    from evalrun.gates.check import last_steps
+
     tested = _Tested.of(alerts, folder, planned)
     for alert in alerts:
-        covered = [str(each["run"]) for each in planned if alert.covers(each) and each["run"] in runs]
+        among = last_steps(planned) if alert.kind == "steps" else planned
+        covered = [str(each["run"]) for each in among if alert.covers(each) and each["run"] in runs]
         for run_id in covered:
             try:
                 results.append(_check(alert, runs[run_id], folder, store, tested))
@@ -178,6 +185,16 @@ def _check(
         if held.value is None:
             return _unchecked(alert, run_id, held.reason)
         return AlertResult(alert.text, run_id, held.verdict == "pass", held.value, held.reason)
+    if alert.kind == "steps":
+        from evalrun.gates.steps import check_steps
+
+        seen = check_steps(alert.gate, folder, run_id)
+        if seen.difference is None:
+            return _unchecked(alert, run_id, seen.reason, seen.value)
+        return AlertResult(
+            alert.text, run_id, seen.verdict == "fail", seen.value, seen.reason,
+            difference=seen.difference, ci_low=seen.ci_low, ci_high=seen.ci_high,
+        )  # fmt: skip
     metric = find_metric(run["metrics"], alert.metric, alert.slice)
     value = None if metric is None else metric["value"]
     if metric is None or value is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from evalrun.canonical import canonical_json
 from evalrun.errors import UserError
 from evalrun.floats import COMPARISONS
 from evalrun.gates.conditions import (
@@ -288,18 +289,19 @@ def check_sweep(
         missing = problem or "the baseline has no run like this one"
     results: list[GateResult] = []
     located = 0
-    speaks_of = [_covered(gate, planned) for gate in gates]
+    speaks_of = [_covered(gate, last_steps(planned) if gate.steps else planned) for gate in gates]
     checks = sum(
         len(covered) for gate, covered in zip(gates, speaks_of, strict=True) if gate.kind == "no_worse"
     )
     alpha = fail_alpha(folder.read_manifest(), checks)
     for gate, covered in zip(gates, speaks_of, strict=True):
         if not covered:
-            results.append(GateResult(gate.text, "", Verdict.FAIL, None, "it speaks of no run of this sweep"))
+            why = "it speaks of no checkpoint" if gate.steps else "it speaks of no run of this sweep"
+            results.append(GateResult(gate.text, "", Verdict.FAIL, None, why))
         for run_id in covered:
             metrics = runs[run_id]["metrics"] if run_id in runs else None
             pair = _level_pair(gate, folder, run_id, planned, runs) if gate.against else pairs.get(run_id)
-            pooled = _pooled(gate, folder, run_id, alpha) if gate.pool and metrics is not None else None
+            pooled = _pooled(gate, folder, run_id, alpha) if metrics is not None else None
             why = NOTHING_BEFORE if gate.pool and missing != FIRST else missing
             why = f"the run at load={gate.against} was not finished" if gate.against else why
             result = pooled or _check(gate, run_id, metrics, pair, why, alpha)
@@ -343,12 +345,30 @@ def _covered(gate: Gate, planned: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(each["run"]) for each in planned if gate.covers(each) and (named or not each.get("ablates"))]
 
 
-def _pooled(gate: Gate, folder: SweepFolder, run_id: str, alpha: float) -> GateResult | None:
-    """A gate against the mean of each sample over the sweeps before; None where there is none."""
-    from evalrun.gates.pooled import check_pooled
+def last_steps(planned: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of planned runs the last checkpoint of each training, for each prompt, dataset and parameters."""
+    last: dict[bytes, Mapping[str, Any]] = {}
+    for run in planned:
+        if checkpoint := run.get("checkpoint"):
+            key = canonical_json([checkpoint["of"], run["prompt"], run["dataset"], run.get("params") or {}])
+            if key not in last or checkpoint["step"] > last[key]["checkpoint"]["step"]:
+                last[key] = run
+    return list(last.values())
 
+
+def _pooled(gate: Gate, folder: SweepFolder, run_id: str, alpha: float) -> GateResult | None:
+    """A gate against the mean of each sample over the sweeps before, or against the other steps of a
+    training; None where it is no such gate, or there is nothing before."""
     try:
-        return check_pooled(gate, folder, run_id, alpha)
+        if gate.steps:
+            from evalrun.gates.steps import check_steps
+
+            return check_steps(gate, folder, run_id, alpha)
+        if gate.pool:
+            from evalrun.gates.pooled import check_pooled
+
+            return check_pooled(gate, folder, run_id, alpha)
+        return None
     except UserError as error:
         return GateResult(gate.text, run_id, Verdict.FAIL, None, str(error.problems[0]))
 

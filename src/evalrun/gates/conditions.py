@@ -8,6 +8,7 @@
     exact_match no worse than last 5 by 0.02                   against the mean of the five sweeps before
     performance.goodput_rps at load=8/s >= 5                   one level of load
     exact_match at load=8/s no worse than load=reference by 0.02   against another level, sample by sample
+    exact_match no worse than best step by 0.02                a training's last checkpoint against its best
     served_model: same                                         the server names itself as in the baseline
 
 Nothing passes that has no samples, no such metric, or no baseline where one is needed.
@@ -53,6 +54,11 @@ _NO_WORSE = re.compile(
     r"(?:baseline|(?:the\s+)?last\s+(?P<pool>[1-9]\d{0,2})(?:\s+sweeps?)?)"
     rf"(?:\s+by\s+(?P<margin>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?{SCOPE_FORM}\s*"
 )
+_STEPS = re.compile(
+    rf"\s*{METRIC_FORM}{SLICE_FORM}\s+(?P<strict>strictly\s+)?(?P<steps>(?:no\s+)?worse\s+than\s+(?:the\s+)?best\s+step)"
+    rf"(?:\s+by\s+(?P<margin>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?{SCOPE_FORM}\s*"
+)
+"""As a gate, without "no" it says what must not be: nobody wants the last step to be worse."""
 _SERVED = re.compile(rf"\s*(?P<metric>served_model)\s*(?::|==?|\s)\s*same{SCOPE_FORM}\s*")
 SERVED = "served_model"
 SCOPES = ("model", "prompt", "dataset", "run", "load")
@@ -69,6 +75,7 @@ _FORMS = (
     "Write one of: exact_match >= 0.5; exact_match[dialect=aave] >= 0.5; exact_match >= baseline - 0.02; "
     "performance.e2e_s.p95 <= baseline * 1.2; exact_match >= 0.7 confidently; "
     "exact_match no worse than baseline by 0.02; exact_match no worse than last 5 by 0.02; "
+    "exact_match no worse than best step by 0.02; "
     "each may end in: for model=ID"
 )
 
@@ -89,7 +96,7 @@ class Gate:
     `bound` is the margin in the metric's unit, and a `strict` one passes or fails, never undecided. `scope`
     says of which runs it speaks. With `confidently` the whole interval must satisfy the condition. With
     `pool` the baseline is the mean of so many sweeps before, with `against` it is the level of load of that
-    name of the same sweep.
+    name of the same sweep, with `steps` the best step of the same training.
     """
 
     text: str
@@ -104,11 +111,12 @@ class Gate:
     confidently: bool = False
     pool: int = 0
     against: str = ""
+    steps: bool = False
 
     @property
     def needs_baseline(self) -> bool:
         """Whether the gate compares with a baseline that has to be named."""
-        return self.kind != "absolute" and not self.pool and not self.against
+        return self.kind != "absolute" and not self.pool and not self.against and not self.steps
 
     def holds(self, value: float, baseline: float | None = None) -> bool:
         """Whether a value satisfies the condition; a difference that is rounding does not count."""
@@ -123,8 +131,11 @@ class Gate:
 
     def covers(self, run: Mapping[str, Any]) -> bool:
         """Whether the gate speaks of a run (given with run, model, prompt and dataset, and params)."""
+        of = (run.get("checkpoint") or {}).get("of")  # the model's name in the suite, before its steps
         return all(
-            value in level_words(run) if key == "load" else str(run.get(key)) == value
+            value in level_words(run)
+            if key == "load"
+            else str(run.get(key)) == value or (key == "model" and of == value)
             for key, value in self.scope.items()
         )
 
@@ -192,7 +203,8 @@ def parse_gate(text: str) -> Gate | Problem:
 
 
 def _parsed(text: str) -> Gate | Problem:
-    match = _SERVED.fullmatch(text) or _COMPARISON.fullmatch(text) or _NO_WORSE.fullmatch(text)
+    forms = (_SERVED, _COMPARISON, _NO_WORSE, _STEPS)
+    match = next((match for form in forms if (match := form.fullmatch(text))), None)
     if match is None:
         return Problem(f"cannot read the gate '{text}'", "gates", _FORMS)
     parts = match.groupdict()
@@ -219,6 +231,8 @@ def _gate(text: str, parts: Mapping[str, str | None], slice_: dict[str, str], sc
         return Gate(text, metric, "", 0.0, "served", "", slice_, scope)
     if "margin" in parts:
         margin, strict = float(parts["margin"] or 0), parts["strict"] is not None
+        if "steps" in parts:
+            return Gate(text, metric, "", margin, "no_worse", "", slice_, scope, strict, steps=True)
         return Gate(
             text, metric, "", margin, "no_worse", "", slice_, scope, strict, pool=int(parts["pool"] or 0)
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evalrun.canonical import digest, seeded_bytes
+from evalrun.checkpoints import logged_losses
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
 from evalrun.sweep.alerts import stored_text
@@ -117,11 +118,12 @@ def _checkpoint(model: ModelSpec, base_dir: Path) -> dict[str, Any]:
         return {}
     from evalrun.providers.downloads import checkpoint_sha256
 
-    sha256 = ""
+    known: dict[str, Any] = {**model.checkpoint.model_dump(), "weights_sha256": ""}
     if model.checkpoint.path:
+        path = base_dir / Path(model.checkpoint.path).expanduser()
         with contextlib.suppress(OSError):  # it may be deleted by now, or be another machine's
-            sha256 = checkpoint_sha256(base_dir / Path(model.checkpoint.path).expanduser())
-    known = {**model.checkpoint.model_dump(), "weights_sha256": sha256}
+            known["weights_sha256"] = checkpoint_sha256(path)
+        known |= logged_losses(path)
     return {"step": known["step"], "training": known["training"], "checkpoint": known}
 
 

@@ -203,7 +203,11 @@ def _unknown(
     from evalrun.gates.conditions import speakable, unknown
 
     scopes = {
-        "model": {*loaded.declared["models"], *(spec.model.id for spec in specs)},
+        "model": {
+            *loaded.declared["models"],
+            *(spec.model.id for spec in specs),
+            *(spec.model.checkpoint.of for spec in specs if spec.model.checkpoint is not None),
+        },
         "prompt": {*loaded.declared["prompts"], *(spec.prompt.id for spec in specs)},
         "dataset": {*loaded.declared["datasets"], *(spec.dataset.id for spec in specs)},
         "load": {word for spec in specs for word in _level_words(spec)},

@@ -29,6 +29,7 @@ def result_document(outcome: Outcome) -> dict[str, Any]:
         "chance": (manifest.get("results") or {}).get("chance", []),
         "previous": manifest.get("previous"),
         "lost": (manifest.get("results") or {}).get("lost", []),
+        "checkpoints": (manifest.get("results") or {}).get("checkpoints", []),
         "gates": manifest["gates"],
         "alerts": manifest.get("alerts", []),
         "errors": [str(fault) for fault in outcome.faults],
