@@ -25,6 +25,9 @@ gc.disable()
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Tests that run side by side are no evaluations beside each other.
+os.environ["EVALRUN_RUNNING"] = ""
+
 IN_MEMORY = Path("/dev/shm")
 ROOM_BYTES = 4 << 30
 TESTS_A_COLLECTION = 200

@@ -466,6 +466,15 @@ class BiasFinding:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """What one stage of a run took: `seconds` of the run, and of requests the sum of their own."""
+
+    stage: str
+    seconds: float
+    requests_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunDetails:
     """What stands behind the metrics of a run.
 
@@ -474,7 +483,8 @@ class RunDetails:
     `bbq` (counts and figures by category, the first over all) are by scorer, `bias` is what the measures of
     bias say, `groups` are by sensitive column, `versions` by axis, `latency` by measure. `unparsed` is
     "exclude" where unparsed answers are left out of scores. `client_limited` is a sentence where evalrun
-    itself was part of the latencies. `lost` says, of every scorer that lost rows, how many and why.
+    itself was part of the latencies. `lost` says, of every scorer that lost rows, how many and why. `stages`
+    say where the time went, `beside` that others evaluated on this machine or endpoint meanwhile.
     """
 
     definitions: Mapping[str, Definition] = field(default_factory=dict)
@@ -496,6 +506,8 @@ class RunDetails:
     answered_by: AnsweredBy = AnsweredBy()
     load: RunLoad | None = None
     lost: tuple[Lost, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from evalrun.analysis.chunk_gaps import gap_distribution, gap_metrics, read_gaps
 from evalrun.analysis.intervals import NO_DATA, mean_t, percentile, skewed
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
+from evalrun.analysis.stages import stage_times
 from evalrun.analysis.throughput import Answers, Window, lag_one, over_time, steady_window, throughput_metrics
 from evalrun.results import Estimate
 from evalrun.types import JSON, MetricValue
@@ -73,6 +74,10 @@ class SystemSummary:
     """What a level of load came to, as the runner says it; empty for other runs."""
     since_s: float = 0.0
     """When the readings begin on the run's clock: later than 0 for a run that was taken up again."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the stages that are no part of a request: load, render, score, write."""
+    beside: str = ""
+    """A sentence where others evaluated on this machine or endpoint meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +113,17 @@ def performance_metrics(
 ) -> tuple[list[MetricValue], dict[str, JSON]]:
     """All metrics of speed, memory and cost, and the details that the charts are drawn from."""
     timed = Timed.of(table)
-    held_back = system.notes.get("performance.requests_per_s", "")
+    held_back = _joined(system.notes.get("performance.requests_per_s", ""), system.beside)
     throughput, throughput_details = _throughput(table, timed, held_back, system.load)
     limits = (_client_limited(table, timed, system), _near_limit(table, timed, system, throughput))
     lagging = "; ".join(limit for limit in limits if limit)
+    with_others = _joined(lagging, system.beside)
     if system.load:
-        latency, latency_details = _under_load(table, timed, system.load, lagging, seed)
+        latency, latency_details = _under_load(table, timed, system.load, with_others, seed)
     else:
-        latency, latency_details = _latency(table, timed, stream=stream, note=lagging)
+        latency, latency_details = _latency(table, timed, stream=stream, note=with_others)
     if gaps := read_gaps(table, timed.rows) if stream else None:
-        latency += gap_metrics(gaps, _joined(lagging, timed.excluded()))
+        latency += gap_metrics(gaps, _joined(with_others, timed.excluded()))
         latency_details[CHUNK_GAPS] = gap_distribution(gaps)
     metrics = [*latency, *throughput, *_tokens(table), *_resources(system, table), *_cost(table)]
     details: dict[str, JSON] = {
@@ -130,6 +136,8 @@ def performance_metrics(
             "failed": timed.failed,
         },
         "client_limited": lagging,
+        "beside": system.beside,
+        "stages": stage_times(table, system.stages, system.wall_s),
         "machine": {"unavailable": dict(system.unavailable), "gpus": [dict(gpu) for gpu in system.gpus]},
     }
     return metrics, details

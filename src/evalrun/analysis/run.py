@@ -156,6 +156,7 @@ def analyse(
     details["errors"] = {}
     if counts.failed + counts.unparsed:
         details["errors"] = error_counts(table.source)
+    warnings += [system.beside] if system.beside else []
     return RunAnalysis(metrics, read(RunDetails, details), counts, tuple(warnings))
 
 

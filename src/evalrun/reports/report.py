@@ -24,6 +24,7 @@ from evalrun.reports.numbers import moment, plural, seconds
 from evalrun.reports.prompts import PromptView, prompts
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import MANY_UNREADABLE, Manifest, Source, Suite
+from evalrun.reports.stages import Bars, stage_bars
 from evalrun.reports.versions import VersionsView, bbq_tables, pair_table, versions
 from evalrun.reports.view import (
     Answer,
@@ -71,6 +72,7 @@ class Report:
     load: Sequence[Chart]
     speed_note: str
     speed_cautions: Sequence[str]
+    stages: Bars
     fairness: Sequence[FairnessView]
     gaps: Table | None
     correction: str
@@ -175,9 +177,14 @@ def judge(source: Source) -> Verdicts:
 
 
 def _slowed(runs: Sequence[RunView]) -> list[str]:
-    """That evalrun was part of the latencies: of many runs the first ones are told, the others counted."""
-    limited = [run for run in runs if run.details.client_limited]
-    told = [f"{run.full}: {run.details.client_limited}." for run in limited[:SLOWED]]
+    """That evalrun, or others beside it, were part of the latencies; of many runs the first ones are told."""
+    limited = [
+        f"{run.full}: {said}."
+        for run in runs
+        for said in (run.details.client_limited, run.details.beside)
+        if said
+    ]
+    told = limited[:SLOWED]
     rest = len(limited) - len(told)
     return [*told, f"{plural(rest, 'more run')} alike."] if rest else told
 
@@ -227,6 +234,7 @@ def build_report(source: Source) -> Report:
         load=[chart for at, name, runs in datasets for chart in load_charts(at, name, runs, named=named)],
         speed_note="" if speed else _no_speed(everything),
         speed_cautions=_slowed(everything),
+        stages=stage_bars(everything),
         fairness=fair,
         gaps=overview(by_dataset, titles, named=named),
         correction=correction(everything),

@@ -195,6 +195,11 @@ class CellRun:
         )
 
     @property
+    def stages(self) -> dict[str, float]:
+        """Seconds that rendering and scoring took."""
+        return {"render": self._source.render_s, "score": self._records.score_s}
+
+    @property
     def complete(self) -> bool:
         """Whether every sample has its record."""
         return self._left <= 0

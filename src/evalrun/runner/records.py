@@ -79,6 +79,8 @@ class RecordMaker:
         self._reader = reader
         self._price = price
         self._scheduled = scheduled
+        self.score_s = 0.0
+        """Seconds in which answers were parsed and scored."""
         self._origin_ns = time.perf_counter_ns() - int(clock_offset_s * 1e9)
 
     def clock_s(self, at_ns: int) -> float:
@@ -195,7 +197,13 @@ class RecordMaker:
         refused = bool(response.refusal) or response.finish_reason in FILTERED
         output = response.output or response.refusal or ""
         item = prepared.item
-        return self._reader.evaluate(output, item.target, item.row, refused, response.tool_calls, likelihood)
+        began = time.perf_counter()
+        try:
+            return self._reader.evaluate(
+                output, item.target, item.row, refused, response.tool_calls, likelihood
+            )
+        finally:
+            self.score_s += time.perf_counter() - began
 
     @staticmethod
     def _queued_s(sent_after_ns: int, log: Sequence[Attempt]) -> float:

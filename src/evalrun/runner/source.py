@@ -7,6 +7,7 @@ Cache hits are handed over without ever becoming a task.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ class Source:
         self._chunk = SMALL_CHUNK
         self._exhausted = False
         self._refilling = asyncio.Lock()
+        self.render_s = 0.0
+        """Seconds in which rows were read and prompts rendered."""
 
     async def take(self) -> Prepared | None:
         """The next sample that needs the model, or None when there are no more."""
@@ -118,7 +121,9 @@ class Source:
 
     def _refill(self) -> bool:
         """Prepare one chunk. True when something in it came from the cache."""
+        began = time.perf_counter()
         chunk = list(islice(self._pending, self._chunk))
+        self.render_s += time.perf_counter() - began
         if len(chunk) < self._chunk:
             self._exhausted = True
         if self._cache is None:

@@ -28,6 +28,7 @@ from evalrun.runner.limits import (
     Throttle,
     connections_allowed,
 )
+from evalrun.runner.neighbours import Neighbours
 from evalrun.runner.watch import LoadOnce, Watch, watched_start
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
@@ -75,6 +76,8 @@ class Services:
     stop: Stop
     spending: Spending | None = None
     """What is spent, where the suite has a budget."""
+    neighbours: Neighbours | None = None
+    """Who else evaluates on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class Phase:
     in_flight: int | None = None
     """How many requests every run has in flight whose model and suite say nothing, so that their speeds can
     be compared. None: as many as the endpoint bears."""
+    neighbours: Neighbours | None = None
 
     async def ask(
         self,
@@ -179,6 +183,7 @@ async def execute(services: Services) -> Execution:
         judges,
         purse=services.spending,
         in_flight=like_concurrency(prepared),
+        neighbours=services.neighbours,
     )
     finish = Finish(
         folder,
@@ -507,7 +512,12 @@ class MatrixJob:
             phase.execution.taken_over -= len(earlier.done)
             await self.run(phase, provider, throttle, load, again=True)
             return
-        measured = Measured.of(watch, load.load, throttle, started_at, time.perf_counter() - started)
+        ended = time.perf_counter()
+        beside = ""
+        if phase.neighbours is not None and provider.measured:
+            beside = phase.neighbours.during(started, ended, provider.endpoint).sentence()
+        stages = asked.stages if isinstance(asked, CellRun) else {}
+        measured = Measured.of(watch, load.load, throttle, started_at, ended - started, stages, beside)
         if plan is not None and not isinstance(asked, CellRun):
             measured = measured.under(asked.facts.document(plan))
             await _drained(asked.facts)

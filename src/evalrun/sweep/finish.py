@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -57,7 +58,14 @@ class Measured:
 
     @classmethod
     def of(
-        cls, watch: Watch, load: Load, throttle: Throttle, started_at: datetime, wall_s: float
+        cls,
+        watch: Watch,
+        load: Load,
+        throttle: Throttle,
+        started_at: datetime,
+        wall_s: float,
+        stages: Mapping[str, float],
+        beside: str = "",
     ) -> Measured:
         """Gather it from those who watched."""
         limit, budget = throttle.limit, throttle.budget
@@ -75,6 +83,8 @@ class Measured:
             gpus=watch.devices,
             client=None if watch.workers else calibration.load(),
             since_s=watch.since_s,
+            stages={"load": load.seconds or 0.0, **stages},
+            beside=beside,
         )
         changes = [asdict(change) for change in limit.changes] if isinstance(limit, AdaptiveLimit) else []
         timings = {
@@ -94,6 +104,11 @@ class Measured:
     def under(self, load: dict[str, Any]) -> Measured:
         """The same of a level of load, with what it came to."""
         return Measured(replace(self.system, load=load), {**self.timings, "load": load})
+
+    def with_stage(self, name: str, seconds: float) -> Measured:
+        """With so many seconds more of a stage."""
+        stages = {**self.system.stages, name: self.system.stages.get(name, 0.0) + seconds}
+        return replace(self, system=replace(self.system, stages=stages))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +131,9 @@ class Finish:
 
     def put_by(self, run: RunFolder, measured: Measured, identity: Mapping[str, Any]) -> None:
         """Keep what was measured of a run that waits, and its answers as `samples.parquet`."""
+        began = time.perf_counter()
         journal_to_parquet(run.journal, run.path / SAMPLES)
+        measured = measured.with_stage("write", time.perf_counter() - began)
         system = asdict(measured.system)
         del system["client"]  # a fact of this machine, which is looked up again
         document = {"system": system, "timings": measured.timings, "identity": dict(identity)}
@@ -124,8 +141,9 @@ class Finish:
 
     def at_once(self, spec: RunSpec, run: RunFolder, measured: Measured) -> None:
         """Finish a run whose scores were all made while it was asked."""
+        began = time.perf_counter()
         journal_to_parquet(run.journal, run.path / SAMPLES)
-        self._conclude(spec, run, measured)
+        self._conclude(spec, run, measured.with_stage("write", time.perf_counter() - began))
 
     async def waiting(
         self, spec: RunSpec, run: AnsweredRun | None = None, everything: Sequence[AnsweredRun] = ()
@@ -146,12 +164,19 @@ class Finish:
         # The suite's scorers anew: those that take long run in threads of their own.
         pipeline = Pipeline([each.build() for each in self.suite.parse], self.scorers, "deferred")
         stage = ScoreStage(path / SAMPLES, path / SAMPLES, Scoring(pipeline, verdicts=verdicts), self.stop)
+        began = time.perf_counter()
         if not await stage.in_thread():
             return False
+        scored_s = time.perf_counter() - began
         if not self.identities.get(spec.model.id):
             self.identities[spec.model.id] = kept["identity"]
         await asyncio.to_thread(
-            self._conclude, spec, RunFolder(path), _measured(kept), verdicts, kept["identity"]
+            self._conclude,
+            spec,
+            RunFolder(path),
+            _measured(kept).with_stage("score_after", scored_s),
+            verdicts,
+            kept["identity"],
         )
         drop_judge_journals(path)
         marker.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from evalrun.reports.progress import Progress
 from evalrun.results import Lost
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Stop
+from evalrun.runner.neighbours import Neighbours
 from evalrun.suite.load import LoadedSuite, load_suite
 from evalrun.sweep.alerts import check, tell
 from evalrun.sweep.ending import exit_code_of, nothing_scored, status_of
@@ -168,7 +169,9 @@ class _Sweep:
         if (budget := self._suite.budget) is not None:
             prices = {spec.run_id: spec.model.price for spec in self._prepared.specs}
             spending = Spending(budget, spent_earlier(folder, prices), prices, stop, progress)
-        services = Services(self._prepared, folder, cache, progress, stop, spending)
+        providers = self._prepared.providers.values()
+        neighbours = Neighbours(each.endpoint for each in providers if each.measured)
+        services = Services(self._prepared, folder, cache, progress, stop, spending, neighbours)
         self._display.start(
             [
                 (spec.run_id, spec.requests(self._suite, len(self._prepared.datasets[spec.dataset.id])))
@@ -178,7 +181,8 @@ class _Sweep:
             + self._planned_judging()
         )
         try:
-            return run_sweep_loop(services, self._display)
+            with neighbours:
+                return run_sweep_loop(services, self._display)
         finally:
             self._display.stop()
 
