@@ -592,6 +592,8 @@ class RunResults:
     step: int | None = None
     training: str = ""
     checkpoint: CheckpointOf | None = None
+    headline: str = ""
+    """The metric that leads where it is not the sweep's: that of a published task."""
     load: Mapping[str, JSON] = field(default_factory=dict)
 
     @property

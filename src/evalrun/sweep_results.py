@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from evalrun.results import Estimate, Lost
+from evalrun.results import Estimate, Lost, RunResults
 from evalrun.types import JSON, Direction
 
 NO_ESTIMATE = Estimate(None, 0)
@@ -97,6 +97,15 @@ class Chance:
     p: float
     n: int
     above: bool
+
+
+def leading(run: RunResults | None, primary: Primary | None) -> Primary | None:
+    """What a run is ranked by: its own headline, else the sweep's primary metric."""
+    if run is None or not run.headline:
+        return primary
+    metric = run.metric(run.headline)
+    mean = metric is not None and metric.method != ""
+    return Primary(run.headline, run.headline, exact=mean)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,9 +118,13 @@ class Ask:
     `choose`: which of `options` the model finds likeliest after the prompt, `separator` standing between the
     two; `answers` are what the options stand for. `perplexity`: how likely the text of the prompt is, after
     `context`, which is not counted. `top` is how many first tokens are looked at.
+
+    For published tasks, as lm-evaluation-harness asks them (see `providers.token_ids`): `pairs`, how likely
+    the second text of each is after the first; of the first ones `answers` says which are options.
+    `rolling`, how likely the text of the prompt is, in windows of `max_length` tokens.
     """
 
-    kind: Literal["choose", "perplexity"]
+    kind: Literal["choose", "perplexity", "pairs", "rolling"]
     via: Via = "prompt_logprobs"
     by: By = "sum"
     options: tuple[str, ...] = ()
@@ -128,6 +132,8 @@ class Ask:
     separator: str = ""
     context: str = ""
     top: int = 20
+    pairs: tuple[tuple[str, str], ...] = ()
+    max_length: int = 0
 
     @property
     def continuations(self) -> tuple[str, ...]:
@@ -141,7 +147,9 @@ class Request:
 
     `params` are the generation parameters as sent (temperature, max_tokens, stop, seed, …).
     `row` is the dataset row it came from; only providers that look answers up read it. `ask` is None where
-    an answer in words is wanted.
+    an answer in words is wanted. `exact`, where it is not 0, says that it is asked as lm-evaluation-harness
+    does: a text goes as token ids where the server has a tokenizer, cut on the left to so many tokens with
+    the answer, and the answer is kept as it is, reasoning and all.
     """
 
     sample_id: str
@@ -152,6 +160,7 @@ class Request:
     row: Row
     stream: bool = False
     ask: Ask | None = None
+    exact: int = 0
 
 
 @hot_value

@@ -15,6 +15,7 @@ ROOMS = [
     "suite",
     "datasets",
     "prompts",
+    "tasks",
     "providers",
     "scoring",
     "runner",

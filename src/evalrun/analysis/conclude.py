@@ -16,7 +16,7 @@ from evalrun.canonical import canonical_json
 from evalrun.documents import read
 from evalrun.results import RunResults
 from evalrun.served import served_by_model
-from evalrun.sweep_results import CheckpointLine, Primary, SweepResults
+from evalrun.sweep_results import CheckpointLine, Primary, SweepResults, leading
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parquet import damage
 from evalrun.types import JSON, MetricValue
@@ -160,6 +160,8 @@ def primary_of(
             entry = suite["scorers"][0]
             judged = isinstance(entry, Mapping) and "judge" in entry
             return Primary(metric.name, first, judged=judged)
+    if first is None and (own := next((run for run in runs if run.headline), None)) is not None:
+        return leading(own, None)
     names = {metric.name for metric in metrics}
     for gate in gates:
         said = re.match(r'\s*(?:"([^"]+)"|(\S+))', str(gate.get("gate", "")))
@@ -179,18 +181,26 @@ def _with_comparisons(
     from evalrun.analysis.measures import by_dataset, runs_of, score_measure, seed_of, whole_prompts
     from evalrun.analysis.standings import Ranking
 
-    loaded = runs_of(folder, [f"score.{primary.score}", "cluster", "prompt_tokens"])
+    leads = {run.run: leading(run, primary) or primary for run in runs}
+    scores = dict.fromkeys(f"score.{each.score}" for each in (primary, *leads.values()))
+    loaded = runs_of(folder, [*scores, "cluster", "prompt_tokens"])
     own = whole_prompts(loaded)
+    standings = []
+    for group in by_dataset(own).values():
+        lead = leads[group[0].run.run]
+        metric = next((each for run in runs for each in run.metrics if each.name == lead.metric), None)
+        if metric is None:
+            continue
+        measure = score_measure(lead.score or "", metric)
+        standings += Ranking(group, measure, alpha=ALPHA, seed=seed_of(measure, own[0].seed)).standings()
+    found = replace(found, alpha=ALPHA, standings=tuple(standings))
+    if any(run.headline for run in runs):  # each task has a measure of its own
+        return found
     metric = next(each for run in runs for each in run.metrics if each.name == primary.metric)
     measure = score_measure(primary.score or "", metric)
     seed = seed_of(measure, own[0].seed) if own else 0
-    standings = [
-        standing
-        for group in by_dataset(own).values()
-        for standing in Ranking(group, measure, alpha=ALPHA, seed=seed).standings()
-    ]
     by_chance = chance_levels(own, primary, measure, alpha=ALPHA, seed=seed) if primary.score else ()
-    found = replace(found, alpha=ALPHA, standings=tuple(standings), chance=by_chance)
+    found = replace(found, chance=by_chance)
     readable = [run for run in loaded if run.has_samples]
     if primary.score is None or not readable or not (len(own) < len(loaded) or _varied(runs)):
         return found

@@ -63,9 +63,14 @@ class RunAnalysis:
 
 
 def analyse_run(
-    table: SampleTable, suite: Suite, spec: RunSpec | None = None, system: SystemSummary | None = None
+    table: SampleTable,
+    suite: Suite,
+    spec: RunSpec | None = None,
+    system: SystemSummary | None = None,
+    scorers: Sequence[Scorer] | None = None,
 ) -> RunAnalysis:
-    """All metrics of one run of a suite. `spec` is the run's cell of the matrix."""
+    """All metrics of one run of a suite. `spec` is the run's cell of the matrix; `scorers` are the run's own
+    in place of the suite's."""
     plan = None
     exclude_unparsed = suite.unparsed == "exclude"
     if suite.fairness is not None:
@@ -87,7 +92,8 @@ def analyse_run(
         tolerate=suite.errors.incomplete_above,
         load=suite.load,
     )
-    return analyse(table, suite_scorers(suite), system or SystemSummary(), options)
+    own = suite_scorers(suite) if scorers is None else scorers
+    return analyse(table, own, system or SystemSummary(), options)
 
 
 def _version_plan(suite: Suite, spec: RunSpec | None) -> VersionPlan | None:

@@ -116,11 +116,12 @@ def as_failure(failure: TemplateFailure, prompt: str, sample: str) -> UserError:
 @hot_value
 class Rendered:
     """What is sent for one sample: `messages`, or for a completions endpoint `prompt`. `ask` is None where an
-    answer in words is wanted."""
+    answer in words is wanted; `exact` as in `Request`."""
 
     messages: tuple[Message, ...]
     prompt: str | None
     ask: Ask | None = None
+    exact: int = 0
 
 
 class Renderer:

@@ -38,6 +38,8 @@ class Scored:
     text: str
     spans: Sequence[Span]
     logprobs: Sequence[float | None]
+    greedy: Sequence[bool] = ()
+    """Whether each token is the likeliest at its place; empty where the server does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ def scored(text: str, logprobs: JSON, generated: int = 0) -> Scored:
             ErrorKind.BAD_REQUEST,
             "the tokens that the server gives log-probabilities of do not add up to the prompt that was sent",
         )
-    return Scored(text, known_spans, values[: len(known_spans)])
+    tops = (logprobs.get("top_logprobs") or ())[: len(known_spans)]
+    greedy = [not top or value == max(top.values()) for value, top in zip(values, tops, strict=False)]
+    return Scored(text, known_spans, values[: len(known_spans)], greedy)
 
 
 def spans(text: str, tokens: Sequence[str]) -> list[Span] | None:
@@ -304,13 +308,14 @@ class EchoLikelihoods:
     async def answer(self, request: Request, ask: Ask) -> Response:
         """Answer one request. Raises ProviderError; a server that gives no such thing is a bad request."""
         context, texts = asked_texts(request.prompt or "", ask)
-        response, known = await self._by_a_way(request.params, texts)
+        response, known = await self.by_a_way(request.params, texts)
         return replace(response, likelihood=likelihood_of(ask, known, context))
 
-    async def _by_a_way(
+    async def by_a_way(
         self, params: Mapping[str, JSON], texts: Sequence[str]
     ) -> tuple[Response, list[Scored]]:
-        """By the first way that the server takes; what it refuses for another reason fails every way."""
+        """The texts with the log-probabilities of their tokens, by the first way that the server takes; what
+        it refuses for another reason fails every way."""
         refused: ProviderError | None = None
         several = len(texts) > 1
         for way in self._ways if several else dict.fromkeys((False, tokens) for _, tokens in self._ways):

@@ -31,8 +31,11 @@ from evalrun.providers.parameters import EVERY
 from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Timing
 
 if TYPE_CHECKING:
+    from yarl import URL
+
     from evalrun.providers.embeddings import Embedded
     from evalrun.providers.likelihood import TextLikelihoods
+    from evalrun.providers.token_ids import TokenIds
     from evalrun.suite.components import ModelSpec
 
 
@@ -290,9 +293,12 @@ class OpenAIAPI(HTTPProvider[OptionsT], Embeds):
         self.model = spec.model
         if self.api == "chat":  # only completions echo their prompts
             self.supports = type(self).supports - {"prompt_logprobs"}
+        elif "prompt_logprobs" in type(self).supports:
+            self.supports = type(self).supports | {"token_ids"}
         # By identity, each entry holding its object, so that no other object can take the same id.
         self._prefixes: dict[tuple[int, bool], tuple[Mapping[str, JSON], bytes]] = {}
         self._of_texts: TextLikelihoods | None = None
+        self._token_ids: TokenIds | None = None
         super().__init__(spec, context)
 
     def payload(self, request: Request) -> dict[str, JSON]:
@@ -330,6 +336,8 @@ class OpenAIAPI(HTTPProvider[OptionsT], Embeds):
     async def likelihoods(self, request: Request, ask: Ask) -> Response:
         from evalrun.providers.likelihood import by_first_token
 
+        if ask.max_length:
+            return await self.token_ids().answer(request, ask)
         if ask.via == "first_token":
             return await by_first_token(self.generate, request, chat=self.api == "chat")
         if self.api == "chat" or request.prompt is None:
@@ -337,6 +345,35 @@ class OpenAIAPI(HTTPProvider[OptionsT], Embeds):
         if self._of_texts is None:
             self._of_texts = self.text_likelihoods()
         return await self._of_texts.answer(request, ask)
+
+    async def generate(self, request: Request) -> Response:
+        if not request.exact or request.ask is not None or self.api == "chat":
+            return await super().generate(request)
+        try:
+            return await self.token_ids().generate(request)
+        except ProviderError as error:
+            cause = await self.diagnose(error)
+            if cause is error:
+                raise
+            raise cause from error
+
+    def token_ids(self) -> TokenIds:
+        """What asks this server as lm-evaluation-harness does. Raises ProviderError."""
+        from evalrun.providers.token_ids import TokenIds
+
+        if self.api == "chat":
+            raise ProviderError(ErrorKind.BAD_REQUEST, "likelihoods of texts need api: completions")
+        if self._token_ids is None:
+            path = getattr(self.options, "tokenizer", None)
+            self._token_ids = TokenIds(self, None if path is None else str(self.context.base_dir / path))
+        return self._token_ids
+
+    def beside(self, path: str) -> URL:
+        """The address of a path beside the API (`/tokenize` beside `/v1`)."""
+        assert self.client is not None
+        base = self.client.base_url
+        root = base.parent if base.name in ("v1", "api") else base
+        return (root / path).with_query(base.query)
 
     def text_likelihoods(self) -> TextLikelihoods:
         """What asks this server for the likelihoods of texts."""
@@ -377,6 +414,11 @@ class OpenAICompatibleOptions(ServerOptions):
     include_usage: bool = Field(
         default=True,
         description="Ask for token counts at the end of streams; false for servers that refuse the field.",
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description="For `tasks`: the model's tokenizer.json, where the server has no /tokenize. Needs the "
+        "package tokenizers.",
     )
 
 

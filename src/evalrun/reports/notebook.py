@@ -16,7 +16,7 @@ from evalrun.reports.charts.dots import forest
 from evalrun.reports.leaderboard import leaderboard
 from evalrun.reports.report import judge
 from evalrun.reports.source import Source
-from evalrun.reports.view import Chart, RunView, other_scores, verdict_word
+from evalrun.reports.view import Chart, RunView, lead_of, other_scores, verdict_word
 from evalrun.tracking.folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ def sweep_html(folder: SweepFolder) -> str:
     verdicts = judge(source)
     boards = [
         leaderboard(
-            name, runs, verdicts.primary, named=verdicts.named, others=other_scores(source.suite, runs)
+            name,
+            runs,
+            lead_of(runs, verdicts.primary),
+            named=verdicts.named,
+            others=other_scores(source.suite, runs),
         )
         for name, runs in verdicts.by_dataset.items()
     ]

@@ -32,6 +32,7 @@ from evalrun.reports.view import (
     RunView,
     Sentence,
     Table,
+    lead_of,
     make_runs,
     other_scores,
     score_columns,
@@ -164,7 +165,14 @@ def judge(source: Source) -> Verdicts:
         if gate.verdict not in ("pass", "inconclusive"):
             failed.setdefault(gate.run or EVERY_RUN, []).append(gate)
     answers = [
-        answer(name, runs, primary, named=len(by_dataset) > 1, failed_gates=failed, causes=_causes(runs))
+        answer(
+            name,
+            runs,
+            lead_of(runs, primary),
+            named=len(by_dataset) > 1,
+            failed_gates=failed,
+            causes=_causes(runs),
+        )
         for name, runs in by_dataset.items()
     ]
     return Verdicts(
@@ -222,7 +230,7 @@ def build_report(source: Source) -> Report:
         answers=verdicts.answers,
         gates=gates(source.manifest.gates, views),
         leaderboards=[
-            leaderboard(name, runs, primary, named=named, others=other_scores(suite, runs))
+            leaderboard(name, runs, lead_of(runs, primary), named=named, others=other_scores(suite, runs))
             for _, name, runs in datasets
         ],
         matrix=matrix(by_dataset, metric),

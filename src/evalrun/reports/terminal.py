@@ -21,7 +21,7 @@ from evalrun.reports.previous import previous_line
 from evalrun.reports.report import Verdicts, column_titles, judge, missing_runs
 from evalrun.reports.source import MANY_UNREADABLE, Source
 from evalrun.reports.sweep_list import print_line, table_of
-from evalrun.reports.view import RunView, other_scores, words
+from evalrun.reports.view import RunView, lead_of, other_scores, words
 from evalrun.reports.visible import terminal
 from evalrun.tracking.folder import SweepFolder
 
@@ -103,7 +103,8 @@ def _against_previous(console: Console, source: Source, verdicts: Verdicts, *, n
 
 def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, others: Sequence[str], width: int) -> Table:
     """The columns of the report's leaderboard that have a title for the terminal, by their rank."""
-    metric = verdicts.primary.metric if verdicts.primary else "score"
+    lead = lead_of(ranked, verdicts.primary)
+    metric = lead.metric if lead else "score"
     standing = [standing_word(run, ranked) for run in ranked]
     scores = [_score(run) for run in ranked]
     shown: list[Column] = [("run", "left", [run.label for run in ranked])]

@@ -13,7 +13,7 @@ from evalrun.analysis.conclude import scorer_names
 from evalrun.reports.source import Planned, Suite
 from evalrun.reports.visible import visible
 from evalrun.results import RunDetails, RunResults
-from evalrun.sweep_results import Chance, Primary, Standing, Verdict
+from evalrun.sweep_results import Chance, Primary, Standing, Verdict, leading
 from evalrun.tracking.naming import Cell
 from evalrun.types import JSON, Counts, MetricValue
 
@@ -258,7 +258,10 @@ def other_scores(suite: Suite, views: Sequence[RunView]) -> list[str]:
                 first.setdefault(each.scorer, each.name)
     known: list[list[float | None]] = []
     found = []
-    for at, scorer in enumerate(scorer_names({"scorers": suite.scorers})):
+    scorers = scorer_names({"scorers": suite.scorers})
+    if any(view.results.headline for view in views):  # the metrics of a task, its headline first
+        scorers = sorted(first, key=lambda name: name != views[0].results.headline)
+    for at, scorer in enumerate(scorers):
         if (metric := first.get(scorer)) is None:
             continue
         values = [view.value(metric) for view in views]
@@ -287,6 +290,11 @@ def score_columns(runs: Sequence[RunView], first: str | None) -> list[ScoreColum
     return [ScoreColumn(name, lower.get(name, False)) for name in list(names)[:MOST_SCORES]]
 
 
+def lead_of(runs: Sequence[RunView], primary: Primary | None) -> Primary | None:
+    """What the runs of one dataset are ranked by."""
+    return leading(runs[0].results if runs else None, primary)
+
+
 def make_runs(plan: Sequence[Planned], runs: Sequence[RunResults], primary: Primary | None) -> list[RunView]:
     """The runs in the order of the plan, named by what tells them apart and coloured by that name."""
     names = _Names(plan or runs)
@@ -299,7 +307,7 @@ def make_runs(plan: Sequence[Planned], runs: Sequence[RunResults], primary: Prim
 
 
 def _view(run: RunResults, names: _Names, primary: Primary | None) -> RunView:
-    parts = names.parts(run)
+    parts, lead = names.parts(run), leading(run, primary)
     label = " · ".join(parts)
     return RunView(
         id=run.run,
@@ -308,7 +316,7 @@ def _view(run: RunResults, names: _Names, primary: Primary | None) -> RunView:
         parts=parts,
         spoken=names.spoken(run),
         full=f"{label} · {visible(run.dataset)}" if names.datasets else label,
-        primary=run.metric(primary.metric) if primary else None,
+        primary=run.metric(lead.metric) if lead else None,
     )
 
 

@@ -53,7 +53,8 @@ def likelihood_params(params: Mapping[str, JSON]) -> dict[str, JSON]:
 def key_parts(ask: Ask) -> list[JSON]:
     """What of an ask shapes what the model says. What decides between the options (`by`), and what they stand
     for, does not."""
-    return [ask.kind, ask.via, ask.continuations, ask.context, ask.top if ask.via == "first_token" else None]
+    parts = [ask.kind, ask.via, ask.continuations, ask.context, ask.top if ask.via == "first_token" else None]
+    return [*parts, ask.pairs, ask.max_length] if ask.max_length else parts
 
 
 _FIELDS = (
@@ -126,10 +127,13 @@ class KeyMaker:
         repeat: int,
         seed: int | None,
         ask: Ask | None = None,
+        exact: int = 0,
     ) -> bytes:
         """32 bytes. `messages` are `Message` values."""
         digest = self._base.copy()
         digest.update(orjson.dumps((messages, prompt, repeat, seed)))
+        if exact:
+            digest.update(b"exact %d" % exact)
         if ask is not None:
             digest.update(orjson.dumps(key_parts(ask)))
         return digest.digest()

@@ -114,7 +114,8 @@ class RecordMaker:
         cached: bool = False,
     ) -> SampleRecord:
         likelihood = None
-        response = _without_reasoning(response)
+        if not prepared.request.exact:
+            response = _without_reasoning(response)
         try:
             if prepared.request.ask is not None:
                 likelihood = decided(prepared.request.ask, response.likelihood)

@@ -170,10 +170,13 @@ class Source:
                     row=item.row,
                     stream=options.stream and rendered.ask is None,
                     ask=rendered.ask,
+                    exact=rendered.exact,
                 )
                 key = None
                 if self._keys is not None:
                     # About one repeat alone nothing is asked twice: equal questions have one answer then.
                     drawn_again = repeat if item.repeat is None else 0
-                    key = self._keys.key(rendered.messages, rendered.prompt, drawn_again, seed, rendered.ask)
+                    key = self._keys.key(
+                        rendered.messages, rendered.prompt, drawn_again, seed, rendered.ask, rendered.exact
+                    )
                 yield Prepared(item, request, key)

@@ -114,13 +114,14 @@ def request_parts(request: Request) -> Parts:
     """What of a request shapes its answer, the parameters apart. The row stays behind: no provider that asks
     over a network reads it."""
     messages = tuple([(message.role, message.content) for message in request.messages])
-    return messages, request.prompt, request.stream, request.ask
+    return messages, request.prompt, request.stream, request.ask, request.exact
 
 
 def request_of(parts: Parts, params: Mapping[str, Any]) -> Request:
     """The request that `request_parts` took apart."""
-    messages, prompt, stream, ask = parts
-    return Request("", 0, tuple([Message(*message) for message in messages]), prompt, params, {}, stream, ask)
+    messages, prompt, stream, ask, exact = parts
+    made = tuple([Message(*message) for message in messages])
+    return Request("", 0, made, prompt, params, {}, stream, ask, exact)
 
 
 def response_parts(response: Response) -> Parts:

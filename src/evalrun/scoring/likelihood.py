@@ -24,6 +24,10 @@ def decided(ask: Ask, likelihood: JSON) -> dict[str, JSON]:
     try:
         if ask.kind == "perplexity":
             return {"kind": "perplexity", **_perplexity(likelihood)}
+        if ask.kind == "pairs":
+            return _pairs(ask, likelihood)
+        if ask.kind == "rolling":
+            return {**likelihood, "kind": "rolling", "logprob": float(likelihood["logprob"])}
         return _choice(ask, likelihood)
     except (LookupError, TypeError, ValueError) as error:
         what = f"the likelihood that the provider gave cannot be read: {type(error).__name__}: {error}"
@@ -51,6 +55,16 @@ def _choice(ask: Ask, likelihood: Mapping[str, Any]) -> dict[str, JSON]:
         "margin": known[0] - known[1] if len(known) > 1 else None,
         **more,
     }
+
+
+def _pairs(ask: Ask, likelihood: Mapping[str, Any]) -> dict[str, JSON]:
+    """`pairs`, each with `logprob`, `greedy` and `tokens`; `chosen`, the likeliest of the answers."""
+    pairs = [{**each, "logprob": float(each["logprob"])} for each in likelihood["pairs"]]
+    if len(pairs) != len(ask.pairs):
+        raise ValueError(f"{len(pairs)} likelihoods for {len(ask.pairs)} pairs of texts")
+    values = [each["logprob"] for each in pairs[: len(ask.answers)]]
+    chosen = ask.answers[values.index(max(values))] if values else None
+    return {**likelihood, "kind": "pairs", "pairs": pairs, "chosen": chosen}
 
 
 def _option(option: str, answer: str, measured: Mapping[str, Any]) -> dict[str, JSON]:

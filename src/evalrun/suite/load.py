@@ -35,6 +35,7 @@ def check_data(
     each section before the command line left any out (None: those in the data).
     """
     found = [
+        *_nothing_to_ask(data),
         *_repeated_ids(data),
         *_fairness_columns(data),
         *_filters(data, declared),
@@ -44,6 +45,18 @@ def check_data(
     if base_dir is not None:
         found += _files(data, base_dir)
     return found
+
+
+def _nothing_to_ask(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Prompts, datasets and scorers go together; where there are no tasks there must be all three."""
+    parts = ("prompts", "datasets", "scorers")
+    if data.get("tasks") and not any(data.get(key) for key in parts):
+        return
+    for key in parts:
+        if key not in data:
+            yield Finding((), f"'{key}' is missing", f"{key}: {Suite.model_fields[key].description}")
+        elif data[key] == []:
+            yield Finding((key,), f"{key}: needs at least 1 entry")
 
 
 def _entries(data: Mapping[str, Any], section: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -71,6 +84,8 @@ def _repeated_ids(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _fairness_columns(data: Mapping[str, Any]) -> Iterator[Finding]:
+    if data.get("tasks"):  # their columns are known when their documents are
+        return
     sensitive = {
         column
         for _, entry in _entries(data, "datasets")
@@ -304,7 +319,7 @@ def load_text(
         declared["models"] += [model.id for model in suite.models if model.id not in declared["models"]]
     suite.hide(expansion.secrets())
     loaded = LoadedSuite(suite, path, text, base_dir, tree, declared, notes)
-    if not matrix(suite):
+    if not matrix(suite) and not suite.tasks:
         raise UserError(EMPTY_MATRIX, where=loaded.locate("include" if suite.include else "exclude"))
     return loaded
 

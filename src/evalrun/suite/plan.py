@@ -75,8 +75,13 @@ def matrix(suite: Suite) -> tuple[RunSpec, ...]:
         for level in levels
     ]
     # Ids are made before the filters, so that a filter changes no id.
+    return tuple(named_cells(found, suite))
+
+
+def named_cells(found: Sequence[RunSpec], suite: Suite) -> list[RunSpec]:
+    """Cells under their ids, without those that the suite's include and exclude leave out."""
     named = zip(_run_ids(found), found, strict=True)
-    return tuple(replace(cell, run_id=name) for name, cell in named if _wanted(cell, suite))
+    return [replace(cell, run_id=name) for name, cell in named if _wanted(cell, suite)]
 
 
 def with_prompt(cell: RunSpec, prompt: PromptSpec, taken: Container[str]) -> RunSpec:

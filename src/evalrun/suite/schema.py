@@ -23,6 +23,7 @@ from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.findings import complaint, describe
 from evalrun.suite.levels import LoadSpec
 from evalrun.suite.prompt import PromptSpec
+from evalrun.suite.tasks import Files, TaskEntry
 from evalrun.suite.values import BudgetSpec, Formula, Fraction, Patterns, Spec
 from evalrun.types import JSON
 
@@ -266,8 +267,25 @@ class Suite(Spec):
         description="Models that scorers ask (judge, embedding) and that are not evaluated themselves. A "
         "model under `models` may be asked too.",
     )
-    prompts: list[PromptSpec] = Field(min_length=1, description="The ways to put each row to a model.")
-    datasets: list[DatasetSpec] = Field(min_length=1, description="The rows to ask about.")
+    tasks: list[TaskEntry] = Field(
+        default_factory=list,
+        description="Published tasks by name, beside or in place of prompts, datasets and scorers.",
+    )
+    task_data: str | None = Field(
+        default=None,
+        description="Folder with copies of the tasks' data sets (`openai/gsm8k/…`), relative to the suite. "
+        "Default: EVALRUN_TASK_DATA.",
+    )
+    task_files: dict[str, Files] = Field(
+        default_factory=dict,
+        description="Local files of single tasks: task to files by split. --data TASK=FILE puts them here.",
+    )
+    prompts: list[PromptSpec] = Field(
+        default_factory=list, validate_default=True, description="The ways to put each row to a model."
+    )
+    datasets: list[DatasetSpec] = Field(
+        default_factory=list, validate_default=True, description="The rows to ask about."
+    )
     sweep: dict[str, Annotated[list[JSON], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="More axes of the matrix: generation parameter to the values it takes.",
@@ -281,7 +299,9 @@ class Suite(Spec):
         default_factory=list,
         description="Parsers from raw output to answer, one after the other. Default: the output, stripped.",
     )
-    scorers: list[ScorerSpec] = Field(min_length=1, description="How answers are scored.")
+    scorers: list[ScorerSpec] = Field(
+        default_factory=list, validate_default=True, description="How answers are scored."
+    )
     derive: dict[str, Formula] = Field(
         default_factory=dict,
         description="Scores made from the others of a sample: name to formula, such as "
@@ -388,6 +408,9 @@ class Suite(Spec):
         ):  # fmt: skip
             del data[key]
         data.pop("checkpoints", None)
+        # Where the documents of tasks came from: they themselves are in their datasets' digests.
+        data.pop("task_data", None)
+        data.pop("task_files", None)
         del data["performance"]["workers"]  # who sends the requests changes no answer
         if data["load"] is None:  # as it was before there was any
             del data["load"]
@@ -405,6 +428,9 @@ class Suite(Spec):
         data["scorers"] = [scorer.resolved() for scorer in self.scorers]
         if data["checkpoints"] is None:  # few suites say anything of them
             del data["checkpoints"]
+        for key in ("tasks", "task_data", "task_files"):
+            if not data[key]:
+                del data[key]
         return {name: data[name] for name in Suite.model_fields if name in data}
 
     def hide(self, secrets: Mapping[str, str]) -> None:

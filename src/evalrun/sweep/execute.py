@@ -193,12 +193,14 @@ async def execute(services: Services) -> Execution:
         services.stop,
         judging,
         execution.identities,
+        prepared.tasks,
     )
     try:
         await run_jobs(phase, _matrix_jobs(services, phase, finish))
         for spec in prepared.specs:
             # Left over: what waits for judges, and what an earlier part of the sweep had no time to score.
-            if judging is None and finish.is_waiting(spec.run_id) and await finish.waiting(spec):
+            own = judging is None or finish.task_of(spec) is not None
+            if own and finish.is_waiting(spec.run_id) and await finish.waiting(spec):
                 execution.finished.append(spec.run_id)
         if judging is not None:
             await _judge(services, judging, finish, execution)
@@ -294,7 +296,11 @@ async def _judge(services: Services, judging: Judging, finish: Finish, execution
     """Judge and finish every run that waits for it."""
     from evalrun.sweep.judging import answered_run, judge_runs
 
-    specs = {spec.run_id: spec for spec in services.prepared.specs if finish.is_waiting(spec.run_id)}
+    specs = {
+        spec.run_id: spec
+        for spec in services.prepared.specs
+        if finish.is_waiting(spec.run_id) and finish.task_of(spec) is None
+    }
     if not specs or services.stop.requested:
         return
     folder = services.folder
@@ -472,7 +478,7 @@ class MatrixJob:
         """Ask, measure and, where no judge is waited for, finish it. `again`: what another model had answered
         before was set aside."""
         spec, prepared = self.spec, self.prepared
-        dataset = prepared.datasets[spec.dataset.id]
+        dataset = prepared.dataset(spec)
         run = RunFolder(self.folder.run_dir(spec.run_id))
         if spec.load is not None and run.size():
             run.journal.unlink()
@@ -490,7 +496,7 @@ class MatrixJob:
         load.write_to(run.write_system, earlier.clock_s)
         watch = Watch(provider, run.write_system, earlier.clock_s)
         started_at, started = datetime.now(UTC), time.perf_counter()
-        cell = Cell.of(spec, dataset, prepared.renderer(spec), provider, prepared.pipeline)
+        cell = Cell.of(spec, dataset, prepared.renderer(spec), provider, prepared.pipeline_of(spec))
         performance = phase.suite.performance
         options = phase.options(
             spec.model,
@@ -521,9 +527,11 @@ class MatrixJob:
         if plan is not None and not isinstance(asked, CellRun):
             measured = measured.under(asked.facts.document(plan))
             await _drained(asked.facts)
-        if prepared.judging is not None or is_deferred(prepared.pipeline.scorers):
+        task = self.finish.task_of(spec) is not None
+        judged = prepared.judging is not None and not task
+        if task or judged or is_deferred(prepared.pipeline.scorers):
             await asyncio.to_thread(self.finish.put_by, run, measured, provider.identity())
-            finished = prepared.judging is None and await self.finish.waiting(spec)
+            finished = not judged and await self.finish.waiting(spec)
         else:
             await asyncio.to_thread(self.finish.at_once, spec, run, measured)
             finished = True

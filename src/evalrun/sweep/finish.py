@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
     from evalrun.sweep.judging import Judging
     from evalrun.sweep.questions import AnsweredRun
+    from evalrun.sweep.tasks import TaskScores
     from evalrun.sweep.verdicts import RunVerdicts
+    from evalrun.tasks.plan import TaskCells, TaskPlan
 
 ANSWERED = "answered.json"
 
@@ -122,8 +124,13 @@ class Finish:
     stop: Stop
     judging: Judging | None
     identities: dict[str, dict[str, Any]]
+    tasks: TaskPlan | None = None
     _rows_kept: set[str] = field(default_factory=set)
     """The datasets of which it was looked whether their rows must be kept."""
+
+    def task_of(self, spec: RunSpec) -> TaskCells | None:
+        """The published task that a run asks, where it asks one."""
+        return None if self.tasks is None else self.tasks.of(spec)
 
     def is_waiting(self, run_id: str) -> bool:
         """Whether a run has been asked and waits for scores."""
@@ -161,10 +168,18 @@ class Finish:
 
             verdicts = await asyncio.to_thread(RunVerdicts, self.judging, run, everything)
             await asyncio.to_thread(verdicts.write)
-        # The suite's scorers anew: those that take long run in threads of their own.
-        pipeline = Pipeline([each.build() for each in self.suite.parse], self.scorers, "deferred")
-        stage = ScoreStage(path / SAMPLES, path / SAMPLES, Scoring(pipeline, verdicts=verdicts), self.stop)
         began = time.perf_counter()
+        task, scores = self.task_of(spec), None
+        if task is not None and self.tasks is not None:
+            from evalrun.sweep.tasks import score_run
+
+            scores = await asyncio.to_thread(score_run, self.tasks, task, path / SAMPLES)
+            scoring = Scoring(Pipeline((), (), "never"), verdicts=scores)
+        else:
+            # The suite's scorers anew: those that take long run in threads of their own.
+            pipeline = Pipeline([each.build() for each in self.suite.parse], self.scorers, "deferred")
+            scoring = Scoring(pipeline, verdicts=verdicts)
+        stage = ScoreStage(path / SAMPLES, path / SAMPLES, scoring, self.stop)
         if not await stage.in_thread():
             return False
         scored_s = time.perf_counter() - began
@@ -177,6 +192,7 @@ class Finish:
             _measured(kept).with_stage("score_after", scored_s),
             verdicts,
             kept["identity"],
+            scores,
         )
         drop_judge_journals(path)
         marker.unlink(missing_ok=True)
@@ -189,6 +205,7 @@ class Finish:
         measured: Measured,
         verdicts: RunVerdicts | None = None,
         identity: Mapping[str, Any] | None = None,
+        scores: TaskScores | None = None,
     ) -> None:
         """Compute the metrics of a scored run, write `run.json`, drop the journal.
 
@@ -204,7 +221,12 @@ class Finish:
             keep_rows(self.folder, spec.dataset, dataset, samples)
             self._rows_kept.add(spec.dataset.id)
         answered, warnings = answered_by(samples)
-        analysis = analyse_run(table, self.suite, spec, measured.system)
+        own = None if scores is None else scores.scorers
+        analysis = analyse_run(table, self.suite, spec, measured.system, own)
+        if scores is not None:
+            from evalrun.sweep.tasks import enter_task
+
+            analysis = enter_task(analysis, scores)
         warnings = [*warnings, *analysis.warnings]
         if verdicts is not None and self.judging is not None:
             from evalrun.sweep.judging import lineage_notes
@@ -231,6 +253,11 @@ class Finish:
                 "warnings": [*warnings, *_notes(spec)],
                 "timings": measured.timings,
                 **self._checkpoint(spec),
+                **(
+                    {"task": scores.document, "headline": scores.document["headline"]}
+                    if scores is not None
+                    else {}
+                ),
             },
         )
         run.journal.unlink(missing_ok=True)

@@ -70,7 +70,10 @@ def run_sweep(suite: Path | LoadedSuite, options: SweepOptions, display: Progres
         prepared = prepare(loaded, options.store / "engines")
         if options.write_report:
             place_for(options.report or REPORTS / "report.html")
-        return _Sweep(prepared, options, store, display, provenance).run()
+        try:
+            return _Sweep(prepared, options, store, display, provenance).run()
+        finally:
+            prepared.close()
 
 
 def _provenance(options: SweepOptions, suite_folder: Path) -> dict[str, Any]:
@@ -164,7 +167,7 @@ class _Sweep:
             if cache.warning:
                 self._display.message(f"warning: {cache.warning}")
         stop = Stop()
-        progress = ProgressAdapter(self._display, self._suite.scorers[0].id)
+        progress = ProgressAdapter(self._display, self._suite.scorers[0].id if self._suite.scorers else "")
         spending = None
         if (budget := self._suite.budget) is not None:
             prices = {spec.run_id: spec.model.price for spec in self._prepared.specs}
@@ -207,6 +210,10 @@ class _Sweep:
         runs = folder.runs()
         complete = not interrupted and not execution.faults and len(runs) == len(self._prepared.specs)
         alerts = [] if interrupted else check(self._prepared, folder, manifest["plan"], self._store)
+        if self._prepared.tasks is not None:
+            from evalrun.sweep.tasks import group_results
+
+            manifest["groups"] = group_results(self._prepared.tasks, folder, self._prepared.specs)
         manifest |= self._ending(folder, manifest, execution, interrupted, complete)
         manifest["alerts"] = [asdict(alert) for alert in alerts]
         folder.write_manifest(manifest)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from evalrun import registry
 from evalrun.canonical import digest
@@ -28,15 +28,17 @@ from evalrun.sandbox import reaches_by_computed_names
 from evalrun.scoring.pipeline import Pipeline, suite_scorers
 from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.load import LoadedSuite
-from evalrun.suite.plan import RunSpec, cells
+from evalrun.suite.plan import RunSpec, cells, matrix
 from evalrun.sweep.estimate import budget_problems
 from evalrun.types import JSON
 from evalrun.usercode import code_digests
 
 if TYPE_CHECKING:
     from evalrun.gates.alerts import Alert
+    from evalrun.scoring.base import Scorer
     from evalrun.suite.schema import Suite
     from evalrun.sweep.judging import Judging
+    from evalrun.tasks.plan import TaskPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,24 @@ class PreparedSweep:
     alerts: tuple[Alert, ...] = ()
     judging: Judging | None = None
     """What scorers ask of models, where any does."""
+    tasks: TaskPlan | None = None
+    """The published tasks of the suite, where it has any."""
+
+    def pipeline_of(self, spec: RunSpec) -> Pipeline:
+        """What reads the answers of a run: the suite's parsers and scorers, or nothing where lm_eval does."""
+        if self.tasks is not None and self.tasks.of(spec) is not None:
+            return Pipeline((), (), "never")
+        return self.pipeline
+
+    def dataset(self, spec: RunSpec) -> Dataset:
+        """The rows of a run. A task has others for models that chat than for those that do not."""
+        cells = self.tasks.of(spec) if self.tasks is not None else None
+        return self.datasets[spec.dataset.id] if cells is None else cast("Dataset", cells.documents)
+
+    def close(self) -> None:
+        """End what was started to prepare it."""
+        if self.tasks is not None:
+            self.tasks.close()
 
     def renderer(self, spec: RunSpec) -> Renderer:
         """The renderer of a run's prompt over its dataset."""
@@ -99,24 +119,57 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
     Sends nothing to any model. `work_dir` is where managed engines will keep their logs. Raises UserError
     with all problems found.
     """
-    suite = loaded.suite
+    tasks = _plan_tasks(loaded, work_dir)
     problems = _Problems()
-    specs = cells(suite)
+    try:
+        return _prepared(loaded, work_dir, problems, tasks)
+    except BaseException:
+        if tasks is not None:
+            tasks.close()
+        raise
+
+
+def _plan_tasks(loaded: LoadedSuite, work_dir: Path) -> TaskPlan | None:
+    if not loaded.suite.tasks:
+        return None
+    from evalrun.tasks.plan import plan_tasks
+
+    return plan_tasks(loaded, work_dir)
+
+
+def _task_specs(suite: Suite, tasks: TaskPlan | None) -> tuple[RunSpec, ...]:
+    if tasks is None:
+        return ()
+    from evalrun.runner.cache import likelihood_params
+
+    return tuple(tasks.specs(suite, likelihood_params))
+
+
+def _prepared(
+    loaded: LoadedSuite, work_dir: Path, problems: _Problems, tasks: TaskPlan | None
+) -> PreparedSweep:
+    suite = loaded.suite
+    task_specs = _task_specs(suite, tasks)
+    specs = matrix(suite) if task_specs else cells(suite)
     if any(prompt.ablate for prompt in suite.prompts):
         with problems.collect():
             specs = with_variants(specs, loaded.base_dir)
     datasets = _open_datasets(loaded, specs, problems)
     compiled = _compile_prompts(loaded, specs, datasets, problems)
+    own = tuple(datasets.values())
+    if tasks is not None:
+        _add_tasks(tasks, task_specs, datasets, compiled)
+        specs = (*specs, *task_specs)
     pipeline: Pipeline | None = None
     with problems.collect():
         pipeline = Pipeline([each.build() for each in suite.parse], suite_scorers(suite), "at once")
-        for dataset in datasets.values():
+        for dataset in own:
             for scorer in pipeline.scorers:
                 problems.found.extend(scorer.check(dataset.columns, f"dataset {dataset.id}"))
     gates = _parse_gates(loaded, problems)
     alerts = _parse_alerts(loaded, problems)
     if pipeline is not None and (gates or alerts):
-        problems.found.extend(_unknown(loaded, specs, pipeline, gates, alerts))
+        problems.found.extend(_unknown(loaded, specs, _all_scorers(pipeline, task_specs), gates, alerts))
     context = ProviderContext(
         base_dir=loaded.base_dir, work_dir=work_dir, deterministic=suite.deterministic, seed=suite.seed
     )
@@ -156,9 +209,44 @@ def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
         gates=gates,
         alerts=alerts,
         judging=judging,
+        tasks=tasks,
         code=code,
         work_digest=_work_digest(loaded, datasets, compiled, judging, {**code, **_code_of_models(providers)}),
     )
+
+
+def _add_tasks(
+    tasks: TaskPlan, specs: Sequence[RunSpec], datasets: dict[str, Dataset], compiled: _Compiled
+) -> None:
+    """The documents and prompts of tasks among those of the suite's own."""
+    from evalrun.tasks.documents import TaskRenderer
+
+    for spec in specs:
+        cells = tasks.of(spec)
+        if cells is None:
+            continue
+        api = api_of(spec.model)
+        datasets[spec.dataset.id] = cast("Dataset", cells.documents)
+        key = (spec.prompt.id, api)
+        if key not in compiled.prompts:
+            compiled.prompts[key] = compile_prompt(spec.prompt, Path(), "chat")
+        compiled.renderers[spec.prompt.id, spec.dataset.id, api] = cast("Renderer", TaskRenderer())
+
+
+def _all_scorers(pipeline: Pipeline, specs: Sequence[RunSpec]) -> Sequence[Scorer]:
+    """The suite's scorers and the metrics of its tasks."""
+    if not specs:
+        return pipeline.scorers
+    from evalrun.scoring.tasks import task_scorers
+    from evalrun.suite.tasks import TaskDataset
+
+    of_tasks = {
+        scorer.name: scorer
+        for spec in specs
+        if isinstance(spec.dataset, TaskDataset)
+        for scorer in task_scorers(spec.dataset)
+    }
+    return (*pipeline.scorers, *of_tasks.values())
 
 
 def _spread(loaded: LoadedSuite, provider: Provider) -> Provider:
@@ -195,7 +283,7 @@ def _parse_gates(loaded: LoadedSuite, problems: _Problems) -> tuple[Gate, ...]:
 def _unknown(
     loaded: LoadedSuite,
     specs: Sequence[RunSpec],
-    pipeline: Pipeline,
+    scorers: Sequence[Scorer],
     gates: Sequence[Gate],
     alerts: Sequence[Alert],
 ) -> Iterator[Problem]:
@@ -212,7 +300,7 @@ def _unknown(
         "dataset": {*loaded.declared["datasets"], *(spec.dataset.id for spec in specs)},
         "load": {word for spec in specs for word in _level_words(spec)},
     }
-    about = speakable(loaded.suite, pipeline.scorers, scopes)
+    about = speakable(loaded.suite, scorers, scopes)
     written = [text.strip() for text in loaded.suite.gates]
     for gate in gates:
         where = loaded.locate("gates", written.index(gate.text))
@@ -250,10 +338,26 @@ def _prompts_beyond_models(
     """Prompts that ask a model for what its provider cannot give."""
     for spec in specs:
         provider = providers.get(spec.model.id)
+        if provider is not None and (problem := _without_tokens(spec, provider)) is not None:
+            yield problem
         if spec.prompt.ask is not None and provider is not None:
             problem = likelihood_problem(provider, spec.prompt.ask.via)
             if problem is not None:
                 yield replace(problem, what=f"prompt {spec.prompt.id}: {problem.what}")
+
+
+def _without_tokens(spec: RunSpec, provider: Provider) -> Problem | None:
+    """Why a model cannot be asked for the likelihoods of a published task."""
+    from evalrun.suite.tasks import TaskDataset
+
+    if not (isinstance(spec.dataset, TaskDataset) and spec.dataset.asks_likelihoods):
+        return None
+    if "token_ids" in provider.supports:
+        return None
+    problem = likelihood_problem(provider, "prompt_logprobs")
+    what = problem.what if problem else f"provider '{spec.model.provider}' cannot be asked by token ids"
+    remedy = "Ask it by openai_compatible, vllm or llamacpp with api: completions, or set ask: written."
+    return Problem(f"task {spec.dataset.id}: {what}", f"model {spec.model.id}", remedy)
 
 
 def _models_without_columns(

@@ -25,6 +25,7 @@ def result_document(outcome: Outcome) -> dict[str, Any]:
         "exit_code": int(outcome.exit_code),
         "resumed": outcome.resumed,
         "runs": [_run(run) for run in outcome.runs],
+        **({"groups": manifest["groups"]} if manifest.get("groups") else {}),
         "standings": manifest.get("standings", []),
         "chance": (manifest.get("results") or {}).get("chance", []),
         "previous": manifest.get("previous"),
@@ -44,6 +45,7 @@ def _run(run: dict[str, Any]) -> dict[str, Any]:
         "load": run.get("load") or {},
         **({"details": {"load": load}} if (load := (run.get("details") or {}).get("load")) else {}),
         "metrics": [_metric(metric) for metric in run["metrics"]],
+        **({"task": run["task"]["name"]} if run.get("task") else {}),
     }
 
 
