@@ -67,11 +67,11 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Chromium, with a cache folder of evalrun's own for the module."""
+def browser(charts_cache: Path) -> Iterator[Browser]:
+    """Chromium, with a cache folder of the tests' own."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EVALRUN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EVALRUN_CACHE", str(charts_cache))
         with playwright.sync_playwright() as driver:
             launched = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             yield launched

@@ -117,7 +117,8 @@ class Runner:
         return re.sub(r"\$\{\{\s*([\w.]+)\s*\}\}", lambda found: known[found[1]], str(text))
 
     def _shell(self, script: str, folder: Path, more: Mapping[str, str], night: Night) -> None:
-        kept = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+        names = ("PYTHON", "EVALRUN_CACHE")  # without a cache each job would make the charts' JavaScript anew
+        kept = {name: value for name, value in os.environ.items() if name.startswith(names)}
         environment = {**kept, "PATH": f"{self._bin}:{os.environ['PATH']}", "HOME": str(folder), **more}
         done = subprocess.run(
             ["bash", "-e", "-c", script], cwd=folder, env=environment, capture_output=True, text=True,

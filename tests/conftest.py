@@ -71,6 +71,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     session.config.pluginmanager.register(_Collections())
 
 
+@pytest.fixture(scope="session")
+def charts_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for EVALRUN_CACHE, the same for all workers: making the charts' JavaScript takes seconds."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "charts-cache"
+
+
 @pytest.fixture
 def chat_server() -> Iterator[ChatServer]:
     """A chat-completions server of its own for the test; it answers "42" until told otherwise."""

@@ -49,9 +49,15 @@ def served(chat_server: ChatServer) -> Served:
 
 @pytest.fixture(params=["github", "gitlab"])
 def job(
-    request: pytest.FixtureRequest, project: Path, chat_server: ChatServer, served: Served
+    request: pytest.FixtureRequest,
+    project: Path,
+    chat_server: ChatServer,
+    served: Served,
+    charts_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[Runner, Callable[[], Night]]:
     """A runner, and what runs one night of the documented job on it."""
+    monkeypatch.setenv("EVALRUN_CACHE", str(charts_cache))
     suites = project / "repository" / "suites"
     suites.mkdir(parents=True)
     rows = [{"id": f"r{at}", "q": f"q{at}", "t": "yes"} for at in range(ROWS)]

@@ -155,7 +155,7 @@ def test_ten_thousand_times_ten_thousand_in_little_memory() -> None:
 # All pairs at once
 
 
-@pytest.mark.parametrize(("n", "share"), [(15, 0.5), (30, 0.5), (100, 0.9)])
+@pytest.mark.parametrize(("n", "share"), [(15, 0.5), (100, 0.9)])
 def test_of_twelve_runs_that_are_alike_none_is_called_worse_too_often(n: int, share: float) -> None:
     """With 66 pairs the greatest difference lies far out, where few samples widen Student's t the most."""
     rng = np.random.default_rng(n)

@@ -79,7 +79,7 @@ def quality(
 OUTPUTS = st.sampled_from([*LABELS, "I cannot say", "REFUSED", None])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(LABELS), OUTPUTS), min_size=1, max_size=40), st.booleans())
 def test_classification_equals_scikit_learn(pairs: list[tuple[str, str | None]], labels_given: bool) -> None:
     made = scorer("classification", labels=LABELS if labels_given else None)

@@ -153,7 +153,7 @@ TRUE = {
 
 def test_intervals_cover_the_truth_with_repeats() -> None:
     rng = np.random.default_rng(5)
-    runs, n, k = 120, 100, 5
+    runs, n, k = 120, 60, 5
     hits = dict.fromkeys(TRUE, 0)
     for _ in range(runs):
         one = sample_table(records(drawn(rng, n, k)))

@@ -12,9 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def report_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def report_cache(charts_cache: Path) -> Iterator[Path]:
     """A cache folder of the tests' own, named by EVALRUN_CACHE while the session lasts."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("EVALRUN_CACHE", str(folder))
-        yield folder
+        patch.setenv("EVALRUN_CACHE", str(charts_cache))
+        yield charts_cache

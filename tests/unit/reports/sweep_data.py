@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,6 +60,10 @@ QUICKSTART = (
     Cell("smollm2", "direct", accuracy=0.4, e2e_s=0.5, unparsed=0.02, failed=0.01),
 )
 
+_kept = tempfile.TemporaryDirectory(prefix="evalrun-sweeps-")
+_made: dict[str, Path] = {}
+"""Sweeps that were made, by what was asked for."""
+
 Change = Callable[[dict[str, Any], random.Random], dict[str, Any]]
 
 
@@ -75,14 +81,24 @@ def make_sweep(
     description: str = "Which prompt sorts support tickets best?",
     cluster: bool = False,
 ) -> SweepFolder:
-    """Write a sweep folder. `change` alters each record (a dict) before it is written."""
+    """Write a sweep folder. `change` alters each record (a dict) before it is written.
+
+    What was made once is copied: analysing it takes most of the time of many tests.
+    """
     root.mkdir(parents=True, exist_ok=True)
     folder = SweepFolder(root / "01JDATA0000000000000000000-support-triage")
+    asked = repr((cells, n, by, scorers, gates, status, text, description, cluster))
+    if change is None and asked in _made:
+        shutil.copytree(_made[asked], folder.path)
+        return folder
     folder.path.mkdir()
     folder.write_manifest(_manifest(cells, n, by, scorers, gates, status, text, description))
     built = [_scorer(each) for each in scorers]
     for at, cell in enumerate(cells):
         _write_run(folder, cell, at, n, by, built, change, cluster)
+    if change is None:
+        _made[asked] = Path(_kept.name) / str(len(_made))
+        shutil.copytree(folder.path, _made[asked])
     return folder
 
 
