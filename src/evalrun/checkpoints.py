@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,16 @@ def trainer_state(path: Path) -> Mapping[str, Any] | None:
     """What the Hugging Face Trainer noted beside a checkpoint (it may hold NaN, which is no JSON); None where
     there is none, or it is torn."""
     try:
-        value = json.loads((path / STATE).read_bytes())
+        status = (path / STATE).stat()
+        return _state(path / STATE, status.st_mtime_ns, status.st_size)
     except (OSError, ValueError, RecursionError):
         return None
+
+
+@lru_cache(256)
+def _state(path: Path, changed_ns: int, size: int) -> Mapping[str, Any] | None:
+    """Read once while it is the same file: whoever watches a training looks at it again and again."""
+    value = json.loads(path.read_bytes())
     return value if isinstance(value, dict) else None
 
 
@@ -160,11 +168,20 @@ def _lacking(path: Path) -> str:
                 return str(shard)
     weights = sorted(path.glob("*.safetensors"))
     for file in weights:
-        try:
-            safetensors_header(file)
-        except UserError as error:
-            return f"{file.name} is not whole: {error.problems[0].what}"
+        status = file.stat()
+        if said := _torn(file, status.st_mtime_ns, status.st_size):
+            return f"{file.name} is not whole: {said}"
     return "" if weights else "weights (*.safetensors)"
+
+
+@lru_cache(4096)
+def _torn(file: Path, changed_ns: int, size: int) -> str:
+    """What is wrong with a safetensors file; read once while it is the same."""
+    try:
+        safetensors_header(file)
+    except UserError as error:
+        return error.problems[0].what
+    return ""
 
 
 def _changed(path: Path) -> float:

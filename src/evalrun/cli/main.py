@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "run": ("run", "Run", "Run a suite (the default: `evalrun SUITE.yaml`)."),
     "load": ("load", "Run", "Put a suite under load: speed, goodput and scores by level."),
+    "watch": ("watch", "Run", "Evaluate the checkpoints of a training as they come."),
     "validate": ("run", "Run", "Check a suite without sending anything."),
     "plan": ("run", "Run", "Show the matrix, requests, tokens and cost of a suite."),
     "rescore": ("run", "Run", "Score a finished sweep again, asking no model."),

@@ -121,6 +121,13 @@ def run(
     ctx.exit(int(outcome.exit_code))
 
 
+def show_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    """The results on stdout, faults and warnings on stderr."""
+    with shown():
+        _show(outcome, as_json=as_json)
+    _tell(outcome)
+
+
 def _show(outcome: Outcome, *, as_json: bool) -> None:
     """The results on stdout."""
     if as_json:

@@ -173,7 +173,10 @@ class Transformers(BatchEngine[TransformersOptions], Pinned):
         return None if self.engine is None else await death_of(self.engine, patience_s)
 
     def pins(self) -> dict[str, JSON]:
-        model, adapter = self._places()
+        try:
+            model, adapter = self._places()
+        except UserError:  # a trainer deletes its older checkpoints
+            return {}
         pinned = weights_identity(model, self.options.revision)
         if adapter is not None:
             pinned["adapter_sha256"] = weights_identity(adapter, None).get("weights_sha256")

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from evalrun.errors import Problem, UserError
 from evalrun.registry import load, nearest
 from evalrun.suite import overrides as changes
-from evalrun.suite.checkpoints import Awaiting, NothingYetError, expand_models
+from evalrun.suite.checkpoints import Awaiting, CheckpointsSpec, NothingYetError, expand_models
 from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.dataset import PERTURB, column_name
 from evalrun.suite.findings import DataPath, Finding, did_you_mean, from_pydantic
@@ -352,6 +352,19 @@ def _placed(problem: Problem, suite: Suite, tree: Node) -> Problem:
             path: DataPath = ("models", index, *problem.where.removeprefix(prefix).split("."))
             return Problem(problem.what, str(tree.deepest(path).shown_place()), problem.remedy)
     return problem
+
+
+def written_checkpoints(path: Path, overrides: Overrides | None = None) -> dict[str, CheckpointsSpec]:
+    """What the models of a suite that loads say under `checkpoints`, by the models' ids."""
+    tree, _ = parse_yaml(_read(path).removeprefix("\ufeff"), str(path))
+    assert tree is not None
+    changes.apply(tree, overrides or Overrides(), os.environ)
+    expand(tree, os.environ)
+    return {
+        str(entry["id"]): CheckpointsSpec.model_validate(entry["checkpoints"])
+        for _, entry in _entries(tree.plain(), "models")
+        if isinstance(entry.get("checkpoints"), dict)
+    }
 
 
 def unknown_parameters(suite: Suite) -> Iterator[Finding]:

@@ -118,12 +118,15 @@ class _Sweep:
             within = self._options.resume_within
             earlier_sweep = find_unfinished(self._store, self._prepared.work_digest, within)
         folder, self._taken_up = earlier_sweep.folder, earlier_sweep.said
-        resumed = folder is not None
+        if self._options.into is not None:
+            folder = SweepFolder(self._options.into)
+        resumed = folder is not None and folder.has_manifest()
         if folder is None:
             folder = self._store.create_sweep(self._suite.name)
         bundle = _begin_bundle() if self._options.write_report else None
         with Indexing(self._store, beside=self._options.write_report) as index, folder.lock():
             manifest = first_manifest(self._prepared, folder, self._cells, self._lock, resumed=resumed)
+            self._cells = {planned["run"]: planned["cell_digest"] for planned in manifest["plan"]}
             folder.write_manifest(manifest)
             earlier = {"earlier_s": running_s(folder)} if resumed else {}
             started = {"argv": list(self._options.argv), **earlier}

@@ -62,6 +62,7 @@ def first_manifest(
     loaded, suite = prepared.loaded, prepared.loaded.suite
     now = datetime.now(UTC).isoformat()
     earlier = folder.read_manifest() if resumed else {}
+    asked = {run["run"]: run for run in earlier.get("plan", ()) if run.get("checkpoint")}
     return {
         "schema_version": 1,
         "sweep": folder.ulid,
@@ -78,7 +79,11 @@ def first_manifest(
             "digest": digest(loaded.text),
             "resolved": suite.resolved(),
         },
-        "plan": _plan(prepared, cells),
+        # A finished run asked the checkpoint as it was then; by now it may be deleted, or another.
+        "plan": [
+            asked[run["run"]] if run["run"] in asked and folder.is_finished(run["run"]) else run
+            for run in _plan(prepared, cells)
+        ],
         "provenance": {},
         "datasets": _datasets(prepared),
         "prompts": _prompts(prepared),

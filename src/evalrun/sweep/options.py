@@ -20,7 +20,7 @@ class SweepOptions:
     with, a baseline's name or a sweep (None: the project's `main`); `inconclusive` says whether a gate that
     the samples cannot decide fails (None: as the suite says). `reuse` takes over runs of the same cell from
     earlier sweeps; `use_lock=False` passes over `evalrun.lock`. An unfinished sweep goes on if it was worked
-    on `resume_within` (`90m`, `12h`, `2d`).
+    on `resume_within` (`90m`, `12h`, `2d`). `into` is the folder of a sweep that runs are added to.
     """
 
     overrides: Overrides = field(default_factory=Overrides)
@@ -35,3 +35,4 @@ class SweepOptions:
     reuse: bool = False
     use_lock: bool = True
     resume_within: str = DEFAULT_WITHIN
+    into: Path | None = None
