@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +28,7 @@ from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
     from evalrun.sweep.main import Outcome
+    from evalrun.sweep.prepare import PreparedSweep
 
 
 @click.command(no_args_is_help=True)
@@ -159,12 +162,18 @@ def _publish(outcome: Outcome, junit: Path | None, summary: Path | None) -> list
     return [*alert_lines(source.manifest), *lines]
 
 
-def _prepare(suite: Path, overrides: dict[str, Any]) -> Any:
+@contextmanager
+def _prepare(suite: Path, overrides: dict[str, Any]) -> Iterator[PreparedSweep]:
+    """A prepared sweep, for as long as it is looked at."""
     from evalrun.suite.load import load_suite
     from evalrun.sweep.prepare import prepare
 
     with tempfile.TemporaryDirectory(prefix="evalrun-") as folder:
-        return prepare(load_suite(suite, make_overrides(**overrides)), Path(folder))
+        prepared = prepare(load_suite(suite, make_overrides(**overrides)), Path(folder))
+        try:
+            yield prepared
+        finally:
+            prepared.close()
 
 
 @click.command(no_args_is_help=True)
@@ -178,10 +187,10 @@ def validate(suite: Path, as_json: bool, **overrides: Any) -> None:
     Example:
       evalrun validate suite.yaml
     """
-    prepared = _prepare(suite, overrides)
-    samples = {name: len(dataset) for name, dataset in prepared.datasets.items()}
-    warnings = [*prepared.loaded.notes]
-    warnings += [text for dataset in prepared.datasets.values() for text in dataset.warnings]
+    with _prepare(suite, overrides) as prepared:
+        samples = {name: len(dataset) for name, dataset in prepared.datasets.items()}
+        warnings = [*prepared.loaded.notes]
+        warnings += [text for dataset in prepared.datasets.values() for text in dataset.warnings]
     if as_json:
         print_json({"valid": True, "runs": len(prepared.specs), "samples": samples, "warnings": warnings})
         return
@@ -209,10 +218,10 @@ def plan(suite: Path, pilot: str | None, store: Store, as_json: bool, **override
     """
     from evalrun.sweep.estimate import estimate, power_from
 
-    prepared = _prepare(suite, overrides)
-    warnings = [*prepared.loaded.notes]
-    warnings += [text for dataset in prepared.datasets.values() for text in dataset.warnings]
-    estimated = estimate(prepared)
+    with _prepare(suite, overrides) as prepared:
+        warnings = [*prepared.loaded.notes]
+        warnings += [text for dataset in prepared.datasets.values() for text in dataset.warnings]
+        estimated = estimate(prepared)
     power = [] if pilot is None else power_from(estimated, store.resolve(pilot))
     document = {**estimated.document(), "warnings": warnings}
     if pilot is not None:
@@ -271,6 +280,7 @@ def lock(ctx: click.Context, /, suite: Path, check: bool, as_json: bool) -> None
     if not check:
         path, changed = write_lock(prepared)
         found = changed if found is not None else None
+    prepared.close()
     differences = [each.what for each in found or []]
     if as_json:
         print_json({"lock": path, "pinned": found is not None or not check, "differences": differences})

@@ -62,10 +62,16 @@ def apply(
         for entry in _entries(root, "datasets"):
             if isinstance(entry.value, dict):
                 entry.value["limit"] = Node(overrides.limit, place, place)
+        for entry in _entries(root, "tasks"):
+            if isinstance(entry.value, str):
+                entry.value = {"lm_eval": Node(entry.value, entry.place, entry.place)}
+            if isinstance(entry.value, dict):
+                entry.value["limit"] = Node(overrides.limit, place, place)
     declared = {
         section: [name for entry in _entries(root, section) if (name := identify(entry)) is not None]
         for section in SECTIONS
     }
+    _keep_tasks(root, overrides)
     for section in SECTIONS:
         wanted: tuple[str, ...] | None = getattr(overrides, section)
         if wanted is not None:
@@ -94,6 +100,14 @@ def _keep(
     root: Node, section: str, wanted: Sequence[str], declared: list[str], identify: Identify
 ) -> list[Problem]:
     option = f"--{section} {','.join(wanted)}"
+    if section == "datasets":
+        tasks = [name for entry in _entries(root, "tasks") if (name := _task_name(entry)) is not None]
+        wanted = [name for name in wanted if name not in tasks or name in declared]
+        if tasks and not wanted:
+            if (node := root.child(section)) is not None and isinstance(node.value, list):
+                for key in ("prompts", "datasets", "scorers"):
+                    root.value.pop(key, None)
+            return []
     if section == "models":  # triage@500 is a checkpoint of the model triage: which there are is known later
         wanted = [name if name in declared else name.partition("@")[0] for name in wanted]
     unknown = [name for name in wanted if name not in declared]
@@ -109,6 +123,23 @@ def _keep(
     return []
 
 
+def _keep_tasks(root: Node, overrides: Overrides) -> None:
+    """Leave out tasks that --datasets does not name; a suite without any is asked for nothing else."""
+    wanted = overrides.datasets
+    node = root.child("tasks")
+    if wanted is None or node is None or not isinstance(node.value, list):
+        return
+    node.value = [entry for entry in node.value if _task_name(entry) in wanted]
+
+
+def _task_name(node: Node) -> str | None:
+    """The id of an entry of `tasks`, else lm_eval's name."""
+    if isinstance(node.value, dict):
+        inner = node.value.get("id") or node.value.get("lm_eval")
+        return inner.value if inner is not None and isinstance(inner.value, str) else None
+    return node.value if isinstance(node.value, str) else None
+
+
 def _point_at(root: Node, name: str, path: Path, identify: Identify) -> list[Problem]:
     """Turn a dataset's source into a local file; everything that is not about the source stays."""
     place = Place(f"--data {name}={path}")
@@ -122,8 +153,25 @@ def _point_at(root: Node, name: str, path: Path, identify: Identify) -> list[Pro
             entry.value.pop("format", None)
         entry.value["path"] = Node(str(path.expanduser().absolute()), place, place)
         return []
+    if _entries(root, "tasks"):
+        _point_task_at(root, name, path, place)
+        return []
     known = [found for entry in entries if (found := identify(entry)) is not None]
     return [Problem(f"the suite has no dataset '{name}'", str(place), did_you_mean(name, known))]
+
+
+def _point_task_at(root: Node, task: str, path: Path, place: Place) -> None:
+    """Put the files of a task (test.jsonl,train=train.jsonl) under `task_files`."""
+    files: dict[str, Node] = {}
+    for part in str(path).split(","):
+        split, equals, file = part.partition("=")
+        if not equals:
+            split, file = "test", part
+        files[split.strip()] = Node(str(Path(file.strip()).expanduser().absolute()), place, place)
+    known = root.child("task_files")
+    if known is None or not isinstance(known.value, dict):
+        known = root.value["task_files"] = Node({}, place, place)
+    known.value[task] = Node(files, place, place)
 
 
 def _set(root: Node, assignment: str, identify: Identify) -> list[Problem]:

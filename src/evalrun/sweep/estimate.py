@@ -21,6 +21,7 @@ from evalrun.types import Ask, Message, Request, SampleRecord, Status
 
 if TYPE_CHECKING:
     from evalrun.analysis.pilot import PlannedPower
+    from evalrun.prompts.rendering import Rendered
     from evalrun.providers.base import Provider
     from evalrun.suite.components import ModelSpec
     from evalrun.suite.load import LoadedSuite
@@ -119,15 +120,18 @@ def estimate(prepared: PreparedSweep) -> Estimate:
 
 
 def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
-    dataset = prepared.datasets[spec.dataset.id]
+    dataset = prepared.dataset(spec)
     renderer = prepared.renderer(spec)
-    lengths = []
+    lengths, pairs = [], []
     for item in islice(iter(dataset), RENDERED_ROWS):
         rendered = renderer.render(item)
-        lengths.append(estimated_tokens(rendered.messages, rendered.prompt) * _texts(rendered.ask))
+        lengths.append(_tokens(rendered))
+        pairs.append(len(rendered.ask.pairs) if rendered.ask is not None and rendered.ask.pairs else 1)
     requests = spec.requests(prepared.loaded.suite, len(dataset))
     prompt_tokens = round(requests * sum(lengths) / len(lengths)) if lengths else 0
-    limit = spec.params.get("max_tokens") if spec.prompt.ask is None else 1
+    # Of a published task each choice is a request of its own.
+    requests = round(requests * sum(pairs) / len(pairs)) if pairs else requests
+    limit = spec.params.get("max_tokens") if _in_words(spec) else 1
     completion = requests * limit if isinstance(limit, int) else None
     price = spec.model.price
     usd = None
@@ -145,6 +149,19 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
         max_completion_tokens=completion,
         usd=usd,
     )
+
+
+def _in_words(spec: RunSpec) -> bool:
+    """Whether an answer is generated, and not likelihoods asked for."""
+    return spec.prompt.ask is None and not getattr(spec.dataset, "asks_likelihoods", False)
+
+
+def _tokens(rendered: Rendered) -> float:
+    """The tokens of all that is read for a sample."""
+    ask = rendered.ask
+    if ask is not None and ask.pairs:
+        return sum(estimated_tokens((), context + text) for context, text in ask.pairs)
+    return estimated_tokens(rendered.messages, rendered.prompt) * _texts(ask)
 
 
 def _texts(ask: Ask | None) -> int:

@@ -56,9 +56,10 @@ def explain_suite(
         for spec in prepared.specs:
             if run is None or spec.run_id.startswith(run):
                 provider = prepared.providers[spec.model.id]
-                items = [item for item in prepared.datasets[spec.dataset.id] if item.sample_id == sample_id]
+                items = [item for item in prepared.dataset(spec) if item.sample_id == sample_id]
                 if items and provider.measured:
                     found += asyncio.run(_explain_run(prepared, spec, items, cache))
+        prepared.close()
     if not found:
         raise _missing(sample_id, str(suite))
     return found

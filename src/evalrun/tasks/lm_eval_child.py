@@ -165,6 +165,7 @@ def index_of(folders: list[str], defaults: bool) -> dict[str, Any]:
             "path": str(entry.yaml_path) if entry.yaml_path else None,
             "output_type": config.get("output_type"),
             "dataset": _dataset_name(config),
+            "unsafe": bool(config.get("unsafe_code")),
             "members": _members(config) if kind == "group" else sorted(entry.tags) if kind == "tag" else [],
         }
     broken = []

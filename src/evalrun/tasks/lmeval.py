@@ -131,6 +131,7 @@ class Name:
     output_type: str | None
     dataset: str | None
     members: tuple[str, ...]
+    unsafe: bool = False
 
     def document(self) -> dict[str, Any]:
         """As `tasks list` prints it."""
@@ -149,7 +150,13 @@ class Names:
     def __init__(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         self._names = {
             name: Name(
-                name, each["kind"], each["path"], each["output_type"], each["dataset"], tuple(each["members"])
+                name,
+                each["kind"],
+                each["path"],
+                each["output_type"],
+                each["dataset"],
+                tuple(each["members"]),
+                each["unsafe"],
             )
             for name, each in entries.items()
         }
@@ -206,13 +213,10 @@ class Names:
                     wanted.add(Path(path).parent)
         return sorted(str(folder) for folder in wanted if not wanted & set(folder.parents))
 
-    def tasks(self, name: str) -> list[str]:
-        """The tasks that a name stands for."""
-        entry = self._names.get(name)
-        if entry is None or entry.kind == "task":
-            return [name]
-        return [each for each in sorted(self._below(name, set())) if each not in self._names or
-                self._names[each].kind == "task"]  # fmt: skip
+    def unsafe(self, names: Iterable[str]) -> list[str]:
+        """Those of the tasks that these names stand for that run what models wrote."""
+        every = {each for name in names for each in (name, *self._below(name, set()))}
+        return sorted(name for name in every if name in self._names and self._names[name].unsafe)
 
 
 def known_names(lm_eval: LmEval) -> Names:
@@ -220,7 +224,7 @@ def known_names(lm_eval: LmEval) -> Names:
     stamp = hashlib.sha256(
         f"{lm_eval.version} {lm_eval.folder} {_newest(lm_eval.folder)}".encode()
     ).hexdigest()
-    kept = cache_dir() / "tasks" / f"index-{lm_eval.version}-{stamp[:12]}.json"
+    kept = cache_dir() / "tasks" / f"names-{lm_eval.version}-{stamp[:12]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError):
         return Names(json.loads(kept.read_bytes())["entries"])
     made = lm_eval.ask("index", folders=[], defaults=True)

@@ -178,6 +178,11 @@ def _variants(entry: TaskSpec, suite: Suite, where: str) -> list[bool]:
 def _build(plan: TaskPlan, loaded: LoadedSuite, names: Names, at: int, chat: bool) -> None:
     suite, entry = loaded.suite, loaded.suite.tasks[at]
     specs, include = _resolve(entry, loaded, names, plan.lm_eval)
+    if "code_execution" not in suite.allow and (unsafe := names.unsafe(specs)):
+        raise UserError(
+            f"task {unsafe[0]} runs code that models wrote, which the suite does not allow",
+            remedy="Say 'allow: [code_execution]' in the suite if you want that.",
+        )
     key = f"{at}-{'chat' if chat else 'text'}"
     options = entry.model_dump(mode="json", exclude={"lm_eval", "id", "headline", "data"})
     described = plan.lm_eval.ask(
