@@ -17,7 +17,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -214,7 +214,7 @@ def paired(rng: Rng, repeats: int) -> Table:
             place = rng.random(n)
             first, second = (place < a) + 0.0, ((place >= a) & (place < a + b)) + 0.0
             made = paired_difference(first, second, permutations=1)
-            return Made(made.ci_low, made.ci_high)
+            return Made(made.ci_low, made.ci_high, made.note)
 
         row = cells(SIZES, repeats, only_b - only_a, draw)
         found.rows.append((f"only A right {only_a:g}, only B {only_b:g}", row))
@@ -406,16 +406,38 @@ def speed(rng: Rng, repeats: int) -> Table:
         tokens, requests = [], []
         for n in sizes:
             tallies = [Tally(), Tally()]
-            for _ in range(max(40, repeats // 5)):
-                for tally, made, truth in zip(
-                    tallies, _loop(rng, n, slots), (slots / 1.2, slots * 50 / 1.2), strict=True
-                ):
-                    tally.add(made.ci_low, made.ci_high, truth, "")
+            for rates in _loops(rng, repeats, n, slots):
+                for tally, made, truth in zip(tallies, rates, (slots / 1.2, slots * 50 / 1.2), strict=True):
+                    tally.add(made.ci_low, made.ci_high, truth, made.note)
             requests.append(tallies[0].cell())
             tokens.append(tallies[1].cell())
         found.rows.append((f"tokens/s, {slots} streams", tokens))
         found.rows.append((f"requests/s, {slots} streams", requests))
+    for spread in (0.0, 0.5):
+        for q in (0.5, 0.95, 0.99):
+            row = [_gaps(rng, repeats, n, spread, q) if n > 10 else "" for n in sizes]
+            kind = f"p{100 * q:g} of the times between chunks"
+            found.rows.append(
+                (f"{kind}, answers {'as fast' if not spread else 'not as fast'} as one another", row)
+            )
     return found
+
+
+def _gaps(rng: Rng, repeats: int, n: int, spread: float, q: float) -> str:
+    """n answers of 1 to 59 chunks, whose times are log-normal around a level of the answer."""
+    from evalrun.analysis import chunk_gaps
+
+    tally, truth = Tally(), 0.02 * math.exp(math.hypot(0.5, spread) * _normal(q))
+    for _ in range(repeats):
+        sizes = rng.integers(1, 60, n)
+        levels = np.repeat(rng.normal(0, spread, n), sizes)
+        gaps_us = np.rint(2e4 * np.exp(levels + rng.normal(0, 0.5, len(levels)))).astype(np.int64)
+        answers = [chunk_gaps.Answers(gaps_us, sizes)]
+        gaps = chunk_gaps.Gaps.of(lambda answers=answers: answers)  # type: ignore[misc]
+        assert gaps is not None
+        made = chunk_gaps.gap_percentiles(gaps, [q])[0]
+        tally.add(made.low, made.high, truth, made.note)
+    return tally.cell()
 
 
 def _normal(q: float) -> float:
@@ -424,17 +446,18 @@ def _normal(q: float) -> float:
     return normal_quantile(q)
 
 
-def _loop(rng: Rng, n: int, slots: int) -> Sequence[Any]:
-    free = np.zeros(slots)
-    tokens = rng.geometric(1 / 50, n) + 0.0
-    sent, done = np.empty(n), np.empty(n)
+def _loops(rng: Rng, repeats: int, n: int, slots: int) -> Iterator[Sequence[Any]]:
+    free, loop = np.zeros((repeats, slots)), np.arange(repeats)
+    tokens = rng.geometric(1 / 50, (n, repeats)) + 0.0
+    sent, done = np.empty((n, repeats)), np.empty((n, repeats))
     for at in range(n):
-        slot = int(free.argmin())
-        sent[at] = free[slot]
-        free[slot] = done[at] = sent[at] + 0.2 + 0.02 * tokens[at]
-    window = steady_window(sent, done)
-    assert window is not None
-    return throughput_metrics(window, Answers.of(sent, done, np.full(n, 0.2), tokens))
+        slot = free.argmin(axis=1)
+        sent[at] = free[loop, slot]
+        free[loop, slot] = done[at] = sent[at] + 0.2 + 0.02 * tokens[at]
+    for one in zip(sent.T, done.T, tokens.T, strict=True):
+        window = steady_window(*one[:2])
+        assert window is not None
+        yield throughput_metrics(window, Answers.of(*one[:2], np.full(n, 0.2), one[2]))
 
 
 def _no_texts() -> Any:
@@ -493,8 +516,8 @@ def false_alarms(rng: Rng, repeats: int) -> Table:
     return found
 
 
-ALARMS = 400
-"""So many repeats of a table of false alarms; chance moves a 5 by 1.1 either way."""
+ALARMS = 1_000
+"""So many repeats of a table of false alarms at most; chance moves a 5 by 0.7 either way."""
 
 
 def _sized(sizes: Sequence[int]) -> NDArray[np.int64]:
@@ -532,6 +555,12 @@ def _crossed(rng: Rng, count: int, k: int) -> tuple[Any, Any, Any]:
 _ALIKE: Mapping[str, Callable[[Rng], tuple[Any, Any, Any]]] = {
     "normal, groups of 30 and 300, the small one with three times the spread": partial(
         _spread, sizes=(30, 300), spreads=(3, 1)
+    ),
+    "normal, groups of 12 and 200, the small one with four times the spread": partial(
+        _spread, sizes=(12, 200), spreads=(4, 1)
+    ),
+    "normal, groups of 20, 60 and 400, the small one with three times the spread": partial(
+        _spread, sizes=(20, 60, 400), spreads=(3, 1, 1)
     ),
     "normal, groups of 30 and 300, the large one with three times the spread": partial(
         _spread, sizes=(30, 300), spreads=(1, 3)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.catalogue import CHUNK_GAPS, CLOSED_LOOP, PERCENTILES, performance_info
 from evalrun.analysis.distributions import t_quantile
-from evalrun.analysis.intervals import LEVEL
+from evalrun.analysis.intervals import FEW, FEW_FREEDOM, LEVEL
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
 from evalrun.results import Estimate
@@ -141,9 +141,11 @@ def gap_percentiles(gaps: Gaps, quantiles: Sequence[float], level: float = LEVEL
     """Quantiles of all gaps, with Woodruff's intervals for answers as clusters.
 
     Woodruff 1952 (Journal of the American Statistical Association 47, 635): the share of gaps at or below the
-    quantile is a ratio of sums over answers, its SE that of a ratio, and the interval are the quantiles at
-    q ± t SE. SE is at least that of as many independent gaps: answers that are alike to the last gap say
-    nothing of how others vary.
+    quantile is a ratio of sums over answers, with residuals e = gaps up to it - gaps · share and SE that of a
+    ratio; the quantiles at both ends of the share's interval are those of the interval. That is a t interval
+    on the logit of the share (Korn and Graubard 1998, Survey Methodology 24, 193), with (sum e²)² / sum e⁴
+    degrees of freedom: few answers may hold most of the slow gaps. SE is at least that of as many independent
+    gaps: answers that are alike to the last gap say nothing of how others vary.
     """
     n, below = gaps.n, np.cumsum(gaps.count)
     at = np.searchsorted(below, np.array(quantiles) * n * (1 - 1e-12))
@@ -151,31 +153,35 @@ def gap_percentiles(gaps: Gaps, quantiles: Sequence[float], level: float = LEVEL
         alone = "gaps of one answer have no interval"
         return [Estimate(float(gaps.gap_s[place]), n, note=alone) for place in at]
     return [
-        _interval(gaps, below, q, place, squares, level)
-        for q, place, squares in zip(quantiles, at.tolist(), _residuals(gaps, below, at), strict=True)
+        _interval(gaps, below, q, place, powers, level)
+        for q, place, powers in zip(quantiles, at.tolist(), _residuals(gaps, below, at), strict=True)
     ]
 
 
-def _residuals(gaps: Gaps, below: Ints, at: Ints) -> list[float]:
-    """For each quantile the sum over answers of (gaps up to it - gaps · share)²."""
-    sums = np.zeros((len(at), 3))
+def _residuals(gaps: Gaps, below: Ints, at: Ints) -> list[list[float]]:
+    """For each quantile the sums over answers of e² and e⁴."""
+    sums = np.zeros((len(at), 2))
+    limits = list(zip(sums, gaps.bins[at].tolist(), (below[at] / below[-1]).tolist(), strict=True))
     for batch in gaps.read():
         bins, begins = _bins(batch.gaps_us), np.cumsum(batch.sizes) - batch.sizes
-        for row, limit in zip(sums, gaps.bins[at].tolist(), strict=True):
-            hits = np.add.reduceat(bins <= limit, begins, dtype=np.int64)
-            row += float(hits @ hits), float(hits @ batch.sizes), float(batch.sizes @ batch.sizes)
-    shares = below[at] / below[-1]
-    return [max(0.0, hh - 2 * r * hm + r * r * mm) for (hh, hm, mm), r in zip(sums, shares, strict=True)]
+        for row, limit, share in limits:
+            squares = np.square(np.add.reduceat(bins <= limit, begins, dtype=np.int64) - batch.sizes * share)
+            row += float(squares.sum()), float(squares @ squares)
+    return sums.tolist()  # type: ignore[no-any-return]
 
 
-def _interval(gaps: Gaps, below: Ints, q: float, at: int, squares: float, level: float) -> Estimate:
-    n, value = gaps.n, float(gaps.gap_s[at])
-    se = max(math.sqrt(gaps.answers / (gaps.answers - 1) * squares) / n, math.sqrt(q * (1 - q) / n))
-    half = t_quantile(0.5 + level / 2, gaps.answers - 1) * se
-    if q - half <= 0 or q + half >= 1:
+def _interval(gaps: Gaps, below: Ints, q: float, at: int, powers: Sequence[float], level: float) -> Estimate:
+    n, answers, (squares, fourths) = gaps.n, gaps.answers, powers
+    value = float(gaps.gap_s[at])
+    df = max(1.0, squares * squares / fourths) if fourths > 0 else answers - 1.0
+    se = max(math.sqrt(answers / (answers - 1) * squares) / n, math.sqrt(q * (1 - q) / n))
+    half = min(500.0, t_quantile(0.5 + level / 2, df) * se / (q * (1 - q)))
+    ends = [1 / (1 + (1 - q) / q * math.exp(side)) for side in (half, -half)]
+    if ends[0] * n < 1 or (1 - ends[1]) * n < 1:
         return Estimate(value, n, note="so few gaps, or answers, do not support an interval")
-    low, high = np.searchsorted(below, [(q - half) * n, (q + half) * n])
-    return Estimate(value, n, None, float(gaps.gap_s[low]), float(gaps.gap_s[high]), "woodruff")
+    low, high = np.searchsorted(below, np.array(ends) * n)
+    note = f"worth {df:.2g} answers, {FEW}" if df < FEW_FREEDOM else ""
+    return Estimate(value, n, None, float(gaps.gap_s[low]), float(gaps.gap_s[high]), "woodruff", note)
 
 
 def gap_distribution(gaps: Gaps) -> dict[str, JSON]:

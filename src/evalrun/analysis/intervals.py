@@ -26,6 +26,9 @@ FEW_FREEDOM = 20
 % where rows of a cluster are much alike, and a note says so."""
 FEW = "so few that the interval may be too narrow"
 
+FEW_HITS = 5
+"""With fewer of either kind Wilson's interval covers, by n and p, 86 to 98 %."""
+
 SKEWED = 25
 PILED = "values pile up at one end: the interval is Wilson's, which takes the greatest variance they may have"
 
@@ -58,6 +61,13 @@ def wilson(hits: float, n: int, level: float = LEVEL) -> Estimate:
     # At p = 0 and p = 1 the bound is p itself; rounding must not push it past the value.
     low, high = min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))
     return Estimate(p, n, math.sqrt(max(0.0, p * (1 - p)) / (n - 1)), low, high, "wilson")
+
+
+def near_an_end(hits: float, n: int) -> str:
+    """A note where hits or misses are so few that Wilson's interval is not sure to cover 93 to 97 %."""
+    if min(hits, n - hits) >= FEW_HITS:
+        return ""
+    return f"fewer than {FEW_HITS} hits or misses: the interval covers 86 to 98 %, not just 95"
 
 
 def mean_t(values: Floats, bounds: Bounds = (None, None), level: float = LEVEL) -> Estimate:
@@ -192,7 +202,8 @@ def mean(
     shares = bounds[1] is None or bounds[1] <= 1  # on a scale of 1 to 5 a 1 is no hit
     binary = shares and bool(((values == 0) | (values == 1)).all())
     if clusters is None and binary and not repeated:
-        return wilson(float(values.sum()), len(values))
+        found = wilson(float(values.sum()), len(values))
+        return replace(found, note=found.note or near_an_end(float(values.sum()), len(values)))
     if binary and values.min() == values.max():
         facts = clustering(clusters)
         units = len(values) if facts is None else facts.count
@@ -271,4 +282,7 @@ def percentile(ordered: Floats, q: float, level: float = LEVEL) -> Estimate:
     upper = start + int(np.searchsorted(below, 1 - tail - 1e-12, side="left")) + 1
     if lower < 1 or upper > n:
         return Estimate(value, n, note="n does not support an interval")
-    return Estimate(value, n, None, float(ordered[lower - 1]), float(ordered[upper - 1]), "order-statistic")
+    covered = float(below[upper - 1 - start] - (below[lower - 1 - start] if lower > start else 0.0))
+    note = f"between whole ranks: covers {100 * covered:.0f} %" if covered > level + 0.02 else ""
+    low, high = float(ordered[lower - 1]), float(ordered[upper - 1])
+    return Estimate(value, n, None, low, high, "order-statistic", note)

@@ -31,6 +31,8 @@ from evalrun.types import Direction
 Floats = NDArray[np.float64]
 
 PERMUTATIONS = 10_000
+FEW_DISCORDANT = 5
+"""With fewer pairs that disagree, or where all disagree alike, the score interval covers up to 100 %."""
 _EXACT_UNITS = 13
 """Up to so many differing units all 2^k sign patterns are taken: they are fewer than the permutations."""
 _FEW_SIZES = 64
@@ -302,7 +304,9 @@ def _interval(pairs: _Pairs, level: float) -> Estimate:
         return Estimate(float(d[0]), n, 0.0, low, high, "score", note)
     if pairs.clusters is None and pairs.binary:
         low, high = score_interval(*pairs.discordant, n, level)
-        return Estimate(plain.value, n, plain.se, low, high, "score")
+        rare = sum(pairs.discordant) < FEW_DISCORDANT or not min(pairs.discordant)
+        note = "few pairs disagree, or all alike: the interval may be wider than need be" * rare
+        return Estimate(plain.value, n, plain.se, low, high, "score", note)
     return clipped(plain, (-1.0, 1.0)) if pairs.unit_range else plain
 
 

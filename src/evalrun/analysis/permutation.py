@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from evalrun.analysis.distributions import t_quantile
 from evalrun.results import ByChance
 
 Floats = NDArray[np.float64]
@@ -38,6 +39,8 @@ _PRIOR = 2.0
 """The variance of a difference counts as if so many of its fewer units came from all groups together. Without
 it a small group whose values happen to be all equal would be infinitely far from any other."""
 _PAIRS = 4_000_000
+_UNEQUAL = 1.5
+"""From this ratio on of a difference's own variance to that under permuted labels, spreads are unequal."""
 
 AMONG = "labels shuffled among samples"
 WITHIN = "labels swapped between the groups of a cluster"
@@ -202,33 +205,61 @@ def _studentised(stack: Stacks, binary: bool) -> _Studentised:
     The variance is that of the row's own groups, with a little of the variance over all permutations; of 0/1
     values it is the latter alone.
     """
-    means = stack.means
+    means, rows, k = stack.means, *stack.means.shape
     centred = means[1:] - means[1:].mean(axis=0)
     covariance = centred.T @ centred / len(centred)
     spread = np.diag(covariance)
     null = np.maximum(spread[:, None] + spread[None, :] - 2 * covariance, 0.0)
     prior = np.ones_like(null) if binary else _prior(np.minimum.outer(stack.units, stack.units))
     own = 0.0 if binary else 1.0
-    rows, k = means.shape
+    fewer = np.minimum.outer(stack.units, stack.units)
+    first = prior * null + (0.0 if binary else stack.pair_variances(slice(0, 1))[0])
+    unequal = np.triu(first > _UNEQUAL * null, 1) & ~np.array(binary)
+    unequal_t = np.zeros((rows, int(unequal.sum())))
     greatest = np.zeros(rows)
-    first = np.zeros((k, k))
     step = max(1, _PAIRS // (k * k))
     for begin in range(0, rows, step):
         at = slice(begin, min(rows, begin + step))
         differences = np.abs(means[at, :, None] - means[at, None, :])
         variance = np.broadcast_to(prior * null, differences.shape)
         variance = variance if binary else variance + stack.pair_variances(at)
-        first = variance[0] if begin == 0 else first
-        greatest[at] = _ratio(differences, variance).max(axis=(1, 2))
+        t = _ratio(differences, variance)
+        unequal_t[at] = t[:, unequal]
+        greatest[at] = np.where(unequal | unequal.T, 0.0, t).max(axis=(1, 2))
+    unequal_t[1:] = _at_least_t(unequal_t[1:], fewer[unequal] - 1)
+    greatest = np.maximum(greatest, unequal_t.max(axis=1, initial=0.0))
     high, low = int(means[0].argmax()), int(means[0].argmin())
     high = high if high != low else (low + 1) % k
     drawn = stack.contrasts[1:]
     null_contrast = np.square(drawn).mean(axis=0)
-    prior_contrast = 1.0 if binary else _prior(np.minimum(stack.units, stack.counterpart_units))
+    fewest = np.minimum(stack.units, stack.counterpart_units)
+    prior_contrast = 1.0 if binary else _prior(fewest)
     variances = prior_contrast * null_contrast + own * stack.contrast_variances
     t = _ratio(np.abs(stack.contrasts), np.broadcast_to(variances, stack.contrasts.shape))
+    wide = (np.broadcast_to(variances, t.shape)[0] > _UNEQUAL * null_contrast) & ~np.array(binary)
+    t[1:, wide] = _at_least_t(t[1:, wide], fewest[wide] - 1)
     se = np.sqrt(np.broadcast_to(variances, stack.contrasts.shape)[0])
     return _Studentised(greatest, float(np.sqrt(first[high, low])), Family(t[0], se, t[1:]))
+
+
+def _at_least_t(drawn: Floats, df: Floats) -> Floats:
+    """Permuted statistics, one column a difference, none smaller than |t| with df would be at its rank.
+
+    Where the smaller group spreads more, permuting gives it values of both spreads: a mixture, whose
+    studentised mean has shorter tails than the t that the mean of so few values has. What differences have
+    in common stays, since ranks do.
+    """
+    count = len(drawn)
+    tails = np.geomspace(1, 1 / (count + 1), 40)
+    rank = np.argsort(np.argsort(drawn, axis=0), axis=0)
+    tail = np.log((count - rank) / (count + 1))
+    result = drawn.copy()
+    for freedom in np.unique(df):
+        quantiles = [t_quantile(1 - share / 2, max(1.0, float(freedom))) for share in tails]
+        columns = df == freedom
+        limits = np.interp(-tail[:, columns], -np.log(tails), quantiles)
+        result[:, columns] = np.maximum(drawn[:, columns], limits)
+    return result
 
 
 def _prior(units: Floats) -> Floats:

@@ -15,7 +15,8 @@ from evalrun.types import JSON
 
 Floats = NDArray[np.float64]
 
-FEW_RANKED = 30
+FEW_RANKED, MOSTLY_TIED = 30, 60
+"""Up to so many samples the interval of a rank correlation covers 91 to 98 %, mostly tied ones 83 to 97 %."""
 FEW_OF_A_KIND = 10
 
 _BLOCK = 4_000_000
@@ -50,9 +51,10 @@ def _fisher(value: float, influence: Floats, *columns: Floats) -> Smooth:
     """A correlation on Fisher's scale; no interval at ±1. A few samples that mostly tie are noted."""
     value = max(-1.0, min(1.0, value))
     tied = max((float(np.unique(column, return_counts=True)[1].max()) for column in columns), default=0.0)
-    note = ""
-    if len(influence) < FEW_RANKED and tied > len(influence) / 2:
-        note = f"{len(influence)} samples, most of them tied: the interval may be too narrow"
+    n, note = len(influence), ""
+    mostly = tied > n / 2
+    if n <= (MOSTLY_TIED if mostly else FEW_RANKED):
+        note = f"{n} samples{', most of them tied' * mostly}: the interval is rough"
     if abs(value) >= 1 - 1e-12:
         return Smooth(value, np.zeros(len(influence)), math.inf, "fisher-z", note=note)
     return Smooth(value, influence / (1 - value * value), math.atanh(value), "fisher-z", note=note)

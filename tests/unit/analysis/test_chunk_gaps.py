@@ -107,9 +107,12 @@ def test_the_standard_error_is_that_of_a_ratio_of_sums_over_answers() -> None:
     ]
     gaps = pooled(*answers * 40)
     found = gap_percentiles(gaps, [0.5])[0]
-    share, m, k = 0.5, np.tile([4, 2, 6], 40), np.tile([3, 0, 3], 40)
-    se = math.sqrt(120 / 119 * float(((k - m * share) ** 2).sum())) / 480
-    half = t_quantile(0.975, 119) * se
+    m, k = np.tile([4, 2, 6], 40), np.tile([3, 0, 3], 40)
+    squares = (k - m * 0.5) ** 2
+    se = math.sqrt(120 / 119 * float(squares.sum())) / 480
+    half = t_quantile(0.975, float(squares.sum()) ** 2 / float((squares**2).sum())) * se / 0.25
     every = np.sort(np.concatenate([np.array(one) for one in answers * 40])) / 1e6
-    expected = [every[math.ceil((0.5 + side * half) * 480) - 1] for side in (-1, 1)]
-    assert [found.low, found.high] == pytest.approx(expected, rel=0.008)
+    shares = [1 / (1 + math.exp(-side * half)) for side in (-1, 1)]
+    assert [found.low, found.high] == pytest.approx(
+        [every[math.ceil(s * 480) - 1] for s in shares], rel=0.008
+    )

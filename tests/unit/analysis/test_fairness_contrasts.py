@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from evalrun.analysis import permutation
 from evalrun.analysis.bootstrap import bootstrap_units, percentile_interval
 from evalrun.analysis.fairness_inference import Contrast, contrast, fisher_exact, jointly_tested
 from evalrun.analysis.permutation import Part, by_chance, chance_of_largest
@@ -209,3 +210,34 @@ def test_two_groups_against_each_other_are_one_test() -> None:
     expected = stats.ttest_ind(values[:30], values[30:] + 1, equal_var=False).confidence_interval(0.95)
     assert results[0].low == pytest.approx(expected.low, abs=0.06)
     assert results[0].high == pytest.approx(expected.high, abs=0.06)
+
+
+def _welch(values: Any, groups: Any) -> float:
+    return float(stats.ttest_ind(values[groups == 0], values[groups == 1], equal_var=False).pvalue)
+
+
+def test_a_small_group_that_spreads_more_is_no_likelier_to_differ_than_welchs_t_says() -> None:
+    """Shuffled labels mix both spreads, and such a mixture has shorter tails than the t of so few values."""
+    rng = np.random.default_rng(4)
+    groups = np.repeat([0, 1], [12, 200])
+    alarms = 0
+    for trial in range(150):
+        values = rng.normal(size=212) * np.where(groups == 0, 4.0, 1.0)
+        chance = by_chance([Part(values, groups, None)], trial)
+        assert chance.result.p is not None
+        assert chance.result.p >= _welch(values, groups) * 0.9 - 0.002
+        assert chance.of_contrasts([0, 1]).adjusted([0])[0] == pytest.approx(chance.result.p)
+        alarms += chance.result.p <= 0.05
+    assert alarms <= 12, "5 % of 150 are 7.5; permuting alone gave 8 %"
+
+
+def test_permuted_statistics_keep_their_order_and_reach_the_t_of_so_few_units() -> None:
+    drawn = np.abs(np.random.default_rng(1).normal(size=(999, 3)))
+    wide = permutation._at_least_t(drawn, np.array([4.0, 4.0, 1e6]))
+    assert np.all(wide >= drawn)
+    assert np.array_equal(np.argsort(wide, axis=0)[-200:], np.argsort(drawn, axis=0)[-200:])
+    for column, df in ((0, 4.0), (2, 1e6)):
+        for level in (0.5, 0.9, 0.95, 0.99):
+            least = stats.t.ppf((1 + level) / 2, df)
+            assert np.quantile(wide[:, column], level) >= least * 0.97
+    assert np.quantile(wide[:, 0], 0.95) == pytest.approx(stats.t.ppf(0.975, 4), rel=0.03)

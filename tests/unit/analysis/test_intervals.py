@@ -327,3 +327,36 @@ def test_a_bootstrap_without_variation_has_no_interval() -> None:
     assert "every resample" in found.note
     assert bootstrap.percentile_interval(math.nan, 50, np.ones(100)).value is None
     assert normal_quantile(0.975) == pytest.approx(1.959963984540054)
+
+
+@pytest.mark.parametrize(("hits", "n", "noted"), [(99, 100, True), (100, 100, True), (95, 100, False),
+                                                  (96, 100, True), (4, 9, True), (5, 10, False)])  # fmt: skip
+def test_a_share_near_0_or_1_says_that_its_interval_is_not_just_95_percent(
+    hits: int, n: int, noted: bool
+) -> None:
+    found = intervals.mean(np.repeat([1.0, 0.0], [hits, n - hits]), bounds=(0.0, 1.0))
+    assert found.method == "wilson"
+    assert ("fewer than 5 hits or misses" in found.note) == noted
+
+
+def test_where_no_note_stands_wilson_covers_93_percent_or_more() -> None:
+    """Exactly, over all outcomes: of true shares that mostly leave no note."""
+    for n in (30, 50, 100, 300):
+        ends = [intervals.wilson(k, n) for k in range(n + 1)]
+        silent = np.array([not intervals.near_an_end(k, n) for k in range(n + 1)])
+        low, high = (np.array([getattr(each, end) for each in ends]) for end in ("low", "high"))
+        for share in np.linspace(0.5, 0.999, 60):
+            weights = stats.binom.pmf(np.arange(n + 1), n, share)
+            covered = float(weights[(low <= share) & (share <= high)].sum())
+            assert covered >= 0.918 or weights[silent].sum() < 0.6, (n, share, covered)
+
+
+@pytest.mark.parametrize(("n", "q"), [(10, 0.5), (60, 0.9), (200, 0.95), (1000, 0.99), (60, 0.5)])
+def test_an_interval_between_ranks_says_what_it_covers(n: int, q: float) -> None:
+    """By scipy: the chance that binomial(n, q) falls between the two ranks."""
+    ordered = np.arange(n, dtype=np.float64)
+    found = intervals.percentile(ordered, q)
+    assert found.low is not None and found.high is not None
+    covers = stats.binom.cdf(found.high, n, q) - stats.binom.cdf(found.low, n, q)
+    said = f"between whole ranks: covers {100 * covers:.0f} %" if covers > 0.97 else ""
+    assert found.note == said
