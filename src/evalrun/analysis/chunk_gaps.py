@@ -167,7 +167,7 @@ def _residuals(gaps: Gaps, below: Ints, at: Ints) -> list[list[float]]:
         for row, limit, share in limits:
             squares = np.square(np.add.reduceat(bins <= limit, begins, dtype=np.int64) - batch.sizes * share)
             row += float(squares.sum()), float(squares @ squares)
-    return sums.tolist()  # type: ignore[no-any-return]
+    return sums.tolist()
 
 
 def _interval(gaps: Gaps, below: Ints, q: float, at: int, powers: Sequence[float], level: float) -> Estimate:
