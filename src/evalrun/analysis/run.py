@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,7 @@ class AnalysisOptions:
     stream: bool = False
     seed: int = 0
     tolerate: float = LOST_TOLERATED
+    own: Mapping[str, float | None] = field(default_factory=dict)
     load: LoadSpec | None = None
 
 
@@ -90,6 +91,7 @@ def analyse_run(
         stream=suite.performance.stream,
         seed=suite.seed,
         tolerate=suite.errors.incomplete_above,
+        own=suite.metrics,
         load=suite.load,
     )
     own = suite_scorers(suite) if scorers is None else scorers
@@ -153,6 +155,12 @@ def analyse(
         found, versions = version_metrics(table, scorers, options.dataset, options.versions)
         details["versions"] = {axis: asdict(one) for axis, one in versions.items()}
         metrics += found
+    measured = {metric.name for metric in metrics}
+    metrics += [
+        MetricValue(name, value, len(table), "", "none", note="given by the suite")
+        for name, value in options.own.items()
+        if value is not None and name not in measured
+    ]
     of = {metric.name: metric.scorer for metric in metrics if metric.scorer}
     # The values by group of a scorer's metric are its own too.
     metrics = [replace(metric, scorer=metric.scorer or of.get(metric.name, "")) for metric in metrics]

@@ -33,6 +33,8 @@ from evalrun.gates.conditions import (
     parse_gate,
     read_pairs,
 )
+from evalrun.tracking.changes import said
+from evalrun.tracking.people import with_own_figures
 from evalrun.webhook import escaped
 from evalrun.webhook import post as post
 
@@ -133,7 +135,8 @@ def check_alerts(
 
     What cannot be checked is said in the results; nothing is raised for it.
     """
-    runs = {run["run"]: run for run in folder.runs()}
+    told = said(folder)
+    runs = {run["run"]: with_own_figures(told, run) for run in folder.runs()}
     missing = [str(each["run"]) for each in planned if each["run"] not in runs]
     results = [
         AlertResult("every run is finished", run_id, True, None, "the run was not finished")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -23,6 +23,8 @@ from evalrun.gates.conditions import (
     value_of,
 )
 from evalrun.served import KINDS, as_served, served_change
+from evalrun.tracking.changes import said
+from evalrun.tracking.people import with_own_figures
 
 if TYPE_CHECKING:
     from evalrun.analysis.measures import Measure, RunSamples
@@ -276,7 +278,8 @@ def check_sweep(
     `planned` are the runs of the plan, each with run, model, prompt and dataset. A run that was not finished
     has no metrics and does not pass; neither does a gate that speaks of no run at all.
     """
-    runs = {run["run"]: run for run in folder.runs()} if gates else {}
+    told = said(folder)
+    runs = {run["run"]: with_own_figures(told, run) for run in folder.runs()} if gates else {}
     pairs: dict[str, RunPair] = {}
     problem = ""
     if baseline is not None and any(gate.needs_baseline for gate in gates):
@@ -419,7 +422,9 @@ def _check(
         return _served(gate, run_id, pair)
     try:
         if gate.kind == "relative":
-            held = check_gate(gate, run_id, metrics, [metric.document() for metric in pair.a.run.metrics])
+            before = {**asdict(pair.a.run), "metrics": [metric.document() for metric in pair.a.run.metrics]}
+            own = with_own_figures(said(pair.a.folder), before)["metrics"]
+            held = check_gate(gate, run_id, metrics, own)
             return replace(held, reason="; ".join(filter(None, [held.reason, *_cautions(pair)])))
 
         return check_paired(gate, pair, alpha=alpha)

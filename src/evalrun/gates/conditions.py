@@ -36,6 +36,7 @@ from evalrun.suite.dataset import PERTURB
 from evalrun.suite.findings import did_you_mean
 from evalrun.suite.schema import Suite
 from evalrun.sweep_results import Concentration
+from evalrun.tracking.people import TAG_FIGURE
 
 NUMBER_FORM = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 METRIC_FORM = r'(?:"(?P<quoted>[^"]+)"|(?P<metric>[\w.\-]+))'
@@ -433,6 +434,7 @@ def speakable(suite: Suite, scorers: Sequence[Scorer], declared: Mapping[str, Co
         columns |= {name for names in suite.fairness.intersections for name in names}
         columns |= {"-".join(names) for names in suite.fairness.intersections}
         patterns |= {*DECISIONS, *(f"{name}.{_LABEL}" for name in DECISIONS)}
+    patterns |= {*suite.metrics, *(f"{TAG_FIGURE}{key}" for key in suite.tags)}
     heads = []
     for scorer in scorers:
         patterns |= {info.name for info in scorer.metrics()}

@@ -18,6 +18,7 @@ from evalrun.reports.compared import by_metric, footer, means, notes, pairs_tabl
 from evalrun.reports.details import commit_of
 from evalrun.reports.effects import Section, change
 from evalrun.reports.numbers import count, figure, listing, moment, p_value, plural, tested, where
+from evalrun.reports.people import PeopleView, people_view
 from evalrun.reports.report import SAMPLES_MARK, SHAPES, judge
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
@@ -162,6 +163,7 @@ class ComparisonView:
     runs: Sequence[RunView]
     samples: Sequence[tuple[RunView, Path, str | None]]
     score: str | None
+    people: Sequence[PeopleView] = ()
 
     @property
     def charts(self) -> list[Chart]:
@@ -202,6 +204,7 @@ def view(
         runs=[run for run, _, _ in taking],
         samples=[(run, path, pair) for run, path, pair in taking if path is not None],
         score=measured[0].metric if measured else None,
+        people=[people_view(folder, called[folder.ulid], links=False) for folder in folders],
     )
 
 

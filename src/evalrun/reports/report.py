@@ -21,6 +21,7 @@ from evalrun.reports.gates import GateView, gates
 from evalrun.reports.judges import JudgesView, judges
 from evalrun.reports.leaderboard import Leaderboard, Matrix, leaderboard, matrix
 from evalrun.reports.numbers import moment, plural, seconds
+from evalrun.reports.people import PeopleView, people_view
 from evalrun.reports.prompts import PromptView, prompts
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import MANY_UNREADABLE, Manifest, Source, Suite
@@ -384,7 +385,8 @@ def write_report(folder: SweepFolder, out: Path, *, home: str = "") -> None:
     """
     source = Source.of(folder)
     report = build_report(source)
-    head, tail = render(report, home).split(SAMPLES_MARK)
+    people = [people_view(folder)]
+    head, tail = render(report, home, people).split(SAMPLES_MARK)
     with replacing(out) as temporary:
         with temporary.open("wb", buffering=1 << 20) as file:
             file.write(head.encode("utf-8", "replace"))
@@ -400,7 +402,7 @@ def write_report(folder: SweepFolder, out: Path, *, home: str = "") -> None:
         temporary.chmod(page.REPORT_MODE)
 
 
-def render(report: Report, home: str = "") -> str:
+def render(report: Report, home: str = "", people: Sequence[PeopleView] = ()) -> str:
     """The page without its samples, which belong where SAMPLES_MARK stands."""
     from markupsafe import Markup
 
@@ -411,6 +413,7 @@ def render(report: Report, home: str = "") -> str:
         .get_template("report.html.j2")
         .render(
             report=report,
+            people=people,
             metrics=Markup(page.safe_json(metrics)),  # JSON in which no < is left
             shapes=SHAPES,
             samples=Markup(SAMPLES_MARK),

@@ -241,6 +241,9 @@ def said_lines(said: Said, suite_name: str, standing: Sequence[str]) -> Iterator
         of = f" of {terminal(label.target)}" if label.target else ""
         what = f"{plural(label.n, 'label')} of {terminal(label.column)!r}{of}"
         yield f"Labels: {what}, by {terminal(label.actor)}"
+    for run, figures in said.figures.items():
+        logged = ", ".join(terminal(f"{name} {value:g}") for name, value in figures.items())
+        yield f"Logged for {terminal(run)}: {logged}"
     if len(said.notes) > MOST_NOTES:
         yield f"Notes: {len(said.notes)}, of which these are the last; `evalrun annotate` shows all."
     yield from map(_note, said.notes[-MOST_NOTES:])

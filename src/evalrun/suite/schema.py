@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    PrivateAttr,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from evalrun.suite.checkpoints import CheckpointRules
 from evalrun.suite.components import (
@@ -250,6 +259,10 @@ class CellFilter(Spec):
         return self
 
 
+MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$")]
+"""The name of a metric of one's own, as `evalrun log` takes it."""
+
+
 class Suite(Spec):
     """A suite: models x prompts x datasets x parameters, how answers are scored, and what must hold."""
 
@@ -336,6 +349,11 @@ class Suite(Spec):
         default=None, description="How the checkpoints of models that have `checkpoints` are compared."
     )
     tags: dict[str, str] = Field(default_factory=dict, description="Notes for display and search.")
+    metrics: dict[MetricName, FiniteFloat | None] = Field(
+        default_factory=dict,
+        description="Own metrics of every run: a number that is known, or null for one that `evalrun log` "
+        "will give. Gates and alerts may speak of them.",
+    )
     include: list[CellFilter] = Field(
         default_factory=list, description="Keep only cells that one of these matches. Default: all."
     )
@@ -404,7 +422,7 @@ class Suite(Spec):
         data = self._plain()
         for key in (
             "description", "tags", "gates", "baseline", "inconclusive", "nightly", "alerts", "fairness",
-            "errors", "unparsed", "budget",
+            "errors", "unparsed", "budget", "metrics",
         ):  # fmt: skip
             del data[key]
         data.pop("checkpoints", None)

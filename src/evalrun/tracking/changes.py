@@ -279,7 +279,8 @@ def note(store: Store, folder: SweepFolder, text: str, target: str = "") -> None
 
 def log(store: Store, target: Target, figures: Mapping[str, float]) -> None:
     """Keep figures of one's own with a run. Raises UserError for a name that the run measures itself."""
-    known = {metric.name for metric in target.folder.run(target.run).metrics}
+    done = target.run in target.folder.run_ids()  # one that is running may be told of too, for its gates
+    known = {metric.name for metric in target.folder.run(target.run).metrics} if done else set()
     taken = sorted(known.intersection(figures))
     if taken:
         raise UserError(

@@ -38,12 +38,18 @@ _WORDS: Mapping[Kind, str] = {
 @dataclass(frozen=True, slots=True)
 class Term:
     """A name as SQL. Of kind "any" are those whose type is only known row by row: `sql` is then the value as
-    a number, `text` as a text, and `type` says which of them counts."""
+    a number, `text` as a text, and `type` says which of them counts. A text may also be meant as a number:
+    `num` is that, null where it is none."""
 
     kind: Kind
     sql: str
     type: str = ""
     text: str = ""
+    num: str = ""
+
+    def meant(self, kind: Kind) -> Term:
+        """The term as it is meant beside a value of this kind."""
+        return Term("number", self.num) if self.num and kind == "number" else self
 
     def of(self, kind: Kind) -> str:
         """The value as one of this kind."""
@@ -109,6 +115,7 @@ class Compiler(ABC):
             if op not in ("==", "!="):
                 raise fault(self.text, node.place, "None can only be compared with == and !=")
             return f"({term.type or term.sql} IS {'NOT ' if op == '!=' else ''}NULL)"
+        term = term.meant(_kind_of(literal.value))
         wanted = self._checked(term, op, literal, node)
         if term.kind != "any":
             return _certain(f"{term.sql} {_OPERATORS[op]} {self._bound(literal.value)}")
@@ -137,16 +144,18 @@ class Compiler(ABC):
         """One IN for the values of each type: databases nest ORs, and limit how deep."""
         kinds: dict[Kind, list[str]] = {}
         for literal in values:
-            kinds.setdefault(self._checked(term, "==", literal, node), []).append(self._bound(literal.value))
+            meant = term.meant(_kind_of(literal.value))
+            kinds.setdefault(self._checked(meant, "==", literal, node), []).append(self._bound(literal.value))
         parts = []
         for kind, bound in kinds.items():
-            column = term.text if term.kind == "any" and kind == "text" else term.sql
+            column = term.text if term.kind == "any" and kind == "text" else term.meant(kind).sql
             same = f"{term.type} = '{kind}' AND " if term.kind == "any" else ""
             parts.append(f"({same}{column} IN ({', '.join(bound)}))")
         return _certain(" OR ".join(parts))
 
     def _both(self, left: Term, right: Term, node: Compare) -> str:
         op = _OPERATORS[node.op]
+        left, right = left.meant(right.kind), right.meant(left.kind)
         kinds = {left.kind, right.kind} - {"any"}
         if len(kinds) > 1:
             what = f"a {_WORDS[left.kind]} is compared with a {_WORDS[right.kind]}"

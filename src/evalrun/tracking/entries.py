@@ -13,7 +13,7 @@ from evalrun.errors import UserError
 from evalrun.results import RunResults
 from evalrun.tracking.folder import MANIFEST, RUN, SweepFolder, stamp
 from evalrun.tracking.model import SweepManifest, SweepStatus
-from evalrun.tracking.people import fold, logged
+from evalrun.tracking.people import as_figure, fold, own_figures
 from evalrun.tracking.plain import plain
 from evalrun.tracking.running import running_runs
 from evalrun.tracking.tables import (
@@ -135,7 +135,10 @@ def insert(connection: sa.Connection, entry: SweepEntry) -> None:
     _insert_many(
         connection,
         sweep_tag,
-        [{"sweep": ulid, "key": key, "value": value} for key, value in said.tags.items()],
+        [
+            {"sweep": ulid, "key": key, "value": value, "num": as_figure(value)}
+            for key, value in said.tags.items()
+        ],
     )
     _insert_runs(connection, entry)
     _insert_events(connection, ulid, entry.events)
@@ -152,7 +155,7 @@ def _insert_runs(connection: sa.Connection, entry: SweepEntry) -> None:
     rows = [_run_row(entry, each, versions[each.dataset]) for each in entry.runs]
     made = connection.execute(run.insert().returning(run.c.run, run.c.id), rows)
     ids = {row.run: row.id for row in made}
-    own_figures = logged(entry.events)
+    told = fold(entry.manifest.tags, entry.events)
     params: list[dict[str, Any]] = []
     metrics: list[dict[str, Any]] = []
     for each in entry.runs:
@@ -161,7 +164,7 @@ def _insert_runs(connection: sa.Connection, entry: SweepEntry) -> None:
         measured = _metric_rows(key, each)
         metrics += measured
         known = {row["name"] for row in measured}
-        own = own_figures.get(each.run, {})
+        own = own_figures(told, each.run)
         metrics += [_own_row(key, name, value, each) for name, value in own.items() if name not in known]
     _insert_many(connection, run_param, params)
     _insert_many(connection, run_metric, metrics)

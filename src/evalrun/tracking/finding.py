@@ -157,7 +157,7 @@ class _RunCompiler(Compiler):
             return Term("any", f"{table}.num", f"{table}.type", f"{table}.text")
         if name.root == "tag" and name.rest:
             table = self._join(sweep_tag, sweep_tag.c.key, name, "sweep", sweep.c.ulid)
-            return Term("text", f"{table}.value")
+            return Term("text", f"{table}.value", num=f"{table}.num")
         if name.root == "training" and name.rest:
             return Term("number", f"{self._training(name)}.value")
         if str(name) not in RUN_COLUMNS:
@@ -303,7 +303,9 @@ def events_of(connection: sa.Connection, actions: Sequence[str]) -> list[dict[st
 
 def _order(compiler: _RunCompiler, text: str) -> list[sa.ColumnElement[Any]]:
     term = compiler.term(*parse_name(text.removeprefix("-")))
-    keys: list[sa.ColumnElement[Any]] = [sa.literal_column(sql) for sql in (term.sql, term.text) if sql]
+    keys: list[sa.ColumnElement[Any]] = [
+        sa.literal_column(sql) for sql in (term.num, term.sql, term.text) if sql
+    ]
     return [(key.desc() if text.startswith("-") else key.asc()).nulls_last() for key in keys]
 
 

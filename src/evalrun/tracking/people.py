@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class Said:
     archived: bool
     name: str | None = None
     labels: tuple[LabelSet, ...] = ()
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What was logged, by run and name."""
 
     def notes_of(self, target: str = "") -> tuple[Note, ...]:
         """The notes on the sweep itself, or on RUN or RUN/SAMPLE."""
@@ -77,6 +79,7 @@ class Said:
 
 def fold(suite_tags: Mapping[str, str], events: Iterable[Mapping[str, Any]]) -> Said:
     """From the events, oldest first, to how things stand. Events of an odd form are passed over."""
+    events = list(events)
     tags, notes, archived = dict(suite_tags), list[Note](), False
     name: str | None = None
     labels: dict[tuple[str, str], LabelSet] = {}
@@ -99,7 +102,7 @@ def fold(suite_tags: Mapping[str, str], events: Iterable[Mapping[str, Any]]) -> 
             given_labels = _label_set(event, detail)
             labels.pop((given_labels.column, given_labels.target), None)
             labels[given_labels.column, given_labels.target] = given_labels
-    return Said(tags, tuple(notes), archived, name, tuple(labels.values()))
+    return Said(tags, tuple(notes), archived, name, tuple(labels.values()), logged(events))
 
 
 def _label_set(event: Mapping[str, Any], detail: Mapping[str, Any]) -> LabelSet:
@@ -168,6 +171,39 @@ def logged(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
             numbers = {str(k): float(v) for k, v in figures.items() if isinstance(v, int | float)}
             found.setdefault(str(event["target"]), {}).update(numbers)
     return found
+
+
+def as_figure(value: str) -> float | None:
+    """A tag's value as the number that it is; None where it is none."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+TAG_FIGURE = "tag."
+"""What the names of metrics begin with that are numeric tags."""
+
+
+def own_figures(told: Said, run: str) -> dict[str, float]:
+    """What people say of a run in numbers, by name: figures that they logged, and numeric tags."""
+    tags = {TAG_FIGURE + key: as_figure(value) for key, value in told.tags.items()}
+    known = {name: number for name, number in tags.items() if number is not None}
+    return {**known, **told.figures.get(run, {})}
+
+
+def with_own_figures(told: Said, document: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's document with the figures of people's own among its metrics. A metric that it measured itself
+    stays what it is."""
+    known = {metric["name"] for metric in document["metrics"]}
+    n = document["counts"]["samples"]
+    own = [
+        {"name": name, "slice": {}, "value": value, "n": n, "unit": "", "direction": "none", "note": "logged"}
+        for name, value in own_figures(told, str(document["run"])).items()
+        if name not in known
+    ]
+    return {**document, "metrics": [*document["metrics"], *own]}
 
 
 _FIGURE = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*\Z")

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy import Text as PlainText
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The number of these tables, four digits; a test holds the two together."""
 
 
@@ -94,6 +94,7 @@ sweep_tag = Table(
     Column("sweep", ForeignKey("sweep.ulid", ondelete="CASCADE"), primary_key=True),
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
+    Column("num", Float),
     Index(None, "key", "value"),
 )
 

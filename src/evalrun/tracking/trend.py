@@ -19,8 +19,9 @@ from evalrun.canonical import canonical_json
 from evalrun.errors import UserError
 from evalrun.registry import nearest
 from evalrun.served import served_change
-from evalrun.tracking.changes import Placed, placed
+from evalrun.tracking.changes import Placed, placed, said
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.people import with_own_figures
 from evalrun.tracking.store import Store
 from evalrun.tracking.tables import dataset_version, project, run, run_metric, run_param, sweep
 from evalrun.types import JSON
@@ -289,7 +290,7 @@ def earlier_runs(
         if len(found) == limit:
             break
         earlier = SweepFolder(store.sweeps / row.folder)
-        document = earlier.read_run(row.run)
+        document = with_own_figures(said(earlier), earlier.read_run(row.run))
         if document["params"] == mine.params:
             found.append((earlier, document))
     return found
