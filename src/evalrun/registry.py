@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -63,6 +62,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 @cache
 def entry_points_of(kind: Kind) -> Mapping[str, str]:
     """The names that installed packages give, with what each stands for; looked up once."""
+    from importlib.metadata import entry_points
+
     return {point.name: point.value for point in entry_points(group=f"evalrun.{kind}s")}
 
 

@@ -100,10 +100,10 @@ class TestPages:
         page.get_by_role("link", name="q79", exact=True).click()
         until(page, "document.getElementById('sample').innerText.includes('Is 79 lucky')")
         assert page.locator("#sample .side-name").all_inner_texts() == [
-            "first \N{MIDDLE DOT} p right", "second \N{MIDDLE DOT} p wrong",
+            "p \N{MIDDLE DOT} first right", "p \N{MIDDLE DOT} second wrong",
         ]  # fmt: skip
         assert page.locator(".grid-head > div").all_inner_texts()[1:] == [
-            "first \N{MIDDLE DOT} p", "second \N{MIDDLE DOT} p",
+            "p \N{MIDDLE DOT} first", "p \N{MIDDLE DOT} second",
         ]  # fmt: skip
         assert page.inner_text("#found") == "2 of 80 samples in 2 runs"
         page.click("#close")

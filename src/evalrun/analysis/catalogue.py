@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from evalrun.scoring.base import MetricInfo, fraction
+from evalrun.scoring.info import MetricInfo, fraction
 from evalrun.types import Direction, Status
 
 if TYPE_CHECKING:

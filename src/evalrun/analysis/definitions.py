@@ -28,7 +28,7 @@ from evalrun.analysis.fairness_definitions import (
     version_definition,
     version_info,
 )
-from evalrun.scoring.base import MetricInfo
+from evalrun.scoring.info import MetricInfo
 
 _PLACEHOLDER = "<label>"
 

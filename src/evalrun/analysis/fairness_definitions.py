@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
-from evalrun.scoring.base import MetricInfo, fraction
+from evalrun.scoring.info import MetricInfo, fraction
 from evalrun.suite.dataset import PERTURB
 
 _STAY = (

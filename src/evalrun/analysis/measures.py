@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.catalogue import RATES, Rate
+from evalrun.analysis.conclude import scorer_names
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.intervals import Bounds, mean
 from evalrun.analysis.quality import counted, score_column, score_infos
@@ -196,7 +197,8 @@ def default_metrics(runs: Sequence[RunSamples]) -> list[str]:
     """
     shared = set.intersection(*(set(run.table.scores) for run in runs))
     ordered = [name for name in runs[0].table.scores if name in shared]
-    named = [scorer.name for scorer in runs[0].scorers]
+    resolved = runs[0].sweep.suite.resolved
+    named = scorer_names(resolved if isinstance(resolved, dict) else {})
     ordered.sort(key=lambda name: named.index(name) if name in named else len(named))
     whole = [name for name in ordered if "." not in name] or ordered
     kept: list[str] = []
@@ -286,6 +288,10 @@ def _numbers(runs: Sequence[RunSamples]) -> list[str]:
 
 def _score_measure(column: str, runs: Sequence[RunSamples]) -> Measure:
     values = partial(_scores, column)
+    for run in runs:  # a scorer's first metric is the mean of its score: no scorer need be made to know that
+        first = next((each for each in run.run.metrics if each.scorer == column and not each.slice), None)
+        if first is not None:
+            return score_measure(column, first)
     info = next((run.infos[column] for run in runs if column in run.infos), None)
     if info is not None:
         return Measure(info.name, info.unit, info.direction, values)

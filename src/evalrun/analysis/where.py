@@ -7,17 +7,21 @@ Holm's correction over all slices that were looked at: where chance alone decide
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from evalrun.analysis.correction import ALPHA, corrected
+from evalrun.analysis.samples import plain_values
 from evalrun.scoring.base import as_text
 from evalrun.sweep_results import Concentration
+from evalrun.tracking.folder import MANIFEST
 from evalrun.tracking.parquet import column_names, read_columns, read_head
 
 LEAST = 5
@@ -147,13 +151,27 @@ def _slices(path: Path, names: list[str], rows: _Ints, hit: _Bools) -> Iterator[
 
 
 def _answers(path: Path, names: list[str]) -> set[str]:
-    """Columns of the row that hold the answers themselves (provider: recorded): they say nothing of where."""
-    columns = ["output", *(name for name in names if name.startswith("vars."))]
+    """Columns of the row that hold answers (provider: recorded), of this model or of others: they say nothing
+    of where."""
+    recorded = _recorded(path)
+    columns = ["output", *(name for name in names if name.startswith("vars.") and name not in recorded)]
     if "output" not in names:
-        return set()
+        return recorded
     head = read_head(path, columns, _HEAD)
     output = head.column("output").to_pylist()
-    return {name for name in columns[1:] if any(output) and head.column(name).to_pylist() == output}
+    same = {name for name in columns[1:] if any(output) and head.column(name).to_pylist() == output}
+    return recorded | same
+
+
+def _recorded(path: Path) -> set[str]:
+    """The columns from which the suite takes recorded answers, by the manifest of the file's sweep."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        manifest = orjson.loads((path.parents[2] / MANIFEST).read_bytes())
+        suite = (manifest.get("suite") or {}).get("resolved") or {}
+        models = suite.get("models") or ()
+        taken = [model.get("column") for model in models if model.get("provider") == "recorded"]
+        return {f"vars.{str(column).partition('.')[0]}" for column in taken if column}
+    return set()
 
 
 def _coded(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str], str]:
@@ -161,18 +179,19 @@ def _coded(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str], str]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    values = pc.take(column.combine_chunks(), pa.array(rows))
+    # pa.array of a NumPy array, and to_numpy, import pandas, which takes a third of a second.
+    places = pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
+    values = pc.take(column.combine_chunks(), places)
     numeric = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
     if not (numeric or pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
         values = pa.array([None if v is None else as_text(v) for v in values.to_pylist()], pa.string())
     encoded = values.dictionary_encode()
     labels = ["" if each is None else as_text(each) for each in encoded.dictionary.to_pylist()]
     if len(labels) <= MOST_VALUES and name not in _LENGTHS:
-        codes = pc.fill_null(pc.cast(encoded.indices, pa.int64()), -1).to_numpy(zero_copy_only=False)
-        return codes.astype(np.int64), labels, ""
+        return plain_values(pc.cast(encoded.indices, pa.int64()), np.int64, -1), labels, ""
     if not numeric:
         values = pc.utf8_length(values)
-    numbers = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
+    numbers = plain_values(pc.cast(values, pa.float64()), np.float64, np.nan)
     there = np.isfinite(numbers)
     if not there.any():
         return np.full(len(numbers), -1), [], ""

@@ -85,10 +85,7 @@ def run(
     The same command again goes on where an unfinished sweep stopped, if that was within --resume-within.
     """
     if watch:
-        from evalrun.sweep.watch import watch as run_on_save
-
-        arguments = [word for word in sys.argv[1:] if word != "--watch"]
-        run_on_save(suite, arguments, lambda text: click.echo(text, err=True))
+        _watch(suite)
         return
     from evalrun.atomic import place_for
     from evalrun.reports.progress import make_progress
@@ -96,19 +93,10 @@ def run(
     from evalrun.sweep.options import SweepOptions
 
     options = SweepOptions(
-        overrides=make_overrides(**overrides),
-        store=store.root,
-        report=report,
-        write_report=not no_report,
-        use_cache=not no_cache,
-        fresh=fresh,
-        resume_within=resume_within,
-        argv=tuple(sys.argv[1:]),
-        baseline=baseline,
-        inconclusive=inconclusive,
-        reuse=reuse,
-        use_lock=not no_lock,
-    )
+        overrides=make_overrides(**overrides), store=store.root, report=report, write_report=not no_report,
+        use_cache=not no_cache, fresh=fresh, resume_within=resume_within, argv=tuple(sys.argv[1:]),
+        baseline=baseline, inconclusive=inconclusive, reuse=reuse, use_lock=not no_lock,
+    )  # fmt: skip
     for file in (junit, summary):
         if file is not None:
             place_for(file)
@@ -129,6 +117,14 @@ def show_outcome(outcome: Outcome, *, as_json: bool) -> None:
     with shown():
         _show(outcome, as_json=as_json)
     _tell(outcome)
+
+
+def _watch(suite: Path) -> None:
+    """Run the suite again whenever something of it is saved."""
+    from evalrun.sweep.watch import watch
+
+    arguments = [word for word in sys.argv[1:] if word != "--watch"]
+    watch(suite, arguments, lambda text: click.echo(text, err=True))
 
 
 def _show(outcome: Outcome, *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from evalrun import registry
 from evalrun.analysis.catalogue import OF_SCORES as OF_REPEATS
@@ -31,12 +31,14 @@ from evalrun.analysis.fairness_definitions import OF_SCORES as OF_VERSIONS
 from evalrun.errors import Problem
 from evalrun.floats import COMPARISONS
 from evalrun.registry import nearest
-from evalrun.scoring.base import Scorer
 from evalrun.suite.dataset import PERTURB
 from evalrun.suite.findings import did_you_mean
-from evalrun.suite.schema import Suite
 from evalrun.sweep_results import Concentration
 from evalrun.tracking.people import TAG_FIGURE
+
+if TYPE_CHECKING:
+    from evalrun.scoring.base import Scorer
+    from evalrun.suite.schema import Suite
 
 NUMBER_FORM = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 METRIC_FORM = r'(?:"(?P<quoted>[^"]+)"|(?P<metric>[\w.\-]+))'

@@ -19,8 +19,6 @@ from evalrun.reports.details import commit_of
 from evalrun.reports.effects import Section, change
 from evalrun.reports.numbers import count, figure, listing, moment, p_value, plural, tested, where
 from evalrun.reports.people import PeopleView, people_view
-from evalrun.reports.report import SAMPLES_MARK, SHAPES, judge
-from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
 from evalrun.reports.view import (
     PALETTE,
@@ -37,7 +35,6 @@ from evalrun.reports.view import (
     words,
 )
 from evalrun.reports.visible import visible
-from evalrun.tracking.diff import diff_sweeps
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.naming import number_of
 
@@ -176,6 +173,8 @@ def view(
 ) -> ComparisonView:
     """The page of a comparison of these sweeps, the first of which the others are compared with. `beside` are
     the same pairs by what else they have (analysis/beside.py)."""
+    from evalrun.reports.report import judge
+
     folders = list({folder.ulid: folder for folder in folders}.values())
     sources = {folder.ulid: Source.of(folder) for folder in folders}
     called = _called(sources, {folder.ulid: folder for folder in folders})
@@ -578,6 +577,8 @@ def _differences(comparison: Comparison, names: _Names) -> list[Chart]:
 
 
 def _changes(called: str, before: SweepFolder, after: SweepFolder) -> Changes:
+    from evalrun.tracking.diff import diff_sweeps
+
     diff = diff_sweeps(before, after)
     tables = []
     resolved = {f"models.{each.name}" for each in diff.models}
@@ -631,6 +632,9 @@ def write_comparison(
     the same pairs by what else they have. Raises UserError where a folder cannot be read or `out` cannot be
     written.
     """
+    from evalrun.reports.report import SAMPLES_MARK
+    from evalrun.reports.samples import SampleWriter
+
     shown = view(comparison, folders, beside)
     head, tail = _render(shown).split(SAMPLES_MARK)
     with disk_errors(out.parent):
@@ -650,6 +654,8 @@ def write_comparison(
 
 def _render(shown: ComparisonView) -> str:
     from markupsafe import Markup
+
+    from evalrun.reports.report import SAMPLES_MARK, SHAPES
 
     return (
         page.environment()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from evalrun.reports.numbers import NONE, count, moment, plural, size
 from evalrun.reports.source import Manifest, Performance, Suite
-from evalrun.reports.view import RunView, Table, plain_value
+from evalrun.reports.view import RunView, Table
 from evalrun.reports.visible import visible
 from evalrun.results import Confusion, Definition
+from evalrun.tracking.naming import plain_value
 from evalrun.types import JSON, MetricValue
 
 MOST_CAUSES = 12

@@ -18,9 +18,10 @@ from evalrun.reports.numbers import (
     significant,
     tested,
 )
-from evalrun.reports.view import Chart, Table, plain_value, verdict_word
+from evalrun.reports.view import Chart, Table, verdict_word
 from evalrun.results import Estimate
 from evalrun.sweep_results import AxisEffect, PairedResult, PromptAblation, PromptSensitivity, SweepResults
+from evalrun.tracking.naming import plain_value
 
 TOLD = 2
 """So many models and datasets are told one by one; more are counted."""

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import escape, quoteattr
 
 from evalrun.atomic import disk_errors
 from evalrun.gates.conditions import FIRST
@@ -299,10 +298,14 @@ def _metric_row(run: RunResults, metric: MetricValue) -> str:
 
 
 def _text(value: str) -> str:
+    from xml.sax.saxutils import escape
+
     return escape(_NOT_XML.sub("\ufffd", value))
 
 
 def _attribute(value: str) -> str:
+    from xml.sax.saxutils import quoteattr
+
     return quoteattr(_NOT_XML.sub("\ufffd", value), {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
 
 

@@ -13,11 +13,10 @@ from evalrun.reports.view import (
     behind,
     equal,
     lower_is_better,
-    params_of,
-    plain_value,
     varying_params,
 )
 from evalrun.sweep_results import Primary
+from evalrun.tracking.naming import params_of, plain_value
 from evalrun.types import MetricValue
 
 TTFT = "performance.ttft_s.p50"

@@ -14,7 +14,7 @@ from evalrun.reports.source import Planned, Suite
 from evalrun.reports.visible import visible
 from evalrun.results import RunDetails, RunResults
 from evalrun.sweep_results import Chance, Primary, Standing, Verdict, leading
-from evalrun.tracking.naming import Cell
+from evalrun.tracking.naming import Cell, params_of, plain_value
 from evalrun.types import JSON, Counts, MetricValue
 
 
@@ -346,11 +346,6 @@ class _Names:
         return self.prompts or not (self.models or self.params)
 
 
-def params_of(run: Cell, names: Sequence[str]) -> list[str]:
-    """These parameters of a run, as far as it has them: `temperature=0.7`."""
-    return [f"{name}={plain_value(run.params[name])}" for name in names if name in run.params]
-
-
 EVERY_MODEL = ""
 
 
@@ -368,15 +363,6 @@ def varying_params(cells: Sequence[Cell], *, by_model: bool = False) -> list[str
     sizes = {name: sum(name in cell.params for cell in cells) for name in order}
     values = groups.get(EVERY_MODEL, {})
     return [name for name in order if len(values[name]) > 1 or sizes[name] < len(cells)]
-
-
-def plain_value(value: JSON) -> str:
-    """A parameter's value on one line."""
-    if isinstance(value, str):
-        return value
-    import json
-
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _colours(views: Sequence[RunView]) -> list[tuple[int, str]]:

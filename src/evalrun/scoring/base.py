@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_seriali
 from typing_extensions import TypeVar
 
 from evalrun.errors import Problem
+from evalrun.scoring.info import MetricInfo as MetricInfo
+from evalrun.scoring.info import fraction as fraction
 from evalrun.suite.components import ParserSpec
-from evalrun.types import JSON, Direction, Row, Score, Status, hot_value
+from evalrun.types import JSON, Row, Score, Status, hot_value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,22 +79,6 @@ class ScoringInput:
     row: Row
     tool_calls: JSON = None
     likelihood: JSON = None
-
-
-@dataclass(frozen=True, slots=True)
-class MetricInfo:
-    """What a metric means: shown as a tooltip beside every number and in docs/metrics.md.
-
-    `definition` is whole sentences with the formula. `bounds` are the least and greatest possible values,
-    None where there is none. `neutral`, of a metric that measures a bias, is its value without any.
-    """
-
-    name: str
-    unit: str
-    direction: Direction
-    definition: str
-    bounds: tuple[float | None, float | None] = (None, None)
-    neutral: float | None = None
 
 
 class Options(BaseModel):
@@ -374,11 +360,6 @@ class Scorer(Component[OptionsT]):
         There is at least one sample.
         """
         return None
-
-
-def fraction(name: str, definition: str, direction: Direction = "higher") -> MetricInfo:
-    """A metric between 0 and 1."""
-    return MetricInfo(name, "fraction", direction, definition, (0.0, 1.0))
 
 
 def as_text(value: JSON) -> str:

@@ -23,18 +23,24 @@ if TYPE_CHECKING:
 DataPath: TypeAlias = tuple[str | int, ...]
 """Keys and indices from the top of the suite (or of one entry) down to a value."""
 
+_BEGINNING = 4
+"""Keys with so many first letters in common may be meant for one another."""
+
 FINDINGS = "evalrun_findings"
 """The pydantic error type that carries findings of our own validators in its context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One problem at a path. `at_key`: the key itself is what is wrong, not its value."""
+    """One problem at a path. `at_key`: the key itself is what is wrong, not its value; `unknown`: nobody
+    knows it; `missing` is the key that is not there."""
 
     path: DataPath
     what: str
     remedy: str = ""
     at_key: bool = False
+    unknown: bool = False
+    missing: str = ""
 
     def under(self, prefix: DataPath) -> Finding:
         """The same finding, seen from further up."""
@@ -106,7 +112,31 @@ def from_pydantic(
             choices.setdefault(path, []).append((expected, error["input"]))
         else:
             found.append(_wrong_value(path, error))
-    return found + _unions(choices, found)
+    return _without_mistyped(found + _unions(choices, found))
+
+
+def _without_mistyped(found: list[Finding]) -> list[Finding]:
+    """A required key that is there under another name is one problem, not two: the unknown key is told, and
+    which one it stands for."""
+    missing = {(item.path, item.missing): item for item in found if item.missing}
+    told = []
+    for item in found:
+        near = item.unknown and _stands_for(item, [name for path, name in missing if path == item.path[:-1]])
+        if near:
+            del missing[item.path[:-1], near]
+            told.append(replace(item, remedy=f"Did you mean '{near}', which is missing?"))
+        else:
+            told.append(item)
+    return [item for item in told if not item.missing or (item.path, item.missing) in missing]
+
+
+def _stands_for(unknown: Finding, names: Sequence[str]) -> str | None:
+    """Which of the missing keys a mistyped one was meant to be: by its letters, or as a part of it."""
+    key = str(unknown.path[-1]).lower()
+    if near := nearest(key, names):
+        return near
+    alike = (name for name in names if key in name or name in key or key[:_BEGINNING] == name[:_BEGINNING])
+    return next(alike, None)
 
 
 def known_keys(model: type[BaseModel]) -> list[str]:
@@ -139,7 +169,8 @@ def _missing(path: DataPath, key: str, root: type[BaseModel], owner: str) -> Fin
     field = model.model_fields.get(key) if model else None
     inside = owner or _label(path).removesuffix(": ")
     what = f"'{key}' is missing" + (f" in {inside}" if inside else "")
-    return Finding(path, what, f"{key}: {field.description}" if field and field.description else "")
+    remedy = f"{key}: {field.description}" if field and field.description else ""
+    return Finding(path, what, remedy, missing=key)
 
 
 def _label(path: DataPath) -> str:
@@ -157,7 +188,7 @@ def _unknown_key(path: DataPath, root: type[BaseModel], also_known: Iterable[str
     known = known_keys(model) if model else []
     if len(path) == 1:
         known += also_known
-    return Finding(path, f"unknown key '{key}'", did_you_mean(key, known), at_key=True)
+    return Finding(path, f"unknown key '{key}'", did_you_mean(key, known), at_key=True, unknown=True)
 
 
 def _unions(choices: Mapping[DataPath, list[tuple[str, Any]]], found: Sequence[Finding]) -> list[Finding]:

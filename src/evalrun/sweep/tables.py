@@ -262,11 +262,13 @@ def _excel(path: Path) -> Table:
         raise UserError(
             "reading Excel needs the package openpyxl, which is not installed",
             where=str(path),
-            remedy="Run: pip install openpyxl. Or save the sheet as CSV.",
+            remedy="Run: pip install openpyxl (the extra `excel`). Or save the sheet as CSV.",
         ) from None
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         sheets = {sheet.title: [*sheet.iter_rows(values_only=True)] for sheet in book.worksheets}
+        formulas = openpyxl.load_workbook(path, read_only=True)
+        written = {sheet.title: [*sheet.iter_rows(values_only=True)] for sheet in formulas.worksheets}
     except Exception as error:  # whatever a damaged workbook makes of its reader
         what = f"the workbook cannot be read: {type(error).__name__}: {str(error)[:200]}"
         raise UserError(what, where=str(path), remedy="Save the sheet as CSV.") from error
@@ -283,7 +285,20 @@ def _excel(path: Path) -> Table:
             "the sheet holds no rows below its header", where=str(path), remedy=_columns_said(names)
         )
     others = f", the first of {len(filled)} with rows" if len(filled) > 1 else ""
-    return Table(names, rows, f"Excel, sheet '{title}'{others}", None, renamed)
+    said = f"Excel, sheet '{title}'{others}{_without_value(cells, written[title])}"
+    return Table(names, rows, said, None, renamed)
+
+
+def _without_value(values: Sequence[Sequence[Any]], written: Sequence[Sequence[Any]]) -> str:
+    """How many cells are formulas that no program has computed yet: what they come to is not in the file."""
+    number = 0
+    for row, formulas in zip(values, written, strict=False):
+        for value, formula in zip(row, formulas, strict=False):
+            number += value is None and isinstance(formula, str) and formula.startswith("=")
+    if not number:
+        return ""
+    what = "formula has" if number == 1 else "formulas have"
+    return f"; {number:,} {what} no value in the file and count as empty (open it in Excel and save it)"
 
 
 def _some(row: Sequence[Any]) -> bool:

@@ -32,6 +32,11 @@ _END = 4
 """So many last characters of an id may stand for it: sweeps of one day share the first ones."""
 
 
+def is_place(name: str) -> bool:
+    """Whether a name says a place in the order of sweeps: `previous`, `latest~2`, `12`, `#12`."""
+    return name == "previous" or _BACK.match(name) is not None or _NUMBER.match(name) is not None
+
+
 def short_sweep(store: Store, name: str, folders: Sequence[SweepFolder]) -> SweepFolder | None:
     """The sweep that a short name stands for, or None where it is none.
 
@@ -202,10 +207,18 @@ class Cell(Protocol):
 
 def axes(run: Cell) -> list[str]:
     """What a run goes by: model, prompt, dataset, and each parameter as `temperature=0.7`."""
+    return [run.model, run.prompt, run.dataset, *params_of(run, [*run.params])]
+
+
+def params_of(run: Cell, names: Sequence[str]) -> list[str]:
+    """These parameters of a run, as far as it has them: `temperature=0.7`."""
+    return [f"{name}={plain_value(run.params[name])}" for name in names if name in run.params]
+
+
+def plain_value(value: JSON) -> str:
+    """A parameter's value on one line."""
+    if isinstance(value, str):
+        return value
     import json
 
-    params = [
-        f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-        for name, value in run.params.items()
-    ]
-    return [run.model, run.prompt, run.dataset, *params]
+    return json.dumps(value, ensure_ascii=False)

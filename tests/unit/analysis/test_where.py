@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,16 @@ def test_what_speaks_against_a_metric(tmp_path: Path) -> None:
     assert ended_badly(path, "error_rate", "", {}) == (_ids([1]), _ids(range(6)))
     assert ended_badly(path, "big", "big", {}) == (set(), set())
     assert ended_badly(path, "performance.e2e_s.p95", "", {}) == (set(), set())
+
+
+def test_columns_of_recorded_answers_are_no_slices(tmp_path: Path) -> None:
+    """Of no model of the suite, although the other one's answers go along with the mistakes."""
+    run = tmp_path / "runs" / "a-p-d"
+    run.mkdir(parents=True)
+    models = [{"provider": "recorded", "column": name} for name in ("a", "b")]
+    (tmp_path / "sweep.json").write_text(json.dumps({"suite": {"resolved": {"models": models}}}))
+    kinds = ["x" if at < 30 else "y" for at in range(120)]
+    path = _file(run, vars__b=kinds)
+    assert concentrations(path, _ids(range(30))) == ()
+    (tmp_path / "sweep.json").unlink()
+    assert concentrations(path, _ids(range(30)))

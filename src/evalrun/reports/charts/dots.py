@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from evalrun.reports.charts.theme import base, dots, nominal, run_scale, shape_scale
 from evalrun.reports.numbers import count, figure, fixed, interval, measured, p_value, plural
-from evalrun.reports.view import Chart, RunView, Table, behind, equal, plain_value, verdict_word
+from evalrun.reports.view import Chart, RunView, Table, behind, equal, verdict_word
 from evalrun.reports.visible import visible
 from evalrun.sweep_results import AxisEffect, Level
+from evalrun.tracking.naming import plain_value
 
 if TYPE_CHECKING:
     from evalrun.analysis.compare import Compared
