@@ -494,6 +494,106 @@ class CheckpointLine:
 
 
 @dataclass(frozen=True, slots=True)
+class RateAtLoad:
+    """How many of the `n` samples that both asked ended in one way (truncated, unparsed, refused, failed) at
+    the reference and at the level."""
+
+    what: str
+    before: int
+    after: int
+    n: int
+    difference: PairedResult
+    p_corrected: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QualityAtLoad:
+    """A level's scores against those of the reference, `n` samples that both answered.
+
+    `difference` is level - reference, corrected over the levels. `lost` were right at the reference and are
+    wrong here, `gained` the other way round. `changed` is the share of texts that differ from the
+    reference's,
+    `changed_by_noise` that of the reference's second run. `excess` compares flips (right to wrong or back) of
+    the level with those between the two runs of the reference: what load adds to noise. `tokens_ratio` is
+    the median of output tokens over the reference's.
+    """
+
+    against: str
+    n: int
+    difference: PairedResult
+    lost: int = 0
+    gained: int = 0
+    changed: Estimate = NO_ESTIMATE
+    changed_by_noise: Estimate | None = None
+    excess: PairedResult | None = None
+    excess_p: float | None = None
+    rates: tuple[RateAtLoad, ...] = ()
+    tokens_ratio: float | None = None
+    p_corrected: float | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPoint:
+    """One level of load of a curve. Response times are from the schedule in open loop, else from sending."""
+
+    run: str
+    level: JSON = None
+    words: str = ""
+    open_loop: bool = False
+    concurrency: int | None = None
+    rate: float | None = None
+    n: int = 0
+    failed: int = 0
+    offered_rps: Estimate = NO_ESTIMATE
+    requests_per_s: Estimate = NO_ESTIMATE
+    output_tokens_per_s: Estimate = NO_ESTIMATE
+    response_p50_s: Estimate = NO_ESTIMATE
+    response_p95_s: Estimate = NO_ESTIMATE
+    attainment: Estimate = NO_ESTIMATE
+    goodput_rps: Estimate = NO_ESTIMATE
+    goodput_right_rps: Estimate = NO_ESTIMATE
+    score: Estimate = NO_ESTIMATE
+    verdict: str = "undecided"
+    banners: tuple[str, ...] = ()
+    quality: QualityAtLoad | None = None
+
+    @property
+    def spoken(self) -> str:
+        """The level in a sentence: "4 requests in flight", "2 requests/s"."""
+        if self.concurrency is not None:
+            return f"{self.concurrency} request{'s' if self.concurrency > 1 else ''} in flight"
+        return self.words if self.rate is None else f"{self.rate:g} requests/s"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadCurve:
+    """The levels of load of one model, prompt and dataset, from low to high.
+
+    `capacity` is the highest level at which at least `attain` of the requests keep the promise `slo`, None
+    where none does or nothing was promised; `certified` where its lower bound does so too, else `estimated`.
+    `reference` is the run that scores are compared with, `again` its repetition. `sentence` is for people.
+    """
+
+    model: str
+    prompt: str
+    dataset: str
+    params: Mapping[str, JSON] = field(default_factory=dict)
+    metric: str = ""
+    unit: str = ""
+    direction: Direction = "higher"
+    slo: tuple[str, ...] = ()
+    attain: float = 0.95
+    points: tuple[LoadPoint, ...] = ()
+    reference: str = ""
+    again: str = ""
+    reference_score: Estimate = NO_ESTIMATE
+    capacity: str | None = None
+    certainty: str = ""
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SweepResults:
     """What a sweep as a whole came to.
 
@@ -501,7 +601,8 @@ class SweepResults:
     each dataset. `effects`, `sensitivity` and `ablations` are of the primary metric, empty where the matrix
     has nothing of the kind. `lost` are the scores that rows lack, run by run. `judged` is what judges gave.
     `chance` is where answers are among known labels: what is reached without reading the input. `checkpoints`
-    is where models are checkpoints of a training: each line of them over its steps.
+    is where models are checkpoints of a training: each line of them over its steps. `load`
+    are the curves of what was put under load.
     """
 
     primary: Primary | None = None
@@ -517,3 +618,4 @@ class SweepResults:
     judged: tuple[JudgedRun, ...] = ()
     chance: tuple[Chance, ...] = ()
     checkpoints: tuple[CheckpointLine, ...] = ()
+    load: tuple[LoadCurve, ...] = ()

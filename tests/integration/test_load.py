@@ -288,3 +288,33 @@ def test_runs_whose_speeds_are_compared_get_one_small_number(tmp_path: Path, fif
     suite.write_text(yaml.safe_dump(text))
     document = run(suite, "--no-cache")
     assert [each["load"].get("adaptive") for each in document["runs"]] == [True, True]
+
+
+def test_a_level_whose_answers_get_worse_is_found_by_a_paired_test_and_said_first(
+    tmp_path: Path, fifo: Fifo
+) -> None:
+    fifo.places, fifo.service_s, fifo.wrong_above = 4, 0.02, 3
+    load = {"concurrency": [2, 8], "slo": ["e2e_s <= 20"], "reference": 1}
+    suite = write(tmp_path, fifo, load, rows=40)
+    report = tmp_path / "report.html"
+    done = evalrun(suite, "--report", report, "--store", tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    (curve,) = json.loads(evalrun("show", "latest", "--json", "--store", tmp_path / "store").stdout)[
+        "results"
+    ]["load"]
+    assert [point["level"] for point in curve["points"]] == [1, 2, 8]
+    same, worse = (point["quality"] for point in curve["points"][1:])
+    assert same["verdict"]["word"] != "worse" and same["lost"] == 0 and same["changed"]["value"] == 0
+    assert worse["verdict"]["word"] == "worse" and worse["p_corrected"] < 0.001
+    # What got lost are the answers that changed; the two runs of the reference agree.
+    assert worse["lost"] == round(worse["changed"]["value"] * 40) > 8 and worse["gained"] == 0
+    assert worse["changed_by_noise"]["value"] == 0 and worse["excess_p"] < 0.001
+    assert curve["capacity"] == "8 at once" and curve["slo"] == ["e2e_s <= 20"]
+    assert "bears 8 requests in flight within the promise" in curve["sentence"]
+    assert "answers get worse under load" in curve["sentence"]
+    shown = " ".join(done.stdout.split())
+    assert shown.index("m bears 8 requests in flight") < shown.index("exact_match (n = 40)")
+    assert "Ship" not in shown and "requests/s" in shown
+    page = report.read_text()
+    assert 'id="load"' in page and "load-pareto" in page and "load-backlog-0" in page
+    assert "Quality against time" not in page

@@ -202,6 +202,12 @@ def _with_comparisons(
     by_chance = chance_levels(own, primary, measure, alpha=ALPHA, seed=seed) if primary.score else ()
     found = replace(found, chance=by_chance)
     readable = [run for run in loaded if run.has_samples]
+    if any(run.details.load is not None for run in runs):
+        from evalrun.analysis.load_curve import attain_of, load_curves
+
+        resolved = own[0].sweep.suite.resolved if own else None
+        attain = attain_of(resolved) if isinstance(resolved, Mapping) else None
+        found = replace(found, load=load_curves(own, measure, primary, attain))
     if primary.score is None or not readable or not (len(own) < len(loaded) or _varied(runs)):
         return found
     moved = sweep_effects(readable, [measure], Testing(seed=readable[0].seed))

@@ -131,8 +131,8 @@ def swept_names(run: RunSamples) -> tuple[str, ...]:
     """The parameters that the suite sweeps over."""
     resolved = run.sweep.suite.resolved
     swept = resolved.get("sweep") if isinstance(resolved, dict) else None
-    if isinstance(swept, dict):
-        return tuple(swept)
+    if isinstance(swept, dict) and isinstance(resolved, dict):
+        return (*swept, "load") if resolved.get("load") else tuple(swept)
     # A manifest without its suite: parameters in which runs of the same model differ.
     values: dict[tuple[str, str], set[str]] = {}
     for each in run.sweep.plan:

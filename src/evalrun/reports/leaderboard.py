@@ -23,6 +23,7 @@ TTFT = "performance.ttft_s.p50"
 E2E = "performance.e2e_s.p50"
 TOKENS = "performance.output_tokens_per_s"
 REQUESTS = "performance.requests_per_s"
+RESPONSE = "performance.response_s.p95"
 MEMORY = "memory.engine_peak_bytes"
 CLIENT_MEMORY = "memory.client_peak_bytes"
 COST = "cost.usd"
@@ -54,6 +55,18 @@ MEASURED = (
 )
 """What the report's leaderboard and the terminal's table show of a run beside its scores, where it is known.
 A column is added here and nowhere else."""
+
+
+def _percent(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1%}"
+
+
+UNDER_LOAD = (
+    Measured("requests", REQUESTS, "requests/s", numbers.significant, (1, "requests/s")),
+    Measured("response", RESPONSE, "95th percentile", numbers.seconds, (2, "p95")),
+    Measured("kept", "performance.attainment", "of requests", _percent, (2, "kept")),
+)
+"""What is shown besides where load is an axis. Response times are from the schedule."""
 
 MOST_SCORES = 3
 """Columns of further scores; the others are in the table of every metric."""
@@ -255,7 +268,8 @@ def columns(runs: Sequence[RunView], others: Sequence[str]) -> list[Column]:
         if any(counts):
             found.append(Column(name, "samples", [Cell(count(each), float(each)) for each in counts]))
     found += _load(runs)
-    for own in MEASURED:
+    under_load = any(run.details.load is not None for run in runs)
+    for own in (*MEASURED[:2], *UNDER_LOAD, *MEASURED[2:]) if under_load else MEASURED:
         figures = [run.metric(own.metric) for run in runs]
         better = own.instead and any(run.value(own.instead) is not None for run in runs)
         if not better and any(figure is not None and figure.value is not None for figure in figures):

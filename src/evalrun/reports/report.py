@@ -12,6 +12,7 @@ from evalrun.atomic import replacing
 from evalrun.reports import details, page
 from evalrun.reports.answer import EVERY_RUN, answer, overall
 from evalrun.reports.charts.dots import forest
+from evalrun.reports.charts.load import cautions, level_charts, level_table, names_of, sentences
 from evalrun.reports.charts.quality import quality_charts
 from evalrun.reports.charts.resources import MANY_READINGS, read_system, resources
 from evalrun.reports.charts.speed import NAMES, latency, load_charts
@@ -72,6 +73,10 @@ class Report:
     judges: Sequence[JudgesView]
     speed: Sequence[Chart]
     load: Sequence[Chart]
+    levels: Sequence[Chart]
+    level_tables: Sequence[Table]
+    load_sentences: Sequence[str]
+    load_cautions: Sequence[str]
     speed_note: str
     speed_cautions: Sequence[str]
     stages: Bars
@@ -96,7 +101,8 @@ class Report:
     def charts(self) -> list[Chart]:
         """All charts of the page."""
         groups = [view.chart for view in self.fairness if view.chart]
-        return [*self.quality, *self.effects.charts, *self.speed, *self.load, *groups, *self.resources]
+        every = [*self.quality, *self.effects.charts, *self.speed, *self.load, *self.levels]
+        return [*every, *groups, *self.resources]
 
     @property
     def shown(self) -> frozenset[str]:
@@ -176,6 +182,8 @@ def judge(source: Source) -> Verdicts:
         )
         for name, runs in by_dataset.items()
     ]
+    if source.results.load:  # a level of load is nothing to ship
+        answers = [replace(each, advice=[]) for each in answers]
     return Verdicts(
         primary,
         everything,
@@ -240,7 +248,16 @@ def build_report(source: Source) -> Report:
         effects=effects(source.results),
         judges=judges(source, by_dataset),
         speed=speed,
-        load=[chart for at, name, runs in datasets for chart in load_charts(at, name, runs, named=named)],
+        load=[]
+        if source.results.load
+        else [chart for at, name, runs in datasets for chart in load_charts(at, name, runs, named=named)],
+        levels=level_charts(source.results.load, views),
+        level_tables=[
+            level_table(name, curve)
+            for name, curve in zip(names_of(source.results.load), source.results.load, strict=True)
+        ],
+        load_sentences=sentences(source.results.load),
+        load_cautions=cautions(source.results.load),
         speed_note="" if speed else _no_speed(everything),
         speed_cautions=_slowed(everything),
         stages=stage_bars(everything),

@@ -56,6 +56,11 @@ def result_table(
     source = Source.of(folder)
     verdicts = judge(source)
     _head(console, source, name or source.manifest.name)
+    if source.results.load:
+        from evalrun.reports.charts.load import sentences
+
+        for said in sentences(source.results.load):
+            print_line(console, said, "bold")
     if verdicts.overall:
         print_line(console, words(verdicts.overall), "bold")
     for pooled in source.results.pooled[:MOST_POOLED]:

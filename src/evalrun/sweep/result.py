@@ -31,6 +31,7 @@ def result_document(outcome: Outcome) -> dict[str, Any]:
         "previous": manifest.get("previous"),
         "lost": (manifest.get("results") or {}).get("lost", []),
         "checkpoints": (manifest.get("results") or {}).get("checkpoints", []),
+        **({"load": load} if (load := (manifest.get("results") or {}).get("load")) else {}),
         "gates": manifest["gates"],
         "alerts": manifest.get("alerts", []),
         "errors": [str(fault) for fault in outcome.faults],

@@ -11,6 +11,7 @@ from evalrun.reports.charts.theme import base, padded, run_scale, shape_scale
 from evalrun.reports.leaderboard import COST, E2E, MEMORY
 from evalrun.reports.numbers import count, listing, metric_interval, seconds, size, usd
 from evalrun.reports.view import Chart, RunView, Table, lower_is_better
+from evalrun.results import like_loads
 from evalrun.types import MetricValue
 
 PLOT = (430.0, 270.0)
@@ -142,6 +143,8 @@ def quality_charts(at: int, dataset: str, runs: Sequence[RunView], *, named: boo
     found = []
     for price in PRICES:
         points = _points(runs, price)
+        if price.metric == E2E and not like_loads([run.results.load_words for run, _, _ in points]):
+            continue  # times under unlike loads say nothing of which run is quicker
         prices = [own.value or 0.0 for _, _, own in points]
         if len(points) >= 2 and max(prices) > SPREAD * min(prices):
             found.append(_chart(f"quality-{price.key}-{at}", dataset, points, price, named=named))
