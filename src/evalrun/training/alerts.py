@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -70,6 +71,35 @@ def read_rules(texts: Iterable[str]) -> dict[Rule, int]:
 _RISING = 3
 
 
+class _Window:
+    """The last values that count, kept sorted as well: their median costs next to nothing."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def append(self, value: float) -> None:
+        """The next value; the oldest goes."""
+        if len(self._values) == WINDOW:
+            del self._sorted[bisect_left(self._sorted, self._values.popleft())]
+        self._values.append(value)
+        insort(self._sorted, value)
+
+    @property
+    def median(self) -> float:
+        """The median of the values."""
+        ordered, half = self._sorted, len(self._sorted) // 2
+        return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+    def spread(self) -> float:
+        """The median of their distances from the median."""
+        middle = self.median
+        return statistics.median([abs(value - middle) for value in self._sorted])
+
+
 @dataclass(slots=True)
 class _Episode:
     """Whether a rule is in what it fired on; so it fires once."""
@@ -89,6 +119,10 @@ class _Episode:
         return False
 
 
+_Check: TypeAlias = Callable[[int, Mapping[str, float]], "tuple[bool, int, str] | None"]
+"""Whether a rule's condition holds, from which step on, and what was seen; None where the line says nothing of it."""
+
+
 @dataclass(slots=True)
 class AlertWatch:
     """Takes what a training logs, line by line, and says what has gone wrong.
@@ -98,10 +132,10 @@ class AlertWatch:
 
     rules: Mapping[Rule, int] = field(default_factory=lambda: read_rules(()))
     planned_steps: int | None = None
-    _losses: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _gradients: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _speeds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _gaps: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    _losses: _Window = field(default_factory=_Window)
+    _gradients: _Window = field(default_factory=_Window)
+    _speeds: _Window = field(default_factory=_Window)
+    _gaps: _Window = field(default_factory=_Window)
     _episodes: dict[Rule, _Episode] = field(default_factory=dict)
     _high: int = 0
     _spike_at: int = 0
@@ -113,15 +147,18 @@ class AlertWatch:
     _rises: int = 0
     _wall: float = math.nan
     _step: int = 0
+    _checked: list[tuple[Rule, _Check]] = field(default_factory=list)
 
     def add(self, step: int, values: Mapping[str, float], wall_s: float = math.nan) -> list[TrainingAlert]:
         """Take one line; what is to be told of it. `wall_s` is Unix time, NaN where it is not known."""
-        by_role = {role: value for name, value in values.items() if (role := role_of(name))}
+        # Of several that are alike (`loss`, and `train_loss` at the end) the shortest name is the one.
+        names = sorted(values, key=len, reverse=True)
+        by_role = {role: values[name] for name in names if (role := role_of(name))}
         found = [*self._timed(step, wall_s)]
-        for rule, check in self._checks().items():
-            if rule in self.rules and (seen := check(step, by_role)) is not None:
+        for rule, check in self._checked:
+            if (seen := check(step, by_role)) is not None:
                 holds, at, reason = seen
-                if self._episode(rule).fires(holds):
+                if (holds or rule in self._episodes) and self._episode(rule).fires(holds):
                     found.append(TrainingAlert(rule, at, reason))
         self._step = step
         return found
@@ -133,8 +170,8 @@ class AlertWatch:
     def _episode(self, rule: Rule) -> _Episode:
         return self._episodes.setdefault(rule, _Episode())
 
-    def _checks(self) -> Mapping[Rule, Callable[[int, Mapping[str, float]], tuple[bool, int, str] | None]]:
-        return {
+    def __post_init__(self) -> None:
+        checks: Mapping[Rule, _Check] = {
             "diverged": self._diverged,
             "spike": self._spike,
             "grad_norm": self._gradient,
@@ -142,6 +179,7 @@ class AlertWatch:
             "lr_zero": self._rate,
             "throughput fell": self._speed,
         }
+        self._checked = [(rule, check) for rule, check in checks.items() if rule in self.rules]
 
     def _timed(self, step: int, wall_s: float) -> list[TrainingAlert]:
         if not math.isfinite(wall_s):
@@ -158,7 +196,7 @@ class AlertWatch:
     def _stalled(self, step: int, gap_s: float) -> list[TrainingAlert]:
         if "stalled" not in self.rules or len(self._gaps) < _FEWEST:
             return []
-        usual = statistics.median(self._gaps)
+        usual = self._gaps.median
         long = gap_s > max(_STALL * usual, SHORTEST_STALL_S)
         if not self._episode("stalled").fires(long):
             return []
@@ -183,10 +221,10 @@ class AlertWatch:
             return None
         high, limit = False, math.nan
         if len(self._losses) >= 2 * _FEWEST:
-            middle = statistics.median(self._losses)
-            spread = statistics.median(abs(each - middle) for each in self._losses)
-            limit = middle + _SPIKE * max(_MAD * spread, 1e-3 * abs(middle))
-            high = loss > limit
+            middle = self._losses.median
+            if loss > middle + _SPIKE * 1e-3 * abs(middle):
+                limit = middle + _SPIKE * max(_MAD * self._losses.spread(), 1e-3 * abs(middle))
+                high = loss > limit
         self._high = self._high + 1 if high else 0
         self._spike_at = step if self._high == 1 else self._spike_at
         if not high or self._high > WINDOW:  # a new level, after so long, is what the loss is now
@@ -198,7 +236,7 @@ class AlertWatch:
         norm = values.get("grad_norm")
         if norm is None or not math.isfinite(norm):
             return None
-        usual = statistics.median(self._gradients) if len(self._gradients) >= _FEWEST else math.inf
+        usual = self._gradients.median if len(self._gradients) >= _FEWEST else math.inf
         self._gradients.append(norm)
         return norm > _GRADIENT * usual, step, f"it is {norm:.4g}, usually {usual:.4g}"
 
@@ -227,7 +265,7 @@ class AlertWatch:
         speed = values.get("tokens_per_s")
         if speed is None or not math.isfinite(speed):
             return None
-        usual = statistics.median(self._speeds) if len(self._speeds) >= _FEWEST else 0.0
+        usual = self._speeds.median if len(self._speeds) >= _FEWEST else 0.0
         slow = speed < _SLOWER * usual
         if not slow:
             self._speeds.append(speed)

@@ -30,7 +30,7 @@ from evalrun.tracking.trainings import (
 from evalrun.training.alerts import TrainingAlert, alerts_of
 from evalrun.training.architecture import architecture_of
 from evalrun.training.readers import Reading, services, tables, tensorboard, trainer_state
-from evalrun.training.series import Series
+from evalrun.training.series import Points, Series
 from evalrun.types import JSON
 
 FRAMEWORKS = ("huggingface", "tensorboard", "lightning", "table", "trackio", "mlflow", "wandb")
@@ -80,6 +80,7 @@ def import_training(store: Store, options: ImportOptions) -> Imported:
         return known
     folder = Path(options.source) if Path(options.source).is_dir() else None
     series = reading.points.series()
+    reading.points = Points()  # a million of them need not be held twice
     checkpoints = _checkpoints(folder, reading, digests=options.digests) if folder is not None else []
     manifest = _manifest(options, reading, series, sources, _architecture(folder, checkpoints))
     alerts = alerts_of(series, manifest.planned_steps)

@@ -11,6 +11,7 @@ import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -25,6 +26,9 @@ Kind: TypeAlias = Literal["train", "eval", "system"]
 _EVAL = re.compile(r"(?:eval|val|valid|validation|test)(?:[/_.-]|$)", re.IGNORECASE)
 _SYSTEM = re.compile(r"(?:system|gpu|cpu|memory|energy|disk|network)[/.]", re.IGNORECASE)
 MAX_STEP = (1 << 53) - 1
+_CHUNK = 1 << 15
+_FIELDS = 6
+_NAME, _STEP, _VALUE, _WALL, _EPOCH, _TOKENS = range(_FIELDS)
 
 
 def kind_of(name: str) -> Kind:
@@ -49,6 +53,7 @@ _ROLES: Mapping[str, re.Pattern[str]] = {
 }
 
 
+@cache
 def role_of(name: str) -> str:
     """What a metric is, whatever its framework calls it: `loss`, `eval_loss`, `learning_rate`, `grad_norm`,
     `tokens_per_s`, `tokens`; empty for any other."""
@@ -56,92 +61,77 @@ def role_of(name: str) -> str:
 
 
 class Points:
-    """Points as they are read, in arrays: some 44 bytes each."""
+    """Points as they are read, in one array: 48 bytes each. Steps are whole, and doubles hold them exactly."""
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
-        self._name = array("i")
-        self._step = array("q")
-        self._value = array("d")
-        self._wall = array("d")
-        self._epoch = array("d")
-        self._tokens = array("d")
+        self._rows = array("d")
 
     def __len__(self) -> int:
-        return len(self._step)
+        return len(self._rows) // _FIELDS
 
     def add(
         self, step: int, name: str, value: float, wall_s: float = math.nan, epoch: float = math.nan,
         tokens: float = math.nan,
     ) -> None:  # fmt: skip
         """One point. `wall_s` is Unix time in seconds; what is not known is NaN."""
-        code = self.names.setdefault(name, len(self.names))
-        self._name.append(code)
-        self._step.append(step)
-        self._value.append(value)
-        self._wall.append(wall_s)
-        self._epoch.append(epoch)
-        self._tokens.append(tokens)
+        code = self.names.get(name)
+        if code is None:
+            code = self.names[name] = len(self.names)
+        self._rows.extend((code, step, value, wall_s, epoch, tokens))
 
-    def truncate(self, step: int) -> int:
-        """Drop what stands at or after `step`: the training was taken up again before it. Says how many.
-        What the machine did stays."""
+    def columns(self, since: int = 0) -> np.ndarray[Any, Any]:
+        """A row for each point from the one of that number on: code of its name, step, value, wall time, epoch,
+        tokens."""
         import numpy as np
 
-        keep = np.frombuffer(self._step, np.int64) < step
+        return np.array(self._rows[since * _FIELDS :]).reshape(-1, _FIELDS)
+
+    def truncate(self, step: int) -> int:
+        """Drop what stands at or after `step`: the training was taken up again before it. Says how many. What the
+        machine did stays."""
+        import numpy as np
+
+        rows = np.frombuffer(self._rows).reshape(-1, _FIELDS)
         machine = [code for name, code in self.names.items() if kind_of(name) == "system"]
-        keep |= np.isin(np.frombuffer(self._name, np.int32), machine)
-        dropped = int((~keep).sum())
-        for attribute, kind in (
-            ("_name", np.int32), ("_step", np.int64), ("_value", np.float64), ("_wall", np.float64),
-            ("_epoch", np.float64), ("_tokens", np.float64),
-        ):  # fmt: skip
-            column = getattr(self, attribute)
-            left = array(column.typecode)
-            left.frombytes(np.frombuffer(column, kind)[keep].tobytes())
-            setattr(self, attribute, left)
-        return dropped
+        keep = (rows[:, _STEP] < step) | np.isin(rows[:, _NAME], machine)
+        left = array("d")
+        left.frombytes(rows[keep].tobytes())
+        self._rows = left
+        return int((~keep).sum())
 
     def rename(self, mapping: Mapping[str, str]) -> None:
         """Give metrics other names; those that get the same one become one."""
         import numpy as np
 
         names: dict[str, int] = {}
-        codes = np.zeros(len(self.names), np.int32)
+        codes = np.zeros(len(self.names))
         for name, code in self.names.items():
             codes[code] = names.setdefault(mapping.get(name, name), len(names))
-        renamed = array("i")
-        if len(self):
-            renamed.frombytes(codes[np.frombuffer(self._name, np.int32)].tobytes())
-        self._name, self.names = renamed, names
+        rows = np.frombuffer(self._rows).reshape(-1, _FIELDS)
+        if len(rows):
+            rows[:, _NAME] = codes[rows[:, _NAME].astype(int)]
+        self.names = names
 
     def series(self) -> Series:
         """The points by name and step. Of several of one name and step the latest by wall time stays, without
         a time the last read; of what the machine did all stay."""
         import numpy as np
 
-        order = sorted(self.names)
-        rank = np.zeros(len(order), np.int32)
-        for at, name in enumerate(order):
+        names = sorted(self.names)
+        rank = np.zeros(len(names), np.int32)
+        for at, name in enumerate(names):
             rank[self.names[name]] = at
-        codes = rank[np.frombuffer(self._name, np.int32)] if len(self) else np.zeros(0, np.int32)
-        steps = np.frombuffer(self._step, np.int64)
-        walls = np.frombuffer(self._wall, np.float64)
-        place = np.lexsort((np.nan_to_num(walls, nan=-np.inf), steps, codes))
-        codes, steps = codes[place], steps[place]
-        last = np.ones(len(place), bool)
+        rows = np.frombuffer(self._rows).reshape(-1, _FIELDS)
+        codes, steps = rank[rows[:, _NAME].astype(np.int32)], rows[:, _STEP].astype(np.int64)
+        order = np.lexsort((np.nan_to_num(rows[:, _WALL], nan=-np.inf), steps, codes))
+        codes, steps = codes[order], steps[order]
+        last = np.ones(len(order), bool)
         last[:-1] = (codes[1:] != codes[:-1]) | (steps[1:] != steps[:-1])
-        last |= np.isin(codes, [at for at, name in enumerate(order) if kind_of(name) == "system"])
-        place = place[last]
-        return Series(
-            tuple(order),
-            codes[last],
-            steps[last],
-            np.frombuffer(self._value, np.float64)[place],
-            walls[place],
-            np.frombuffer(self._epoch, np.float64)[place],
-            np.frombuffer(self._tokens, np.float64)[place],
-        )
+        last |= np.isin(codes, [at for at, name in enumerate(names) if kind_of(name) == "system"])
+        order = order[last]
+        values = (np.ascontiguousarray(rows[order, at]) for at in (_VALUE, _WALL, _EPOCH, _TOKENS))
+        return Series(tuple(names), codes[last], steps[last], *values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,15 +201,17 @@ class Series:
         import numpy as np
 
         order = np.lexsort((self.code, self.step))
-        columns = (self.step, self.code, self.value, self.wall_s)
         before, wall, values = -1, math.nan, dict[str, float]()
-        for step, code, value, at in zip(*(column[order].tolist() for column in columns), strict=True):
-            if step != before and values:
-                yield before, wall, values
-                wall, values = math.nan, {}
-            before = step
-            values[self.names[code]] = value
-            wall = at if not at <= wall else wall
+        for start in range(0, len(order), _CHUNK):
+            rows = order[start : start + _CHUNK]
+            columns = (self.step, self.code, self.value, self.wall_s)
+            for step, code, value, at in zip(*(column[rows].tolist() for column in columns), strict=True):
+                if step != before and values:
+                    yield before, wall, values
+                    wall, values = math.nan, {}
+                before = step
+                values[self.names[code]] = value
+                wall = at if not at <= wall else wall
         if values:
             yield before, wall, values
 
@@ -233,10 +225,10 @@ class Series:
         odd = np.flatnonzero(~finite)
         reasons = pa.nulls(len(self), pa.string())
         if len(odd):
-            told: list[str | None] = [None] * len(self)
-            for place in odd:
-                told[place] = _told(float(self.value[place]))[1]
-            reasons = pa.array(told, pa.string())
+            told = np.array([None, "nan", "inf", "-inf"])
+            kinds_of = np.zeros(len(self), np.int8)
+            kinds_of[odd] = np.where(np.isnan(self.value[odd]), 1, np.where(self.value[odd] > 0, 2, 3))
+            reasons = pa.array(told[kinds_of], pa.string())
         columns = {
             "step": pa.array(self.step),
             "epoch": pa.array(self.epoch, mask=np.isnan(self.epoch)),

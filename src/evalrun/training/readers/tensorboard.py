@@ -71,7 +71,7 @@ def read(files: list[Path]) -> Reading:
 
 def _read_file(reading: Reading, path: Path, prefix: str) -> tuple[float, float]:
     """Read one file; the first and the last wall time of its values."""
-    first, last = math.inf, -math.inf
+    before = len(reading.points)
     size = path.stat().st_size
     torn = False
     points = reading.points
@@ -90,8 +90,6 @@ def _read_file(reading: Reading, path: Path, prefix: str) -> tuple[float, float]
                 for tag, value in values:
                     if isinstance(value, float):
                         points.add(step, prefix + tag, value, wall)
-                        first, last = min(first, wall), max(last, wall)
-                        reading.steps = max(reading.steps, step)
                     else:
                         _settings(reading, tag, value)
             except (ValueError, IndexError, struct.error):
@@ -100,7 +98,11 @@ def _read_file(reading: Reading, path: Path, prefix: str) -> tuple[float, float]
         torn = torn or at < size
     if torn:
         reading.note(f"{path.name} is torn or still being written: read up to byte {at:,} of {size:,}")
-    return first, last
+    rows = points.columns(before)
+    if not len(rows):
+        return math.inf, -math.inf
+    reading.steps = max(reading.steps, int(rows[:, 1].max()))
+    return float(rows[:, 3].min()), float(rows[:, 3].max())
 
 
 def _event(body: bytes, end: int) -> tuple[float, int, list[tuple[str, float | str]]]:

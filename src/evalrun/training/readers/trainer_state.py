@@ -59,7 +59,8 @@ def read(files: list[Path]) -> Reading:
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
-        state = json.loads(path.read_bytes())  # takes NaN and Infinity, which orjson refuses
+        with path.open(encoding="utf-8") as file:
+            state = json.load(file)  # takes NaN and Infinity, which orjson refuses
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
     except (ValueError, RecursionError) as error:
@@ -86,7 +87,8 @@ def _settings(reading: Reading, path: Path, state: Mapping[str, Any]) -> None:
 
 def _history(reading: Reading, history: list[Any]) -> None:
     before, odd, text_numbers = -1, 0, 0
-    for entry in history:
+    for at, entry in enumerate(history):
+        history[at] = None  # of a long one there need not be two
         step = entry.get("step") if isinstance(entry, dict) else None
         if type(step) is not int or not 0 <= step <= MAX_STEP:
             text_numbers += 1
