@@ -25,7 +25,9 @@ ROOMS = [
     "gates",
     "reports",
     "sweep",
+    "search",
     "api",
+    "stats",
     "integrations",
     "cli",
 ]

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "watch": ("watch", "Run", "Evaluate the checkpoints of a training as they come."),
     "validate": ("run", "Run", "Check a suite without sending anything."),
     "plan": ("run", "Run", "Show the matrix, requests, tokens and cost of a suite."),
+    "search": ("search", "Run", "Find the best prompt, model or parameters with fewer calls."),
     "rescore": ("run", "Run", "Score a finished sweep again, asking no model."),
     "init": ("start", "Start", "Write a suite that runs: a demo, or for a file of your own."),
     "models": ("start", "Start", "List, pull and find models for the embedded engine."),

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from evalrun.canonical import canonical_json
+from evalrun.canonical import canonical_json, derived_seed
 from evalrun.errors import Problem, UserError
 from evalrun.templates import Compiled, TemplateFailure, compile_condition, compile_value, is_template
 from evalrun.types import JSON, Row, hot_value
 
 if TYPE_CHECKING:
-    from evalrun.suite.dataset import DatasetSpec
+    from evalrun.suite.dataset import DatasetSpec, PartSpec
 
 
 @hot_value
@@ -117,6 +117,7 @@ class Shape:
         self.given = {name: each.values[0] for name, each in spec.counterfactual.items() if not each.columns}
         self._optional_key = examples
         self.withheld = frozenset(spec.withheld)
+        self._part = spec.part
         self._refuse_leaks(where)
 
     def _refuse_leaks(self, where: str) -> None:
@@ -157,9 +158,18 @@ class Shape:
             full[name] = setting.read(full)
         return full
 
-    def keeps(self, full: Row) -> bool:
-        """Whether the filter keeps a complete row. Raises BadRow."""
-        return self.condition is None or bool(self.condition.read(full))
+    def keeps(self, full: Row, row: Row) -> bool:
+        """Whether the filter keeps a complete row, and the part it is in (`row` is as the source has it).
+        Raises BadRow."""
+        if self.condition is not None and not self.condition.read(full):
+            return False
+        return self._part is None or self._in_part(self._part, full, row)
+
+    def _in_part(self, part: PartSpec, full: Row, row: Row) -> bool:
+        name = _label(self.cluster, full) if self.cluster else None
+        name = name or self.key_of(full) or canonical_json(dict(row)).decode()
+        held_out = derived_seed(part.seed, "held out", name) < part.held_out * 2**64
+        return held_out == (part.take == "held_out")
 
     def key_of(self, full: Row) -> str | None:
         """The row's key as text, or None where rows are named by content. Raises BadRow."""

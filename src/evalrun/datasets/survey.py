@@ -247,7 +247,7 @@ class Survey:
     def _take(self, number: int, place: int, row: dict[str, JSON]) -> bytes | None:
         """Name one row and note where it stands. Gives its digest, or None where the filter drops it."""
         full = self._shape.complete(row)
-        if not self._shape.keeps(full):
+        if not self._shape.keeps(full, row):
             return None
         canonical = _canonical(row)
         hasher = hashlib.sha256(canonical)
@@ -323,7 +323,7 @@ class Survey:
                 continue
             try:
                 full = self._shape.complete(row)
-                key = self._shape.key_of(full) if self._shape.keeps(full) else None
+                key = self._shape.key_of(full) if self._shape.keeps(full, row) else None
             except BadRow:
                 continue
             if key is not None:

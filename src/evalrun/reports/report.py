@@ -25,6 +25,7 @@ from evalrun.reports.numbers import moment, plural, seconds
 from evalrun.reports.people import PeopleView, people_view
 from evalrun.reports.prompts import PromptView, prompts
 from evalrun.reports.samples import SampleWriter
+from evalrun.reports.search import SearchView, search_view
 from evalrun.reports.source import MANY_UNREADABLE, Manifest, Source, Suite
 from evalrun.reports.stages import Bars, stage_bars
 from evalrun.reports.versions import VersionsView, bbq_tables, pair_table, versions
@@ -70,6 +71,7 @@ class Report:
     prompts: Sequence[PromptView]
     quality: Sequence[Chart]
     effects: Effects
+    search: SearchView | None
     judges: Sequence[JudgesView]
     speed: Sequence[Chart]
     load: Sequence[Chart]
@@ -101,7 +103,8 @@ class Report:
     def charts(self) -> list[Chart]:
         """All charts of the page."""
         groups = [view.chart for view in self.fairness if view.chart]
-        every = [*self.quality, *self.effects.charts, *self.speed, *self.load, *self.levels]
+        raced = [self.search.chart] if self.search else []
+        every = [*raced, *self.quality, *self.effects.charts, *self.speed, *self.load, *self.levels]
         return [*every, *groups, *self.resources]
 
     @property
@@ -246,6 +249,7 @@ def build_report(source: Source) -> Report:
         prompts=prompts(by_dataset, source.manifest.prompts),
         quality=[chart for at, name, runs in datasets for chart in _quality(at, name, runs, named=named)],
         effects=effects(source.results),
+        search=search_view(source),
         judges=judges(source, by_dataset),
         speed=speed,
         load=[]

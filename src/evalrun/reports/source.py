@@ -13,6 +13,7 @@ from evalrun.analysis.conclude import read_sweep
 from evalrun.documents import read
 from evalrun.reports.numbers import moment
 from evalrun.results import RunResults
+from evalrun.search_results import SearchResults
 from evalrun.sweep_results import GateVerdict, Previous, SweepResults
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
 from evalrun.tracking.parquet import changed, damage
@@ -124,6 +125,7 @@ class Manifest:
     tags: Mapping[str, JSON] = field(default_factory=dict)
     oldest_cached: str | None = None
     previous: Previous | None = None
+    search: SearchResults | None = None
 
 
 @dataclass(frozen=True, slots=True)

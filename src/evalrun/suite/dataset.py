@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from evalrun.suite.components import Id
 from evalrun.suite.findings import complaint, describe
-from evalrun.suite.values import LocalPath, Spec, exactly_one
+from evalrun.suite.values import Fraction, LocalPath, Spec, exactly_one
 from evalrun.types import JSON
 
 SENSITIVE: dict[str, Any] = {
@@ -229,6 +229,17 @@ def check_versions(dataset: DatasetSpec) -> None:
         )
 
 
+class PartSpec(Spec):
+    """One of two parts of a dataset. Which part a row is in depends on the seed and on the row's cluster, key
+    or content, and on nothing else: rows that come later move no other, and clusters stay whole."""
+
+    take: Literal["search", "held_out"] = Field(
+        description="held_out: the rows that nothing is chosen by; search: the others."
+    )
+    held_out: Fraction = Field(default=0.3, description="The share of rows that is held out.")
+    seed: int = Field(default=0, ge=0, description="Another seed draws another part.")
+
+
 class DatasetSpec(Spec):
     """Rows to ask about: a local file, a dataset on the Hugging Face Hub, or rows written in the suite."""
 
@@ -296,6 +307,11 @@ class DatasetSpec(Spec):
     perturb: list[PerturbationSpec] = Field(
         default_factory=list,
         description="Ask every sample as it stands and once more for each of these changes of its text.",
+    )
+    part: PartSpec | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Use only one part of the rows, drawn by a hash: those held out, or the others.",
     )
     tags: dict[str, str] = Field(default_factory=dict, description="Notes for display and search.")
 

@@ -32,6 +32,7 @@ from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.findings import complaint, describe
 from evalrun.suite.levels import LoadSpec
 from evalrun.suite.prompt import PromptSpec
+from evalrun.suite.search import SearchRules
 from evalrun.suite.tasks import Files, TaskEntry
 from evalrun.suite.values import BudgetSpec, Formula, Fraction, Patterns, Spec
 from evalrun.types import JSON
@@ -364,6 +365,11 @@ class Suite(Spec):
         default="count",
         description="Whether answers that no parser could read count as wrong or are left out of scores.",
     )
+    search: SearchRules | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="What `evalrun search` does with the suite; `evalrun SUITE` runs the whole matrix.",
+    )
     budget: BudgetSpec | None = Field(
         default=None,
         description="US dollars, minutes or tokens after which the sweep stops; it can be taken up again.",
@@ -429,6 +435,8 @@ class Suite(Spec):
         # Where the documents of tasks came from: they themselves are in their datasets' digests.
         data.pop("task_data", None)
         data.pop("task_files", None)
+        if not any(dataset.part for dataset in self.datasets):
+            data.pop("search", None)  # the whole matrix is run, whatever a search would do
         del data["performance"]["workers"]  # who sends the requests changes no answer
         if data["load"] is None:  # as it was before there was any
             del data["load"]

@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evalrun.datasets import Dataset
 from evalrun.errors import UserError
 from evalrun.providers.base import BatchProvider, Provider
 from evalrun.runner.cache import ResponseCache
@@ -29,6 +30,7 @@ from evalrun.runner.limits import (
     connections_allowed,
 )
 from evalrun.runner.neighbours import Neighbours
+from evalrun.runner.source import Samples
 from evalrun.runner.watch import LoadOnce, Watch, watched_start
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
@@ -65,6 +67,18 @@ class Execution:
     """When the oldest answer was stored that came from the cache (Unix seconds)."""
 
 
+class Conduct(Protocol):
+    """What asks the runs of a sweep in another way than each one whole."""
+
+    async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
+        """Ask and finish the runs. `jobs` are all, the finished ones too."""
+        ...
+
+    def document(self) -> Mapping[str, Any]:
+        """What the manifest says of it at the end."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What all cells of a sweep share."""
@@ -78,6 +92,7 @@ class Services:
     """What is spent, where the suite has a budget."""
     neighbours: Neighbours | None = None
     """Who else evaluates on this machine."""
+    conduct: Conduct | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +211,11 @@ async def execute(services: Services) -> Execution:
         prepared.tasks,
     )
     try:
-        await run_jobs(phase, _matrix_jobs(services, phase, finish))
+        if services.conduct is None:
+            await run_jobs(phase, _matrix_jobs(services, phase, finish))
+        else:
+            jobs = [MatrixJob(spec, prepared, folder, finish) for spec in prepared.specs]
+            await services.conduct.ask(phase, jobs)
         for spec in prepared.specs:
             # Left over: what waits for judges, and what an earlier part of the sweep had no time to score.
             own = judging is None or finish.task_of(spec) is not None
@@ -461,6 +480,10 @@ class MatrixJob:
     prepared: PreparedSweep
     folder: SweepFolder
     finish: Finish
+    samples: Samples | None = None
+    """What is asked, where it is not the whole dataset."""
+    finishes: bool = True
+    """False: more will be asked. Samples that failed are then not asked again."""
 
     @property
     def name(self) -> str:
@@ -472,14 +495,9 @@ class MatrixJob:
         """The model that is asked."""
         return self.spec.model
 
-    async def run(
-        self, phase: Phase, provider: Provider, throttle: Throttle, load: LoadOnce, *, again: bool = False
-    ) -> None:
-        """Ask, measure and, where no judge is waited for, finish it. `again`: what another model had answered
-        before was set aside."""
-        spec, prepared = self.spec, self.prepared
-        dataset = prepared.dataset(spec)
-        run = RunFolder(self.folder.run_dir(spec.run_id))
+    def _take_up(self, phase: Phase, run: RunFolder, dataset: Dataset, provider: Provider) -> Earlier:
+        """What there is of the run already."""
+        spec = self.spec
         if spec.load is not None and run.size():
             run.journal.unlink()
             run.system.unlink(missing_ok=True)
@@ -489,14 +507,29 @@ class MatrixJob:
         earlier, strange = run.drop_unknown(run.open(provider.identity()), dataset, spec.repeats)
         if strange:
             phase.execution.warnings.append(f"{spec.run_id}: {strange}")
+        if self.finishes:
+            return earlier
+        return replace(earlier, done={*earlier.done, *earlier.failed}, failed=frozenset())
+
+    async def run(
+        self, phase: Phase, provider: Provider, throttle: Throttle, load: LoadOnce, *, again: bool = False
+    ) -> None:
+        """Ask, measure and, where no judge is waited for, finish it. `again`: what another model had answered
+        before was set aside."""
+        spec, prepared = self.spec, self.prepared
+        dataset = prepared.dataset(spec)
+        samples = dataset if self.samples is None else self.samples
+        run = RunFolder(self.folder.run_dir(spec.run_id))
+        earlier = self._take_up(phase, run, dataset, provider)
         before = run.size()
         phase.execution.taken_over += 0 if again else len(earlier.done)
-        detail = {"done": len(earlier.done), "of": spec.requests(phase.suite, len(dataset))}
-        self.folder.append_event("begin_run", detail, target=spec.run_id, durable=False)
+        if self.finishes or not earlier.done:
+            detail = {"done": len(earlier.done), "of": spec.requests(phase.suite, len(samples))}
+            self.folder.append_event("begin_run", detail, target=spec.run_id, durable=False)
         load.write_to(run.write_system, earlier.clock_s)
         watch = Watch(provider, run.write_system, earlier.clock_s)
         started_at, started = datetime.now(UTC), time.perf_counter()
-        cell = Cell.of(spec, dataset, prepared.renderer(spec), provider, prepared.pipeline_of(spec))
+        cell = Cell.of(spec, samples, prepared.renderer(spec), provider, prepared.pipeline_of(spec))
         performance = phase.suite.performance
         options = phase.options(
             spec.model,
@@ -511,7 +544,7 @@ class MatrixJob:
             asked = await phase.ask(cell, run, earlier, options, throttle, watch, plan)
         finally:
             run.close()
-        if phase.stop.requested and not asked.complete:
+        if not self.finishes or (phase.stop.requested and not asked.complete):
             return
         if earlier.done and not again and (said := run.drop_other_model(before)):
             phase.execution.warnings.append(f"{spec.run_id}: {said}")

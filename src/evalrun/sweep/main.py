@@ -22,7 +22,7 @@ from evalrun.suite.load import LoadedSuite, load_suite
 from evalrun.sweep.alerts import check, tell
 from evalrun.sweep.ending import exit_code_of, nothing_scored, status_of
 from evalrun.sweep.estimate import Spending, running_s, spent_earlier
-from evalrun.sweep.execute import Execution, Services
+from evalrun.sweep.execute import Conduct, Execution, Services
 from evalrun.sweep.inputs import keep_inputs
 from evalrun.sweep.lock import cell_digests, check_lock
 from evalrun.sweep.loop import run_sweep_loop
@@ -57,8 +57,12 @@ class Outcome:
     resumed: bool = False
 
 
-def run_sweep(suite: Path | LoadedSuite, options: SweepOptions, display: Progress) -> Outcome:
+def run_sweep(
+    suite: Path | LoadedSuite, options: SweepOptions, display: Progress, conduct: Conduct | None = None
+) -> Outcome:
     """Run a suite, from its file or loaded already: validate, resume or begin, ask, score, store, report.
+
+    `conduct` asks the runs in another way than each one whole.
 
     Raises UserError before anything is sent when the suite is invalid; afterwards faults are in the
     outcome, with what was done kept.
@@ -71,7 +75,7 @@ def run_sweep(suite: Path | LoadedSuite, options: SweepOptions, display: Progres
         if options.write_report:
             place_for(options.report or REPORTS / "report.html")
         try:
-            return _Sweep(prepared, options, store, display, provenance).run()
+            return _Sweep(prepared, options, store, display, provenance, conduct).run()
         finally:
             prepared.close()
 
@@ -95,12 +99,14 @@ class _Sweep:
         store: Store,
         display: Progress,
         provenance: Future[dict[str, Any]],
+        conduct: Conduct | None = None,
     ) -> None:
         self._prepared = prepared
         self._options = options
         self._store = store
         self._display = display
         self._provenance = provenance
+        self._conduct = conduct
         self._suite = prepared.loaded.suite
         self._lock = check_lock(prepared, options.overrides) if options.use_lock else None
         self._cells = cell_digests(prepared)
@@ -177,7 +183,9 @@ class _Sweep:
             spending = Spending(budget, spent_earlier(folder, prices), prices, stop, progress)
         providers = self._prepared.providers.values()
         neighbours = Neighbours(each.endpoint for each in providers if each.measured)
-        services = Services(self._prepared, folder, cache, progress, stop, spending, neighbours)
+        services = Services(
+            self._prepared, folder, cache, progress, stop, spending, neighbours, self._conduct
+        )
         self._display.start(
             [
                 (spec.run_id, spec.requests(self._suite, len(self._prepared.datasets[spec.dataset.id])))
@@ -295,6 +303,7 @@ class _Sweep:
             "order": order_made(folder),
             "oldest_cached": _oldest(manifest["oldest_cached"], execution.oldest_cached),
             "faults": [str(fault) for fault in execution.faults],
+            **(self._conduct.document() if self._conduct is not None else {}),
             "exit_code": int(exit_code_of(lost, gates, inconclusive, **ended)),
         }
 

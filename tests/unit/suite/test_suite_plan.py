@@ -128,6 +128,6 @@ def test_run_ids_are_unique_short_safe_and_stable(models, prompts, sweep) -> Non
     assert len({name.casefold() for name in found}) == len(found)
     assert all(len(name) <= MAX_RUN_ID for name in found)
     assert all(
-        set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._=+-")
+        set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._=+@-")
         for name in found
     )

@@ -1,0 +1,164 @@
+"""A race of candidates: blocks of the same rows to all that are left, and out goes who is shown to be worse.
+
+Candidate j is out when the average over all others i of the e-values of "i is better than j" reaches
+1/alpha. Averages of e-values are e-values however they depend on one another (Vovk and Wang 2021), so the
+chance that the best candidate is ever dropped is at most alpha, over the whole race. What spoke against j
+before its rival was dropped still counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalrun.analysis.sequential import ALPHA, EProcess, Equivalence
+from evalrun.search_results import Candidate, RaceResult, Step
+
+Floats: TypeAlias = NDArray[np.float64]
+
+MISSING = 0.05
+"""A candidate of whose rows a greater share has no score is set aside: what is left of it proves nothing."""
+
+
+def optimism(scores: Mapping[str, Floats], resamples: int = 1000, seed: int = 0) -> float | None:
+    """By how much the mean of the best of some candidates is too high on the rows that chose it.
+
+    `scores` are 1-D over the same units. The bootstrap chooses again on resampled rows: how much higher the
+    chosen one then scores on these than on all rows, on average. None with fewer than two units.
+    """
+    table = np.vstack(list(scores.values()))
+    table = table[:, ~np.isnan(table).any(axis=0)]
+    units = table.shape[1]
+    if units < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    means, excess = table.mean(axis=1), 0.0
+    for _ in range(resamples):
+        drawn = table[:, rng.integers(0, units, units)].mean(axis=1)
+        best = int(drawn.argmax())
+        excess += float(drawn[best] - means[best])
+    return excess / resamples
+
+
+class Race:
+    """The state of a race; a function of the scores that it was told of and of nothing else."""
+
+    def __init__(
+        self, names: Sequence[str], *, units: int, alpha: float = ALPHA, within: float = 0.0
+    ) -> None:
+        """`units` is the number of rows (or clusters) that each candidate may be asked at most. With `within`
+        the race also ends when all that are left are shown to be that close."""
+        self._names = tuple(names)
+        self._units = units
+        self._alpha, self._within = alpha, within
+        self._better = {(i, j): EProcess() for i in names for j in names if i != j}
+        self._close = {pair: Equivalence(within) for pair in combinations(names, 2)} if within else {}
+        self._scores: dict[str, list[Floats]] = {name: [] for name in names}
+        self._out: dict[str, int] = {}
+        self._aside: dict[str, str] = {}
+        self._steps: list[Step] = []
+        self._told = 0
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The candidates that are asked the next block."""
+        return tuple(name for name in self._names if name not in self._out and name not in self._aside)
+
+    @property
+    def over(self) -> str:
+        """Why the race is over; empty while it is not."""
+        left = self.left
+        if len(left) <= 1:
+            return "one is left" if left else "none is left"
+        if self._told >= self._units:
+            return "there are no more rows"
+        if self._within and all(self._close[pair].shown(self._alpha) for pair in combinations(left, 2)):
+            return f"those left are within {self._within:g} of one another"
+        return ""
+
+    def tell(self, scores: Mapping[str, Floats]) -> None:
+        """The scores of a block, in [0, 1], one for each unit and for each candidate in `left`, units in the
+        same order for all; NaN where there is none, which leaves out that pair."""
+        sizes = {len(values) for values in scores.values()}
+        if set(scores) != set(self.left) or len(sizes) != 1:
+            raise ValueError("a block has as many scores of each candidate that is left, and of no other")
+        self._told += sizes.pop()
+        for name, values in scores.items():
+            self._scores[name].append(np.asarray(values, dtype=np.float64))
+        for i, j in combinations(scores, 2):
+            known = scores[i] - scores[j]
+            known = known[~np.isnan(known)]
+            self._better[i, j].update(known)
+            self._better[j, i].update(-known)
+            if self._close:
+                self._close[i, j].update(known)
+        self._decide(tuple(scores))
+
+    def _decide(self, asked: Iterable[str]) -> None:
+        block = len(self._steps) + 1
+        against = {name: self._against(name) for name in asked}
+        limit = -math.log(self._alpha)
+        worse = [name for name in asked if against[name] >= limit]
+        # Not all at once: should every one be shown to be worse than some other, the least so stays.
+        if len(worse) == len(against):
+            worse.remove(min(worse, key=lambda name: against[name]))
+        self._out |= dict.fromkeys(worse, block)
+        for name in asked:
+            values = np.concatenate(self._scores[name])
+            lost = int(np.isnan(values).sum())
+            if name not in self._out and lost > MISSING * len(values):
+                self._aside[name] = f"{lost} of its {len(values)} rows have no score"
+        calls = sum(len(values) for blocks in self._scores.values() for values in blocks)
+        common = {name: value / math.log(10) for name, value in against.items()}
+        self._steps.append(Step(block, calls, common))
+
+    def _against(self, name: str) -> float:
+        """The natural logarithm of the average of the e-values of all others being better."""
+        logs = [self._better[other, name].log_value for other in self._names if other != name]
+        if not logs:
+            return -math.inf
+        greatest = max(logs)
+        return greatest + math.log(sum(math.exp(log - greatest) for log in logs) / len(logs))
+
+    def optimism(self) -> float | None:
+        """`optimism` over the rows that all candidates left were asked."""
+        left = self.left
+        if not left or not self._scores[left[0]]:
+            return None
+        return optimism({name: np.concatenate(self._scores[name]) for name in left})
+
+    def result(self) -> RaceResult:
+        """How it went, so far."""
+        candidates = tuple(self._candidate(name) for name in self._names)
+        means = {each.name: each.mean for each in candidates}
+        left = self.left
+        known = [name for name in left if means[name] is not None]
+        best = max(known, key=lambda name: means[name] or 0.0) if known else None
+        return RaceResult(
+            alpha=self._alpha,
+            within=self._within,
+            candidates=candidates,
+            steps=tuple(self._steps),
+            left=left,
+            best=best,
+            calls=self._steps[-1].calls if self._steps else 0,
+            grid=self._units * len(self._names),
+            ended=self.over,
+        )
+
+    def _candidate(self, name: str) -> Candidate:
+        values = np.concatenate([*self._scores[name], np.empty(0)])
+        known = values[~np.isnan(values)]
+        return Candidate(
+            name=name,
+            rows=len(values),
+            mean=float(known.mean()) if len(known) else None,
+            against=self._against(name) / math.log(10),
+            out=self._out.get(name),
+            aside=self._aside.get(name, ""),
+        )

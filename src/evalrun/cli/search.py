@@ -1,0 +1,104 @@
+"""`evalrun search SUITE`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalrun.cli.options import ANY_PATH, FILE, json_option, make_overrides, print_json, store_option
+from evalrun.cli.options import suite_options as suite_options_of
+from evalrun.cli.streams import shown
+from evalrun.tracking.store import Store
+
+if TYPE_CHECKING:
+    from evalrun.search.main import SearchOutcome
+
+
+@click.command(no_args_is_help=True)
+@click.argument("suite", type=ANY_PATH)
+@suite_options_of
+@store_option
+@click.option(
+    "--report", type=FILE, metavar="FILE.html", help="Where the report goes. [default: reports/<sweep>.html]"
+)
+@click.option("--no-report", is_flag=True, help="Write no report.")
+@click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
+@click.option("--fresh", is_flag=True, help="Begin anew even if an unfinished search could go on.")
+@click.option("--fresh-split", is_flag=True, help="Hold out rows that no search has looked at yet.")
+@click.option("--best-to", type=FILE, metavar="FILE.yaml", help="Write the winner there, as a suite.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@json_option
+@click.pass_context
+def search(
+    ctx: click.Context,
+    /,
+    suite: Path,
+    store: Store,
+    report: Path | None,
+    no_report: bool,
+    no_cache: bool,
+    fresh: bool,
+    fresh_split: bool,
+    best_to: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **overrides: Any,
+) -> None:
+    """Find the best candidate of a suite, and its honest score.
+
+    Candidates are asked the same rows in blocks; one that is shown to be worse is asked no more. Then the
+    winner and the baseline are asked the rows that the search never saw: that difference is the result.
+    """
+    from evalrun.atomic import place_for
+    from evalrun.reports.progress import make_progress
+    from evalrun.search.main import search as run_search
+    from evalrun.search.main import write_best
+    from evalrun.sweep.options import SweepOptions
+
+    options = SweepOptions(
+        overrides=make_overrides(**overrides),
+        store=store.root,
+        report=report,
+        write_report=not no_report,
+        use_cache=not no_cache,
+        fresh=fresh,
+        argv=tuple(sys.argv[1:]),
+        use_lock=False,
+    )
+    if best_to is not None:
+        place_for(best_to)
+    outcome = run_search(suite, options, make_progress(quiet=quiet), fresh_split=fresh_split)
+    if best_to is not None and outcome.results is not None and outcome.results.winner:
+        write_best(outcome, best_to)
+    with shown():
+        _show(outcome, as_json=as_json)
+    for fault in outcome.last.faults:
+        click.echo(f"error: {fault}", err=True)
+    for warning in outcome.last.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    ctx.exit(int(outcome.exit_code))
+
+
+def _show(outcome: SearchOutcome, *, as_json: bool) -> None:
+    """The result on stdout."""
+    from evalrun.reports.search import search_sentences
+    from evalrun.reports.source import Source
+
+    source = Source.of(outcome.last.folder)
+    if as_json:
+        from dataclasses import asdict
+
+        from evalrun.sweep.result import result_document
+
+        found = outcome.results
+        print_json({**result_document(outcome.last), "search": asdict(found) if found is not None else None})
+        return
+    from evalrun.reports.terminal import print_result
+
+    print_result(outcome.last.folder, outcome.last.report, now=True)
+    if outcome.results is not None:
+        for sentence in search_sentences(source):
+            click.echo(sentence)

@@ -1,0 +1,180 @@
+"""A search: what it found, what that is worth on rows that nothing was chosen by, and how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalrun.reports.charts.theme import COLOURS, base
+from evalrun.reports.numbers import count, fixed, listing, measured, plural, significant, tested
+from evalrun.reports.source import Source
+from evalrun.reports.view import PALETTE, Chart, Table
+from evalrun.reports.visible import visible
+from evalrun.search_results import Candidate, SearchResults
+from evalrun.sweep_results import Standing
+
+_NAMED = PALETTE - 1
+"""So many candidates have a colour of their own in the chart; the others are drawn alike."""
+_OTHERS = "others"
+_LEAST = -6.0
+"""The least power of ten that is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchView:
+    """What a page shows of a search."""
+
+    sentences: Sequence[str]
+    chart: Chart
+    table: Table
+
+
+def search_view(source: Source) -> SearchView | None:
+    """The search that a sweep belongs to, if it does."""
+    found = source.manifest.search
+    if found is None:
+        return None
+    return SearchView(search_sentences(source), _chart(found), _table(found))
+
+
+def search_sentences(source: Source) -> list[str]:
+    """The result first: winner against baseline where nothing was chosen; then what it took."""
+    found = source.manifest.search
+    if found is None:
+        return []
+    race = found.race
+    said = [_result(found, source.results.standings)]
+    name_of = _names(found)
+    others = [name for name in race.left if name != found.winner]
+    if others:
+        could = f"{len(others)} of {len(race.candidates)} candidates could not be told from it"
+        said.append(
+            f"{could}: {listing(map(name_of, others[:5]))}{' and others' if len(others) > 5 else ''}."
+        )
+    saved = 1 - race.calls / race.grid if race.grid else 0.0
+    said.append(
+        f"{race.calls:,} of the {race.grid:,} scores of the whole matrix were made ({saved:.0%} saved); the "
+        f"race ended because {race.ended or 'it was stopped'}. The best candidate is dropped in at most "
+        f"{race.alpha:.0%} of races."
+    )
+    if found.looks > 1:
+        said.append(f"The rows held out have been looked at {found.looks} times now.")
+    return said
+
+
+def _result(found: SearchResults, standings: Sequence[Standing]) -> str:
+    winner = next((each for each in found.race.candidates if each.name == found.winner), None)
+    if winner is None:
+        return "No candidate is left: none has a score on enough of its rows."
+    if not found.held_out:
+        return _chosen_alone(found, winner)
+    baseline, chosen = _names(found)(found.baseline), _names(found)(winner.name)
+    if found.winner == found.baseline:
+        return (
+            f"Nothing is shown to be better than the baseline {baseline}, which stays; it was asked "
+            f"the {count(found.held_out)} rows held out, and its score below is on these."
+        )
+    rows = [each for each in standings if each.run in (found.winner, found.baseline)]
+    against = next((each for each in rows if each.difference is not None), None)
+    if against is None or against.difference is None:
+        return f"{chosen} was chosen; on the rows held out it cannot be compared with {baseline}."
+    # A standing says best minus run.
+    sign = 1 if against.run == found.baseline else -1
+    ends = sorted(sign * end for end in (against.ci_low, against.ci_high) if end is not None)
+    low, high = ends if len(ends) == 2 else (None, None)
+    difference = sign * against.difference
+    word = "is tied with" if against.verdict == "tied" else "beats" if difference > 0 else "is worse than"
+    p = f", {tested(against.p)}" if against.p is not None else ""
+    return (
+        f"{chosen} {word} {baseline} in {found.metric} on the rows held out: "
+        f"{measured(difference, low, high, 'fraction', sign=True)} (n = {against.n:,}{p})."
+    )
+
+
+def _names(found: SearchResults) -> Callable[[str], str]:
+    """A candidate's short name."""
+    return lambda name: visible(found.labels.get(name, name))
+
+
+def _chosen_alone(found: SearchResults, winner: Candidate) -> str:
+    name = _names(found)(winner.name)
+    said = f"{name} was chosen, and its score is that of the {winner.rows:,} rows that chose it"
+    if found.optimism is None:
+        return f"{said}: it is too high."
+    return f"{said}: it is too high by about {significant(found.optimism, 2)}."
+
+
+def _chart(found: SearchResults) -> Chart:
+    race = found.race
+    rank = sorted(race.candidates, key=lambda each: (each.out is not None, -(each.mean or 0.0)))
+    name_of = _names(found)
+    named = [name_of(each.name) for each in rank[:_NAMED]]
+    values: list[dict[str, Any]] = []
+    for step in race.steps:
+        for name, against in step.against.items():
+            said = name_of(name)
+            shown = said if said in named else _OTHERS
+            e = 10 ** min(max(against, _LEAST), -_LEAST)
+            values.append({"calls": step.calls, "e": e, "name": said, "shown": shown})
+    groups = [*named, *([_OTHERS] if len(rank) > len(named) else [])]
+    scale = {"domain": groups, "range": list(COLOURS[: len(groups)])}
+    upright = {"field": "e", "type": "quantitative", "scale": {"type": "log"}}
+    title = "e-value against a candidate"
+    limit = 1 / race.alpha
+    spec = base(
+        260,
+        layer=[
+            {
+                "data": {"values": values},
+                "mark": {"type": "line", "strokeWidth": 1.5},
+                "encoding": {
+                    "x": {"field": "calls", "type": "quantitative", "title": "scores made"},
+                    "y": {**upright, "title": title},
+                    "detail": {"field": "name"},
+                    "color": {"field": "shown", "type": "nominal", "scale": scale},
+                    "tooltip": [{"field": "name"}, {"field": "calls"}, {"field": "e", "format": ".3~g"}],
+                },
+            },
+            {
+                "data": {"values": [{"e": limit}]},
+                "mark": {"type": "rule", "strokeDash": [4, 3]},
+                "encoding": {"y": upright},
+            },
+        ],
+    )
+    left = Table(
+        "Candidates left",
+        ("After block", "Scores made", "Candidates asked"),
+        [(str(step.block), count(step.calls), str(len(step.against))) for step in race.steps],
+        frozenset({0, 1, 2}),
+    )
+    return Chart(
+        "search",
+        "Evidence against each candidate",
+        f"Lines of {plural(len(race.candidates), 'candidate')} over the scores made; one that reaches the "
+        f"dashed line at {fixed(limit, 0)} is dropped.",
+        spec,
+        left,
+        note=f"A candidate whose line reaches {fixed(limit, 0)} (dashed) is asked no more.",
+        wide=True,
+    )
+
+
+def _table(found: SearchResults) -> Table:
+    race = found.race
+    rows, name_of = [], _names(found)
+    for each in sorted(race.candidates, key=lambda each: (each.out or 10**9, each.mean or 0.0), reverse=True):
+        fate = "won" if each.name == found.winner else "left"
+        if each.out is not None:
+            fate = f"dropped after block {each.out}"
+        elif each.aside:
+            fate = f"set aside: {each.aside}"
+        evidence = significant(10**each.against) if -4 < each.against < 9 else f"1e{each.against:.0f}"
+        rows.append((name_of(each.name), fate, count(each.rows), fixed(each.mean, 3), evidence))
+    return Table(
+        "Candidates, on the rows that chose",
+        ("Candidate", "What became of it", "Rows", f"{found.metric} (chosen on these)", "e-value against it"),
+        rows,
+        frozenset({2, 3, 4}),
+    )

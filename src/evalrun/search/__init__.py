@@ -1,0 +1,1 @@
+"""Search: the best prompt, model or parameters, found by asking as little as the evidence allows."""

@@ -1,0 +1,169 @@
+"""`evalrun search SUITE`: the race, then winner against baseline on rows that nothing was chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from evalrun.atomic import replacing
+from evalrun.documents import read
+from evalrun.errors import ExitCode
+from evalrun.search.race import AskedRace
+from evalrun.search.space import Space, check_held_out, space_of
+from evalrun.search_results import SearchResults
+from evalrun.suite.load import load_suite
+from evalrun.sweep.execute import MatrixJob, Phase, run_jobs
+from evalrun.sweep.main import Outcome, run_sweep
+from evalrun.sweep.options import SweepOptions
+from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.store import Store
+
+if TYPE_CHECKING:
+    from evalrun.reports.progress import Progress
+
+LEDGER = "hold_out.json"
+"""In the store: which searches looked at which rows held out."""
+_LOOKED_BACK = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutcome:
+    """How a search ended. `last` is the sweep of the rows held out, or, where there is none, the race."""
+
+    last: Outcome
+    results: SearchResults | None
+    space: Space
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """That of the sweep that ended last."""
+        return self.last.exit_code
+
+
+class _Whole:
+    """Asks runs whole, and says in the manifest what the search came to."""
+
+    def __init__(self, results: SearchResults) -> None:
+        self._results = results
+
+    async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
+        await run_jobs(phase, [job for job in jobs if not job.folder.is_finished(job.name)])
+
+    def document(self) -> Mapping[str, Any]:
+        return {"previous": None, "search": asdict(self._results)}
+
+
+def search(
+    suite: Path, options: SweepOptions, display: Progress, *, fresh_split: bool = False
+) -> SearchOutcome:
+    """Search as the suite says. The same command again goes on where it was stopped.
+
+    With `fresh_split`, rows are held out that no search of this data has looked at. Raises UserError before
+    anything is sent where the search cannot be made.
+    """
+    space = space_of(load_suite(suite, options.overrides))
+    ledger = _Ledger(options.store / LEDGER, space.data_digest)
+    split = space.suite.seed + (ledger.next_split(space.suite.seed) if fresh_split else 0)
+    held_out = check_held_out(space, split)
+    folder = _raced_before(Store(options.store), space, split)
+    if folder is not None:
+        display.message(f"The race {folder.ulid} is over already: winner and baseline are asked now.")
+        outcome = Outcome(folder, folder.read_manifest(), folder.runs(), None, ExitCode.OK)
+    else:
+        # Its report is made where it is the last word.
+        alone = replace(options, write_report=options.write_report and not space.spec.hold_out)
+        outcome = run_sweep(space.searched(split), alone, display, AskedRace(space))
+    if outcome.manifest["status"] != "complete" or not outcome.manifest.get("search"):
+        return SearchOutcome(outcome, None, space)
+    results = replace(read(SearchResults, outcome.manifest["search"]), sweep=outcome.folder.ulid)
+    winner = next((each for each in space.candidates if each.run_id == results.winner), None)
+    if winner is None or not space.spec.hold_out:
+        return SearchOutcome(outcome, results, space)
+    results = replace(results, looks=ledger.look(split, outcome.folder.ulid), held_out=held_out)
+    display.message(_looked(results.looks))
+    last = run_sweep(space.held_out(split, winner), options, display, _Whole(results))
+    return SearchOutcome(last, results, space)
+
+
+def _raced_before(store: Store, space: Space, split: int) -> SweepFolder | None:
+    """The newest sweep of the very same race, if it is over and its winner was not looked at yet."""
+    resolved = space.searched(split).suite.resolved()
+    for row in store.list(_LOOKED_BACK, f"{space.suite.project}-search"):
+        folder = store.resolve(row.sweep)
+        manifest = folder.read_manifest()
+        found = manifest.get("search") or {}
+        if manifest.get("status") != "complete" or found.get("data") != space.data_digest:
+            continue
+        if found.get("sweep"):  # winner and baseline of a race, asked about all rows held out
+            return None
+        if manifest["suite"]["resolved"] == resolved:
+            return folder if space.spec.hold_out else None
+    return None
+
+
+def write_best(outcome: SearchOutcome, out: Path) -> None:
+    """Write the winner as a suite of its own, prompts and parameters written out."""
+    import yaml
+
+    results, space = outcome.results, outcome.space
+    winner = next(each for each in space.candidates if results is not None and each.run_id == results.winner)
+    suite = space.winners(winner)
+    document = suite.model_dump(mode="json", exclude_defaults=True, exclude={"models", "parse", "scorers"})
+    resolved = suite.resolved()
+    document |= {name: _said(resolved[name]) for name in ("models", "parse", "scorers") if resolved[name]}
+    document = {name: document[name] for name in type(suite).model_fields if name in document}
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    with replacing(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _said(value: Any) -> Any:
+    """Without what is not set, for people to read."""
+    if isinstance(value, Mapping):
+        kept = {name: _said(each) for name, each in value.items()}
+        return {name: each for name, each in kept.items() if each is not None and each not in ({}, [])}
+    return [_said(each) for each in value] if isinstance(value, list) else value
+
+
+def _looked(looks: int) -> str:
+    if looks == 1:
+        return "The rows held out are looked at for the first time."
+    return (
+        f"The rows held out are looked at for time {looks}: each look is at 5 % of its own, and choosing "
+        "between looks makes the best of them too high. --fresh-split holds out others."
+    )
+
+
+class _Ledger:
+    """Which searches looked at which rows held out of a dataset."""
+
+    def __init__(self, path: Path, data: str) -> None:
+        self._path, self._data = path, data
+
+    def look(self, split: int, sweep: str) -> int:
+        """Note a look; how many there were of these rows, this one included."""
+        every = self._read()
+        looks = every.setdefault(f"{self._data}/{split}", [])
+        if all(each["sweep"] != sweep for each in looks):
+            looks.append({"sweep": sweep, "at": datetime.now(UTC).isoformat(timespec="seconds")})
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path) as temporary:
+                temporary.write_bytes(orjson.dumps(every, option=orjson.OPT_INDENT_2))
+        return len(looks)
+
+    def next_split(self, seed: int) -> int:
+        """The first number that, added to the seed, draws rows that nobody has looked at."""
+        looked = self._read()
+        return next(k for k in range(len(looked) + 1) if f"{self._data}/{seed + k}" not in looked)
+
+    def _read(self) -> dict[str, list[dict[str, str]]]:
+        try:
+            found: dict[str, list[dict[str, str]]] = orjson.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        return found

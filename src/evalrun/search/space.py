@@ -1,0 +1,221 @@
+"""From a suite with a `search` section to the two suites that are run: the race over the rows that choose,
+and winner against baseline over those held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from evalrun.datasets import open_dataset
+from evalrun.errors import UserError
+from evalrun.registry import nearest
+from evalrun.scoring.base import MetricInfo, Scorer
+from evalrun.scoring.pipeline import suite_scorers
+from evalrun.suite.dataset import DatasetSpec, PartSpec
+from evalrun.suite.load import LoadedSuite, unknown_parameters
+from evalrun.suite.plan import RunSpec, cells
+from evalrun.suite.schema import CellFilter, Suite
+from evalrun.suite.search import SELECTS, SearchRules
+
+FEWEST_HELD_OUT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The score that candidates are compared by: the column, its metric, and its bounds."""
+
+    column: str
+    metric: str
+    low: float
+    high: float
+    higher: bool
+
+    def share(self, value: float) -> float:
+        """A score as the share of what is possible, 1 the best. One outside the bounds is put on them."""
+        place = min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+        return place if self.higher else 1 - place
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A search, ready to run. `suite` is the suite with the candidates as its matrix, over all rows."""
+
+    spec: SearchRules
+    loaded: LoadedSuite
+    suite: Suite
+    candidates: tuple[RunSpec, ...]
+    baseline: RunSpec
+    by: Judged
+    data_digest: str
+    rows: int
+
+    def labels(self) -> dict[str, str]:
+        """The short names of the candidates: what tells each apart, of model, prompt and parameters."""
+        parts = [
+            (cell.model.id, cell.prompt.id, *(f"{name}={value}" for name, value in cell.swept.items()))
+            for cell in self.candidates
+        ]
+        told = [at for at, values in enumerate(zip(*parts, strict=True)) if len(set(values)) > 1]
+        return {
+            cell.run_id: " \u00b7 ".join(names[at] for at in told)
+            for cell, names in zip(self.candidates, parts, strict=True)
+        }
+
+    def searched(self, split_seed: int) -> LoadedSuite:
+        """The suite of the race."""
+        return self._of("search", split_seed, self.suite)
+
+    def held_out(self, split_seed: int, winner: RunSpec) -> LoadedSuite:
+        """The suite that asks winner and baseline about the rows held out."""
+        chosen = [_only(winner)] if winner is self.baseline else [_only(self.baseline), _only(winner)]
+        suite = self.suite.model_copy(update={"include": chosen, "exclude": [], "search": None})
+        return self._of("held_out", split_seed, suite)
+
+    def winners(self, winner: RunSpec) -> Suite:
+        """The suite with the winner alone, over all rows, as one to go on with."""
+        update = {
+            "models": [winner.model.model_copy(update={"params": dict(winner.params)})],
+            "prompts": [winner.prompt],
+            "sweep": {},
+            "search": None,
+            "include": [],
+            "exclude": [],
+        }
+        return self.loaded.suite.model_copy(update=update)
+
+    def _of(self, part: Literal["search", "held_out"], seed: int, suite: Suite) -> LoadedSuite:
+        datasets: list[DatasetSpec] = []
+        for dataset in suite.datasets:
+            drawn = PartSpec(take=part, held_out=self.spec.hold_out, seed=seed)
+            datasets.append(dataset.model_copy(update={"part": drawn, "shuffle": True}))
+        # A project of its own: neither baselines nor trends of the suite's runs are of a part of the rows.
+        update = {"datasets": datasets, "project": f"{suite.project}-search"}
+        return replace(self.loaded, suite=suite.model_copy(update=update))
+
+
+def space_of(loaded: LoadedSuite) -> Space:
+    """What a suite's search is over. Raises UserError with what does not fit; sends nothing."""
+    spec, suite = loaded.suite.search, loaded.suite
+    if spec is None:
+        raise UserError(
+            "the suite has no `search` section",
+            where=str(loaded.path),
+            remedy="Write one: `search: {metric: exact_match, baseline: PROMPT}`.",
+        )
+    if len(suite.datasets) != 1:
+        raise UserError(
+            f"a search is over one dataset, and the suite has {len(suite.datasets)}",
+            where=loaded.locate("datasets"),
+            remedy="Choose one: --datasets ID.",
+        )
+    by, scorers = _judged(loaded, spec)
+    suite = _with_axes(loaded, spec, suite)
+    # The metric's scorer first: what runs are ranked by, in the report as here.
+    first = sorted(zip(suite.scorers, scorers, strict=False), key=lambda pair: pair[1].name != by.column)
+    update = {"scorers": [each for each, _ in first], "gates": [], "alerts": None, "load": None}
+    suite = suite.model_copy(update=update)
+    if unknown := [finding for finding in unknown_parameters(suite) if finding.path[0] == "sweep"]:
+        axis = f"params.{unknown[0].path[1]}"
+        where = loaded.locate("search", "over", axis)
+        raise UserError(unknown[0].what, where=where, remedy=unknown[0].remedy)
+    candidates = cells(suite)
+    if len(candidates) < 2:
+        raise UserError(
+            "there is one candidate, and nothing to search",
+            where=loaded.locate("search"),
+            remedy="Add prompts, models, or `search: {over: {params.temperature: [0, 0.7]}}`.",
+        )
+    baseline = _baseline(loaded, spec, candidates)
+    whole = open_dataset(suite.datasets[0], loaded.base_dir, suite.seed)
+    return Space(spec, loaded, suite, candidates, baseline, by, whole.digest, len(whole))
+
+
+def check_held_out(space: Space, split_seed: int) -> int:
+    """How many rows are held out. Raises UserError where they are too few to say anything."""
+    if not space.spec.hold_out:
+        return 0
+    held_out = space.held_out(split_seed, space.baseline)
+    rows = len(open_dataset(held_out.suite.datasets[0], held_out.base_dir, held_out.suite.seed))
+    if rows < FEWEST_HELD_OUT:
+        raise UserError(
+            f"{rows} of {space.rows:,} rows are held out, and at least {FEWEST_HELD_OUT} are needed",
+            where=space.loaded.locate("search", "hold_out"),
+            remedy="Bring more rows, hold out a greater share, or set hold_out: 0 and do without an honest "
+            "score of the winner.",
+        )
+    return rows
+
+
+def _with_axes(loaded: LoadedSuite, spec: SearchRules, suite: Suite) -> Suite:
+    """The suite with the axes of `over` in place of its own."""
+    update: dict[str, object] = {}
+    sweep = dict(suite.sweep)
+    for axis, values in spec.over.items():
+        if axis in SELECTS:
+            entries = {entry.id: entry for entry in getattr(suite, axis)}
+            for at, value in enumerate(values):
+                if value not in entries:
+                    near = nearest(str(value), entries)
+                    raise UserError(
+                        f"there is no '{value}' among the {axis}",
+                        where=loaded.locate("search", "over", axis, at),
+                        remedy=f"Did you mean '{near}'?" if near else f"There are: {', '.join(entries)}.",
+                    )
+            update[axis] = [entries[str(value)] for value in values]
+        else:
+            sweep[axis.removeprefix("params.")] = list(values)
+    return suite.model_copy(update={**update, "sweep": sweep})
+
+
+def _judged(loaded: LoadedSuite, spec: SearchRules) -> tuple[Judged, Sequence[Scorer]]:
+    """The score that decides. Raises UserError where a race cannot decide by it."""
+    scorers = suite_scorers(loaded.suite)
+    names: dict[str, tuple[Scorer, MetricInfo]] = {}
+    for scorer in scorers:
+        info = scorer.metrics()[0]
+        names[scorer.name] = names[info.name] = (scorer, info)
+    metric = spec.metric or scorers[0].name
+    where = loaded.locate("search", "metric")
+    if metric not in names:
+        near = nearest(metric, names)
+        raise UserError(
+            f"'{metric}' is not the mean of a score of this suite, which candidates can be compared by",
+            where=where,
+            remedy=f"Did you mean '{near}'?" if near else f"There are: {', '.join(names)}.",
+        )
+    scorer, info = names[metric]
+    low, high = info.bounds
+    if scorer.late or scorer.asks:
+        raise UserError(
+            f"the score {scorer.name} is made after all answers are there, and a race looks at each block",
+            where=where,
+            remedy="Search by a score that is made at once, and look at this one on the rows held out.",
+        )
+    if low is None or high is None or not low < high:
+        raise UserError(
+            f"the score {scorer.name} has no bounds, without which no test holds however often one looks",
+            where=where,
+            remedy="Search by a score between known bounds, such as one from 0 to 1.",
+        )
+    return Judged(scorer.name, info.name, low, high, info.direction != "lower"), scorers
+
+
+def _baseline(loaded: LoadedSuite, spec: SearchRules, candidates: Sequence[RunSpec]) -> RunSpec:
+    if spec.baseline is None:
+        return candidates[0]
+    fits = [each for each in candidates if spec.baseline in (each.run_id, each.prompt.id, each.model.id)]
+    exact = [each for each in fits if each.run_id == spec.baseline]
+    if len(exact or fits) != 1:
+        runs = ", ".join(each.run_id for each in (fits or candidates)[:10])
+        what = "no candidate is" if not fits else f"{len(fits)} candidates are"
+        raise UserError(
+            f"{what} the baseline '{spec.baseline}'",
+            where=loaded.locate("search", "baseline"),
+            remedy=f"Name one run: {runs}.",
+        )
+    return (exact or fits)[0]
+
+
+def _only(cell: RunSpec) -> CellFilter:
+    return CellFilter(model=[cell.model.id], prompt=[cell.prompt.id], params=dict(cell.swept))
