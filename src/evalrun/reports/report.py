@@ -16,6 +16,7 @@ from evalrun.reports.charts.load import cautions, level_charts, level_table, nam
 from evalrun.reports.charts.quality import quality_charts
 from evalrun.reports.charts.resources import MANY_READINGS, read_system, resources
 from evalrun.reports.charts.speed import NAMES, latency, load_charts
+from evalrun.reports.checkpoints import LineView, advised, checkpoint_views
 from evalrun.reports.effects import Effects, effects
 from evalrun.reports.fairness import FairnessView, correction, fairness, overview
 from evalrun.reports.gates import GateView, gates
@@ -70,6 +71,7 @@ class Report:
     matrix: Matrix | None
     prompts: Sequence[PromptView]
     quality: Sequence[Chart]
+    checkpoints: Sequence[LineView]
     effects: Effects
     search: SearchView | None
     judges: Sequence[JudgesView]
@@ -105,7 +107,8 @@ class Report:
         groups = [view.chart for view in self.fairness if view.chart]
         raced = [self.search.chart] if self.search else []
         every = [*raced, *self.quality, *self.effects.charts, *self.speed, *self.load, *self.levels]
-        return [*every, *groups, *self.resources]
+        steps = [chart for line in self.checkpoints for chart in line.charts]
+        return [*every, *steps, *groups, *self.resources]
 
     @property
     def shown(self) -> frozenset[str]:
@@ -191,7 +194,8 @@ def judge(source: Source) -> Verdicts:
         primary,
         everything,
         by_dataset,
-        answers or [answer("", [], primary, named=False)],
+        [advised(each, source.results.checkpoints) for each in answers]
+        or [answer("", [], primary, named=False)],
         [view for view in everything if view.id in ablated],
     )
 
@@ -248,6 +252,7 @@ def build_report(source: Source) -> Report:
         matrix=matrix(by_dataset, metric),
         prompts=prompts(by_dataset, source.manifest.prompts),
         quality=[chart for at, name, runs in datasets for chart in _quality(at, name, runs, named=named)],
+        checkpoints=checkpoint_views(source.results.checkpoints, source.runs),
         effects=effects(source.results),
         search=search_view(source),
         judges=judges(source, by_dataset),

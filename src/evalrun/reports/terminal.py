@@ -45,6 +45,8 @@ def print_result(
     result_table(folder, Console(highlight=False), report=report, name=name, now=now)
 
 
+MOST_LINES = 4
+"""So many lines of checkpoints are told of; the report has all."""
 MOST_POOLED = 8
 """So many figures over all datasets are printed; all of them stand in `sweep.json`."""
 
@@ -56,20 +58,7 @@ def result_table(
     source = Source.of(folder)
     verdicts = judge(source)
     _head(console, source, name or source.manifest.name)
-    if source.results.load:
-        from evalrun.reports.charts.load import sentences
-
-        for said in sentences(source.results.load):
-            print_line(console, said, "bold")
-    if verdicts.overall:
-        print_line(console, words(verdicts.overall), "bold")
-    for pooled in source.results.pooled[:MOST_POOLED]:
-        print_line(console, pooled.sentence)
-    for answer in verdicts.answers:
-        print_line(console, words(answer.verdict), "bold")
-        for sentence in (*answer.more, answer.advice):
-            if sentence:
-                print_line(console, words(sentence))
+    _answers(console, source, verdicts)
     _against_previous(console, source, verdicts, now=now)
     for dataset, ranked in verdicts.by_dataset.items():
         console.print()
@@ -85,6 +74,26 @@ def result_table(
     for caution in cautions:
         print_line(console, f"Note: {caution}", "yellow")
     _next(console, source, report)
+
+
+def _answers(console: Console, source: Source, verdicts: Verdicts) -> None:
+    """What the runs come to, in sentences."""
+    if source.results.load:
+        from evalrun.reports.charts.load import sentences
+
+        for said in sentences(source.results.load):
+            print_line(console, said, "bold")
+    if verdicts.overall:
+        print_line(console, words(verdicts.overall), "bold")
+    for pooled in source.results.pooled[:MOST_POOLED]:
+        print_line(console, pooled.sentence)
+    for answer in verdicts.answers:
+        print_line(console, words(answer.verdict), "bold")
+        for sentence in (*answer.more, answer.advice):
+            if sentence:
+                print_line(console, words(sentence))
+    for line in source.results.checkpoints[:MOST_LINES]:
+        print_line(console, line.sentence)
 
 
 def _head(console: Console, source: Source, name: str) -> None:

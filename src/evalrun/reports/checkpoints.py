@@ -1,0 +1,101 @@
+"""The checkpoints of trainings in the report: which step to ship and why, curves over steps, what was
+forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import quote
+
+from evalrun.reports.charts.steps import curve_chart, gap_chart, loss_chart, verdict_of
+from evalrun.reports.numbers import NONE, measured, p_value, significant
+from evalrun.reports.view import Answer, Chart, Phrase, Table
+from evalrun.reports.visible import visible
+from evalrun.results import RunResults
+from evalrun.sweep_results import CheckpointLine
+
+MOST_FORGOTTEN = 30
+
+
+@dataclass(frozen=True, slots=True)
+class LineView:
+    """One line of checkpoints. `forgotten` are samples that an earlier step could; each leads to its row."""
+
+    title: str
+    sentence: str
+    charts: Sequence[Chart]
+    table: Table
+    forgotten: Table | None = None
+
+
+def checkpoint_views(lines: Sequence[CheckpointLine], runs: Sequence[RunResults]) -> list[LineView]:
+    """The lines of checkpoints of a sweep, as its results have them."""
+    by_id = {run.run: run for run in runs}
+    return [_view(at, line, by_id, several=len(lines) > 1) for at, line in enumerate(lines)]
+
+
+def advised(answer: Answer, lines: Sequence[CheckpointLine]) -> Answer:
+    """The answer about a dataset whose runs are all one line of checkpoints: which of them to ship is said by
+    the line. Where gates forbid to ship, that stays."""
+    if not answer.advice or answer.advice[0].text != "Ship ":
+        return answer
+    for line in lines:
+        curve = line.curves[0]
+        if {point.run for point in curve.points} == {run.id for run in answer.runs}:
+            take = next((point.run for point in curve.points if point.step == curve.best), "")
+            chosen = next((run for run in answer.runs if run.id == take), None)
+            if chosen is not None and len(curve.points) > 1:
+                why = ", the earliest step that is not shown to be worse than the best."
+                return replace(answer, advice=[Phrase("Ship "), Phrase(chosen.spoken, "run"), Phrase(why)])
+    return answer
+
+
+def _view(at: int, line: CheckpointLine, runs: dict[str, RunResults], *, several: bool) -> LineView:
+    charts = [curve_chart(f"steps-{at}-{number}", curve) for number, curve in enumerate(line.curves)]
+    losses = loss_chart(f"losses-{at}", line)
+    charts += [losses] if losses else []
+    charts += [gap_chart(f"gaps-{at}-{number}", gap) for number, gap in enumerate(line.gaps)]
+    title = f"{line.of}: {line.prompt} on {line.dataset}" if several else line.of
+    if line.training:
+        title += f" (training {line.training})"
+    return LineView(visible(title), visible(line.sentence), charts, _table(line, runs), _forgotten(line))
+
+
+def _table(line: CheckpointLine, runs: dict[str, RunResults]) -> Table:
+    curve, others = line.curves[0], line.curves[1:]
+    rows, links = [], []
+    for point in curve.points:
+        run = runs.get(point.run)
+        checkpoint = run.checkpoint if run is not None else None
+        beside = [
+            next((significant(other.value) for other in each.points if other.step == point.step), NONE)
+            for each in others
+        ]
+        rows.append(
+            (
+                f"step {point.step:,}",
+                measured(point.value, point.low, point.high, curve.unit),
+                measured(point.behind, point.behind_low, point.behind_high, curve.unit),
+                p_value(point.p),
+                verdict_of(curve, point.step, point.verdict),
+                *beside,
+                checkpoint.weights_sha256[:12] if checkpoint is not None else "",
+            )
+        )
+        links.append(f"#grid?run={quote(point.run, safe='')}")
+    columns = ["checkpoint", curve.metric, "behind the best", "p, corrected", "verdict"]
+    columns += [each.metric for each in others] + ["digest"]
+    numeric = frozenset({1, 2, 3, *range(5, 5 + len(others))})
+    return Table(f"The steps of {line.of}", columns, rows, numeric, links)
+
+
+def _forgotten(line: CheckpointLine) -> Table | None:
+    lost = line.forgotten
+    if lost is None or not lost.count:
+        return None
+    run = next((point.run for point in line.curves[0].points if point.step == lost.last), "")
+    shown = lost.sample_ids[:MOST_FORGOTTEN]
+    links = [f"#sample={quote(run, safe='')}/{quote(sample, safe='')}/0" for sample in shown]
+    more = f", the first {len(shown)} of {lost.count:,}" if lost.count > len(shown) else ""
+    caption = f"Right at an earlier step, wrong at step {lost.last}{more}"
+    return Table(caption, ["sample"], [[visible(sample)] for sample in shown], frozenset(), links)
