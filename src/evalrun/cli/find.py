@@ -73,7 +73,7 @@ def find(
     shown = [*found.rows[0].metrics] if found.rows else []
     rows = []
     for row in found.rows:
-        values = [(row.metrics[name] or {}).get("value") for name in shown]
+        values = [_value(row.metrics[name]) for name in shown]
         about = [row.name, row.started_at[:16], row.status, row.samples, row.cost_usd, row.sweep]
         rows.append([row.run, known.get(row.sweep), *values, *about])
     print_rows(["run", "#", *shown, "name", "started", "status", "samples", "cost", "sweep"], rows)
@@ -81,6 +81,13 @@ def find(
         f"{plural(found.total, 'run')} found" + _shown(found.total, len(rows)),
         err=True,
     )
+
+
+def _value(metric: Mapping[str, Any] | None) -> Any:
+    """A metric's value for the table; of one that lost too many rows, that it did."""
+    if metric is None or not metric.get("incomplete"):
+        return (metric or {}).get("value")
+    return f"{metric['value']:.4g} incomplete" if metric["value"] is not None else None
 
 
 @click.command(no_args_is_help=True)

@@ -185,8 +185,8 @@ def _check(
     run_id = run["run"]
     if alert.kind == "threshold":
         held = check_gate(alert.gate, run_id, run["metrics"])
-        if held.value is None:
-            return _unchecked(alert, run_id, held.reason)
+        if held.value is None or held.verdict == "inconclusive":
+            return _unchecked(alert, run_id, held.reason, held.value)
         return AlertResult(alert.text, run_id, held.verdict == "pass", held.value, held.reason)
     if alert.kind == "steps":
         from evalrun.gates.steps import check_steps
@@ -202,6 +202,8 @@ def _check(
     value = None if metric is None else metric["value"]
     if metric is None or value is None:
         return _unchecked(alert, run_id, f"no value of '{alert.metric}' in this run")
+    if metric.get("incomplete"):  # what was lost may have been all that got worse
+        return _unchecked(alert, run_id, str(metric["note"]).partition("; ")[0], value)
     if alert.kind == "lasting":
         from evalrun.gates.lasting import check_lasting
 

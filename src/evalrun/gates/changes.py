@@ -38,9 +38,9 @@ def check_change(
     direction = metric["direction"]
     if direction == "none":
         return _undecided(alert, run_id, value, f"'{alert.metric}' has no better or worse", checked=False)
-    found = earlier_runs(store, folder, run_id, alert.count or MOST)
-    before = [(sweep, run, _value(run, alert)) for sweep, run in found]
-    having = [(sweep, run, known) for sweep, run, known in before if known is not None]
+    having = _having(alert, earlier_runs(store, folder, run_id, alert.count or MOST))
+    if alert.count is not None and len(having) < alert.count:  # further back for those that are incomplete
+        having = _having(alert, earlier_runs(store, folder, run_id, MOST))[: alert.count]
     if not having:
         return _undecided(alert, run_id, value, "no sweep before on the same data", checked=False)
     sign = 1.0 if (direction == "higher") == (alert.way == "better") else -1.0
@@ -64,9 +64,16 @@ def samples_of(folder: SweepFolder, run_id: str) -> RunSamples:
     return RunSamples(folder, folder.manifest(), folder.run(run_id))
 
 
-def _value(run: Mapping[str, Any], alert: Alert) -> float | None:
-    metric = find_metric(run["metrics"], alert.metric, alert.slice)
-    return None if metric is None or metric["value"] is None else float(metric["value"])
+def _having(
+    alert: Alert, runs: Sequence[tuple[SweepFolder, dict[str, Any]]]
+) -> list[tuple[SweepFolder, dict[str, Any], float]]:
+    """The runs that have the metric, without those that lost too many of its rows, and its values."""
+    known = [(sweep, run, find_metric(run["metrics"], alert.metric, alert.slice)) for sweep, run in runs]
+    return [
+        (sweep, run, float(metric["value"]))
+        for sweep, run, metric in known
+        if metric is not None and metric["value"] is not None and not metric.get("incomplete")
+    ]
 
 
 def _paired(

@@ -25,7 +25,9 @@ def check_lasting(
     series = [
         (sweep.ulid, float(known["value"]))
         for sweep, run in reversed(found)
-        if (known := find_metric(run["metrics"], alert.metric, alert.slice)) and known["value"] is not None
+        if (known := find_metric(run["metrics"], alert.metric, alert.slice))
+        and known["value"] is not None
+        and not known.get("incomplete")
     ]
     if len(series) < FEWEST:
         sweeps = f"{len(series)} sweep{'' if len(series) == 1 else 's'}"

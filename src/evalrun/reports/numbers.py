@@ -169,11 +169,13 @@ def metric_interval(value: MetricValue) -> str:
 
 
 def between(value: MetricValue) -> str:
-    """The bounds of an incomplete metric: `0.10 to 1.00`, `at least 0.10`, `may be anything`."""
-    low, high = (
-        None if end is None else figure(end, value.bound_low, value.bound_high, value.unit)
-        for end in (value.bound_low, value.bound_high)
-    )
+    """The bounds of an incomplete metric, in words."""
+    return span(value.bound_low, value.bound_high, value.unit)
+
+
+def span(least: float | None, most: float | None, unit: str) -> str:
+    """Between what a value lies: `0.10 to 1.00`, `at least 0.10`, `no bounds`."""
+    low, high = (None if end is None else figure(end, least, most, unit) for end in (least, most))
     if low is None or high is None:
         return f"at least {low}" if low else f"at most {high}" if high else "no bounds"
     return f"{low} to {high}"

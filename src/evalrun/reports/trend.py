@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from evalrun.analysis.over_time import trend_with_changes
 from evalrun.atomic import replacing
 from evalrun.errors import Problem, UserError
 from evalrun.gates.conditions import parse_gate
@@ -16,7 +17,7 @@ from evalrun.reports.numbers import moment, plural
 from evalrun.reports.view import PALETTE, Chart, Table
 from evalrun.reports.visible import terminal, visible
 from evalrun.tracking.store import Store
-from evalrun.tracking.trend import MOST, Line, Point, Trend, read_trend
+from evalrun.tracking.trend import MOST, Change, Line, Point, Trend
 
 BARS = "▁▂▃▄▅▆▇█"
 BREAK = "╎"
@@ -30,13 +31,13 @@ def trend_of(store: Store, project: str, metric: str | None = None, limit: int =
     """The trend of a metric, written as in gates (`exact_match[dialect=aave]`); by default the metric that
     the newest sweep ranks its runs by. Raises UserError for an unknown project, metric or odd text."""
     if metric is None:
-        return read_trend(store, project, _primary(store, project), limit=limit)
+        return trend_with_changes(store, project, _primary(store, project), limit=limit)
     gate = parse_gate(f"{metric} >= 0")
     if isinstance(gate, Problem):
         raise UserError(
             f"cannot read the metric '{metric}'", where="--metric", remedy="As in exact_match[dialect=aave]"
         )
-    return read_trend(store, project, gate.metric, gate.slice, limit)
+    return trend_with_changes(store, project, gate.metric, gate.slice, limit)
 
 
 def _primary(store: Store, project: str) -> str | None:
@@ -84,6 +85,7 @@ def trend_lines(trend: Trend, *, points: bool = False) -> list[str]:
             f"  {BREAK} the data changed at {_day(each.started_at)}: not comparable with before"
             for each in line.breaks
         ]
+        lines += [f"  * {_changed(trend, each)}" for each in line.changes]
         lines += [terminal(f"  * {_day(each.started_at)}: {each.served}", 200) for each in line.served]
         if points or len(trend.lines) == 1:
             lines += ["", *_table(trend, line), ""]
@@ -98,13 +100,27 @@ def trend_lines(trend: Trend, *, points: bool = False) -> list[str]:
     return lines
 
 
+def _changed(trend: Trend, change: Change) -> str:
+    """A change that lasts, in words with its date and sweep."""
+    before, after = (numbers.measured(each, None, None, trend.unit) for each in (change.before, change.after))
+    return (
+        f"{change.way} since {_day(change.started_at)} ({change.sweep}): {after} on average over "
+        f"{plural(change.sweeps, 'sweep')}, {before} before; CUSUM, seen on {_day(change.seen_at)}"
+    )
+
+
 def figure(trend: Trend, point: Point) -> str:
-    """A point's value with its interval."""
+    """A point's value with its interval; with its bounds where too many rows were lost."""
+    if point.incomplete:
+        ends = numbers.span(point.bound_low, point.bound_high, trend.unit)
+        return f"{numbers.measured(point.value, None, None, trend.unit)} [incomplete: {ends}]"
     return numbers.measured(point.value, point.ci_low, point.ci_high, trend.unit)
 
 
 def change(trend: Trend, line: Line) -> str:
-    """The change since the point before, where both speak of the same data."""
+    """The change since the point before, where both speak of the same data and neither is incomplete."""
+    if line.points[-1].incomplete:
+        return "  too many rows lost: compared with no other"
     comparable = line.comparable
     if len(comparable) < 2:
         return ""
@@ -120,6 +136,12 @@ def marks(trend: Trend, point: Point) -> str:
     return ", ".join(dict.fromkeys(each.name for each in of))
 
 
+def _noted(line: Line, point: Point) -> list[str]:
+    """What changed at a point, and whether it lost rows."""
+    changed = [f"{change.way} from here on" for change in line.changes if change.sweep == point.sweep]
+    return changed + (["incomplete"] if point.incomplete else [])
+
+
 def _table(trend: Trend, line: Line) -> list[str]:
     import shutil
 
@@ -130,7 +152,8 @@ def _table(trend: Trend, line: Line) -> list[str]:
     rows = []
     for at, each in enumerate(shown):
         broken = at > 0 and each.segment != shown[at - 1].segment
-        notes = ", ".join(filter(None, [marks(trend, each), "other data from here" if broken else ""]))
+        parts = [marks(trend, each), *_noted(line, each), "other data from here" if broken else ""]
+        notes = ", ".join(filter(None, parts))
         cells = (_day(each.started_at), figure(trend, each), f"{each.n:,}", each.sweep, notes)
         rows.append(tuple(terminal(cell, 100) for cell in cells))
     header = ("started (UTC)", "value, 95 % interval", "n", "sweep", "")
@@ -197,6 +220,9 @@ def render_trend(trend: Trend, home: str = "") -> str:
             breaks=[
                 (visible(line.label), moment(each.started_at)) for line in trend.lines for each in line.breaks
             ],
+            changes=[
+                (visible(line.label), _changed(trend, each)) for line in trend.lines for each in line.changes
+            ],
             served=[
                 (visible(line.label), moment(each.started_at), visible(each.served))
                 for line in trend.lines
@@ -230,8 +256,10 @@ def chart(trend: Trend, sweeps: str = "") -> Chart:
     notes = ["Bars are 95 % intervals."]
     if any(line.breaks for line in shown):
         notes.append("A line is broken where the data changed: points on both sides are not comparable.")
-    if trend.releases:
-        notes.append("Upright lines are promotions and deployments.")
+    if trend.releases or any(line.changes for line in shown):
+        notes.append("Upright lines are promotions, deployments and changes that last (CUSUM).")
+    if any(point.incomplete for line in shown for point in line.points):
+        notes.append("Where too many rows were lost the bar spans what the value may be.")
     if left:
         notes.append(f"{plural(left, 'more line')} in the tables below.")
     return Chart(
@@ -252,8 +280,10 @@ def chart(trend: Trend, sweeps: str = "") -> Chart:
 
 def _row(trend: Trend, line: Line, point: Any) -> dict[str, Any]:
     return {
-        "line": visible(line.label), "t": point.started_at, "v": point.value, "low": point.ci_low,
-        "high": point.ci_high, "n": point.n, "segment": point.segment, "score": figure(trend, point),
+        "line": visible(line.label), "t": point.started_at, "v": point.value,
+        "low": point.bound_low if point.incomplete else point.ci_low,
+        "high": point.bound_high if point.incomplete else point.ci_high,
+        "n": point.n, "segment": point.segment, "score": figure(trend, point),
         "when": moment(point.started_at), "sweep": point.sweep, "marks": visible(marks(trend, point)),
     }  # fmt: skip
 
@@ -283,9 +313,14 @@ def _spec(trend: Trend, rows: Sequence[dict[str, Any]], labels: Sequence[str]) -
     ]  # fmt: skip
     lead_on = {"href": {"field": "link"}} if any("link" in row for row in rows) else {}
     releases = [{"t": release.ts, "name": _said(release)} for release in trend.releases]
+    releases += [
+        {"t": change.started_at, "name": f"{change.way} from here on"}
+        for line in trend.lines[:PALETTE]
+        for change in line.changes
+    ]
     return base(340, data={"values": list(rows)}, layer=[
         {"data": {"values": releases}, "mark": {"type": "rule", "strokeDash": [3, 3], "opacity": 0.7},
-         "encoding": {"x": x, "tooltip": [{"field": "name", "title": "release"}]}},
+         "encoding": {"x": x, "tooltip": [{"field": "name", "title": "mark"}]}},
         *(
             {"data": {"values": releases[level::LEVELS]},
              "mark": {"type": "text", "align": "left", "dx": 4, "baseline": "top", "fontSize": 11},
@@ -307,9 +342,8 @@ def _points(trend: Trend, line: Line, sweeps: str = "") -> Table:
     for at in range(len(line.points) - 1, -1, -1):
         each = line.points[at]
         broken = at > 0 and each.segment != line.points[at - 1].segment
-        notes = ", ".join(
-            filter(None, [visible(marks(trend, each)), "other data than before" if broken else ""])
-        )
+        parts = [visible(marks(trend, each)), *_noted(line, each), "other data than before" if broken else ""]
+        notes = ", ".join(filter(None, parts))
         rows.append([moment(each.started_at), figure(trend, each), f"{each.n:,}", each.sweep, notes])
     caption = f"{visible(line.label)}: {plural(len(line.points), 'point')}"
     links = [f"{sweeps}{row[3]}.html" for row in rows] if sweeps else []

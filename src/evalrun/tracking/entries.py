@@ -34,7 +34,8 @@ _TEXT_LENGTH = 500
 _COUNTS = ("samples", "scored", "unparsed", "refused", "failed", "cached", "retried")
 _INT32 = 1 << 31
 
-_METRIC_FIELDS = ("name", "value", "n", "se", "ci_low", "ci_high", "unit", "direction", "method", "note")
+_METRIC_FIELDS = ("name", "value", "n", "se", "ci_low", "ci_high", "unit", "direction", "method", "note",
+                  "incomplete", "bound_low", "bound_high")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,7 @@ def _metric_rows(run_id: int, result: RunResults) -> list[dict[str, Any]]:
     rows = {}
     for metric in result.metrics:
         row = {name: getattr(metric, name) for name in _METRIC_FIELDS}
+        row["incomplete"] = int(metric.incomplete)
         row |= {"run_id": run_id, "slice": canonical_json(plain(metric.slice)).decode()}
         rows[row["name"], row["slice"]] = row
     return list(rows.values())
@@ -204,7 +206,7 @@ def _own_row(run_id: int, name: str, value: float, result: RunResults) -> dict[s
     """A figure that somebody logged: it is of the run as a whole, and nothing is known of its spread."""
     row = dict.fromkeys(_METRIC_FIELDS, None) | {"name": name, "value": value, "n": result.counts.samples}
     texts = {"unit": "", "direction": "none", "method": "", "note": "logged"}
-    return {**row, **texts, "run_id": run_id, "slice": "{}"}
+    return {**row, **texts, "incomplete": 0, "run_id": run_id, "slice": "{}"}
 
 
 def _insert_events(connection: sa.Connection, ulid: str, events: tuple[dict[str, Any], ...]) -> None:

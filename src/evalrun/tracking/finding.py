@@ -40,7 +40,8 @@ from evalrun.tracking.tables import (
     training_metric_last,
 )
 
-METRIC_PARTS = ("value", "n", "se", "ci_low", "ci_high")
+METRIC_PARTS = ("value", "n", "se", "ci_low", "ci_high", "incomplete", "bound_low", "bound_high")
+_OF_INCOMPLETE = ("incomplete", "bound_low", "bound_high")
 _ALIASES: Mapping[str, tuple[str, ...]] = {"cost": ("metric", "cost.usd")}
 _GROUPS = ("metric", "param", "tag", "training")
 _MOST_JOINS = 40
@@ -52,7 +53,8 @@ _CHUNK = 500
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """One run that a query found. `metrics` holds those that the query names, by name and slice
-    ("exact_match", "exact_match[dialect=aave]"), each with value, n, se and interval; None where it has none.
+    ("exact_match", "exact_match[dialect=aave]"), each with value, n, se and interval,
+    incomplete ones with their bounds; None where it has none.
     """
 
     sweep: str
@@ -180,7 +182,8 @@ class _RunCompiler(Compiler):
             on = sa.and_(table.c.run_id == run.c.id, table.c.name == name.rest, table.c.slice == slice_)
             self.source = self.source.outerjoin(table, on)
             self.metrics[key] = _Metric(name.rest, slice_, table)
-        return Term("number", f"{self.metrics[key].table.name}.{part}")
+        kind: Kind = "bool" if part == "incomplete" else "number"
+        return Term(kind, f"{self.metrics[key].table.name}.{part}")
 
     def _join(
         self, table: sa.Table, key: sa.Column[Any], name: Name, link: str, to: sa.ColumnElement[Any]
@@ -354,7 +357,11 @@ def _rows(
 
 def _metric(row: Mapping[str, Any], at: int) -> dict[str, Any] | None:
     values = {part: row[f"metric_{at}_{part}"] for part in METRIC_PARTS}
-    return values if values["n"] is not None else None
+    if values["n"] is None:
+        return None
+    if not values["incomplete"]:
+        return {part: value for part, value in values.items() if part not in _OF_INCOMPLETE}
+    return values | {"incomplete": True}
 
 
 def _params(connection: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:

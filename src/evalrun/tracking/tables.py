@@ -168,6 +168,9 @@ run_metric = Table(
     Column("direction", Text, nullable=False),
     Column("method", Text, nullable=False),
     Column("note", Text, nullable=False),
+    Column("incomplete", Integer, nullable=False),
+    Column("bound_low", Float),
+    Column("bound_high", Float),
     Index(None, "name", "slice", "value"),
 )
 

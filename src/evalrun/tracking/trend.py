@@ -36,7 +36,8 @@ _RATES = ("error_rate", "unparsed_rate", "refused_rate")
 @dataclass(frozen=True, slots=True)
 class Point:
     """A metric of one run. `segment` counts from 0 and rises where the data changed; `served` says what the
-    server calls the model from here on, where that is not as before."""
+    server calls the model from here on, where that is not as before. `incomplete` says that too many rows
+    were lost: the value lies between the bounds, and is compared with no other."""
 
     sweep: str
     run: str
@@ -51,6 +52,24 @@ class Point:
     prompt_digest: str | None
     segment: int = 0
     served: str = ""
+    incomplete: bool = False
+    bound_low: float | None = None
+    bound_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that lasts: from the sweep `sweep` on, seen at `seen`; means before and after it, the latter
+    of so many `sweeps`. `way` is better or worse, or for metrics without a better end higher or lower."""
+
+    way: str
+    sweep: str
+    started_at: str
+    seen: str
+    seen_at: str
+    before: float
+    after: float
+    sweeps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +81,8 @@ class Line:
     dataset: str
     params: Mapping[str, str]
     points: tuple[Point, ...]
+    changes: tuple[Change, ...] = ()
+    """Changes that last, where they were looked for (`analysis.over_time`)."""
 
     @property
     def label(self) -> str:
@@ -85,8 +106,9 @@ class Line:
 
     @property
     def comparable(self) -> tuple[Point, ...]:
-        """The last points that speak of the same data."""
-        return tuple(point for point in self.points if point.segment == self.points[-1].segment)
+        """The last points that speak of the same data, without those that lost too many rows."""
+        last = self.points[-1].segment
+        return tuple(point for point in self.points if point.segment == last and not point.incomplete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +224,8 @@ def _rows(
         sa.select(
             run.c.id, run.c.sweep, run.c.run, run.c.model, run.c.prompt, run.c.dataset, run.c.prompt_digest,
             sweep.c.name.label("sweep_name"), sweep.c.started_at, dataset_version.c.digest,
-            *(run_metric.c[part] for part in ("value", "n", "se", "ci_low", "ci_high", "unit", "direction")),
+            *(run_metric.c[part] for part in ("value", "n", "se", "ci_low", "ci_high", "unit", "direction",
+                                              "incomplete", "bound_low", "bound_high")),
         )
         .join(sweep, run.c.sweep == sweep.c.ulid)
         .join(run_metric, run_metric.c.run_id == run.c.id)
@@ -245,13 +268,18 @@ def _varying(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     return {key for key, seen in values.items() if len(seen) > 1}
 
 
+_COPIED = (
+    "sweep", "run", "started_at", "value", "n", "se", "ci_low", "ci_high", "prompt_digest", "bound_low",
+    "bound_high",
+)  # fmt: skip
+
+
 def _points(rows: Sequence[Mapping[str, Any]]) -> tuple[Point, ...]:
     points: list[Point] = []
     for row in rows:
         same = not points or points[-1].dataset_digest == row["digest"]
         segment = (points[-1].segment if points else 0) + (not same)
-        copied = ("sweep", "run", "started_at", "value", "n", "se", "ci_low", "ci_high", "prompt_digest")
-        values = {key: row[key] for key in copied}
+        values = {key: row[key] for key in _COPIED} | {"incomplete": bool(row["incomplete"])}
         points.append(Point(**values, name=row["sweep_name"], dataset_digest=row["digest"], segment=segment))
     return tuple(points)
 

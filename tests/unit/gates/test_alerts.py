@@ -106,6 +106,20 @@ def test_a_breakthrough_is_better_than_the_best_there_was(store: Store) -> None:
     assert found.fired and found.difference == pytest.approx(0.1)
 
 
+def test_a_night_that_lost_too_many_rows_is_compared_with_no_other(store: Store) -> None:
+    """Neither as the night that is checked nor as one of those before; and a threshold needs both bounds."""
+    first = night(store, scores(80))
+    lost = night(store, scores(0), between=(0.5, 1.0))
+    for text in ("exact_match better than last 1", "exact_match lastingly better"):
+        found = check(store, lost, text)
+        assert not found.fired and not found.checked and found.reason == "incomplete: 30 of 100 lost"
+    undecided = check(store, lost, "exact_match > 0.9")
+    assert not undecided.fired and not undecided.checked and undecided.value == 1.0
+    assert check(store, lost, "exact_match >= 0.5").fired, "whatever the lost rows would have scored"
+    found = check(store, night(store, scores(110)), "exact_match worse than last 1")
+    assert found.fired and found.compared == (first.ulid,), "the whole night before the incomplete one"
+
+
 def test_a_percentile_is_held_against_what_its_values_before_expect(store: Store) -> None:
     for p95 in (1.0, 1.02):
         night(store, scores(1), p95=p95)

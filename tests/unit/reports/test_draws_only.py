@@ -17,7 +17,7 @@ COMPUTES = {"numpy", "scipy", "statistics", "pandas", "sklearn", "fairlearn", "e
 """Nothing of reports needs these."""
 
 READS = {
-    "compare", "conclude", "definitions", "judged", "measures", "previous", "standings",
+    "compare", "conclude", "definitions", "judged", "measures", "over_time", "previous", "standings",
 }  # fmt: skip
 """Modules of analysis that reports may import: types, what reads a folder, words of definitions."""
 
