@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy import Text as PlainText
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SCHEMA = "0004"
+SCHEMA = "0005"
 """The number of these tables, four digits; a test holds the two together."""
 
 
