@@ -1,9 +1,9 @@
 """What tracking costs a training, and how long importing one takes.
 
-    python benchmarks/training.py [--points 1000000]
+python benchmarks/training.py [--points 1000000]
 
-Prints one JSON document: the time of a call of `log` over 100,000 calls (median, 99th percentile, whole), and for each
-form of file the seconds and the peak memory of a process of its own that imports a million points.
+Prints one JSON document: the time of a call of `log` over 100,000 calls (median, 99th percentile, whole), and
+for each form of file the seconds and the peak memory of a process of its own that imports a million points.
 """
 
 from __future__ import annotations

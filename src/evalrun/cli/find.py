@@ -209,6 +209,7 @@ def _plain(value: Any) -> Any:
 @click.command()
 @click.argument("project", required=False)
 @click.option("--metric", metavar="NAME", help="As in gates: exact_match[dialect=aave]. [default: the first]")
+@click.option("--training", metavar="NAME", help="Over the steps of this training instead.")
 @limit_option(200, "The last N sweeps.")
 @click.option("--points", is_flag=True, help="List the points of every line.")
 @click.option("--html", "page", type=FILE, metavar="FILE.html", help="Write a page with the chart.")
@@ -218,6 +219,7 @@ def _plain(value: Any) -> Any:
 def trend(
     project: str | None,
     metric: str | None,
+    training: str | None,
     limit: int,
     points: bool,
     page: Path | None,
@@ -234,7 +236,11 @@ def trend(
     Examples:
       evalrun trend nightly
       evalrun trend nightly --metric performance.e2e_s.p95 --html trend.html
+      evalrun trend --training triage-lora --metric exact_match
     """
+    if training is not None:
+        _training_trend(store, training, metric, page, as_json, as_csv)
+        return
     from evalrun.reports.trend import trend_lines, trend_of
 
     found = trend_of(store, project or _only_project(store), metric, limit)
@@ -258,6 +264,35 @@ def trend(
         return
     for text in trend_lines(found, points=points):
         click.echo(_wrapped(text))
+
+
+def _training_trend(
+    store: Store, name: str, metric: str | None, page: Path | None, as_json: bool, as_csv: bool
+) -> None:
+    from evalrun.reports.training import TrainingView, quality_lines, write_page
+    from evalrun.tracking.trainings import resolve_training
+
+    view = TrainingView.of(store, resolve_training(store, name), metric)
+    if not view.quality:
+        remedy = f"Evaluate them: models with `checkpoints: {{path: …, training: {view.name}}}` in a suite."
+        raise UserError(f"no checkpoint of '{view.name}' was evaluated", where="--training", remedy=remedy)
+    if page is not None:
+        write_page([view], page)
+        click.echo(f"wrote {page}", err=True)
+    if as_json:
+        print_json([asdict(line) for line in view.quality])
+    elif as_csv:
+        about = ("metric", "prompt", "dataset", "unit")
+        print_csv(
+            [
+                {**{key: getattr(line, key) for key in about}, **asdict(value)}
+                for line in view.quality
+                for value in line.values
+            ]
+        )
+    else:
+        for text in quality_lines(view):
+            click.echo(_wrapped(text))
 
 
 def _wrapped(text: str) -> str:

@@ -61,11 +61,10 @@ def list_tasks(pattern: str, kind: str | None, as_json: bool) -> None:
 )
 @json_option
 def show_task(name: str, data: str | None, as_json: bool) -> None:
-    """Show a task: its YAML after includes, data set, metrics, and the first prompt where its data is at hand.
+    """Show a task: its YAML after includes, data set, metrics, and the first prompt where its data is at
+    hand.
 
-    \b
-    Example:
-      evalrun tasks show gsm8k --data /data/tasks
+    \b Example: evalrun tasks show gsm8k --data /data/tasks
     """
     from evalrun.tasks.show import shown
 

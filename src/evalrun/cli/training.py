@@ -224,6 +224,41 @@ def show(name: str, metric: str | None, page: Path | None, live: bool, store: St
 
 
 @training.command(no_args_is_help=True)
+@click.argument("name")
+@click.option(
+    "--by", "metric", metavar="METRIC", help="The metric. [default: the one that the sweep decides by]"
+)
+@store_option
+@json_option
+def best(name: str, metric: str | None, store: Store, as_json: bool) -> None:
+    """Say which step of a training to take: the earliest that is not shown to be worse than the one that
+    looks best.
+
+    Its checkpoints must have been evaluated in one sweep (`checkpoints:` in a suite, or `evalrun watch`).
+
+    \b Example: evalrun training best triage-lora --by exact_match
+    """
+    from evalrun.reports.training import TrainingView, quality_lines
+    from evalrun.tracking.trainings import name_of, resolve_training
+
+    view = TrainingView.of(store, resolve_training(store, name), metric)
+    lines = [line for line in view.quality if line.best is not None]
+    if not lines:
+        raise UserError(
+            f"no sweep compared steps of '{name_of(view.folder)}'",
+            where=str(store.root),
+            remedy="Evaluate its checkpoints: models with `checkpoints: {path: …, training: "
+            f"{name_of(view.folder)}}}` in a suite, or evalrun watch.",
+        )
+    if as_json:
+        rows = {row.step: row.path for row in view.checkpoints}
+        print_json([{**asdict(line), "path": rows.get(line.best or 0)} for line in lines])
+        return
+    for text in quality_lines(view):
+        click.echo(text)
+
+
+@training.command(no_args_is_help=True)
 @click.argument("names", nargs=-1, required=True, metavar="NAME NAME…")
 @click.option("--metric", metavar="NAME", help="The metric of quality to show by step.")
 @click.option(

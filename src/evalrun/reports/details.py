@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evalrun.reports.card import card_rows as card_rows
 from evalrun.reports.numbers import NONE, count, moment, plural, size
 from evalrun.reports.source import Manifest, Performance, Suite
 from evalrun.reports.view import RunView, Table

@@ -119,6 +119,7 @@ class Manifest:
     faults: tuple[str, ...] = ()
     provenance: Mapping[str, JSON] = field(default_factory=dict)
     models: Mapping[str, JSON] = field(default_factory=dict)
+    cards: Mapping[str, JSON] = field(default_factory=dict)
     datasets: Mapping[str, JSON] = field(default_factory=dict)
     prompts: Mapping[str, JSON] = field(default_factory=dict)
     seeds: Mapping[str, JSON] = field(default_factory=dict)

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from evalrun.analysis.trainings import quality_of
 from evalrun.atomic import replacing
 from evalrun.reports import numbers, page
+from evalrun.reports.card import card_line, card_rows
 from evalrun.reports.charts.training import Drawn, training_charts
 from evalrun.reports.numbers import moment
 from evalrun.reports.view import Table
@@ -30,7 +32,7 @@ from evalrun.tracking.trainings import (
 )
 from evalrun.training.alerts import TrainingAlert, alerts_of
 from evalrun.training.ending import series_of
-from evalrun.training.evaluated import QualityLine, evaluated_steps, quality
+from evalrun.training.evaluated import QualityLine, StepValue, evaluated_steps
 from evalrun.training.series import Series, kind_of
 
 EVERY_S = 5.0
@@ -65,7 +67,7 @@ class TrainingView:
             manifest,
             series,
             tuple(folder.checkpoints()),
-            tuple(quality(store, folder, metric)),
+            tuple(quality_of(store, folder, metric)),
             evaluated_steps(store, folder),
             tuple(alerts_of(series, manifest.planned_steps)) if len(series) else (),
         )
@@ -150,6 +152,7 @@ def training_lines(view: TrainingView) -> list[str]:
     if left is not None:
         least, middle, most = (numbers.seconds(each) for each in (left[1], left[0], left[2]))
         lines.append(f"about {middle} left ({least} to {most})")
+    lines += [terminal(line.sentence, 1000) for line in view.quality if line.sentence]
     lines += [terminal(f"model: {text}", 200) for text in [card_line(manifest.architecture)] if text]
     lines += [
         "",
@@ -184,20 +187,44 @@ def _checkpoint_rows(view: TrainingView) -> tuple[list[str], list[list[str]]]:
     """Step, scores, size and digest of each checkpoint that is known or was evaluated."""
     by_step = {row.step: row for row in view.checkpoints}
     scores = {line: {value.step: value for value in line.values} for line in view.quality}
-    header = ["step", *(f"{line.metric} ({line.label})" for line in scores), "runs", "size", "digest", ""]
+    header = ["step"]
+    for line in scores:
+        header += [f"{line.metric} ({line.label})", "behind the best"]
+    header += ["runs", "size", "digest", ""]
     rows = []
     for step in sorted({*by_step, *view.runs}):
         row = by_step.get(step)
-        told = [
-            numbers.measured(found.value, found.ci_low, found.ci_high, line.unit)
-            if (found := of.get(step))
-            else "-"
-            for line, of in scores.items()
-        ]
+        told = [cell for line, of in scores.items() for cell in _score(line, of.get(step))]
         notes = ", ".join(filter(None, [row.lacks, row.note, "" if row.kept else "not kept"])) if row else ""
         size, digest = (numbers.size(row.bytes), row.sha256[:12]) if row else ("-", "-")
         rows.append([f"{step:,}", *told, str(len(view.runs.get(step, ()))), size, digest or "-", notes])
     return header, rows
+
+
+def _score(line: QualityLine, value: StepValue | None) -> tuple[str, str]:
+    """The score of a step, and how it stands against the one that looks best."""
+    if value is None:
+        return "-", ""
+    shown = numbers.measured(value.value, value.ci_low, value.ci_high, line.unit)
+    if value.verdict != "behind" or value.behind is None:
+        return shown, f"{value.verdict}{', take this' if value.step == line.best else ''}"
+    return (
+        shown,
+        f"behind by {numbers.measured(value.behind, value.behind_low, value.behind_high, line.unit)}",
+    )
+
+
+def quality_lines(view: TrainingView) -> list[str]:
+    """The scores over the steps as lines of text, each prompt and dataset with what to take."""
+    lines: list[str] = []
+    for line in view.quality:
+        better = {"higher": ", higher is better", "lower": ", lower is better"}.get(line.direction, "")
+        lines.append(terminal(f"{line.metric} of {view.name} over its steps ({line.label}{better})", 200))
+        rows = [[f"{value.step:,}", *_score(line, value), f"{value.n:,}", value.run] for value in line.values]
+        lines += _aligned(["step", "value, 95 % interval", "", "n", "run"], rows)
+        lines += [terminal(line.sentence, 1000)] if line.sentence else []
+        lines.append("")
+    return lines[:-1]
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -209,35 +236,6 @@ def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
-
-
-def card_line(card: Mapping[str, Any]) -> str:
-    """A model's card in one line; empty where nothing is known."""
-    parts = []
-    if isinstance(card.get("architectures"), list) and card["architectures"]:
-        parts.append(str(card["architectures"][0]))
-    if isinstance(card.get("parameters"), int):
-        parts.append(f"{card['parameters']:,} parameters")
-    named = {"layers": "layers", "hidden_size": "wide", "heads": "heads", "kv_heads": "kv heads"}
-    parts += [f"{card[key]} {word}" for key, word in named.items() if key in card]
-    parts += [f"adapter {card.get('adapter')} on {card['base']}"] if card.get("base") else []
-    return ", ".join(parts)
-
-
-def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A model's card as name and value."""
-    rows = []
-    for name, value in card.items():
-        if name == "parts" and isinstance(value, dict):
-            total = sum(value.values()) or 1
-            rows += [
-                (f"parameters: {part}", f"{count:,} ({count / total:.1%})") for part, count in value.items()
-            ]
-        elif isinstance(value, int) and not isinstance(value, bool):
-            rows.append((name.replace("_", " "), f"{value:,}"))
-        else:
-            rows.append((name.replace("_", " "), visible(plain_value(value))))
-    return rows
 
 
 # The page
@@ -304,6 +302,7 @@ def _shown(view: TrainingView, name: str) -> dict[str, Any]:
     return {
         "name": visible(name),
         "lead": visible(card_line(manifest.architecture)),
+        "said": [visible(line.sentence) for line in view.quality if line.sentence],
         "facts": facts,
         "last": Table("Last values", _LAST, _visible(map(_last_row, view.last)), frozenset(range(1, 5))),
         "checkpoints": Table("Checkpoints", header, _visible(rows), frozenset({0})) if rows else None,

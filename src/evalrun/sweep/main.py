@@ -20,6 +20,7 @@ from evalrun.runner.cell import Stop
 from evalrun.runner.neighbours import Neighbours
 from evalrun.suite.load import LoadedSuite, load_suite
 from evalrun.sweep.alerts import check, tell
+from evalrun.sweep.cards import model_cards
 from evalrun.sweep.ending import exit_code_of, nothing_scored, status_of
 from evalrun.sweep.estimate import Spending, running_s, spent_earlier
 from evalrun.sweep.execute import Conduct, Execution, Services
@@ -294,6 +295,7 @@ class _Sweep:
             "status": status_of(lost, planned, **ended),
             "finished_at": datetime.now(UTC).isoformat(),
             "models": (models := {**manifest["models"], **execution.identities}),
+            "cards": model_cards(self._suite.models, self._prepared.loaded.base_dir),
             "provenance": self._provenance.result(),
             "gates": said,
             **together,

@@ -120,7 +120,8 @@ class _Episode:
 
 
 _Check: TypeAlias = Callable[[int, Mapping[str, float]], "tuple[bool, int, str] | None"]
-"""Whether a rule's condition holds, from which step on, and what was seen; None where the line says nothing of it."""
+"""Whether a rule's condition holds, from which step on, and what was seen; None where the line says nothing
+of it."""
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from evalrun.errors import UserError
 from evalrun.registry import nearest
+from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 from evalrun.tracking.tables import run, run_metric, sweep
 from evalrun.tracking.trainings import TrainingFolder, name_of
@@ -29,11 +30,20 @@ class StepValue:
     n: int
     sweep: str
     run: str
+    verdict: str = ""
+    behind: float | None = None
+    behind_low: float | None = None
+    behind_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QualityLine:
-    """A metric over the steps of a training, for one prompt and dataset."""
+    """A metric over the steps of a training, for one prompt and dataset.
+
+    Where one sweep has several steps, `best` is the earliest that is not shown to be worse than the one that
+    looks best, bounds hold for all steps at once, values say how far they are `behind`, and `sentence` says
+    it all; else bounds are those of each step by itself.
+    """
 
     metric: str
     prompt: str
@@ -41,6 +51,9 @@ class QualityLine:
     unit: str
     direction: str
     values: tuple[StepValue, ...]
+    best: int | None = None
+    worth: float | None = None
+    sentence: str = ""
 
     @property
     def label(self) -> str:
@@ -63,6 +76,20 @@ def quality(store: Store, folder: TrainingFolder, metric: str | None = None) -> 
         raise UserError(f"no run of '{name_of(folder)}' has a metric '{metric}'", remedy=remedy)
     chosen = metric or _first(known)
     return list(_lines([row for row in rows if row.name == chosen], chosen))
+
+
+def sweeps_of(store: Store, folder: TrainingFolder) -> list[SweepFolder]:
+    """The sweeps that evaluated its checkpoints, the newest first."""
+    names = {folder.ulid, name_of(folder), folder.training().name}
+    query = (
+        sa.select(sweep.c.folder)
+        .join(run, run.c.sweep == sweep.c.ulid)
+        .where(run.c.training.in_(names), run.c.step.is_not(None), sweep.c.archived == 0)
+        .distinct()
+        .order_by(sweep.c.folder.desc())
+    )
+    found = store.read(lambda connection: list(connection.scalars(query)))
+    return [SweepFolder(store.sweeps / name) for name in found]
 
 
 def evaluated_steps(store: Store, folder: TrainingFolder) -> dict[int, list[str]]:

@@ -61,7 +61,7 @@ def role_of(name: str) -> str:
 
 
 class Points:
-    """Points as they are read, in one array: 48 bytes each. Steps are whole, and doubles hold them exactly."""
+    """Points as they are read, in one array: 48 bytes each. Steps are whole: doubles hold them exactly."""
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
@@ -81,15 +81,15 @@ class Points:
         self._rows.extend((code, step, value, wall_s, epoch, tokens))
 
     def columns(self, since: int = 0) -> np.ndarray[Any, Any]:
-        """A row for each point from the one of that number on: code of its name, step, value, wall time, epoch,
-        tokens."""
+        """A row for each point from the one of that number on: code of its name, step, value, wall time,
+        epoch, tokens."""
         import numpy as np
 
         return np.array(self._rows[since * _FIELDS :]).reshape(-1, _FIELDS)
 
     def truncate(self, step: int) -> int:
-        """Drop what stands at or after `step`: the training was taken up again before it. Says how many. What the
-        machine did stays."""
+        """Drop what stands at or after `step`: the training was taken up again before it. Says how many. What
+        the machine did stays."""
         import numpy as np
 
         rows = np.frombuffer(self._rows).reshape(-1, _FIELDS)

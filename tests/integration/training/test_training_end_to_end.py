@@ -181,3 +181,59 @@ def test_an_alert_is_posted_to_a_webhook_once(tmp_path: Path) -> None:
         thread.join()
     assert len(_Hook.posted) == 1
     assert "*evalrun: hooked*, diverged at step 3" in _Hook.posted[0]
+
+
+SUITE = """
+name: checkpoints
+models:
+  - {id: m@20, provider: recorded, column: a20, checkpoint: {of: m, step: 20, training: tiny}}
+  - {id: m@40, provider: recorded, column: a40, checkpoint: {of: m, step: 40, training: tiny}}
+  - {id: m@60, provider: recorded, column: a60, checkpoint: {of: m, step: 60, training: tiny}}
+prompts: [{id: p, text: "{{ q }}"}]
+datasets: [{id: d, path: rows.jsonl, target: "{{ t }}"}]
+scorers: [exact_match]
+"""
+
+
+def test_a_training_leads_to_its_scores_and_scores_to_the_training(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    (tmp_path / "out").mkdir()
+    history = [{"step": step, "loss": 4.0 / step, "eval_loss": 1.5} for step in (20, 40, 60)]
+    state = {"global_step": 60, "log_history": history}
+    (tmp_path / "out" / "trainer_state.json").write_text(json.dumps(state))
+    rows = [
+        {"q": f"question {at * 7919 % 1000}", "t": "yes", "a20": "yes" if at % 5 < 1 else "no",
+         "a40": "yes" if at % 20 < 16 else "no", "a60": "yes" if at % 20 < 17 else "no"}
+        for at in range(100)
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    assert evalrun("training", "import", tmp_path / "out", "--name", "tiny", "--store", store).returncode == 0
+    before = evalrun("training", "best", "tiny", "--store", store)
+    assert (before.returncode, "no sweep compared steps" in before.stderr) == (2, True)
+    page = tmp_path / "report.html"
+    done = evalrun(tmp_path / "suite.yaml", "--store", store, "--report", page, "--json")
+    assert done.returncode == 0, done.stderr
+    best = json.loads(
+        evalrun("training", "best", "tiny", "--by", "exact_match", "--store", store, "--json").stdout
+    )
+    assert [(line["best"], [value["verdict"] for value in line["values"]]) for line in best] == [
+        (40, ["behind", "tied", "best"])
+    ]
+    shown = evalrun("training", "best", "tiny", "--store", store)
+    assert "take step 40 by exact_match" in shown.stdout
+    trend = json.loads(evalrun("trend", "--training", "tiny", "--store", store, "--json").stdout)
+    assert [(value["step"], value["value"]) for value in trend[0]["values"]] == [
+        (20, 0.2),
+        (40, 0.8),
+        (60, 0.85),
+    ]
+    query = 'training == "tiny" and step >= 40 and metric.exact_match > 0.5 and training.eval_loss < 2'
+    found = json.loads(evalrun("find", query, "--store", store, "--json").stdout)
+    assert sorted((run["training"], run["step"]) for run in found["runs"]) == [("tiny", 40), ("tiny", 60)]
+    none = json.loads(evalrun("find", "training.eval_loss > 2", "--store", store, "--json").stdout)
+    assert none["total"] == 0
+    wrong = evalrun("find", "training.evil_loss > 2", "--store", store)
+    assert (wrong.returncode, "Did you mean 'eval_loss'?" in wrong.stderr) == (2, True)
+    document = json.loads(evalrun("training", "show", "tiny", "--store", store, "--json").stdout)
+    assert document["quality"][0]["best"] == 40

@@ -206,9 +206,12 @@ def _series_spec(
 ) -> dict[str, Any]:
     values = [row["value"] for row in rows]
     linear = {"domain": padded(values) if values else [0, 1], "nice": False, "zero": False}
+    logarithmic = (
+        {"type": "log", "domain": [min(values) / 1.1, max(values) * 1.1], "nice": False} if log else {}
+    )
     encoding = {
         "x": axis.x,
-        "y": _y({"type": "log"} if log else linear),
+        "y": _y(logarithmic or linear),
         "color": axis.colour,
         "tooltip": _tips("training", "metric", "step", "value"),
     }
@@ -244,10 +247,13 @@ def _quality_chart(trainings: Sequence[Drawn], axis: _Axis) -> Chart:
         alt=visible(f"{first.metric} over steps with 95 % intervals."),
         spec=_quality_spec(rows, axis),
         table=Table("Scores", columns, table, frozenset({2, 4})),
-        note=f"{better}Bands are 95 % intervals of each checkpoint by itself; checkpoints are compared "
-        "sample by sample in the sweep's report.",
+        note=better + (_TOGETHER if any(each.verdict for each in first.values) else _APART),
         wide=True,
     )
+
+
+_TOGETHER = "Bands are 95 % intervals for all steps at once."
+_APART = "Bands are 95 % intervals of each step by itself: no sweep compared these steps sample by sample."
 
 
 def _quality_spec(rows: Sequence[Mapping[str, Any]], axis: _Axis) -> dict[str, Any]:
