@@ -176,8 +176,6 @@ def _with_comparisons(
 ) -> SweepResults:
     """With what can only be seen sample by sample."""
     from evalrun.analysis.chance import chance_levels
-    from evalrun.analysis.correction import Testing
-    from evalrun.analysis.effects import sweep_effects
     from evalrun.analysis.measures import by_dataset, runs_of, score_measure, seed_of, whole_prompts
     from evalrun.analysis.standings import Ranking
 
@@ -210,6 +208,9 @@ def _with_comparisons(
         found = replace(found, load=load_curves(own, measure, primary, attain))
     if primary.score is None or not readable or not (len(own) < len(loaded) or _varied(runs)):
         return found
+    from evalrun.analysis.correction import Testing
+    from evalrun.analysis.effects import sweep_effects
+
     moved = sweep_effects(readable, [measure], Testing(seed=readable[0].seed))
     return replace(found, effects=moved.axes, sensitivity=moved.sensitivity, ablations=moved.ablations)
 

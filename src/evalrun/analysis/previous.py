@@ -10,11 +10,9 @@ import contextlib
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evalrun.analysis.compare import Compared, CompareOptions, Comparison, compare
 from evalrun.analysis.conclude import RESULTS
-from evalrun.analysis.pairing import Chosen
 from evalrun.documents import read
 from evalrun.errors import UserError
 from evalrun.served import served_by_model, served_change
@@ -24,6 +22,9 @@ from evalrun.tracking.model import SweepManifest
 from evalrun.tracking.naming import read_numbers
 from evalrun.tracking.store import Store
 from evalrun.types import JSON
+
+if TYPE_CHECKING:
+    from evalrun.analysis.compare import Compared, Comparison
 
 PREVIOUS = "previous"
 """The key of `sweep.json`."""
@@ -112,6 +113,10 @@ def _against(
 
 def _compared(before: SweepFolder, folder: SweepFolder, primary: Primary) -> Comparison | None:
     """By the primary metric, or where that is no mean over samples of both, by the score behind it."""
+    # Not at the top: the first sweep of a project has none before it.
+    from evalrun.analysis.compare import CompareOptions, compare
+    from evalrun.analysis.pairing import Chosen
+
     names = (primary.metric, primary.score) if primary.exact else (primary.score, primary.metric)
     few = (f"score.{primary.score}", "cluster") if primary.exact and primary.score else None
     for name, columns in dict.fromkeys((name, columns) for columns in (few, None) for name in names if name):

@@ -6,6 +6,7 @@ word, so that nothing is told that is not so.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,10 +123,10 @@ def _bands(rows: Sequence[Words]) -> list[list[bytes]]:
     known: dict[str, int] = {}
     flat = np.array([known.setdefault(word, len(known)) for words in rows for word in words])
     starts = np.cumsum([0, *(len(words) for words in rows[:-1])])
-    rng = np.random.default_rng(0)
+    rng = random.Random(0)  # NumPy's would be imported for this alone in most sweeps
     bands = []
     for _ in range(_BANDS):
-        hashed = rng.integers(2**32, size=(_DEPTH, len(known)), dtype=np.uint32)
+        hashed = np.frombuffer(rng.randbytes(4 * _DEPTH * len(known)), np.uint32).reshape(_DEPTH, len(known))
         least: NDArray[np.uint32] = np.minimum.reduceat(hashed[:, flat], starts, axis=1)
         bands.append([row.tobytes() for row in np.ascontiguousarray(least.T)])
     return bands

@@ -25,9 +25,18 @@ UNSPACED: Final = (
     "\u30a0-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # katakana
     "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # ideographs
 )
-_IS_UNSPACED: Final = re.compile(f"[{UNSPACED}]")
 _SPACED_LETTER: Final = rf"[^\W{UNSPACED}]"
-_IS_SPACED_LETTER: Final = re.compile(_SPACED_LETTER)
+
+
+# Made when they are first needed: these tables take longer than all the rest of a scorer's imports.
+@cache
+def _unspaced() -> re.Pattern[str]:
+    return re.compile(f"[{UNSPACED}]")
+
+
+@cache
+def _spaced_letter() -> re.Pattern[str]:
+    return re.compile(_SPACED_LETTER)
 
 
 def phrase(words: str) -> str:
@@ -42,20 +51,20 @@ def whole_phrase(words: str) -> str:
 
 def start_of(words: str) -> str:
     """A pattern for the place before which no letter of the same word stands."""
-    return "" if _IS_UNSPACED.match(words.strip()) else f"(?<!{_SPACED_LETTER})"
+    return "" if _unspaced().match(words.strip()) else f"(?<!{_SPACED_LETTER})"
 
 
 def end_of(words: str) -> str:
     """A pattern for the place after which no letter of the same word stands."""
-    return "" if _IS_UNSPACED.match(words.strip()[-1:]) else f"(?!{_SPACED_LETTER})"
+    return "" if _unspaced().match(words.strip()[-1:]) else f"(?!{_SPACED_LETTER})"
 
 
 def stands_alone(text: str, start: int, end: int) -> bool:
     """Whether text[start:end] is no part of a longer word."""
     before, after = text[start - 1 : start] if start else "", text[end : end + 1]
     return not (
-        (_IS_SPACED_LETTER.match(before) and not _IS_UNSPACED.match(text, start))
-        or (_IS_SPACED_LETTER.match(after) and not _IS_UNSPACED.match(text, end - 1))
+        (_spaced_letter().match(before) and not _unspaced().match(text, start))
+        or (_spaced_letter().match(after) and not _unspaced().match(text, end - 1))
     )
 
 
