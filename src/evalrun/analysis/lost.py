@@ -23,6 +23,7 @@ import numpy as np
 from evalrun.analysis.catalogue import RATES
 from evalrun.analysis.quality import Floats, Mask, counted, score_column, score_infos, units
 from evalrun.analysis.samples import SampleTable
+from evalrun.analysis.worst_case import tight_bounds
 from evalrun.results import Lost
 from evalrun.scoring.base import MetricInfo, Scorer, is_lost
 from evalrun.scoring.derived import Derived
@@ -214,7 +215,7 @@ class _Marking:
     ) -> None:
         self._table, self._tolerate, self._bounds_of, self._plan = table, tolerate, bounds_of, plan
         self._columns = losses.columns()
-        self._unpriced = losses.unpriced
+        self._unpriced, self._scorers = losses.unpriced, losses.scorers
         answered = np.zeros(len(table))
         self._answers = Column(
             MetricInfo("", "", "none", "", (0.0, 1.0)), answered, ~losses.failed, losses.failed
@@ -245,7 +246,9 @@ class _Marking:
         made_of = self._made_of(metric, head)
         if made_of is None or (column := made_of.only(within)).share <= self._tolerate:
             return metric
-        return _incomplete(metric, column, self._bounds_of(metric.name))
+        scorer = next((each for each in self._scorers if each.name == metric.scorer), None)
+        tight = tight_bounds(metric.name, column, self._table, scorer)
+        return _incomplete(metric, column, tight or self._bounds_of(metric.name))
 
     def _latency(self, metric: MetricValue, name: str, statistic: str, within: Mask) -> MetricValue:
         """A latency, of which a failed request may have any: none at all, or an endless one."""

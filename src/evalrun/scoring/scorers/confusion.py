@@ -128,7 +128,7 @@ class Confusion:
             return ""
         return (
             f"the rarest class, {shown(self.classes[int(targets.argmin())])}, has {least} samples: below "
-            "{RARE} the interval may be too narrow"
+            f"{RARE} the interval may be too narrow"
         )
 
     def _large(self, name: str, infos: Mapping[str, MetricInfo]) -> Corpus:
