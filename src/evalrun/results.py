@@ -347,12 +347,27 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadProbe:
+    """One probe of a search: `kept` of `n` requests kept the promise with `concurrency` in flight; what a
+    test
+    that may be looked at any time made of it."""
+
+    concurrency: int
+    start_s: float = 0.0
+    end_s: float = 0.0
+    n: int = 0
+    kept: int = 0
+    blocks: int = 0
+    decision: Literal["pass", "fail", "undecided"] = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
 class RunLoad:
     """What a level of load came to. `level` is its value on the axis, `role` says whether scores are compared
     with it; `start_s` and `end_s` are the window on the run's clock, in which `requests` were scheduled and
     `kept` kept the promise `slo`. `verdict` is steady, growing or undecided, and `why`; `capped` requests
     waited for `max_in_flight`. `banners` must stand beside every figure. `prefix_cache` is how levels were
-    kept apart, and `hit_rate`."""
+    kept apart, and `hit_rate`. A search has `probes`, and the share `attain` that it looked for."""
 
     words: str = ""
     level: JSON = None
@@ -376,6 +391,8 @@ class RunLoad:
     prefix_cache: Mapping[str, JSON] = field(default_factory=dict)
     backlog: Backlog = Backlog()
     banners: tuple[str, ...] = ()
+    probes: tuple[LoadProbe, ...] = ()
+    attain: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

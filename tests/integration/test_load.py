@@ -318,3 +318,26 @@ def test_a_level_whose_answers_get_worse_is_found_by_a_paired_test_and_said_firs
     page = report.read_text()
     assert 'id="load"' in page and "load-pareto" in page and "load-backlog-0" in page
     assert "Quality against time" not in page
+
+
+def test_a_search_finds_what_the_server_bears(tmp_path: Path, fifo: Fifo) -> None:
+
+    async def refuses_above_four(body: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        fifo.within += 1
+        try:
+            if fifo.within > 4:
+                return web.json_response({"error": {"message": "busy"}}, status=503)
+            await asyncio.sleep(0.02)
+        finally:
+            fifo.within -= 1
+        return web.json_response(completion(body["messages"][-1]["content"].split()[-1]))
+
+    fifo.behaviour = refuses_above_four
+    search = {"attain": 0.5, "up_to": 16, "probe_s": 20}
+    document = run(write(tmp_path, fifo, {"search": search, "slo": ["e2e_s <= 60"]}))
+    (curve,) = document["load"]
+    assert curve["capacity"] in ("4 at once", "5 at once")  # of 5 at once, one is refused over and over
+    assert "requests in flight within the promise" in curve["sentence"]
+    decisions = {point["concurrency"]: point["verdict"] for point in curve["points"]}
+    assert decisions[4] == "pass" and decisions[8] == "fail" and len(decisions) <= 4
+    assert load_of(document)["role"] == "search" and document["runs"][0]["counts"]["retried"] == 0

@@ -59,6 +59,8 @@ def _order(run: RunSamples) -> tuple[bool, float]:
 
 
 def _curve(runs: Sequence[RunSamples], measure: Measure, primary: Primary, attain: float) -> LoadCurve:
+    if (search := next((run for run in runs if _load(run).role == "search"), None)) is not None:
+        return _searched(search, measure)
     reference = next((run for run in runs if _load(run).role == "reference"), None)
     again = next((run for run in runs if _load(run).role == "again"), None)
     ordered = sorted((run for run in runs if _load(run).role != "again"), key=_order)
@@ -85,6 +87,45 @@ def _curve(runs: Sequence[RunSamples], measure: Measure, primary: Primary, attai
     capacity, how = _capacity(points, attain) if curve.slo else (None, "")
     curve = replace(curve, capacity=None if capacity is None else points[capacity].words, certainty=how)
     return replace(curve, sentence=_sentence(curve, capacity))
+
+
+def _searched(run: RunSamples, measure: Measure) -> LoadCurve:
+    """What a search found. Its probes are the points; that many levels were looked at, so that scores are not
+    compared between them."""
+    load, first = _load(run), run.run
+    attain = ATTAIN if load.attain is None else load.attain
+    points = tuple(
+        LoadPoint(
+            run=first.run, level=probe.concurrency, words=f"{probe.concurrency} at once",
+            concurrency=probe.concurrency, n=probe.n, attainment=wilson(probe.kept, probe.n),
+            verdict=probe.decision,
+        )
+        for probe in sorted(load.probes, key=lambda probe: probe.concurrency)
+    )  # fmt: skip
+    passed = [point for point in points if point.verdict == "pass"]
+    best = passed[-1] if passed else None
+    above = [point for point in points if best is None or (point.concurrency or 0) > (best.concurrency or 0)]
+    unsure = [point.spoken for point in above if point.verdict == "undecided"]
+    failed = next((point for point in above if point.verdict == "fail"), None)
+    if best is None:
+        told = "was not seen to keep the promise at any level that was probed"
+    else:
+        told = f"bears {best.spoken} within the promise"
+    if failed is not None:
+        share = 1 - (failed.attainment.value or 0.0)
+        told += f"; with {failed.concurrency}, {share:.0%} of answers come late or not at all"
+    elif best is not None and not above:
+        told += ", the highest level that was probed"
+    if unsure:
+        told += f"; undecided at {_list(unsure)}"
+    requests = sum(point.n for point in points)
+    return LoadCurve(
+        first.model, first.prompt, first.dataset,
+        {name: value for name, value in first.params.items() if name != "load"},
+        measure.name, measure.unit, measure.direction, load.slo, attain, points,
+        capacity=None if best is None else best.words, certainty="" if best is None else "certified",
+        sentence=f"{told} ({len(points)} probes, {requests:,} requests)",
+    )  # fmt: skip
 
 
 def _score(run: RunSamples, measure: Measure) -> Estimate:

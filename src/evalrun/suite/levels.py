@@ -261,6 +261,8 @@ class Level:
     @property
     def name(self) -> str:
         """The level as people write it: 4, 2/s, trace."""
+        if self.role == "search":
+            return "search"
         if self.concurrency is None:
             return self.arrivals if self.rate is None else f"{self.rate:.12g}/s"
         return str(self.value)
@@ -273,6 +275,8 @@ class Level:
     @property
     def words(self) -> str:
         """What load that is, as a run says it: "4 at once", "2/s arriving"."""
+        if self.role == "search":
+            return f"up to {self.concurrency} at once"
         return f"{self.concurrency} at once" if self.concurrency is not None else f"{self.name} arriving"
 
     def document(self) -> dict[str, JSON]:

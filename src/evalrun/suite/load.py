@@ -23,6 +23,7 @@ from evalrun.suite.findings import DataPath, Finding, did_you_mean, from_pydanti
 from evalrun.suite.overrides import Overrides
 from evalrun.suite.plan import EMPTY_MATRIX, matrix
 from evalrun.suite.schema import Suite
+from evalrun.suite.settings import with_model_settings
 from evalrun.suite.tree import Node, expand, parse_yaml
 
 
@@ -414,6 +415,7 @@ def _validate(
     data: dict[str, Any], base_dir: Path | None, declared: Mapping[str, Sequence[str]] | None
 ) -> tuple[Suite | None, list[Finding]]:
     findings = check_data(data, base_dir, declared)
+    data = with_model_settings(data)
     try:
         with _own_code(data, base_dir):
             return Suite.model_validate(data), findings

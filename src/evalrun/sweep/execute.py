@@ -139,8 +139,10 @@ class Phase:
             run = CellRun(cell, options, context, earlier)
         else:
             from evalrun.runner.load.level_run import LevelRun
+            from evalrun.runner.load.search import SearchRun
 
-            run = LevelRun(cell, options, context, plan)
+            kind = SearchRun if plan.level.role == "search" else LevelRun
+            run = kind(cell, options, context, plan)
         try:
             async with watch or contextlib.nullcontext():
                 await run.run()
@@ -593,7 +595,7 @@ class MatrixJob:
             limit = None
         else:
             in_flight = level.concurrency or 1
-            if limit is None and load.seconds is None:
+            if limit is None and load.seconds is None and level.role != "search":
                 limit = rows
         passes = Passes.of(dataset, suite.seed, limit)
         expected = spec.requests(suite, len(dataset))

@@ -91,3 +91,15 @@ def test_in_open_loop_promises_are_about_the_schedule() -> None:
 def test_a_suite_without_load_is_the_same_work_as_before_there_was_any() -> None:
     assert "load" not in parse_suite(SUITE).work_digest_payload()
     assert "load" in suite(concurrency=[1]).work_digest_payload()
+
+
+def test_settings_of_models_are_axes() -> None:
+    data = {**SUITE, "sweep": {"model.base_url": ["a", "b"], "temperature": [0, 1]}}
+    runs = cells(parse_suite(data))
+    assert [run.model.id for run in runs] == ["m-base_url-a"] * 2 + ["m-base_url-b"] * 2
+    assert [run.params for run in runs] == [{"temperature": 0}, {"temperature": 1}] * 2
+    assert runs[2].model.resolved()["base_url"] == "b"
+    nested = parse_suite({**SUITE, "sweep": {"model.params.max_tokens": [1, 2]}})
+    assert [model.params["max_tokens"] for model in nested.models] == [1, 2]
+    with pytest.raises(UserError, match="slots"):
+        parse_suite({**SUITE, "sweep": {"model.slots": [1]}})
