@@ -5,6 +5,7 @@
     exact_match better than last 5 by 0.02 for model=m
     exact_match better than ever                       against the best sweep there was
     exact_match lastingly worse                        a small change that lasts, over all sweeps before
+    diverged; eval_loss rising 3                       of the training that checkpoints come from
     exact_match worse than best step by 0.02           the last checkpoint of a training, see gates
 
 Only sweeps of the same project are compared, and of them only runs of the same model, prompt, dataset and
@@ -51,6 +52,10 @@ _CHANGE = re.compile(
     r"(?:(?:the\s+)?last\s+(?P<count>[1-9]\d{0,2})(?:\s+sweeps?)?|(?P<ever>ever))"
     rf"(?:\s+by\s+(?P<margin>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))?{SCOPE_FORM}\s*"
 )
+_TRAINING = re.compile(
+    r"\s*(?:diverged|spike|grad_norm|eval_loss\s+rising(?:\s+[1-9]\d?)?|stalled|lr_zero|throughput\s+fell)\s*"
+)
+"""The rules of `evalrun.training.alerts`; a test holds the two together."""
 _LASTING = re.compile(rf"\s*{METRIC_FORM}{SLICE_FORM}\s+lastingly\s+(?P<way>worse|better){SCOPE_FORM}\s*")
 _REMEDY = (
     "Write one of: exact_match < 0.5; exact_match worse than last 5; exact_match better than last 5 by 0.02; "
@@ -66,7 +71,7 @@ class Alert:
 
     text: str
     metric: str
-    kind: Literal["threshold", "change", "lasting", "steps"]
+    kind: Literal["threshold", "change", "lasting", "steps", "training"]
     gate: Gate
     way: Literal["worse", "better"] = "worse"
     count: int | None = None
@@ -105,6 +110,8 @@ def parse_alert(text: str) -> Alert | Problem:
     """An alert, or what is wrong with its text."""
     match = _CHANGE.fullmatch(text) or _LASTING.fullmatch(text)
     if match is None:
+        if _TRAINING.fullmatch(text):
+            return Alert(text.strip(), "", "training", Gate(text.strip(), "", "", 0.0))
         gate = parse_gate(text)
         if isinstance(gate, Gate) and gate.steps:
             return Alert(gate.text, gate.metric, "steps", gate, margin=gate.bound)
@@ -146,6 +153,11 @@ def check_alerts(
 
     tested = _Tested.of(alerts, folder, planned)
     for alert in alerts:
+        if alert.kind == "training":
+            from evalrun.gates.trainings import check_training_alert
+
+            results += check_training_alert(alert, list(runs.values()), folder, store)
+            continue
         among = last_steps(planned) if alert.kind == "steps" else planned
         covered = [str(each["run"]) for each in among if alert.covers(each) and each["run"] in runs]
         for run_id in covered:

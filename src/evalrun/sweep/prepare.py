@@ -307,6 +307,8 @@ def _unknown(
         yield from (replace(each, where=where) for each in unknown(gate, about))
     when = [text.strip() for text in loaded.suite.alerts.when] if loaded.suite.alerts is not None else []
     for alert in alerts:
+        if alert.kind == "training":  # of what a training logs nothing is known before
+            continue
         where = loaded.locate("alerts", "when", when.index(alert.text))
         yield from (replace(each, where=where) for each in unknown(alert.gate, about, "alert"))
 
