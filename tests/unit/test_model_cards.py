@@ -1,4 +1,4 @@
-"""The cards of a sweep's models: of folders, of adapters with their base; nothing of what is no folder here."""
+"""The cards of a sweep's models: of folders, of adapters with their base; nothing of what is no folder."""
 
 import json
 from pathlib import Path
