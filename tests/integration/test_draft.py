@@ -128,7 +128,7 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 
 
 @given(st.data())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_what_is_written_is_valid_whatever_the_table(data: st.DataObject) -> None:
     header = data.draw(st.lists(names, min_size=2, max_size=5))
     rows = data.draw(

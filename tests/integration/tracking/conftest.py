@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.postgres import PostgresServer, binaries
-from tracking_samples import MakeSweep, manifest_of, run_of
+from tracking_samples import MakeSweep, sweeps_in
 
-from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 
 
@@ -55,15 +53,4 @@ def store(tmp_path: Path, catalog: str) -> Store:
 @pytest.fixture
 def make_sweep(store: Store) -> MakeSweep:
     """Makes a finished sweep with two runs; keyword arguments change its manifest."""
-
-    def make(**changes: Any) -> SweepFolder:
-        folder = store.create_sweep(changes.get("name", "triage"))
-        folder.write_manifest(manifest_of(folder, **changes))
-        folder.append_event("start", {"argv": ["evalrun", "s.yaml"]})
-        for run_id in ("m-direct-d", "m-few-d"):
-            folder.finish_run(run_id, run_of(run_id))
-        if "status" not in changes:
-            folder.finish("complete", 0)
-        return folder
-
-    return make
+    return sweeps_in(store)

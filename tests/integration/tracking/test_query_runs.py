@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from catalogs import BOTH
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracking_samples import MakeSweep, run_of
+from tracking_samples import run_of, sweeps_in
 
 from evalrun.errors import UserError
 from evalrun.tracking.finding import Search
@@ -21,9 +22,9 @@ from evalrun.tracking.store import Store
 CATALOGS = BOTH
 
 
-@pytest.fixture
-def filled(store: Store, make_sweep: MakeSweep) -> Store:
+def fill(store: Store) -> Store:
     """Sweep one: accuracies 0.5 (direct) and 0.9 (few); sweep two (vision): 0.1 and none."""
+    make_sweep = sweeps_in(store)
     one = make_sweep()
     few = run_of(
         "m-few-d", 0.9, model="llama-3", params={"temperature": 0.1, "mode": "fast", "stream": False}
@@ -34,6 +35,29 @@ def filled(store: Store, make_sweep: MakeSweep) -> Store:
     two.finish_run("m-few-d", run_of("m-few-d", metrics=[], params={"temperature": 0, "mode": True}))
     store.index(one)
     store.index(two)
+    return store
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, tuple[Store, str | None]]:
+    """The filled store of each kind of catalog, with the catalog's place where that is a server."""
+    return {}
+
+
+@pytest.fixture
+def filled(
+    made: dict[str, tuple[Store, str | None]],
+    catalog: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Store:
+    """A store for tests that only ask: one for all of them."""
+    if catalog not in made:
+        place = os.environ.get("EVALRUN_CATALOG")
+        made[catalog] = fill(Store(tmp_path_factory.mktemp("filled") / "store")), place
+    store, place = made[catalog]
+    if place is not None:
+        monkeypatch.setenv("EVALRUN_CATALOG", place)
     return store
 
 
@@ -219,7 +243,8 @@ def test_queries_are_parsed_without_the_database() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_archived_sweeps_are_left_out_unless_spoken_of(filled: Store, tmp_path: Path) -> None:
+def test_archived_sweeps_are_left_out_unless_spoken_of(store: Store, tmp_path: Path) -> None:
+    filled = fill(store)
     folder = filled.resolve("images")
     folder.append_event("archive", {"archived": True})
     filled.index(folder)

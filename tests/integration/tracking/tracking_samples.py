@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.store import Store
 from evalrun.types import Counts, MetricValue
 
 MakeSweep = Callable[..., SweepFolder]
@@ -56,3 +57,19 @@ def run_of(run_id: str, value: float = 0.5, **changes: Any) -> dict[str, Any]:
         "timings": {"started_at": "2026-11-23T07:00:01+00:00", "wall_s": 12.5},
         **changes,
     }
+
+
+def sweeps_in(store: Store) -> MakeSweep:
+    """What makes a finished sweep with two runs in a store; keyword arguments change its manifest."""
+
+    def make(**changes: Any) -> SweepFolder:
+        folder = store.create_sweep(changes.get("name", "triage"))
+        folder.write_manifest(manifest_of(folder, **changes))
+        folder.append_event("start", {"argv": ["evalrun", "s.yaml"]})
+        for run_id in ("m-direct-d", "m-few-d"):
+            folder.finish_run(run_id, run_of(run_id))
+        if "status" not in changes:
+            folder.finish("complete", 0)
+        return folder
+
+    return make

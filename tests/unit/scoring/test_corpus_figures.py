@@ -53,7 +53,7 @@ def figures(
     return {metric.name: metric for metric in found}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from([*LABELS, "REFUSED", "neither"]), st.sampled_from(LABELS)),
@@ -86,7 +86,7 @@ def test_mcc_with_more_classes_than_an_interval_is_made_for() -> None:
 NUMBERS = st.one_of(st.integers(-5, 5), st.floats(-1e6, 1e6).map(lambda x: round(x, 3)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=40))
 def test_correlations_are_those_of_scipy(pairs: list[tuple[object, object]]) -> None:
     found = figures([(f"{a!r}", b) for a, b in pairs], scorer("correlation"))

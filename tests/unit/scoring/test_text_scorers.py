@@ -86,7 +86,7 @@ def metrics(pairs: list[tuple[str, object]], made: Scorer) -> dict[str, MetricVa
 PAIRS = st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(PAIRS, st.sampled_from(["13a", "intl", "char", "zh", "none"]), st.booleans())
 def test_bleu_is_that_of_sacrebleu(pairs: list[tuple[str, str]], tokenize: str, fold: bool) -> None:
     made = scorer("bleu", tokenize=tokenize, ignore_case=fold)
@@ -116,7 +116,7 @@ def test_bleu_smooths_like_sacrebleu(
     assert metrics(list(pairs), made)["bleu.corpus"].value == pytest.approx(whole, **CLOSE)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(PAIRS, st.sampled_from([0, 2]), st.booleans(), st.booleans())
 def test_chrf_is_that_of_sacrebleu(
     pairs: list[tuple[str, str]], words: int, fold: bool, whitespace: bool
@@ -180,7 +180,7 @@ def test_the_interval_of_a_corpus_figure_is_that_of_resampling_the_samples() -> 
     assert found.ci_high == pytest.approx(high, abs=0.15 * width)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(PAIRS)
 def test_error_rates_are_those_of_jiwer(pairs: list[tuple[str, str]]) -> None:
     answers, targets = [a for a, _ in pairs], [t for _, t in pairs]
