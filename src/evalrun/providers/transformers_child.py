@@ -183,27 +183,31 @@ class Engine:
                 "prompt_tokens": len(entry.ids),
                 "completion_tokens": 0,
                 "prompt_logprobs": {
-                    "tokens": self._shown(entry),
+                    **self._shown(entry),
                     "token_logprobs": [None, *values][: len(entry.ids)],
                 },
                 "times": [started - began, None, ended - began],
             }
 
-    def _shown(self, entry: Entry) -> list[str]:
-        """Each token as the part of the text that it stands for; U+FFFD for parts of characters."""
+    def _shown(self, entry: Entry) -> dict[str, Any]:
+        """Each token as the part of the text that it stands for, U+FFFD for parts of characters; and where it
+        begins, white space before it included: some tokenizers leave that out of what they say of a token."""
         if not self.tokenizer.is_fast:
-            return [self.tokenizer.decode([token]) for token in entry.ids]
+            return {"tokens": [self.tokenizer.decode([token]) for token in entry.ids]}
         spans = self.tokenizer(entry.text, return_offsets_mapping=True)["offset_mapping"]
         shown: list[str] = []
-        before = (0, 0)
-        for span in spans:
-            if span[0] < span[1] and span[0] < before[1]:  # shares a character with the token before it
+        starts: list[int] = []
+        reached = 0
+        for begin, end in spans:
+            if begin < end and begin < reached:  # shares a character with the token before it
                 shown[-1] = "\ufffd"
                 shown.append("\ufffd")
+                starts.append(starts[-1])
             else:
-                shown.append(entry.text[span[0] : span[1]])
-            before = span if span[0] < span[1] else before
-        return shown
+                shown.append(entry.text[begin:end])
+                starts.append(reached)
+            reached = max(reached, end)
+        return {"tokens": shown, "text_offset": starts}
 
     # --- generation -------------------------------------------------------------------------------------
 

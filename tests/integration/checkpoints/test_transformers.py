@@ -133,6 +133,37 @@ async def test_likelihoods_are_those_of_one_text_alone(completions: BatchProvide
     assert isinstance(alone, ProviderError)  # one token with nothing before it
 
 
+@pytest.mark.parametrize("trim", [False, True])
+async def test_tokens_add_up_to_any_text(trim: bool) -> None:
+    """Bytes of characters, white space that a tokenizer leaves out of its offsets: all has its place."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from evalrun.providers.likelihood import scored
+    from evalrun.providers.transformers_child import Engine, Entry
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    made.post_processor = processors.ByteLevel(trim_offsets=trim)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet)
+    made.train_from_iterator(["hello world new line two spaces"] * 20, trainer)
+    engine = Engine.__new__(Engine)
+    engine.tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    for text in (
+        "hello  world, h\u00e9\u00e9 \u65e5\u672c \U0001f600 two\n\nnew   line  end ",
+        "\u65e5\u65e5",
+        " lead",
+        "x",
+    ):
+        ids = engine.tokenizer(text)["input_ids"]
+        shown = engine._shown(Entry(0, text, ids, {}, 0))
+        known = scored(text, {**shown, "token_logprobs": [-1.0] * len(ids)})
+        assert len(known.spans) == len(ids)
+        assert known.spans[0][0] == 0 and known.spans[-1][1] == len(text)
+        assert list(known.spans) == sorted(known.spans)
+
+
 async def test_choices_by_prompts_and_by_the_first_token(completions: BatchProvider) -> None:
     (greedy,) = await asked(completions, [text("w1", max_tokens=1)])
     best = greedy.output.strip()
