@@ -1,8 +1,10 @@
-"""The HTML report of a large sweep: how fast it is written, how large it is, how fast it opens and filters.
+"""The HTML report of a large sweep, and the comparison of two: how fast they are written, how large they are,
+how fast they open and filter.
 
-    python benchmarks/report.py --base-url http://127.0.0.1:8900/v1 [--samples 100000] [--out FILE.json]
+    python benchmarks/report.py [--base-url http://127.0.0.1:8900/v1] [--samples 100000] [--out FILE.json]
 
-Makes a sweep against a null server first. `write_cpu_s` is the processor time of writing, which hardly
+Makes a sweep against a null server first, and two of recorded answers, one in ten of which differs (without
+`--base-url` these alone). `write_cpu_s` is the processor time of writing, which hardly
 depends on what else the machine does. The page is opened in headless Chromium (Playwright drives it).
 """
 
@@ -30,6 +32,24 @@ write_report(SweepFolder(Path(sys.argv[1])), Path(sys.argv[2]))
 print(time.perf_counter() - begun, time.process_time() - busy,
       resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 """
+COMPARE = """\
+import resource, sys, time
+from pathlib import Path
+from evalrun.analysis.compare import CompareOptions, compare
+from evalrun.analysis.beside import compare_beside
+from evalrun.analysis.pairing import Chosen
+from evalrun.reports.comparison import write_comparison
+from evalrun.tracking.folder import SweepFolder
+begun, busy = time.perf_counter(), time.process_time()
+folders = [SweepFolder(Path(name)) for name in sys.argv[1:3]]
+chosen = [Chosen(folder) for folder in folders]
+compared = compare(chosen, CompareOptions())
+beside = compare_beside(chosen, CompareOptions(), ["exact_match"])
+tested = time.perf_counter() - begun
+write_comparison(compared, folders, Path(sys.argv[3]), beside)
+print(time.perf_counter() - begun, time.process_time() - busy,
+      resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, tested)
+"""
 FILTER = """async () => { const begun = performance.now();
 document.querySelector('#chips [data-kind=wrong]').click();
 await new Promise((done) => requestAnimationFrame(done)); return performance.now() - begun; }"""
@@ -44,6 +64,33 @@ def make_sweep(folder: Path, base_url: str, samples: int) -> Path:
     subprocess.run([*command, "--no-cache", "--quiet"], check=True, capture_output=True)
     (sweep,) = (folder / "store" / "sweeps").iterdir()
     return sweep
+
+
+RECORDED = """\
+name: {name}
+models: [{{id: m, provider: recorded, column: {name}}}]
+prompts: [{{id: p, text: "{{{{ question }}}}"}}]
+datasets: [{{id: d, path: recorded.jsonl, key: id, target: target}}]
+scorers: [exact_match]
+"""
+
+
+def make_pair(folder: Path, samples: int) -> list[Path]:
+    """The folders of two sweeps of so many samples, of which one in ten is answered otherwise."""
+    with (folder / "recorded.jsonl").open("w") as file:
+        for at in range(samples):
+            right, other = ("yes", "no") if at % 3 else ("no", "yes")
+            row = {"id": f"s{at}", "question": f"Question {at}: {SYSTEM}", "target": right, "before": right,
+                   "after": other if at % 10 == 0 else right}  # fmt: skip
+            file.write(json.dumps(row) + "\n")
+    made = []
+    for name in ("before", "after"):
+        (folder / f"{name}.yaml").write_text(RECORDED.format(name=name))
+        command = [sys.executable, "-m", "evalrun", str(folder / f"{name}.yaml"), "--no-report", "--quiet"]
+        store = folder / f"store-{name}"
+        subprocess.run([*command, "--store", str(store)], check=True, capture_output=True)
+        made += (store / "sweeps").iterdir()
+    return made
 
 
 def opened(report: Path) -> dict[str, float]:
@@ -62,28 +109,31 @@ def opened(report: Path) -> dict[str, float]:
     return {"open_s": ready, "filter_s": filtered}
 
 
-def measure(base_url: str, samples: int) -> dict[str, Any]:
+def measure(base_url: str | None, samples: int) -> dict[str, Any]:
     """All figures, taken one after the other."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sweep = make_sweep(folder, base_url, samples)
-        report = folder / "report.html"
-        command = [sys.executable, "-c", WRITE, str(sweep), str(report)]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        return {
-            "samples": samples,
-            "write_s": float(printed[0]),
-            "write_cpu_s": float(printed[1]),
-            "peak_rss_mb": float(printed[2]),
-            "load_average": os.getloadavg()[0],
-            "size_mb": report.stat().st_size / 1e6,
-            **opened(report),
-        }
+        found: dict[str, Any] = {"samples": samples}
+        if base_url:
+            found |= written(folder, [WRITE, make_sweep(folder, base_url, samples)])
+        return found | {"comparison": written(folder, [COMPARE, *make_pair(folder, samples)])}
+
+
+def written(folder: Path, command: list[Any]) -> dict[str, Any]:
+    """What a program that writes a page takes, and the page."""
+    page = folder / "page.html"
+    words = [sys.executable, "-c", *map(str, command), str(page)]
+    printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+    figures = dict(
+        zip(("write_s", "write_cpu_s", "peak_rss_mb", "tested_s"), map(float, printed), strict=False)
+    )
+    size = page.stat().st_size / 1e6
+    return {**figures, "load_average": os.getloadavg()[0], "size_mb": size, **opened(page)}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Measures the report of a large sweep.")
-    parser.add_argument("--base-url", required=True)
+    parser = argparse.ArgumentParser(description="Measures the pages of large sweeps.")
+    parser.add_argument("--base-url", help="A null server; without one only the comparison is measured.")
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

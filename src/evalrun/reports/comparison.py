@@ -17,7 +17,7 @@ from evalrun.reports.charts.dots import behind_best, differences
 from evalrun.reports.compared import by_metric, footer, means, notes, pairs_table, sections
 from evalrun.reports.details import commit_of
 from evalrun.reports.effects import Section, change
-from evalrun.reports.numbers import count, figure, listing, moment, p_value, plural, tested, where
+from evalrun.reports.numbers import count, figure, listing, moment, p_value, plural, share, tested, where
 from evalrun.reports.people import PeopleView, people_view
 from evalrun.reports.source import Source
 from evalrun.reports.view import (
@@ -72,8 +72,8 @@ class FlipsView:
 
 @dataclass(frozen=True, slots=True)
 class FigureRow:
-    """One figure of both sides with its difference (`change` is that without its interval); `note` says what
-    is to be known about it."""
+    """One figure of both sides with its difference (`change` is that as a share of the first side); `note`
+    says what is to be known about it."""
 
     metric: str
     before: str
@@ -93,6 +93,7 @@ class Pair:
     first figure amounts to; `key` names it in the page's address."""
 
     key: str
+    name: str
     title: str
     before: str
     after: str
@@ -123,7 +124,8 @@ class Overview:
     a cell for each of the page's `beside` columns."""
 
     pair: Pair
-    flips: str
+    won: str
+    lost: str
     more: Sequence[str]
 
 
@@ -472,6 +474,7 @@ def _pair(
                 of.setdefault(line, []).append(each.metric)
     return Pair(
         key=key,
+        name=names.plain(first),
         title=names.pair(first),
         before=before,
         after=after,
@@ -483,7 +486,7 @@ def _pair(
 
 
 BESIDE = (
-    ("time, median", ("performance.e2e_s.p50", "performance.e2e_s.mean")),
+    ("median time", ("performance.e2e_s.p50", "performance.e2e_s.mean")),
     ("cost", ("cost.usd",)),
     ("memory", ("memory.engine_peak_bytes", "memory.client_peak_bytes")),
 )
@@ -498,9 +501,9 @@ def _overview(pairs: Sequence[Pair]) -> tuple[list[str], list[Overview]]:
     lines = []
     for pair in pairs:
         flips = {flip.way: count(flip.number) for flip in pair.flips}
-        moved = f"{flips.get('won', '0')} better, {flips.get('lost', '0')} worse" if pair.flips else ""
+        won, lost = (flips.get(way, "0" if pair.flips else "") for way in ("won", "lost"))
         figures = [pair.figure(*names) for _, names in columns]
-        lines.append(Overview(pair, moved, [row.change if row else "" for row in figures]))
+        lines.append(Overview(pair, won, lost, [row.change if row else "" for row in figures]))
     return [head for head, _ in columns], lines
 
 
@@ -517,9 +520,7 @@ def _figure_row(each: Compared, judged: bool) -> FigureRow:
         metric=visible(each.metric),
         before=before,
         after=after,
-        change=""
-        if each.result.difference is None
-        else figure(each.result.difference, unit=each.unit, sign=True),
+        change=share(each.result.mean_a, each.result.difference),
         difference=change(each.result, each.unit) if each.result.difference is not None else "",
         p="" if each.p_corrected is None else p_value(each.p_corrected),
         n=count(each.result.n) if each.result.n else "",
@@ -661,6 +662,9 @@ def _render(shown: ComparisonView) -> str:
         page.environment()
         .get_template("comparison.html.j2")
         .render(
-            report=shown, shapes=SHAPES, samples=Markup(SAMPLES_MARK), **page.frame(SCRIPTS, shown.charts)
+            report=shown,
+            shapes=SHAPES,
+            samples=Markup(SAMPLES_MARK),
+            **page.frame(SCRIPTS, shown.charts, head=shown.title),
         )
     )

@@ -197,6 +197,15 @@ def ratio(slow: float, fast: float) -> str:
     return f"{value:.0f}{TIMES}" if value >= 10 else f"{value:.1f}{TIMES}"
 
 
+def share(of: float | None, change: float | None) -> str:
+    """A change as a share of what it was: `+4 %`, `+0.5 %`, `0 %`; empty where that cannot be said."""
+    if not of or change is None or not math.isfinite(change / of):
+        return ""
+    percent = 100 * change / abs(of)
+    places = 1 if 0.05 <= abs(percent) < 1 else 0
+    return f"{fixed(percent, places, sign=True)} %"
+
+
 def moment(text: str | None) -> str:
     """An ISO time as `23 Nov 2025, 07:01 UTC`; what cannot be read stays as it is."""
     if not text:

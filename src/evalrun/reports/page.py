@@ -169,28 +169,39 @@ def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
+def _page_head(text: str) -> str:
+    """The rule that prints a text at the top of every page. Every odd character is escaped: it cannot end the
+    text, nor the style."""
+    if not text:
+        return ""
+    safe = "".join(c if c.isalnum() or c in " .,:#-" else f"\\{ord(c):x} " for c in text)
+    return f'\n@page {{ @top-left {{ content: "{safe}"; font: 7pt sans-serif; color: #444c54; }} }}\n'
+
+
 @cache
 def asset(name: str) -> str:
     """A file of this package's assets."""
     return (HERE / "assets" / name).read_text(encoding="utf-8")
 
 
-def frame(names: Sequence[str], charts: Sequence[Chart] = (), home: str = "") -> dict[str, Any]:
+def frame(
+    names: Sequence[str], charts: Sequence[Chart] = (), home: str = "", head: str = ""
+) -> dict[str, Any]:
     """What `_page.html.j2` puts around a page: the style, the scripts of these names, the charts' own, the
-    policy, and a link to `home` if there is one. Where the charts' JavaScript cannot be made
-    `bundle_trouble` says why; the tables remain."""
+    policy, and a link to `home` if there is one. `head` stands at the top of every printed page. Where the
+    charts' JavaScript cannot be made `bundle_trouble` says why; the tables remain."""
     from markupsafe import Markup
 
     try:
         bundle, trouble = (read_bundle(), "") if charts else ("", "")
     except UserError as error:
         bundle, trouble = "", error.problems[0].what
-    style, script = asset("report.css"), "\n".join(map(asset, names))
+    style, script = asset("report.css") + _page_head(head), "\n".join(map(asset, names))
     return {
         "home": home,
         "bundle": Markup(bundle),  # made from an installed package, see make_bundle
         "bundle_trouble": trouble,
-        "style": Markup(style),  # a file of this package
+        "style": Markup(style),  # a file of this package, and the page's head as a text of CSS
         "script": Markup(script),  # files of this package
         "specs": Markup(safe_json({chart.key: chart.spec for chart in charts})),  # no < is left in it
         "policy": policy([bundle, script], [style]),

@@ -443,7 +443,7 @@ def render(report: Report, home: str = "", people: Sequence[PeopleView] = ()) ->
             metrics=Markup(page.safe_json(metrics)),  # JSON in which no < is left
             shapes=SHAPES,
             samples=Markup(SAMPLES_MARK),
-            **page.frame(SCRIPTS, report.charts, home),
+            **page.frame(SCRIPTS, report.charts, home, f"{report.header.name}, {report.header.when}"),
         )
     )
 

@@ -61,7 +61,7 @@ def chunk(batch: Any, limit: int = TEXT_LIMIT, shown: str = "") -> bytes:
         elif name == "answer" and "output" in columns:
             values = _not_the_output(values, columns["output"])
         first = values[0]
-        if all(value == first for value in values):
+        if values.count(first) == len(values):
             if first is not None:
                 constants[name] = first
             continue
@@ -166,7 +166,10 @@ def _prompts(columns: dict[str, list[Any]], texts: _Texts, limit: int) -> list[s
     raw = columns.get("prompt") or [None] * len(whole)
     if not whole:
         whole = [[] for _ in raw]
-    messages = [[(role, _cut(content, limit)) for role, content in each] for each in whole]
+    longest = max((len(text) for text in columns.get("messages") or () if text), default=0)
+    messages = whole
+    if longest > limit:
+        messages = [[(role, _cut(content, limit)) for role, content in each] for each in whole]
     contents = Counter(content for message in messages for _, content in message if isinstance(content, str))
     contents.update(text for text in raw if text)
     texts.share(contents)
@@ -230,7 +233,7 @@ SHORTEST = 200
 CACHED, WARMUP, RETRIED = 4, 8, 16
 """Bits of an index entry's first byte above the two of the ending."""
 
-_LEVEL = 6
+_LEVEL = 4
 _FLAG_COLUMNS = ("cached", "warmup")
 
 
@@ -367,7 +370,9 @@ class SampleWriter:
         self._keys.extend(map(zlib.crc32, keys))
         self._mirrors.extend(zlib.crc32(key[::-1]) for key in keys)
         given = zip(_list(batch, "answer", n), _list(batch, "output", n), strict=True)
-        self._answers.extend(_digest(output if answer is None else answer) for answer, output in given)
+        said = [output if answer is None else answer for answer, output in given]
+        digests = {answer: _digest(answer) for answer in set(said)}
+        self._answers.extend([digests[answer] for answer in said])
         present = batch.schema.names
         for name in [*_TOLD_APART, *(name for name in present if name.startswith(("sensitive.", "vars.")))]:
             if name in present:
@@ -400,7 +405,7 @@ class _Codes:
     def __init__(self, limit: int) -> None:
         self.labels: list[str] = []
         self.codes = array("H")
-        self._known: dict[str, int] = {}
+        self._known: dict[str | None, int] = {None: 0}
         self._limit = limit
         self._many = False
 
@@ -422,17 +427,20 @@ class _Codes:
         """The codes of a batch's column."""
         if self._many:
             return
-        values = [None if value is None else str(value) for value in batch.column(name).to_pylist()]
+        values = batch.column(name).to_pylist()
+        if any(type(value) is not str for value in dict.fromkeys(values)):
+            values = [None if value is None else str(value) for value in values]
+        known = self._known
         for value in dict.fromkeys(values):
-            if value is not None and value not in self._known:
+            if value not in known:
                 if len(self.labels) == self._limit:
                     if self._limit < self.LIMIT:
                         self._many, self.codes = True, array("H")
                         return
                     continue
                 self.labels.append(value)
-                self._known[value] = len(self.labels)
-        self.codes.extend(self._known.get(value, 0) if value is not None else 0 for value in values)
+                known[value] = len(self.labels)
+        self.codes.extend([known.get(value, 0) for value in values])
 
 
 _SEARCHED = {"output", "answer", "target", "error", "prompt", "reasoning", "finish_reason", "sample_id"}
