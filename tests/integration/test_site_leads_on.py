@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.browser import Opened, needs_browser, until
+from tests.program import evalrun
 from tests.recorded import recorded_suite, yes_no
 
 
@@ -52,3 +53,28 @@ class TestInABrowser:
         page.locator(".plot svg a, .plot svg .mark-symbol path").last.click()
         until(page, "location.pathname.includes('/sweeps/')")
         opened.assert_quiet()
+
+
+def test_pages_of_a_project_that_did_not_change_are_left_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "one", "two", "two"):
+        suite = recorded_suite(tmp_path, yes_no([True, False] * 5), ["m"], name=name)
+        assert evalrun(suite, "-q", "--no-report", "--fresh").returncode == 0
+    assert evalrun("site", "out").returncode == 0
+
+    def written() -> dict[str, int]:
+        return {
+            str(path.relative_to("out")): path.stat().st_ino
+            for path in Path("out").rglob("*.html")
+            if path.parent.name in ("projects", "trends")
+        }
+
+    before = written()
+    assert len(before) == 4
+    assert evalrun("tag", "latest", "kept=yes").returncode == 0
+    assert evalrun("site", "out").returncode == 0
+    changed = {name for name, inode in written().items() if inode != before[name]}
+    assert changed == {"projects/two.html", "trends/two.html"}
+    assert "kept=yes" in Path("out/projects/two.html").read_text()

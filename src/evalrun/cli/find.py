@@ -69,7 +69,7 @@ def find(
         return
     from evalrun.tracking.naming import read_numbers
 
-    known = read_numbers(store, [folder.ulid for folder in store.folders()]) if found.rows else {}
+    known = read_numbers(store, store.ulids()) if found.rows else {}
     shown = [*found.rows[0].metrics] if found.rows else []
     rows = []
     for row in found.rows:

@@ -49,7 +49,7 @@ def list_sweeps(
 
     rows = store.list(limit=limit, project=project, archived=archived)
     standing = _standing(store) if rows else {}
-    known = read_numbers(store, [folder.ulid for folder in store.folders()]) if rows else {}
+    known = read_numbers(store, store.ulids()) if rows else {}
     best = {row.sweep: score for row in rows if (score := best_score(row.folder)) is not None}
     if as_json or as_csv:
         documents = [

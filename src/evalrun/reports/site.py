@@ -124,8 +124,8 @@ def write_site(store: Store, out: Path, *, project: str | None = None) -> Writte
             problems.append(f"{row.sweep}: {error}")
             continue
         entries.append(entry)
-    known = read_numbers(store, [folder.ulid for folder in store.folders()])
-    projects = _write_projects(store, out, entries, known)
+    known = read_numbers(store, store.ulids())
+    projects = _write_projects(store, out, entries, known, earlier)
     pages = {project.name: project.page for project in projects}
     shown = {"projects": projects, "entries": entries, "pages": pages, "known": known}
     _page(out / "index.html", "site_index.html.j2", root="", **shown)
@@ -136,17 +136,27 @@ def write_site(store: Store, out: Path, *, project: str | None = None) -> Writte
 
 
 def _write_projects(
-    store: Store, out: Path, entries: Sequence[Entry], known: Mapping[str, int]
+    store: Store,
+    out: Path,
+    entries: Sequence[Entry],
+    known: Mapping[str, int],
+    earlier: Mapping[str, Entry],
 ) -> list[Project]:
+    """Projects of which no sweep changed, came or went keep their pages."""
+    before: dict[str, dict[str, str]] = {}
+    for entry in earlier.values():
+        before.setdefault(entry.project, {})[entry.sweep] = entry.stamp
     by_name: dict[str, list[Entry]] = {}
     for entry in entries:
         by_name.setdefault(entry.project, []).append(entry)
     projects = []
     for name, file in _pages(by_name).items():
-        trend = _trend(store, out / "trends" / f"{file}.html", name)
+        page_, chart = out / "projects" / f"{file}.html", out / "trends" / f"{file}.html"
+        same = before.get(name) == {entry.sweep: entry.stamp for entry in by_name[name]} and page_.exists()
+        trend = _trend(store, chart, name, write=not (same and chart.exists()))
         project = Project(name, file, by_name[name], trend)
-        page_ = out / "projects" / f"{file}.html"
-        _page(page_, "site_project.html.j2", root="../", project=project, known=known)
+        if not same:
+            _page(page_, "site_project.html.j2", root="../", project=project, known=known)
         projects.append(project)
     return projects
 
@@ -161,7 +171,7 @@ def _pages(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _trend(store: Store, out: Path, project: str) -> Trend | None:
+def _trend(store: Store, out: Path, project: str, *, write: bool) -> Trend | None:
     """The project's trend, written to `out`, if there are two points to draw a line between."""
     try:
         trend = trend_of(store, project)
@@ -169,7 +179,8 @@ def _trend(store: Store, out: Path, project: str) -> Trend | None:
         return None
     if all(len(line.points) < 2 for line in trend.lines):
         return None
-    write_trend(trend, out, home="../index.html")
+    if write:
+        write_trend(trend, out, home="../index.html")
     return trend
 
 

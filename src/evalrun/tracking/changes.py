@@ -389,7 +389,7 @@ def list_baselines(store: Store) -> list[Baseline]:
     for event in read_events(store.events_path):
         if event["action"] == BASELINE:
             found[str(event["detail"].get("project")), str(event["detail"].get("name"))] = event
-    present = {folder.ulid for folder in store.folders()} if found else set()
+    present = set(store.ulids()) if found else set()
     return [
         Baseline(name, project, event["target"], event["actor"], event["ts"], event["target"] in present)
         for (project, name), event in sorted(found.items())
