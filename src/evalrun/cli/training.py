@@ -126,15 +126,18 @@ def _mapped(text: str) -> dict[str, str]:
 
 def _summary(folder: TrainingFolder) -> dict[str, Any]:
     from evalrun.tracking.people import fold
-    from evalrun.tracking.trainings import name_of
+    from evalrun.tracking.trainings import JOURNAL, name_of
+    from evalrun.training.journal import last_line
 
     manifest = folder.training()
+    last = last_line(folder.path / JOURNAL)  # of one that runs, or was killed
     said = fold(manifest.tags, folder.events())
-    same = ("project", "framework", "started_at", "finished_at", "steps", "planned_steps")
+    same = ("project", "framework", "started_at", "finished_at", "planned_steps")
     return {
         "training": folder.ulid,
         "name": name_of(folder),
         **{key: getattr(manifest, key) for key in same},
+        "steps": max(manifest.steps, last[0] if last is not None else 0),
         "status": folder.status(),
         "folder": str(folder.path),
         "tags": dict(said.tags),

@@ -226,6 +226,8 @@ class Table:
     @property
     def cards(self) -> bool:
         """Whether it is too wide for a phone, where each row is a card of names and values then."""
+        if not self.rows:
+            return False
         longest = [max((len(cell) for cell in cells), default=0) for cells in zip(*self.rows, strict=True)]
         heads = [len(head) for head in self.columns]
         return sum(map(max, zip(longest, heads, strict=True))) > PHONE

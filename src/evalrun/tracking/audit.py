@@ -133,11 +133,12 @@ def _verify_sweep(folder: SweepFolder, head: Mapping[str, Any] | None, result: V
 
 
 def _verify_trainings(store: Store, heads: Mapping[str, Mapping[str, Any]], result: Verified) -> None:
-    from evalrun.tracking.trainings import training_folders, verify_training
+    from evalrun.tracking.trainings import sealed_files, training_folders, verify_training
 
     for folder in training_folders(store):
         events = folder.events()
         result.events += len(events)
+        result.files += len(sealed_files(folder))
         for path, what in verify_training(folder):
             result.found(folder.ulid, path, what)
         head = heads.get(folder.ulid)

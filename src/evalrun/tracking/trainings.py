@@ -18,8 +18,8 @@ from evalrun.documents import read
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.registry import nearest
 from evalrun.secrets import scrub_json
-from evalrun.tracking.events import utc_now
 from evalrun.tracking.folder import EVENTS, SweepFolder, file_sha256, new_ulid
+from evalrun.tracking.people import MAX_NAME
 from evalrun.tracking.plain import document_bytes, plain, read_document
 from evalrun.tracking.store import Store, slug
 from evalrun.types import JSON
@@ -224,6 +224,12 @@ def resolve_training(store: Store, name: str) -> TrainingFolder:
     )
 
 
+def fit_name(name: str) -> str:
+    """A name that lists and queries can take: one line of printable characters, never empty."""
+    printable = "".join(char if char.isprintable() else " " for char in name)
+    return " ".join(printable.split())[:MAX_NAME] or "training"
+
+
 def name_of(folder: TrainingFolder) -> str:
     """What the training is called now."""
     from evalrun.tracking.people import fold
@@ -256,19 +262,24 @@ def delete_training(store: Store, folder: TrainingFolder, reason: str = "") -> N
     store.list(1)
 
 
+def sealed_files(folder: TrainingFolder) -> Mapping[str, str]:
+    """The digests of the files as they were when the training ended."""
+    seal: Mapping[str, str] = {}
+    for event in folder.events():
+        if event["action"] in ("resume", "start"):
+            seal = {}
+        seal = event["detail"].get("files_sha256") or seal
+    return seal
+
+
 def verify_training(folder: TrainingFolder) -> list[tuple[Path, str]]:
     """What is not as the trail says: the file and what is wrong with it."""
     path = folder.path / EVENTS
     first = folder.verify_events()
     if first is not None:
         return [(path, f"event {first} is not what was written")]
-    seal: Mapping[str, str] = {}
-    for event in folder.events():
-        if event["action"] in ("resume", "start"):
-            seal = {}
-        seal = event["detail"].get("files_sha256") or seal
     wrong = []
-    for name, digest in seal.items():
+    for name, digest in sealed_files(folder).items():
         file = folder.path / Path(name).name
         if not file.is_file():
             wrong.append((file, "is gone"))
@@ -358,8 +369,3 @@ def enter_training(connection: sa.Connection, folder: TrainingFolder) -> None:
     }
     if last:
         connection.execute(training_metric_last.insert(), list(last.values()))
-
-
-def now() -> str:
-    """The time as ISO 8601 in UTC."""
-    return utc_now()

@@ -24,6 +24,7 @@ from evalrun.tracking.trainings import (
     SourceFile,
     TrainingFolder,
     TrainingManifest,
+    fit_name,
     training_folders,
     trainings_root,
 )
@@ -194,7 +195,7 @@ def _known(store: Store, sources: tuple[SourceFile, ...], options: ImportOptions
         with contextlib.suppress(UserError):
             manifest = folder.training()
             same = {source.sha256 for source in manifest.sources} == digests
-            if same and (not options.name or manifest.name == options.name):
+            if same and (not options.name or manifest.name == fit_name(options.name)):
                 return Imported(folder, manifest, tuple(folder.checkpoints()), (), again=True)
     return None
 
@@ -276,6 +277,7 @@ def _manifest(
         or (source.resolve().name if source.exists() else "")
         or reading.framework
     )
+    name = fit_name(name)
     steps, planned = max(reading.steps, int(series.step.max())), reading.planned_steps
     short = planned is not None and steps < planned
     if short and planned is not None:

@@ -10,7 +10,6 @@ import contextlib
 import math
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -131,12 +130,8 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
         return
     with path.open("rb") as file:
         for line in file:
-            if not is_whole(line):
-                continue
-            with contextlib.suppress(orjson.JSONDecodeError):
-                record = orjson.loads(line)
-                if isinstance(record, dict):
-                    yield record
+            if (record := _record(line)) is not None:
+                yield record
 
 
 def journal_points(path: Path, points: Points) -> tuple[list[int], int]:
@@ -161,12 +156,27 @@ def journal_points(path: Path, points: Points) -> tuple[list[int], int]:
 
 
 def last_line(path: Path) -> tuple[int, float] | None:
-    """Step and time of the last line that has them."""
-    last = None
-    for record in read_journal(path):
-        if type(record.get("step")) is int:
-            last = (record["step"], float(record.get("t") or 0.0))
-    return last
+    """Step and time of the last line that is not of the machine, read from the end; None without one."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        for line in reversed(file.read().splitlines(keepends=True)):
+            record = _record(line)
+            values = (record or {}).get("m") or {}
+            machine = bool(values) and all(str(name).startswith("system.") for name in values)
+            if record is not None and type(record.get("step")) is int and not machine:
+                return record["step"], float(record.get("t") or 0.0)
+    return None
+
+
+_TAIL = 1 << 18
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    if is_whole(line):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            record = orjson.loads(line)
+            return record if isinstance(record, dict) else None
+    return None
 
 
 def _whole_size(descriptor: int) -> int:
@@ -183,8 +193,3 @@ def _whole_size(descriptor: int) -> int:
     if keep < size:
         os.ftruncate(descriptor, keep)
     return keep
-
-
-def now() -> float:
-    """Unix time in seconds."""
-    return time.time()

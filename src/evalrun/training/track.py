@@ -84,7 +84,10 @@ class Tracked:
         if rank and not options.per_rank:
             self._ended = True  # another process writes
             return
-        self._name = f"{options.name}-rank{rank}" if options.per_rank and rank else options.name
+        from evalrun.tracking.trainings import fit_name
+
+        name = fit_name(str(options.name))
+        self._name = f"{name}-rank{rank}" if options.per_rank and rank else name
         try:
             self._begin()
         except Exception as error:

@@ -240,6 +240,32 @@ def test_the_card_counts_parts_and_each_tensor_once(tmp_path: Path) -> None:
         architecture_of(place)
 
 
+def test_the_parameters_of_smollm2_are_counted(tmp_path: Path) -> None:
+    """Its published number, from the header alone: the file has holes in the place of its weights."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (49152, 576),
+        "model.norm.weight": (576,),
+    }
+    for at in range(30):
+        layer = f"model.layers.{at}."
+        shapes |= {f"{layer}{name}_layernorm.weight": (576,) for name in ("input", "post_attention")}
+        for name, rows in (("q", 576), ("k", 192), ("v", 192), ("o", 576)):
+            shapes[f"{layer}self_attn.{name}_proj.weight"] = (rows, 576)
+        shapes |= {f"{layer}mlp.{name}_proj.weight": (1536, 576) for name in ("gate", "up")}
+        shapes[f"{layer}mlp.down_proj.weight"] = (576, 1536)
+    at, header = 0, {}
+    for name, shape in shapes.items():
+        end = at + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + at)
+    card = architecture_of(tmp_path)
+    assert (card["parameters"], card["tensors"], card["weights_dtype"]) == (134_515_008, 272, "BF16")
+
+
 def test_a_mixture_has_total_and_active_parameters(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"num_local_experts": 4, "num_experts_per_tok": 1}))
     experts = {f"model.layers.0.mlp.experts.{at}.w1.weight": (10, 10) for at in range(4)}

@@ -148,6 +148,15 @@ def test_what_cannot_be_written_is_counted_and_told_once(
     assert len([each for each in caplog.records if "No space" in each.message]) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"), [("", "training"), ("a/b/../c", "a/b/../c"), ("ü\0\n n", "ü n"), ("x" * 300, "x" * 100)]
+)
+def test_any_name_is_made_fit(store: Store, name: str, kept: str) -> None:
+    begin(store, name).finish()
+    assert [folder.training().name for folder in training_folders(store)] == [kept]
+    assert training_folders(store)[0].path.parent == store.root / "trainings"
+
+
 def test_a_failed_training_is_failed_and_its_error_goes_on(store: Store) -> None:
     for error, status in ((ValueError, "failed"), (KeyboardInterrupt, "interrupted")):
         with pytest.raises(error), begin(store) as run:

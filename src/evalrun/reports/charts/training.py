@@ -60,13 +60,12 @@ def training_charts(trainings: Sequence[Drawn]) -> Iterator[Chart]:
             if (metric := each.series.named(named)) is not None
         ]
         told |= {metric for _, metric in lines}
-        if lines:
-            yield _series_chart(f"series-{role}", title, lines, axis)
+        yield from _series_chart(f"series-{role}", title, lines, axis)
     names = dict.fromkeys(name for each in shown for name in each.series.names)
     others = [name for name in names if name not in told and not _is_dull(name)]
     for at, metric in enumerate(others[:MOST_OTHERS]):
         lines = [(each, metric) for each in shown if metric in each.series.names]
-        yield _series_chart(f"other-{at}", metric, lines, axis, folded=True)
+        yield from _series_chart(f"other-{at}", metric, lines, axis, folded=True)
 
 
 def _is_dull(name: str) -> bool:
@@ -154,7 +153,8 @@ def _tips(*fields: str) -> list[dict[str, str]]:
 
 def _series_chart(
     key: str, title: str, lines: Sequence[tuple[Drawn, str]], axis: _Axis, *, folded: bool = False
-) -> Chart:
+) -> Iterator[Chart]:
+    """The chart of some series; none where nothing of them can be drawn."""
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for training, metric in lines:
@@ -164,6 +164,8 @@ def _series_chart(
         about = {"training": visible(training.name), "metric": visible(metric)}
         pairs = zip(steps.tolist(), values.tolist(), strict=True)
         rows += [{"step": step, "value": value, **about} for step, value in pairs]
+    if not rows:
+        return
     drawn = [row["value"] for row in rows]
     log = title == "Loss" and bool(drawn) and min(drawn) > 0
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
@@ -172,7 +174,7 @@ def _series_chart(
         [row["training"], row["metric"], f"{row['step']:,}", f"{row['value']:.6g}"]
         for row in rows[:MOST_POINTS]
     ]
-    return Chart(
+    yield Chart(
         key=key,
         title=visible(title),
         alt=visible(f"{title} over steps: {names}."),

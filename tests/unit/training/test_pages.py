@@ -1,0 +1,64 @@
+"""Pages of trainings: what can be drawn is, what is hostile is shown, and what is missing ends none."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from evalrun.reports.training import TrainingView, render_page, time_left, training_lines
+from evalrun.tracking.store import Store
+from evalrun.tracking.trainings import TrainingManifest, create_training
+from evalrun.training.series import Points
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("EVALRUN_CACHE", str(tmp_path / "cache"))
+    return Store(tmp_path / "store")
+
+
+def make(store: Store, rows: list[tuple[int, str, float, float]], **more: object) -> TrainingView:
+    folder = create_training(store, "tiny")
+    points = Points()
+    for row in rows:
+        points.add(*row)
+    series = points.series()
+    series.write(folder.path / "metrics.parquet")
+    values = {"status": "complete", "steps": max([0, *(row[0] for row in rows)]), **more}
+    folder.write_training(
+        TrainingManifest(training=folder.ulid, name="tiny", project="tiny", **values)  # type: ignore[arg-type]
+    )
+    return TrainingView.of(store, folder)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[math.inf, 1.0], [math.nan, math.nan], [0.0, 0.0], [-1.0, -2.0], [1.0], [1e-300, 1e300], [5.0, 5.0]],
+    ids=str,
+)
+def test_losses_of_any_kind_make_a_page(
+    store: Store, values: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalrun.reports.page.read_bundle", lambda: "")
+    view = make(store, [(step, "loss", value, math.nan) for step, value in enumerate(values)])
+    assert "tiny" in render_page([view])
+    assert "tiny" in render_page([view, view])
+    assert training_lines(view)[0].startswith("tiny (")
+
+
+def test_what_is_hostile_is_shown_and_not_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evalrun.reports.page.read_bundle", lambda: "")
+    name = "<script>alert(1)</script>"
+    view = make(
+        store, [(1, name, 1.0, math.nan)], hyperparameters={name: name}, notes=(name,), tags={"a": name}
+    )
+    assert "<script>alert" not in render_page([view])
+
+
+def test_the_time_left_is_steps_left_times_the_usual_step(store: Store) -> None:
+    rows = [(step, "loss", 1.0, 100.0 + 2.0 * step) for step in range(1, 60)]
+    view = make(store, rows, status="running", planned_steps=100)
+    assert time_left(view) is None  # no process holds it: it does not run
+    with view.folder.lock():
+        running = TrainingView.of(store, view.folder)
+        assert time_left(running) == pytest.approx((82.0, 82.0, 82.0))
