@@ -152,7 +152,12 @@ def _summary(folder: TrainingFolder) -> dict[str, Any]:
 @store_option
 @json_option
 def list_(limit: int, archived: bool, store: Store, as_json: bool) -> None:
-    """List the trainings in the store, the newest first."""
+    """List the trainings in the store, the newest first.
+
+    \b
+    Example:
+      evalrun training list --limit 5
+    """
     from evalrun.tracking.trainings import training_folders
 
     found = []
@@ -342,7 +347,12 @@ def _print_alerts(alerts: list[TrainingAlert], rules: Mapping[Any, int]) -> None
 @click.option("--remove", multiple=True, metavar="NAME", help="Remove this tag.")
 @store_option
 def tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...], store: Store) -> None:
-    """Set or remove tags of a training; without any, show them."""
+    """Set or remove tags of a training; without any, show them.
+
+    \b
+    Example:
+      evalrun training tag triage-lora team=nlp
+    """
     from evalrun.tracking import changes
     from evalrun.tracking.people import read_tags
     from evalrun.tracking.trainings import resolve_training
@@ -357,7 +367,12 @@ def tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...], store: Store)
 @click.argument("text")
 @store_option
 def note(name: str, text: str, store: Store) -> None:
-    """Add a note to a training."""
+    """Add a note to a training.
+
+    \b
+    Example:
+      evalrun training note triage-lora "learning rate halved at step 500"
+    """
     from evalrun.tracking import changes
     from evalrun.tracking.trainings import resolve_training
 
@@ -369,7 +384,12 @@ def note(name: str, text: str, store: Store) -> None:
 @click.argument("new")
 @store_option
 def rename(name: str, new: str, store: Store) -> None:
-    """Give a training another name."""
+    """Give a training another name.
+
+    \b
+    Example:
+      evalrun training rename triage-lora triage-lora-r8
+    """
     from evalrun.tracking import changes
     from evalrun.tracking.trainings import resolve_training
 
@@ -383,7 +403,12 @@ def rename(name: str, new: str, store: Store) -> None:
 @click.option("--undo", is_flag=True, help="Put it back.")
 @store_option
 def archive(name: str, undo: bool, store: Store) -> None:
-    """Take a training out of the list, or put it back."""
+    """Take a training out of the list, or put it back.
+
+    \b
+    Example:
+      evalrun training archive triage-lora
+    """
     from evalrun.tracking import changes
     from evalrun.tracking.trainings import resolve_training
 
@@ -398,7 +423,12 @@ def archive(name: str, undo: bool, store: Store) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_option
 def delete(name: str, reason: str, yes: bool, store: Store) -> None:
-    """Delete a training's folder for good; its checkpoints stay where they are."""
+    """Delete a training's folder for good; its checkpoints stay where they are.
+
+    \b
+    Example:
+      evalrun training delete triage-lora --reason "diverged"
+    """
     from evalrun.tracking.trainings import delete_training, resolve_training
 
     folder = resolve_training(store, name)
