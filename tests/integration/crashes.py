@@ -121,7 +121,8 @@ def _asked(question: str) -> tuple[str, str]:
 def crash(kills: int, samples: int, seed: int, workers: int = 0) -> Outcome:
     """Kill the program `kills` times, at moments drawn by the seed. Raises AssertionError if it shows."""
     rng = random.Random(seed)
-    with ChatServer() as server, tempfile.TemporaryDirectory(prefix="evalrun-crash-") as name:
+    root = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    with ChatServer() as server, tempfile.TemporaryDirectory(prefix="evalrun-crash-", dir=root) as name:
         server.behaviour = _behaviour
         folder = Path(name)
         suite = _suite(folder, server, samples, workers)

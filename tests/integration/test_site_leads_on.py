@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,18 +14,21 @@ from tests.program import evalrun
 from tests.recorded import recorded_suite, yes_no
 
 
-@pytest.fixture
-def site(project: Path) -> Path:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, charts_cache: Path) -> Path:
     """Three sweeps of one name; processes of their own, since this one's loop is the browser driver's."""
+    folder = tmp_path_factory.mktemp("project")
+
+    def evalrun(*words: str | Path) -> None:
+        command = [sys.executable, "-m", "evalrun", *words]
+        env = {**os.environ, "EVALRUN_CACHE": str(charts_cache)}
+        subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
+
     for share in (3, 4, 5):
-        suite = recorded_suite(project, yes_no([at % share > 0 for at in range(60)]), ["m"])
-        subprocess.run(
-            [sys.executable, "-m", "evalrun", suite, "--no-report", "--quiet"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-    subprocess.run([sys.executable, "-m", "evalrun", "site", "site"], check=True, stdout=subprocess.DEVNULL)
-    return project / "site"
+        suite = recorded_suite(folder, yes_no([at % share > 0 for at in range(60)]), ["m"])
+        evalrun(suite, "--no-report", "--quiet")
+    evalrun("site", "site")
+    return folder / "site"
 
 
 def links(page: Path) -> list[Path]:

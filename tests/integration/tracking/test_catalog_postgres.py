@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from catalogs import execute, query
 from tests.postgres import PostgresServer
+from tests.program import evalrun
 from tracking_samples import MakeSweep, run_of
 
 from evalrun.errors import ExitCode, UserError
@@ -19,12 +18,6 @@ from evalrun.tracking.finding import Search
 from evalrun.tracking.store import Store
 
 PASSWORD = "pw-0f8a-hunter"
-
-
-def evalrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "evalrun", *arguments], capture_output=True, text=True, check=False
-    )
 
 
 def all_text(folder: Path) -> str:

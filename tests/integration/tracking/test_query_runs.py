@@ -12,6 +12,7 @@ import pytest
 from catalogs import BOTH
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.program import evalrun
 from tracking_samples import run_of, sweeps_in
 
 from evalrun.errors import UserError
@@ -219,21 +220,16 @@ def test_an_empty_store_finds_nothing_whatever_is_asked(store: Store) -> None:
 
 
 def test_the_command_prints_json_and_errors_without_a_traceback(filled: Store) -> None:
-    command = [sys.executable, "-m", "evalrun", "find", "--store", str(filled.root)]
-    done = subprocess.run(
-        [*command, "metric.exact_match > 0.4", "--sort", "-metric.exact_match", "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = ["find", "--store", filled.root]
+    done = evalrun(*command, "metric.exact_match > 0.4", "--sort", "-metric.exact_match", "--json")
     answer = json.loads(done.stdout)
     assert answer["total"] == 2
     assert [run["metrics"]["exact_match"]["value"] for run in answer["runs"]] == [0.9, 0.5]
-    wrong = subprocess.run([*command, "modle == 'm'"], capture_output=True, text=True, check=False)
+    wrong = evalrun(*command, "modle == 'm'")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "^^^^^" in wrong.stderr and "Did you mean 'model'?" in wrong.stderr
     assert "Traceback" not in wrong.stderr
-    plain = subprocess.run(command, capture_output=True, text=True, check=True)
+    plain = evalrun(*command)
     assert plain.stdout.count("\n") == 5 and "4 runs found" in plain.stderr
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.program import evalrun
 from tracking_samples import MakeSweep, run_of
 
 from evalrun.errors import UserError
@@ -111,11 +112,7 @@ def test_runs_are_found_by_their_beginning(folder: SweepFolder) -> None:
 
 def test_the_command_takes_a_sweep_before_the_run(store: Store, folder: SweepFolder) -> None:
     for run in (["m-direct-d"], [f"{folder.ulid}/m-direct-d"], ["m-direct-d", "--sweep", folder.ulid]):
-        done = subprocess.run(
-            [sys.executable, "-m", "evalrun", "samples", run[0], "vars.n > 7", *run[1:], "--store",
-             str(store.root), "--json"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        done = evalrun("samples", run[0], "vars.n > 7", *run[1:], "--store", store.root, "--json")
         assert [each["sample_id"] for each in json.loads(done.stdout)["samples"]] == ["s8", "s9"]
 
 

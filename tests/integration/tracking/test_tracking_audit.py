@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from catalogs import BOTH, drop, execute
+from tests import program
 from tracking_samples import MakeSweep
 
 from evalrun.errors import UserError
@@ -196,9 +195,8 @@ def test_events_of_an_odd_form_are_passed_over() -> None:
     assert (said.tags, said.notes, said.archived) == ({"x": "1"}, (), False)
 
 
-def evalrun(store: Store, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evalrun", *arguments, "--store", str(store.root)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def evalrun(store: Store, *arguments: str, columns: str = "80") -> subprocess.CompletedProcess[str]:
+    return program.evalrun(*arguments, "--store", store.root, env={"COLUMNS": columns})
 
 
 def test_the_commands(store: Store, folder: SweepFolder, tmp_path: Path) -> None:
@@ -308,8 +306,5 @@ def test_show_and_list_tell_what_people_said(store: Store, make_sweep: MakeSweep
     assert [each["name"] for each in said["placed"]] == ["production"]
     listed = json.loads(evalrun(store, "list", "--json").stdout)[0]
     assert listed["stands_for"] == ["production", "baseline main"]
-    wide = subprocess.run(
-        [sys.executable, "-m", "evalrun", "list", "--store", str(store.root)],
-        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "160"},
-    ).stdout  # fmt: skip
+    wide = evalrun(store, "list", columns="160").stdout
     assert "production, baseline main" in wide and "release=v1" in wide

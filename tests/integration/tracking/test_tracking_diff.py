@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.program import evalrun
 from tracking_samples import MakeSweep, run_of
 
 from evalrun.tracking.diff import Change, diff_sweeps, word_diff
@@ -103,9 +102,9 @@ def test_a_sweep_is_the_same_as_itself(pair: tuple[SweepFolder, SweepFolder]) ->
 
 
 def test_the_command(store: Store, pair: tuple[SweepFolder, SweepFolder]) -> None:
-    command = [sys.executable, "-m", "evalrun", "diff", pair[0].ulid, "latest", "--store", str(store.root)]
-    plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    command = ["diff", pair[0].ulid, "latest", "--store", store.root]
+    plain = evalrun(*command).stdout
     assert "[-now-]" in plain and "+ s4" in plain and "- s3" in plain and "two -> TWO" in plain
     assert "\x1b" not in plain
-    answer = json.loads(subprocess.run([*command, "--json"], capture_output=True, check=True).stdout)
+    answer = json.loads(evalrun(*command, "--json").stdout)
     assert answer["same"] is False and answer["data"][0]["added"] == 1
