@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "init": ("start", "Start", "Write a suite that runs: a demo, or for a file of your own."),
     "models": ("start", "Start", "List, pull and find models for the embedded engine."),
     "calibrate": ("start", "Start", "Measure evalrun's own cost on this machine."),
+    "import": ("imports:import_", "Start", "Take over suites and results of other tools."),
     "tasks": ("tasks", "Start", "List published tasks, and show one."),
     "schema": ("run", "Start", "Print the JSON Schema of the suite language."),
     "docs": ("start", "Start", "Make the references of suite, metrics and scorers."),

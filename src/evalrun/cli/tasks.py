@@ -56,13 +56,10 @@ def list_tasks(pattern: str, kind: str | None, as_json: bool) -> None:
 
 @tasks.command("show")
 @click.argument("name")
-@click.option(
-    "--data", metavar="FOLDER", help="Folder with copies of data sets. [default: $EVALRUN_TASK_DATA]"
-)
+@click.option("--data", metavar="FOLDER", help="Folder with copies of data. [default: $EVALRUN_TASK_DATA]")
 @json_option
 def show_task(name: str, data: str | None, as_json: bool) -> None:
-    """Show a task: its YAML after includes, data set, metrics, and the first prompt where its data is at
-    hand.
+    """Show a task: its YAML after includes, data set, metrics, and the first prompt if its data is at hand.
 
     \b Example: evalrun tasks show gsm8k --data /data/tasks
     """

@@ -14,7 +14,7 @@ from evalrun.prompts.library import Library, PromptFolder, Use, open_prompt_file
 from evalrun.prompts.rendering import Asking, Renderer, compile_ask
 from evalrun.prompts.sections import left_out_section
 from evalrun.registry import nearest
-from evalrun.templates import quoted, reference
+from evalrun.templates import TemplateFailure, compile_value, quoted, reference
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Prompt:
 
     def bind(self, pool: FewShotPool | None, seed: int) -> Renderer:
         """A renderer with its examples and seed. Raises UserError when the pool is too small."""
-        if pool is None and self.few_shot is not None and self.few_shot.count:
+        if pool is None and self.few_shot is not None and self.few_shot.shown:
             raise ValueError(f"prompt {self.id} asks for examples and was given none")
         return Renderer(self, pool, seed)
 
@@ -192,13 +192,41 @@ def compile_prompt(spec: PromptSpec, base_dir: Path, api: Api = "chat") -> Promp
     library = Library(folder, left_out_section(spec.without))
     parts = []
     for one in written:
-        render = add_content(library, one.content, one.place)
+        render = (
+            _whole(library, one.source, one.place, where)
+            if one.role == WHOLE
+            else add_content(library, one.content, one.place)
+        )
         if render is not None:
             parts.append(Part(one.role, one.source, render, one.place))
     asking = None if spec.ask is None else compile_ask(spec.ask, library, where)
     if library.problems:
         raise UserError(library.problems)
     return replace(_assemble(spec, api, parts, library, folder, written), asking=asking)
+
+
+WHOLE = "*"
+"""The role of a part that is a list of messages and not one."""
+
+
+def _whole(
+    library: Library, source: str, place: Callable[[int], str], where: str
+) -> Callable[[Mapping[str, JSON]], JSON] | None:
+    """Renders an expression that gives a list of messages. Raises TemplateFailure for rows that give none."""
+    if library.add(source, place) is None:
+        return None
+    evaluate = compile_value(source, f"{where}, messages").evaluate
+
+    def messages(values: Mapping[str, JSON]) -> JSON:
+        found = evaluate(values if "row" in values else {**values, "row": values})
+        if not isinstance(found, list | tuple) or not found:
+            raise TemplateFailure(f"messages gives no list of messages: {type(found).__name__}")
+        for each in found:
+            if not isinstance(each, Mapping) or not {"role", "content"} <= set(each):
+                raise TemplateFailure("messages gives a list of something else than {role, content}")
+        return list(found)
+
+    return messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +255,9 @@ def _templates(spec: PromptSpec, base_dir: Path, where: str) -> tuple[PromptFold
         written.append(_Written("user", name, folder.read(name, where), lambda line: f"{shown}:{line}"))
     elif spec.text is not None:
         written.append(_inline("user", "text", spec.text, where))
-    for at, message in enumerate(spec.messages or []):
+    if isinstance(spec.messages, str):
+        written.append(_inline(WHOLE, "messages", spec.messages, where))
+    for at, message in enumerate(spec.messages if isinstance(spec.messages, list) else []):
         written.append(_inline(message.role, f"messages.{at}", message.content, where))
     if spec.few_shot is not None and not any(one.role == "user" for one in written):
         raise UserError("few-shot examples need a user message to be put before", where=where)
@@ -240,6 +270,8 @@ def _inline(role: str, name: str, content: JSON, where: str) -> _Written:
 
 def _shape_of(few_shot: FewShotSpec) -> dict[str, JSON]:
     shape: dict[str, JSON] = {"count": few_shot.count, "split": few_shot.split}
+    more = {"first": few_shot.first, "ids": few_shot.ids, "same": few_shot.same, "of_own": few_shot.of_own}
+    shape |= {key: value for key, value in more.items() if value}
     if few_shot.contamination == "leave_out":
         shape["contamination"] = "leave_out"
     return shape

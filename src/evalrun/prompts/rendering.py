@@ -129,7 +129,8 @@ class Renderer:
 
     def __init__(self, prompt: Prompt, pool: FewShotPool | None, seed: int) -> None:
         self._prompt, self._pool, self._seed = prompt, pool, seed
-        self._count = prompt.few_shot.count if prompt.few_shot and pool is not None else 0
+        self._count = prompt.few_shot.shown if prompt.few_shot and pool is not None else 0
+        self._fixed: list[int] = self._named() if self._count else []
         self._shown: dict[int, tuple[str, str]] = {}
         self._questions: dict[tuple[str, tuple[str, ...]], Hashable] = {}
         self._dropped = left_out_example(prompt.without) if prompt.without else None
@@ -155,6 +156,9 @@ class Renderer:
             shown = [self._example(place) for place in self._picks(item)]
         if self._prompt.api == "completions":
             return Rendered((), self._one_text(texts, shown), ask)
+        if self._prompt.parts and self._prompt.parts[0].role == "*":  # a list of messages from the row
+            given = tuple(Message(each["role"], each["content"]) for each in texts[0])
+            return Rendered(given, None, ask)
         messages = [Message(part.role, text) for part, text in zip(self._prompt.parts, texts, strict=True)]
         if shown:
             pairs = [Message(role, text) for pair in shown for role, text in zip(_PAIR, pair, strict=True)]
@@ -204,12 +208,57 @@ class Renderer:
         assert self._pool is not None
         # Versions of one sample are shown the same examples: they differ in nothing but the version.
         sample_id = item.base or item.sample_id
-        picks = self._pool.pick(sample_id, self._count, self._seed, self._same_question(item.row))
-        if len(picks) < self._count:
+        few_shot = self._prompt.few_shot
+        assert few_shot is not None
+        unfit = self._unfit(item)
+        if self._fixed:
+            fitting = [
+                place
+                for place in self._fixed
+                if self._pool.examples[place].sample_id != sample_id and not unfit(self._pool.examples[place])
+            ]
+            picks = fitting[: self._count]
+        else:
+            drawn_for = "" if few_shot.same else sample_id
+            picks = self._pool.pick(drawn_for, self._count, self._seed, unfit)
+        if len(picks) < self._count and not few_shot.ids:
             raise self._too_few(self._pool)
         if self._dropped is not None:
             del picks[self._dropped]
         return picks
+
+    def _named(self) -> list[int]:
+        """The places of examples that are fixed, in the order in which they are shown: all rows in theirs for
+        `first`, those that `ids` names. Raises UserError for an id that is not there."""
+        assert self._pool is not None
+        few_shot, examples = self._prompt.few_shot, self._pool.examples
+        assert few_shot is not None
+        if few_shot.ids:
+            places = {example.sample_id: place for place, example in enumerate(examples)}
+            missing = [name for name in few_shot.ids if name not in places]
+            if missing:
+                raise UserError(
+                    f"{self._pool.name} has no row '{missing[0]}'",
+                    where=f"prompt {self._prompt.id}, few_shot, ids",
+                    remedy="Ids are those of the dataset's key, or the digests that `evalrun samples` shows.",
+                )
+            return [places[name] for name in few_shot.ids]
+        if few_shot.first:
+            return sorted(range(len(examples)), key=lambda place: examples[place].position)
+        return []
+
+    def _unfit(self, item: Item) -> Callable[[Item], bool]:
+        """Whether an example asks what the sample asks, or is of another category than it must be."""
+        same = self._same_question(item.row)
+        few_shot = self._prompt.few_shot
+        column = None if few_shot is None else few_shot.of_own
+        if column is None:
+            drawn = item.sample_id
+            return lambda example: example.sample_id == drawn or same(example)
+        own = item.row.get(column)
+        return lambda example: (
+            example.row.get(column) != own or example.sample_id == item.sample_id or same(example)
+        )
 
     def _same_question(self, row: Row) -> Callable[[Item], bool]:
         """Whether an example asks what the sample asks: the same value, apart from case, white space and

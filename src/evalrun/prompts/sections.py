@@ -99,7 +99,7 @@ def _variants(prompt: PromptSpec, base_dir: Path) -> Iterator[PromptSpec]:
 
     parts = [f"{SECTION} {name}" for name in compile_prompt(prompt, base_dir).sections]
     if prompt.few_shot is not None:
-        parts += [f"{EXAMPLE} {at}" for at in range(1, prompt.few_shot.count + 1)]
+        parts += [f"{EXAMPLE} {at}" for at in range(1, prompt.few_shot.shown + 1)]
     if not parts:
         raise UserError(
             "there is nothing to leave out of the prompt",

@@ -107,6 +107,12 @@ class ScorerOptions(Options):
         "Give one where a suite uses the same scorer twice.",
     )
 
+    target: str | None = Field(
+        default=None,
+        description="The right answer for this scorer alone: a column's name, or a template where it holds "
+        "{{ }}. A row in which it is empty is not scored. Default: the dataset's target.",
+    )
+
     parse: Chain = Field(
         default_factory=list,
         description="Parsers of this scorer's own, from the raw output to the answer that it sees. "
@@ -156,6 +162,8 @@ class Parser(Component[OptionsT]):
     """One step from raw output to answer."""
 
     Options: ClassVar[type[BaseModel]] = Options
+    otherwise: tuple[JSON, ...] = ()
+    """What its value is where it finds nothing, alone in a tuple; empty where the answer is unparsed then."""
     reads_row: bool = False
     """Whether `parse_with_row` is to be called instead of `parse`."""
 
@@ -309,6 +317,11 @@ class Scorer(Component[OptionsT]):
         """The parsers between the raw output and the answer that it sees; none for the suite's."""
         specs: Sequence[ParserSpec] = getattr(self.options, "parse", ())
         return specs
+
+    @property
+    def own_target(self) -> str | None:
+        """The column or template that holds its own targets; None for the dataset's."""
+        return self.options.target if isinstance(self.options, ScorerOptions) else None
 
     @abstractmethod
     def score(self, sample: ScoringInput) -> Score:

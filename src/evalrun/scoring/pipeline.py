@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from evalrun.errors import Problem, UserError
 from evalrun.scoring.base import (
     NO_TARGET,
+    NOT_APPLICABLE,
     RESERVED_NAMES,
     Parser,
     Scorer,
@@ -19,6 +20,7 @@ from evalrun.scoring.base import (
 )
 from evalrun.scoring.derived import Derived, derived_in_order
 from evalrun.scoring.functions import FunctionParser, FunctionScorer
+from evalrun.templates import compile_value, is_template
 from evalrun.types import JSON, ErrorKind, Row, Score, Status, hot_value
 
 if TYPE_CHECKING:
@@ -62,6 +64,11 @@ class Pipeline:
             if not (isinstance(scorer, Derived) or scorer.asks)
             and when in ("always", "deferred" if scorer.late else "at once")
         ]
+        self._targets = {
+            scorer.name: _own_target(scorer.own_target, scorer.name)
+            for scorer, _ in self._scorers
+            if scorer.own_target is not None
+        }
         self.derived: Sequence[Derived] = derived_in_order(self.scorers)
 
     @property
@@ -93,7 +100,12 @@ class Pipeline:
         reasons: dict[str, str] = {}
         for scorer, chain in self._scorers:
             try:
-                verdict = _plain(_verdict(scorer, chain, sample, reason))
+                own = self._targets.get(scorer.name)
+                asked = sample if own is None else replace(sample, target=own(row))
+                if own is not None and asked.target in (None, "", []):
+                    verdict = Score(None, f"{NOT_APPLICABLE}: this row has no target for it")
+                else:
+                    verdict = _plain(_verdict(scorer, chain, asked, reason))
                 if verdict.value is None and target in (None, "", []) and "target" in verdict.reason:
                     # Whatever the scorer says of the missing target: such a row is none of its own, not lost.
                     verdict = replace(verdict, reason=NO_TARGET)
@@ -165,6 +177,21 @@ def _verdict(scorer: Scorer, chain: _Chain | None, sample: ScoringInput, reason:
     return scorer.score(sample) if sample.status is Status.SCORED else scorer.unanswered(sample, reason)
 
 
+def _with_else(parser: Parser) -> Callable[..., JSON]:
+    """What a parser does, with its `else` where it finds nothing."""
+    parse: Callable[..., JSON] = parser.parse_with_row if parser.reads_row else parser.parse
+    if not parser.otherwise:
+        return parse
+
+    def parsed(*arguments: Any) -> JSON:
+        try:
+            return parse(*arguments)
+        except Unparsed:
+            return parser.otherwise[0]
+
+    return parsed
+
+
 class _Chain:
     """Parsers one after the other."""
 
@@ -172,8 +199,7 @@ class _Chain:
 
     def __init__(self, parsers: Iterable[Parser]) -> None:
         self._steps: list[tuple[Callable[..., JSON], bool]] = [
-            (parser.parse_with_row if parser.reads_row else parser.parse, parser.reads_row)
-            for parser in parsers
+            (_with_else(parser), parser.reads_row) for parser in parsers
         ]
 
     def run(self, output: str, row: Row) -> JSON:
@@ -198,6 +224,14 @@ def _with_own_chain(scorer: Scorer, chain: _Chain, sample: ScoringInput) -> Scor
         sample = replace(sample, answer=None, status=Status.UNPARSED)
         return scorer.unanswered(sample, f"unparsed: {unparsed.reason}")
     return scorer.score(replace(sample, answer=answer, status=Status.SCORED))
+
+
+def _own_target(written: str, name: str) -> Callable[[Row], JSON]:
+    """Reads a scorer's own target from a row: a column, or what a template makes of the columns."""
+    if not is_template(written):
+        return lambda row: row.get(written)
+    evaluate = compile_value(written, f"scorer {name}, target").evaluate
+    return lambda row: evaluate(row if "row" in row else {**row, "row": row})
 
 
 def _as_parsers(parsers: Iterable[Any]) -> tuple[Parser, ...]:

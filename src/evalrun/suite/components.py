@@ -82,6 +82,10 @@ ModelId = Annotated[
 """The same, or with the step of a checkpoint behind it: triage@500."""
 
 
+ELSE = "else"
+"""The option of every parser: what its answer is where it finds nothing."""
+
+
 class NoOptions(Spec):
     """The options of a thing that has none."""
 
@@ -267,9 +271,37 @@ class ComponentSpec(Spec):
 
 
 class ParserSpec(ComponentSpec):
-    """A step from raw output to answer."""
+    """A step from raw output to answer. `otherwise` holds, alone in a list, the option `else`: the answer
+    where the parser finds nothing."""
 
     kind = "parser"
+
+    otherwise: list[JSON] = Field(default_factory=list)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_else(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(data, dict) or len(data) != 1:
+            return handler(data)
+        name, value = next(iter(data.items()))
+        if not isinstance(value, dict) or ELSE not in value:
+            return handler(data)
+        rest = {key: each for key, each in value.items() if key != ELSE}
+        return handler({name: rest} if rest else name).model_copy(update={"otherwise": [value[ELSE]]})
+
+    def build(self) -> Any:
+        """The parser, which knows its `else`."""
+        made = super().build()
+        if self.otherwise:
+            made.otherwise = tuple(self.otherwise)
+        return made
+
+    def resolved(self) -> dict[str, JSON]:
+        """The entry as a suite has it, with every default written out."""
+        entry = super().resolved()
+        if self.otherwise and isinstance(entry.get(self.name), dict):
+            entry[self.name] = {**entry[self.name], ELSE: self.otherwise[0]}
+        return entry
 
 
 class ScorerSpec(ComponentSpec):

@@ -105,8 +105,10 @@ def _keep(
         wanted = [name for name in wanted if name not in tasks or name in declared]
         if tasks and not wanted:
             if (node := root.child(section)) is not None and isinstance(node.value, list):
+                node.value = []
                 for key in ("prompts", "datasets", "scorers"):
-                    root.value.pop(key, None)
+                    if isinstance(root.value, dict):
+                        root.value.pop(key, None)
             return []
     if section == "models":  # triage@500 is a checkpoint of the model triage: which there are is known later
         wanted = [name if name in declared else name.partition("@")[0] for name in wanted]
@@ -169,9 +171,10 @@ def _point_task_at(root: Node, task: str, path: Path, place: Place) -> None:
             split, file = "test", part
         files[split.strip()] = Node(str(Path(file.strip()).expanduser().absolute()), place, place)
     known = root.child("task_files")
-    if known is None or not isinstance(known.value, dict):
-        known = root.value["task_files"] = Node({}, place, place)
-    known.value[task] = Node(files, place, place)
+    named = dict(known.value) if known is not None and isinstance(known.value, dict) else {}
+    named[task] = Node(files, place, place)
+    if isinstance(root.value, dict):
+        root.value["task_files"] = Node(named, place, place)
 
 
 def _set(root: Node, assignment: str, identify: Identify) -> list[Problem]:

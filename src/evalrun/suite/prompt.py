@@ -132,7 +132,27 @@ Asked = Annotated[AskSpec | None, BeforeValidator(_written_form), _ShortForms()]
 class FewShotSpec(Spec):
     """Worked examples that are shown to the model before the question."""
 
-    count: int = Field(ge=0, description="How many examples each sample is given.")
+    count: int = Field(
+        default=0, ge=0, description="How many examples each sample is given, drawn by seed and sample id."
+    )
+    first: int | None = Field(
+        default=None,
+        ge=1,
+        description="Instead of count: the first so many rows, in their order, for every sample.",
+    )
+    ids: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Instead of count: these rows by id (key), in this order, for every sample.",
+    )
+    same: bool = Field(
+        default=False, description="With count: one draw for all samples, in place of one for each."
+    )
+    of_own: str | None = Field(
+        default=None,
+        description="Column whose value an example must share with the sample: examples of the row's own "
+        "category (MMLU's subjects). With first, the first so many of that category.",
+    )
     split: str | None = Field(default=None, description="The split of the same dataset they come from.")
     path: LocalPath | None = Field(default=None, description="The file they come from instead.")
     contamination: Literal["warn", "leave_out", "error"] = Field(
@@ -145,7 +165,19 @@ class FewShotSpec(Spec):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         exactly_one(self, ("split", "path"))
+        given = [name for name in ("count", "first", "ids") if getattr(self, name)]
+        if len(given) > 1:
+            raise complaint(f"{given[0]} and {given[1]} exclude each other", path=(given[1],))
+        if "count" not in self.model_fields_set and not given:
+            raise complaint("expected count, first or ids", "Write few_shot: {count: 4, split: train}.")
+        if self.same and not self.count:
+            raise complaint("'same' belongs to count: first and ids are the same anyway", path=("same",))
         return self
+
+    @property
+    def shown(self) -> int:
+        """How many examples each sample is given."""
+        return len(self.ids) if self.ids else self.first or self.count
 
 
 class PromptMessage(Spec):
@@ -170,8 +202,11 @@ class PromptSpec(Spec):
         ".git, pyproject.toml or a store.",
     )
     text: str | None = Field(default=None, description="A Jinja2 template over the row's columns.")
-    messages: list[PromptMessage] | None = Field(
-        default=None, min_length=1, description="Chat messages, each a template."
+    messages: list[PromptMessage] | str | None = Field(
+        default=None,
+        min_length=1,
+        description="Chat messages, each a template; or one {{ expression }} that gives a list of messages "
+        "with role and content, such as a column.",
     )
     system: str | None = Field(
         default=None, description="System message put before a file or text prompt; a template too."

@@ -416,7 +416,7 @@ def _compile_prompts(
         dataset.warnings.extend(text for text in said if text not in dataset.warnings)
         with problems.collect():
             pool = None
-            if spec.prompt.few_shot is not None and spec.prompt.few_shot.count:
+            if spec.prompt.few_shot is not None and spec.prompt.few_shot.shown:
                 pool = open_pool(spec.dataset, spec.prompt.few_shot, loaded.base_dir, loaded.suite.seed)
                 compiled.examples[f"{prompt.id}/{dataset.id}"] = pool.digest
             compiled.renderers[place] = _bound(prompt, pool, loaded.suite.seed, dataset)

@@ -17,6 +17,7 @@ NEED_A_ROW = {
     "evaluate",
     "hub",
     "judge",
+    "assertions",
     "meteor",
     "option_likelihood",
     "perplexity",
