@@ -204,11 +204,14 @@ def _shared_text(table: SampleTable, options: AnalysisOptions) -> str:
     if options.dataset is None:
         return shared_text(table.source)
     key = (table.source.parent.parent, options.dataset.id, sha256(table.keys.tobytes()).digest())
-    if key not in _ALIKE:
-        if any(known[0] != key[0] for known in _ALIKE):  # of a sweep before
+    said = _ALIKE.get(key)
+    if said is None:
+        said = shared_text(table.source)
+        # Runs end side by side, in threads: what is gone over may not change meanwhile.
+        if any(known[0] != key[0] for known in tuple(_ALIKE)):  # of a sweep before
             _ALIKE.clear()
-        _ALIKE[key] = shared_text(table.source)
-    return _ALIKE[key]
+        _ALIKE[key] = said
+    return said
 
 
 def _noted(metric: MetricValue, note: str) -> MetricValue:

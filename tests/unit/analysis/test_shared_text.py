@@ -1,5 +1,7 @@
 """Rows that share a template are seen; rows that only speak of like things are not."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from tests.tables import sample_table
 from evalrun import registry
 from evalrun.analysis.run import AnalysisOptions, SystemSummary, analyse
 from evalrun.analysis.shared_text import LEAST, like_others
+from evalrun.suite.dataset import DatasetSpec
 from evalrun.types import MetricValue, SampleRecord, Status
 
 NAMES = ["Anna", "Bob", "Carl", "Dora", "Emil", "Fay", "Gus", "Hal"]
@@ -82,3 +85,22 @@ def test_figures_of_rows_that_share_a_template_say_so_unless_a_cluster_is_named(
     clustered, warnings = metric_of(True)
     assert "template" not in clustered.note and warnings == ()
     assert clustered.clusters is not None and clustered.clusters.count == 8
+
+
+def test_runs_that_end_side_by_side_may_each_look() -> None:
+    """Of many data sets, in threads that are switched as often as can be."""
+    table = sample_table(records(False))
+    specs = [DatasetSpec(id=f"d{at}", path="rows.jsonl") for at in range(200)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            said = set(
+                threads.map(
+                    lambda spec: analyse(table, [], SystemSummary(), AnalysisOptions(dataset=spec)).warnings,
+                    specs,
+                )
+            )
+    finally:
+        sys.setswitchinterval(before)
+    assert len(said) == 1 and "32 of 32 rows" in str(said)
