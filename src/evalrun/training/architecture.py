@@ -11,6 +11,7 @@ from typing import Any
 
 from evalrun.checkpoints import Tensor, safetensors_header
 from evalrun.errors import UserError
+from evalrun.training.gguf import gguf_settings, read_gguf
 from evalrun.types import JSON
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -31,7 +32,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 }
 _PARTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("adapter", re.compile(r"lora_|adapter", re.IGNORECASE)),
-    ("embedding", re.compile(r"embed|\bwte\b|\bwpe\b|lm_head|output\.weight$", re.IGNORECASE)),
+    ("embedding", re.compile(r"embe?d|\bwte\b|\bwpe\b|lm_head|output\.weight$", re.IGNORECASE)),
     ("norm", re.compile(r"norm|\bln_\w+|layernorm", re.IGNORECASE)),
     ("attention", re.compile(r"attn|attention|[qkvo]_proj|\bqkv\b|c_attn", re.IGNORECASE)),
     (
@@ -43,14 +44,18 @@ _EXPERT = re.compile(r"\bexperts?\.(?!shared)(\d+)\.", re.IGNORECASE)
 
 
 def architecture_of(folder: Path) -> dict[str, JSON]:
-    """What a checkpoint's (or a model's) folder says of its model; empty where there is neither a
-    configuration nor weights.
+    """What the folder of a checkpoint or model, or a GGUF file, says of its model; empty where there is
+    neither a configuration nor weights.
 
     `parameters` counts each tensor once, also of sharded models; `parts` are embedding, attention, mlp, norm,
     adapter and other. Of an adapter, `base` is the model that it was trained on. Raises UserError for a
     header that does not fit its file.
     """
     card: dict[str, JSON] = {}
+    if folder.suffix == ".gguf" and folder.is_file():
+        metadata, found = read_gguf(folder)
+        card = gguf_settings(metadata)
+        return card | _counted({tensor.name: tensor for tensor in found}, card)
     config = _document(folder / "config.json")
     if config is not None:
         card |= _configured(config)
