@@ -149,7 +149,8 @@ class Request:
     `row` is the dataset row it came from; only providers that look answers up read it. `ask` is None where
     an answer in words is wanted. `exact`, where it is not 0, says that it is asked as lm-evaluation-harness
     does: a text goes as token ids where the server has a tokenizer, cut on the left to so many tokens with
-    the answer, and the answer is kept as it is, reasoning and all.
+    the answer, and the answer is kept as it is, reasoning and all. `due_ns` is when a worker process is to
+    send it; None: at once.
     """
 
     sample_id: str
@@ -161,6 +162,7 @@ class Request:
     stream: bool = False
     ask: Ask | None = None
     exact: int = 0
+    due_ns: int | None = None
 
 
 @hot_value

@@ -22,6 +22,8 @@ from aiohttp import web
 from tests.program import evalrun
 from tests.servers import ChatServer, completion
 
+from evalrun.runner.load.schedule import schedule_of
+from evalrun.suite.levels import LoadSpec, levels_of
 from evalrun.tracking.parquet import iter_samples
 
 
@@ -341,3 +343,16 @@ def test_a_search_finds_what_the_server_bears(tmp_path: Path, fifo: Fifo) -> Non
     decisions = {point["concurrency"]: point["verdict"] for point in curve["points"]}
     assert decisions[4] == "pass" and decisions[8] == "fail" and len(decisions) <= 4
     assert load_of(document)["role"] == "search" and document["runs"][0]["counts"]["retried"] == 0
+
+
+def test_worker_processes_keep_one_schedule(tmp_path: Path, fifo: Fifo) -> None:
+    fifo.places, fifo.service_s = 100, 0.001
+    load = {"rates": ["60/s"], "requests": 60}
+    document = run(write(tmp_path, fifo, load, performance={"workers": 2}))
+    due = [row["scheduled_s"] for row in samples(document, "m-p-d-load=60rps")]
+    spec = LoadSpec.model_validate({**load, "reference": "none"})
+    drawn = list(schedule_of(spec, levels_of(spec)[0], seed=0, rows=10, base_dir=tmp_path))
+    # Every worker's requests are of one and the same drawing, and none is sent before its moment.
+    assert [at - due[0] for at in due] == pytest.approx([at - drawn[0] for at in drawn], abs=1e-6)
+    assert len(fifo.came) == 60
+    assert all(row["client_queue_s"] >= 0 for row in samples(document, "m-p-d-load=60rps"))

@@ -114,14 +114,14 @@ def request_parts(request: Request) -> Parts:
     """What of a request shapes its answer, the parameters apart. The row stays behind: no provider that asks
     over a network reads it."""
     messages = tuple([(message.role, message.content) for message in request.messages])
-    return messages, request.prompt, request.stream, request.ask, request.exact
+    return messages, request.prompt, request.stream, request.ask, request.exact, request.due_ns
 
 
 def request_of(parts: Parts, params: Mapping[str, Any]) -> Request:
     """The request that `request_parts` took apart."""
-    messages, prompt, stream, ask, exact = parts
+    messages, prompt, stream, ask, exact, due_ns = parts
     made = tuple([Message(*message) for message in messages])
-    return Request("", 0, made, prompt, params, {}, stream, ask, exact)
+    return Request("", 0, made, prompt, params, {}, stream, ask, exact, due_ns)
 
 
 def response_parts(response: Response) -> Parts:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from evalrun.canonical import digest
 from evalrun.errors import ExitCode, UserError
+from evalrun.providers.base import HasWorkers, capability
 from evalrun.runner.attempts import CircuitBreaker, DeadlineError, Deadlines
 from evalrun.runner.records import RecordMaker
 from evalrun.runner.source import Prepared, Source, SourceOptions
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 
 LEAD_S = 0.1
 """The first request is due so long after the level begins, so that nothing is late at once."""
+_AHEAD_NS = 50_000_000
+"""A worker process is given a request so long before it is due, and keeps to the moment itself."""
 _LOOK_S = 0.2
-_SPIN_S = 0.001
-"""Before a request is due the loop goes round without sleeping for so long: timers are no finer than that."""
 _SALTED = frozenset({"openai_compatible", "vllm"})
 """Providers whose servers take `cache_salt`, which sets prompts apart in vLLM's prefix cache."""
 _UNCACHED = frozenset({"llamacpp"})
@@ -111,6 +112,7 @@ class LevelRun:
         self._flying = 0
         self._landed = asyncio.Event()
         self._start_ns = self._stop_ns = 0
+        self._ahead_ns = _AHEAD_NS if capability(cell.provider, HasWorkers) is not None else 0
         self._apart: dict[int, Mapping[str, JSON]] = {}
         self._kept_apart = kept_apart(cell.provider) if plan.load.prefix_cache == "separate" else ""
         self.facts.extra["prefix_cache"] = {"mode": plan.load.prefix_cache, "by": self._kept_apart}
@@ -167,7 +169,7 @@ class LevelRun:
         for offset in schedule:
             prepared = await self._source.take()
             due_ns = self._start_ns + int(offset * 1e9)
-            if prepared is None or not await self._sleep_until(due_ns):
+            if prepared is None or not await self._sleep_until(due_ns - self._ahead_ns):
                 return
             if self._flying >= self._plan.in_flight:
                 self.facts.capped += 1
@@ -190,7 +192,7 @@ class LevelRun:
             left_s = (due_ns - time.perf_counter_ns()) / 1e9
             if left_s <= 0:
                 return True
-            await asyncio.sleep(min(left_s - _SPIN_S, _LOOK_S) if left_s > 2 * _SPIN_S else 0)
+            await asyncio.sleep(min(left_s, _LOOK_S))
         return False
 
     async def _room(self) -> bool:
@@ -212,6 +214,8 @@ class LevelRun:
         request = prepared.request
         if self._kept_apart:
             request = replace(request, params={**request.params, **self._salt(request.repeat)})
+        if self._ahead_ns and self._plan.schedule is not None:
+            request = replace(request, due_ns=due_ns)
         reservation = None
         if self._purse is not None:
             reservation = await self._purse.reserve(request, self._cell.price, self._ends)
