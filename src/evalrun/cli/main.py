@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evalrun._version import __version__
+from evalrun.cli.memory import memory_fault
 from evalrun.cli.streams import spare_streams
 from evalrun.errors import ExitCode, UserError
 
@@ -195,17 +196,31 @@ def main() -> None:
         # The reader of our output (head, less) went away: not an error of ours.
         sys.stderr.close()
         code = ExitCode.OK
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        fault = _fault_of(error)
+        if fault is None:
             raise
-        # A file that the user named, or the disk: what is known of it is all in the error.
-        print_error(UserError(error.strerror or str(error), where=str(error.filename)[:_PATH_CHARACTERS]))
+        error.__traceback__ = None  # what it holds may be what there is no memory for
+        try:
+            print_error(fault)
+        except MemoryError:
+            sys.stderr.write("error: there is too little memory\n")
         code = ExitCode.INCOMPLETE
     # What is left is not looked through once more on the way out: it takes a tenth of a second. DuckDB
     # would then take what it finds for leaks, and say so at length.
     if "duckdb" not in sys.modules:
         gc.freeze()
     sys.exit(int(code or 0))
+
+
+def _fault_of(error: Exception) -> UserError | None:
+    """What an error is of which the program knows nothing more: too little memory, or a file."""
+    if (fault := memory_fault(error)) is not None:
+        return fault
+    if isinstance(error, OSError) and error.filename is not None:
+        # A file that the user named, or the disk: what is known of it is all in the error.
+        return UserError(error.strerror or str(error), where=str(error.filename)[:_PATH_CHARACTERS])
+    return None
 
 
 def print_error(error: UserError) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from functools import cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -23,7 +24,7 @@ from evalrun.providers.base import Cloneable, Priced, Provider, ProviderContext,
 from evalrun.providers.http_provider import http_address, origin
 from evalrun.providers.openai_api import question
 from evalrun.providers.parameters import EVERY
-from evalrun.providers.proxies import key_problem, proxy_of
+from evalrun.providers.proxies import is_here, key_problem, proxy_of
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Timing
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class LiteLLM(Provider[LiteLLMOptions], Cloneable, Priced):
         """Import LiteLLM, which takes seconds. Raises UserError (exit 3) when it is not installed."""
         if self._litellm is not None:
             return
+        past_proxies(self.options.api_base)
         try:
             self._litellm = await asyncio.to_thread(_quiet_litellm)
         except ModuleNotFoundError as error:
@@ -262,7 +264,7 @@ def _common_arguments(options: LiteLLMOptions, spec: ModelSpec, env: Mapping[str
     }
     if options.api_base is not None:
         arguments["api_base"] = options.api_base
-        if options.api_key_env is not None:
+        if options.api_key_env is not None or _takes_key(options, env):
             refused = key_problem(options.api_base, proxy_of(options.api_base), where)
             problems += [refused] if refused is not None else []
     if options.api_version is not None:
@@ -276,6 +278,25 @@ def _common_arguments(options: LiteLLMOptions, spec: ModelSpec, env: Mapping[str
     if problems:
         raise UserError(problems)
     return arguments
+
+
+def past_proxies(address: str | None) -> None:
+    """Let this machine be asked directly. LiteLLM's clients go by the environment alone, and would tell a
+    proxy the key of a server on this machine; so its names are added to NO_PROXY, whatever stands there."""
+    host = urlsplit(address).hostname if address else None
+    here = ["localhost", "127.0.0.1", "::1", *([host] if host and is_here(host) else [])]
+    for name in ("no_proxy", "NO_PROXY"):
+        known = [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
+        os.environ[name] = ",".join(dict.fromkeys([*known, *here]))
+
+
+def _takes_key(options: LiteLLMOptions, env: Mapping[str, str]) -> bool:
+    """Whether a key may go with a request though the suite names none: LiteLLM looks for those of its
+    providers in the environment, and headers may hold one."""
+    own = ("api_key", "headers", "extra_headers")
+    return any(options.extra.get(name) for name in own) or any(
+        name.endswith(("_API_KEY", "_TOKEN")) and value.strip() for name, value in env.items()
+    )
 
 
 def provider_error(error: Exception, answering: bool) -> ProviderError:

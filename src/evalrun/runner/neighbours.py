@@ -95,7 +95,7 @@ class Neighbours:
     def __enter__(self) -> Self:
         if self._place is None:
             return self
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # the latter where no thread can be started
             _make(self._place)
             self._file = self._place / f"{os.getpid()}-{os.urandom(8).hex()}.json"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -105,8 +105,9 @@ class Neighbours:
             document = {"began": time.time(), "endpoints": sorted(self._mine)}
             os.write(self._descriptor, json.dumps(document).encode())
             self._look()
-            self._thread = threading.Thread(target=self._watch, name="evalrun-neighbours", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._watch, name="evalrun-neighbours", daemon=True)
+            thread.start()
+            self._thread = thread
         return self
 
     def __exit__(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from aiohttp import web
 from tests.servers import ChatServer
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.providers.base import ProviderContext
+from evalrun.providers.base import ProviderContext, create
 from evalrun.providers.litellm_sdk import LiteLLM, LiteLLMOptions
 from evalrun.suite.components import ModelSpec
 from evalrun.types import ErrorKind, Message, ProviderError, Request, Response
@@ -209,3 +211,65 @@ def test_the_first_answers_do_not_wait_for_imports(chat_server: ChatServer) -> N
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) <= 25, "a few small ones are its own business"
+
+
+class Proxy:
+    """Listens, keeps what it is told, and refuses it."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.heard.append(await reader.read(65536))
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
+    """A proxy, named by HTTP_PROXY and HTTPS_PROXY."""
+    made = Proxy()
+    server = await asyncio.start_server(made.talk, "127.0.0.1", 0)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    for name in ("ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "example.com")  # the provider adds to it: taken back by this
+    yield made
+    server.close()
+
+
+@installed
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_proxy_is_asked_for_a_tunnel_and_told_no_key(
+    tmp_path: Path, proxy: Proxy, stream: bool
+) -> None:
+    with pytest.raises((ProviderError, UserError)):
+        await ask(provider(tmp_path, "https://models.invalid/v1"), request(stream))
+    assert proxy.heard and all(said.startswith(b"CONNECT models.invalid:443 ") for said in proxy.heard)
+    assert b"key-of-the-test" not in b"".join(proxy.heard)
+
+
+@installed
+async def test_this_machine_is_asked_past_the_proxy(
+    tmp_path: Path, proxy: Proxy, chat_server: ChatServer
+) -> None:
+    for stream in (False, True):
+        assert (await ask(provider(tmp_path, chat_server.base_url), request(stream))).output == "42"
+    assert proxy.heard == []
+
+
+@pytest.mark.parametrize("options", [{}, {"extra": {"extra_headers": {"X": "k"}}}])
+async def test_a_key_that_litellm_finds_by_itself_is_not_told_to_a_proxy_in_clear(
+    tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    if not options:
+        monkeypatch.setenv("OPENAI_API_KEY", "found-by-itself")
+    made = ModelSpec.model_validate(
+        {"id": "m", "provider": "litellm", "model": MAPPED, "api_base": "http://models.invalid/v1", **options}
+    )
+    with pytest.raises(UserError, match="would be told to the proxy"):
+        create(made, ProviderContext(tmp_path, tmp_path))
+    assert proxy.heard == []
