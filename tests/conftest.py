@@ -18,9 +18,6 @@ from tests.servers import ChatServer
 settings.register_profile("any_speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any_speed")
 
-# Nothing of what modules hold is garbage, and there is more of it with every test file that is read.
-gc.disable()
-
 # Processes that tests start would compile the package anew each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -29,7 +26,7 @@ sys.dont_write_bytecode = False
 os.environ["EVALRUN_RUNNING"] = ""
 
 IN_MEMORY = Path("/dev/shm")
-ROOM_BYTES = 4 << 30
+ROOM_BYTES = 2 << 30
 TESTS_A_COLLECTION = 200
 
 
@@ -51,6 +48,9 @@ class _Collections:
         self._tests = 0
         self._unfreeze = gc.unfreeze
         pytest.MonkeyPatch().setattr(gc, "unfreeze", lambda: None)
+
+    def pytest_collectstart(self) -> None:
+        gc.disable()  # modules hold no garbage, and there is more to look through with every one that is read
 
     def pytest_collection_finish(self) -> None:
         gc.enable()
