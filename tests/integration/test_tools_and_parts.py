@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.program import evalrun
 from tests.servers import ChatServer, completion
 
 from evalrun.tracking.parquet import iter_samples
@@ -85,11 +84,6 @@ def sweep(folder: Path, suite: dict[str, Any], *arguments: str) -> dict[str, Any
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout)
     return result
-
-
-def evalrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evalrun", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
 def samples_of(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
