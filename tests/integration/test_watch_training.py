@@ -166,8 +166,9 @@ def test_a_training_in_the_store_says_that_it_finished(tmp_path: Path) -> None:
         training.finish()
         assert Store(tmp_path / "store")
 
-    outcome = watch(tmp_path, suite(tmp_path, training="early"), lambda: write(out, 10), finish)
+    outcome = watch(tmp_path, suite(tmp_path, training="latest"), lambda: write(out, 10), finish)
     assert steps(outcome) == [10]
+    assert outcome is not None and outcome.runs[0]["training"] == "early"
     assert outcome is not None and not (outcome.folder.path / MARK).exists()
 
 

@@ -58,7 +58,8 @@ class CheckpointsSpec(Spec):
     steps: Steps = Field(default="all", description='Which of them: all, "every 500" or [500, 1000].')
     last: bool = Field(default=True, description="The last one too, whatever its step.")
     training: str = Field(
-        default="", description="The training that writes them, by its name in the store; kept with each run."
+        default="",
+        description="The training that writes them, by its name in the store, or latest; kept with each run.",
     )
     settled_s: float = Field(
         default=SETTLED_S,

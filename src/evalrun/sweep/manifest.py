@@ -10,6 +10,7 @@ from typing import Any
 
 from evalrun.canonical import digest, seeded_bytes
 from evalrun.checkpoints import logged_losses
+from evalrun.errors import UserError
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
 from evalrun.sweep.alerts import stored_text
@@ -82,7 +83,7 @@ def first_manifest(
         # A finished run asked the checkpoint as it was then; by now it may be deleted, or another.
         "plan": [
             asked[run["run"]] if run["run"] in asked and folder.is_finished(run["run"]) else run
-            for run in _plan(prepared, cells)
+            for run in _plan(prepared, cells, folder.path.parent.parent)
         ],
         "provenance": {},
         "datasets": _datasets(prepared),
@@ -99,7 +100,7 @@ def first_manifest(
     }
 
 
-def _plan(prepared: PreparedSweep, cells: Mapping[str, str]) -> list[dict[str, Any]]:
+def _plan(prepared: PreparedSweep, cells: Mapping[str, str], store: Path) -> list[dict[str, Any]]:
     return [
         {
             "run": spec.run_id,
@@ -110,26 +111,38 @@ def _plan(prepared: PreparedSweep, cells: Mapping[str, str]) -> list[dict[str, A
             "repeats": spec.repeats,
             "cell_digest": cells[spec.run_id],
             **({"ablates": spec.prompt.ablates} if spec.prompt.ablates else {}),
-            **_checkpoint(spec.model, prepared.loaded.base_dir),
+            **_checkpoint(spec.model, prepared.loaded.base_dir, store),
             **({"load": spec.load.document(), "role": spec.load.role} if spec.load is not None else {}),
         }
         for spec in prepared.specs
     ]
 
 
-def _checkpoint(model: ModelSpec, base_dir: Path) -> dict[str, Any]:
+def _checkpoint(model: ModelSpec, base_dir: Path, store: Path) -> dict[str, Any]:
     """Which checkpoint of a training a model is, where it is one."""
     if model.checkpoint is None:
         return {}
     from evalrun.providers.downloads import checkpoint_sha256
 
     known: dict[str, Any] = {**model.checkpoint.model_dump(), "weights_sha256": ""}
+    if known["training"] == "latest":
+        known["training"] = _latest_training(store) or "latest"
     if model.checkpoint.path:
         path = base_dir / Path(model.checkpoint.path).expanduser()
         with contextlib.suppress(OSError):  # it may be deleted by now, or be another machine's
             known["weights_sha256"] = checkpoint_sha256(path)
         known |= logged_losses(path)
     return {"step": known["step"], "training": known["training"], "checkpoint": known}
+
+
+def _latest_training(store: Path) -> str:
+    """The name of the newest training in the store: what `training: latest` means today. "" without any."""
+    from evalrun.tracking.store import Store
+    from evalrun.tracking.trainings import resolve_training
+
+    with contextlib.suppress(UserError, OSError):
+        return str(resolve_training(Store(store), "latest").training().name)
+    return ""
 
 
 def _datasets(prepared: PreparedSweep) -> dict[str, dict[str, Any]]:
