@@ -56,7 +56,7 @@ class Opened:
         if charts:
             until(self.page, "document.documentElement.dataset.charts === 'drawn'")
         if samples:
-            self.page.wait_for_selector("#browser[data-ready]")
+            self.page.wait_for_selector("#browser[data-ready]", state="attached")
         return self.page
 
     def assert_quiet(self) -> None:

@@ -331,6 +331,7 @@ def test_fits_a_phone(browser: Browser, quickstart: Path) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 800})
     opened = Opened(context.new_page())
     page = opened.open(quickstart)
+    page.evaluate("for (const each of document.querySelectorAll('section.folded h2 button')) each.click()")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     clipped = page.evaluate(
         """[...document.querySelectorAll('main *')].filter((each) => {

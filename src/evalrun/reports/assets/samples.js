@@ -344,6 +344,8 @@
     const rows = [];
     for (let row = 0; row < said.length; row++) if (said[row] & bit) rows.push(row);
     grid.show(table, Int32Array.from(ordered(rows)), state.runs.map((run) => ({ run, places: table.of.get(run) })));
+    // Who goes down the rows means the run that is looked at.
+    if (state.run >= 0) grid.active[1] = Math.max(0, state.runs.indexOf(state.run));
     const runs = state.runs.length > 1 ? ` in ${state.runs.length} runs` : "";
     found.textContent = rows.length ? `${number(rows.length)} of ${number(table.size)} samples${runs}` : "No sample fits these filters.";
     if (open >= 0) grid.find(open);
