@@ -369,3 +369,27 @@ def test_the_tables_of_a_result_are_those_of_a_whole_store(swept: Path) -> None:
     """What the tests above compare with is what it should be."""
     (run,) = [run for run in document_of("find")["runs"] if run["model"] == "n"]
     assert run["samples"] == N
+
+
+@pytest.mark.parametrize("left", [0, 8192, 40_960])
+def test_a_disk_that_is_full_when_the_cache_is_opened_is_said(
+    tmp_path: Path, chat_server: ChatServer, left: int
+) -> None:
+    model = {"id": "m", "provider": "openai_compatible", "base_url": chat_server.base_url, "model": "x"}
+    suite = recorded_suite(tmp_path, yes_no([True] * 4), [], models=[model])
+    place = tmp_path / "store" / "cache"
+    place.mkdir(parents=True)
+    script = (
+        f"mount -t tmpfs -o size=64k tmpfs {place} || exit 77\n"
+        f"head -c {65536 - left} /dev/zero > {place}/fill\n"
+        f"exec {sys.executable} -m evalrun {suite} -q --no-report --store {tmp_path}/store"
+    )
+    try:
+        command = ["unshare", "-rm", "sh", "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare")
+    if done.returncode in (1, 77) and "evalrun" not in done.stderr and "disk" not in done.stderr:
+        pytest.skip(f"no file system of one's own can be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 3 and "the disk is full" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and chat_server.bodies == []
