@@ -179,7 +179,7 @@ class World:
     def serve(self, path: Path) -> None:
         """Let the model on loopback stand for those of a suite, and ask it no more than a few samples."""
         document = yaml.safe_load(path.read_text())
-        for dataset in document["datasets"]:
+        for dataset in document.get("datasets", ()):
             dataset["limit"] = min(dataset.get("limit") or ROWS, ROWS)
         for model in document["models"]:
             kept = {key: model[key] for key in ("id", "params") if key in model}

@@ -18,7 +18,10 @@ from evalrun.suite.plan import cells
 from evalrun.types import Message
 
 ROOT = Path(__file__).parents[3]
-SUITES = sorted((ROOT / "suites").glob("*.yaml"))
+EVERY = sorted((ROOT / "suites").glob("*.yaml"))
+TASKS = [path for path in EVERY if "\ntasks:" in path.read_text(encoding="utf-8")]
+"""Suites of published tasks: their documents and prompts are lm_eval's."""
+SUITES = [path for path in EVERY if path not in TASKS]
 
 GSM8K = [
     {"question": "Ada has 2 pens and buys 3. How many?", "answer": "2 + 3 = 5 pens.\n#### 5"},
@@ -192,7 +195,15 @@ def test_every_shipped_suite_is_expected_here() -> None:
     assert {path.stem for path in SUITES} == set(EXPECTED)
 
 
-@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TASKS, ids=lambda path: path.stem)
+def test_suite_of_tasks_loads_and_says_which_figure_it_is(path: Path) -> None:
+    suite = load_suite(path).suite
+    assert suite.tasks
+    assert all(entry.headline for entry in suite.tasks)
+    assert "that correspond" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
 def test_suite_names_the_schema_and_shows_a_served_model(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# yaml-language-server: $schema=../docs/suite.schema.json\n")
