@@ -9,6 +9,7 @@ lacks.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def main(root: str) -> int:
     stderr."""
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)
+    gc.disable()  # it imports, writes some rows and ends
     store = Store(Path(root))
     store.imported()
     folder = sys.stdin.buffer.read()
