@@ -171,18 +171,19 @@ def same_data(a: RunSamples, b: RunSamples) -> bool:
 
 
 def check_digests(pairs: Sequence[RunPair]) -> None:
-    """Raise a UserError that names every pair whose datasets are not the same."""
-    problems = [
-        Problem(
-            _unlike(pair),
-            f"{pair.a.info.run} / {pair.b.info.run}",
-            "Give --common (in Python common=True) to compare the samples that both have.",
-        )
-        for pair in pairs
-        if not same_data(pair.a, pair.b)
-    ]
-    if problems:
-        raise UserError(problems)
+    """Raise a UserError that says which datasets are not the same, once each, and of which pairs."""
+    unlike: dict[str, list[str]] = {}
+    for pair in pairs:
+        if not same_data(pair.a, pair.b):
+            one, other = pair.a.info.run, pair.b.info.run
+            unlike.setdefault(_unlike(pair), []).append(one if one == other else f"{one} / {other}")
+    if unlike:
+        remedy = "Give --common (in Python common=True) to compare the samples that both have."
+        raise UserError([Problem(what, _first_of(names), remedy) for what, names in unlike.items()])
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _unlike(pair: RunPair) -> str:

@@ -98,4 +98,4 @@ def compare(
     else:
         from evalrun.reports.comparison import lead_of
 
-        print_comparison(comparison, lead_of(comparison, [each.folder for each in chosen]))
+        print_comparison(comparison, *lead_of(comparison, [each.folder for each in chosen]))

@@ -30,9 +30,9 @@ _BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "de
 _CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "no correction"}
 
 
-def print_comparison(comparison: Comparison, lead: str = "") -> None:
-    """Print one sentence (`lead`) and one table of all that was compared, then what neither can say; plain
-    where stdout is no terminal."""
+def print_comparison(comparison: Comparison, lead: str = "", names: Sequence[str] = ()) -> None:
+    """Print one sentence (`lead`) and one table of all that was compared, by these names, then what neither
+    can say; plain where stdout is no terminal."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
@@ -40,8 +40,9 @@ def print_comparison(comparison: Comparison, lead: str = "") -> None:
         _print_line(console, lead, 0, "bold")
         console.print()
     if comparison.compared:
-        _print_table(console, _one_table(comparison.compared))
-        for line in _beside(comparison.compared):
+        called = list(names) or [label(row) for row in comparison.compared]
+        _print_table(console, _one_table(comparison.compared, called))
+        for line in _beside(comparison.compared, called):
             _print_line(console, line, 2, "dim")
         console.print()
     for section in sections(comparison):
@@ -50,13 +51,14 @@ def print_comparison(comparison: Comparison, lead: str = "") -> None:
             if line not in lead:
                 _print_line(console, line, 2)
         console.print()
-    for line in footer(comparison):
+    differs = list(dict.fromkeys(what for row in comparison.compared for what in row.differs))
+    for line in (*([f"between the sides: {', '.join(differs)}"] if differs else []), *footer(comparison)):
         _print_line(console, line, 0, "dim")
 
 
-def _one_table(rows: Sequence[Compared]) -> Table:
+def _one_table(rows: Sequence[Compared], names: Sequence[str]) -> Table:
     """All pairs by all metrics. What all rows have in common stands above it."""
-    names, metrics = [label(row) for row in rows], dict(by_metric(rows))
+    metrics = dict(by_metric(rows))
     table = pairs_table("", rows, names)
     if len(metrics) == 1:
         return Table(next(iter(metrics)), table.columns, table.rows, table.numeric)
@@ -67,14 +69,21 @@ def _one_table(rows: Sequence[Compared]) -> Table:
     return Table("", heads, cells, frozenset(at + 1 for at in table.numeric))
 
 
-def _beside(rows: Sequence[Compared]) -> list[str]:
-    """Of few rows all remarks; of many only what was noted, once."""
+def _beside(rows: Sequence[Compared], names: Sequence[str]) -> list[str]:
+    """Of few rows all remarks; of many only what was noted, once, and of which."""
     if len(rows) > FEW:
-        return list(dict.fromkeys(note for row in rows for note in notes(row)))
-    several = len({label(row) for row in rows}) > 1, len({row.metric for row in rows}) > 1
+        noted: dict[str, list[str]] = {}
+        for row, name in zip(rows, names, strict=True):
+            for note in notes(row):
+                noted.setdefault(note, []).append(name)
+        return [
+            note if len(set(runs)) > FEW else f"{numbers.listing(dict.fromkeys(runs))}: {note}"
+            for note, runs in noted.items()
+        ]
+    several = len(set(names)) > 1, len({row.metric for row in rows}) > 1
     found: list[str] = []
-    for row in rows:
-        of = " by ".join(part for part, said in zip((label(row), row.metric), several, strict=True) if said)
+    for row, name in zip(rows, names, strict=True):
+        of = " by ".join(part for part, said in zip((name, row.metric), several, strict=True) if said)
         found += [f"{of}: {line}" if of else line for line in _remarks(row)]
     return found
 

@@ -312,17 +312,14 @@ def _taking(
     return found
 
 
-def lead_of(comparison: Comparison, folders: Sequence[SweepFolder]) -> str:
-    """The page's first sentence as plain text, for the terminal."""
+def lead_of(comparison: Comparison, folders: Sequence[SweepFolder]) -> tuple[str, list[str]]:
+    """The page's first sentence as plain text, and what its pairs are called, for the terminal."""
     sources = {folder.ulid: Source.of(folder) for folder in {each.ulid: each for each in folders}.values()}
     views = {ulid: make_runs(s.manifest.plan, s.runs, s.results.primary) for ulid, s in sources.items()}
-    return words(
-        _lead(
-            comparison,
-            _first(comparison),
-            _Names(_called(sources, {each.ulid: each for each in folders}), views),
-        )
-    )
+    names = _Names(_called(sources, {each.ulid: each for each in folders}), views)
+    return words(_lead(comparison, _first(comparison), names)), [
+        names.plain(each) for each in comparison.compared
+    ]
 
 
 def _first(comparison: Comparison) -> list[Compared]:
