@@ -101,7 +101,7 @@ def test_each_once_and_none_before_it_is_whole(tmp_path: Path) -> None:
     )
     assert steps(outcome) == [10, 20]
     assert begun(outcome) == ["m@10-p-d", "m@20-p-d"]
-    assert outcome is not None and outcome.exit_code is ExitCode.OK
+    assert outcome is not None and outcome.exit_code is ExitCode.INTERRUPTED
     assert (outcome.folder.path / MARK).exists()
 
 
@@ -113,6 +113,7 @@ def test_after_ctrl_c_the_same_command_evaluates_only_what_is_missing(tmp_path: 
     assert again.folder.path == first.folder.path
     assert steps(again) == [10, 40]
     assert begun(again) == ["m@10-p-d", "m@40-p-d"]
+    assert again.exit_code is ExitCode.OK
     assert not (again.folder.path / MARK).exists(), "step 40 of 40: the training finished"
     assert again.folder.verify_events() is None
     later = watch(tmp_path, path)

@@ -55,13 +55,18 @@ def watch_training(
     parts of what the suite says under `checkpoints: {watch: …}`; `once`: one look only.
 
     The outcome is that of the last round, or as the sweep lies on disk where nothing was new; None where
-    there never was a checkpoint. Raises UserError where the suite is invalid or has no checkpoints.
+    there never was a checkpoint. Ctrl-C ends it, with exit code 130 in the outcome. Raises UserError where
+    the suite is invalid or has no checkpoints.
     """
     watcher = _Watcher(suite, options, display, rule or {})
     try:
         watcher.run(once=once, sleep=sleep)
     except KeyboardInterrupt:
-        display.message("the same command goes on with the sweep")
+        display.message("Stopped. The same command goes on with the sweep.")
+        outcome = watcher.outcome or watcher.stored()
+        if outcome is None:
+            raise
+        return replace(outcome, exit_code=ExitCode.INTERRUPTED)
     return watcher.outcome or watcher.stored()
 
 
