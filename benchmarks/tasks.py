@@ -2,7 +2,7 @@
 
 python benchmarks/tasks.py FOLDER      FOLDER holds GSM8K's test.jsonl and train.jsonl
 
-The bars: 1,319 five-shot prompts in 10 s of CPU or less; asked at 0.9 or more of the rate of an ordinary suite
+The bars: 1,319 five-shot prompts in 10 s of CPU or less; asked at 0.9 or more of an ordinary suite's rate
 with the same bodies; the index of names built once.
 """
 

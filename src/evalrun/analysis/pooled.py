@@ -26,8 +26,8 @@ def _pooled(cell: Sequence[RunResults], name: str) -> PooledEstimate:
     missing = [run.dataset for run in cell if run.dataset not in {dataset for dataset, _ in found}]
     metrics = [metric for _, metric in found]
     total = sum(metric.n for metric in metrics)
-    macro = _weighted(metrics, [1 / len(metrics)] * len(metrics)) if metrics else Estimate(None, 0)
-    micro = _weighted(metrics, [metric.n / total for metric in metrics]) if total else Estimate(None, 0)
+    macro = weighted(metrics, [1 / len(metrics)] * len(metrics)) if metrics else Estimate(None, 0)
+    micro = weighted(metrics, [metric.n / total for metric in metrics]) if total else Estimate(None, 0)
     note = f"without {', '.join(missing)}, which has no value" if missing else ""
     first = cell[0]
     return PooledEstimate(
@@ -47,7 +47,7 @@ def _known(metric: MetricValue) -> bool:
     return metric.value is not None and metric.n > 0
 
 
-def _weighted(metrics: Sequence[MetricValue], weights: Sequence[float]) -> Estimate:
+def weighted(metrics: Sequence[MetricValue], weights: Sequence[float]) -> Estimate:
     """Sum of w x with SE^2 = sum of w^2 SE^2 (independent strata, which are the datasets themselves and no
     sample of datasets), t with Satterthwaite's degrees of freedom."""
     value = math.fsum(weight * (metric.value or 0.0) for weight, metric in zip(weights, metrics, strict=True))

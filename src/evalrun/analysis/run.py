@@ -16,7 +16,7 @@ from evalrun.analysis.samples import SampleTable, error_counts
 from evalrun.analysis.shared_text import ROWS_ALIKE, shared_text
 from evalrun.documents import read
 from evalrun.results import Definition, RunDetails
-from evalrun.scoring.base import Scorer
+from evalrun.scoring.base import MetricInfo, Scorer
 from evalrun.scoring.pipeline import suite_scorers
 from evalrun.suite.schema import LOST_TOLERATED
 from evalrun.types import JSON, Counts, MetricValue
@@ -48,6 +48,7 @@ class AnalysisOptions:
     stream: bool = False
     seed: int = 0
     tolerate: float = LOST_TOLERATED
+    by: tuple[str, ...] = ()
     own: Mapping[str, float | None] = field(default_factory=dict)
     load: LoadSpec | None = None
 
@@ -91,6 +92,7 @@ def analyse_run(
         stream=suite.performance.stream,
         seed=suite.seed,
         tolerate=suite.errors.incomplete_above,
+        by=tuple(suite.report.by) if suite.report is not None else (),
         own=suite.metrics,
         load=suite.load,
     )
@@ -129,6 +131,12 @@ def analyse(
         from evalrun.analysis.repeats import repeat_metrics
 
         metrics += repeat_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
+    sliced: dict[str, MetricInfo] = {}
+    if options.by:
+        from evalrun.analysis.by_column import by_column
+
+        by, sliced = by_column(table, scorers, options.by, exclude_unparsed=exclude_unparsed)
+        metrics += by
     metrics += rate_metrics(table)
     speed, details = performance_metrics(table, system, stream=options.stream, seed=seed)
     metrics += speed
@@ -164,7 +172,7 @@ def analyse(
     of = {metric.name: metric.scorer for metric in metrics if metric.scorer}
     # The values by group of a scorer's metric are its own too.
     metrics = [replace(metric, scorer=metric.scorer or of.get(metric.name, "")) for metric in metrics]
-    details["definitions"] = _definitions(metrics, scorers)
+    details["definitions"] = _definitions(metrics, scorers, sliced)
     metrics = _without_lost(metrics, details, table, scorers, options)
     counts = table.counts()
     details["errors"] = {}
@@ -244,9 +252,11 @@ def _without_lost(
     )
 
 
-def _definitions(metrics: Sequence[MetricValue], scorers: Sequence[Scorer]) -> dict[str, JSON]:
+def _definitions(
+    metrics: Sequence[MetricValue], scorers: Sequence[Scorer], more: Mapping[str, MetricInfo]
+) -> dict[str, JSON]:
     """What every metric means, kept with its value: a later version may define it otherwise."""
-    own = {info.name: info for scorer in scorers for info in scorer.metrics()}
+    own = {info.name: info for scorer in scorers for info in scorer.metrics()} | dict(more)
     found: dict[str, JSON] = {}
     for name in dict.fromkeys(metric.name for metric in metrics):
         info = definition(name, own)

@@ -117,6 +117,16 @@ def _address(value: str) -> str:
     return value
 
 
+class ReportSpec(Spec):
+    """What else is told of the scores."""
+
+    by: list[str] = Field(
+        min_length=1,
+        description="Columns by whose values every score is given too, with the mean in which every value "
+        "counts alike (macro): subjects, sources. Nothing is tested between them: fairness does that.",
+    )
+
+
 class AlertsSpec(Spec):
     """Alerts: conditions that are reported when they hold. They never change the exit code."""
 
@@ -322,6 +332,7 @@ class Suite(Spec):
         '"0.7*exact_match + 0.3*rouge.rouge_l".',
     )
     fairness: FairnessSpec | None = Field(default=None, description="Compare groups of samples.")
+    report: ReportSpec | None = Field(default=None, description="What else is told of the scores.")
     performance: PerformanceSpec = Field(
         default_factory=PerformanceSpec,
         description="Streaming, warm-up, concurrency, deadline and retries.",
@@ -428,9 +439,9 @@ class Suite(Spec):
         data = self._plain()
         for key in (
             "description", "tags", "gates", "baseline", "inconclusive", "nightly", "alerts", "fairness",
-            "errors", "unparsed", "budget", "metrics",
+            "report", "errors", "unparsed", "budget", "metrics",
         ):  # fmt: skip
-            del data[key]
+            data.pop(key, None)
         data.pop("checkpoints", None)
         # Where the documents of tasks came from: they themselves are in their datasets' digests.
         data.pop("task_data", None)
@@ -454,7 +465,7 @@ class Suite(Spec):
         data["scorers"] = [scorer.resolved() for scorer in self.scorers]
         if data["checkpoints"] is None:  # few suites say anything of them
             del data["checkpoints"]
-        for key in ("tasks", "task_data", "task_files"):
+        for key in ("tasks", "task_data", "task_files", "report"):
             if not data[key]:
                 del data[key]
         return {name: data[name] for name in Suite.model_fields if name in data}
