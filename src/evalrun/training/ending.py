@@ -24,10 +24,13 @@ def end_training(
     status: str,
     system: Mapping[str, Any],
     checkpoints: Sequence[CheckpointRow],
+    unwritten: int = 0,
 ) -> None:
-    """Write the series, the checkpoints' digests and how it ended; the journal goes when all is there."""
+    """Write the series, the checkpoints' digests and how it ended; the journal goes when all is there.
+    `unwritten` are lines of which the journal could not even tell."""
     points = Points()
     resumed, lost = journal_points(folder.path / JOURNAL, points)
+    lost += unwritten
     manifest = folder.training()
     notes = list(manifest.notes)
     if lost:

@@ -22,8 +22,6 @@ from evalrun.training.series import Points
 
 FLUSH_S = 0.2
 """Longest time between two writings: with the writing itself a line is durable within 0.25 s."""
-MOST_WAITING = 1_000_000
-"""Lines that wait for a disk that does not answer; more are dropped, and counted."""
 
 Line: TypeAlias = "tuple[int, float, Mapping[str, Any]]"
 """Step, Unix time, and what was logged."""
@@ -54,9 +52,9 @@ class JournalWriter:
         self._thread.start()
 
     @property
-    def waiting(self) -> int:
-        """Lines that are not written yet."""
-        return len(self._waiting)
+    def lost(self) -> int:
+        """Lines that could not be written, and of which the journal does not tell yet."""
+        return self._lost
 
     def close(self) -> None:
         """Write what is left, and end the thread."""

@@ -338,7 +338,8 @@ class Tracked:
         system = self._monitor.figures.figures() if self._monitor is not None else {}
         from evalrun.training.ending import end_training
 
-        end_training(self._store, self._folder, status, system, list(self._checkpoints.values()))
+        lost = self._journal.lost if self._journal is not None else 0
+        end_training(self._store, self._folder, status, system, list(self._checkpoints.values()), lost)
 
     def _at_exit(self) -> None:
         # An exception that nobody caught is kept there by the interpreter.

@@ -148,6 +148,24 @@ def test_what_cannot_be_written_is_counted_and_told_once(
     assert len([each for each in caplog.records if "No space" in each.message]) == 1
 
 
+def test_a_disk_that_stays_full_is_noted_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def pwrite(descriptor: int, data: bytes, at: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    with begin(store) as run:
+        run.log({"loss": 1.0}, step=1)
+        assert run._journal is not None
+        run._journal.flush()
+        with monkeypatch.context() as full:
+            full.setattr(os, "pwrite", pwrite)
+            run.log({"loss": 1.0}, step=2)
+            run._journal.close()
+    assert loss_of(store) == [(1, 1.0)]
+    assert resolve_training(store, "tiny").training().notes == ("1 lines could not be written",)
+
+
 @pytest.mark.parametrize(
     ("name", "kept"), [("", "training"), ("a/b/../c", "a/b/../c"), ("ü\0\n n", "ü n"), ("x" * 300, "x" * 100)]
 )
