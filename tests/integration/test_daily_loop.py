@@ -256,3 +256,12 @@ def test_nothing_is_shipped_that_is_no_better_than_chance(project: Path) -> None
     ]
     said = output_of(*run, chance_suite(project, ["always", "guess"], parse=[]))
     assert "no better than chance" not in said, "answers in free words have no level of chance"
+
+
+def test_the_metrics_of_a_sweep_are_rows_of_csv(twice: Path) -> None:
+    rows = [*csv.DictReader(io.StringIO(output_of("show", "latest", "--csv")))]
+    known = document_of("show", "latest")["runs"]
+    assert len(rows) == sum(len(run["metrics"]) for run in known)
+    [mine] = [row for row in rows if (row["run"], row["name"]) == ("m-p-d", "exact_match")]
+    metric = next(each for each in known[0]["metrics"] if each["name"] == "exact_match")
+    assert (float(mine["value"]), int(mine["n"]), mine["slice"]) == (metric["value"], metric["n"], "")

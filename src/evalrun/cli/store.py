@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -85,8 +86,11 @@ def _standing(store: Store) -> dict[str, list[str]]:
 @click.option("--live", is_flag=True, help="Follow the sweep while it runs, then show its results.")
 @store_option
 @json_option
-def show(sweep: str, live: bool, store: Store, as_json: bool) -> None:
+@csv_option
+def show(sweep: str, live: bool, store: Store, as_json: bool, as_csv: bool) -> None:
     """Show the results of a sweep, and what was said of it: by a beginning of its id, its name, or `latest`.
+
+    With --csv, a line for each metric of each run.
 
     \b
     Examples:
@@ -103,6 +107,9 @@ def show(sweep: str, live: bool, store: Store, as_json: bool) -> None:
 
         follow(folder, make_progress())
     manifest, runs, told = folder.read_manifest(), folder.runs(), said(folder)
+    if as_csv:
+        print_csv([row for run in runs for row in _metric_rows(run)])
+        return
     places, now = _places(store, folder)
     baselines = [baseline.name for baseline in list_baselines(store) if baseline.sweep == folder.ulid]
     unfinished = _unfinished(folder)
@@ -125,6 +132,19 @@ def show(sweep: str, live: bool, store: Store, as_json: bool) -> None:
     lines = [*said_lines(told, manifest["name"], standing_lines(places, now, baselines))]
     for line in ["", *lines] if lines else ():
         click.echo(line)
+
+
+_METRIC = ("name", "slice", "value", "n", "se", "ci_low", "ci_high", "unit", "direction")
+
+
+def _metric_rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of a run as flat rows."""
+    known = {name: run[name] for name in ("run", "model", "prompt", "dataset", "params")}
+    rows = []
+    for metric in run["metrics"]:
+        of = ", ".join(f"{column}={value}" for column, value in (metric.get("slice") or {}).items())
+        rows.append({**known, **{name: metric.get(name) for name in _METRIC}, "slice": of})
+    return rows
 
 
 def _unfinished(folder: SweepFolder) -> list[RunningRun]:
