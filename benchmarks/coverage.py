@@ -503,17 +503,21 @@ def false_alarms(rng: Rng, repeats: int) -> Table:
         ["gap", "any contrast"],
         told="A cell says how often p was at most 0.05.",
     )
-    for name, draw in _ALIKE.items():
-        gaps = contrasts = 0
-        for _ in range(repeats := min(repeats, ALARMS)):
-            values, groups, clusters = draw(rng)
-            chance = by_chance([Part(values, groups, clusters)], int(rng.integers(2**31)))
-            k = int(groups.max()) + 1
-            gaps += (chance.result.p or 1.0) <= 0.05
-            family = chance.of_contrasts(range(k))
-            contrasts += min(family.adjusted([0] if k == 2 else range(k))) <= 0.05
-        found.rows.append((name, [f"{100 * each / repeats:.0f}" for each in (gaps, contrasts)]))
+    for (name, draw), own in zip(_ALIKE.items(), rng.spawn(len(_ALIKE)), strict=True):
+        found.rows.append((name, _alarms(own, min(repeats, ALARMS), draw)))
     return found
+
+
+def _alarms(rng: Rng, repeats: int, draw: Callable[[Rng], tuple[Any, Any, Any]]) -> list[str]:
+    gaps = contrasts = 0
+    for _ in range(repeats):
+        values, groups, clusters = draw(rng)
+        chance = by_chance([Part(values, groups, clusters)], int(rng.integers(2**31)))
+        k = int(groups.max()) + 1
+        gaps += (chance.result.p or 1.0) <= 0.05
+        family = chance.of_contrasts(range(k))
+        contrasts += min(family.adjusted([0] if k == 2 else range(k))) <= 0.05
+    return [f"{100 * each / repeats:.0f}" for each in (gaps, contrasts)]
 
 
 ALARMS = 1_000
