@@ -119,8 +119,8 @@ def read_gaps(table: SampleTable, rows: NDArray[np.int64]) -> Gaps | None:
     return Gaps.of(read)
 
 
-def gap_metrics(gaps: Gaps, note: str = "") -> list[MetricValue]:
-    """Percentiles and the greatest of the gaps; n is the number of gaps."""
+def gap_metrics(gaps: Gaps, note: str = "", loop: str = CLOSED_LOOP) -> list[MetricValue]:
+    """Percentiles and the greatest of the gaps; n is the number of gaps. `loop` is said of percentiles."""
     n = gaps.n
     zeros = float(gaps.count[gaps.gap_s == 0].sum()) / n
     together = f"{zeros:.0%} of the gaps are 0: chunks that came together" if zeros >= AT_ONCE else ""
@@ -131,7 +131,7 @@ def gap_metrics(gaps: Gaps, note: str = "") -> list[MetricValue]:
     for label, (_, needed) in PERCENTILES.items():
         info = performance_info(f"performance.{CHUNK_GAPS}.{label}")
         few = Estimate(None, n, note=f"{label} needs {needed} gaps, there are {n}")
-        said = f"{common}; {CLOSED_LOOP}" if label in known else common
+        said = f"{common}; {loop}" if loop and label in known else common
         metrics.append(metric(info, known.get(label, few), said))
     greatest = metric(performance_info(f"performance.{CHUNK_GAPS}.max"), Estimate(gaps.greatest_s, n), common)
     return [*metrics, greatest]

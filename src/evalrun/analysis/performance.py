@@ -123,7 +123,8 @@ def performance_metrics(
     else:
         latency, latency_details = _latency(table, timed, stream=stream, note=with_others)
     if gaps := read_gaps(table, timed.rows) if stream else None:
-        latency += gap_metrics(gaps, _joined(with_others, timed.excluded()))
+        loop = "" if system.load.get("open_loop") else CLOSED_LOOP
+        latency += gap_metrics(gaps, _joined(with_others, timed.excluded()), loop)
         latency_details[CHUNK_GAPS] = gap_distribution(gaps)
     metrics = [*latency, *throughput, *_tokens(table), *_resources(system, table), *_cost(table)]
     details: dict[str, JSON] = {

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.analysis.test_performance import measure, record
 
-from evalrun.analysis.chunk_gaps import Answers, Gaps, gap_percentiles
+from evalrun.analysis.chunk_gaps import Answers, Gaps, gap_metrics, gap_percentiles
 from evalrun.analysis.distributions import t_quantile
 from evalrun.types import Status
 
@@ -69,6 +69,12 @@ def test_chunks_that_come_together_are_said() -> None:
     found, _ = measure([record(n, chunk_gaps=gaps_of(0, 0, 0.02, 0, 0, 0.02)) for n in range(30)])
     assert found["performance.icl_s.p50"].value == 0.0
     assert "67% of the gaps are 0: chunks that came together" in found["performance.icl_s.p50"].note
+
+
+def test_an_open_loop_is_not_called_a_closed_one() -> None:
+    gaps = pooled(*[gaps_of(*[0.01] * 20)] * 4)
+    assert all("closed loop" not in metric.note for metric in gap_metrics(gaps, loop=""))
+    assert "closed loop" in gap_metrics(gaps)[0].note
 
 
 def test_gaps_of_one_answer_have_no_interval() -> None:
