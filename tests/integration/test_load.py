@@ -124,6 +124,8 @@ def test_a_server_over_capacity_is_seen_to_be_and_keeps_its_schedule(tmp_path: P
     assert value(document, "performance.attainment") == pytest.approx(kept / 40)
     assert value(document, "performance.goodput_rps") == pytest.approx(kept)  # 40 requests are a second
     assert value(document, "performance.offered_rps") == pytest.approx(40)
+    # What was answered a second, and not what was under way: a place that takes 0.05 s gives no more than 20.
+    assert value(document, "performance.requests_per_s") <= 20.5
 
 
 def test_what_a_cap_holds_back_is_part_of_the_response_time(tmp_path: Path, fifo: Fifo) -> None:
