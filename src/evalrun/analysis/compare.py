@@ -268,7 +268,8 @@ def _matched(loaded: Sequence[Sequence[RunSamples]]) -> tuple[list[RunPair], lis
 
 
 def _measures(runs: Sequence[RunSamples], options: CompareOptions) -> list[AnyMeasure]:
-    names = dict.fromkeys(options.metrics or default_metrics(runs))
+    leads = [run.run.headline for run in runs if run.run.headline]
+    names = dict.fromkeys(options.metrics or default_metrics(runs) or leads)
     if not names:
         raise UserError("the runs have no score in common", remedy="Name what to compare with --metric.")
     measures: dict[str, AnyMeasure] = {}

@@ -29,6 +29,8 @@ class TaskMetric(Scorer[ScorerOptions]):
         self.registered = "lm_eval"  # type: ignore[misc]
         self._higher = bool(entry.get("higher", True))
         self._aggregation = str(entry.get("aggregation") or "mean")
+        self.is_mean = bool(entry.get("is_mean", True))
+        """Whether it is the mean of a number of each document, so that single documents compare by it."""
         self._fraction = bool(entry.get("fraction", self._aggregation == "mean"))
 
     def score(self, sample: ScoringInput) -> Score:

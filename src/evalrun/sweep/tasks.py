@@ -49,6 +49,8 @@ class TaskScores:
             if scorer.key not in values:
                 continue
             value, reason = value_of(values[scorer.key])
+            if not scorer.is_mean:  # a perplexity falls as the log-likelihoods of its documents rise
+                value, reason = None, CORPUS
             if reason == CORPUS:
                 reason = f"{reason}: {_short(values[scorer.key])}"
             else:
@@ -115,7 +117,10 @@ def _scorers(
         of = [each[key] for each in values.values() if key in each]
         numbers = [float(each) for each in of if isinstance(each, bool | int | float)]
         fraction = bool(numbers) and len(numbers) == len(of) and all(0 <= each <= 1 for each in numbers)
-        scorers.append(TaskMetric({"key": key, **known.get(key, {}), "fraction": fraction}))
+        mean = sum(numbers) / len(numbers) if numbers and len(numbers) == len(of) else None
+        is_mean = _alike(mean, metrics[key])
+        entry = {"key": key, **known.get(key, {}), "fraction": fraction and is_mean, "is_mean": is_mean}
+        scorers.append(TaskMetric(entry))
     return scorers
 
 

@@ -83,7 +83,7 @@ def verify_runs(
     Which ones depends on the sweep alone. Raises UserError where nothing can be asked: exit 2 for a sweep
     without finished runs, exit 3 where a model is not to be had.
     """
-    from evalrun.suite.plan import cells
+    from evalrun.suite.plan import matrix
     from evalrun.tracking.samples import find_run
 
     manifest = folder.read_manifest()
@@ -91,7 +91,13 @@ def verify_runs(
         raise UserError("the sweep's manifest holds no suite", where=folder.path.name)
     suite = _stored_suite(manifest["suite"]["resolved"], folder)
     base_dir = Path(manifest["suite"].get("path") or ".").absolute().parent
-    specs = {spec.run_id: spec for spec in cells(suite)}
+    specs = {spec.run_id: spec for spec in matrix(suite)}
+    if not specs and suite.tasks:
+        raise UserError(
+            "runs of published tasks are not asked again by verify",
+            where=folder.path.name,
+            remedy="Run the suite again with --fresh --no-cache, and compare the two sweeps.",
+        )
     ids = [find_run(folder, run)] if run is not None else folder.run_ids()
     finished = [id_ for id_ in ids if id_ in specs and folder.is_finished(id_)]
     if not finished:
