@@ -14,7 +14,12 @@ MOST = 200
 
 @click.group(no_args_is_help=True)
 def tasks() -> None:
-    """Published tasks that a suite's `tasks:` may name: those of lm-evaluation-harness."""
+    """Published tasks that a suite's `tasks:` may name: those of lm-evaluation-harness.
+
+    \b
+    Example:
+      evalrun tasks show gsm8k
+    """
 
 
 @tasks.command("list")
