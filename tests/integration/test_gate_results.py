@@ -199,7 +199,7 @@ def test_a_gate_for_one_model_speaks_of_its_runs_only(project: Path, baseline: s
     [
         ("exact_match is good", "cannot read the gate 'exact_match is good'"),
         ("exact_match[x] >= 1", "cannot read the gate 'exact_match[x] >= 1': groups are written NAME=VALUE"),
-        ("exact_match >= 1 for mode=m", "'for' takes model, prompt, dataset, run, not 'mode'"),
+        ("exact_match >= 1 for mode=m", "'for' takes model, prompt, dataset, run, load, not 'mode'"),
     ],
 )
 def test_what_is_no_gate_is_refused_with_the_forms_that_there_are(

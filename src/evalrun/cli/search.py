@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalrun.cli.options import ANY_PATH, FILE, json_option, make_overrides, print_json, store_option
-from evalrun.cli.options import suite_options as suite_options_of
+from evalrun.cli.options import (
+    ANY_PATH,
+    FILE,
+    json_option,
+    make_overrides,
+    print_json,
+    store_option,
+    suite_options,
+)
 from evalrun.cli.streams import shown
 from evalrun.tracking.store import Store
 
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.command(no_args_is_help=True)
 @click.argument("suite", type=ANY_PATH)
-@suite_options_of
+@suite_options
 @store_option
 @click.option(
     "--report", type=FILE, metavar="FILE.html", help="Where the report goes. [default: reports/<sweep>.html]"
@@ -51,6 +58,10 @@ def search(
 
     Candidates are asked the same rows in blocks; one that is shown to be worse is asked no more. Then the
     winner and the baseline are asked the rows that the search never saw: that difference is the result.
+
+    \b
+    Example:
+      evalrun search suite.yaml --best-to best.yaml
     """
     from evalrun.atomic import place_for
     from evalrun.reports.progress import make_progress

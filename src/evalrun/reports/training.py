@@ -34,6 +34,7 @@ from evalrun.training.alerts import TrainingAlert, alerts_of
 from evalrun.training.ending import series_of
 from evalrun.training.evaluated import QualityLine, StepValue, evaluated_steps
 from evalrun.training.series import Series, kind_of
+from evalrun.training.series import time_left as seconds_left
 
 EVERY_S = 5.0
 """Seconds between two writings of a page that is live."""
@@ -105,19 +106,10 @@ class TrainingView:
 def time_left(view: TrainingView) -> tuple[float, float, float] | None:
     """Seconds that a running training has left: steps left times the median seconds per step of the last 50
     logs, and the same with their quartiles; None where it does not run or its end is not known."""
-    import numpy as np
-
     planned, name = view.manifest.planned_steps, view.series.named("loss")
     if view.status != "running" or planned is None or name is None or planned <= view.steps:
         return None
-    steps, _, walls = view.series.of(name)
-    ahead = np.diff(steps[-51:])
-    seconds = np.diff(walls[-51:])[ahead > 0] / ahead[ahead > 0]
-    seconds = seconds[np.isfinite(seconds)]
-    if len(seconds) < 3:
-        return None
-    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75]) * (planned - view.steps)
-    return float(middle), float(low), float(high)
+    return seconds_left(view.series, name, planned - view.steps)
 
 
 def differences(views: Sequence[TrainingView]) -> list[list[str]]:

@@ -298,3 +298,51 @@ def _told(value: float) -> tuple[float | None, str]:
     if math.isfinite(value):
         return value, ""
     return None, "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+MOST_POINTS = 2_000
+"""Points that are drawn of one series."""
+
+
+def thinned(
+    steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any], most: int = MOST_POINTS
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """At most `most` points: of each stretch of points the first, the least, the greatest and the last, so
+    that no spike is lost."""
+    import numpy as np
+
+    if len(steps) <= most:
+        return steps, values
+    keep: set[int] = set()
+    for at in np.array_split(np.arange(len(steps)), most // 4):
+        within = values[at]
+        keep |= {int(at[0]), int(at[int(within.argmin())]), int(at[int(within.argmax())]), int(at[-1])}
+    chosen = np.array(sorted(keep))
+    return steps[chosen], values[chosen]
+
+
+def drawable(series: Series, metric: str, until: int | None = None) -> tuple[list[int], list[float], int]:
+    """Steps and values that can be drawn, thinned, of those before the step `until`; and how many values of
+    the whole series are NaN or infinite."""
+    import numpy as np
+
+    steps, values, _ = series.of(metric)
+    finite = np.isfinite(values)
+    keep = finite if until is None else finite & (steps < until)
+    chosen, kept = thinned(steps[keep], values[keep])
+    return chosen.tolist(), kept.tolist(), int((~finite).sum())
+
+
+def time_left(series: Series, metric: str, steps: int) -> tuple[float, float, float] | None:
+    """Seconds that so many steps take: times the median seconds per step of the last 50 logs, and the same
+    with their quartiles; None where there are too few logs."""
+    import numpy as np
+
+    done, _, walls = series.of(metric)
+    ahead = np.diff(done[-51:])
+    seconds = np.diff(walls[-51:])[ahead > 0] / ahead[ahead > 0]
+    seconds = seconds[np.isfinite(seconds)]
+    if len(seconds) < 3:
+        return None
+    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75]) * steps
+    return float(middle), float(low), float(high)

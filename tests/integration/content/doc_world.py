@@ -78,6 +78,15 @@ def lines(rows: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(each) + "\n" for each in rows)
 
 
+def write_checkpoint(folder: Path, step: int) -> None:
+    """A checkpoint of a training, whole and of no use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    (folder / "config.json").write_text("{}")
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+
+
 def write_files(root: Path) -> None:
     """The data, prompts and modules that examples name, beside suites in `root` and in `root/suites`."""
     rows = lines([row(at) for at in range(ROWS)])
@@ -97,6 +106,8 @@ def write_files(root: Path) -> None:
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
+        for step in (500, 1000):
+            write_checkpoint(folder / "out" / f"checkpoint-{step}", step)
     (root / "docs").mkdir(exist_ok=True)
     shutil.copytree(ROOT / "prompts", root / "prompts", dirs_exist_ok=True)
     (root / "prompts" / "triage").mkdir(exist_ok=True)

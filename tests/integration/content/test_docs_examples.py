@@ -63,6 +63,9 @@ SERVED = {
 }
 """The model where an example needs one over a network; a plan sends it nothing."""
 
+EMBEDDED = {"id": "smollm2", "provider": "llamacpp", "model": "smollm2-135m-instruct"}
+"""The model where an example sets an engine."""
+
 SPOKEN_OF: dict[str, Any] = {
     "models": [*BASE["models"], {**BASE["models"][0], "id": "served"}],
     "scorers": ["exact_match", "classification"],
@@ -76,6 +79,11 @@ ELSEWHERE = (
     "evalrun catalog use postgresql",  # a database
     "evalrun store create --mode group",  # a group of the system
     "evalrun store --store /data/evals",
+    "evalrun load suite.yaml --rates",  # minutes: a schedule is kept, whatever the server
+    "evalrun load suite.yaml --search",
+    "evalrun watch",  # a training
+    "evalrun import",  # files of other tools
+    "evalrun search suites/search.yaml",  # the Hub
     "evalrun suites/crows_pairs.yaml",  # a server that gives log-probabilities of prompts
 )
 """Beginnings of commands that are not run here but only read. The tests of these commands run them."""
@@ -130,6 +138,9 @@ def test_a_yaml_block_is_part_of_a_suite_that_can_be_planned(
     base = {**BASE, "models": [SERVED]} if needs_server else BASE
     if "gates" in document or "alerts" in document:
         base = {**base, **SPOKEN_OF}
+    if "load" in document:
+        engine = any(axis.startswith("model.") for axis in document.get("sweep", ()))
+        base = {**base, "models": [EMBEDDED if engine else SERVED]}
     (tmp_path / "suites" / "suite.yaml").write_text(
         block.text if set(document) >= WHOLE else yaml.safe_dump({**base, **document})
     )

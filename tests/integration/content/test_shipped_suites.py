@@ -154,6 +154,15 @@ EXPECTED = {
         AG_NEWS,
         targets=("Sports", "Science"),
     ),
+    "load": Expected({f"smollm2-system-messages-load={level}" for level in ("1", "1-again", "2", "4")}),
+    "search": Expected(
+        {
+            f"smollm2-{prompt}-ag_news"
+            for prompt in ("question", "system", "bare", "two_examples", "four_examples", "eight_examples")
+        },
+        AG_NEWS,
+        targets=("Sports", "Science"),
+    ),
 }
 
 
@@ -169,7 +178,7 @@ def load(name: str, folder: Path) -> LoadedSuite:
             copy.write_text(json.dumps(expected.rows))
         else:
             copy.write_text("".join(json.dumps(row) + "\n" for row in expected.rows))
-        data = {"pairs" if name == "crows_pairs" else name: copy}
+        data = {{"crows_pairs": "pairs", "search": "ag_news"}.get(name, name): copy}
     return load_suite(ROOT / "suites" / f"{name}.yaml", Overrides(data=data))
 
 

@@ -284,8 +284,9 @@ def test_almost_no_data_is_no_accident(n: int) -> None:
     made = [scorer(name, **needed.get(name, {})) for name in plain]
     analysis = analyse(table_of([("bug", "bug")] * n, made), made, SystemSummary())
     # Of a label there is no number, no confidence, no JSON and no question of a benchmark to score.
-    silent = ("numeric", "correlation", "calibration", "json_fields", "json_schema", "tool_calls", "bbq",
-              "crows_pairs", "option_likelihood", "perplexity", "stereoset", "winobias")  # fmt: skip
+    silent = ("assertions", "numeric", "correlation", "calibration", "json_fields", "json_schema",
+              "tool_calls", "bbq", "crows_pairs", "option_likelihood", "perplexity", "stereoset",
+              "winobias")  # fmt: skip
     for metric in analysis.metrics:
         assert metric.n == n or (metric.name.split(".")[0] in silent and metric.n == 0)
         assert metric.ci_low is None

@@ -18,6 +18,7 @@ COMPUTES = {"numpy", "scipy", "statistics", "pandas", "sklearn", "fairlearn", "e
 
 READS = {
     "compare", "conclude", "definitions", "judged", "measures", "over_time", "previous", "standings",
+    "trainings",
 }  # fmt: skip
 """Modules of analysis that reports may import: types, what reads a folder, words of definitions."""
 
@@ -32,6 +33,8 @@ FOREIGN: Mapping[str, set[str]] = {
     "charts/resources.py": {"t_s", "phase"},  # rows of system.parquet
     "charts/speed.py": {"concurrency"},  # a parameter of the suite
     "prompts.py": {"source"},  # the prompts of a manifest, shown as they are
+    # The card of a model: what its own configuration says.
+    "card.py": {"architectures", "parameters", "adapter", "base"},
     "notebook.py": {"height"},  # a chart's specification
     "terminal.py": {"judge_requests"},  # the document of an estimate
 }  # fmt: skip

@@ -66,7 +66,11 @@ def test_a_sample_without_an_answer_has_a_score_or_a_reason(name: str) -> None:
     assert verdict.reason
     if made.metrics()[0].direction == "lower" and made.correctness:
         assert verdict.value is None or verdict.value > 0
-    elif made.correctness and name not in ("bbq", "winobias"):  # which look at the row even then
+    elif made.correctness and name not in (
+        "assertions",
+        "bbq",
+        "winobias",
+    ):  # which look at the row even then
         assert verdict.value == 0
 
 

@@ -19,6 +19,7 @@ KNOWN = {
     *("$defs", "$ref", "$schema", "title", "description", "default", "format"),
     *("type", "const", "enum", "anyOf"),
     *("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
+    "patternProperties",
     *("items", "minItems", "minLength", "maxLength", "pattern"),
     *("minimum", "maximum", "exclusiveMinimum"),
 }
@@ -67,9 +68,12 @@ def _object(value: dict[str, Any], schema: Any, root: Any) -> bool:
     if not schema.get("minProperties", 0) <= len(value) <= schema.get("maxProperties", len(value)):
         return False
     other = schema.get("additionalProperties", True)
+    patterns = schema.get("patternProperties", {})
     for key, item in value.items():
-        if key in properties:
-            if not fits(item, properties[key], root):
+        named = [properties[key]] if key in properties else []
+        named += [inner for pattern, inner in patterns.items() if re.search(pattern, key)]
+        if named:
+            if not all(fits(item, inner, root) for inner in named):
                 return False
         elif other is False or (isinstance(other, dict) and not fits(item, other, root)):
             return False

@@ -52,7 +52,7 @@ EXPECTED = [
     ("11", "there is no file 'none.j2'", "relative paths start at"),
     ("12", "one of file, text or messages is missing", ""),
     ("14", "unknown key 'contents'", "Did you mean 'content', which is missing?"),
-    ("15", "'count' is missing in few_shot", "count:"),
+    ("15", "expected count, first or ids", "few_shot: {count: 4, split: train}"),
     ("17", "'split' belongs to a dataset from the Hub", ""),
     ("18", "rows: needs at least 1 entry", ""),
     ("18", "sensitive: expected a list, found the text 'dialect'", "list"),

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalrun.reports.charts.training import thinned
-from evalrun.training.series import Points, kind_of, read_series, role_of
+from evalrun.training.series import Points, kind_of, read_series, role_of, thinned
 
 
 def test_of_one_step_the_latest_by_time_stays_and_without_a_time_the_last_read() -> None:

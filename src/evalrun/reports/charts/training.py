@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evalrun.reports import numbers
 from evalrun.reports.charts.theme import COLOURS, DASHES, LINE_LEGEND, base, padded
@@ -16,13 +16,8 @@ from evalrun.reports.numbers import plural
 from evalrun.reports.view import PALETTE, Chart, Table
 from evalrun.reports.visible import visible
 from evalrun.training.evaluated import QualityLine
-from evalrun.training.series import Series, role_of
+from evalrun.training.series import MOST_POINTS, Series, drawable, role_of
 
-if TYPE_CHECKING:
-    import numpy as np
-
-MOST_POINTS = 2_000
-"""Points that are drawn of one series."""
 MOST_OTHERS = 12
 _FEW = 60
 _ROLES: Mapping[str, str] = {
@@ -72,22 +67,6 @@ def _is_dull(name: str) -> bool:
     """What a trainer logs of its own speed, or counts."""
     ends = ("_runtime", "_per_second", "/runtime", "/epoch", "total_flos")
     return name.endswith(ends) or role_of(name) == "tokens"
-
-
-def thinned(
-    steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any], most: int = MOST_POINTS
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """At most `most` points: of each stretch of points the first, the least, the greatest and the last."""
-    import numpy as np
-
-    if len(steps) <= most:
-        return steps, values
-    keep: set[int] = set()
-    for at in np.array_split(np.arange(len(steps)), most // 4):
-        within = values[at]
-        keep |= {int(at[0]), int(at[int(within.argmin())]), int(at[int(within.argmax())]), int(at[-1])}
-    chosen = np.array(sorted(keep))
-    return steps[chosen], values[chosen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +141,7 @@ def _series_chart(
         if left_out:
             notes.append(f"{metric} of {training.name}: {left_out} not drawn.")
         about = {"training": visible(training.name), "metric": visible(metric)}
-        pairs = zip(steps.tolist(), values.tolist(), strict=True)
+        pairs = zip(steps, values, strict=True)
         rows += [{"step": step, "value": value, **about} for step, value in pairs]
     if not rows:
         return
@@ -186,21 +165,16 @@ def _series_chart(
     )
 
 
-def _finite(training: Drawn, metric: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], str]:
+def _finite(training: Drawn, metric: str) -> tuple[list[int], list[float], str]:
     """What can be drawn of a series, thinned; and what cannot, in words."""
-    import numpy as np
-
-    steps, values, _ = training.series.of(metric)
-    keep = np.isfinite(values)
-    left_out = [
-        plural(int((~keep).sum()), "value that is NaN or infinite", "values that are NaN or infinite")
-    ]
-    if keep.all():
-        left_out = []
-    if role_of(metric) == "loss" and training.diverged is not None:
-        left_out.append(f"what it logged after it diverged at step {training.diverged:,}")
-        keep &= steps < training.diverged
-    return (*thinned(steps[keep], values[keep]), " and ".join(left_out))
+    diverged = training.diverged if role_of(metric) == "loss" else None
+    steps, values, unfit = drawable(training.series, metric, diverged)
+    left_out = []
+    if unfit:
+        left_out.append(plural(unfit, "value that is NaN or infinite", "values that are NaN or infinite"))
+    if diverged is not None:
+        left_out.append(f"what it logged after it diverged at step {diverged:,}")
+    return steps, values, " and ".join(left_out)
 
 
 def _series_spec(
