@@ -250,7 +250,11 @@ class Transformers(BatchEngine[TransformersOptions], Pinned):
     def _check_installed(self, adapter: str | None) -> None:
         for package in ("torch", "transformers", *(("peft",) if adapter is not None else ())):
             if importlib.util.find_spec(package) is None:
-                extra = "pip install peft" if package == "peft" else "pip install 'evalrun-llm[transformers]'"
+                extra = (
+                    "pip install peft"
+                    if package == "peft"
+                    else "pip install 'transformers>=5' torch safetensors"
+                )
                 raise UserError(
                     f"{package} is not installed",
                     where=f"model {self.spec.id}",

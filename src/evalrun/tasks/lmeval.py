@@ -28,7 +28,7 @@ CHILD = Path(__file__).with_name("lm_eval_child.py")
 LEAST, BELOW = (0, 4, 12), (0, 5)
 """The versions of lm_eval whose task objects this knows."""
 INSTALL = (
-    f"Run: pip install 'evalrun-llm[lmeval]', or set {PYTHON_VARIABLE} to an interpreter that has lm_eval."
+    f"Run: pip install 'lm_eval[api]>=0.4.12,<0.5', or set {PYTHON_VARIABLE} to an interpreter that has it."
 )
 _SHOWN_LINES = 5
 

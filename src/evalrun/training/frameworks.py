@@ -21,7 +21,7 @@ def trainer_callback() -> Any:
         from transformers import TrainerCallback
     except ImportError as error:
         raise UserError(
-            "the callback needs the package transformers", remedy="pip install 'evalrun-llm[transformers]'"
+            "the callback needs the package transformers", remedy="pip install 'transformers>=5'"
         ) from error
 
     class Callback(TrainerCallback):  # type: ignore[misc, unused-ignore]  # without the package it is Any
