@@ -86,6 +86,16 @@ def test_a_second_look_is_counted_and_another_split_can_be_had(tmp_path: Path) -
     assert "looked at 3 times" in said
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', "\0"])
+def test_a_damaged_count_of_looks_is_named_before_anything_is_sent(tmp_path: Path, text: str) -> None:
+    suite = suite_of(tmp_path, rows(400))
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "hold_out.json").write_text(text)
+    done = evalrun("search", suite, "--store", tmp_path / "s", "--no-report", "-q")
+    assert done.returncode == 2 and "hold_out.json" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "s" / "sweeps").exists()
+
+
 def test_nothing_better_is_said_so(tmp_path: Path) -> None:
     rates = {"base": 0.9, "bad": 0.3}
     suite = suite_of(tmp_path, rows(600, rates), rates)

@@ -12,7 +12,7 @@ import orjson
 
 from evalrun.atomic import replacing
 from evalrun.documents import read
-from evalrun.errors import ExitCode
+from evalrun.errors import ExitCode, UserError
 from evalrun.search.race import AskedRace
 from evalrun.search.space import Space, check_held_out, space_of
 from evalrun.search_results import SearchResults
@@ -70,6 +70,7 @@ def search(
     ledger = _Ledger(options.store / LEDGER, space.data_digest)
     split = space.suite.seed + (ledger.next_split(space.suite.seed) if fresh_split else 0)
     held_out = check_held_out(space, split)
+    ledger.check()
     folder = _raced_before(Store(options.store), space, split)
     if folder is not None:
         display.message(f"The race {folder.ulid} is over already: winner and baseline are asked now.")
@@ -145,6 +146,10 @@ class _Ledger:
     def __init__(self, path: Path, data: str) -> None:
         self._path, self._data = path, data
 
+    def check(self) -> None:
+        """Raise UserError where it cannot be read, before anything is sent."""
+        self._read()
+
     def look(self, split: int, sweep: str) -> int:
         """Note a look; how many there were of these rows, this one included."""
         every = self._read()
@@ -163,7 +168,15 @@ class _Ledger:
 
     def _read(self) -> dict[str, list[dict[str, str]]]:
         try:
-            found: dict[str, list[dict[str, str]]] = orjson.loads(self._path.read_bytes())
+            found = orjson.loads(self._path.read_bytes())
         except FileNotFoundError:
             return {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not all(isinstance(looks, list) for looks in found.values()):
+            raise UserError(
+                "it is damaged, so it is not known how often the rows held out were looked at",
+                where=str(self._path),
+                remedy="Bring back a copy, or move it away: the count then begins anew.",
+            )
         return found
