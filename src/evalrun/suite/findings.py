@@ -112,10 +112,10 @@ def from_pydantic(
             choices.setdefault(path, []).append((expected, error["input"]))
         else:
             found.append(_wrong_value(path, error))
-    return _without_mistyped(found + _unions(choices, found))
+    return without_mistyped(found + _unions(choices, found))
 
 
-def _without_mistyped(found: list[Finding]) -> list[Finding]:
+def without_mistyped(found: list[Finding]) -> list[Finding]:
     """A required key that is there under another name is one problem, not two: the unknown key is told, and
     which one it stands for."""
     missing = {(item.path, item.missing): item for item in found if item.missing}

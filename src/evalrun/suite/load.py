@@ -19,7 +19,7 @@ from evalrun.suite import overrides as changes
 from evalrun.suite.checkpoints import Awaiting, CheckpointsSpec, NothingYetError, expand_models
 from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.dataset import PERTURB, column_name
-from evalrun.suite.findings import DataPath, Finding, did_you_mean, from_pydantic
+from evalrun.suite.findings import DataPath, Finding, did_you_mean, from_pydantic, without_mistyped
 from evalrun.suite.overrides import Overrides
 from evalrun.suite.plan import EMPTY_MATRIX, matrix
 from evalrun.suite.schema import Suite
@@ -55,7 +55,8 @@ def _nothing_to_ask(data: Mapping[str, Any]) -> Iterator[Finding]:
         return
     for key in parts:
         if key not in data:
-            yield Finding((), f"'{key}' is missing", f"{key}: {Suite.model_fields[key].description}")
+            description = Suite.model_fields[key].description
+            yield Finding((), f"'{key}' is missing", f"{key}: {description}", missing=key)
         elif data[key] == []:
             yield Finding((key,), f"{key}: needs at least 1 entry")
 
@@ -420,7 +421,7 @@ def _validate(
         with _own_code(data, base_dir):
             return Suite.model_validate(data), findings
     except ValidationError as error:
-        return None, [*from_pydantic(error.errors(), data, Suite), *findings]
+        return None, without_mistyped([*from_pydantic(error.errors(), data, Suite), *findings])
 
 
 @contextmanager

@@ -91,6 +91,13 @@ def test_every_problem_at_once_in_order_of_lines(problems) -> None:
     assert len(found) == len(EXPECTED)
 
 
+@pytest.mark.parametrize("key", ["models", "prompts", "datasets", "scorers"])
+def test_a_mistyped_section_is_one_problem(problems, minimal, key) -> None:
+    [(_, problem)] = problems(minimal.replace(f"{key}:", f"{key[:-1]}z:"))
+    assert problem.what == f"unknown key '{key[:-1]}z'"
+    assert problem.remedy == f"Did you mean '{key}', which is missing?"
+
+
 def test_the_line_is_that_of_the_key_or_value_in_block_style(problems, minimal) -> None:
     text = minimal.replace(
         "scorers: [same]", "scorers:\n  - same:\n      lower: true\n      uper: true\nseed:\n  7.5"
