@@ -70,9 +70,11 @@ def import_(
     event files, Lightning's metrics.csv with hparams.yaml, any CSV or JSONL, trackio's database, MLflow (the
     address of a run) and W&B (wandb:ENTITY/PROJECT/RUN).
 
-    \b Examples: evalrun training import out/ evalrun training import log.csv --map
-    step=iteration,loss=train_loss evalrun training import http://127.0.0.1:5000 --run
-    0123456789abcdef0123456789abcdef
+    \b
+    Examples:
+      evalrun training import out/
+      evalrun training import log.csv --map step=iteration,loss=train_loss
+      evalrun training import http://127.0.0.1:5000 --run 0123456789abcdef0123456789abcdef
     """
     from evalrun.tracking.people import read_tags
     from evalrun.training.importing import ImportOptions, import_training
@@ -86,12 +88,11 @@ def import_(
     done = import_training(store, options)
     manifest = done.manifest
     if as_json:
+        from evalrun.reports.training import TrainingView
+
         print_json(
             {
-                **_summary(done.folder),
-                "notes": list(manifest.notes),
-                "alerts": [asdict(alert) for alert in done.alerts],
-                "checkpoints": [asdict(row) for row in done.checkpoints],
+                **TrainingView.of(store, done.folder).document(),
                 "again": done.again,
             }
         )
@@ -142,7 +143,7 @@ def _summary(folder: TrainingFolder) -> dict[str, Any]:
         "folder": str(folder.path),
         "tags": dict(said.tags),
         "archived": said.archived,
-        "last": [asdict(each) for each in manifest.last],
+        "last": {each.name: each.value for each in manifest.last},
     }
 
 
@@ -176,7 +177,7 @@ def list_(limit: int, archived: bool, store: Store, as_json: bool) -> None:
         return
     rows = []
     for each in found:
-        last = {value["name"]: value["value"] for value in each["last"]}
+        last = each["last"]
         started = (each["started_at"] or "")[:16]
         about = [
             each["name"],
@@ -244,7 +245,9 @@ def best(name: str, metric: str | None, store: Store, as_json: bool) -> None:
 
     Its checkpoints must have been evaluated in one sweep (`checkpoints:` in a suite, or `evalrun watch`).
 
-    \b Example: evalrun training best triage-lora --by exact_match
+    \b
+    Example:
+      evalrun training best triage-lora --by exact_match
     """
     from evalrun.reports.training import TrainingView, quality_lines
     from evalrun.tracking.trainings import name_of, resolve_training
@@ -317,7 +320,9 @@ def gate(name: str, when: tuple[str, ...], store: Store, as_json: bool) -> None:
     """Fail (exit code 1) where a training raised an alert: diverged, spike, grad_norm, eval_loss rising,
     stalled, lr_zero, throughput fell.
 
-    \b Example: evalrun training gate triage-lora --when diverged --when 'eval_loss rising 3'
+    \b
+    Example:
+      evalrun training gate triage-lora --when diverged --when 'eval_loss rising 3'
     """
     from evalrun.tracking.trainings import resolve_training
     from evalrun.training.alerts import alerts_of, read_rules

@@ -9,6 +9,7 @@ Makers may run side by side: each writes a file of its own and moves it into pla
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import re
 import subprocess
@@ -217,15 +218,23 @@ def environment() -> Environment:
     from evalrun.reports.gates import tally
     from evalrun.reports.visible import visible
 
+    class Compiled(FileSystemBytecodeCache):
+        """A cache that cannot be written (a full disk, a folder that is gone) costs time, and no report."""
+
+        def dump_bytecode(self, bucket: Any) -> None:
+            with contextlib.suppress(OSError):
+                super().dump_bytecode(bucket)
+
     compiled = cache_dir() / "reports" / "templates"
-    compiled.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        compiled.mkdir(mode=0o700, parents=True, exist_ok=True)
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        bytecode_cache=FileSystemBytecodeCache(str(compiled)),
+        bytecode_cache=Compiled(str(compiled)),
         finalize=_finalize(visible),
     )
     environment.filters.update(breakable=_breakable, capitalize_first=_capitalize_first)

@@ -6,6 +6,7 @@ Series are thinned for drawing: the least and the greatest of each bucket stay, 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,14 +31,17 @@ from evalrun.tracking.trainings import (
     TrainingManifest,
     name_of,
 )
-from evalrun.training.alerts import TrainingAlert, alerts_of
+from evalrun.training.alerts import TrainingAlert, watched
 from evalrun.training.ending import series_of
 from evalrun.training.evaluated import QualityLine, StepValue, evaluated_steps
-from evalrun.training.series import Series, kind_of
+from evalrun.training.series import Series, kind_of, thinned
 from evalrun.training.series import time_left as seconds_left
 
 EVERY_S = 5.0
 """Seconds between two writings of a page that is live."""
+MOST_WHOLE = 20_000
+"""Points of a metric up to which JSON has all of them."""
+ENDED = ("finished", "interrupted")
 _LAST = ("metric", "step", "last", "least", "greatest")
 SCRIPTS = ("page.js", "download.js", "charts.js")
 
@@ -45,7 +49,7 @@ SCRIPTS = ("page.js", "download.js", "charts.js")
 @dataclass(frozen=True, slots=True)
 class TrainingView:
     """What is shown of a training. `quality` are the lines of one metric, `runs` the runs (SWEEP/RUN) by
-    step."""
+    step, `diverged` is the step from which on it had diverged for good."""
 
     folder: TrainingFolder
     name: str
@@ -56,21 +60,25 @@ class TrainingView:
     quality: tuple[QualityLine, ...]
     runs: Mapping[int, Sequence[str]]
     alerts: tuple[TrainingAlert, ...]
+    diverged: int | None = None
 
     @classmethod
     def of(cls, store: Store, folder: TrainingFolder, metric: str | None = None) -> TrainingView:
         """Read it as it is now. Raises UserError for a metric that no run of it has."""
         manifest, series = folder.training(), series_of(folder)
+        alerts, diverged = watched(series, manifest.planned_steps) if len(series) else ([], None)
+        status = folder.status()
         return cls(
             folder,
             name_of(folder),
-            folder.status(),
+            "diverged" if diverged is not None and status in ENDED else status,
             manifest,
             series,
             tuple(folder.checkpoints()),
             tuple(quality_of(store, folder, metric)),
             evaluated_steps(store, folder),
-            tuple(alerts_of(series, manifest.planned_steps)) if len(series) else (),
+            tuple(alerts),
+            diverged,
         )
 
     @property
@@ -86,14 +94,24 @@ class TrainingView:
         return [each for each in found if each.name in self.series.names and kind_of(each.name) != "system"]
 
     def document(self) -> dict[str, Any]:
-        """As JSON; the series stand in `metrics.parquet`."""
-        manifest = asdict(self.manifest)
-        manifest["last"] = [asdict(each) for each in (self.series.last() if len(self.series) else ())]
+        """As JSON. `last` has the last value of each metric, under the name of its role as well (`loss` of
+        train/loss), `metrics` more of it; `series` pairs of step and value, null where that is no number. A
+        series of more than MOST_WHOLE points is thinned, and named under `thinned`; `metrics.parquet` has
+        all of them."""
+        metrics = self.series.last() if len(self.series) else ()
+        names = [name for name in self.series.names if kind_of(name) != "system"]
+        series = {name: pairs(self.series, name) for name in names}
+        points = {each.name: each.points for each in metrics}
         return {
-            **manifest,
+            **asdict(self.manifest),
             "name": self.name,
             "status": self.status,
+            "steps": self.steps,
             "folder": str(self.folder.path),
+            "last": {each.name: each.value for each in metrics},
+            "metrics": [asdict(each) for each in metrics],
+            "series": series,
+            "thinned": [name for name, kept in series.items() if len(kept) < points[name]],
             "checkpoints": [
                 {**asdict(row), "evaluated": list(self.runs.get(row.step, ()))} for row in self.checkpoints
             ],
@@ -101,6 +119,19 @@ class TrainingView:
             "alerts": [asdict(alert) for alert in self.alerts],
             "time_left_s": time_left(self),
         }
+
+
+def pairs(series: Series, name: str) -> list[tuple[int, float | None]]:
+    """Step and value of a metric's points, the value None where it is no number; thinned where they are more
+    than MOST_WHOLE."""
+    import numpy as np
+
+    steps, values, _ = series.of(name)
+    if len(steps) > MOST_WHOLE:
+        keep = np.isfinite(values)
+        steps, values = thinned(steps[keep], values[keep])
+    told = [value if math.isfinite(value) else None for value in values.tolist()]
+    return list(zip(steps.tolist(), told, strict=True))
 
 
 def time_left(view: TrainingView) -> tuple[float, float, float] | None:
@@ -312,9 +343,8 @@ def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _drawn(view: TrainingView, name: str) -> Drawn:
-    diverged = next((alert.step for alert in view.alerts if alert.rule == "diverged"), None)
     steps = tuple(row.step for row in view.checkpoints)
-    return Drawn(name, view.series, steps, view.quality, max([view.steps, *view.runs]), diverged)
+    return Drawn(name, view.series, steps, view.quality, max([view.steps, *view.runs]), view.diverged)
 
 
 def _visible(rows: Any) -> list[list[str]]:

@@ -37,7 +37,7 @@ MARK = "watching"
 """The file in a sweep's folder that says that it is kept open, and for which suite."""
 MOST_TRIES = 3
 """So often a checkpoint is tried that cannot be evaluated."""
-_ENDED = ("complete", "diverged", "failed", "interrupted")
+_ENDED = ("finished", "diverged", "failed", "interrupted")
 
 State = dict[str, tuple[Checkpoint, ...]]
 

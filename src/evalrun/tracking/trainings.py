@@ -36,7 +36,8 @@ TRAINING, METRICS, CHECKPOINTS, JOURNAL = (
 SEALED = (TRAINING, METRICS, CHECKPOINTS)
 """Files whose digests the trail keeps when a training ends."""
 
-Status: TypeAlias = Literal["running", "complete", "interrupted", "failed"]
+Status: TypeAlias = Literal["running", "finished", "diverged", "interrupted", "failed", "complete"]
+"""How a training stands. `complete` is what earlier folders say for `finished`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,9 @@ class TrainingFolder(SweepFolder):
     def status(self) -> Any:
         """How it stands: `interrupted` where it says `running` and no living process holds it."""
         written = self.training().status
-        return "interrupted" if written == "running" and not self.is_locked() else written
+        if written == "running" and not self.is_locked():
+            return "interrupted"
+        return "finished" if written == "complete" else written
 
     def write_training(self, manifest: TrainingManifest) -> None:
         """Write `training.json`, whole or not at all, without anything that looks like a secret."""

@@ -149,6 +149,9 @@ class AlertWatch:
     _wall: float = math.nan
     _step: int = 0
     _checked: list[tuple[Rule, _Check]] = field(default_factory=list)
+    diverged_since: int | None = None
+    """The step from which on nothing that it logged was sound; None where the last of it is. A single
+    overflow (mixed precision skips such a step) is told, and passes."""
 
     def add(self, step: int, values: Mapping[str, float], wall_s: float = math.nan) -> list[TrainingAlert]:
         """Take one line; what is to be told of it. `wall_s` is Unix time, NaN where it is not known."""
@@ -205,6 +208,14 @@ class AlertWatch:
         return [TrainingAlert("stalled", step, reason)]
 
     def _diverged(self, step: int, values: Mapping[str, float]) -> tuple[bool, int, str] | None:
+        seen = self._corpse(step, values)
+        if seen is not None and seen[0] and self.diverged_since is None:
+            self.diverged_since = step
+        elif seen is not None and not seen[0] and "loss" in values:
+            self.diverged_since = None
+        return seen
+
+    def _corpse(self, step: int, values: Mapping[str, float]) -> tuple[bool, int, str] | None:
         for role in ("grad_norm", "loss", "eval_loss"):
             if not math.isfinite(values.get(role, 0.0)):
                 return True, step, f"{role} is {values[role]}"
@@ -277,8 +288,17 @@ def alerts_of(
     series: Series, planned_steps: int | None = None, rules: Mapping[Rule, int] | None = None
 ) -> list[TrainingAlert]:
     """The alerts of a whole training, in the order of its steps."""
+    return watched(series, planned_steps, rules)[0]
+
+
+def watched(
+    series: Series, planned_steps: int | None = None, rules: Mapping[Rule, int] | None = None
+) -> tuple[list[TrainingAlert], int | None]:
+    """The alerts of a whole training, and the step from which on it had diverged for good (None: it had not,
+    or it came back)."""
     watch = AlertWatch(rules or read_rules(()), planned_steps)
     roles = [name for name in series.names if role_of(name)]
-    return [
+    alerts = [
         alert for step, wall, values in series.only(roles).lines() for alert in watch.add(step, values, wall)
     ]
+    return alerts, watch.diverged_since

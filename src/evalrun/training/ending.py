@@ -12,6 +12,7 @@ from evalrun.errors import UserError
 from evalrun.tracking.events import utc_now
 from evalrun.tracking.store import Store
 from evalrun.tracking.trainings import JOURNAL, METRICS, CheckpointRow, TrainingFolder
+from evalrun.training.alerts import watched
 from evalrun.training.architecture import architecture_of
 from evalrun.training.importing import checkpoint_row
 from evalrun.training.journal import journal_points
@@ -41,6 +42,8 @@ def end_training(
     folder.write_checkpoints(rows)
     known = [each for each in series.names if not each.startswith("system.")]
     steps = int(series.only(known).step.max()) if known else 0
+    if status == "finished" and known and watched(series, manifest.planned_steps)[1] is not None:
+        status = "diverged"
     folder.update(
         status=status,
         finished_at=utc_now(),

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from evalrun.tracking.trainings import (
     training_folders,
     trainings_root,
 )
-from evalrun.training.alerts import TrainingAlert, alerts_of
+from evalrun.training.alerts import TrainingAlert, watched
 from evalrun.training.architecture import architecture_of
 from evalrun.training.readers import Reading, services, tables, tensorboard, trainer_state
 from evalrun.training.series import Points, Series
@@ -84,7 +84,9 @@ def import_training(store: Store, options: ImportOptions) -> Imported:
     reading.points = Points()  # a million of them need not be held twice
     checkpoints = _checkpoints(folder, reading, digests=options.digests) if folder is not None else []
     manifest = _manifest(options, reading, series, sources, _architecture(folder, checkpoints))
-    alerts = alerts_of(series, manifest.planned_steps)
+    alerts, diverged = watched(series, manifest.planned_steps)
+    if diverged is not None:
+        manifest = replace(manifest, status="diverged")
     return _keep(store, manifest, series, checkpoints, alerts)
 
 
@@ -288,7 +290,7 @@ def _manifest(
         training=new_ulid(),
         name=name,
         project=options.project or name,
-        status="interrupted" if short else "complete",
+        status="interrupted" if short else "finished",
         framework=reading.framework,
         started_at=_iso(min(walls)) if walls else None,
         finished_at=_iso(max(walls)) if walls else None,

@@ -68,6 +68,7 @@ class Tracked:
         self._options = options
         self._pid = os.getpid()
         self._step = -1
+        self._steps: dict[Any, int] = {}  # the last one of each metric
         self._told = self._ended = False
         self._folder: TrainingFolder | None = None
         self._journal: JournalWriter | None = None
@@ -96,22 +97,27 @@ class Tracked:
     # What a training calls
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        """Log numbers at a step (optimizer steps done). The same step again adds to it, a lower one says that
-        the training was taken up again from there, none is the one after the last."""
+        """Log numbers at a step (optimizer steps done). The same step again adds to it, none is the one after
+        the last. A step lower than that of the same metric before says that the training was taken up again
+        from there; metrics that count otherwise (by epoch) may go side by side."""
         try:
             at = self._step + 1 if step is None else int(step)
             journal = self._journal
             if self._ended or journal is None or not 0 <= at <= MAX_STEP:
                 return
             now = time.time()
-            if at < self._step:
-                journal.append((at, now, {"from": at}))
-            self._step = at
-            kept = {}
+            steps, falls, kept = self._steps, False, {}
             for name, value in values.items():
                 kind = type(value)
                 # A tensor may change before it is written.
                 kept[name] = value if kind is float or kind is int else _number(value)
+                falls = falls or at < steps.get(name, -1)
+                steps[name] = at
+            if falls:
+                journal.append((at, now, {"from": at}))
+                self._steps = dict.fromkeys(kept, at)
+            if falls or at > self._step:
+                self._step = at
             journal.append((at, now, kept))
         except Exception as error:
             self._failed(error)
@@ -133,8 +139,13 @@ class Tracked:
             at = max(self._step, 0) if step is None else int(step)
             kind = "adapter" if (place / "adapter_config.json").exists() else "model"
             self._checkpoints[at] = CheckpointRow(at, str(place), kind=kind)
-            self._folder.append_event("checkpoint", {"step": at, "path": str(place)})
-            self._folder.write_checkpoints(list(self._checkpoints.values()))
+            rows = list(self._checkpoints.values())
+
+            def keep(folder: TrainingFolder) -> None:
+                folder.append_event("checkpoint", {"step": at, "path": str(place)})
+                folder.write_checkpoints(rows)
+
+            self._later(keep)
         except Exception as error:
             self._failed(error)
 
@@ -146,16 +157,22 @@ class Tracked:
             from evalrun.tracking.plain import plain
 
             self._config |= plain(dict(values))
-            self._folder.update(hyperparameters=dict(self._config))
+            known = dict(self._config)
+            self._later(lambda folder: folder.update(hyperparameters=known))
         except Exception as error:
             self._failed(error)
 
     def plan(self, steps: int) -> None:
         """Say how many steps the training will have."""
-        self._watch.planned_steps = steps
         with contextlib.suppress(Exception):
-            if self._folder is not None and not self._ended:
-                self._folder.update(planned_steps=int(steps))
+            planned = self._watch.planned_steps = int(steps)
+            self._later(lambda folder: folder.update(planned_steps=planned))
+
+    def _later(self, change: Callable[[TrainingFolder], object]) -> None:
+        """Change the folder in the writer's thread: a disk that hangs keeps no training waiting."""
+        folder, journal = self._folder, self._journal
+        if folder is not None and journal is not None and not self._ended:
+            journal.later(lambda: change(folder))
 
     @property
     def alerts(self) -> tuple[TrainingAlert, ...]:
@@ -167,8 +184,9 @@ class Tracked:
         """The training's folder; None where nothing is written (another rank, or it could not be made)."""
         return self._folder.path if self._folder is not None else None
 
-    def finish(self, status: str = "complete") -> None:
-        """Write what is left and end the training: `complete`, `failed` or `interrupted`."""
+    def finish(self, status: str = "finished") -> None:
+        """Write what is left and end the training: `finished`, `failed` or `interrupted`. One whose last
+        values are no numbers is kept as `diverged`."""
         if self._ended or os.getpid() != self._pid:
             return
         self._ended = True
@@ -176,6 +194,7 @@ class Tracked:
         try:
             self._end(status)
         except Exception as error:
+            self._told = False  # that its end is not kept is told by itself
             self._failed(error)
         finally:
             with contextlib.suppress(Exception):
@@ -187,8 +206,9 @@ class Tracked:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self.finish("complete" if kind is None else "interrupted" if interrupted else "failed")
+        well = kind is None or (isinstance(error, SystemExit) and not error.code)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        self.finish("finished" if well else "interrupted" if interrupted else "failed")
 
     # How it is done
 
@@ -196,7 +216,7 @@ class Tracked:
         from evalrun.paths import default_store
         from evalrun.tracking.store import Store
         from evalrun.tracking.trainings import JOURNAL
-        from evalrun.training.journal import JournalWriter, last_line
+        from evalrun.training.journal import JournalWriter, last_line, last_steps
 
         store = self._store = Store(Path(self._options.store or default_store()))
         folder = self._unfinished(store) if self._options.resume else None
@@ -206,6 +226,7 @@ class Tracked:
             known = folder.training()
             last = last_line(folder.path / JOURNAL)
             self._step = last[0] if last is not None else -1
+            self._steps = {**last_steps(folder.path / JOURNAL)}
             self._config = {**known.hyperparameters, **self._config}
             self._checkpoints = {row.step: row for row in folder.checkpoints()}
             folder.append_event("resume", {"step": max(self._step, 0)})
@@ -331,8 +352,8 @@ class Tracked:
     def _end(self, status: str) -> None:
         if self._monitor is not None:
             self._monitor.stop()
-        if self._journal is not None:
-            self._journal.close()
+        if self._journal is not None and not self._journal.close():
+            raise OSError("the disk does not answer, and the end of the training is not kept")
         if self._folder is None:
             return
         system = self._monitor.figures.figures() if self._monitor is not None else {}
@@ -343,7 +364,7 @@ class Tracked:
 
     def _at_exit(self) -> None:
         # An exception that nobody caught is kept there by the interpreter.
-        self.finish("failed" if getattr(sys, "last_value", None) is not None else "complete")
+        self.finish("failed" if getattr(sys, "last_value", None) is not None else "finished")
 
     def _failed(self, error: BaseException) -> None:
         """Tell the first error; a training goes on without its tracking."""

@@ -129,8 +129,12 @@ def test_the_commands_from_import_to_gate(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         state = {"global_step": 30, "log_history": [*history, *more]}
         (tmp_path / name / "trainer_state.json").write_text(json.dumps(state))
-        done = evalrun("training", "import", tmp_path / name, "--store", store)
+        done = evalrun("training", "import", tmp_path / name, "--store", store, "--json")
         assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["status"] == {"good": "finished", "bad": "diverged"}[name]
+        assert told["series"]["loss"][:2] == [[1, 4.0], [2, 2.0]]
+        assert told["last"]["loss"] == {"good": 4.0 / 29, "bad": 0.0}[name]
     listed = json.loads(evalrun("training", "list", "--store", store, "--json").stdout)
     assert [each["name"] for each in listed] == ["bad", "good"]
     assert [evalrun("training", "gate", name, "--store", store).returncode for name in ("good", "bad")] == [

@@ -140,7 +140,7 @@ def test_what_the_callback_tracked_is_what_was_logged(
     for name in ("loss", "eval_loss", "grad_norm", "train_loss"):
         assert kept(store, "live", name) == logged(history, name)
     manifest = folder.training()
-    assert (manifest.status, manifest.steps, manifest.planned_steps) == ("complete", STEPS, STEPS)
+    assert (manifest.status, manifest.steps, manifest.planned_steps) == ("finished", STEPS, STEPS)
     assert manifest.hyperparameters["per_device_train_batch_size"] == 8
     assert manifest.architecture["architectures"] == ["LlamaForCausalLM"]
     rows_ = folder.checkpoints()

@@ -79,7 +79,7 @@ def test_a_training_is_kept_with_all_there_is_of_it(store: Store, tmp_path: Path
     folder = resolve_training(store, "tiny")
     assert folder.path == done.folder.path
     manifest = folder.training()
-    assert (manifest.status, manifest.steps, manifest.framework) == ("complete", 60, "huggingface")
+    assert (manifest.status, manifest.steps, manifest.framework) == ("finished", 60, "huggingface")
     assert [row.step for row in folder.checkpoints()] == [20, 60]
     assert len({row.sha256 for row in folder.checkpoints()} - {""}) == 1
     assert series_of(folder).of("loss")[1].tolist() == [4.0, 2.0, 4 / 3, 1.0, 0.8, 4 / 6]

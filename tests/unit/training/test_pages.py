@@ -24,7 +24,7 @@ def make(store: Store, rows: list[tuple[int, str, float, float]], **more: object
         points.add(*row)
     series = points.series()
     series.write(folder.path / "metrics.parquet")
-    values = {"status": "complete", "steps": max([0, *(row[0] for row in rows)]), **more}
+    values = {"status": "finished", "steps": max([0, *(row[0] for row in rows)]), **more}
     folder.write_training(
         TrainingManifest(training=folder.ulid, name="tiny", project="tiny", **values)  # type: ignore[arg-type]
     )
@@ -62,3 +62,34 @@ def test_the_time_left_is_steps_left_times_the_usual_step(store: Store) -> None:
     with view.folder.lock():
         running = TrainingView.of(store, view.folder)
         assert time_left(running) == pytest.approx((82.0, 82.0, 82.0))
+
+
+def test_the_document_has_status_last_values_series_and_alerts(store: Store) -> None:
+    rows = [(step, "train/loss", 3.0 - step, math.nan) for step in (1, 2)]
+    document = make(store, [*rows, (1, "grad_norm", math.inf, math.nan)]).document()
+    assert (document["training"], document["status"], document["steps"]) == (
+        document["folder"].rsplit("/", 1)[1][:26],
+        "finished",
+        2,
+    )
+    assert document["last"] == {"train/loss": 1.0, "loss": 1.0, "grad_norm": None}
+    assert document["series"] == {"train/loss": [(1, 2.0), (2, 1.0)], "grad_norm": [(1, None)]}
+    # An overflow of one step is told, and did not end the training: its loss after it is sound.
+    assert [alert["rule"] for alert in document["alerts"]] == ["diverged"]
+    assert document["thinned"] == []
+
+
+def test_a_training_whose_last_loss_is_no_number_is_diverged(store: Store) -> None:
+    rows = [(step, "loss", value, math.nan) for step, value in enumerate((2.0, 1.0, math.nan, math.nan), 1)]
+    view = make(store, rows)
+    assert (view.status, view.diverged) == ("diverged", 3)
+    assert make(store, [*rows, (5, "loss", 0.9, math.nan)]).status == "finished"
+
+
+def test_a_long_series_is_thinned_in_the_document_and_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evalrun.reports.training.MOST_WHOLE", 2_500)
+    document = make(store, [(step, "loss", 1.0, math.nan) for step in range(3_000)]).document()
+    assert (document["thinned"], len(document["series"]["loss"]) <= 2_000) == (["loss"], True)
+    assert document["metrics"][0]["points"] == 3_000

@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import evalrun
 from evalrun.errors import UserError
 from evalrun.tracking.store import Store
 from evalrun.tracking.trainings import resolve_training, training_folders, verify_training
-from evalrun.training import track
+from evalrun.training import journal, track
 from evalrun.training.ending import series_of
 
 
@@ -45,7 +47,7 @@ def test_what_is_logged_is_there(store: Store, tmp_path: Path) -> None:
     assert loss_of(store) == [(10, 1.5), (20, 1.0), (21, 0.5)]
     assert loss_of(store, metric="eval_loss") == [(10, 2.0)]
     assert math.isnan(loss_of(store, metric="grad_norm")[0][1])
-    assert (manifest.status, manifest.steps, manifest.project) == ("complete", 21, "triage")
+    assert (manifest.status, manifest.steps, manifest.project) == ("finished", 21, "triage")
     assert (manifest.hyperparameters, manifest.seeds) == ({"lr": 2e-4, "seed": 7}, {"seed": 7})
     assert [row.step for row in folder.checkpoints()] == [10]
     assert verify_training(folder) == []
@@ -164,6 +166,80 @@ def test_a_disk_that_stays_full_is_noted_too(
             run._journal.close()
     assert loss_of(store) == [(1, 1.0)]
     assert resolve_training(store, "tiny").training().notes == ("1 lines could not be written",)
+
+
+def test_what_waits_for_a_disk_that_hangs_is_bounded_and_counted(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers, real = threading.Event(), os.fdatasync
+
+    def hanging(descriptor: int) -> None:
+        if threading.current_thread().name == "evalrun-track":
+            answers.wait(30)
+        real(descriptor)
+
+    monkeypatch.setattr(journal, "MOST_WAITING", 10)
+    monkeypatch.setattr(journal, "_STUCK_S", 0.0)
+    monkeypatch.setattr(os, "fdatasync", hanging)
+    with begin(store) as run:
+        run.log({"loss": 1.0}, step=0)
+        writer = run._journal
+        assert writer is not None
+        while writer._busy_since is None:
+            time.sleep(0.001)
+        for step in range(1, 101):
+            run.log({"loss": 1.0}, step=step)
+            run.checkpoint("out", step=step)  # waits for the disk as little
+        assert (len(writer._waiting), writer.lost) == (10, 90)
+        answers.set()
+    assert loss_of(store) == [(step, 1.0) for step in range(11)]
+    assert "90 lines were dropped" in caplog.text
+    assert resolve_training(store, "tiny").training().notes == ("90 lines could not be written",)
+
+
+def test_a_disk_that_never_answers_keeps_no_training_from_ending(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers, real = threading.Event(), os.fdatasync
+
+    def hanging(descriptor: int) -> None:
+        if threading.current_thread().name == "evalrun-track":
+            answers.wait(30)
+        real(descriptor)
+
+    monkeypatch.setattr(journal, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(os, "fdatasync", hanging)
+    with begin(store) as run:
+        run.log({"loss": 1.0}, step=1)
+    assert "the disk does not answer" in caplog.text
+    answers.set()
+    assert resolve_training(store, "tiny").status() == "interrupted"
+    assert loss_of(store) == [(1, 1.0)]
+
+
+def test_metrics_that_count_otherwise_go_side_by_side(store: Store) -> None:
+    for steps in ((10, 20, 30), (40, 50, 60)):
+        run = begin(store)
+        for epoch, step in enumerate(steps, 1 if steps[0] == 10 else 4):
+            run.log({"loss": 1.0 / step}, step=step)
+            run.log({"val_accuracy": 0.5}, step=epoch)
+        # Killed: the next of this name goes on with it.
+        assert run._journal is not None
+        run._journal.close()
+        run._lock.close()
+        run._ended = True
+    begin(store).finish()
+    series = series_of(resolve_training(store, "tiny"))
+    assert series.of("loss")[0].tolist() == [10, 20, 30, 40, 50, 60]
+    assert series.of("val_accuracy")[0].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_leaving_with_success_ends_well(store: Store) -> None:
+    for code, status in ((None, "finished"), (0, "finished"), (1, "failed")):
+        with pytest.raises(SystemExit), begin(store) as run:
+            run.log({"loss": 1.0}, step=1)
+            raise SystemExit(code)
+        assert resolve_training(store, "tiny").training().status == status
 
 
 @pytest.mark.parametrize(
