@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -231,6 +232,7 @@ def scrub_url(url: str) -> str:
     return _scrub(re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", url), _environment_secrets())
 
 
+@lru_cache(4096)
 def names_secret(name: str) -> bool:
     """Whether a key of this name holds a secret: `api_key` does, `api_key_env` and `max_tokens` do not."""
     return bool(_NAMED.search(name)) and not _NOT_A_SECRET_NAME.search(name)
@@ -244,8 +246,13 @@ def is_secret_variable(name: str, value: str) -> bool:
 
 def _environment_secrets() -> tuple[str, ...]:
     """Values of secret-looking variables in the forms they take in text, longest first."""
+    return _secrets_of(tuple(os.environ.items()))
+
+
+@lru_cache(1)
+def _secrets_of(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     found: set[str] = set()
-    for name, value in os.environ.items():
+    for name, value in environment:
         if is_secret_variable(name, value):
             found |= {value, value.strip(), quote(value, safe=""), json.dumps(value)[1:-1]}
     return tuple(

@@ -108,3 +108,45 @@ def test_what_people_say_stands_on_every_page(tmp_path: Path, monkeypatch: pytes
         assert ("#sample=m-p-d/s0003/0" in page) is (path.name != "c.html")
     index = Path("site/index.html").read_text()
     assert "lr=0.25" in index and "looks &lt;b&gt;odd" in index
+
+
+SEVERAL = """
+import numpy as np
+
+def several(answer, target):
+    right = answer == target
+    size = {"words": len(answer), "none": None}
+    return {"Word F1": np.float32(0.25 + 0.5 * right), "size": size, "why": "seen"}
+
+def scored(answer, target):
+    return {"length": len(answer), "score": answer == target}, "by hand"
+"""
+
+
+def test_a_scorer_of_several_numbers_gives_a_metric_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own_figures.py").write_text(SEVERAL)
+    suite = one_run(
+        tmp_path,
+        scorers=[{"python": "own_figures:several"}, {"python": "own_figures:scored"}],
+        gates=["several.word_f1 >= 0.4", "scored.length <= 2.5"],
+    )
+    first = evalrun(suite, "-q", "--json", "--report", "r.html")
+    assert first.returncode == 0, first.stderr
+    metrics = {each["name"]: each for each in json.loads(first.stdout)["runs"][0]["metrics"]}
+    assert (metrics["several"]["value"], metrics["several.word_f1"]["value"]) == (0.5, 0.5)
+    assert metrics["several.size.words"]["value"] == metrics["scored.length"]["value"] == 2.5
+    assert metrics["several.size.words"]["direction"] == "none", "nobody said what is better"
+    assert metrics["several.word_f1"]["ci_low"] is not None
+    assert metrics["scored"]["value"] == 0.5 and "scored.score" not in metrics
+    assert metrics["several.size.none"]["value"] is None
+    rows = json.loads(evalrun("find", "metric.several.word_f1 > 0.4", "--json").stdout)["runs"]
+    assert len(rows) == 1
+    sample = json.loads(evalrun("samples", "latest", "--json", "--limit", "1").stdout)["samples"][0]
+    assert sample["reason.several"] == "why seen" and sample["reason.scored"] == "by hand"
+    assert evalrun(suite, "-q", "--no-report", "--fresh").returncode == 0
+    compared = evalrun("compare", "previous", "latest", "--metric", "several.word_f1", "--json")
+    assert compared.returncode == 0 and "several.word_f1" in compared.stdout, compared.stderr
+    assert "several.word_f1" in Path("r.html").read_text()

@@ -146,7 +146,7 @@ class Losses:
         found: dict[str, Column] = {}
         for scorer in self.scorers:
             unscored = self.unscored.get(scorer.name, nothing)
-            for name, info in score_infos(scorer):
+            for name, info in score_infos(scorer, self._table.scores):
                 values = score_column(self._table, name)
                 missing = np.isnan(values)  # a part may be known where the score is not
                 lost = self.failed | (unscored & missing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,22 +110,36 @@ def score_metrics(
     return metrics, details
 
 
-def score_infos(scorer: Scorer) -> list[tuple[str, MetricInfo]]:
+def score_infos(scorer: Scorer, columns: Iterable[str] = ()) -> list[tuple[str, MetricInfo]]:
     """The score columns that are shown as means, with what they mean: the score, then its parts.
 
-    A part that is the score itself (`rouge.rouge_l`) is not listed again.
+    A part that is the score itself (`rouge.rouge_l`) is not listed again. `columns` are the scores that there
+    are: parts among them that the scorer did not declare (a function that gives several numbers) are metrics
+    of which nobody said what is better.
     """
     infos = scorer.metrics()
     by_name = {info.name: info for info in infos[1:]}
     parts = [f"{scorer.name}.{part}" for part in scorer.parts]
-    return [(scorer.name, infos[0]), *((part, by_name[part]) for part in parts if part in by_name)]
+    head = f"{scorer.name}."
+    more = [name for name in columns if name.startswith(head) and name not in parts]
+    return [
+        (scorer.name, infos[0]),
+        *((part, by_name[part]) for part in parts if part in by_name),
+        *((name, by_name.get(name) or _undeclared(scorer.name, name)) for name in more),
+    ]
+
+
+def _undeclared(scorer: str, column: str) -> MetricInfo:
+    part = column.removeprefix(f"{scorer}.")
+    text = f"Mean of {part}, a number that the scorer {scorer} gives, over the samples that have it."
+    return MetricInfo(column, "score", "none", text)
 
 
 def mean_metrics(table: SampleTable, scorer: Scorer, *, exclude_unparsed: bool) -> list[MetricValue]:
     """The mean of the score and of those of its parts that are metrics."""
     within = counted(table, exclude_unparsed)
     metrics = []
-    for column, info in score_infos(scorer):
+    for column, info in score_infos(scorer, table.scores):
         values = score_column(table, column)
         known = within & ~np.isnan(values)
         estimate = units(table, values, known).estimate(info.bounds)

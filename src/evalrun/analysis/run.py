@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from evalrun.analysis.bias import bias_findings
 from evalrun.analysis.definitions import definition
 from evalrun.analysis.performance import SystemSummary, performance_metrics
-from evalrun.analysis.quality import rate_metrics, score_metrics
+from evalrun.analysis.quality import rate_metrics, score_infos, score_metrics
 from evalrun.analysis.samples import SampleTable, error_counts
 from evalrun.analysis.shared_text import ROWS_ALIKE, shared_text
 from evalrun.documents import read
@@ -171,8 +171,11 @@ def analyse(
     ]
     of = {metric.name: metric.scorer for metric in metrics if metric.scorer}
     # The values by group of a scorer's metric are its own too.
-    metrics = [replace(metric, scorer=metric.scorer or of.get(metric.name, "")) for metric in metrics]
-    details["definitions"] = _definitions(metrics, scorers, sliced)
+    metrics = [
+        replace(metric, scorer=of[metric.name]) if not metric.scorer and metric.name in of else metric
+        for metric in metrics
+    ]
+    details["definitions"] = _definitions(metrics, scorers, _undeclared(table, scorers) | sliced)
     metrics = _without_lost(metrics, details, table, scorers, options)
     counts = table.counts()
     details["errors"] = {}
@@ -250,6 +253,12 @@ def _without_lost(
         bounds_of=lambda name: tuple(definitions[name]["bounds"]),
         plan=options.fairness,
     )
+
+
+def _undeclared(table: SampleTable, scorers: Sequence[Scorer]) -> dict[str, MetricInfo]:
+    """What the numbers mean that scorers gave without having declared them."""
+    infos = [info for scorer in scorers for _, info in score_infos(scorer, table.scores)]
+    return {info.name: info for info in infos}
 
 
 def _definitions(

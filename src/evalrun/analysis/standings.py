@@ -78,8 +78,11 @@ class AllPairs:
             return np.empty(0)
         resamples = max(LEAST_RESAMPLES, min(RESAMPLES, _LOOKED_AT // (k * k)))
         with single_threaded():
-            drawn = resampled_sums(self._totals, seed=self._seed, resamples=resamples)
-            greatest = np.sort(np.concatenate([_greatest(means, self.se) for means in drawn]))
+            # Columns that are equal throughout differ from the others by the same, and from each other not.
+            distinct = np.unique(self._totals, axis=1, return_index=True)[1]
+            totals, se = self._totals[:, distinct], self.se[np.ix_(distinct, distinct)]
+            drawn = resampled_sums(totals, seed=self._seed, resamples=resamples)
+            greatest = np.sort(np.concatenate([_greatest(means, se) for means in drawn]))
         return as_student(greatest * math.sqrt(self.units / (self.units - 1)), self.units - 1)
 
     def difference(self, i: int, j: int) -> float:

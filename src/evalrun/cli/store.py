@@ -70,11 +70,12 @@ def list_sweeps(
 
 
 def _standing(store: Store) -> dict[str, list[str]]:
-    """What sweeps stand for now: names of promotions, environments, baselines; by the sweep's id."""
+    """What sweeps that were just listed stand for now: names of promotions, environments, baselines; by the
+    sweep's id."""
     from evalrun.tracking.changes import current, list_baselines, placed
 
     found: dict[str, list[str]] = {}
-    for each in current(placed(store)).values():
+    for each in current(placed(store, in_step=True)).values():
         found.setdefault(each.sweep, []).append(each.name)
     for baseline in list_baselines(store):
         found.setdefault(baseline.sweep, []).append(f"baseline {baseline.name}")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from evalrun.runner.processes import Cgroup, MemoryWatch, Usage, usage
+from evalrun.runner.processes import Cgroup, JustRead, MemoryWatch, Usage, usage
 
 if TYPE_CHECKING:
     from evalrun.runner.gpus import GpuReading, Gpus
@@ -238,7 +238,7 @@ class Watched:
     """What a monitor reads. `engine_pid` is asked each time, since an engine may start after the monitor;
     `gpus` are those of this machine where the model may run on them, else `no_gpus` says why there are
     none; `rapl` and `no_rapl` likewise for the energy of its processors; `origin` is the moment
-    (perf_counter) of t_s = 0."""
+    (perf_counter) of t_s = 0; `just_read` is shared by what is watched one after the other."""
 
     engine_pid: Callable[[], int | None]
     gpus: Gpus | None = None
@@ -246,6 +246,7 @@ class Watched:
     rapl: Rapl | None = None
     no_rapl: str = ""
     origin: float = field(default_factory=time.perf_counter)
+    just_read: JustRead = field(default_factory=JustRead)
 
 
 class Monitor:
@@ -261,7 +262,7 @@ class Monitor:
         self._phase = "inference"
         self._thread: threading.Thread | None = None
         self._cgroup = Cgroup()
-        self._memory = MemoryWatch(watched.engine_pid)
+        self._memory = MemoryWatch(watched.engine_pid, watched.just_read)
         self._engine: Mapping[str, float] = {}
         self.figures = MachineFigures()
 

@@ -122,21 +122,9 @@ def _session(pid: int) -> int | None:
 
 
 def _pss(pid: int) -> int | None:
-    """What it was, where it was read just now: the kernel walks all pages for it, and short runs of one
-    process follow each other quickly."""
-    now = time.perf_counter()
-    known = _SEEN.get(pid)
-    if known is None or now - known[0] >= _JUST_NOW_S:
-        text = _read(f"/proc/{pid}/smaps_rollup") or ""
-        line = next((line for line in text.splitlines() if line.startswith("Pss:")), None)
-        known = now, int(line.split()[1]) * 1024 if line else None
-        _SEEN.clear()
-        _SEEN[pid] = known
-    return known[1]
-
-
-_SEEN: dict[int, tuple[float, int | None]] = {}
-_JUST_NOW_S = 0.2
+    text = _read(f"/proc/{pid}/smaps_rollup") or ""
+    line = next((line for line in text.splitlines() if line.startswith("Pss:")), None)
+    return int(line.split()[1]) * 1024 if line else None
 
 
 def _rss(pid: int) -> int | None:
@@ -204,14 +192,43 @@ class Pss:
     client: int | None = None
 
 
+_JUST_NOW_S = 0.2
+
+
+class JustRead:
+    """What was read of our own processes a moment ago: short runs of one sweep follow each other quickly, the
+    kernel walks all pages of a process for its PSS, and for its children all of its threads. Each sweep has
+    its own; what is read of engines is always new."""
+
+    def __init__(self) -> None:
+        self._listed: tuple[float, list[int]] = float("-inf"), []
+        self._read: tuple[float, Sequence[int], int | None] = float("-inf"), (), None
+
+    def own_tree(self) -> list[int]:
+        """As the function of that name."""
+        now = time.perf_counter()
+        if now - self._listed[0] >= _JUST_NOW_S:
+            self._listed = now, own_tree()
+        return self._listed[1]
+
+    def pss_bytes(self, pids: Sequence[int]) -> int | None:
+        """As the function of that name."""
+        now = time.perf_counter()
+        if now - self._read[0] >= _JUST_NOW_S or self._read[1] != pids:
+            self._read = now, pids, pss_bytes(pids)
+        return self._read[2]
+
+
 class MemoryWatch:
     """Keeps the lists of processes, and reads their memory when it is worth it.
 
-    `engine_pid` is asked each time, since an engine may start late and may be replaced.
+    `engine_pid` is asked each time, since an engine may start late and may be replaced. `just_read` is what
+    the runs of one sweep share.
     """
 
-    def __init__(self, engine_pid: Callable[[], int | None]) -> None:
+    def __init__(self, engine_pid: Callable[[], int | None], just_read: JustRead | None = None) -> None:
         self._engine_pid = engine_pid
+        self._just_read = just_read or JustRead()
         self._root: int | None = None
         self._listed_at = self._read_at = self._due = float("-inf")
         self._resident = 0
@@ -227,7 +244,7 @@ class MemoryWatch:
                 self._due = self._read_at = float("-inf")
             self._root, self._listed_at = root, now
             self.engine = tree(root) if root is not None else ()
-            self.client = own_tree()
+            self.client = self._just_read.own_tree()
 
     def pss(self, *, anew: bool) -> Pss:
         """What the listed processes have: with `anew` in any case, else where it is time."""
@@ -241,7 +258,7 @@ class MemoryWatch:
     def _read(self) -> Pss:
         began = time.thread_time()  # the walk is this thread's time; waiting for a core is not
         self._resident = self._resident_bytes()
-        found = Pss(pss_bytes(self.engine), pss_bytes(self.client))
+        found = Pss(pss_bytes(self.engine), self._just_read.pss_bytes(self.client))
         self._read_at = time.perf_counter()
         self._due = self._read_at + (time.thread_time() - began) / _SHARE
         return found

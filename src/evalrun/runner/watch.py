@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from evalrun.providers.base import HasWorkers, Provider, RunsEngine, capability
 from evalrun.runner.gpus import Gpus, open_gpus
 from evalrun.runner.monitor import Monitor, SystemSample, Watched
+from evalrun.runner.processes import JustRead
 from evalrun.runner.rapl import open_rapl
 
 
@@ -132,8 +133,15 @@ class LoadOnce:
 class Watch:
     """An async context around a run: `async with Watch(…) as watch`. Read its results afterwards."""
 
-    def __init__(self, provider: Provider, sink: Sink, clock_offset_s: float = 0.0) -> None:
-        """`clock_offset_s` is where the run's clock stands, for a run that is taken up again."""
+    def __init__(
+        self,
+        provider: Provider,
+        sink: Sink,
+        clock_offset_s: float = 0.0,
+        just_read: JustRead | None = None,
+    ) -> None:
+        """`clock_offset_s` is where the run's clock stands, for a run that is taken up again; `just_read` is
+        what the runs of one sweep share."""
         self._gpus, no_gpus = _gpus_of(provider)
         rapl, no_rapl = open_rapl() if _runs_here(provider) else (None, "")
         watched = Watched(
@@ -143,6 +151,7 @@ class Watch:
             rapl,
             no_rapl,
             time.perf_counter() - clock_offset_s,
+            just_read or JustRead(),
         )
         self.monitor = Monitor(watched, sink)
         self._engine = capability(provider, RunsEngine)

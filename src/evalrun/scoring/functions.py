@@ -5,9 +5,10 @@
         return abs(len(answer) - len(target)) <= margin
 
 A scorer function takes any of answer, target, output, row, status, tool_calls and likelihood, by these
-names, and returns a bool, a number, None (cannot say), a (number, reason) pair or a Score. A parser function
-takes the value and returns a value, or raises Unparsed (a ValueError counts as that too). Its other
-arguments are its options, or a model of them is the argument `options`. Without the decorator
+names, and returns a bool, a number, None (cannot say), a mapping of several numbers, any of these with a
+reason as a pair, or a Score. Of several numbers the one called `score`, else the first, is the score; the
+mean of each is a metric `<scorer>.<name>`. A parser function takes the value and returns a value, or raises
+Unparsed (a ValueError counts as that too). Its other arguments are its options, or a model of them is the argument `options`. Without the decorator
 (`python: module:function` in a suite) they are given under `args`.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from operator import attrgetter
 from typing import Any, ClassVar, TypedDict, TypeVar, get_type_hints
@@ -38,11 +39,15 @@ from evalrun.scoring.base import (
     plain_value,
     shown,
 )
+from evalrun.scoring.text import slugs
 from evalrun.types import JSON, Score
 
 _GIVEN = ("answer", "target", "output", "row")
 _ALSO_GIVEN = ("status", "tool_calls", "likelihood")
 """What a sample has besides; an argument with a default of its own is not filled by these."""
+
+SCORE = "score"
+"""The name, among several numbers that a function gives, of the score itself."""
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 
@@ -186,6 +191,8 @@ class FunctionScorer(Scorer[Any]):
             return result
         value, reason = result if isinstance(result, tuple) else (result, "")
         value = plain_value(value)
+        if isinstance(value, Mapping):
+            return _several(value, reason)
         number = None if value is None else float(value)
         if number is not None and not math.isfinite(number):
             return Score(None, f"{self.name} gives {number}, which is no score")
@@ -198,6 +205,32 @@ class FunctionScorer(Scorer[Any]):
         """What the function's declaration says, else the mean of what it returns."""
         text = f"Mean over the samples of what the suite's own function {name} returns."
         return super().describe(name) or (MetricInfo(name, "score", "higher", text),)
+
+
+def _several(values: Mapping[str, JSON], reason: str) -> Score:
+    """The score of a function that gives several numbers by name. Texts among them are a reason."""
+    flat = dict(_flat(values))
+    said = {name: value for name, value in flat.items() if isinstance(value, str)}
+    numbers = {name: value for name, value in flat.items() if name not in said}
+    names = slugs(numbers, other=r"[^\w.]+", empty="part")
+    parts = {
+        name: None if value is None else float(value)
+        for name, value in zip(names, numbers.values(), strict=True)
+    }
+    first = SCORE if SCORE in parts else next(iter(parts), None)
+    score = None if first is None else parts[first]
+    parts.pop(SCORE, None)
+    told = said.pop("reason", "") or ", ".join(f"{name} {value}" for name, value in said.items())
+    shown_parts = ", ".join(f"{name} {value}" for name, value in numbers.items())
+    return Score(score, reason or told or shown_parts or "the scorer gave no number", parts)
+
+
+def _flat(values: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{head}{name}.")
+        else:
+            yield f"{head}{name}", value
 
 
 def _wanted(function: Callable[..., Any], name: str) -> tuple[str, ...]:

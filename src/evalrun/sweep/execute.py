@@ -30,6 +30,7 @@ from evalrun.runner.limits import (
     connections_allowed,
 )
 from evalrun.runner.neighbours import Neighbours
+from evalrun.runner.processes import JustRead
 from evalrun.runner.source import Samples
 from evalrun.runner.watch import LoadOnce, Watch, watched_start
 from evalrun.suite.components import ModelSpec
@@ -112,6 +113,7 @@ class Phase:
     """How many requests every run has in flight whose model and suite say nothing, so that their speeds can
     be compared. None: as many as the endpoint bears."""
     neighbours: Neighbours | None = None
+    just_read: JustRead = field(default_factory=JustRead)
 
     async def ask(
         self,
@@ -529,7 +531,7 @@ class MatrixJob:
             detail = {"done": len(earlier.done), "of": spec.requests(phase.suite, len(samples))}
             self.folder.append_event("begin_run", detail, target=spec.run_id, durable=False)
         load.write_to(run.write_system, earlier.clock_s)
-        watch = Watch(provider, run.write_system, earlier.clock_s)
+        watch = Watch(provider, run.write_system, earlier.clock_s, phase.just_read)
         started_at, started = datetime.now(UTC), time.perf_counter()
         cell = Cell.of(spec, samples, prepared.renderer(spec), provider, prepared.pipeline_of(spec))
         performance = phase.suite.performance

@@ -221,7 +221,7 @@ class Finish:
             keep_rows(self.folder, spec.dataset, dataset, samples)
             self._rows_kept.add(spec.dataset.id)
         answered, warnings = answered_by(samples)
-        own = None if scores is None else scores.scorers
+        own = self.scorers if scores is None else scores.scorers
         analysis = analyse_run(table, self.suite, spec, measured.system, own)
         if scores is not None:
             from evalrun.sweep.tasks import enter_task

@@ -8,10 +8,12 @@ Someone who may write all files can make all of it anew: only a head that was ke
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -318,6 +320,10 @@ def log(store: Store, folder: SweepFolder | None = None) -> Iterator[dict[str, A
     yield from sorted(events, key=lambda event: (event["ts"], event["seq"]))
 
 
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+_BATCH = 500
+"""So many sweeps are compared at a time."""
 _HIDDEN = {"id", "run_id", "project_id", "dataset_version_id", "stamp"}
 """Keys that a database gives, and the times of files."""
 
@@ -330,19 +336,15 @@ def altered_tables(
 
     `heads` are the last events that the store's trail knows of: so many at least were entered.
     """
-    # What is running changes between two looks.
-    expected = _expected([folder for folder in folders if not folder.is_locked()])
-    ids = list(expected)
-    actual = store.read(lambda connection: {ulid: _rows(connection, ulid) for ulid in ids})
-    found = {
-        ulid: [
-            name
-            for name in rows
-            if not _agree(name, rows[name], actual[ulid][name], heads.get(ulid, {}).get("seq"))
-        ]
-        for ulid, rows in expected.items()
-    }
-    return {ulid: names for ulid, names in found.items() if names}
+    altered: dict[str, list[str]] = {}
+    for expected in _expected(folders):
+        actual = store.read(partial(_rows, ulids=list(expected)))
+        for ulid, rows in expected.items():
+            known = heads.get(ulid, {}).get("seq")
+            names = [name for name in rows if not _agree(name, rows[name], actual[ulid][name], known)]
+            if names:
+                altered[ulid] = names
+    return altered
 
 
 def gaps(store: Store, heads: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -360,52 +362,63 @@ def gaps(store: Store, heads: Mapping[str, Mapping[str, Any]]) -> list[tuple[str
     return lost + made_up
 
 
-def _agree(name: str, expected: list[Any], actual: list[Any], known: Any) -> bool:
+def _agree(name: str, expected: Rows, actual: Rows, known: Any) -> bool:
     """Events may be newer in the folder than in the catalog; those that are in both must be the same."""
     if name != "event":
-        return actual == expected
+        return Counter(actual) == Counter(expected)
     at = [column.name for column in _shown(t.event)].index("seq")
     entered = {row for row in expected if isinstance(known, int) and row[at] <= known}
     return entered <= set(actual) <= set(expected)
 
 
-def _expected(folders: Sequence[SweepFolder]) -> dict[str, dict[str, Any]]:
-    """What a catalog made from the folders alone would hold."""
-    found: dict[str, dict[str, Any]] = {}
+def _expected(folders: Sequence[SweepFolder]) -> Iterator[dict[str, dict[str, Rows]]]:
+    """What a catalog made from the folders alone would hold, a batch of sweeps at a time. Those that run are
+    left out: they change between two looks."""
     engine = connect(Path(":memory:"))
     with engine.connect() as connection:
         t.metadata.create_all(connection)
-        for folder in folders:
-            try:
-                insert(connection, read_entry(folder))
-            except UserError:
-                continue
-            found[folder.ulid] = _rows(connection, folder.ulid)
+        for start in range(0, len(folders), _BATCH):
+            entries = []
+            for folder in folders[start : start + _BATCH]:
+                with contextlib.suppress(UserError):
+                    if not folder.is_locked():
+                        entries.append(read_entry(folder))
+            insert(connection, *entries)
+            yield _rows(connection, [entry.folder.ulid for entry in entries])
             connection.execute(t.sweep.delete())  # and what hangs on it
     engine.dispose()
-    return found
 
 
-def _rows(connection: sa.Connection, ulid: str) -> dict[str, Any]:
-    of_run = t.run.c.sweep == ulid
+def _rows(connection: sa.Connection, ulids: Sequence[str]) -> dict[str, dict[str, Rows]]:
+    """The rows of sweeps by table, by sweep; in no order."""
     queries = {
-        "sweep": sa.select(*_shown(t.sweep), t.project.c.name.label("of"))
+        "sweep": sa.select(t.sweep.c.ulid, *_shown(t.sweep), t.project.c.name.label("of"))
         .join(t.project)
-        .where(t.sweep.c.ulid == ulid),
+        .where(t.sweep.c.ulid.in_(ulids)),
         "run": sa.select(
-            *_shown(t.run), t.dataset_version.c.digest.label("of"), t.dataset_version.c.name.label("data")
+            t.run.c.sweep,
+            *_shown(t.run),
+            t.dataset_version.c.digest.label("of"),
+            t.dataset_version.c.name.label("data"),
         )
         .outerjoin(t.dataset_version, t.run.c.dataset_version_id == t.dataset_version.c.id)
-        .where(of_run),
-        "run_metric": sa.select(*_shown(t.run_metric), t.run.c.run.label("of")).join(t.run).where(of_run),
-        "run_param": sa.select(*_shown(t.run_param), t.run.c.run.label("of")).join(t.run).where(of_run),
-        "sweep_tag": sa.select(*_shown(t.sweep_tag)).where(t.sweep_tag.c.sweep == ulid),
-        "event": sa.select(*_shown(t.event)).where(t.event.c.sweep == ulid),
+        .where(t.run.c.sweep.in_(ulids)),
+        **{
+            table.name: sa.select(t.run.c.sweep, *_shown(table), t.run.c.run.label("of"))
+            .join(t.run)
+            .where(t.run.c.sweep.in_(ulids))
+            for table in (t.run_metric, t.run_param)
+        },
+        **{
+            table.name: sa.select(table.c.sweep, *_shown(table)).where(table.c.sweep.in_(ulids))
+            for table in (t.sweep_tag, t.event)
+        },
     }
-    return {
-        name: sorted((tuple(row) for row in connection.execute(query)), key=repr)
-        for name, query in queries.items()
-    }
+    found: dict[str, dict[str, Rows]] = {ulid: {name: [] for name in queries} for ulid in ulids}
+    for name, query in queries.items():
+        for ulid, *row in connection.execute(query):
+            found[ulid][name].append(tuple(row))
+    return found
 
 
 def _shown(table: sa.Table) -> list[sa.Column[Any]]:

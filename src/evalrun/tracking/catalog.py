@@ -212,11 +212,13 @@ class Catalog:
                     problems.extend(error.problems)
             if entries:
                 with writing(self._engine) as connection:
+                    current = []
                     for entry in entries:
                         try:
-                            insert(connection, fresh(entry))
+                            current.append(fresh(entry))
                         except UserError as error:
                             problems.extend(error.problems)
+                    insert(connection, *current)
         if len(folders) > _BATCH:
             with writing(self._engine) as connection:
                 connection.exec_driver_sql("ANALYZE")  # else a new index is searched as if it were empty

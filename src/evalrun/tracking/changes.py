@@ -14,7 +14,6 @@ import orjson
 from evalrun.atomic import disk_errors
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.registry import nearest
-from evalrun.results import HEADLINES
 from evalrun.secrets import scrub_url
 from evalrun.tracking.events import read_events
 from evalrun.tracking.folder import SweepFolder
@@ -120,11 +119,12 @@ def objections(store: Store, target: Target) -> tuple[str, ...]:
     return tuple(found)
 
 
-def placed(store: Store, project: str | None = None) -> list[Placed]:
-    """All promotions and deployments, the oldest first, those of deleted sweeps included."""
+def placed(store: Store, project: str | None = None, *, in_step: bool = False) -> list[Placed]:
+    """All promotions and deployments, the oldest first, those of deleted sweeps included. `in_step`: the
+    catalog was brought up to date just now."""
     from evalrun.tracking.finding import events_of
 
-    rows = store.read(lambda connection: events_of(connection, (PROMOTE, DEPLOY)))
+    rows = store.read(lambda connection: events_of(connection, (PROMOTE, DEPLOY)), in_step=in_step)
     found = [_read(row, row["sweep"], row["project"], True) for row in rows]
     for event in read_events(store.events_path):
         if event["action"] == "delete":
@@ -221,6 +221,8 @@ def _listed(value: Any) -> Sequence[Any]:
 
 def _figures(target: Target) -> list[dict[str, JSON]]:
     """The run's first figures over all samples, and those of speed and cost that people ask for."""
+    from evalrun.results import HEADLINES  # which take a while to import
+
     whole = [
         metric
         for metric in target.folder.run(target.run).metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from evalrun.errors import UserError
 from evalrun.results import RunResults
 from evalrun.tracking.folder import MANIFEST, RUN, SweepFolder, stamp
 from evalrun.tracking.model import SweepManifest, SweepStatus
-from evalrun.tracking.people import as_figure, fold, own_figures
+from evalrun.tracking.people import Said, as_figure, fold, own_figures
 from evalrun.tracking.plain import plain
 from evalrun.tracking.running import running_runs
 from evalrun.tracking.tables import (
@@ -106,14 +106,36 @@ def _check_numbers(folder: SweepFolder, manifest: SweepManifest, runs: Mapping[s
             raise UserError(f"holds a count that cannot be: {too_large[0]}", where=str(path))
 
 
-def insert(connection: sa.Connection, entry: SweepEntry) -> None:
-    """Put a sweep in the place of what was known of it."""
-    manifest, ulid = entry.manifest, entry.folder.ulid
-    said = fold(manifest.tags, entry.events)
-    connection.execute(sweep.delete().where(sweep.c.ulid == ulid))
-    row = {
-        "ulid": ulid,
-        "project_id": id_of(connection, project, {"name": manifest.project}),
+def insert(connection: sa.Connection, *entries: SweepEntry) -> None:
+    """Put sweeps in the place of what was known of them: a statement or two a table for all of them."""
+    if not entries:
+        return
+    ulids = [entry.folder.ulid for entry in entries]
+    connection.execute(sweep.delete().where(sweep.c.ulid.in_(ulids)))
+    told = [fold(entry.manifest.tags, entry.events) for entry in entries]
+    names = dict.fromkeys(entry.manifest.project for entry in entries)
+    projects = {name: id_of(connection, project, {"name": name}) for name in names}
+    rows = [
+        _sweep_row(entry, said, projects[entry.manifest.project])
+        for entry, said in zip(entries, told, strict=True)
+    ]
+    _insert_many(connection, sweep, rows)
+    tags = [
+        {"sweep": ulid, "key": key, "value": value, "num": as_figure(value)}
+        for ulid, said in zip(ulids, told, strict=True)
+        for key, value in said.tags.items()
+    ]
+    _insert_many(connection, sweep_tag, tags)
+    _insert_runs(connection, entries, told)
+    events = [row for entry in entries for row in _event_rows(entry.folder.ulid, entry.events)]
+    _insert_many(connection, event, events)
+
+
+def _sweep_row(entry: SweepEntry, said: Said, project_id: int) -> dict[str, Any]:
+    manifest = entry.manifest
+    return {
+        "ulid": entry.folder.ulid,
+        "project_id": project_id,
         "name": said.name or manifest.name,
         "folder": entry.folder.path.name,
         "status": entry.status,
@@ -132,41 +154,33 @@ def insert(connection: sa.Connection, entry: SweepEntry) -> None:
         "archived": int(said.archived),
         "note": said.notes_of()[-1].text if said.notes_of() else None,
     }
-    _insert_many(connection, sweep, [row])
-    _insert_many(
-        connection,
-        sweep_tag,
-        [
-            {"sweep": ulid, "key": key, "value": value, "num": as_figure(value)}
-            for key, value in said.tags.items()
-        ],
-    )
-    _insert_runs(connection, entry)
-    _insert_events(connection, ulid, entry.events)
 
 
-def _insert_runs(connection: sa.Connection, entry: SweepEntry) -> None:
+def _insert_runs(connection: sa.Connection, entries: Sequence[SweepEntry], told: Sequence[Said]) -> None:
     """The runs in one statement, then the parameters and the metrics of all of them in one each."""
-    if not entry.runs:
+    versions: dict[tuple[str, JSON], int | None] = {}
+    rows = []
+    for entry in entries:
+        for each in entry.runs:
+            key = each.dataset, entry.manifest.datasets.get(each.dataset, {}).get("digest")
+            if key not in versions:
+                versions[key] = _dataset_version(connection, each.dataset, entry.manifest.datasets)
+            rows.append(_run_row(entry, each, versions[key]))
+    if not rows:
         return
-    versions = {
-        name: _dataset_version(connection, name, entry.manifest.datasets)
-        for name in {each.dataset for each in entry.runs}
-    }
-    rows = [_run_row(entry, each, versions[each.dataset]) for each in entry.runs]
-    made = connection.execute(run.insert().returning(run.c.run, run.c.id), rows)
-    ids = {row.run: row.id for row in made}
-    told = fold(entry.manifest.tags, entry.events)
+    made = connection.execute(run.insert().returning(run.c.sweep, run.c.run, run.c.id), rows)
+    ids = {(row.sweep, row.run): row.id for row in made}
     params: list[dict[str, Any]] = []
     metrics: list[dict[str, Any]] = []
-    for each in entry.runs:
-        key = ids[each.run]
-        params += _param_rows(key, each)
-        measured = _metric_rows(key, each)
-        metrics += measured
-        known = {row["name"] for row in measured}
-        own = own_figures(told, each.run)
-        metrics += [_own_row(key, name, value, each) for name, value in own.items() if name not in known]
+    for entry, said in zip(entries, told, strict=True):
+        for each in entry.runs:
+            run_id = ids[entry.folder.ulid, each.run]
+            params += _param_rows(run_id, each)
+            measured = _metric_rows(run_id, each)
+            metrics += measured
+            known = {row["name"] for row in measured}
+            own = {name: value for name, value in own_figures(said, each.run).items() if name not in known}
+            metrics += [_own_row(run_id, name, value, each) for name, value in own.items()]
     _insert_many(connection, run_param, params)
     _insert_many(connection, run_metric, metrics)
 
@@ -209,7 +223,7 @@ def _own_row(run_id: int, name: str, value: float, result: RunResults) -> dict[s
     return {**row, **texts, "incomplete": 0, "run_id": run_id, "slice": "{}"}
 
 
-def _insert_events(connection: sa.Connection, ulid: str, events: tuple[dict[str, Any], ...]) -> None:
+def _event_rows(ulid: str, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     same = ("seq", "ts", "actor", "action", "target", "hash")
     rows = {
         each["seq"]: {
@@ -219,7 +233,7 @@ def _insert_events(connection: sa.Connection, ulid: str, events: tuple[dict[str,
         }
         for each in events
     }
-    _insert_many(connection, event, list(rows.values()))
+    return list(rows.values())
 
 
 def flatten(params: Mapping[str, JSON], prefix: str = "") -> Iterator[tuple[str, JSON]]:

@@ -419,8 +419,10 @@ def with_defaults(document: Mapping[str, Any], checked: RunResults) -> dict[str,
         **document,
         "counts": {**asdict(checked.counts), **(document.get("counts") or {})},
     }
+    # What this version wrote lacks nothing: one metric tells what all of them have.
+    whole = checked.metrics[0].document().keys() if checked.metrics else set()
     known["metrics"] = [
-        {**metric.document(), **given}
+        given if given.keys() >= whole else {**metric.document(), **given}
         for metric, given in zip(checked.metrics, document.get("metrics") or (), strict=True)
     ]
     return known

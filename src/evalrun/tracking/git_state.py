@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -138,7 +139,7 @@ def _git(folder: Path, *arguments: str) -> _Answer:
     # Into files: a child that git left behind would keep a pipe open, and a long diff would take memory.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 [*_GIT, *arguments],
                 cwd=folder,
                 env=environment,
@@ -146,18 +147,21 @@ def _git(folder: Path, *arguments: str) -> _Answer:
                 stdout=output,
                 stderr=complaints,
                 start_new_session=True,
-                timeout=TIMEOUT_S,
-                check=False,
             )
         except OSError as error:
             return _Answer("", 0, "", f"git cannot be started: {error.strerror or error}")
+        try:
+            code = process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return _Answer("", 0, "", f"git did not answer within {TIMEOUT_S:g} s")
+        finally:
+            if process.returncode is None:
+                _end(process)
         output.seek(0)
         complaints.seek(0)
-        if done.returncode:
+        if code:
             complaint = complaints.read(2000).decode("utf-8", "replace").strip()
-            fault = scrub(complaint.splitlines()[0]) if complaint else f"git failed ({done.returncode})"
+            fault = scrub(complaint.splitlines()[0]) if complaint else f"git failed ({code})"
             return _Answer("", 0, "", fault)
         sha256 = hashlib.file_digest(output, "sha256").hexdigest()
         total = output.tell()
@@ -167,3 +171,10 @@ def _git(folder: Path, *arguments: str) -> _Answer:
         # Cut between lines, so that no half of a secret is left over unrecognised.
         kept = kept[: kept.rfind(b"\n") + 1]
     return _Answer(kept.decode("utf-8", "replace"), total, sha256)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End git, and what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -312,11 +312,13 @@ class Store:
 
         return self.read(lambda connection: find(connection, search))
 
-    def read(self, question: Callable[[Connection], _Answer]) -> _Answer:
-        """Put a question of one's own to the catalog, brought up to date first. It may change nothing."""
+    def read(self, question: Callable[[Connection], _Answer], *, in_step: bool = False) -> _Answer:
+        """Put a question of one's own to the catalog, brought up to date first unless it is `in_step` with
+        the folders by another question just now. It may change nothing."""
 
         def ask(catalog: Catalog) -> _Answer:
-            self._sync(catalog)
+            if not in_step:
+                self._sync(catalog)
             return catalog.read(question)
 
         return self._ask(ask)

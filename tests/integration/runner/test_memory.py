@@ -61,7 +61,6 @@ def test_memory_that_did_not_move_is_not_read_again(
 
 
 def test_memory_that_moved_is_read(growing: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evalrun.runner.processes._JUST_NOW_S", 0.0)  # the test is quicker than that
     watch = watching(growing, monkeypatch)
     before = watch.pss(anew=True).engine
     grow(growing)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,15 @@ def test_a_detached_head(repository: Path) -> None:
     assert state["commit"] == git(repository, "rev-parse", "HEAD")
 
 
+def is_read(pipe: Path) -> bool:
+    """Whether a process has the pipe open to read."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
 def test_no_repository_no_git_and_a_git_that_hangs_are_recorded_not_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +152,10 @@ def test_no_repository_no_git_and_a_git_that_hangs_are_recorded_not_raised(
     assert git_state(tmp_path) == {"unavailable": "git did not answer within 0.3 s"}
     patience.cancel()
     assert not released.is_set(), "it was given up while its child held the pipe"
+    deadline = time.monotonic() + 30
+    while is_read(held):
+        assert time.monotonic() < deadline, "the child was left behind"
+        time.sleep(0.01)
     assert collect([], tmp_path)["git"] == {"unavailable": "git did not answer within 0.3 s"}
 
 
