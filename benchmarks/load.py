@@ -112,7 +112,7 @@ async def main():
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
-asyncio.run(main())
+import uvloop; uvloop.run(main())
 """  # noqa: E501
 
 

@@ -149,8 +149,8 @@ class Request:
     `row` is the dataset row it came from; only providers that look answers up read it. `ask` is None where
     an answer in words is wanted. `exact`, where it is not 0, says that it is asked as lm-evaluation-harness
     does: a text goes as token ids where the server has a tokenizer, cut on the left to so many tokens with
-    the answer, and the answer is kept as it is, reasoning and all. `due_ns` is when a worker process is to
-    send it; None: at once.
+    the answer, and the answer is kept as it is, reasoning and all. `due_ns` is when it is to be sent (by
+    `perf_counter_ns`); None: at once. Providers that are `Punctual` and worker processes keep to it.
     """
 
     sample_id: str

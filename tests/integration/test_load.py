@@ -347,14 +347,16 @@ def test_a_search_finds_what_the_server_bears(tmp_path: Path, fifo: Fifo) -> Non
     assert load_of(document)["role"] == "search" and document["runs"][0]["counts"]["retried"] == 0
 
 
-def test_worker_processes_keep_one_schedule(tmp_path: Path, fifo: Fifo) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_request_is_sent_before_its_moment(tmp_path: Path, fifo: Fifo, workers: int) -> None:
     fifo.places, fifo.service_s = 100, 0.001
     load = {"rates": ["60/s"], "requests": 60}
-    document = run(write(tmp_path, fifo, load, performance={"workers": 2}))
+    document = run(write(tmp_path, fifo, load, performance={"workers": workers}))
     due = [row["scheduled_s"] for row in samples(document, "m-p-d-load=60rps")]
     spec = LoadSpec.model_validate({**load, "reference": "none"})
     drawn = list(schedule_of(spec, levels_of(spec)[0], seed=0, rows=10, base_dir=tmp_path))
     # Every worker's requests are of one and the same drawing, and none is sent before its moment.
     assert [at - due[0] for at in due] == pytest.approx([at - drawn[0] for at in drawn], abs=1e-6)
     assert len(fifo.came) == 60
-    assert all(row["client_queue_s"] >= 0 for row in samples(document, "m-p-d-load=60rps"))
+    rows = samples(document, "m-p-d-load=60rps")
+    assert all(row["sent_s"] >= row["scheduled_s"] and row["client_queue_s"] >= 0 for row in rows)

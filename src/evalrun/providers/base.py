@@ -193,6 +193,10 @@ class Cloneable:
         return error
 
 
+class Punctual:
+    """Sends a request at its `due_ns` and makes it ready before, so that it may be handed over earlier."""
+
+
 class HasWorkers:
     """Other processes send its requests."""
 

@@ -23,6 +23,7 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from evalrun._version import __version__
+from evalrun.moment import until
 from evalrun.providers.answers import (
     MOST_BYTES,
     Accumulator,
@@ -112,18 +113,22 @@ class SentBody(aiohttp.BytesPayload):
     """The bytes of one request, which know when they were handed to the socket.
 
     That is when a request is sent. Before, it may wait for a connection to be opened: with many requests
-    at once, for those of all the others. Such waiting is ours and not the server's.
+    at once, for those of all the others. Such waiting is ours and not the server's. One that is due at
+    `due_ns` waits for it here, where all that is left to do is to write it.
     """
 
-    def __init__(self, value: bytes) -> None:
+    def __init__(self, value: bytes, due_ns: int | None = None) -> None:
         # Not BytesPayload's own, which warns of bodies over 1 MB, such as those with images.
         aiohttp.Payload.__init__(self, value, content_type="application/json")
         self._size = len(value)
+        self._due_ns = due_ns
         self.sent_ns = perf_counter_ns()
 
     async def write_with_length(
         self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None
     ) -> None:
+        if self._due_ns is not None:
+            await until(self._due_ns)
         self.sent_ns = perf_counter_ns()
         await writer.write(self._value)
 
@@ -200,13 +205,15 @@ class HTTPClient:
         parse: Callable[[JSON, Timing], T],
         stream: Callable[[int], Accumulator[T]] | None = None,
         asked: bool = False,
+        due_ns: int | None = None,
     ) -> T:
         """What `parse` makes of the document that answers a POST, or what `stream`, made with the time at
-        which the request was sent, makes of a stream. `asked` says whether the body asks for one.
+        which the request was sent, makes of a stream. `asked` says whether the body asks for one,
+        `due_ns` when it is to be sent.
 
         Redirects are not followed. Raises ProviderError for every fault.
         """
-        payload = SentBody(body)
+        payload = SentBody(body, due_ns)
         session = self._session or self.session()
         answering = False
         try:

@@ -17,7 +17,16 @@ import orjson
 from pydantic import Field, field_validator, model_validator
 
 from evalrun.errors import ExitCode, Problem, UserError
-from evalrun.providers.base import Cloneable, OptionsT, Provider, ProviderContext, ProviderOptions, RunsEngine
+from evalrun.moment import until
+from evalrun.providers.base import (
+    Cloneable,
+    OptionsT,
+    Provider,
+    ProviderContext,
+    ProviderOptions,
+    Punctual,
+    RunsEngine,
+)
 from evalrun.providers.proxies import absent_proxy, holds_key, key_problem, proxy_of
 from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Timing
 
@@ -58,7 +67,7 @@ def origin(address: str) -> str:
     return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
-class HTTPProvider(Provider[OptionsT]):
+class HTTPProvider(Provider[OptionsT], Punctual):
     """Asks a server by HTTP: the hooks, and a client that is there while the server is."""
 
     path: str
@@ -107,8 +116,11 @@ class HTTPProvider(Provider[OptionsT]):
             raise _not_running()
         try:
             if request.ask is not None:
+                if request.due_ns is not None:
+                    await until(request.due_ns)
                 return await self.likelihoods(request, request.ask)
-            return await self.post(None, self.body(request), self.parse, self.Stream, request.stream)
+            body, due_ns = self.body(request), request.due_ns
+            return await self.post(None, body, self.parse, self.Stream, request.stream, due_ns)
         except ProviderError as error:
             cause = await self.diagnose(error)
             if cause is error:
@@ -122,12 +134,14 @@ class HTTPProvider(Provider[OptionsT]):
         parse: Callable[[JSON, Timing], T],
         stream: Callable[[int], Accumulator[T]] | None = None,
         asked: bool = False,
+        due_ns: int | None = None,
     ) -> T:
         """As `HTTPClient.post`, to a path below the base address; None is that of questions."""
         client, url = self.client, self._url
         if client is None or url is None:
             raise _not_running()
-        return await client.post(url if path is None else client.below(path), body, parse, stream, asked)
+        address = url if path is None else client.below(path)
+        return await client.post(address, body, parse, stream, asked, due_ns)
 
 
 def _not_running() -> ProviderError:

@@ -12,6 +12,7 @@ import orjson
 from pydantic import Field
 
 from evalrun.errors import UserError
+from evalrun.moment import until
 from evalrun.providers.answers import (
     StreamedAnswer,
     count,
@@ -349,6 +350,8 @@ class OpenAIAPI(HTTPProvider[OptionsT], Embeds):
     async def generate(self, request: Request) -> Response:
         if not request.exact or request.ask is not None or self.api == "chat":
             return await super().generate(request)
+        if request.due_ns is not None:
+            await until(request.due_ns)
         try:
             return await self.token_ids().generate(request)
         except ProviderError as error:

@@ -58,8 +58,13 @@ class Journal:
     After a failed write nothing more is accepted: `error` holds what happened, and `append` raises it.
     """
 
-    def __init__(self, path: Path, on_durable: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, path: Path, on_durable: Callable[[int], None] | None = None, *, aside: bool = False
+    ) -> None:
+        """`aside`: lines are written by the thread that makes them durable, so that the loop never waits for
+        the disk; they may be lost until then."""
         self._path = path
+        self._aside = aside
         self._on_durable = on_durable
         self._descriptor = open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._named = False
@@ -77,22 +82,27 @@ class Journal:
         if self.error is not None:
             raise self.error
         if not self._lines:
-            self._loop.call_soon(self._write)
+            if self._aside:
+                self._wake.set()
+            else:
+                self._loop.call_soon(self._write)
         self._lines.append(_encode(record))
 
     def _write(self) -> None:
         if not self._lines:
             return
         lines, self._lines = self._lines, []
-        data = b"".join(lines)
         try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            self._put(b"".join(lines))
         except OSError as error:
             self.error = self._failure(error)
             return
         self._unsynced += len(lines)
         self._wake.set()
+
+    def _put(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._descriptor, data) :]
 
     async def _sync_forever(self) -> None:
         while not self._closing.is_set():
@@ -104,19 +114,23 @@ class Journal:
                 await self._sync()
 
     async def _sync(self) -> None:
-        count, self._unsynced = self._unsynced, 0
+        lines: list[bytes] = []
+        if self._aside:
+            lines, self._lines = self._lines, []
+        count, self._unsynced = self._unsynced + len(lines), 0
         if not count or self.error is not None:
             return
         self._synced = True
         try:
-            await asyncio.to_thread(self._make_durable)
+            await asyncio.to_thread(self._make_durable, b"".join(lines))
         except OSError as error:
             self.error = self._failure(error)
             return
         if self._on_durable is not None:
             self._on_durable(count)
 
-    def _make_durable(self) -> None:
+    def _make_durable(self, data: bytes) -> None:
+        self._put(data)
         os.fdatasync(self._descriptor)
         if not self._named:  # the new name must survive a power cut as well as the lines
             sync(self._path.parent)
@@ -146,10 +160,10 @@ class Journal:
         Where the run is `whole` and took less time than a sample may wait to become durable anyway, its lines
         are not synced: the run's table, which is, is made of them next.
         """
-        self._write()
         self._closing.set()
         self._wake.set()
         await self._syncer
+        self._write()
         if not whole or self._synced or self._unsynced > _FEW_LINES:
             await self._sync()
         os.close(self._descriptor)

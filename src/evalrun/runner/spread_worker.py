@@ -18,9 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 from evalrun.errors import UserError
-from evalrun.providers.base import Provider, create
+from evalrun.moment import READY_NS, about, until
+from evalrun.providers.base import Provider, Punctual, create
 from evalrun.providers.engine import end_with_parent
-from evalrun.runner.moment import until
 from evalrun.runner.spread_wire import Hello, Line, Parts, Tag, error_parts, request_of, response_parts
 from evalrun.runner.watch import LagWatch
 from evalrun.types import JSON, ProviderError, Request
@@ -96,7 +96,10 @@ class Worker:
         assert self._provider is not None
         try:
             if request.due_ns is not None:
-                await until(request.due_ns)
+                if isinstance(self._provider, Punctual):
+                    await about(request.due_ns - READY_NS)
+                else:
+                    await until(request.due_ns)
             response = await self._provider.generate(request)
         except ProviderError as error:
             self._line.send(Tag.ERROR, number, error_parts(error))

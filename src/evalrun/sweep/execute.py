@@ -134,7 +134,7 @@ class Phase:
             self.execution.warnings.append(f"{what}; the samples they stood for were asked again")
         if throttle.budget is not None:
             throttle.budget.begin_run()
-        journal = Journal(folder.journal)
+        journal = Journal(folder.journal, aside=plan is not None)
         context = CellContext(journal, self.cache, throttle, self.observer, self.stop, self.purse)
         run: LevelRun | CellRun
         if plan is None:
@@ -502,7 +502,7 @@ class MatrixJob:
     def _take_up(self, phase: Phase, run: RunFolder, dataset: Dataset, provider: Provider) -> Earlier:
         """What there is of the run already."""
         spec = self.spec
-        if spec.load is not None and run.size():
+        if spec.load is not None and run.journal.exists():
             run.journal.unlink()
             run.system.unlink(missing_ok=True)
             what = f"{spec.run_id}: half a level is no level, so it was begun anew"

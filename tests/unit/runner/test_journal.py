@@ -44,6 +44,22 @@ async def test_a_line_is_in_the_file_after_the_turn_of_the_loop(tmp_path: Path) 
     await journal.close()
 
 
+async def test_lines_written_aside_never_hold_up_the_loop_and_all_get_there(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    durable: list[int] = []
+    journal = Journal(path, durable.append, aside=True)
+    for index in range(50):
+        journal.append(_record(str(index)))
+    await asyncio.sleep(0)
+    assert not path.stat().st_size  # the thread that makes them durable writes them
+    while not durable:  # noqa: ASYNC110  (a list, no event)
+        await asyncio.sleep(0.01)
+    assert len(list(read_journal(path))) == 50
+    journal.append(_record("last"))
+    await journal.close()
+    assert [record["sample_id"] for record in read_journal(path)] == [*map(str, range(50)), "last"]
+
+
 async def test_text_that_utf8_cannot_hold_is_replaced_and_huge_numbers_kept_as_text(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(path)

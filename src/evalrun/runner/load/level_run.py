@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from evalrun.canonical import digest
 from evalrun.errors import ExitCode, UserError
-from evalrun.providers.base import HasWorkers, capability
+from evalrun.moment import READY_NS
+from evalrun.providers.base import HasWorkers, Punctual, capability
 from evalrun.runner.attempts import CircuitBreaker, DeadlineError, Deadlines
 from evalrun.runner.records import RecordMaker
 from evalrun.runner.source import Prepared, Source, SourceOptions
-from evalrun.types import JSON, ErrorKind, ProviderError, SampleRecord
+from evalrun.types import JSON, ErrorKind, ProviderError, Request, SampleRecord
 
 if TYPE_CHECKING:
     from evalrun.providers.base import Provider
@@ -32,6 +33,7 @@ LEAD_S = 0.1
 _AHEAD_NS = 50_000_000
 """A worker process is given a request so long before it is due, and keeps to the moment itself."""
 _LOOK_S = 0.2
+_COARSE_S = 0.001
 _SALTED = frozenset({"openai_compatible", "vllm"})
 """Providers whose servers take `cache_salt`, which sets prompts apart in vLLM's prefix cache."""
 _UNCACHED = frozenset({"llamacpp"})
@@ -112,7 +114,11 @@ class LevelRun:
         self._flying = 0
         self._landed = asyncio.Event()
         self._start_ns = self._stop_ns = 0
-        self._ahead_ns = _AHEAD_NS if capability(cell.provider, HasWorkers) is not None else 0
+        self._ahead_ns = 0
+        if capability(cell.provider, HasWorkers) is not None:
+            self._ahead_ns = _AHEAD_NS
+        elif isinstance(cell.provider, Punctual):
+            self._ahead_ns = READY_NS
         self._apart: dict[int, Mapping[str, JSON]] = {}
         self._kept_apart = kept_apart(cell.provider) if plan.load.prefix_cache == "separate" else ""
         self.facts.extra["prefix_cache"] = {"mode": plan.load.prefix_cache, "by": self._kept_apart}
@@ -190,7 +196,8 @@ class LevelRun:
         """False where the run ends meanwhile."""
         while not self._ends():
             left_s = (due_ns - time.perf_counter_ns()) / 1e9
-            if left_s <= 0:
+            # What is handed over early need not be so to the millisecond: the loop is left in peace.
+            if left_s <= (_COARSE_S if self._ahead_ns else 0):
                 return True
             await asyncio.sleep(min(left_s, _LOOK_S))
         return False
@@ -213,7 +220,7 @@ class LevelRun:
         """Ask once, and record what came of it."""
         request = prepared.request
         if self._kept_apart:
-            request = replace(request, params={**request.params, **self._salt(request.repeat)})
+            request = replace(request, params=self._set_apart(request))
         if self._ahead_ns and self._plan.schedule is not None:
             request = replace(request, due_ns=due_ns)
         reservation = None
@@ -243,13 +250,18 @@ class LevelRun:
             if reservation is not None and self._purse is not None:
                 self._purse.release(reservation)
 
-    def _salt(self, repeat: int) -> Mapping[str, JSON]:
-        """What keeps a pass over the rows from the prefixes of every other one."""
-        if self._kept_apart != "cache_salt":
-            return {"cache_prompt": False}
-        if repeat not in self._apart:
-            self._apart[repeat] = {"cache_salt": digest([self._plan.salt, repeat])[:32]}
-        return self._apart[repeat]
+    def _set_apart(self, request: Request) -> Mapping[str, JSON]:
+        """The parameters of a request with what keeps a pass over the rows from the prefixes of every other
+        one. One object for all requests that share theirs: what is made of it is made once."""
+        if self._kept_apart == "cache_salt":
+            own: Mapping[str, JSON] = {"cache_salt": digest([self._plan.salt, request.repeat])[:32]}
+        else:
+            own = {"cache_prompt": False}
+        if request.params is not self._cell.params:
+            return {**request.params, **own}
+        if request.repeat not in self._apart:
+            self._apart[request.repeat] = {**request.params, **own}
+        return self._apart[request.repeat]
 
     def _failed(self, prepared: Prepared, error: ProviderError, due_ns: int, warmup: bool) -> None:
         self.facts.timed_out += error.kind is ErrorKind.TIMEOUT
