@@ -168,6 +168,8 @@ def _lacking(path: Path) -> str:
                 return str(shard)
     weights = sorted(path.glob("*.safetensors"))
     for file in weights:
+        if not file.is_file():  # a pipe would be waited for
+            return f"{file.name} is not whole: it is no file"
         status = file.stat()
         if said := _torn(file, status.st_mtime_ns, status.st_size):
             return f"{file.name} is not whole: {said}"
@@ -226,22 +228,40 @@ def safetensors_header(path: Path) -> tuple[Tensor, ...]:
             tensors = tuple(_tensors(entries))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise _no_header(path, "its header is not of the format") from None
-    ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
-    end = max(ends, default=0)
+    end = max((entry["data_offsets"][1] for name, entry in entries.items() if name != _ABOUT), default=0)
     if size != 8 + length + end:
         raise _no_header(path, f"it has {size:,} bytes, and its header speaks of {8 + length + end:,}")
     return tensors
 
 
+_ABOUT = "__metadata__"
+_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
+
+
 def _tensors(entries: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The tensors of a header. As the library that writes them has it, they lie one behind the other, each as
+    long as its shape says; types that are not known here may have any length."""
+    spans = []
     for name, entry in entries.items():
-        if name == "__metadata__":
+        if name == _ABOUT:
             continue
         begin, end = entry["data_offsets"]
-        shape = tuple(entry["shape"])
-        if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)) or begin > end:
+        tensor = Tensor(name, str(entry["dtype"]), tuple(entry["shape"]))
+        if not all(type(number) is int and number >= 0 for number in (begin, end, *tensor.shape)):
             raise ValueError(name)
-        yield Tensor(name, str(entry["dtype"]), shape)
+        known = _BYTES.get(tensor.dtype)
+        if known is not None and tensor.parameters * known != end - begin:
+            raise ValueError(name)
+        spans.append((begin, end))
+        yield tensor
+    for (_, before), (begin, end) in pairwise([(0, 0), *sorted(spans)]):
+        if begin != before or end < begin:
+            raise ValueError("data_offsets")
 
 
 def _no_header(path: Path, what: str) -> UserError:

@@ -41,6 +41,8 @@ EVERY_S = 5.0
 """Seconds between two writings of a page that is live."""
 MOST_WHOLE = 20_000
 """Points of a metric up to which JSON has all of them."""
+MOST_ROWS = 300
+"""Metrics of which the page has a row: a training may log one for each of its layers."""
 ENDED = ("finished", "interrupted")
 _LAST = ("metric", "step", "last", "least", "greatest")
 SCRIPTS = ("page.js", "download.js", "charts.js")
@@ -327,7 +329,7 @@ def _shown(view: TrainingView, name: str) -> dict[str, Any]:
         "lead": visible(card_line(manifest.architecture)),
         "said": [visible(line.sentence) for line in view.quality if line.sentence],
         "facts": facts,
-        "last": Table("Last values", _LAST, _visible(map(_last_row, view.last)), frozenset(range(1, 5))),
+        "last": _last_table(view.last),
         "checkpoints": Table("Checkpoints", header, _visible(rows), frozenset({0})) if rows else None,
         "hyperparameters": _pairs(manifest.hyperparameters),
         "card": card_rows(manifest.architecture),
@@ -336,6 +338,12 @@ def _shown(view: TrainingView, name: str) -> dict[str, Any]:
         "alerts": [visible(str(alert)) for alert in view.alerts],
         "notes": [visible(note) for note in manifest.notes],
     }  # fmt: skip
+
+
+def _last_table(values: Sequence[LastValue]) -> Table:
+    more = f", the first {MOST_ROWS} of {len(values):,}" if len(values) > MOST_ROWS else ""
+    rows = _visible(map(_last_row, values[:MOST_ROWS]))
+    return Table(f"Last values{more}", _LAST, rows, frozenset(range(1, 5)))
 
 
 def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 from evalrun.errors import UserError
@@ -94,6 +95,13 @@ class _Window:
         ordered, half = self._sorted, len(self._sorted) // 2
         return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
+    def spread_at_least(self) -> float:
+        """A bound from below on `spread`, at once: half of all values lie within the spread around the
+        median, so that a quarter of all do on one of its sides."""
+        half, quarter = len(self._sorted) // 2, -(-(len(self._sorted) // 2) // 2)
+        middle = self.median
+        return min(middle - self._sorted[half - quarter + 1], self._sorted[half + quarter - 1] - middle)
+
     def spread(self) -> float:
         """The median of their distances from the median."""
         middle = self.median
@@ -155,9 +163,7 @@ class AlertWatch:
 
     def add(self, step: int, values: Mapping[str, float], wall_s: float = math.nan) -> list[TrainingAlert]:
         """Take one line; what is to be told of it. `wall_s` is Unix time, NaN where it is not known."""
-        # Of several that are alike (`loss`, and `train_loss` at the end) the shortest name is the one.
-        names = sorted(values, key=len, reverse=True)
-        by_role = {role: values[name] for name in names if (role := role_of(name))}
+        by_role = {role: values[name] for role, name in _roles_in(tuple(values))}
         found = [*self._timed(step, wall_s)]
         for rule, check in self._checked:
             if (seen := check(step, by_role)) is not None:
@@ -234,7 +240,8 @@ class AlertWatch:
         high, limit = False, math.nan
         if len(self._losses) >= 2 * _FEWEST:
             middle = self._losses.median
-            if loss > middle + _SPIKE * 1e-3 * abs(middle):
+            least = max(_MAD * (1 - 1e-9) * self._losses.spread_at_least(), 1e-3 * abs(middle))
+            if loss > middle + _SPIKE * least:
                 limit = middle + _SPIKE * max(_MAD * self._losses.spread(), 1e-3 * abs(middle))
                 high = loss > limit
         self._high = self._high + 1 if high else 0
@@ -282,6 +289,14 @@ class AlertWatch:
         if not slow:
             self._speeds.append(speed)
         return slow, step, f"{speed:,.4g} tokens/s, usually {usual:,.4g}"
+
+
+@lru_cache(1024)
+def _roles_in(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """What plays which role: of several that are alike (`loss`, and `train_loss` at the end) the shortest
+    name."""
+    ordered = sorted(names, key=len, reverse=True)
+    return tuple({role: name for name in ordered if (role := role_of(name))}.items())
 
 
 def alerts_of(

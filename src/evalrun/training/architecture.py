@@ -84,7 +84,7 @@ def _weights(folder: Path) -> Iterator[Path]:
         if (folder / f"{stem}.safetensors").is_file():
             yield folder / f"{stem}.safetensors"
             return
-    yield from sorted(folder.glob("*.safetensors"))
+    yield from sorted(path for path in folder.glob("*.safetensors") if path.is_file())
 
 
 def _configured(config: Mapping[str, Any]) -> dict[str, JSON]:

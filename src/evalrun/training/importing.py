@@ -71,18 +71,18 @@ def import_training(store: Store, options: ImportOptions) -> Imported:
     reading = read_training(options)
     if not len(reading.points):
         raise UserError(
-            "nothing was logged in it",
+            "; ".join(["nothing was logged in it", *reading.notes]),
             where=str(reading.files[0] if reading.files else options.source),
             remedy="Import it when the training has logged something.",
         )
     sources = tuple(SourceFile(str(path), file_sha256(path), path.stat().st_size) for path in reading.files)
-    known = _known(store, sources, options)
+    folder = Path(options.source) if Path(options.source).is_dir() else None
+    checkpoints = _checkpoints(folder, reading, digests=options.digests) if folder is not None else []
+    known = _known(store, sources, checkpoints, options)
     if known is not None:
         return known
-    folder = Path(options.source) if Path(options.source).is_dir() else None
     series = reading.points.series()
     reading.points = Points()  # a million of them need not be held twice
-    checkpoints = _checkpoints(folder, reading, digests=options.digests) if folder is not None else []
     manifest = _manifest(options, reading, series, sources, _architecture(folder, checkpoints))
     alerts, diverged = watched(series, manifest.planned_steps)
     if diverged is not None:
@@ -126,6 +126,8 @@ def _read(path: Path, options: ImportOptions) -> Reading:
             if name == "huggingface" and path.is_dir():
                 _more_of_huggingface(reading, path)
             return reading
+    if path.is_dir() and (below := [each for each in sorted(path.iterdir()) if _holds_one(each)]):
+        return _read(_only(below, "folders with trainings"), options)
     raise UserError(
         f"holds nothing that {'a training' if framework == 'auto' else framework} wrote",
         where=str(path),
@@ -142,17 +144,10 @@ def _readers(options: ImportOptions) -> list[tuple[str, _Find, _Read]]:
     """What is looked for, in this order."""
 
     def table(files: list[Path]) -> Reading:
-        return tables.read_table(files[0], options.mapped)
+        return tables.read_table(_only(files, "tables"), options.mapped)
 
     def trackio(files: list[Path]) -> Reading:
-        if len(files) > 1:
-            listed = ", ".join(path.name for path in files[:20])
-            raise UserError(
-                f"holds {len(files)} files of trackio",
-                where=str(files[0].parent),
-                remedy=f"Name one: {listed}.",
-            )
-        return services.read_trackio(files[0], options.run)
+        return services.read_trackio(_only(files, "files of trackio"), options.run)
 
     return [
         ("huggingface", trainer_state.find, trainer_state.read),
@@ -163,6 +158,20 @@ def _readers(options: ImportOptions) -> list[tuple[str, _Find, _Read]]:
     ]
 
 
+def _holds_one(folder: Path) -> bool:
+    """Whether a folder is the output of a trainer: people name the folder above it."""
+    return folder.is_dir() and bool(trainer_state.find(folder))
+
+
+def _only(paths: list[Path], what: str) -> Path:
+    """The one that there is. Raises UserError that lists them where there are several."""
+    if len(paths) > 1:
+        listed = ", ".join(path.name for path in paths[:20])
+        where = str(paths[0].parent)
+        raise UserError(f"holds {len(paths)} {what}", where=where, remedy=f"Name one: {listed}.")
+    return paths[0]
+
+
 def _looks_like(framework: str, path: Path) -> bool:
     """Whether a single file is of a framework, by its name."""
     return {
@@ -170,7 +179,7 @@ def _looks_like(framework: str, path: Path) -> bool:
         "lightning": path.name == "metrics.csv" and (path.with_name("hparams.yaml")).exists(),
         "tensorboard": ".tfevents." in path.name,
         "trackio": path.suffix == ".db",
-        "table": path.suffix.lower() in (".csv", ".jsonl", ".ndjson"),
+        "table": path.suffix.lower() in tables.SUFFIXES,
     }.get(framework, False)
 
 
@@ -190,13 +199,18 @@ def _more_of_huggingface(reading: Reading, folder: Path) -> None:
         reading.hyperparameters = {**told, **reading.hyperparameters}
 
 
-def _known(store: Store, sources: tuple[SourceFile, ...], options: ImportOptions) -> Imported | None:
-    """The training that the very same files are in already, under the same name."""
+def _known(
+    store: Store, sources: tuple[SourceFile, ...], checkpoints: list[CheckpointRow], options: ImportOptions
+) -> Imported | None:
+    """The training that the very same files are in already, under the same name, with these checkpoints or
+    more: a trainer deletes older ones."""
     digests = {source.sha256 for source in sources}
     for folder in training_folders(store) if sources else ():
         with contextlib.suppress(UserError):
             manifest = folder.training()
+            kept = {(row.step, row.sha256, row.lacks) for row in folder.checkpoints()}
             same = {source.sha256 for source in manifest.sources} == digests
+            same = same and {(row.step, row.sha256, row.lacks) for row in checkpoints} <= kept
             if same and (not options.name or manifest.name == fit_name(options.name)):
                 return Imported(folder, manifest, tuple(folder.checkpoints()), (), again=True)
     return None

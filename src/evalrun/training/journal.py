@@ -19,6 +19,7 @@ import orjson
 
 from evalrun.atomic import open_private
 from evalrun.lines import is_whole, with_checksum
+from evalrun.tracking.plain import clean_text
 from evalrun.training.series import Points
 
 MOST_WAITING = 250_000
@@ -154,9 +155,9 @@ def encode(line: Line) -> bytes:
         except Exception:  # noqa: S112 - a text, an image, a tensor of many: nothing for a series
             continue
         if math.isfinite(got):
-            numbers[str(name)] = got
+            numbers[clean_text(str(name))] = got
         else:
-            odd[str(name)] = "nan" if math.isnan(got) else "inf" if got > 0 else "-inf"
+            odd[clean_text(str(name))] = "nan" if math.isnan(got) else "inf" if got > 0 else "-inf"
     record: dict[str, Any] = {"step": step, "t": wall_s, "m": numbers}
     if "from" in values and step == values["from"] and len(values) == 1:
         record = {"step": step, "t": wall_s, "from": step}

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from evalrun.tracking.plain import clean_text
 from evalrun.tracking.trainings import LastValue
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ _EVAL = re.compile(r"(?:eval|val|valid|validation|test)(?:[/_.-]|$)", re.IGNOREC
 _SYSTEM = re.compile(r"(?:system|gpu|cpu|memory|energy|disk|network)[/.]", re.IGNORECASE)
 MAX_STEP = (1 << 53) - 1
 _CHUNK = 1 << 15
-_FIELDS = 6
+POINT = _FIELDS = 6
+"""Numbers that make a point: code of the name, step, value, wall time, epoch, tokens."""
 _NAME, _STEP, _VALUE, _WALL, _EPOCH, _TOKENS = range(_FIELDS)
 
 
@@ -77,8 +80,16 @@ class Points:
         """One point. `wall_s` is Unix time in seconds; what is not known is NaN."""
         code = self.names.get(name)
         if code is None:
-            code = self.names[name] = len(self.names)
+            code = self.code(name)
         self._rows.extend((code, step, value, wall_s, epoch, tokens))
+
+    def code(self, name: str) -> int:
+        """The number that stands for a metric. What UTF-8 cannot hold of its name is replaced."""
+        return self.names.setdefault(clean_text(name), len(self.names))
+
+    def extend(self, rows: np.ndarray[Any, Any]) -> None:
+        """Many points, of the form that `columns` gives."""
+        self._rows.frombytes(rows.astype(float).tobytes())
 
     def columns(self, since: int = 0) -> np.ndarray[Any, Any]:
         """A row for each point from the one of that number on: code of its name, step, value, wall time,
@@ -118,11 +129,13 @@ class Points:
         a time the last read; of what the machine did all stay."""
         import numpy as np
 
-        names = sorted(self.names)
-        rank = np.zeros(len(names), np.int32)
+        rows = np.frombuffer(self._rows).reshape(-1, _FIELDS)
+        # Those of a part that was given up may have no point left.
+        used = set(np.unique(rows[:, _NAME]).astype(int).tolist())
+        names = sorted(name for name, code in self.names.items() if code in used)
+        rank = np.zeros(len(self.names), np.int32)
         for at, name in enumerate(names):
             rank[self.names[name]] = at
-        rows = np.frombuffer(self._rows).reshape(-1, _FIELDS)
         codes, steps = rank[rows[:, _NAME].astype(np.int32)], rows[:, _STEP].astype(np.int64)
         order = np.lexsort((np.nan_to_num(rows[:, _WALL], nan=-np.inf), steps, codes))
         codes, steps = codes[order], steps[order]
@@ -158,9 +171,9 @@ class Series:
         """Where the points of a metric stand."""
         import numpy as np
 
-        if name not in self.names:
+        code = bisect_left(self.names, name)
+        if self.names[code : code + 1] != (name,):
             return slice(0, 0)
-        code = self.names.index(name)
         begin, end = np.searchsorted(self.code, [code, code + 1])
         return slice(int(begin), int(end))
 
@@ -168,7 +181,7 @@ class Series:
         """The points of these metrics alone."""
         import numpy as np
 
-        keep = np.isin(self.code, [self.names.index(name) for name in names])
+        keep = np.isin(self.code, [bisect_left(self.names, name) for name in names])
         columns = (self.code, self.step, self.value, self.wall_s, self.epoch, self.tokens)
         return Series(self.names, *(column[keep] for column in columns))
 

@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 from tests import event_files
 
+from evalrun.checkpoints import safetensors_header
 from evalrun.errors import UserError
 from evalrun.tracking.store import Store
 from evalrun.tracking.trainings import (
@@ -282,3 +284,44 @@ def test_an_adapter_names_its_base(tmp_path: Path) -> None:
     card = architecture_of(tmp_path)
     assert (card["base"], card["rank"], card["parts"]) == ("tiny/base", 8, {"adapter": 32})
     assert architecture_of(tmp_path / "nowhere") == {}
+
+
+def test_several_trainings_in_a_folder_are_listed_and_one_is_taken(store: Store, tmp_path: Path) -> None:
+    make_output(tmp_path / "runs" / "one")
+    assert import_training(store, ImportOptions(str(tmp_path / "runs"))).manifest.steps == 60
+    make_output(tmp_path / "runs" / "two")
+    with pytest.raises(UserError, match="2 folders with trainings") as caught:
+        import_training(store, ImportOptions(str(tmp_path / "runs")))
+    assert "one, two" in str(caught.value)
+
+
+def test_what_was_damaged_since_is_told_though_its_log_is_known(store: Store, tmp_path: Path) -> None:
+    out = make_output(tmp_path / "out")
+    kept = import_training(store, ImportOptions(str(out)))
+    assert kept.checkpoints
+    assert import_training(store, ImportOptions(str(out))).again
+    weights = out / "checkpoint-60" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(UserError, match="not whole"):
+        import_training(store, ImportOptions(str(out)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "offsets"), [((3, 4), (0, 4)), ((10**30,), (0, 4)), ((1,), (4, 8)), ((1,), (0, 8))]
+)
+def test_a_header_whose_shapes_and_places_do_not_fit_is_an_error(
+    tmp_path: Path, shape: tuple[int, ...], offsets: tuple[int, int]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    text = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(offsets[1]))
+    with pytest.raises(UserError, match="header"):
+        safetensors_header(path)
+
+
+def test_a_pipe_is_not_waited_for(store: Store, tmp_path: Path) -> None:
+    out = make_output(tmp_path / "out", steps=(20,))
+    (out / "checkpoint-20" / "model.safetensors").unlink()
+    os.mkfifo(out / "checkpoint-20" / "model.safetensors")
+    with pytest.raises(UserError, match="it is no file"):
+        import_training(store, ImportOptions(str(out)))

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import event_files
 
@@ -284,3 +284,81 @@ def test_which_run_of_trackio_is_asked(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_bytes(b"SQLite format 3\0" + bytes(100))
     with pytest.raises(UserError, match="no SQLite file of trackio"):
         services.read_trackio(tmp_path / "x.db")
+
+
+# Tables as other programs write them
+
+
+CELLS = st.sampled_from(["", "1", "2.5", "nan", "-inf", "1e3", "text", "True", '"3"', '"a\nb"', " 4", "1_0"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), CELLS, CELLS, CELLS), min_size=1, max_size=12),
+    st.sampled_from(["step,loss,a,b", "Step,name,value,epoch", "iteration,timestamp,loss,", "x,y,z,step"]),
+)
+def test_blocks_read_what_rows_read(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str, str, str]], header: str
+) -> None:
+    path = tmp_path_factory.mktemp("csv") / "log.csv"
+    step, lines = 0, []
+    for ahead, *cells in rows:
+        step += ahead
+        lines.append(",".join([str(step), *cells]))
+    path.write_text("\n".join([header, *lines]) + "\n")
+    found = []
+    for blocks in (tables._in_blocks, lambda *_: False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "_in_blocks", blocks)
+            try:
+                reading = tables.read_table(path, {})
+                series = reading.points.series()
+                found.append((series.names, repr(list(series.lines())), reading.notes))
+            except UserError as error:
+                found.append(str(error))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "step;loss\n1;2,5\n2;1\n"),
+        ("a.csv", "step\tloss\n1\t2.5\n2\t1\n"),
+        ("a.tsv", "step\tloss\n1\t2.5\n2\t1\n"),
+        ("a.csv", "# by hand\n\nstep,loss\n1,2.5\n2,1\n"),
+        ("a.csv", "\ufeffStep , loss\n1, 2.5\n2, 1\n"),
+        ("a.csv", ",step,loss\n0,1,2.5\n1,2,1\n"),
+        ("a.csv", "step,loss,note\n1,2.5,\n2,1,\n3,0"),
+        ("a.csv", 'step,loss,note\n1,2.5,a\n2,1,b\n3,1,"torn'),
+        ("a.jsonl", '{"step": 1.0, "loss": 2.5}\n{"_step": 7, "step": 2, "loss": 1}\n'),
+    ],
+)
+def test_tables_as_other_programs_write_them(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert values(tables.read_table(tmp_path / name, {}), "loss") == [(1, 2.5), (2, 1.0)]
+
+
+@pytest.mark.parametrize(
+    "time", ["1700000000", "1700000000000", "1700000000000000", "2023-11-14T22:13:20+00:00"]
+)
+def test_times_are_seconds_whatever_they_were_written_in(tmp_path: Path, time: str) -> None:
+    (tmp_path / "a.csv").write_text(f"step,loss,timestamp\n1,2,{time}\n")
+    assert tables.read_table(tmp_path / "a.csv", {}).points.series().wall_s.tolist() == [1.7e9]
+
+
+def test_references_that_spread_without_end_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,loss\n0,1\n")
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
+    for text in ("\n".join(lines), "a: &a [*a]"):
+        (tmp_path / "hparams.yaml").write_text(text)
+        reading = tables.read_lightning(tmp_path / "metrics.csv")
+        assert reading.hyperparameters == {}
+        assert "spread" in reading.notes[-1]
+
+
+def test_names_that_utf8_cannot_hold_are_kept_readable(tmp_path: Path) -> None:
+    path = tmp_path / "trainer_state.json"
+    path.write_text('{"global_step": 1.0, "log_history": [{"step": 1.0, "a\\ud800": 2.0}]}', "utf-8-sig")
+    reading = trainer_state.read([path])
+    assert reading.points.series().names == ("a\ufffd",)
+    assert reading.steps == 1

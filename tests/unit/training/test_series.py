@@ -115,3 +115,11 @@ def test_thinning_keeps_every_spike() -> None:
     assert len(steps) <= 2_000
     assert {40.0, -40.0, 50.0} <= set(kept.tolist())
     assert (steps[0], steps[-1]) == (0, 99_999)
+
+
+def test_a_metric_that_was_given_up_altogether_is_none() -> None:
+    points = Points()
+    points.add(1, "loss", 2.0)
+    points.add(9, "eval_loss", 1.0)
+    assert points.truncate(5) == 1
+    assert [each.name for each in points.series().last()] == ["loss"]

@@ -6,11 +6,14 @@ Nothing here unpickles.
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
-from evalrun.training.series import Points
+from evalrun.training.series import MAX_STEP, Points
 from evalrun.types import JSON
 
 
@@ -50,3 +53,26 @@ def number(value: object) -> float | None:
         except ValueError:
             return None
     return None
+
+
+_SECONDS, _PER_SECOND = 1e11, 1e3
+"""A Unix time above the first (the year 5138) counts parts of a second: milli-, micro- or nanoseconds."""
+
+
+def unix_s(value: object) -> float:
+    """A logged time as Unix seconds: a number of seconds or of parts of them, or a date and time by ISO 8601;
+    NaN for any other."""
+    if (got := number(value)) is not None:
+        while math.isfinite(got) and got >= _SECONDS:
+            got /= _PER_SECOND
+        return got
+    with contextlib.suppress(ValueError, OverflowError):
+        return datetime.fromisoformat(str(value)).timestamp()
+    return math.nan
+
+
+def whole_step(value: object) -> int | None:
+    """A logged step; None where it is no whole number in range. JSON writers may make it 10.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MAX_STEP else None

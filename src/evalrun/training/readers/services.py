@@ -14,13 +14,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.training.readers import Reading, number
-from evalrun.training.series import MAX_STEP
+from evalrun.training.readers import Reading, number, unix_s, whole_step
 
 TRACKIO, MLFLOW, WANDB = "trackio", "mlflow", "wandb"
 
@@ -67,7 +65,7 @@ def read_trackio(path: Path, run: str = "") -> Reading:
                 "SELECT step, timestamp, metrics FROM metrics WHERE run_name = ? ORDER BY id", [name]
             )
             for step, time, text in rows:
-                _add_row(reading, step, _unix(time), _object(text))
+                _add_row(reading, step, unix_s(time), _object(text))
             if "config" in _columns(database, "configs"):
                 for (text,) in database.execute("SELECT config FROM configs WHERE run_name = ?", [name]):
                     reading.hyperparameters |= {
@@ -101,15 +99,9 @@ def _object(text: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _unix(text: Any) -> float:
-    try:
-        return datetime.fromisoformat(str(text)).timestamp()
-    except ValueError:
-        return math.nan
-
-
 def _add_row(reading: Reading, step: Any, wall_s: float, values: Mapping[str, Any]) -> None:
-    if type(step) is not int or not 0 <= step <= MAX_STEP:
+    step = whole_step(step)
+    if step is None:
         reading.note("rows without a whole step are left out")
         return
     reading.steps = max(reading.steps, step)

@@ -6,32 +6,40 @@ import contextlib
 import csv
 import json
 import math
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import orjson
 
 from evalrun.errors import UserError
 from evalrun.registry import nearest
-from evalrun.training.readers import Reading, number
-from evalrun.training.series import MAX_STEP
+from evalrun.training.readers import Reading, number, unix_s
+from evalrun.training.series import MAX_STEP, Points
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    _Column: TypeAlias = np.ndarray[Any, Any]
 
 LIGHTNING, TABLE = "lightning", "table"
 
 _STEPS = (
-    "step",
-    "global_step",
-    "_step",
-    "trainer/global_step",
-    "train/global_step",
-    "iteration",
-    "iter",
-    "steps",
-)
+    "step", "global_step", "trainer/global_step", "train/global_step", "iteration", "iter", "steps", "_step",
+)  # fmt: skip
 _WALLS = ("wall_s", "wall_time", "timestamp", "_timestamp", "time")
 _EPOCHS = ("epoch", "train/epoch")
 _NAMES, _VALUES = ("name", "metric", "key", "tag"), ("value",)
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 MOST_FIELD = 1 << 24
+MOST_SETTINGS = 100_000
+_BLOCK = 1 << 20
+_DECIMAL = re.compile(r"^([-+]?\d+),(\d+)$")
 
 
 def find_lightning(folder: Path) -> list[Path]:
@@ -43,9 +51,8 @@ def find_lightning(folder: Path) -> list[Path]:
 
 
 def find_table(folder: Path) -> list[Path]:
-    """The one CSV or JSONL file of a folder."""
-    files = sorted(path for suffix in ("csv", "jsonl") for path in folder.glob(f"*.{suffix}"))
-    return files if len(files) == 1 else []
+    """The tables of a folder."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def read_lightning(path: Path) -> Reading:
@@ -70,14 +77,19 @@ def read_table(path: Path, mapped: Mapping[str, str], *, shift: int = 0, framewo
     missing, or steps fall.
     """
     reading = Reading(framework, files=[path])
-    table = _Table(reading, path, mapped, shift)
-    rows = (
-        _json_rows(reading, path)
-        if path.suffix.lower() in (".jsonl", ".ndjson", ".json")
-        else _csv_rows(path)
-    )
-    for line, row in rows:
-        table.add(line, row)
+    if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+        table = _Table(reading, path, mapped, shift)
+        for line, row in _json_rows(reading, path):
+            table.add(line, row)
+        table.end()
+        return reading
+    head = _head(path)
+    table = _Table(reading, path, mapped, shift, head.names)
+    if not _in_blocks(table, path, head):
+        reading.points = Points()
+        table = _Table(reading, path, mapped, shift, head.names)
+        for line, row in _csv_rows(reading, path, head):
+            table.add(line, row)
     table.end()
     return reading
 
@@ -85,11 +97,18 @@ def read_table(path: Path, mapped: Mapping[str, str], *, shift: int = 0, framewo
 class _Table:
     """Takes rows, and knows by the first of them what its columns are."""
 
-    def __init__(self, reading: Reading, path: Path, mapped: Mapping[str, str], shift: int) -> None:
+    def __init__(
+        self,
+        reading: Reading,
+        path: Path,
+        mapped: Mapping[str, str],
+        shift: int,
+        columns: Sequence[str] = (),
+    ) -> None:
         self._reading, self._path, self._shift = reading, path, shift
         self._mapped = mapped
         self._new = {old: new for new, old in mapped.items()}
-        self._seen: dict[str, None] = {}
+        self._seen: dict[str, None] = dict.fromkeys(columns)
         self._before = -1
         self._rows = self._lost = self._odd = self._texts = 0
         self._columns: tuple[str | None, str | None, str | None] | None = None
@@ -101,10 +120,8 @@ class _Table:
             self._seen |= dict.fromkeys(row)
             self._columns = None
         if self._columns is None:
-            self._columns = tuple(
-                self._named(*each) for each in (("step", _STEPS), ("wall_s", _WALLS), ("epoch", _EPOCHS))
-            )  # type: ignore[assignment]  # three of them
-        step_column, wall_column, epoch_column = self._columns or (None, None, None)
+            self._columns = self._about()
+        step_column, wall_column, epoch_column = self._columns
         step = _at(row, step_column)
         if step is None or step != step // 1 or not 0 <= step + self._shift <= MAX_STEP:
             self._lost += 1
@@ -113,8 +130,62 @@ class _Table:
         if whole < self._before:
             self._fallen(line, whole)
         self._before = whole
-        wall, epoch = _at(row, wall_column), _at(row, epoch_column)
-        self._points(whole, row, {step_column, wall_column, epoch_column}, wall, epoch)
+        wall = unix_s(row.get(wall_column)) if wall_column else None
+        self._points(whole, row, {step_column, wall_column, epoch_column, ""}, wall, _at(row, epoch_column))
+
+    def add_block(self, block: pa.RecordBatch) -> bool:
+        """Rows of texts, in columns; the same as `add` for each. False where steps fall: `add` says in which
+        line."""
+        import numpy as np
+
+        from evalrun.training.series import POINT
+
+        self._rows += len(block)
+        self._seen |= dict.fromkeys(block.schema.names)
+        step_column, wall_column, epoch_column = self._columns = self._about()
+        if step_column is None:
+            self._lost += len(block)
+            return True
+        texts = dict(zip(block.schema.names, block.columns, strict=True))
+        steps, known, _ = _floats(texts[step_column])
+        with np.errstate(invalid="ignore"):
+            shifted = steps + self._shift
+            keep = known & (steps == np.floor(steps)) & (shifted >= 0) & (shifted <= MAX_STEP)
+        self._lost += int((~keep).sum())
+        shifted = shifted[keep]
+        if len(shifted) and (shifted[0] < self._before or (np.diff(shifted) < 0).any()):
+            return False
+        self._before = int(shifted[-1]) if len(shifted) else self._before
+        rows = np.full((len(shifted), POINT), math.nan)
+        rows[:, 1] = shifted
+        if wall_column:
+            rows[:, 3] = _floats(texts[wall_column], unix_s)[0][keep]
+        if epoch_column:
+            rows[:, 4] = _floats(texts[epoch_column])[0][keep]
+        about = {step_column, wall_column, epoch_column, ""}
+        long = self._long(dict.fromkeys(texts, ""))
+        chosen = [long[1]] if long else [name for name in texts if name not in about]
+        made = np.repeat(rows[:, None, :], len(chosen), axis=1)
+        given = np.zeros(made.shape[:2], bool)
+        for at, name in enumerate(chosen):
+            values, is_number, is_text = _floats(texts[name])
+            made[:, at, 2], given[:, at] = values[keep], is_number[keep]
+            self._texts += int(is_text[keep].sum())
+            if not long:
+                made[:, at, 0] = self._reading.points.code(self._new.get(name, name))
+        if long:
+            coded = texts[long[0]].fill_null("").dictionary_encode()
+            codes = [
+                self._reading.points.code(self._new.get(name, name)) for name in coded.dictionary.to_pylist()
+            ]
+            made[:, 0, 0] = np.array(codes, float)[np.asarray(coded.indices)][keep]
+        self._odd += int((given & ~np.isfinite(made[:, :, 2])).sum())
+        self._reading.points.extend(made[given])
+        return True
+
+    def _about(self) -> tuple[str | None, str | None, str | None]:
+        """The columns of step, time and epoch."""
+        return self._named("step", _STEPS), self._named("wall_s", _WALLS), self._named("epoch", _EPOCHS)
 
     def _points(
         self,
@@ -139,16 +210,17 @@ class _Table:
             add(step, new.get(name, name), got, walls, epochs)
 
     def _long(self, row: Mapping[str, Any]) -> tuple[str, str] | None:
-        name = next(
-            (each for each in (self._mapped.get("name", ""), *_NAMES) if isinstance(row.get(each), str)), None
-        )
-        value = next((each for each in (self._mapped.get("value", ""), *_VALUES) if each in row), None)
+        named = (self._mapped.get(what) for what in ("name", "value"))
+        names, values = ([own, *known] for own, known in zip(named, (_NAMES, _VALUES), strict=True))
+        name = next((each for each in names if each and isinstance(row.get(each), str)), None)
+        value = next((each for each in values if each and each in row), None)
         return (name, value) if name is not None and value is not None else None
 
     def _named(self, what: str, known: tuple[str, ...]) -> str | None:
         if what in self._mapped:
             return self._mapped[what]
-        return next((name for name in known if name in self._seen), None)
+        alike = {name.lower(): name for name in reversed(self._seen)}
+        return next((alike[name] for name in known if name in alike), None)
 
     def _fallen(self, line: int, step: int) -> None:
         raise UserError(
@@ -169,10 +241,6 @@ class _Table:
                 where=str(self._path),
                 remedy=f"Did you mean '{near}'?" if near else f"Columns: {listed}.",
             )
-        if not len(self._reading.points):
-            what = "no row has a step and a number" if self._rows else "it has no rows"
-            remedy = f"Columns: {listed}. Name the one that counts steps: --map step=COLUMN."
-            raise UserError(what, where=str(self._path), remedy=remedy)
         self._reading.steps = self._before
         for count, what in (
             (self._lost, "rows have no whole step and are left out"),
@@ -181,28 +249,140 @@ class _Table:
         ):
             if count:
                 self._reading.note(f"{count:,} {what}")
+        if not len(self._reading.points):
+            told = [
+                "no row has a step and a number" if self._rows else "it has no rows",
+                *self._reading.notes,
+            ]
+            remedy = f"Columns: {listed}. Name the one that counts steps: --map step=COLUMN."
+            raise UserError("; ".join(told), where=str(self._path), remedy=remedy)
 
 
 def _at(row: Mapping[str, Any], column: str | None) -> float | None:
     return number(row.get(column)) if column else None
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What a CSV begins with: the lines before its first row, its columns, and what parts them."""
+
+    lines: int
+    names: tuple[str, ...]
+    delimiter: str
+
+
+def _head(path: Path) -> _Head:
+    """The head of a CSV: lines with # before it are passed over. Raises UserError."""
     csv.field_size_limit(min(MOST_FIELD, sys.maxsize))
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            twice = next((name for at, name in enumerate(header) if name in header[:at]), None)
-            if twice is not None:
-                raise UserError(
-                    f"has the column '{twice}' twice", where=f"{path}:1", remedy="Rename one of them."
-                )
-            for row in reader:
-                if row:
-                    yield reader.line_num, dict(zip(header, row, strict=False))
+            lines, first = 0, ""
+            for first in file:
+                lines += 1
+                if first.strip() and not first.startswith("#"):
+                    break
+                first = ""
+            delimiter = max((",", "\t", ";"), key=first.count)
+            reader = csv.reader(chain([first], file), delimiter=delimiter)
+            names = tuple(name.strip() for name in next(reader, []))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"is no CSV in UTF-8: {error}", where=str(path)) from error
+        raise _no_csv(path, error) from error
+    twice = next((name for at, name in enumerate(names) if name and name in names[:at]), None)
+    if twice is not None:
+        raise UserError(
+            f"has the column '{twice}' twice", where=f"{path}:{lines}", remedy="Rename one of them."
+        )
+    return _Head(lines + reader.line_num - 1, names, delimiter)
+
+
+def _no_csv(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"is no CSV in UTF-8: {error}",
+        where=str(path),
+        remedy="Write it again as UTF-8, or leave out what is no row.",
+    )
+
+
+def _in_blocks(table: _Table, path: Path, head: _Head) -> bool:
+    """Read a CSV in blocks of columns, ten times as fast as row by row. False where that cannot be done the
+    same way: rows of other lengths, steps that fall, decimal commas, no rows."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    if head.delimiter == ";" or len(set(head.names)) < len(head.names) or _last_byte(path) != b"\n":
+        return False
+    try:
+        blocks = arrow.open_csv(
+            path,
+            arrow.ReadOptions(
+                use_threads=False, block_size=_BLOCK, skip_rows=head.lines, column_names=list(head.names)
+            ),
+            arrow.ParseOptions(delimiter=head.delimiter, newlines_in_values=True),
+            arrow.ConvertOptions(
+                column_types=dict.fromkeys(head.names, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+        return all(table.add_block(block) for block in blocks)
+    except (pa.ArrowException, ValueError):
+        return False
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1))
+        return file.read(1)
+
+
+def _floats(
+    texts: pa.Array, convert: Callable[[object], float | None] = number
+) -> tuple[_Column, _Column, _Column]:
+    """Texts as numbers: the numbers (NaN where there is none), where there is one, and where there is a text
+    that is none."""
+    import numpy as np
+    import pyarrow as pa
+
+    given = texts.is_valid().to_numpy(zero_copy_only=False)
+    if convert is number:
+        with contextlib.suppress(pa.ArrowInvalid):
+            return texts.cast(pa.float64()).to_numpy(zero_copy_only=False), given, np.zeros(len(texts), bool)
+    read = [None if text is None else convert(text) for text in texts.to_pylist()]
+    is_number = np.array([value is not None for value in read], bool)
+    return np.array(read, float), is_number, given & ~is_number
+
+
+def _csv_rows(reading: Reading, path: Path, head: _Head) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Line and cells of each row. A last line without an end that lacks cells is one being written."""
+    torn, line = _last_byte(path) != b"\n", head.lines
+    waiting: tuple[int, list[str]] | None = None
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for _ in range(head.lines):
+                next(file, None)
+            reader = csv.reader(file, delimiter=head.delimiter, strict=True)
+            for row in filter(None, reader):
+                if waiting is not None:
+                    yield waiting[0], _cells(head, waiting[1])
+                line = head.lines + reader.line_num
+                waiting = line, row
+    except csv.Error as error:
+        if "unexpected end" not in str(error):
+            raise _no_csv(path, error) from error
+        reading.note(f"a quote after line {line} is never closed: what follows is left out")
+    except UnicodeDecodeError as error:
+        raise _no_csv(path, error) from error
+    if torn:
+        reading.note(f"{path.name} does not end with a line's end: its last line may be cut")
+    if waiting is not None and not (torn and len(waiting[1]) < len(head.names)):
+        yield waiting[0], _cells(head, waiting[1])
+
+
+def _cells(head: _Head, row: Sequence[str]) -> Mapping[str, str]:
+    """Where semicolons part the columns, numbers may have decimal commas."""
+    if head.delimiter == ";":
+        row = [_DECIMAL.sub(r"\1.\2", text) for text in row]
+    return dict(zip(head.names, row, strict=False))
 
 
 def _json_rows(reading: Reading, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -211,7 +391,7 @@ def _json_rows(reading: Reading, path: Path) -> Iterator[tuple[int, Mapping[str,
             if not text.strip():
                 continue
             try:
-                row = json.loads(text)
+                row = _json(text)
             except (ValueError, RecursionError) as error:
                 if not text.endswith(b"\n"):
                     reading.note(f"{path.name} is torn or still being written: its last line is left out")
@@ -221,6 +401,13 @@ def _json_rows(reading: Reading, path: Path) -> Iterator[tuple[int, Mapping[str,
             if not isinstance(row, dict):
                 raise UserError("is no JSON object", where=f"{path}:{line}", remedy="One JSON object a line.")
             yield line, dict(_flat(row))
+
+
+def _json(text: bytes) -> Any:
+    """A line of JSON, also with NaN and Infinity, which is none."""
+    with contextlib.suppress(orjson.JSONDecodeError):
+        return orjson.loads(text)
+    return json.loads(text)
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -251,6 +438,22 @@ def _hparams(reading: Reading, path: Path) -> dict[str, Any]:
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             reading.note(f"{path.name} cannot be read: {str(error).splitlines()[0][:100]}")
             return {}
+        if _spread(values, {}) > MOST_SETTINGS:
+            reading.note(
+                f"{path.name} is left out: its references spread to more than {MOST_SETTINGS:,} values"
+            )
+            return {}
         return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
     reading.note(f"{path.name} cannot be read")
     return {}
+
+
+def _spread(value: Any, known: dict[int, int]) -> int:
+    """How many values it is once every reference is written out."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_SETTINGS + 1  # one that holds itself has no end
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_spread(each, known) for each in inner)
+    return known[id(value)]

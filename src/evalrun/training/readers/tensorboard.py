@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
@@ -22,6 +23,12 @@ FRAMEWORK = "tensorboard"
 MAX_RECORD = 256 << 20
 """Bytes of one record (they may hold images); more is no length."""
 
+_PLAIN = re.compile(
+    rb"\x09.{8}(?:\x10([\x80-\xff]{0,6}[\x00-\x7f]))?\x2a([\x00-\x7f])\x0a([\x00-\x7f])"
+    rb"\x0a([\x00-\x7f])(.*)\x15(.{4})",
+    re.DOTALL,
+)
+"""Nearly every event: a time, a step, one scalar with a short name. Read at once, it takes half as long."""
 _TEXTS = ("args", "hparams", "config")
 _F64, _F32, _HEAD = struct.Struct("<d"), struct.Struct("<f"), struct.Struct("<Q")
 
@@ -85,6 +92,13 @@ def _read_file(reading: Reading, path: Path, prefix: str) -> tuple[float, float]
                 break
             body = file.read(length + 4)
             at += 16 + length
+            plain = _PLAIN.fullmatch(body, 0, length)
+            if plain is not None and len(plain[5]) == plain[4][0] == plain[3][0] - 7 == plain[2][0] - 9:
+                points.add(
+                    _varint(plain[1] or b"\0", 0)[0], prefix + plain[5].decode("utf-8", "replace"),
+                    _F32.unpack(plain[6])[0], _F64.unpack_from(body, 1)[0],
+                )  # fmt: skip
+                continue
             try:
                 wall, step, values = _event(body, length)
                 for tag, value in values:

@@ -6,6 +6,7 @@ file may hold bare NaN, which is no JSON; `training_args.bin` beside it is a pic
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -14,8 +15,7 @@ from typing import Any
 
 from evalrun.checkpoints import STATE
 from evalrun.errors import UserError
-from evalrun.training.readers import Reading, number
-from evalrun.training.series import MAX_STEP
+from evalrun.training.readers import Reading, number, whole_step
 
 FRAMEWORK = "huggingface"
 _ABOUT = frozenset({"step", "epoch"})
@@ -40,8 +40,7 @@ def read(files: list[Path]) -> Reading:
         except UserError as error:
             broken.append((path, error.problems[0].what))
             continue
-        step = state.get("global_step")
-        known = step if type(step) is int and 0 <= step <= MAX_STEP else 0
+        known = whole_step(state.get("global_step")) or 0
         states.append((known, len(state["log_history"]), path.stat().st_mtime, path, state))
     if not states:
         path, what = broken[0]
@@ -59,7 +58,7 @@ def read(files: list[Path]) -> Reading:
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             state = json.load(file)  # takes NaN and Infinity, which orjson refuses
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
@@ -77,20 +76,27 @@ def _settings(reading: Reading, path: Path, state: Mapping[str, Any]) -> None:
     planned = values.get("max_steps")
     reading.planned_steps = planned if type(planned) is int and planned > 0 else None
     best = state.get("best_model_checkpoint")
-    if isinstance(best, str) and not any(
-        place.exists()
-        for place in (Path(best), path.parent / Path(best).name, path.parent.parent / Path(best).name)
-    ):
-        reading.note(f"best_model_checkpoint is not there any more: {best}")
+    if isinstance(best, str) and not _is_there(best, path):
+        reading.note(f"best_model_checkpoint is not there any more: {best[:200]}")
     reading.hyperparameters |= values
+
+
+def _is_there(name: str, state: Path) -> bool:
+    """Whether a checkpoint is where it was, or beside the state: folders are copied."""
+    beside = Path(name).name
+    with contextlib.suppress(OSError, ValueError):  # longer than a path, or with a null in it
+        return any(
+            place.exists() for place in (Path(name), state.parent / beside, state.parent.parent / beside)
+        )
+    return False
 
 
 def _history(reading: Reading, history: list[Any]) -> None:
     before, odd, text_numbers = -1, 0, 0
     for at, entry in enumerate(history):
         history[at] = None  # of a long one there need not be two
-        step = entry.get("step") if isinstance(entry, dict) else None
-        if type(step) is not int or not 0 <= step <= MAX_STEP:
+        step = whole_step(entry.get("step")) if isinstance(entry, dict) else None
+        if step is None:
             text_numbers += 1
             continue
         if step < before:
