@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evalrun.sweep_results import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +73,42 @@ class SearchResults:
     held_out: int = 0
     looks: int = 0
     optimism: float | None = None
+
+
+def contract(found: SearchResults, standings: Sequence[Standing]) -> dict[str, Any]:
+    """What scripts lean on: winner, baseline, calls, who is left, and the difference on the rows held out."""
+    race = found.race
+    against = difference_held_out(found, standings)
+    held_out: dict[str, float | None] | None = None
+    if found.held_out:
+        held_out = {"n": found.held_out, "difference": None, "ci_low": None, "ci_high": None, "p": None}
+        if against is not None:
+            held_out = dict(zip(("difference", "ci_low", "ci_high", "p", "n"), against, strict=True))
+        elif found.winner == found.baseline:
+            held_out["difference"] = 0.0
+    return {
+        "winner": found.winner,
+        "baseline": found.baseline,
+        "calls": race.calls,
+        "calls_full_grid": race.grid,
+        "alive": list(race.left),
+        "dropped": [each.name for each in race.candidates if each.out is not None],
+        "held_out": held_out,
+    }
+
+
+def difference_held_out(
+    found: SearchResults, standings: Sequence[Standing]
+) -> tuple[float, float | None, float | None, float | None, int] | None:
+    """Winner minus baseline on the rows held out, with its interval, p and n. None where nothing says it."""
+    if not found.held_out or found.winner == found.baseline:
+        return None
+    rows = [each for each in standings if each.run in (found.winner, found.baseline)]
+    against = next((each for each in rows if each.difference is not None), None)
+    if against is None or against.difference is None:
+        return None
+    # A standing says best minus run.
+    sign = 1 if against.run == found.baseline else -1
+    ends = sorted(sign * end for end in (against.ci_low, against.ci_high) if end is not None)
+    low, high = ends if len(ends) == 2 else (None, None)
+    return sign * against.difference, low, high, against.p, against.n

@@ -134,6 +134,20 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class StoppedEarly:
+    """A sweep whose runs end as soon as enough is known: `decided` when gates or comparisons are, `until` at
+    that half width of the headline's interval, which is `of` the dataset or of the population. `asked` of
+    `rows` were asked, by run. What decided holds at `alpha` however often one looked."""
+
+    decided: bool
+    until: float | None
+    of: str
+    alpha: float
+    asked: Mapping[str, int]
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Level:
     """One value of an axis: the mean over all the rest, and its difference from the axis' first value."""
 

@@ -308,7 +308,7 @@ class MetricValue:
     `slice` says which samples it speaks of ({} for all, {"dialect": "aave"} for a group). `value` is None
     where the data cannot support the figure, and `note` then says why. `method` names how the interval was
     made (wilson, t, clustered-t, bootstrap, block-bootstrap, fisher-z, logit-t, log-t, order-statistic,
-    woodruff, or ""
+    woodruff, betting, or ""
     where there is none). `scorer` names the scorer whose metric it is; empty for evalrun's own (speed, cost,
     rates, gaps of them). `clusters` is None for figures of independent samples. `incomplete` says that more
     of its rows were lost than the suite tolerates; it then lies between `bound_low` and `bound_high` whatever

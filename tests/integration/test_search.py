@@ -64,6 +64,17 @@ def test_the_best_is_found_and_its_score_is_of_rows_that_it_never_saw(tmp_path: 
     run = next(each for each in found["runs"] if each["run"] == "good-p-d")
     assert run["metrics"][0]["value"] == pytest.approx(sum(right) / len(right)), "its mean over those rows"
     assert search["held_out"] == len(right) == len(last["base-p-d"])
+    names = ("winner", "baseline", "calls", "calls_full_grid")
+    assert [found[name] for name in names] == [
+        "good-p-d",
+        "base-p-d",
+        *map(search["race"].get, ("calls", "grid")),
+    ]
+    assert "good-p-d" in found["alive"] and "bad-p-d" in found["dropped"]
+    other = [row["base"] == "yes" for row in data if row["id"] in last["good-p-d"]]
+    assert found["held_out"]["n"] == len(right)
+    assert found["held_out"]["difference"] == pytest.approx((sum(right) - sum(other)) / len(right))
+    assert 0 < found["held_out"]["ci_low"] < found["held_out"]["ci_high"] and found["held_out"]["p"] < 0.05
     assert "good beats base" in report.read_text()
     assert [each["id"] for each in yaml.safe_load(best.read_text())["models"]] == ["good"]
     assert evalrun("validate", best).returncode == 0

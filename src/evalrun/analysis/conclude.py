@@ -192,7 +192,8 @@ def _with_comparisons(
         measure = score_measure(lead.score or "", metric)
         standings += Ranking(group, measure, alpha=ALPHA, seed=seed_of(measure, own[0].seed)).standings()
     found = replace(found, alpha=ALPHA, standings=tuple(standings))
-    if any(run.headline for run in runs):  # each task has a measure of its own
+    if any(run.headline for run in runs) or _suite(folder.read_manifest()).get("stop_early"):
+        # Each task has a measure of its own; what ended early has no tests for a fixed number of rows.
         return found
     metric = next(each for run in runs for each in run.metrics if each.name == primary.metric)
     measure = score_measure(primary.score or "", metric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -54,6 +55,14 @@ if TYPE_CHECKING:
 @click.option("--reuse", is_flag=True, help="Take over runs that were done before with the same digests.")
 @click.option("--no-lock", is_flag=True, help="Run even if something is not as evalrun.lock says.")
 @click.option(
+    "--stop-when-decided", is_flag=True,
+    help="End runs as soon as their gates (else: the comparisons between them) are decided.",
+)  # fmt: skip
+@click.option(
+    "--until", metavar="±W[ of population]",
+    help="End a run when its headline's interval is this wide to either side, such as ±0.03.",
+)  # fmt: skip
+@click.option(
     "--watch", is_flag=True, help="Run again whenever the suite, its prompts, data or code are saved."
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -75,6 +84,8 @@ def run(
     summary: Path | None,
     reuse: bool,
     no_lock: bool,
+    stop_when_decided: bool,
+    until: str | None,
     watch: bool,
     quiet: bool,
     as_json: bool,
@@ -92,6 +103,7 @@ def run(
     from evalrun.sweep.main import run_sweep
     from evalrun.sweep.options import SweepOptions
 
+    overrides["sets"] = (*overrides["sets"], *early_sets(stop_when_decided, until))
     options = SweepOptions(
         overrides=make_overrides(**overrides), store=store.root, report=report, write_report=not no_report,
         use_cache=not no_cache, fresh=fresh, resume_within=resume_within, argv=tuple(sys.argv[1:]),
@@ -110,6 +122,26 @@ def run(
     for line in lines:
         click.echo(line, err=True)
     ctx.exit(int(outcome.exit_code))
+
+
+_UNTIL = re.compile(
+    r"\s*(?:±|\+-|\+/-)?\s*(?P<width>\d*\.?\d+(?:[eE]-?\d+)?)(?P<percent>\s*%)?"
+    r"(?:\s+of\s+(?:the\s+)?(?P<of>dataset|population))?\s*"
+)
+
+
+def early_sets(decided: bool, until: str | None) -> list[str]:
+    """`--stop-when-decided` and `--until` as what they say of the suite."""
+    sets = ["stop_early.decided=true"] if decided else []
+    if until is None:
+        return sets
+    said = _UNTIL.fullmatch(until)
+    if said is None or float(said["width"]) <= 0:
+        raise click.UsageError(
+            f"--until takes half an interval's width, such as ±0.03 or '0.03 of population', not '{until}'."
+        )
+    width = float(said["width"]) / (100 if said["percent"] else 1)
+    return [*sets, f"stop_early.until={width!r}", *([f"stop_early.of={said['of']}"] if said["of"] else [])]
 
 
 def show_outcome(outcome: Outcome, *, as_json: bool) -> None:

@@ -102,10 +102,13 @@ def _show(outcome: SearchOutcome, *, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
+        from evalrun.search_results import contract
         from evalrun.sweep.result import result_document
 
         found = outcome.results
-        print_json({**result_document(outcome.last), "search": asdict(found) if found is not None else None})
+        said = contract(found, source.results.standings) if found is not None else {}
+        whole = {"search": asdict(found) if found is not None else None}
+        print_json({**result_document(outcome.last), **said, **whole})
         return
     from evalrun.reports.terminal import print_result
 

@@ -120,6 +120,7 @@ _METHODS = {
     "clustered-t": "Student's t over clusters",
     "bootstrap": "bootstrap percentile",
     "order-statistic": "order statistics",
+    "betting": "confidence sequence by betting, which holds however often one looks",
     "woodruff": "Woodruff, answers as clusters",
     "block-bootstrap": "bootstrap of blocks of time",
     "moving-blocks": "bootstrap of blocks of neighbouring requests",

@@ -38,7 +38,10 @@ class News:
 
 
 class Progress(Protocol):
-    """Shows how far a sweep is."""
+    """Shows how far a sweep is. `shows`: somebody may have seen scores."""
+
+    @property
+    def shows(self) -> bool: ...
 
     def start(self, cells: list[tuple[str, int]]) -> None:
         """The plan: run ids and their numbers of samples."""
@@ -178,6 +181,8 @@ def make_progress(*, quiet: bool = False, console: Console | None = None) -> Pro
 class Silent:
     """Shows nothing but messages that it swallows too."""
 
+    shows = False
+
     def start(self, cells: list[tuple[str, int]]) -> None:
         """Nothing."""
 
@@ -193,6 +198,8 @@ class Silent:
 
 class LineProgress:
     """A line every few seconds and one for each run that is done: for logs."""
+
+    shows = True
 
     def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
         self._console = console
@@ -242,6 +249,8 @@ class LineProgress:
 
 class LiveProgress:
     """One line for the whole sweep and one for each run under way, redrawn in place."""
+
+    shows = True
 
     def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
         from rich.live import Live

@@ -11,7 +11,7 @@ from evalrun.reports.numbers import count, fixed, listing, measured, plural, sig
 from evalrun.reports.source import Source
 from evalrun.reports.view import PALETTE, Chart, Table
 from evalrun.reports.visible import visible
-from evalrun.search_results import Candidate, SearchResults
+from evalrun.search_results import Candidate, SearchResults, difference_held_out
 from evalrun.sweep_results import Standing
 
 _NAMED = PALETTE - 1
@@ -75,20 +75,16 @@ def _result(found: SearchResults, standings: Sequence[Standing]) -> str:
             f"Nothing is shown to be better than the baseline {baseline}, which stays; it was asked "
             f"the {count(found.held_out)} rows held out, and its score below is on these."
         )
-    rows = [each for each in standings if each.run in (found.winner, found.baseline)]
-    against = next((each for each in rows if each.difference is not None), None)
-    if against is None or against.difference is None:
+    against = next((each for each in standings if each.difference is not None), None)
+    held_out = difference_held_out(found, standings)
+    if against is None or held_out is None:
         return f"{chosen} was chosen; on the rows held out it cannot be compared with {baseline}."
-    # A standing says best minus run.
-    sign = 1 if against.run == found.baseline else -1
-    ends = sorted(sign * end for end in (against.ci_low, against.ci_high) if end is not None)
-    low, high = ends if len(ends) == 2 else (None, None)
-    difference = sign * against.difference
+    difference, low, high, chance, n = held_out
     word = "is tied with" if against.verdict == "tied" else "beats" if difference > 0 else "is worse than"
-    p = f", {tested(against.p)}" if against.p is not None else ""
+    p = f", {tested(chance)}" if chance is not None else ""
     return (
         f"{chosen} {word} {baseline} in {found.metric} on the rows held out: "
-        f"{measured(difference, low, high, 'fraction', sign=True)} (n = {against.n:,}{p})."
+        f"{measured(difference, low, high, 'fraction', sign=True)} (n = {n:,}{p})."
     )
 
 

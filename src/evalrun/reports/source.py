@@ -14,7 +14,7 @@ from evalrun.documents import read
 from evalrun.reports.numbers import moment
 from evalrun.results import RunResults
 from evalrun.search_results import SearchResults
-from evalrun.sweep_results import GateVerdict, Previous, SweepResults
+from evalrun.sweep_results import GateVerdict, Previous, StoppedEarly, SweepResults
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
 from evalrun.tracking.parquet import changed, damage
 from evalrun.types import JSON
@@ -127,6 +127,8 @@ class Manifest:
     oldest_cached: str | None = None
     previous: Previous | None = None
     search: SearchResults | None = None
+    stopped_early: StoppedEarly | None = None
+    stopped_while_looking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,28 @@ class Source:
     def system(self, run_id: str) -> Path | None:
         """The resource readings of a run, if they are there."""
         return self._file(run_id, SYSTEM)
+
+    @property
+    def ended_early(self) -> list[str]:
+        """What is to be known of a sweep whose runs ended, or that was stopped, by what was seen; nothing of
+        others."""
+        said, early = [], self.manifest.stopped_early
+        if early is not None:
+            asked, rows = sum(early.asked.values()), sum(early.rows.values())
+            until = "" if early.until is None else f"until \u00b1{early.until:g} (of the {early.of})"
+            when = " and ".join(filter(None, ["as soon as it was decided" if early.decided else "", until]))
+            said.append(
+                f"Sequential: runs were asked {when}, {asked:,} of {rows:,} rows in all. Intervals and p of "
+                f"headline, gates and standings are always-valid: they hold at {early.alpha:g} however often "
+                "one looked."
+            )
+        if self.manifest.stopped_while_looking:
+            said.append(
+                "Stopped while looking: it was interrupted while scores were shown. Whoever stops when a "
+                "figure looks good gets one that is too good; intervals for a fixed number of rows hold for "
+                "none that ended so. --until and --stop-when-decided end a sweep by what may be looked at."
+            )
+        return said
 
     @property
     def from_cache(self) -> str:

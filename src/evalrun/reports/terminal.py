@@ -103,6 +103,8 @@ def _head(console: Console, source: Source, name: str) -> None:
     print_line(console, "  ".join(part for part in parts if part), "dim")
     if source.missing:
         print_line(console, missing_runs(source), "red")
+    for said in source.ended_early:
+        print_line(console, said, "yellow")
     if source.from_cache:
         print_line(console, f"{source.from_cache} --no-cache asks for all of them.", "yellow")
     for sentence in source.unreadable[:MANY_UNREADABLE]:

@@ -280,10 +280,11 @@ class RunFolder:
         self.system = path / "system.jsonl"
         self._system: int | None = None
 
-    def open(self, identity: Mapping[str, JSON]) -> Earlier:
+    def open(self, identity: Mapping[str, JSON], earlier: Earlier | None = None) -> Earlier:
         """Take up what is there, if the same model wrote it; else set it aside and begin anew.
 
-        Samples that failed are not counted as done: they are asked again.
+        Samples that failed are not counted as done: they are asked again. Where it is known what there is
+        (`earlier`), the journal is not read.
         """
         marker = self.path / "identity.json"
         mine = digest(identity)
@@ -293,6 +294,10 @@ class RunFolder:
         if known != mine.encode():
             write_private(marker, mine.encode(), durable=False)
         repair_journal(self.journal)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._system = open_private(self.system, flags)
+        if earlier is not None:
+            return earlier
         done: set[tuple[str, int]] = set()
         failed: set[tuple[str, int]] = set()
         damaged: list[int] = []
@@ -303,8 +308,6 @@ class RunFolder:
             (done if is_failed else failed).discard(key)
             (failed if is_failed else done).add(key)
             clock_s = max(clock_s, record.get("done_s") or 0.0)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._system = open_private(self.system, flags)
         return Earlier(done, clock_s, failed, len(damaged))
 
     def drop_unknown(self, earlier: Earlier, samples: Iterable[Named], repeats: int) -> tuple[Earlier, str]:

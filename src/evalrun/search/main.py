@@ -24,7 +24,10 @@ from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
+    from evalrun.analysis.run import RunAnalysis
+    from evalrun.gates.conditions import GateResult
     from evalrun.reports.progress import Progress
+    from evalrun.suite.plan import RunSpec
 
 LEDGER = "hold_out.json"
 """In the store: which searches looked at which rows held out."""
@@ -53,6 +56,12 @@ class _Whole:
 
     async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
         await run_jobs(phase, [job for job in jobs if not job.folder.is_finished(job.name)])
+
+    def enter(self, spec: RunSpec, analysis: RunAnalysis) -> RunAnalysis:
+        return analysis
+
+    def gates(self, results: Sequence[GateResult]) -> list[GateResult]:
+        return list(results)
 
     def document(self) -> Mapping[str, Any]:
         return {"previous": None, "search": asdict(self._results)}

@@ -10,31 +10,14 @@ from typing import Literal
 from evalrun.datasets import open_dataset
 from evalrun.errors import UserError
 from evalrun.registry import nearest
-from evalrun.scoring.base import MetricInfo, Scorer
-from evalrun.scoring.pipeline import suite_scorers
 from evalrun.suite.dataset import DatasetSpec, PartSpec
 from evalrun.suite.load import LoadedSuite, unknown_parameters
 from evalrun.suite.plan import RunSpec, cells
 from evalrun.suite.schema import CellFilter, Suite
 from evalrun.suite.search import SELECTS, SearchRules
+from evalrun.sweep.blocks import Judged, judged_by
 
 FEWEST_HELD_OUT = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """The score that candidates are compared by: the column, its metric, and its bounds."""
-
-    column: str
-    metric: str
-    low: float
-    high: float
-    higher: bool
-
-    def share(self, value: float) -> float:
-        """A score as the share of what is possible, 1 the best. One outside the bounds is put on them."""
-        place = min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
-        return place if self.higher else 1 - place
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +92,17 @@ def space_of(loaded: LoadedSuite) -> Space:
             where=loaded.locate("datasets"),
             remedy="Choose one: --datasets ID.",
         )
-    by, scorers = _judged(loaded, spec)
+    by, scorers = judged_by(loaded, spec.metric, loaded.locate("search", "metric"))
     suite = _with_axes(loaded, spec, suite)
     # The metric's scorer first: what runs are ranked by, in the report as here.
     first = sorted(zip(suite.scorers, scorers, strict=False), key=lambda pair: pair[1].name != by.column)
-    update = {"scorers": [each for each, _ in first], "gates": [], "alerts": None, "load": None}
+    update = {
+        "scorers": [each for each, _ in first],
+        "gates": [],
+        "alerts": None,
+        "load": None,
+        "stop_early": None,
+    }
     suite = suite.model_copy(update=update)
     if unknown := [finding for finding in unknown_parameters(suite) if finding.path[0] == "sweep"]:
         axis = f"params.{unknown[0].path[1]}"
@@ -166,39 +155,6 @@ def _with_axes(loaded: LoadedSuite, spec: SearchRules, suite: Suite) -> Suite:
         else:
             sweep[axis.removeprefix("params.")] = list(values)
     return suite.model_copy(update={**update, "sweep": sweep})
-
-
-def _judged(loaded: LoadedSuite, spec: SearchRules) -> tuple[Judged, Sequence[Scorer]]:
-    """The score that decides. Raises UserError where a race cannot decide by it."""
-    scorers = suite_scorers(loaded.suite)
-    names: dict[str, tuple[Scorer, MetricInfo]] = {}
-    for scorer in scorers:
-        info = scorer.metrics()[0]
-        names[scorer.name] = names[info.name] = (scorer, info)
-    metric = spec.metric or scorers[0].name
-    where = loaded.locate("search", "metric")
-    if metric not in names:
-        near = nearest(metric, names)
-        raise UserError(
-            f"'{metric}' is not the mean of a score of this suite, which candidates can be compared by",
-            where=where,
-            remedy=f"Did you mean '{near}'?" if near else f"There are: {', '.join(names)}.",
-        )
-    scorer, info = names[metric]
-    low, high = info.bounds
-    if scorer.late or scorer.asks:
-        raise UserError(
-            f"the score {scorer.name} is made after all answers are there, and a race looks at each block",
-            where=where,
-            remedy="Search by a score that is made at once, and look at this one on the rows held out.",
-        )
-    if low is None or high is None or not low < high:
-        raise UserError(
-            f"the score {scorer.name} has no bounds, without which no test holds however often one looks",
-            where=where,
-            remedy="Search by a score between known bounds, such as one from 0 to 1.",
-        )
-    return Judged(scorer.name, info.name, low, high, info.direction != "lower"), scorers
 
 
 def _baseline(loaded: LoadedSuite, spec: SearchRules, candidates: Sequence[RunSpec]) -> RunSpec:

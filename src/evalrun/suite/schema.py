@@ -32,7 +32,7 @@ from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.findings import complaint, describe
 from evalrun.suite.levels import LoadSpec
 from evalrun.suite.prompt import PromptSpec
-from evalrun.suite.search import SearchRules
+from evalrun.suite.search import EarlyRules, SearchRules
 from evalrun.suite.tasks import Files, TaskEntry
 from evalrun.suite.values import BudgetSpec, Formula, Fraction, Patterns, Spec
 from evalrun.types import JSON
@@ -380,6 +380,11 @@ class Suite(Spec):
         default=None,
         exclude_if=lambda value: value is None,
         description="What `evalrun search` does with the suite; `evalrun SUITE` runs the whole matrix.",
+    )
+    stop_early: EarlyRules | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="When runs end before all rows are asked (`--stop-when-decided`, `--until`).",
     )
     budget: BudgetSpec | None = Field(
         default=None,

@@ -65,3 +65,32 @@ class SearchRules(Spec):
         if self.hold_out >= 1:
             raise complaint("no rows are left to search by", "Hold out less, such as 30%.", ("hold_out",))
         return self
+
+
+class EarlyRules(Spec):
+    """When the runs of an ordinary sweep end before all rows are asked. What decides, and every interval that
+    is reported, holds however often one looks."""
+
+    decided: bool = Field(
+        default=False,
+        description="End a run when its gates are decided; where no gate can be looked at, when the runs of "
+        "its dataset are told apart.",
+    )
+    until: float | None = Field(
+        default=None,
+        gt=0,
+        description="End a run when the interval of its first scorer's mean is this wide to either side.",
+    )
+    of: Literal["dataset", "population"] = Field(
+        default="dataset",
+        description="What `until` speaks of. dataset: the score on all rows of the data set, drawn without "
+        "replacement; population: what the rows are drawn from, which takes more of them.",
+    )
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="The level, over all looks together.")
+    block: int = Field(default=25, ge=1, description="Rows (or clusters) asked before one looks again.")
+
+    @model_validator(mode="after")
+    def _some_end(self) -> Self:
+        if not self.decided and self.until is None:
+            raise complaint("nothing is said of when to end", "Write decided: true or until: 0.03.", ())
+        return self

@@ -45,6 +45,8 @@ from evalrun.sweep.score import is_deferred
 from evalrun.tracking.folder import SweepFolder
 
 if TYPE_CHECKING:
+    from evalrun.analysis.run import RunAnalysis
+    from evalrun.gates.conditions import GateResult
     from evalrun.runner.load.level_run import LevelFacts, LevelPlan, LevelRun
     from evalrun.sweep.judging import Judging
 
@@ -73,6 +75,14 @@ class Conduct(Protocol):
 
     async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
         """Ask and finish the runs. `jobs` are all, the finished ones too."""
+        ...
+
+    def enter(self, spec: RunSpec, analysis: RunAnalysis) -> RunAnalysis:
+        """The figures of a run that is about to be finished, with the intervals that hold for it."""
+        ...
+
+    def gates(self, results: Sequence[GateResult]) -> list[GateResult]:
+        """The verdicts of the gates, where it has decided any."""
         ...
 
     def document(self) -> Mapping[str, Any]:
@@ -213,6 +223,7 @@ async def execute(services: Services) -> Execution:
         judging,
         execution.identities,
         prepared.tasks,
+        None if services.conduct is None else services.conduct.enter,
     )
     try:
         if services.conduct is None:
@@ -415,7 +426,8 @@ class _Endpoint:
         if self._phase.stop.requested:
             return
         with self._kept(model_id):
-            self._phase.progress.phase(first.name, "starting")
+            if model_id not in self._phase.execution.identities:  # else it runs already
+                self._phase.progress.phase(first.name, "starting")
             provider = self._phase.providers[model_id]
             self._loads[model_id] = LoadOnce(await watched_start(provider))
             self._phase.execution.identities[model_id] = provider.identity()
@@ -488,6 +500,8 @@ class MatrixJob:
     """What is asked, where it is not the whole dataset."""
     finishes: bool = True
     """False: more will be asked. Samples that failed are then not asked again."""
+    earlier: Earlier | None = None
+    """What the run has already, where that is known."""
 
     @property
     def name(self) -> str:
@@ -508,7 +522,9 @@ class MatrixJob:
             what = f"{spec.run_id}: half a level is no level, so it was begun anew"
             phase.execution.warnings.append(what)
             phase.progress.message(what)
-        earlier, strange = run.drop_unknown(run.open(provider.identity()), dataset, spec.repeats)
+        earlier, strange = run.open(provider.identity(), self.earlier), ""
+        if self.earlier is None:
+            earlier, strange = run.drop_unknown(earlier, dataset, spec.repeats)
         if strange:
             phase.execution.warnings.append(f"{spec.run_id}: {strange}")
         if self.finishes:
@@ -526,7 +542,7 @@ class MatrixJob:
         run = RunFolder(self.folder.run_dir(spec.run_id))
         earlier = self._take_up(phase, run, dataset, provider)
         before = run.size()
-        phase.execution.taken_over += 0 if again else len(earlier.done)
+        phase.execution.taken_over += 0 if again or self.earlier is not None else len(earlier.done)
         if self.finishes or not earlier.done:
             detail = {"done": len(earlier.done), "of": spec.requests(phase.suite, len(samples))}
             self.folder.append_event("begin_run", detail, target=spec.run_id, durable=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from evalrun.analysis.run import RunAnalysis
     from evalrun.sweep.judging import Judging
     from evalrun.sweep.questions import AnsweredRun
     from evalrun.sweep.tasks import TaskScores
@@ -125,6 +126,8 @@ class Finish:
     judging: Judging | None
     identities: dict[str, dict[str, Any]]
     tasks: TaskPlan | None = None
+    enter: Callable[[RunSpec, RunAnalysis], RunAnalysis] | None = None
+    """Gives the figures the intervals that hold, where the run was not asked whole."""
     _rows_kept: set[str] = field(default_factory=set)
     """The datasets of which it was looked whether their rows must be kept."""
 
@@ -236,6 +239,8 @@ class Finish:
             notes = lineage_notes(self.judging, spec.model, identities)
             analysis, said = enter_judgement(analysis, verdicts.bills(), notes)
             warnings = [*warnings, *said]
+        if self.enter is not None:
+            analysis = self.enter(spec, analysis)
         self.folder.finish_run(
             spec.run_id,
             {

@@ -118,6 +118,10 @@ class _Sweep:
         first = self._suite.baseline == "first"
         named = _before_this(store, options.baseline, self._suite.project)
         self._baseline = choose_baseline(store, named, self._suite.project, first=first)
+        if conduct is None and self._suite.stop_early is not None:
+            from evalrun.sweep.early import EarlyStop
+
+            self._conduct = EarlyStop(prepared, self._suite.stop_early, self._baseline)
 
     def run(self) -> Outcome:
         earlier_sweep = Unfinished()
@@ -231,7 +235,8 @@ class _Sweep:
         folder.write_manifest(manifest)
         exit_code = ExitCode(manifest["exit_code"])
         folder.append_event("finish", {"status": manifest["status"], "exit_code": int(exit_code)})
-        note_cells(self._store, folder, self._cells, runs)
+        if self._conduct is None:  # else runs may be of a part of their rows
+            note_cells(self._store, folder, self._cells, runs)
         warnings = [*self._prepared.loaded.notes]
         warnings += [text for dataset in self._prepared.datasets.values() for text in dataset.warnings]
         warnings += [*self._told_of_earlier(execution, resumed=resumed), *execution.warnings]
@@ -285,6 +290,8 @@ class _Sweep:
 
         first = self._suite.baseline == "first"
         gates = check_sweep(self._prepared.gates, folder, manifest["plan"], self._baseline, first=first)
+        if self._conduct is not None:
+            gates = self._conduct.gates(gates)
         inconclusive = self._options.inconclusive or self._suite.inconclusive
         said = [asdict(gate) for gate in gates]
         together = conclude_sweep(folder, said)
@@ -305,6 +312,7 @@ class _Sweep:
             "order": order_made(folder),
             "oldest_cached": _oldest(manifest["oldest_cached"], execution.oldest_cached),
             "faults": [str(fault) for fault in execution.faults],
+            "stopped_while_looking": interrupted and self._conduct is None and self._display.shows,
             **(self._conduct.document() if self._conduct is not None else {}),
             "exit_code": int(exit_code_of(lost, gates, inconclusive, **ended)),
         }
