@@ -289,7 +289,9 @@ def test_which_run_of_trackio_is_asked(tmp_path: Path) -> None:
 # Tables as other programs write them
 
 
-CELLS = st.sampled_from(["", "1", "2.5", "nan", "-inf", "1e3", "text", "True", '"3"', '"a\nb"', " 4", "1_0"])
+CELLS = st.sampled_from(
+    ["", "epoch", "Step", "1", "2.5", "nan", "-inf", "1e3", "text", "True", '"3"', '"a\nb"', " 4", "1_0"]
+)
 
 
 @settings(max_examples=40, deadline=None)

@@ -166,19 +166,20 @@ class _Table:
         long = self._long(dict.fromkeys(texts, ""))
         chosen = [long[1]] if long else [name for name in texts if name not in about]
         made = np.repeat(rows[:, None, :], len(chosen), axis=1)
+        named = np.ones(len(shifted), bool)
+        if long:
+            coded = texts[long[0]].fill_null("").dictionary_encode()
+            names, places = coded.dictionary.to_pylist(), np.asarray(coded.indices)[keep]
+            codes = [self._reading.points.code(self._new.get(name, name)) for name in names]
+            made[:, 0, 0] = np.array(codes, float)[places]
+            named = np.array([name not in about for name in names], bool)[places]
         given = np.zeros(made.shape[:2], bool)
         for at, name in enumerate(chosen):
             values, is_number, is_text = _floats(texts[name])
-            made[:, at, 2], given[:, at] = values[keep], is_number[keep]
-            self._texts += int(is_text[keep].sum())
+            made[:, at, 2], given[:, at] = values[keep], is_number[keep] & named
+            self._texts += int((is_text[keep] & named).sum())
             if not long:
                 made[:, at, 0] = self._reading.points.code(self._new.get(name, name))
-        if long:
-            coded = texts[long[0]].fill_null("").dictionary_encode()
-            codes = [
-                self._reading.points.code(self._new.get(name, name)) for name in coded.dictionary.to_pylist()
-            ]
-            made[:, 0, 0] = np.array(codes, float)[np.asarray(coded.indices)][keep]
         self._odd += int((given & ~np.isfinite(made[:, :, 2])).sum())
         self._reading.points.extend(made[given])
         return True
