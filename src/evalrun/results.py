@@ -348,11 +348,13 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class LoadProbe:
-    """One probe of a search: `kept` of `n` requests kept the promise with `concurrency` in flight; what a
-    test
-    that may be looked at any time made of it."""
+    """One probe of a search: `kept` of `n` requests kept the promise with `concurrency` in flight or at
+    `rate`; what a test that may be looked at any time made of it. One that `confirms` what was found was not
+    ended early."""
 
-    concurrency: int
+    concurrency: int | None = None
+    rate: float | None = None
+    confirms: bool = False
     start_s: float = 0.0
     end_s: float = 0.0
     n: int = 0

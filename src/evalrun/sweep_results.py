@@ -573,6 +573,11 @@ class LoadPoint:
     quality: QualityAtLoad | None = None
 
     @property
+    def size(self) -> float:
+        """The level as a number: requests in flight, or a second."""
+        return float(self.concurrency or self.rate or 0)
+
+    @property
     def spoken(self) -> str:
         """The level in a sentence: "4 requests in flight", "2 requests/s"."""
         if self.concurrency is not None:
@@ -585,7 +590,8 @@ class LoadCurve:
     """The levels of load of one model, prompt and dataset, from low to high.
 
     `capacity` is the highest level at which at least `attain` of the requests keep the promise `slo`, None
-    where none does or nothing was promised; `certified` where its lower bound does so too, else `estimated`.
+    where none does or nothing was promised; `certified` where its lower bound does so too, else `estimated`
+    (`not confirmed`: a search found a level that did not hold once more).
     `reference` is the run that scores are compared with, `again` its repetition. `sentence` is for people.
     """
 

@@ -337,14 +337,32 @@ def test_a_search_finds_what_the_server_bears(tmp_path: Path, fifo: Fifo) -> Non
         return web.json_response(completion(body["messages"][-1]["content"].split()[-1]))
 
     fifo.behaviour = refuses_above_four
-    search = {"attain": 0.5, "up_to": 16, "probe_s": 20}
+    search = {"attain": 0.5, "up_to": 16, "probe_s": 1}
     document = run(write(tmp_path, fifo, {"search": search, "slo": ["e2e_s <= 60"]}))
     (curve,) = document["load"]
     assert curve["capacity"] in ("4 at once", "5 at once")  # of 5 at once, one is refused over and over
     assert "requests in flight within the promise" in curve["sentence"]
     decisions = {point["concurrency"]: point["verdict"] for point in curve["points"]}
     assert decisions[4] == "pass" and decisions[8] == "fail" and len(decisions) <= 4
+    # What was found is held once more, and nothing ends that early.
+    held = load_of(document)["probes"][-1]
+    assert held["confirms"] and held["n"] > 30 and "confirmed: " in curve["sentence"]
     assert load_of(document)["role"] == "search" and document["runs"][0]["counts"]["retried"] == 0
+
+
+def test_a_search_over_rates_probes_with_arrivals_of_its_own(tmp_path: Path, fifo: Fifo) -> None:
+    fifo.places, fifo.service_s = 1, 0.02  # 50 a second, and none of them at once
+    search = {"attain": 0.5, "up_to": "100/s", "probe_s": 0.4}
+    document = run(write(tmp_path, fifo, {"search": search, "slo": ["e2e_s <= 0.3"]}))
+    (curve,) = document["load"]
+    assert document["runs"][0]["load"] == {"rate": 100.0} and load_of(document)["open_loop"]
+    rates = [probe["rate"] for probe in load_of(document)["probes"]]
+    assert rates[0] == 6.25
+    over = [point for point in curve["points"] if point["rate"] == 100]
+    assert over and all(point["attainment"]["value"] < 0.5 for point in over)
+    assert curve["capacity"] is None or 6 <= float(curve["capacity"].split("/")[0]) <= 60
+    rows = samples(document, "m-p-d-load=search")
+    assert all(row["sent_s"] >= row["scheduled_s"] for row in rows)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

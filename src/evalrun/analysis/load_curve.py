@@ -21,7 +21,7 @@ from evalrun.analysis.measures import Measure, RunSamples, joined, seed_of
 from evalrun.analysis.paired import agreeing, paired_difference
 from evalrun.analysis.verdict import verdict
 from evalrun.canonical import canonical_json
-from evalrun.results import Estimate, RunLoad
+from evalrun.results import Estimate, LoadProbe, RunLoad
 from evalrun.sweep_results import LoadCurve, LoadPoint, Primary, QualityAtLoad, RateAtLoad
 
 Floats = NDArray[np.float64]
@@ -94,38 +94,66 @@ def _searched(run: RunSamples, measure: Measure) -> LoadCurve:
     compared between them."""
     load, first = _load(run), run.run
     attain = ATTAIN if load.attain is None else load.attain
-    points = tuple(
-        LoadPoint(
-            run=first.run, level=probe.concurrency, words=f"{probe.concurrency} at once",
-            concurrency=probe.concurrency, n=probe.n, attainment=wilson(probe.kept, probe.n),
-            verdict=probe.decision,
-        )
-        for probe in sorted(load.probes, key=lambda probe: probe.concurrency)
-    )  # fmt: skip
+    held = next((probe for probe in reversed(load.probes) if probe.confirms), None)
+    # What was held once more was not ended when it did well: that is the figure of its level.
+    by_level = {(point := _probed(first.run, probe)).size: point for probe in load.probes}
+    points = tuple(by_level[size] for size in sorted(by_level))
     passed = [point for point in points if point.verdict == "pass"]
     best = passed[-1] if passed else None
-    above = [point for point in points if best is None or (point.concurrency or 0) > (best.concurrency or 0)]
-    unsure = [point.spoken for point in above if point.verdict == "undecided"]
-    failed = next((point for point in above if point.verdict == "fail"), None)
-    if best is None:
-        told = "was not seen to keep the promise at any level that was probed"
-    else:
-        told = f"bears {best.spoken} within the promise"
-    if failed is not None:
-        share = 1 - (failed.attainment.value or 0.0)
-        told += f"; with {failed.concurrency}, {share:.0%} of answers come late or not at all"
-    elif best is not None and not above:
-        told += ", the highest level that was probed"
-    if unsure:
-        told += f"; undecided at {_list(unsure)}"
-    requests = sum(point.n for point in points)
+    if held is not None:
+        best = by_level[_probed(first.run, held).size]
+    told, certainty = _found(points, best, held, attain)
+    requests = sum(probe.n for probe in load.probes)
     return LoadCurve(
         first.model, first.prompt, first.dataset,
         {name: value for name, value in first.params.items() if name != "load"},
         measure.name, measure.unit, measure.direction, load.slo, attain, points,
-        capacity=None if best is None else best.words, certainty="" if best is None else "certified",
+        capacity=None if best is None or certainty == "not confirmed" else best.words, certainty=certainty,
         sentence=f"{told} ({len(points)} probes, {requests:,} requests)",
     )  # fmt: skip
+
+
+def _probed(run: str, probe: LoadProbe) -> LoadPoint:
+    """A probe of a search as a point of its curve."""
+    open_loop = probe.concurrency is None
+    words = f"{probe.rate:.12g}/s arriving" if open_loop else f"{probe.concurrency} at once"
+    return LoadPoint(
+        run=run, level=f"{probe.rate:.12g}/s" if open_loop else probe.concurrency, words=words,
+        open_loop=open_loop, concurrency=probe.concurrency, rate=probe.rate, n=probe.n,
+        attainment=wilson(probe.kept, probe.n), verdict=probe.decision,
+    )  # fmt: skip
+
+
+def _found(
+    points: Sequence[LoadPoint], best: LoadPoint | None, held: LoadProbe | None, attain: float
+) -> tuple[str, str]:
+    """What a search comes to, in words, and how certain that is."""
+    above = [point for point in points if best is None or point.size > best.size]
+    certainty = "" if best is None else "certified"
+    if best is None:
+        told = "was not seen to keep the promise at any level that was probed"
+    else:
+        told = f"bears {best.spoken} within the promise"
+    if best is not None and held is not None:
+        share, seconds = wilson(held.kept, held.n), held.end_s - held.start_s
+        again = f"{share.value or 0:.1%} of {held.n:,} requests kept it in {seconds:.0f} s more"
+        if share.low is not None and share.low >= attain:
+            told += f" (confirmed: {again})"
+        elif share.high is not None and share.high >= attain:
+            certainty = "estimated"
+            told += f" (estimated: {again})"
+        else:
+            certainty = "not confirmed"
+            told = f"seemed to bear {best.spoken} within the promise, but {again}: not confirmed"
+    failed = next((point for point in above if (point.attainment.value or 0.0) < attain), None)
+    if failed is not None:
+        missed = 1 - (failed.attainment.value or 0.0)
+        told += f"; with {failed.spoken}, {missed:.0%} of answers come late or not at all"
+    elif best is not None and not above:
+        told += ", the highest level that was probed"
+    if unsure := [p.spoken for p in above if p.verdict == "undecided" and p is not failed]:
+        told += f"; undecided at {_list(unsure)}"
+    return told, certainty
 
 
 def _score(run: RunSamples, measure: Measure) -> Estimate:

@@ -39,7 +39,8 @@ def steadiness(scheduled_s: Floats, response_s: Floats, done_s: Floats, seed: in
     `growing` where p <= 0.01 and the queue did not empty again: the quickest answer of the last quarter took
     longer than half of those of the first, and more requests wait at the end than at the first quarter's.
     (A queue near capacity swings, and swings look like growth for a while; but then it empties.) It is
-    `steady` where p > 0.05, or the growth is below a tenth of the mean response time; else `undecided`.
+    `steady` where p > 0.05, or the growth is below a tenth of the mean response time, or the queue emptied
+    and no more wait at the end than at the first quarter's; else `undecided`.
     """
     n = len(scheduled_s)
     if n < LEAST:
@@ -70,4 +71,7 @@ def steadiness(scheduled_s: Floats, response_s: Floats, done_s: Floats, seed: in
         )
     if p > QUIET or growth < SMALL * float(response_s.mean()):
         return Steadiness("steady", f"no growth is seen (p = {p:.2g})", growth, p)
+    if not never_empty and waiting[1] <= waiting[0]:
+        why = f"the queue emptied towards the end, though response times grew by {growth:.3g} s (p = {p:.2g})"
+        return Steadiness("steady", why, growth, p)
     return Steadiness("undecided", f"response times grew by {growth:.3g} s (p = {p:.2g})", growth, p)

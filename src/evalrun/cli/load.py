@@ -28,7 +28,11 @@ from evalrun.errors import UserError
 @click.option(
     "--slo", multiple=True, metavar="TEXT", help='What is promised: "e2e_s <= 20". May be repeated.'
 )
-@click.option("--search", type=int, metavar="N", help="Find the highest level that keeps --slo, up to N.")
+@click.option(
+    "--search",
+    metavar="N",
+    help="Find the highest load that keeps --slo: up to N in flight, or a rate (40/s).",
+)
 @click.option("--attain", metavar="SHARE", help="With --search: the share that must keep it. [default: 0.95]")
 @click.pass_context
 def load(
@@ -42,7 +46,7 @@ def load(
     arrivals: str | None,
     warmup: float | None,
     slo: tuple[str, ...],
-    search: int | None,
+    search: str | None,
     attain: str | None,
     **rest: Any,
 ) -> None:
@@ -55,6 +59,7 @@ def load(
       evalrun load suite.yaml --concurrency 1,4,16 --slo "e2e_s <= 20"
       evalrun load suite.yaml --rates 1/s,2/s,4/s --seconds 60
       evalrun load suite.yaml --search 64 --slo "ttft_s <= 0.5"
+      evalrun load suite.yaml --search 40/s --slo "e2e_s <= 2"
     """
     given = [
         name

@@ -140,14 +140,38 @@ class ArrivalsSpec(Spec):
         return "gamma" if self.gamma is not None else "ramp" if self.ramp is not None else "trace"
 
 
+def _up_to(value: int | str) -> int | float | str:
+    if isinstance(value, str):
+        if "/" not in value:
+            raise complaint(f"expected a number or a rate, found '{value}'", "Such as 256, or 40/s.")
+        return f"{_above_zero(_rate(value)):.12g}/s"
+    if value < 1:
+        raise complaint("a search needs at least one request in flight", "Give 1 or more, or a rate: 40/s.")
+    return value
+
+
 class SearchSpec(Spec):
-    """Search for the highest number of requests in flight at which the promise is kept."""
+    """Search for the highest load at which the promise is kept: requests in flight, or a rate."""
 
     attain: Fraction = Field(default=0.95, description="The share of requests that must keep the promise.")
-    up_to: int = Field(default=256, ge=1, description="Requests in flight at most.")
-    probe_s: float = Field(
-        default=60, gt=0, description="Seconds after which a probe ends undecided, at most."
+    up_to: Annotated[int | str, AfterValidator(_up_to)] = Field(
+        default=256, description="Requests in flight at most, or a rate, such as 40/s."
     )
+    probe_s: float = Field(
+        default=60, gt=0,
+        description="Seconds after which a probe is given up, twice as long at most; what was found is held "
+        "for so many once more.",
+    )  # fmt: skip
+
+    @property
+    def rate(self) -> bool:
+        """Whether rates are searched."""
+        return isinstance(self.up_to, str)
+
+    @property
+    def most(self) -> float:
+        """The highest that may be found: requests in flight, or a second."""
+        return float(str(self.up_to).removesuffix("/s"))
 
 
 class LoadSpec(Spec):
@@ -276,7 +300,7 @@ class Level:
     def words(self) -> str:
         """What load that is, as a run says it: "4 at once", "2/s arriving"."""
         if self.role == "search":
-            return f"up to {self.concurrency} at once"
+            return f"up to {self.concurrency} at once" if self.rate is None else f"up to {self.rate:.12g}/s"
         return f"{self.concurrency} at once" if self.concurrency is not None else f"{self.name} arriving"
 
     def document(self) -> dict[str, JSON]:
@@ -292,7 +316,9 @@ def levels_of(load: LoadSpec) -> tuple[Level, ...]:
     kind = load.arrivals if isinstance(load.arrivals, str) else load.arrivals.kind
     reference = load.reference if isinstance(load.reference, int) else None
     if load.search is not None:
-        return (Level(load.search.up_to, role="search"),)
+        if load.search.rate:
+            return (Level(rate=load.search.most, arrivals=kind, role="search"),)
+        return (Level(int(load.search.most), role="search"),)
     if load.concurrency is not None:
         found = [Level(each, role="reference" if each == reference else "level") for each in load.concurrency]
     else:

@@ -613,7 +613,9 @@ class MatrixJob:
             limit = None
         else:
             in_flight = level.concurrency or 1
-            if limit is None and load.seconds is None and level.role != "search":
+            if level.role == "search":
+                limit = None
+            elif limit is None and load.seconds is None:
                 limit = rows
         passes = Passes.of(dataset, suite.seed, limit)
         expected = spec.requests(suite, len(dataset))

@@ -24,7 +24,8 @@ def load_problems(
     where = loaded.locate("load")
     for provider in providers.values():
         yield from _provider(loaded, provider, where)
-    highest = max([*(load.concurrency or ()), load.search.up_to if load.search else 0])
+    searched = int(load.search.most) if load.search is not None and not load.search.rate else 0
+    highest = max([*(load.concurrency or ()), searched])
     room = connections_allowed(len(providers) or 1)
     if highest > room:
         what = f"{highest} requests in flight need more connections than the {room} that open files allow"

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from evalrun.runner.load.betting import Betting, Bracket
+from evalrun.runner.load.betting import Betting, Bracket, RateBracket
 
 
 @pytest.mark.parametrize("target", [0.5, 0.9, 0.95])
@@ -45,3 +45,15 @@ def test_the_capacity_is_found_within_a_tenth_in_few_probes(capacity: int) -> No
         assert bracket.passed * 1.1 >= capacity - 1e-9 or bracket.passed == capacity
     if capacity == 16:
         assert len(probes) <= 8 and bracket.passed == 16
+
+
+@pytest.mark.parametrize("capacity", [0.5, 1.7, 3, 11, 40, 63, 99, 100, 500])
+def test_a_rate_is_found_within_a_tenth_in_few_probes(capacity: float) -> None:
+    bracket, probes = RateBracket(100), []
+    while (level := bracket.next()) is not None:
+        assert level not in probes and 0 < level <= 100
+        probes.append(level)
+        bracket.add(level, kept=level <= capacity)
+    assert bracket.passed <= capacity and len(probes) <= 11
+    if capacity >= 100 / 64:
+        assert bracket.passed * 1.1 >= min(capacity, 100) * (1 - 1e-3)

@@ -84,3 +84,32 @@ class Bracket:
             self.passed = max(self.passed, level)
         else:
             self.failed = level if self.failed is None else min(self.failed, level)
+
+
+@dataclass(slots=True)
+class RateBracket:
+    """The same for rates: from a sixteenth of the highest, or half as much again and again where that fails,
+    doubled, then bisected. What fails at a 64th of the highest is not looked for below."""
+
+    up_to: float
+    passed: float = 0.0
+    failed: float | None = None
+
+    def next(self) -> float | None:
+        """The next rate; None where the capacity is known well enough."""
+        if self.failed is None:
+            if self.passed >= self.up_to:
+                return None
+            return min(self.up_to, self.passed * 2 or self.up_to / 16)
+        if not self.passed:
+            return self.failed / 2 if self.failed > self.up_to / 64 else None
+        if self.failed / self.passed <= Bracket.WIDTH:
+            return None
+        return float(f"{math.sqrt(self.passed * self.failed):.3g}")
+
+    def add(self, level: float, kept: bool) -> None:
+        """A probe ended."""
+        if kept:
+            self.passed = max(self.passed, level)
+        else:
+            self.failed = level if self.failed is None else min(self.failed, level)

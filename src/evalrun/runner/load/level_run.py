@@ -173,6 +173,8 @@ class LevelRun:
     async def _open(self, schedule: Schedule, group: asyncio.TaskGroup) -> None:
         """Send each request at its moment, whether or not those before are answered."""
         for offset in schedule:
+            if self._over():
+                return
             prepared = await self._source.take()
             due_ns = self._start_ns + int(offset * 1e9)
             if prepared is None or not await self._sleep_until(due_ns - self._ahead_ns):
@@ -210,6 +212,10 @@ class LevelRun:
             self._landed.clear()
             await self._landed.wait()
         return True
+
+    def _over(self) -> bool:
+        """Whether nothing more need be sent, though the schedule goes on."""
+        return False
 
     def _ends(self) -> bool:
         ends = self._stop.requested or self._fault is not None
