@@ -352,15 +352,15 @@ def test_a_search_finds_what_the_server_bears(tmp_path: Path, fifo: Fifo) -> Non
 
 def test_a_search_over_rates_probes_with_arrivals_of_its_own(tmp_path: Path, fifo: Fifo) -> None:
     fifo.places, fifo.service_s = 1, 0.02  # 50 a second, and none of them at once
-    search = {"attain": 0.5, "up_to": "100/s", "probe_s": 0.4}
-    document = run(write(tmp_path, fifo, {"search": search, "slo": ["e2e_s <= 0.3"]}))
+    search = {"attain": 0.5, "up_to": "200/s", "probe_s": 0.4}
+    document = run(write(tmp_path, fifo, {"search": search, "slo": ["e2e_s <= 0.15"]}))
     (curve,) = document["load"]
-    assert document["runs"][0]["load"] == {"rate": 100.0} and load_of(document)["open_loop"]
+    assert document["runs"][0]["load"] == {"rate": 200.0} and load_of(document)["open_loop"]
     rates = [probe["rate"] for probe in load_of(document)["probes"]]
-    assert rates[0] == 6.25
-    over = [point for point in curve["points"] if point["rate"] == 100]
+    assert rates[0] == 25
+    over = [point for point in curve["points"] if point["rate"] >= 100]
     assert over and all(point["attainment"]["value"] < 0.5 for point in over)
-    assert curve["capacity"] is None or 6 <= float(curve["capacity"].split("/")[0]) <= 60
+    assert curve["capacity"] is None or float(curve["capacity"].split("/")[0]) < 100
     rows = samples(document, "m-p-d-load=search")
     assert all(row["sent_s"] >= row["scheduled_s"] for row in rows)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 Decision: TypeAlias = Literal["pass", "fail", "undecided"]
 
@@ -48,6 +48,18 @@ class Betting:
         return self._said
 
 
+class AnyBracket(Protocol):
+    """Which level comes next, by what came of those before."""
+
+    @property
+    def passed(self) -> float:
+        """The highest that kept the promise; 0 where none did."""
+        ...
+
+    def next(self) -> float | None: ...
+    def add(self, level: float, kept: bool) -> None: ...
+
+
 @dataclass(slots=True)
 class Bracket:
     """Which level of requests in flight is probed next: doubling from 4 (or down from it), then bisection on
@@ -78,8 +90,9 @@ class Bracket:
         middle = round(math.sqrt(self.passed * self.failed))
         return min(self.failed - 1, max(self.passed + 1, middle))
 
-    def add(self, level: int, kept: bool) -> None:
+    def add(self, level: float, kept: bool) -> None:
         """A probe ended."""
+        level = int(level)
         if kept:
             self.passed = max(self.passed, level)
         else:
@@ -88,7 +101,7 @@ class Bracket:
 
 @dataclass(slots=True)
 class RateBracket:
-    """The same for rates: from a sixteenth of the highest, or half as much again and again where that fails,
+    """The same for rates: from an eighth of the highest, or half as much again and again where that fails,
     doubled, then bisected. What fails at a 64th of the highest is not looked for below."""
 
     up_to: float
@@ -100,7 +113,7 @@ class RateBracket:
         if self.failed is None:
             if self.passed >= self.up_to:
                 return None
-            return min(self.up_to, self.passed * 2 or self.up_to / 16)
+            return min(self.up_to, self.passed * 2 or self.up_to / 8)
         if not self.passed:
             return self.failed / 2 if self.failed > self.up_to / 64 else None
         if self.failed / self.passed <= Bracket.WIDTH:

@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 
 from evalrun.canonical import derived_seed
-from evalrun.runner.load.betting import Betting, Bracket, Decision, RateBracket
+from evalrun.runner.load.betting import AnyBracket, Betting, Bracket, Decision, RateBracket
 from evalrun.runner.load.level_run import LEAD_S, LevelRun
 from evalrun.suite.levels import Bound, Level
 from evalrun.types import SampleRecord, Status
@@ -25,8 +25,8 @@ LEAST = 60
 """Requests of a probe at least."""
 MOST_CONFIRMING = 1_000
 """Requests of the probe that confirms, at most."""
-FIRST = 10
-"""The first requests of a schedule find no queue, and are not counted."""
+FIRST, COUNTED = 5, 10
+"""The first requests of a schedule find no queue, and are not counted; so many are, however long it takes."""
 SECOND_NS = 1_000_000_000
 
 
@@ -66,9 +66,7 @@ class SearchRun(LevelRun):
         self._bounds = load.objectives(open_loop=open_loop)
         probes: list[Probe] = []
         most = load.search.most
-        bracket: Bracket | RateBracket = (
-            RateBracket(most) if open_loop else Bracket(int(most), start=min(4, int(most)))
-        )
+        bracket: AnyBracket = RateBracket(most) if open_loop else Bracket(int(most), start=min(4, int(most)))
         self._start_ns = time.perf_counter_ns()
         self.facts.start_s = self._records.clock_s(self._start_ns)
         watch = asyncio.get_running_loop().create_task(self._deadlines.watch())
@@ -112,7 +110,7 @@ class SearchRun(LevelRun):
         self._longest_ns = 0
         length = seconds if confirms else 2 * seconds
         if open_loop:
-            await self._arriving(level, length, confirms)
+            await self._arriving(level, max(length, (FIRST + COUNTED) / level), confirms)
         else:
             end_ns = start_ns + int(length * 1e9)
             async with asyncio.TaskGroup() as group:
