@@ -444,14 +444,16 @@ class StepCurve:
 
 @dataclass(frozen=True, slots=True)
 class GapPoint:
-    """The gap between groups at one step, what chance alone gives 19 times in 20, and p corrected for all
-    steps (Holm)."""
+    """The gap between groups at one step, what chance alone gives 19 times in 20, p corrected for all steps
+    (Holm), and bounds that hold for all pairs of groups at all steps at once."""
 
     step: int
     run: str
     value: float | None = None
     chance_p95: float | None = None
     p: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

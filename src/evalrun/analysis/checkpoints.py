@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.bootstrap import resampled_sums, unit_totals
 from evalrun.analysis.correction import holm
-from evalrun.analysis.distributions import single_threaded
+from evalrun.analysis.distributions import single_threaded, t_quantile
 from evalrun.analysis.measures import (
     Matrix,
     Measure,
@@ -31,7 +32,7 @@ from evalrun.analysis.measures import (
 from evalrun.analysis.paired import decided_difference, paired_difference
 from evalrun.analysis.standings import BUNCHES, Pairs, as_student
 from evalrun.canonical import canonical_json
-from evalrun.results import CheckpointOf
+from evalrun.results import CheckpointOf, GroupValue
 from evalrun.sweep_results import (
     CheckpointLine,
     Forgotten,
@@ -89,7 +90,7 @@ def _line(runs: Sequence[RunSamples], rules: Mapping[str, Any], alpha: float) ->
         params=first.params,
         training=_checkpoint(runs[-1]).training,
         curves=tuple(curves),
-        gaps=tuple(_gaps(runs, {curve.metric for curve in curves})),
+        gaps=tuple(_gaps(runs, {curve.metric for curve in curves}, alpha)),
         losses=_losses(runs),
     )
     if not curves:
@@ -103,7 +104,10 @@ def _measures(runs: Sequence[RunSamples], best: str | None) -> list[Measure]:
     names = [best] if best and is_mean(best, runs) else []
     scored = [run for run in runs if run.table.scores]  # of a model that gave nothing there are none
     found: dict[str, Measure] = {}
-    for name in [*names, *(default_metrics(scored) if scored else ())]:
+    scores = default_metrics(scored) if scored else []
+    if any(run.run.metric(NLL) is not None for run in scored) and is_mean(NLL, scored):
+        scores.append(NLL)  # it says more of a training than any score, and is a part of one here
+    for name in [*names, *scores]:
         measure = find_measure(name, runs)
         if measure.direction != "none" and any(not np.isnan(measure.values(run)).all() for run in runs):
             found.setdefault(measure.name, measure)
@@ -271,7 +275,7 @@ def _tau(means: Floats) -> float | None:
 # --- what else is known of a line ------------------------------------------------------------------------
 
 
-def _gaps(runs: Sequence[RunSamples], metrics: Set[str]) -> list[GapCurve]:
+def _gaps(runs: Sequence[RunSamples], metrics: Set[str], alpha: float) -> list[GapCurve]:
     """Gaps between groups by these metrics over the steps. A gap of samples is biased upwards, so what chance
     gives stands beside it."""
     found: dict[tuple[str, str], list[tuple[RunSamples, Any]]] = {}
@@ -281,20 +285,40 @@ def _gaps(runs: Sequence[RunSamples], metrics: Set[str]) -> list[GapCurve]:
                 if metric in metrics and measure.gap is not None and measure.gap.value is not None:
                     found.setdefault((column, metric), []).append((run, measure))
     curves = []
-    for (column, metric), points in found.items():
-        corrected = holm([measure.gap.p_decides for _, measure in points])
-        curves.append(
-            GapCurve(
-                column,
-                metric,
-                points[0][1].unit,
-                tuple(
-                    GapPoint(_step(run), run.run.run, measure.gap.value, measure.gap.chance_gap_p95, p)
-                    for (run, measure), p in zip(points, corrected, strict=True)
-                ),
-            )
-        )
+    for (column, metric), known in found.items():
+        corrected = holm([measure.gap.p_decides for _, measure in known])
+        points = []
+        for (run, measure), p in zip(known, corrected, strict=True):
+            low, high = gap_bounds(measure.groups, len(known), alpha)
+            gap = measure.gap
+            point = GapPoint(_step(run), run.run.run, gap.value, gap.chance_gap_p95, p, low, high)
+            points.append(point)
+        curves.append(GapCurve(column, metric, known[0][1].unit, tuple(points)))
     return curves
+
+
+def gap_bounds(
+    groups: Sequence[GroupValue], steps: int, alpha: float
+) -> tuple[float, float] | tuple[None, None]:
+    """Bounds for the greatest difference between the groups' means, which hold at all of so many steps at
+    once; None where a group has no standard error.
+
+    The greatest difference lies between the greatest lower and the greatest upper bound of all differences,
+    where those hold for all pairs of groups (Bonferroni, Student's t). A resample of the greatest difference
+    would never reach zero.
+    """
+    known = [group for group in groups if group.compared and group.value is not None]
+    if len(known) < 2 or any(group.se is None or group.n < 2 for group in known):
+        return None, None
+    pairs = list(combinations(known, 2))
+    lows, highs = [0.0], []
+    for one, other in pairs:
+        apart = abs((one.value or 0.0) - (other.value or 0.0))
+        t = t_quantile(1 - alpha / (2 * len(pairs) * steps), one.n + other.n - 2)
+        reach = t * math.hypot(one.se or 0.0, other.se or 0.0)
+        lows.append(apart - reach)
+        highs.append(apart + reach)
+    return max(lows), max(highs)
 
 
 def _forgotten(runs: Sequence[RunSamples], curve: StepCurve, alpha: float) -> Forgotten | None:

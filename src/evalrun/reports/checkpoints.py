@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from evalrun.reports.charts.steps import curve_chart, gap_chart, loss_chart, verdict_of
-from evalrun.reports.numbers import NONE, measured, p_value, significant
+from evalrun.reports.numbers import NONE, measured, p_value
 from evalrun.reports.view import Answer, Chart, Phrase, Table
 from evalrun.reports.visible import visible
-from evalrun.results import RunResults
-from evalrun.sweep_results import CheckpointLine
+from evalrun.results import ALPHA, RunResults
+from evalrun.sweep_results import CheckpointLine, GapCurve, StepPoint
 
 MOST_FORGOTTEN = 30
 
@@ -67,10 +67,8 @@ def _table(line: CheckpointLine, runs: dict[str, RunResults]) -> Table:
     for point in curve.points:
         run = runs.get(point.run)
         checkpoint = run.checkpoint if run is not None else None
-        beside = [
-            next((significant(other.value) for other in each.points if other.step == point.step), NONE)
-            for each in others
-        ]
+        beside = [_beside(point.step, other.points, other.unit) for other in others]
+        beside += [_gap(point.step, gap) for gap in line.gaps]
         rows.append(
             (
                 f"step {point.step:,}",
@@ -84,9 +82,25 @@ def _table(line: CheckpointLine, runs: dict[str, RunResults]) -> Table:
         )
         links.append(f"#grid?run={quote(point.run, safe='')}")
     columns = ["checkpoint", curve.metric, "behind the best", "p, corrected", "verdict"]
-    columns += [each.metric for each in others] + ["digest"]
-    numeric = frozenset({1, 2, 3, *range(5, 5 + len(others))})
-    return Table(f"The steps of {line.of}", columns, rows, numeric, links)
+    columns += [each.metric for each in others]
+    columns += [f"{gap.metric} gap by {visible(gap.column)}" for gap in line.gaps] + ["digest"]
+    numeric = frozenset({1, 2, 3, *range(5, len(columns) - 1)})
+    caption = f"The steps of {line.of}; intervals hold for all steps at once"
+    return Table(caption, columns, rows, numeric, links)
+
+
+def _beside(step: int, points: Sequence[StepPoint], unit: str) -> str:
+    point = next((point for point in points if point.step == step and point.value is not None), None)
+    return measured(point.value, point.low, point.high, unit) if point is not None else NONE
+
+
+def _gap(step: int, gap: GapCurve) -> str:
+    """The gap with its bounds, and whether chance alone gives so large a one."""
+    point = next((point for point in gap.points if point.step == step), None)
+    if point is None:
+        return NONE
+    shown = measured(point.value, point.low, point.high, gap.unit)
+    return f"{shown}, as by chance" if point.p is not None and point.p >= ALPHA else shown
 
 
 def _forgotten(line: CheckpointLine) -> Table | None:

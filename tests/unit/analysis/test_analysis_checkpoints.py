@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from evalrun.analysis.checkpoints import half_split_worth, simultaneous_band, step_trend
+from evalrun.analysis.checkpoints import gap_bounds, half_split_worth, simultaneous_band, step_trend
+from evalrun.results import GroupValue
 
 
 def test_what_picking_the_best_of_equals_is_worth() -> None:
@@ -96,3 +97,26 @@ def test_the_trend_of_noise_is_rarely_told() -> None:
         trend = step_trend(values, None, "higher", seed=seed)
         wrong += trend.p is not None and trend.p <= 0.05
     assert wrong <= 8
+
+
+def test_bounds_of_a_gap_hold_at_all_steps_at_once_and_reach_zero() -> None:
+    """10 steps, 3 groups of 60: of 200 trainings all gaps lie within their bounds in at least 95 %."""
+    rng = np.random.default_rng(3)
+    for rates in ((0.6, 0.6, 0.6), (0.4, 0.6, 0.7)):
+        truth, held, wide = max(rates) - min(rates), 0, 0
+        for _ in range(200):
+            counts = rng.binomial(60, rates, size=(10, 3)) / 60
+            bounds = [gap_bounds([group(m, 60) for m in means], 10, 0.05) for means in counts.tolist()]
+            held += all(low <= truth <= high for low, high in bounds if low is not None and high is not None)
+            wide += all(low == 0 for low, _ in bounds)
+        assert held >= 185
+        assert (wide >= 185) == (truth == 0)
+
+
+def test_a_gap_without_standard_errors_has_no_bounds() -> None:
+    assert gap_bounds([GroupValue(0.5, 1, None, compared=True), group(0.5, 9)], 2, 0.05) == (None, None)
+    assert gap_bounds([group(0.5, 9)], 2, 0.05) == (None, None)
+
+
+def group(mean: float, n: int) -> GroupValue:
+    return GroupValue(mean, n, (mean * (1 - mean) / (n - 1)) ** 0.5, compared=True)

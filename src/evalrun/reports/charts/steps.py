@@ -113,9 +113,13 @@ def gap_chart(key: str, gap: GapCurve) -> Chart:
         if value is not None
     ]
     table = [
-        [f"{p.step:,}", significant(p.value), significant(p.chance_p95), significant(p.p)] for p in gap.points
-    ]
-    columns = ["step", "gap", chance, "p, corrected for the steps"]
+        [
+            f"{p.step:,}", measured(p.value, p.low, p.high, gap.unit), significant(p.chance_p95),
+            significant(p.p),
+        ]
+        for p in gap.points
+    ]  # fmt: skip
+    columns = ["step", "gap, bounds for all steps at once", chance, "p, corrected for the steps"]
     return Chart(
         key=key,
         title=visible(f"Gap of {gap.metric} by {gap.column}"),
