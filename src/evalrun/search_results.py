@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from evalrun.types import JSON
+
 if TYPE_CHECKING:
     from evalrun.sweep_results import Standing
 
@@ -73,6 +75,10 @@ class SearchResults:
     held_out: int = 0
     looks: int = 0
     optimism: float | None = None
+    made: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
+    """What candidates are that the search made itself: `params` of a trial, `prompt` of a proposal."""
+    refused: tuple[str, ...] = ()
+    """Why proposals went back to their writer."""
 
 
 def contract(found: SearchResults, standings: Sequence[Standing]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Race:
         """The natural logarithm of the average of the e-values of all others being better."""
         logs = [self._better[other, name].log_value for other in self._names if other != name]
         if not logs:
-            return -math.inf
+            return 0.0
         greatest = max(logs)
         return greatest + math.log(sum(math.exp(log - greatest) for log in logs) / len(logs))
 

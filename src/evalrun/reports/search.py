@@ -58,6 +58,9 @@ def search_sentences(source: Source) -> list[str]:
         f"race ended because {race.ended or 'it was stopped'}. The best candidate is dropped in at most "
         f"{race.alpha:.0%} of races."
     )
+    if found.refused:
+        reasons = listing(visible(each) for each in list(dict.fromkeys(found.refused))[:3])
+        said.append(f"{plural(len(found.refused), 'proposal')} went back to the writer: {reasons}.")
     if found.looks > 1:
         said.append(f"The rows held out have been looked at {found.looks} times now.")
     return said

@@ -17,7 +17,7 @@ from evalrun.search.race import AskedRace
 from evalrun.search.space import Space, check_held_out, space_of
 from evalrun.search_results import SearchResults
 from evalrun.suite.load import load_suite
-from evalrun.sweep.execute import MatrixJob, Phase, run_jobs
+from evalrun.sweep.execute import Conduct, MatrixJob, Phase, run_jobs
 from evalrun.sweep.main import Outcome, run_sweep
 from evalrun.sweep.options import SweepOptions
 from evalrun.tracking.folder import SweepFolder
@@ -76,6 +76,7 @@ def search(
     anything is sent where the search cannot be made.
     """
     space = space_of(load_suite(suite, options.overrides))
+    conduct = _way(space)  # what is missing for it is said before anything else
     ledger = _Ledger(options.store / LEDGER, space.data_digest)
     split = space.suite.seed + (ledger.next_split(space.suite.seed) if fresh_split else 0)
     held_out = check_held_out(space, split)
@@ -87,10 +88,12 @@ def search(
     else:
         # Its report is made where it is the last word.
         alone = replace(options, write_report=options.write_report and not space.spec.hold_out)
-        outcome = run_sweep(space.searched(split), alone, display, AskedRace(space))
+        outcome = run_sweep(space.searched(split), alone, display, conduct)
     if outcome.manifest["status"] != "complete" or not outcome.manifest.get("search"):
         return SearchOutcome(outcome, None, space)
     results = replace(read(SearchResults, outcome.manifest["search"]), sweep=outcome.folder.ulid)
+    if results.winner is not None and results.winner in results.made:
+        space = space.with_made(results.winner, results.made[results.winner])
     winner = next((each for each in space.candidates if each.run_id == results.winner), None)
     if winner is None or not space.spec.hold_out:
         return SearchOutcome(outcome, results, space)
@@ -98,6 +101,19 @@ def search(
     display.message(_looked(results.looks))
     last = run_sweep(space.held_out(split, winner), options, display, _Whole(results))
     return SearchOutcome(last, results, space)
+
+
+def _way(space: Space) -> Conduct:
+    """How candidates are found and asked."""
+    if space.spec.by == "tpe":
+        from evalrun.search.trials import AskedTrials
+
+        return AskedTrials(space)
+    if space.spec.by == "gepa":
+        from evalrun.search.proposals import AskedProposals
+
+        return AskedProposals(space)
+    return AskedRace(space)
 
 
 def _raced_before(store: Store, space: Space, split: int) -> SweepFolder | None:

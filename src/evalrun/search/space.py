@@ -3,9 +3,9 @@ and winner against baseline over those held out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 from evalrun.datasets import open_dataset
 from evalrun.errors import UserError
@@ -13,9 +13,11 @@ from evalrun.registry import nearest
 from evalrun.suite.dataset import DatasetSpec, PartSpec
 from evalrun.suite.load import LoadedSuite, unknown_parameters
 from evalrun.suite.plan import RunSpec, cells
+from evalrun.suite.prompt import PromptSpec
 from evalrun.suite.schema import CellFilter, Suite
 from evalrun.suite.search import SELECTS, SearchRules
 from evalrun.sweep.blocks import Judged, judged_by
+from evalrun.types import JSON
 
 FEWEST_HELD_OUT = 100
 
@@ -54,6 +56,22 @@ class Space:
         chosen = [_only(winner)] if winner is self.baseline else [_only(self.baseline), _only(winner)]
         suite = self.suite.model_copy(update={"include": chosen, "exclude": [], "search": None})
         return self._of("held_out", split_seed, suite)
+
+    def with_made(self, name: str, made: Mapping[str, JSON]) -> Space:
+        """With a candidate that the search made beside the baseline."""
+        base = self.baseline
+        update: dict[str, object] = {"models": [base.model], "prompts": [base.prompt]}
+        if "params" in made:
+            from evalrun.search.trials import tuned
+
+            number, params = cast("int", made["number"]), cast("Mapping[str, JSON]", made["params"])
+            update["models"] = [base.model, tuned(self, number, params)]
+        else:
+            update["prompts"] = [base.prompt, PromptSpec.model_validate(made["prompt"])]
+        suite = self.suite.model_copy(update={**update, "include": [], "exclude": []})
+        pair = [cell for cell in cells(suite) if dict(cell.swept) == dict(base.swept)]
+        baseline = next(cell for cell in pair if cell.run_id == base.run_id)
+        return replace(self, suite=suite, candidates=tuple(pair), baseline=baseline)
 
     def winners(self, winner: RunSpec) -> Suite:
         """The suite with the winner alone, over all rows, as one to go on with."""
@@ -94,6 +112,9 @@ def space_of(loaded: LoadedSuite) -> Space:
         )
     by, scorers = judged_by(loaded, spec.metric, loaded.locate("search", "metric"))
     suite = _with_axes(loaded, spec, suite)
+    _check_parameters(loaded, spec, suite)
+    if spec.propose is not None:
+        suite = _without_writer(loaded, spec.propose.model, suite)
     # The metric's scorer first: what runs are ranked by, in the report as here.
     first = sorted(zip(suite.scorers, scorers, strict=False), key=lambda pair: pair[1].name != by.column)
     update = {
@@ -109,7 +130,7 @@ def space_of(loaded: LoadedSuite) -> Space:
         where = loaded.locate("search", "over", axis)
         raise UserError(unknown[0].what, where=where, remedy=unknown[0].remedy)
     candidates = cells(suite)
-    if len(candidates) < 2:
+    if len(candidates) < 2 and spec.by == "race":
         raise UserError(
             "there is one candidate, and nothing to search",
             where=loaded.locate("search"),
@@ -117,7 +138,42 @@ def space_of(loaded: LoadedSuite) -> Space:
         )
     baseline = _baseline(loaded, spec, candidates)
     whole = open_dataset(suite.datasets[0], loaded.base_dir, suite.seed)
+    if spec.by != "race":  # the others are made on the way
+        suite = suite.model_copy(update={"include": [_only(baseline)], "exclude": []})
+        candidates = (baseline,)
     return Space(spec, loaded, suite, candidates, baseline, by, whole.digest, len(whole))
+
+
+def _check_parameters(loaded: LoadedSuite, spec: SearchRules, suite: Suite) -> None:
+    """Raises UserError for an axis of TPE that no model of the suite knows."""
+    if spec.by != "tpe":
+        return
+    names = {axis.removeprefix("params."): axis for axis in spec.over}
+    trial = suite.model_copy(update={"sweep": {name: [0] for name in names}})
+    for finding in unknown_parameters(trial):
+        if finding.path[0] == "sweep":
+            where = loaded.locate("search", "over", names[str(finding.path[1])])
+            raise UserError(finding.what, where=where, remedy=finding.remedy)
+
+
+def _without_writer(loaded: LoadedSuite, writer: str, suite: Suite) -> Suite:
+    """The suite without the model that writes prompts."""
+    models = {model.id: model for model in loaded.suite.models}
+    if writer not in models:
+        near = nearest(writer, models)
+        raise UserError(
+            f"there is no model '{writer}' that could write prompts",
+            where=loaded.locate("search", "propose", "model"),
+            remedy=f"Did you mean '{near}'?" if near else f"There are: {', '.join(models)}.",
+        )
+    left = [model for model in suite.models if model.id != writer]
+    if not left:
+        raise UserError(
+            f"'{writer}' writes the prompts, and no model is left to answer them",
+            where=loaded.locate("search", "propose", "model"),
+            remedy="Add the model that is to answer to `models`.",
+        )
+    return suite.model_copy(update={"models": left})
 
 
 def check_held_out(space: Space, split_seed: int) -> int:
@@ -152,7 +208,7 @@ def _with_axes(loaded: LoadedSuite, spec: SearchRules, suite: Suite) -> Suite:
                         remedy=f"Did you mean '{near}'?" if near else f"There are: {', '.join(entries)}.",
                     )
             update[axis] = [entries[str(value)] for value in values]
-        else:
+        elif spec.by == "race":
             sweep[axis.removeprefix("params.")] = list(values)
     return suite.model_copy(update={**update, "sweep": sweep})
 

@@ -231,6 +231,7 @@ _SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("RampSpec", "load: arrivals: ramp", ""),
     ("SearchSpec", "load: search", ""),
     ("SearchRules", "search", ""),
+    ("ProposeRules", "search: propose", ""),
     ("EarlyRules", "stop_early", ""),
     ("ReportSpec", "report", ""),
     ("BudgetSpec", "budget", ""),

@@ -14,13 +14,27 @@ SELECTS = ("models", "prompts")
 """Axes whose values are ids of the suite."""
 
 
+class ProposeRules(Spec):
+    """Who writes new prompts, and what of them."""
+
+    model: str = Field(description="A model of the suite that writes; it is no candidate.")
+    sections: list[str] = Field(
+        default_factory=list,
+        description="The sections ({% section NAME %}) that are written anew. Default: all there are, else "
+        "the whole text of each message.",
+    )
+    candidates: int = Field(default=10, ge=1, description="How many proposals are made.")
+    minibatch: int = Field(default=8, ge=2, description="Rows that the writer is shown at a time.")
+
+
 class SearchRules(Spec):
     """A search for the best prompt, model or parameters: `evalrun search SUITE`."""
 
-    by: Literal["race"] = Field(
+    by: Literal["race", "tpe", "gepa"] = Field(
         default="race",
         description="race: blocks of the same rows to every candidate that is left; who is shown to be worse "
-        "is asked no more.",
+        "is asked no more. tpe: parameters from ranges, proposed by Optuna (extra `search`). gepa: prompts "
+        "that a model of the suite writes (extra `search`).",
     )
     metric: str | None = Field(
         default=None,
@@ -32,10 +46,16 @@ class SearchRules(Spec):
         description="What the winner is compared with on the rows held out: the id of a prompt, model or run "
         "that one candidate has. Default: the first candidate.",
     )
-    over: dict[str, Annotated[list[JSON], Field(min_length=1)]] = Field(
+    over: dict[str, Annotated[list[JSON], Field(min_length=1)] | dict[str, float]] = Field(
         default_factory=dict,
-        description="The candidates: `models` and `prompts` to ids of the suite, `params.NAME` to values. "
-        "Default: the whole matrix.",
+        description="The candidates: `models` and `prompts` to ids of the suite, `params.NAME` to values, "
+        "with `tpe` also to a range {from: 0, to: 1}, which may have a step. Default: the whole matrix.",
+    )
+    trials: int = Field(default=20, ge=1, description="How many settings `tpe` tries.")
+    propose: ProposeRules | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Who writes the prompts of `gepa`, and how many.",
     )
     hold_out: Fraction = Field(
         default=0.3,
@@ -55,8 +75,11 @@ class SearchRules(Spec):
 
     @model_validator(mode="after")
     def _known_axes(self) -> Self:
+        self._check_ways()
         for name, values in self.over.items():
-            if name in SELECTS:
+            if isinstance(values, dict):
+                self._check_range(name, values)
+            elif name in SELECTS:
                 if not all(isinstance(value, str) for value in values):
                     raise complaint(f"{name} are ids", "Name some of the suite.", ("over", name))
             elif not name.startswith("params.") or name == "params.":
@@ -65,6 +88,28 @@ class SearchRules(Spec):
         if self.hold_out >= 1:
             raise complaint("no rows are left to search by", "Hold out less, such as 30%.", ("hold_out",))
         return self
+
+    def _check_ways(self) -> None:
+        if self.by == "gepa" and self.propose is None:
+            raise complaint("nobody writes the prompts", "Write propose: {model: WRITER}.", ("by",))
+        if self.by == "tpe":
+            if not self.over:
+                raise complaint("tpe has nothing to try", "Write over: {params.temperature: …}.", ("by",))
+            if any(name in SELECTS for name in self.over):
+                what = "tpe is over parameters, and models or prompts are few enough for a race"
+                raise complaint(what, "Write by: race, or over: {params.temperature: …}.", ("over",))
+
+    def _check_range(self, name: str, values: dict[str, float]) -> None:
+        if self.by != "tpe":
+            raise complaint("a range is for by: tpe", "Write a list of values.", ("over", name))
+        if not {"from", "to"} <= set(values) <= {"from", "to", "step"} or not values["from"] < values["to"]:
+            raise complaint(
+                "this is no range", "Write {from: 0, to: 1}, if need be with step.", ("over", name)
+            )
+        if not name.startswith("params.") or name == "params.":
+            raise complaint(f"'{name}' has no range", "Ranges are of params.NAME.", ("over", name))
+        if values.get("step", 1) <= 0:
+            raise complaint("a step is above 0", "Leave it out, or write such as 0.1.", ("over", name))
 
 
 class EarlyRules(Spec):

@@ -1,0 +1,180 @@
+"""TPE: parameters from ranges, proposed by Optuna, each trial ended by an e-process against the best so far.
+
+Optuna's study lives in memory. It is seeded and told in the order of the trials, and the scores are in the
+journals: a search that was killed asks for the same trials again, and sends nothing that was answered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evalrun.analysis.sequential import EProcess
+from evalrun.search.pool import Halted, Pool, needs
+from evalrun.search_results import Candidate, RaceResult, SearchResults, Step
+from evalrun.suite.plan import RunSpec, cells
+from evalrun.sweep.blocks import units_of
+from evalrun.sweep.execute import MatrixJob, Phase
+from evalrun.types import JSON
+
+if TYPE_CHECKING:
+    from evalrun.analysis.run import RunAnalysis
+    from evalrun.gates.conditions import GateResult
+    from evalrun.search.space import Space
+
+WHOLE = ("max_tokens", "max_completion_tokens", "top_k")
+"""Parameters that are whole numbers."""
+_DIGITS = 4
+
+
+def check_optuna() -> None:
+    """Raises UserError where Optuna is missing."""
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise needs("optuna", "search: {by: tpe}") from None
+
+
+def _distributions(space: Space) -> dict[str, Any]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, Any] = {}
+    for axis, values in space.spec.over.items():
+        name = axis.removeprefix("params.")
+        if not isinstance(values, Mapping):
+            found[name] = CategoricalDistribution(list(values))
+            continue
+        low, high, step = values["from"], values["to"], values.get("step")
+        if name in WHOLE:
+            found[name] = IntDistribution(int(low), int(high), step=int(step or 1))
+        else:
+            found[name] = FloatDistribution(low, high, step=step)
+    return found
+
+
+class AskedTrials:
+    """Asks the baseline whole, then trial after trial as far as it can still win."""
+
+    def __init__(self, space: Space) -> None:
+        check_optuna()
+        self._space = space
+        self.results: SearchResults | None = None
+        self._steps: list[Step] = []
+        self._candidates: dict[str, Candidate] = {}
+        self._made: dict[str, dict[str, JSON]] = {}
+
+    async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
+        """Make the trials, or as many as there is time for."""
+        base = next(job for job in jobs if job.name == self._space.baseline.run_id)
+        units = units_of(base.prepared.datasets[base.spec.dataset.id])
+        kept = replace(phase, needed_later=frozenset({base.model.id}))
+        pool = Pool(kept, units, self._space.by)
+        try:
+            await self._search(pool, base, phase)
+        except Halted:
+            pass
+        finally:
+            await phase.providers[base.model.id].close()
+
+    async def _search(self, pool: Pool, base: MatrixJob, phase: Phase) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        spec, every = self._space.spec, range(len(pool.units))
+        sampler = optuna.samplers.TPESampler(seed=phase.suite.seed)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        best = pool.add(base)
+        shares = {best: (await pool.ask([best], every))[best]}
+        self._candidates[best] = Candidate(best, len(every), float(np.nanmean(shares[best])), 0.0)
+        for number in range(1, spec.trials + 1):
+            trial = study.ask(_distributions(self._space))
+            params = {name: _short(value) for name, value in trial.params.items()}
+            known = next((name for name, made in self._made.items() if made["params"] == params), None)
+            name = known or pool.add(replace(base, spec=trial_spec(self._space, number, params)))
+            self._made.setdefault(name, {"params": params, "number": number})
+            value, scores = await self._trial(pool, name, best, shares[best], number)
+            study.tell(trial, value)
+            if self._candidates[name].out is None and value > float(np.nanmean(shares[best])):
+                best, shares[name] = name, scores
+            said = f"trial {number} of {spec.trials}: {params}, {value:.4g}"
+            phase.progress.message(f"{said}{'' if best != name else ', the best so far'}")
+            self.results = self._so_far(pool, best, f"all {spec.trials} trials were made")
+        await pool.finish(self._space.baseline.run_id)
+
+    async def _trial(self, pool: Pool, name: str, best: str, against: Any, number: int) -> tuple[float, Any]:
+        """Ask a trial until it is shown to be worse than the best so far, or has been asked everything.
+
+        Its value is its mean plus what the best has on all rows more than on those that both were asked.
+        """
+        worse, block, scores = EProcess(), self._space.spec.block, np.empty(0)
+        limit, out = -math.log(self._space.spec.alpha), None
+        for start in range(0, len(pool.units), block):
+            at = range(start, min(start + block, len(pool.units)))
+            scores = np.concatenate([scores, (await pool.ask([name], at))[name]])
+            known = against[start : len(scores)] - scores[start:]
+            worse.update(known[~np.isnan(known)])
+            if worse.log_value >= limit:
+                out = number
+                break
+        both = ~np.isnan(scores) & ~np.isnan(against[: len(scores)])
+        shared = float(scores[both].mean() - against[: len(scores)][both].mean()) if both.any() else -1.0
+        value = shared + float(np.nanmean(against))
+        evidence = worse.log_value / math.log(10)
+        mean = float(np.nanmean(scores)) if both.any() else None
+        self._candidates[name] = Candidate(name, len(scores), mean, evidence, out)
+        self._steps.append(Step(number, pool.calls, {name: evidence}))
+        return value, scores
+
+    def _so_far(self, pool: Pool, best: str, ended: str) -> SearchResults:
+        space, spec = self._space, self._space.spec
+        left = tuple(name for name, each in self._candidates.items() if each.out is None)
+        labels = {name: _label(made["params"]) for name, made in self._made.items()}
+        race = RaceResult(
+            spec.alpha, 0.0, tuple(self._candidates.values()), tuple(self._steps), left, best, pool.calls,
+            len(pool.units) * (spec.trials + 1), ended,
+        )  # fmt: skip
+        return SearchResults(
+            metric=space.by.metric, baseline=space.baseline.run_id, winner=best, race=race, rows=space.rows,
+            data=space.data_digest, labels={space.baseline.run_id: "the baseline", **labels}, made=self._made,
+        )  # fmt: skip
+
+    def enter(self, spec: RunSpec, analysis: RunAnalysis) -> RunAnalysis:
+        """As they are: the baseline is asked whole."""
+        return analysis
+
+    def gates(self, results: Sequence[GateResult]) -> list[GateResult]:
+        """A search has none."""
+        return list(results)
+
+    def document(self) -> dict[str, Any]:
+        """What the trials came to, as far as they went."""
+        said = {"search": asdict(self.results)} if self.results is not None else {}
+        return {"previous": None, **said}
+
+
+def trial_spec(space: Space, number: int, params: Mapping[str, JSON]) -> RunSpec:
+    """The cell of a trial: the baseline's with other parameters, and a name of its own."""
+    named = cells(space.suite.model_copy(update={"models": [tuned(space, number, params)], "include": []}))
+    spec = next(each for each in named if each.prompt.id == space.baseline.prompt.id)
+    swept = {**space.baseline.params, **params}
+    return replace(space.baseline, run_id=spec.run_id, params=swept, swept=dict(params))
+
+
+def tuned(space: Space, number: int, params: Mapping[str, JSON]) -> Any:
+    """The baseline's model with a trial's parameters."""
+    model = space.baseline.model
+    update = {"id": f"{model.id}-trial{number}", "params": {**space.baseline.params, **params}}
+    return model.model_copy(update=update)
+
+
+def _label(params: Any) -> str:
+    return ", ".join(f"{name}={value}" for name, value in params.items())
+
+
+def _short(value: Any) -> JSON:
+    """A number with a few digits, which people can read and write."""
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
