@@ -145,6 +145,9 @@ def test_no_table_is_wider_than_the_terminal(project: Path, columns: int) -> Non
         (["compare", "previous", "latest"], "verdict", "unchanged"),
         (["compare", "m", "other"], "difference", "-0.16666666666666666"),
         (["compare", "latest"], "run.run", "m-p-d"),
+        (["gate", "latest", "--gate", "exact_match >= 0.1"], "verdict", "pass"),
+        (["audit", "log", "latest"], "action", "start"),
+        (["models", "list"], "name", "smollm2-135m-instruct"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -153,6 +156,21 @@ def test_rows_as_csv(twice: Path, words: list[str], column: str, first: str) -> 
     assert row[column] == first
     done = evalrun(*words, "--csv", "--json")
     assert done.returncode == 2 and "exclude one another" in done.stderr
+
+
+def test_what_changed_as_csv(twice: Path) -> None:
+    output_of("baseline", "set", "main", "previous")
+    [row] = csv.DictReader(io.StringIO(output_of("baseline", "list", "--csv")))
+    assert (row["name"], row["present"]) == ("main", "true")
+    twice.write_text(twice.read_text().replace("{{ id }}", "{{ id }} please"))
+    data = twice.parent / "rows.jsonl"
+    data.write_text(data.read_text().split("\n", 1)[1])
+    output_of("run", twice, "-q", "--no-report")
+    rows = {row["part"]: row for row in csv.DictReader(io.StringIO(output_of("diff", "main", "--csv")))}
+    prompt = rows["prompts"]
+    assert (prompt["name"], prompt["before"], prompt["after"]) == ("p.text", "{{ id }}", "{{ id }} please")
+    assert (rows["data"]["name"], rows["data"]["after"]) == ("d/s0000", "")
+    assert output_of("training", "list", "--csv") == ""
 
 
 def test_the_report_opens_and_is_written_where_it_is_not(

@@ -13,8 +13,10 @@ from evalrun.cli.options import (
     FILE,
     FOLDER,
     cell,
+    csv_option,
     json_option,
     limit_option,
+    print_csv,
     print_json,
     print_rows,
     store_option,
@@ -54,7 +56,8 @@ def audit() -> None:
 @limit_option(50, "The last N.")
 @store_option
 @json_option
-def log(sweep: str | None, limit: int, store: Store, as_json: bool) -> None:
+@csv_option
+def log(sweep: str | None, limit: int, store: Store, as_json: bool, as_csv: bool) -> None:
     """Show the events of a sweep, or of the store, oldest first.
 
     \b
@@ -66,6 +69,9 @@ def log(sweep: str | None, limit: int, store: Store, as_json: bool) -> None:
     events = list(read_log(store, store.resolve(sweep) if sweep else None))[-limit:]
     if as_json:
         print_json(events)
+        return
+    if as_csv:
+        print_csv(events)
         return
     from evalrun.canonical import canonical_json
 
@@ -252,7 +258,8 @@ _MOST = 40
 @click.argument("b", default="latest")
 @store_option
 @json_option
-def diff(a: str, b: str, store: Store, as_json: bool) -> None:
+@csv_option
+def diff(a: str, b: str, store: Store, as_json: bool, as_csv: bool) -> None:
     """Show what changed from sweep A to sweep B: suite, models, prompts, data, packages, machine, code.
 
     \b
@@ -264,6 +271,9 @@ def diff(a: str, b: str, store: Store, as_json: bool) -> None:
     found = diff_sweeps(store.resolve(a), store.resolve(b))
     if as_json:
         print_json({**asdict(found), "same": found.same})
+        return
+    if as_csv:
+        print_csv(found.rows())
         return
     if found.same:
         click.echo("nothing differs")

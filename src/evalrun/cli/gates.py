@@ -9,8 +9,10 @@ import click
 
 from evalrun.cli.options import (
     FILE,
+    csv_option,
     inconclusive_option,
     json_option,
+    print_csv,
     print_json,
     print_rows,
     store_option,
@@ -50,7 +52,8 @@ def set_(name: str, sweep: str, store: Store) -> None:
 @baseline.command("list")
 @store_option
 @json_option
-def list_(store: Store, as_json: bool) -> None:
+@csv_option
+def list_(store: Store, as_json: bool, as_csv: bool) -> None:
     """List the baselines of all projects.
 
     \b
@@ -62,6 +65,9 @@ def list_(store: Store, as_json: bool) -> None:
     found = list_baselines(store)
     if as_json:
         print_json([asdict(each) for each in found])
+        return
+    if as_csv:
+        print_csv([asdict(each) for each in found])
         return
     rows = [
         (
@@ -85,6 +91,7 @@ def list_(store: Store, as_json: bool) -> None:
 @click.option("--summary", type=FILE, metavar="FILE.md", help="Markdown.")
 @store_option
 @json_option
+@csv_option
 @click.pass_context
 def gate(
     ctx: click.Context,
@@ -97,6 +104,7 @@ def gate(
     summary: Path | None,
     store: Store,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Check a stored sweep against gates: its suite's, or those given. Exit code 1 when one fails.
 
@@ -146,6 +154,8 @@ def gate(
                     "gates": manifest["gates"],
                 }
             )
+        elif as_csv:
+            print_csv(manifest["gates"])
         else:
             rows = [(result.verdict.value, result.gate, result.run, result.value) for result in results]
             print_rows(["verdict", "gate", "run", "value"], rows, widest=110)

@@ -163,6 +163,8 @@ def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
 
     flat = [dict(_flat(row)) for row in rows]
     columns = list(dict.fromkeys(name for row in flat for name in row))
+    if not columns:
+        return
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()

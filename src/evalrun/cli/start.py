@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from evalrun.cli.options import ANY_PATH, FOLDER, json_option, print_json
+from evalrun.cli.options import ANY_PATH, FOLDER, csv_option, json_option, print_csv, print_json
 from evalrun.errors import UserError
 from evalrun.registry import import_attribute
 from evalrun.reports.visible import visible
@@ -68,7 +68,8 @@ def models() -> None:
 
 @models.command("list")
 @json_option
-def list_models(as_json: bool) -> None:
+@csv_option
+def list_models(as_json: bool, as_csv: bool) -> None:
     """List the models of the catalogue.
 
     \b
@@ -78,8 +79,9 @@ def list_models(as_json: bool) -> None:
     from evalrun.providers import catalogue
 
     entries = catalogue.list_models()
-    if as_json:
-        print_json([{**asdict(entry), "path": str(entry.path) if entry.path else None} for entry in entries])
+    rows = [{**asdict(entry), "path": str(entry.path) if entry.path else None} for entry in entries]
+    if as_json or as_csv:
+        (print_json if as_json else print_csv)(rows)
         return
     for entry in entries:
         state = f"installed, {entry.path}" if entry.path else "not pulled yet"

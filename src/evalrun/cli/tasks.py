@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from evalrun.cli.options import json_option, print_json, print_rows
+from evalrun.cli.options import csv_option, json_option, print_csv, print_json, print_rows
 
 MOST = 200
 """So many names are listed where the output is no JSON."""
@@ -26,7 +26,8 @@ def tasks() -> None:
 @click.argument("pattern", required=False, default="*")
 @click.option("--kind", type=click.Choice(["task", "group", "tag"]), help="Only these.")
 @json_option
-def list_tasks(pattern: str, kind: str | None, as_json: bool) -> None:
+@csv_option
+def list_tasks(pattern: str, kind: str | None, as_json: bool, as_csv: bool) -> None:
     """List tasks, groups and tags whose name matches PATTERN, or has it within.
 
     The list is made once for each version of lm_eval, which takes some seconds, and kept.
@@ -47,8 +48,8 @@ def list_tasks(pattern: str, kind: str | None, as_json: bool) -> None:
         ]
     finally:
         lm_eval.close()
-    if as_json:
-        print_json(found)
+    if as_json or as_csv:
+        (print_json if as_json else print_csv)(found)
         return
     if not found:
         click.echo(f"no task matches '{pattern}'", err=True)

@@ -11,8 +11,10 @@ import click
 
 from evalrun.cli.options import (
     FILE,
+    csv_option,
     json_option,
     limit_option,
+    print_csv,
     print_json,
     print_rows,
     store_option,
@@ -152,7 +154,8 @@ def _summary(folder: TrainingFolder) -> dict[str, Any]:
 @click.option("--archived", is_flag=True, help="Archived trainings too.")
 @store_option
 @json_option
-def list_(limit: int, archived: bool, store: Store, as_json: bool) -> None:
+@csv_option
+def list_(limit: int, archived: bool, store: Store, as_json: bool, as_csv: bool) -> None:
     """List the trainings in the store, the newest first.
 
     \b
@@ -172,8 +175,8 @@ def list_(limit: int, archived: bool, store: Store, as_json: bool) -> None:
             found.append(summary)
         if len(found) == limit:
             break
-    if as_json:
-        print_json(found)
+    if as_json or as_csv:
+        (print_json if as_json else print_csv)(found)
         return
     rows = []
     for each in found:

@@ -8,8 +8,8 @@ A scorer function takes any of answer, target, output, row, status, tool_calls a
 names, and returns a bool, a number, None (cannot say), a mapping of several numbers, any of these with a
 reason as a pair, or a Score. Of several numbers the one called `score`, else the first, is the score; the
 mean of each is a metric `<scorer>.<name>`. A parser function takes the value and returns a value, or raises
-Unparsed (a ValueError counts as that too). Its other arguments are its options, or a model of them is the argument `options`. Without the decorator
-(`python: module:function` in a suite) they are given under `args`.
+Unparsed (a ValueError counts as that too). Its other arguments are its options, or a model of them is the
+argument `options`. Without the decorator (`python: module:function` in a suite) they are given under `args`.
 """
 
 from __future__ import annotations

@@ -182,6 +182,34 @@ class SweepDiff:
         parts = (self.suite, self.models, self.prompts, self.packages, self.machine, self.code)
         return not any(parts) and all(each.same for each in self.data)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a difference: `part`, `name`, `before`, `after`. Of changed datasets, the rows that are
+        named (`DATASET/SAMPLE`); null on the side that lacks one."""
+        parts = ("suite", "models", "packages", "machine", "code")
+        rows = [
+            {"part": part, "name": change.name, "before": change.before, "after": change.after}
+            for part in parts
+            for change in getattr(self, part)
+        ]
+        for prompt in self.prompts:
+            sides = (
+                "".join(piece.text for piece in prompt.pieces if piece.kind in ("same", side))
+                for side in ("removed", "added")
+            )
+            rows.append({"part": "prompts", "name": f"{prompt.prompt}.{prompt.text}", **_sides(*sides)})
+        for data in self.data:
+            named = [(sample, _sides("in the dataset", None)) for sample in data.removed_ids]
+            named += [(sample, _sides(None, "in the dataset")) for sample in data.added_ids]
+            for change in data.changes:
+                values = change.columns.items()
+                named += [(f"{change.sample_id}.{name}", _sides(*pair)) for name, pair in values]
+            rows += [{"part": "data", "name": f"{data.dataset}/{name}", **pair} for name, pair in named]
+        return rows
+
+
+def _sides(before: Any, after: Any) -> dict[str, Any]:
+    return {"before": before, "after": after}
+
 
 def diff_sweeps(a: SweepFolder, b: SweepFolder) -> SweepDiff:
     """Compare two sweeps by their folders alone. Raises UserError where one cannot be read."""
