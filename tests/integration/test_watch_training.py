@@ -10,6 +10,8 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import psutil
 import pytest
 import yaml
 
+from evalrun.analysis.samples import SampleTable
 from evalrun.errors import ExitCode, UserError
 from evalrun.reports.progress import make_progress
 from evalrun.suite import checkpoints
@@ -103,6 +106,23 @@ def test_each_once_and_none_before_it_is_whole(tmp_path: Path) -> None:
     assert begun(outcome) == ["m@10-p-d", "m@20-p-d"]
     assert outcome is not None and outcome.exit_code is ExitCode.INTERRUPTED
     assert (outcome.folder.path / MARK).exists()
+
+
+def test_samples_are_not_read_again_in_each_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real, read = tmp_path / "out", SampleTable.from_parquet, list[str]()
+
+    def counted(path: Path, columns: Sequence[str] | None = None) -> SampleTable:
+        if columns is None:
+            read.append(path.parent.name)
+        return real(path, columns)
+
+    monkeypatch.setattr(SampleTable, "from_parquet", counted)
+    outcome = watch(tmp_path, suite(tmp_path), *(partial(write, out, step) for step in (10, 20, 30, 40)))
+    assert steps(outcome) == [10, 20, 30, 40]
+    # Once when the run ends, and once when the steps are compared for the first time.
+    assert {run: read.count(run) for run in read} == dict.fromkeys(read, 2)
 
 
 def test_after_ctrl_c_the_same_command_evaluates_only_what_is_missing(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,23 @@ class RunInfo:
     def document(self) -> dict[str, JSON]:
         """As JSON."""
         return {each: getattr(self, each) for each in self.__slots__} | {"params": dict(self.params)}
+
+
+KeptTables: TypeAlias = "dict[tuple[str, int, int, tuple[str, ...] | None], SampleTable]"
+"""Tables by their file, its time and size, and the columns that were read of it."""
+_KEPT: KeptTables | None = None
+
+
+@contextlib.contextmanager
+def keeping_tables(tables: KeptTables) -> Iterator[None]:
+    """Read each run's samples once while this holds, and for as long as `tables` is kept: for a sweep that is
+    concluded again whenever it has grown by a run."""
+    global _KEPT
+    before, _KEPT = _KEPT, tables
+    try:
+        yield
+    finally:
+        _KEPT = before
 
 
 class RunSamples:
@@ -122,7 +139,14 @@ class RunSamples:
         path = self.folder.samples_path(self.run.run)
         if not path.exists():
             raise UserError("the run has no samples", where=str(path), remedy="Was the folder copied whole?")
-        return SampleTable.from_parquet(path, self._columns)
+        if _KEPT is None:
+            return SampleTable.from_parquet(path, self._columns)
+        status = path.stat()
+        columns = None if self._columns is None else tuple(self._columns)
+        key = (str(path), status.st_mtime_ns, status.st_size, columns)
+        if key not in _KEPT:
+            _KEPT[key] = SampleTable.from_parquet(path, self._columns)
+        return _KEPT[key]
 
     @cached_property
     def has_samples(self) -> bool:

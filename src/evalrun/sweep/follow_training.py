@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalrun.analysis.measures import KeptTables, keeping_tables
 from evalrun.atomic import write_private
 from evalrun.canonical import digest
 from evalrun.checkpoints import Checkpoint, find_checkpoints, trainer_state
@@ -84,6 +85,7 @@ class _Watcher:
         self.folder = self._kept_open()
         self.outcome: Outcome | None = None
         self._tries: dict[str, int] = {}
+        self._tables: KeptTables = {}
         self._seen: tuple[State, bool] | None = None
 
     def run(self, *, once: bool, sleep: Callable[[float], None]) -> None:
@@ -150,7 +152,8 @@ class _Watcher:
             self.folder = self._store.create_sweep(loaded.suite.name)
             write_private(self.folder.path / MARK, self._key.encode())
         options = replace(self._options, into=self.folder.path, fresh=True)
-        self.outcome = run_sweep(loaded, options, self._display)
+        with keeping_tables(self._tables):
+            self.outcome = run_sweep(loaded, options, self._display)
         done = set(self.folder.run_ids())
         planned = [(run.model, run.run) for run in self.folder.manifest().plan]
         for model in {model for model, run in planned if run not in done}:
