@@ -29,6 +29,7 @@ ROOMS = [
     "api",
     "stats",
     "integrations",
+    "server",
     "cli",
 ]
 """Left to right. Single files at the top of the package (errors, types, registry, …) are the foundation."""

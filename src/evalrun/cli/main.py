@@ -48,6 +48,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "diff": ("audit", "Look", "Show what changed from one sweep to another."),
     "trend": ("find", "Look", "Show a metric of a project over time."),
     "training": ("training", "Look", "Import, show and compare training runs."),
+    "serve": ("serve", "Share", "Serve the store to a team: look, follow, label, decide."),
+    "push": ("serve", "Share", "Send a sweep to a server."),
+    "pull": ("serve", "Share", "Fetch a sweep from a server."),
+    "user": ("serve", "Share", "People of the server: links, roles."),
+    "token": ("serve", "Share", "Tokens for machines."),
     "verify": ("audit", "Decide", "Ask some samples of a sweep again and compare."),
     "lock": ("run", "Keep", "Pin the data, prompts and weights of a suite."),
     "checkout": ("audit", "Keep", "Write what a sweep was made from into a folder."),
@@ -79,7 +84,7 @@ DAILY = (
 )  # fmt: skip
 """The commands of the first screen; `evalrun help all` has the others too."""
 
-SECTIONS = ("Start", "Run", "Look", "Decide", "Keep")
+SECTIONS = ("Start", "Run", "Look", "Share", "Decide", "Keep")
 """The sections of the help, in their order."""
 
 

@@ -28,6 +28,7 @@ from evalrun.reports.numbers import plural
 from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
+    from evalrun.server.client import Remote
     from evalrun.sweep.main import Outcome
     from evalrun.sweep.prepare import PreparedSweep
 
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 @click.option(
     "--watch", is_flag=True, help="Run again whenever the suite, its prompts, data or code are saved."
 )
+@click.option("--push", metavar="URL", help="Then send it to a server, with the token in EVALRUN_TOKEN.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @json_option
 @click.pass_context
@@ -87,6 +89,7 @@ def run(
     stop_when_decided: bool,
     until: str | None,
     watch: bool,
+    push: str | None,
     quiet: bool,
     as_json: bool,
     **overrides: Any,
@@ -112,6 +115,7 @@ def run(
     for file in (junit, summary):
         if file is not None:
             place_for(file)
+    remote = _remote(push)
     outcome = run_sweep(suite, options, make_progress(quiet=quiet))
     try:
         lines = _publish(outcome, junit, summary)  # files first: whoever reads the terminal may go away
@@ -121,6 +125,10 @@ def run(
     _tell(outcome)
     for line in lines:
         click.echo(line, err=True)
+    if remote is not None:
+        from evalrun.server.client import push as send
+
+        click.echo(f"{remote.url}: {send(outcome.folder, remote)}", err=True)
     ctx.exit(int(outcome.exit_code))
 
 
@@ -142,6 +150,15 @@ def early_sets(decided: bool, until: str | None) -> list[str]:
         )
     width = float(said["width"]) / (100 if said["percent"] else 1)
     return [*sets, f"stop_early.until={width!r}", *([f"stop_early.of={said['of']}"] if said["of"] else [])]
+
+
+def _remote(url: str | None) -> Remote | None:
+    """The server to push to. Raises UserError before anything is asked where it cannot be."""
+    if url is None:
+        return None
+    from evalrun.server.client import Remote
+
+    return Remote(url)
 
 
 def show_outcome(outcome: Outcome, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ Someone who may write all files can make all of it anew: only a head that was ke
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from evalrun.tracking.folder import (
     SweepFolder,
     file_sha256,
 )
-from evalrun.tracking.people import LABEL, LABELS_DIGEST, LABELS_FOLDER
+from evalrun.tracking.people import ANSWER, FEEDBACK, LABEL, LABELS_DIGEST, LABELS_FOLDER
 from evalrun.tracking.plain import read_document
 from evalrun.tracking.store import Store
 
@@ -104,6 +105,14 @@ def verify(
         _verify_store(store, heads, result)
     if anchor is not None:
         _verify_anchor(store, read_document(anchor), anchor, folders, result)
+    return result
+
+
+def verify_folder(folder: SweepFolder, head: Mapping[str, Any] | None = None) -> Verified:
+    """Check one sweep folder by itself, wherever it lies: its trail (against `head`, if given), manifest,
+    runs and labels."""
+    result = Verified(sweeps=1)
+    _verify_sweep(folder, head, result)
     return result
 
 
@@ -242,12 +251,31 @@ def _verify_file(folder: SweepFolder, path: Path, digest: Any, since: str, resul
 
 
 def _verify_labels(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
+    _verify_lines(folder, events, result)
     for event in events:
         name = event["detail"].get("file") if event["action"] == LABEL else None
         if not isinstance(name, str):
             continue
         path = folder.path / LABELS_FOLDER / Path(name).name
         _verify_file(folder, path, event["detail"].get(LABELS_DIGEST), "it was kept", result)
+
+
+def _verify_lines(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
+    """Files that grow line by line: each line that an event tells of is there, and no other. (A last one more
+    may be what a crash left before its event.)"""
+    told: dict[str, list[str]] = {}
+    for event in events:
+        if event["action"] in (ANSWER, FEEDBACK) and isinstance(event["detail"].get("file"), str):
+            told.setdefault(event["detail"]["file"], []).append(str(event["detail"].get("line")))
+    for name, expected in told.items():
+        path = folder.path / LABELS_FOLDER / Path(name).name
+        result.files += 1
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        there = [hashlib.sha256(line).hexdigest() for line in lines]
+        if missing := set(expected) - set(there):
+            result.found(folder.ulid, path, f"{len(missing)} of its lines were altered or are gone")
+        elif len(set(there) - set(expected)) > 1:
+            result.found(folder.ulid, path, "it has lines that no event tells of")
 
 
 # The store

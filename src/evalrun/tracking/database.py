@@ -303,6 +303,13 @@ class PostgresPlace(Place):
                 remedy="Run: pip install 'psycopg[binary]>=3.2'",
             )
 
+    def beside(self, name: str) -> PostgresPlace:
+        """Another schema of the same store, `<schema>_<name>`, for what is no index."""
+        schema = f"{self._schema}_{name}"
+        return PostgresPlace(
+            self._url.update_query_dict({"schema": schema}).render_as_string(False), self._store_id
+        )
+
     @property
     def shown(self) -> str:
         return shown_url(self._url, self._schema)

@@ -6,11 +6,13 @@ that is seen only by someone who kept the last hash elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,19 @@ from evalrun.tracking.plain import plain
 def utc_now() -> str:
     """The time as ISO 8601 in UTC, to the microsecond."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+_ACTOR: ContextVar[str] = ContextVar("evalrun_actor", default="")
+
+
+@contextlib.contextmanager
+def acting_as(actor: str) -> Iterator[None]:
+    """While this holds, events that name no actor are by this one: who asked a server, say."""
+    before = _ACTOR.set(actor)
+    try:
+        yield
+    finally:
+        _ACTOR.reset(before)
 
 
 FIRST_HASH = "0" * 64
@@ -50,8 +65,8 @@ def append_event(
     """Append an event, durably, and give it back. Several processes may append at once. One that need not be
     `durable` by itself becomes so with the next.
 
-    `detail` is scrubbed of secrets. `actor` is the current user by default. A line that a crash left torn is
-    no event, and is cut off. Raises UserError (exit 3) when the disk is full.
+    `detail` is scrubbed of secrets. `actor` is who `acting_as` says, else the current user. A line that a
+    crash left torn is no event, and is cut off. Raises UserError (exit 3) when the disk is full.
     """
     with disk_errors(path.parent):
         descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
@@ -61,7 +76,7 @@ def append_event(
             event: dict[str, Any] = {
                 "seq": last["seq"] + 1 if last else 1,
                 "ts": utc_now(),
-                "actor": actor or user_name(),
+                "actor": actor or _ACTOR.get() or user_name(),
                 "action": action,
                 "target": target,
                 "detail": scrub_json(plain(dict(detail or {}))),

@@ -23,6 +23,7 @@ from evalrun.types import JSON
 
 TAG, NOTE, ARCHIVE = "tag", "note", "archive"
 RENAME, LABEL, LOG = "rename", "label", "log"
+ANSWER, FEEDBACK = "answer", "feedback"
 """Actions of the events."""
 
 MAX_NOTE = 10_000

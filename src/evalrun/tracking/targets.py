@@ -40,12 +40,13 @@ def find_target(store: Store, text: str) -> Target:
         except UserError as error:
             failed = failed or error
             continue
-        return _within(folder, parts[at:]) if len(parts) > at else Target(folder)
+        return within(folder, parts[at:]) if len(parts) > at else Target(folder)
     raise failed or UserError(f"there is no sweep '{text}'")
 
 
-def _within(folder: SweepFolder, parts: Sequence[str]) -> Target:
-    """A run of the sweep, or a sample of that. What a run is called may hold slashes, as sample ids may."""
+def within(folder: SweepFolder, parts: Sequence[str]) -> Target:
+    """A run of the sweep, or a sample of that, by the parts of RUN/SAMPLE.
+    What a run is called may hold slashes, as sample ids may."""
     failed: UserError | None = None
     for at in range(1, len(parts) + 1):
         try:
