@@ -82,6 +82,12 @@ ELSEWHERE = (
     "evalrun load suite.yaml --rates",  # minutes: a schedule is kept, whatever the server
     "evalrun load suite.yaml --search",
     "evalrun watch",  # a training
+    "evalrun serve",  # these need a server
+    "evalrun push",
+    "evalrun pull",
+    "evalrun user",
+    "evalrun token",
+    "evalrun suite.yaml --push",
     "evalrun import",  # files of other tools
     "evalrun search suites/search.yaml",  # the Hub
     "evalrun suites/crows_pairs.yaml",  # a server that gives log-probabilities of prompts
