@@ -108,9 +108,7 @@ def test_each_once_and_none_before_it_is_whole(tmp_path: Path) -> None:
     assert (outcome.folder.path / MARK).exists()
 
 
-def test_samples_are_not_read_again_in_each_round(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_are_not_read_again_in_each_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, real, read = tmp_path / "out", SampleTable.from_parquet, list[str]()
 
     def counted(path: Path, columns: Sequence[str] | None = None) -> SampleTable:
