@@ -48,11 +48,11 @@ def serve(store: Store, config: Config, say: Callable[[str], None]) -> None:
         listening.close()
         raise
     settings.app = make_app(server)
-    say(first_words(server))
-    asyncio.run(_run(uvicorn.Server(settings), server, listening))
+    listening.listen(128)
+    asyncio.run(_run(uvicorn.Server(settings), server, listening, say))
 
 
-async def _run(running, server: Server, listening) -> None:  # type: ignore[no-untyped-def]
+async def _run(running, server: Server, listening, say) -> None:  # type: ignore[no-untyped-def]
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -61,6 +61,7 @@ async def _run(running, server: Server, listening) -> None:  # type: ignore[no-u
 
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, stop)
+    say(first_words(server))
     # Not `run`, which would take the signals for itself and end the process by them.
     await running._serve([listening])
 

@@ -8,6 +8,7 @@ which store it is the index of: two stores in one schema would each throw out th
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import json
 import os
@@ -305,10 +306,9 @@ class PostgresPlace(Place):
 
     def beside(self, name: str) -> PostgresPlace:
         """Another schema of the same store, `<schema>_<name>`, for what is no index."""
-        schema = f"{self._schema}_{name}"
-        return PostgresPlace(
-            self._url.update_query_dict({"schema": schema}).render_as_string(False), self._store_id
-        )
+        other = copy.copy(self)
+        other._schema = f"{self._schema}_{name}"  # PostgreSQL takes 63 characters, and a catalog's has 40
+        return other
 
     @property
     def shown(self) -> str:
