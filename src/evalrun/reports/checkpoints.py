@@ -85,6 +85,8 @@ def _table(line: CheckpointLine, runs: dict[str, RunResults]) -> Table:
     columns += [each.metric for each in others]
     columns += [f"{gap.metric} gap by {visible(gap.column)}" for gap in line.gaps] + ["digest"]
     numeric = frozenset({1, 2, 3, *range(5, len(columns) - 1)})
+    if not any(row[-1] for row in rows):  # a server's models have none
+        rows, columns = [row[:-1] for row in rows], columns[:-1]
     caption = f"The steps of {line.of}; intervals hold for all steps at once"
     return Table(caption, columns, rows, numeric, links)
 

@@ -230,13 +230,19 @@ def _score(line: QualityLine, value: StepValue | None) -> tuple[str, str]:
     """The score of a step, and how it stands against the one that looks best."""
     if value is None:
         return "-", ""
-    shown = numbers.measured(value.value, value.ci_low, value.ci_high, line.unit)
+    shown = _measured(value.value, value.ci_low, value.ci_high, line.unit)
     if value.verdict != "behind" or value.behind is None:
         return shown, f"{value.verdict}{', take this' if value.step == line.best else ''}"
     return (
         shown,
-        f"behind by {numbers.measured(value.behind, value.behind_low, value.behind_high, line.unit)}",
+        f"behind by {_measured(value.behind, value.behind_low, value.behind_high, line.unit)}",
     )
+
+
+def _measured(value: float | None, low: float | None, high: float | None, unit: str) -> str:
+    """A value with its bounds, the unit said once: rows are narrow."""
+    text, said = numbers.measured(value, low, high, unit), f" {unit}"
+    return f"{text.replace(said, '')}{said}" if unit and text.count(said) > 1 else text
 
 
 def quality_lines(view: TrainingView) -> list[str]:
@@ -248,6 +254,11 @@ def quality_lines(view: TrainingView) -> list[str]:
         rows = [[f"{value.step:,}", *_score(line, value), f"{value.n:,}", value.run] for value in line.values]
         lines += _aligned(["step", "value, 95 % interval", "", "n", "run"], rows)
         lines += [terminal(line.sentence, 1000)] if line.sentence else []
+        lines += [
+            terminal(f"step {row.step:,}: {row.path}", 400)
+            for row in view.checkpoints
+            if row.step == line.best
+        ]
         lines.append("")
     return lines[:-1]
 

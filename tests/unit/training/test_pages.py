@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evalrun.reports.training import TrainingView, render_page, time_left, training_lines
+from evalrun.reports.training import TrainingView, _measured, render_page, time_left, training_lines
 from evalrun.tracking.store import Store
 from evalrun.tracking.trainings import TrainingManifest, create_training
 from evalrun.training.series import Points
@@ -84,6 +84,11 @@ def test_a_training_whose_last_loss_is_no_number_is_diverged(store: Store) -> No
     view = make(store, rows)
     assert (view.status, view.diverged) == ("diverged", 3)
     assert make(store, [*rows, (5, "loss", 0.9, math.nan)]).status == "finished"
+
+
+def test_a_unit_is_said_once_in_a_row() -> None:
+    assert _measured(2.98, 2.94, 3.02, "nats/token") == "2.98 [2.94, 3.02] nats/token"
+    assert _measured(0.5, 0.25, 0.75, "fraction") == "0.50 [0.25, 0.75]"
 
 
 def test_a_long_series_is_thinned_in_the_document_and_says_so(
