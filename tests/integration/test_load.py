@@ -351,18 +351,28 @@ def test_a_search_finds_what_the_server_bears(tmp_path: Path, fifo: Fifo) -> Non
 
 
 def test_a_search_over_rates_probes_with_arrivals_of_its_own(tmp_path: Path, fifo: Fifo) -> None:
-    fifo.places, fifo.service_s = 1, 0.02  # 50 a second, and none of them at once
+    fifo.places, fifo.service_s = 100, 0.001
     search = {"attain": 0.5, "up_to": "200/s", "probe_s": 0.4}
-    document = run(write(tmp_path, fifo, {"search": search, "slo": ["e2e_s <= 0.15"]}))
+    document = run(write(tmp_path, fifo, {"search": search, "slo": ["e2e_s <= 60"]}))
     (curve,) = document["load"]
     assert document["runs"][0]["load"] == {"rate": 200.0} and load_of(document)["open_loop"]
-    rates = [probe["rate"] for probe in load_of(document)["probes"]]
-    assert rates[0] == 25
-    over = [point for point in curve["points"] if point["rate"] >= 100]
-    assert over and all(point["attainment"]["value"] < 0.5 for point in over)
-    assert curve["capacity"] is None or float(curve["capacity"].split("/")[0]) < 100
+    probes = load_of(document)["probes"]
+    assert [(probe["rate"], probe["confirms"]) for probe in probes] == [
+        (25, False), (50, False), (100, False), (200, False), (200, True),
+    ]  # fmt: skip
+    assert curve["capacity"] == "200/s arriving" and "bears 200 requests/s" in curve["sentence"]
     rows = samples(document, "m-p-d-load=search")
     assert all(row["sent_s"] >= row["scheduled_s"] for row in rows)
+    # Each probe has the same draws at its own rate, and the one that confirms has others.
+    due = [row["scheduled_s"] for row in rows]
+    gaps = [
+        [b - a for a, b in itertools.pairwise([at for at in due if probe["start_s"] <= at < probe["end_s"]])][
+            :5
+        ]
+        for probe in probes
+    ]
+    assert [2 * gap for gap in gaps[1]] == pytest.approx(gaps[0], abs=1e-6)
+    assert gaps[4] != pytest.approx(gaps[3], abs=1e-6)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

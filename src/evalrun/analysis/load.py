@@ -36,6 +36,8 @@ LATE_SHARE = 0.01
 level."""
 LITTLE = 0.05
 BINS = 60
+MANY_HITS = 0.5
+"""From this share of cached prompt tokens on a level says so, also where levels are kept apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def load_metrics(
     rows = rows[np.argsort(scheduled[rows], kind="stable")]
     span = _Span(rows, start, end, bool(facts.get("open_loop")))
     kept, right = promise.kept(table)[rows], promise.is_right(table)
-    metrics = _offered(span)
+    metrics = [*_offered(span), *_certified(table.number("response_s")[rows])]
     metrics += _promised(table, span, promise, kept, right, requests_per_s)
     verdict = steadiness(*_responses(table, rows), seed)
     late = table.number("client_queue_s")[rows]
@@ -151,6 +153,28 @@ def load_metrics(
 
 def _quantile(values: Floats, q: float) -> float | None:
     return float(np.quantile(values, q)) if len(values) else None
+
+
+def certified_rank(n: int, share: float = 0.01, alpha: float = 0.01) -> int:
+    """The greatest t with P(B <= t) <= alpha for a binomial B of n and `share`, 0 where there is none: the
+    t-th highest of n values bounds their (1 - share)-quantile (MLPerf's early stopping)."""
+    t, total, log_weight = -1, 0.0, n * math.log1p(-share)  # in logarithms: the first is 0 for a large n
+    while total + math.exp(log_weight) <= alpha and t < n:
+        total, t = total + math.exp(log_weight), t + 1
+        if t < n:
+            log_weight += math.log((n - t) / (t + 1) * share / (1 - share))
+    return max(t, 0)
+
+
+def _certified(response: Floats) -> list[MetricValue]:
+    known = np.sort(response[~np.isnan(response)])
+    # A request without an answer took longer than any that has one.
+    unanswered = len(response) - len(known)
+    rank = certified_rank(len(response)) - unanswered
+    if rank < 1:
+        return []
+    info = performance_info("performance.response_s.p99_certified")
+    return [metric(info, Estimate(float(known[-rank]), len(response)))]
 
 
 def _offered(span: _Span) -> list[MetricValue]:
@@ -286,9 +310,14 @@ def _prefix(table: SampleTable, facts: Mapping[str, JSON]) -> dict[str, JSON]:
 
 def prefix_warning(prefix: Mapping[str, JSON]) -> str:
     """A sentence where one level may have found another's prompts in the server's cache, else empty."""
-    if prefix.get("by"):
-        return ""
     rate = prefix.get("hit_rate")
+    if prefix.get("by"):
+        if rate is None or rate < MANY_HITS:
+            return ""
+        return (
+            f"{rate:.0%} of this level's prompt tokens came from the server's prefix cache, though levels are"
+            f" kept apart by {prefix['by']}: prompts share that much, or the server passes over it"
+        )
     share = "what share is not known" if rate is None else f"{rate:.0%} of this level's prompt tokens"
     kept = prefix.get("mode") == "keep"
     why = "prefix_cache: keep" if kept else "no way is known to keep levels apart on this server"

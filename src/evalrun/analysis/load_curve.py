@@ -86,7 +86,8 @@ def _curve(runs: Sequence[RunSamples], measure: Measure, primary: Primary, attai
     )
     capacity, how = _capacity(points, attain) if curve.slo else (None, "")
     curve = replace(curve, capacity=None if capacity is None else points[capacity].words, certainty=how)
-    return replace(curve, sentence=_sentence(curve, capacity))
+    promise = f" (promise: {', '.join(curve.slo)} for {attain:.0%} of requests)" if curve.slo else ""
+    return replace(curve, sentence=_sentence(curve, capacity) + promise)
 
 
 def _searched(run: RunSamples, measure: Measure) -> LoadCurve:

@@ -176,7 +176,35 @@ def pipeline(suite: Suite) -> list[tuple[str, str]]:
         ("repeats of each row", str(suite.repeats or 1)),
         ("streaming", "yes" if asked.stream else "no: there is no time to first token"),
         ("warm-up requests per run", f"{asked.warmup or 0}, left out of speed"),
-        ("deadline per sample", f"{deadline} s, retries included"),
+        (
+            "deadline per sample",
+            f"{deadline} s, retries included" if not suite.load else f"{deadline} s; nothing is asked twice",
+        ),
+        *_load(suite.load or {}),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _load(load: Mapping[str, JSON]) -> list[tuple[str, str]]:
+    """What was offered, as the suite says it, and how its figures are to be read."""
+    if not load:
+        return []
+    words = {
+        "concurrency": "requests in flight (closed loop: the next is sent when an answer is there)",
+        "rates": "requests a second (open loop: sent when due, however slow the server is)",
+        "search": "the highest that keeps the promise, by probes",
+    }
+    given = [f"{plain_value(load[key])} {said}" for key, said in words.items() if load.get(key)]
+    arrivals = load.get("arrivals") or "poisson"
+    own = isinstance(arrivals, Mapping) and ("trace" in arrivals or "ramp" in arrivals)
+    lasting = load.get("seconds")
+    until = f"{lasting} s" if lasting else f"{load.get('requests') or 'every row once:'} requests"
+    found = [
+        ("load", "; ".join(given)),
+        ("arrivals", plain_value(arrivals) if load.get("rates") or own else ""),
+        ("each level", "" if load.get("search") else until.replace("once: requests", "once")),
+        ("promise", ", ".join(map(str, slo)) if isinstance(slo := load.get("slo"), list) else ""),
+        ("right is", str(load.get("right") or "")),
     ]
     return [(name, value) for name, value in found if value]
 

@@ -85,6 +85,7 @@ class Suite:
     judges: tuple[NamedModel, ...] | None = ()
     unparsed: str | None = None
     performance: Performance | None = Performance()
+    load: Mapping[str, JSON] | None = None
     fairness: FairnessColumns | None = None
 
 

@@ -215,6 +215,9 @@ def plan_table(document: Mapping[str, Any], console: Console) -> None:
         ("prompt tokens", "right", [f"~{count(run['prompt_tokens'])}" for run in runs]),
         ("answer tokens", "right", [_at_most(run["max_completion_tokens"]) for run in runs]),
     ]
+    if any(run.get("load") for run in runs):
+        columns.insert(1, ("load", "left", [run["load"] or numbers.NONE for run in runs]))
+        columns.insert(2, ("seconds", "right", [_lasting(run["seconds"]) for run in runs]))
     if any(run["usd"] is not None for run in runs):
         columns.append(("cost", "right", [_cost(run["usd"]) for run in runs]))
     console.print(table_of(fit(columns, console.width)))
@@ -224,6 +227,8 @@ def plan_table(document: Mapping[str, Any], console: Console) -> None:
         f"{plural(total['runs'], 'run')}, {plural(total['requests'], 'request')}",
         f"about {count(total['prompt_tokens'])} prompt tokens",
     ]
+    if sending := sum(run.get("seconds") or 0 for run in runs):
+        parts.append(f"levels that send for {sending:,.0f} s")
     if total["max_completion_tokens"] is not None:
         parts.append(f"at most {count(total['max_completion_tokens'])} answer tokens")
     if total["usd"] is not None:
@@ -235,6 +240,10 @@ def plan_table(document: Mapping[str, Any], console: Console) -> None:
 
 def _at_most(tokens: int | None) -> str:
     return numbers.NONE if tokens is None else f"<= {count(tokens)}"
+
+
+def _lasting(seconds: float | None) -> str:
+    return "until answered" if seconds is None else f"{seconds:,.0f}"
 
 
 def _cost(usd: float | None) -> str:

@@ -331,6 +331,19 @@ def levels_of(load: LoadSpec) -> tuple[Level, ...]:
     return (*found, Level(reference, role="again"))
 
 
+def level_seconds(load: LoadSpec, level: Level, requests: int) -> float | None:
+    """How long a level sends, as far as that is known beforehand: a closed loop without `seconds` goes on
+    until its requests are answered, and a search until its questions are."""
+    if level.role == "search":
+        return None
+    if load.seconds is not None:
+        return load.warmup_s + load.seconds
+    ramp = load.arrivals.ramp if isinstance(load.arrivals, ArrivalsSpec) else None
+    if ramp is not None and level.arrivals == "ramp":
+        return load.warmup_s + ramp.seconds if load.requests is None else None
+    return requests / level.rate if level.rate is not None else None
+
+
 def level_requests(load: LoadSpec, level: Level, rows: int) -> int:
     """How many requests a level is expected to send, of a dataset with so many rows (repeats included)."""
     if load.requests is not None:

@@ -48,6 +48,10 @@ class RunEstimate:
     prompt_tokens: int
     max_completion_tokens: int | None
     usd: float | None
+    load: str = ""
+    """What load it runs under, where load is an axis, and for how many seconds it sends (None: until all is
+    answered)."""
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,11 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
     usd = None
     if price is not None and completion is not None:
         usd = price.usd(prompt_tokens, completion)
+    load, seconds = prepared.loaded.suite.load, None
+    if load is not None and spec.load is not None:
+        from evalrun.suite.levels import level_seconds
+
+        seconds = level_seconds(load, spec.load, requests)
     return RunEstimate(
         run=spec.run_id,
         model=spec.model.id,
@@ -148,6 +157,8 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
         prompt_tokens=prompt_tokens,
         max_completion_tokens=completion,
         usd=usd,
+        load=spec.load.words if spec.load is not None else "",
+        seconds=seconds,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evalrun.analysis.intervals import percentile
-from evalrun.analysis.load import block_intervals, blocks_of, holding
+from evalrun.analysis.load import block_intervals, blocks_of, certified_rank, holding
 from evalrun.analysis.steady import steadiness
 from evalrun.suite.levels import Bound
 
@@ -90,3 +90,9 @@ def test_the_last_digit_decides_nothing() -> None:
     values = np.array([0.1 + 0.2, 0.3, 0.30001, np.nan])
     assert holding(Bound("e2e_s", "<=", 0.3), values).tolist() == [True, True, False, False]
     assert holding(Bound("e2e_s", "<", 0.3), np.array([0.29, 0.3])).tolist() == [True, False]
+
+
+def test_the_certified_percentile_is_the_one_that_mlperf_takes() -> None:
+    # Independent of ours: scipy's binomial, and the published 662 and 77th of 10,000.
+    assert [certified_rank(n) for n in (10, 661, 662, 3_000, 10_000)] == [0, 0, 1, 17, 77]
+    assert certified_rank(1_000_000) == 9_768

@@ -109,3 +109,10 @@ def test_shows_a_plan() -> None:
     flat = " ".join(out.getvalue().split())
     assert "1 run, 10 requests, about 1,200 prompt tokens, at most 480 answer tokens" in flat
     assert "at most about $0.012. Nothing was sent." in flat
+    assert "seconds" not in flat
+    document["runs"][0] |= {"load": "2/s arriving", "seconds": 60.0}  # type: ignore[index]
+    out = io.StringIO()
+    plan_table(document, Console(file=out, width=120, highlight=False))
+    flat = " ".join(out.getvalue().split())
+    assert "run load seconds requests" in flat and "2/s arriving 60 10" in flat
+    assert "levels that send for 60 s" in flat
