@@ -117,3 +117,13 @@ def test_what_is_wrong_is_said_in_a_line_or_two(store: Path, arguments: list[str
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_beside_itself_differs_in_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, models in (("alone", ["weak"]), ("both", ["weak", "strong"])):
+        assert evalrun(write_suite(tmp_path, name, models), "-q", "--no-report").returncode == 0
+        done = evalrun("compare", "latest", "latest", "--json")
+        assert done.returncode == 0, done.stderr
+        for pair in json.loads(done.stdout)["comparisons"]:
+            assert pair["difference"] == 0 and pair["verdict"] != "better", pair

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.program import evalrun
 from tests.recorded import document_of, recorded_suite, yes_no
@@ -266,9 +268,37 @@ def test_samples_that_cannot_be_read_are_named_and_the_rest_is_shown(swept: Path
     asked = evalrun("samples", "m-p-d")
     assert asked.returncode == 2 and "samples.parquet" in asked.stderr and "Traceback" not in asked.stderr
     assert evalrun("samples", "n-p-d").returncode == 0
+    compared = evalrun("compare", "m-p-d", "n-p-d")
+    assert compared.returncode in (0, 2) and "Traceback" not in compared.stderr, compared.stderr
     if how != "middle":
         counted = evalrun("sql", "select count(*) from samples")
         assert counted.returncode == 0 and str(N) in counted.stdout, counted.stderr
+
+
+@pytest.mark.parametrize("how", ["a few bytes", "another table"])
+def test_samples_that_are_others_than_were_written_end_in_a_message(swept: Path, how: str) -> None:
+    path = swept / "runs/m-p-d/samples.parquet"
+    Path("scorers.yaml").write_text("scorers: [includes]")
+    if how == "a few bytes":
+        data = bytearray(path.read_bytes())
+        for at in (200, 300):
+            data[at] ^= 0x55
+        path.write_bytes(data)
+    else:
+        pq.write_table(pa.table({"a": [1, 2]}), path)
+    assert "are not those of its figures" in " ".join(evalrun("show", "latest").stdout.split())
+    for words in (
+        ("samples", "m-p-d"),
+        ("compare", "latest", "latest"),
+        ("sql", "select count(output) from samples"),
+        ("report", "latest", "--out", "report.html"),
+        ("rescore", "latest", "--scorers", "scorers.yaml"),
+        ("verify", "latest"),
+    ):
+        done = evalrun(*words)
+        assert done.returncode in (0, 1, 2, 3) and "Traceback" not in done.stderr, (words, done.stderr)
+        named = "samples.parquet" if words[0] != "sql" else "error: "
+        assert done.returncode == 0 or named in done.stderr, (words, done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -101,3 +101,22 @@ def test_a_report_of_gates_that_cannot_be_written_hides_no_results(failing: Path
     command = [sys.executable, "-m", "evalrun", "suite.yaml", "--no-report", "--quiet"]
     done = subprocess.run([*command, "--summary", "taken"], capture_output=True, timeout=120, check=False)
     assert done.returncode != 0 and b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--quiet"]])
+def test_output_that_goes_where_there_is_no_room(failing: Path, more: list[str]) -> None:
+    full = Path("/dev/full")
+    if not full.is_char_device():
+        pytest.skip("there is no /dev/full")
+    with full.open("w") as nowhere:
+        done = subprocess.run(
+            [*COMMAND, *more], stdout=nowhere, stderr=subprocess.PIPE, timeout=120, check=False
+        )
+        listed = subprocess.run(
+            [*COMMAND[:3], "list", "--json"], stdout=nowhere, stderr=subprocess.PIPE, timeout=120, check=False
+        )
+    assert done.returncode == 1 and b"Traceback" not in done.stderr, done.stderr
+    assert listed.returncode == 3 and b"no room" in listed.stderr, listed.stderr
+    assert b"Traceback" not in listed.stderr and b"Exception ignored" not in listed.stderr
+    assert b"no room" in done.stderr and b"Exception ignored" not in done.stderr, done.stderr
+    check_files(failing)

@@ -390,8 +390,8 @@ def _among_runs(pair: RunPair, measure: AnyMeasure, seed: int, alpha: float) -> 
     """Two runs of one sweep on one dataset among all its runs there, as in its standings; None for other
     pairs, and for what no standing is by."""
     a, b = pair.a, pair.b
-    if isinstance(measure, FigureMeasure) or not _in_one_sweep(pair):
-        return None
+    if isinstance(measure, FigureMeasure) or not _in_one_sweep(pair) or a.run.run == b.run.run:
+        return None  # a run beside itself is none of the sweep's pairs
     family = [run for run in whole_prompts(runs_of(a.folder)) if run.run.dataset == a.run.dataset]
     ranking = Ranking(family, measure, alpha=alpha, seed=seed)
     places = {run.run.run: at for at, run in enumerate(ranking.runs)}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evalrun.errors import UserError
 from evalrun.scoring.base import Labelled, as_text
 from evalrun.tracking.parquet import reading
 from evalrun.types import Counts, Status
@@ -93,6 +94,8 @@ def read_parquet(path: Path, numbers: Sequence[str], columns: Sequence[str] | No
     """Everything of a run's samples that metrics are made from, without prompts, outputs and reasons."""
     with reading(path) as plain:
         wanted = _wanted(plain.schema_arrow.names, numbers, columns)
+    if not {"sample_id", "status"} <= {*wanted}:
+        raise UserError("is no file of samples: it has no column 'sample_id' or 'status'", where=str(path))
     gatherers = {name: _gatherer(name, numbers) for name in wanted}
     coded = [name for name, gatherer in gatherers.items() if isinstance(gatherer, Coder)]
     with reading(path, coded, like=plain) as file:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from evalrun._version import __version__
+from evalrun.atomic import NO_ROOM
 from evalrun.cli.memory import memory_fault
-from evalrun.cli.streams import spare_streams
+from evalrun.cli.streams import give_up_output, spare_streams
 from evalrun.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
@@ -222,6 +223,9 @@ def _fault_of(error: Exception) -> UserError | None:
     """What an error is of which the program knows nothing more: too little memory, or a file."""
     if (fault := memory_fault(error)) is not None:
         return fault
+    if isinstance(error, OSError) and error.filename is None and error.errno in NO_ROOM:
+        give_up_output()
+        return UserError("there is no room left where it writes: the disk, or the file that takes its output")
     if isinstance(error, OSError) and error.filename is not None:
         # A file that the user named, or the disk: what is known of it is all in the error.
         return UserError(error.strerror or str(error), where=str(error.filename)[:_PATH_CHARACTERS])

@@ -4,6 +4,7 @@ it ended."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import select
@@ -11,6 +12,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
+
+from evalrun.atomic import NO_ROOM
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -81,12 +86,22 @@ def spare_streams() -> None:
 @contextlib.contextmanager
 def shown() -> Iterator[None]:
     """Around what is printed after the work is done: a reader that goes away (`| head`) ends the printing and
-    not the command, whose exit code still says how it ended."""
+    not the command, whose exit code still says how it ended; and so does a full disk that takes the output,
+    which is said."""
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+    except OSError as error:
+        if error.filename is not None or error.errno not in (*NO_ROOM, errno.EPIPE):
+            raise
+        give_up_output()
+        if error.errno != errno.EPIPE:
+            click.echo("warning: there is no room left where the results are printed to", err=True)
+
+
+def give_up_output() -> None:
+    """Let what is left to print go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

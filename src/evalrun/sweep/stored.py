@@ -23,12 +23,13 @@ def stored_samples(path: Path, prefixes: Iterable[str] = ()) -> Iterator[dict[st
     """The rows of a run's samples in the file's order: what was asked, said and wanted.
 
     `row` holds the dataset's columns, `target` the target with its type. Columns that begin with one of
-    `prefixes` come as well.
+    `prefixes` come as well. Raises UserError where the file cannot be read, or holds no samples.
     """
     also = tuple(prefixes)
     wanted = [
         name for name in column_names(path) if name in _READ or name.startswith(VARS) or name.startswith(also)
     ]
+    wanted = [*dict.fromkeys(("sample_id", "status", *wanted))]
     for sample in iter_samples(path, 512, wanted, decode=True):
         row = {name.removeprefix(VARS): value for name, value in sample.items() if name.startswith(VARS)}
         typed = sample.get("target_json")

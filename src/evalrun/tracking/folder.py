@@ -308,8 +308,9 @@ class SweepFolder:
         try:
             if not _locked_soon(descriptor):
                 raise self._busy(descriptor)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            with disk_errors(self.path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             remove_leftovers(self.path, self.path / "inputs", *(self.path / "runs").glob("*"))
             yield
         finally:

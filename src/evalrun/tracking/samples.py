@@ -96,7 +96,7 @@ def find_samples(
     for name in sort:
         term = compiler.term(*parse_name(name.removeprefix("-")))
         order.append(f"{term.sql} {'DESC' if name.startswith('-') else 'ASC'} NULLS LAST")
-    with duck() as database:
+    with duck(str(path)) as database:
         source = f"FROM read_parquet($path) WHERE {where}"
         values = {"path": str(path), **compiler.values}
         count = database.execute(f"SELECT count(*) {source}", values).fetchone()
@@ -136,8 +136,9 @@ def _schema(path: Path) -> Any:
 
 
 @contextmanager
-def duck() -> Iterator[Any]:
-    """A DuckDB in memory that loads nothing, keeps nothing, and sees no variables of ours."""
+def duck(where: str = "") -> Iterator[Any]:
+    """A DuckDB in memory that loads nothing, keeps nothing, and sees no variables of ours; `where` is what it
+    reads. Raises UserError where that cannot be read."""
     import duckdb
 
     database = duckdb.connect(":memory:")
@@ -151,8 +152,11 @@ def duck() -> Iterator[Any]:
         ):
             database.execute(f"SET {setting}")
         yield database
-    except duckdb.IOException as error:
-        raise UserError(f"cannot be read: {_first_line(error)}") from error
+    except duckdb.Error as error:
+        if isinstance(error, duckdb.ProgrammingError) and not isinstance(error, duckdb.InvalidInputException):
+            raise  # a query of ours is wrong
+        # A file that is gone or damaged, whole pages of it or single bytes; too little memory.
+        raise UserError(f"cannot be read: {_first_line(error)}", where=where) from error
     finally:
         database.close()
 
