@@ -79,6 +79,8 @@ class SearchResults:
     """What candidates are that the search made itself: `params` of a trial, `prompt` of a proposal."""
     refused: tuple[str, ...] = ()
     """Why proposals went back to their writer."""
+    unguarded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Which guards candidates that were left did not hold, and so were not chosen."""
 
 
 def contract(found: SearchResults, standings: Sequence[Standing]) -> dict[str, Any]:

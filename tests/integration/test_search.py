@@ -80,6 +80,29 @@ def test_the_best_is_found_and_its_score_is_of_rows_that_it_never_saw(tmp_path: 
     assert evalrun("validate", best).returncode == 0
 
 
+def test_a_candidate_that_worsens_a_guard_is_not_chosen(tmp_path: Path) -> None:
+    names = {"base": 0.6, "good": 0.9, "fair": 0.8}
+    data = rows(600, names)
+    for row in data:  # the best one pays by long answers
+        row["good"] += "." if row["good"] == "yes" else ""
+        row["kind"] = "short"
+    length = {"python": "lengths:short", "args": {}}
+    (tmp_path / "lengths.py").write_text(
+        "def short(output, **_):\n    return 0.0 if output.endswith('.') else 1.0\n"
+    )
+    scorers = [{"exact_match": {"ignore_punctuation": True}}, length]
+    search = {"metric": "exact_match", "baseline": "base", "guards": ["short no worse than baseline by 0.1"]}
+    suite = recorded_suite(tmp_path, data, names, scorers=scorers, search=search)
+    found = document_of("search", suite, "--store", tmp_path / "s", "--no-report", "-q")
+    assert found["winner"] == "fair-p-d" and list(found["search"]["unguarded"]) == ["good-p-d"]
+    assert found["held_out"]["difference"] > 0
+    alone = {**search, "guards": []}
+    again = recorded_suite(tmp_path, data, names, scorers=scorers, search=alone)
+    assert (
+        document_of("search", again, "--store", tmp_path / "t", "-q", "--no-report")["winner"] == "good-p-d"
+    )
+
+
 def _ids(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
@@ -132,6 +155,9 @@ def test_without_rows_held_out_the_score_is_said_to_be_too_high(tmp_path: Path) 
         ({"over": {"temperature": [0]}}, "no axis of a search"),
         ({"hold_out": 1}, "no rows are left"),
         ({"by": "luck"}, "race"),
+        ({"guards": ["exact_macth no worse than baseline by 0.02"]}, "exact_macth"),
+        ({"guards": ["be good"]}, "cannot read the guard"),
+        ({"guards": ["exact_match no worse than last 5 by 0.02"]}, "is no guard"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_is_sent(
@@ -141,6 +167,17 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_sent(
     done = evalrun("search", suite, "--store", tmp_path / "s", "-q")
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "s" / "sweeps").exists()
+
+
+def test_a_plan_says_the_greatest_and_the_expected_number_of_calls(tmp_path: Path) -> None:
+    suite = suite_of(tmp_path, rows())
+    planned = document_of("plan", suite)["search"]
+    found = document_of("search", suite, "--store", tmp_path / "s", "--no-report", "-q")
+    held_out = 2 * found["held_out"]["n"]
+    assert planned["held_out"] == held_out
+    assert planned["greatest"] == found["calls_full_grid"] + held_out
+    assert held_out < planned["expected"] < planned["greatest"]
+    assert "at most" in evalrun("plan", suite).stdout
 
 
 def test_an_ordinary_suite_and_a_score_without_bounds_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,7 @@ from evalrun.cli.options import (
     suite_options,
 )
 from evalrun.cli.streams import shown
-from evalrun.errors import ExitCode
+from evalrun.errors import ExitCode, UserError
 from evalrun.reports.numbers import plural
 from evalrun.tracking.store import Store
 
@@ -267,8 +268,18 @@ def plan(suite: Path, pilot: str | None, store: Store, as_json: bool, **override
         warnings = [*prepared.loaded.notes]
         warnings += [text for dataset in prepared.datasets.values() for text in dataset.warnings]
         estimated = estimate(prepared)
+        searched = None
+        if prepared.loaded.suite.search is not None:
+            from evalrun.search.expected import expected_calls
+
+            try:
+                searched = expected_calls(prepared.loaded)
+            except UserError as error:  # the matrix can be run all the same
+                warnings += [f"this suite cannot be searched: {each.what}" for each in error.problems]
     power = [] if pilot is None else power_from(estimated, store.resolve(pilot))
     document = {**estimated.document(), "warnings": warnings}
+    if searched is not None:
+        document["search"] = asdict(searched)
     if pilot is not None:
         document["power"] = [each.document() for each in power]
     if as_json:
@@ -279,6 +290,8 @@ def plan(suite: Path, pilot: str | None, store: Store, as_json: bool, **override
     from evalrun.reports.terminal import print_plan
 
     print_plan(document)
+    if searched is not None:
+        click.echo(searched.sentence)
     for each in power:
         click.echo(each.sentence)
     if pilot is not None and not power:

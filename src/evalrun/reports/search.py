@@ -58,6 +58,10 @@ def search_sentences(source: Source) -> list[str]:
         f"race ended because {race.ended or 'it was stopped'}. The best candidate is dropped in at most "
         f"{race.alpha:.0%} of races."
     )
+    for name, broken in list(found.unguarded.items())[:3]:
+        said.append(
+            f"{name_of(name)} was not chosen, since it does not hold {listing(map(visible, broken))}."
+        )
     if found.refused:
         reasons = listing(visible(each) for each in list(dict.fromkeys(found.refused))[:3])
         said.append(f"{plural(len(found.refused), 'proposal')} went back to the writer: {reasons}.")

@@ -76,7 +76,7 @@ def search(
     anything is sent where the search cannot be made.
     """
     space = space_of(load_suite(suite, options.overrides))
-    conduct = _way(space)  # what is missing for it is said before anything else
+    conduct = way_of(space)  # what is missing for it is said before anything else
     ledger = _Ledger(options.store / LEDGER, space.data_digest)
     split = space.suite.seed + (ledger.next_split(space.suite.seed) if fresh_split else 0)
     held_out = check_held_out(space, split)
@@ -103,7 +103,7 @@ def search(
     return SearchOutcome(last, results, space)
 
 
-def _way(space: Space) -> Conduct:
+def way_of(space: Space) -> Conduct:
     """How candidates are found and asked."""
     if space.spec.by == "tpe":
         from evalrun.search.trials import AskedTrials

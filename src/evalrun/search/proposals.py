@@ -282,7 +282,8 @@ class AskedProposals:
         self.results = SearchResults(
             metric=self._space.by.metric, baseline=self._base.name, winner=found.best, race=found,
             rows=self._space.rows, data=self._space.data_digest,
-            labels={self._base.name: self._parts.spec.id, **labels}, made=self._made, refused=tuple(self.rejected),
+            labels={self._base.name: self._parts.spec.id, **labels}, made=self._made,
+            refused=tuple(self.rejected),
         )  # fmt: skip
 
     def _name(self, components: Mapping[str, str]) -> str:

@@ -54,9 +54,16 @@ class AskedRace:
                     replace(job, samples=asked[job.name], earlier=followed[job.name].earlier) for job in jobs
                 ]
                 await run_jobs(kept, [job for job in finishing if not job.folder.is_finished(job.name)])
+                self._guard(jobs[0])
         finally:
             for job in jobs:
                 await phase.providers[job.model.id].close()
+
+    def _guard(self, job: MatrixJob) -> None:
+        if self.results is not None and self._space.guards:
+            from evalrun.search.guards import guarded
+
+            self.results = guarded(self.results, self._space.guards, job.folder)
 
     def enter(self, spec: RunSpec, analysis: RunAnalysis) -> RunAnalysis:
         """As they are: what the race decides by, it says itself."""

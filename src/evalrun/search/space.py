@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from evalrun.datasets import open_dataset
 from evalrun.errors import UserError
+from evalrun.gates.conditions import Gate
 from evalrun.registry import nearest
 from evalrun.suite.dataset import DatasetSpec, PartSpec
 from evalrun.suite.load import LoadedSuite, unknown_parameters
@@ -34,6 +35,7 @@ class Space:
     by: Judged
     data_digest: str
     rows: int
+    guards: tuple[Gate, ...] = ()
 
     def labels(self) -> dict[str, str]:
         """The short names of the candidates: what tells each apart, of model, prompt and parameters."""
@@ -137,11 +139,16 @@ def space_of(loaded: LoadedSuite) -> Space:
             remedy="Add prompts, models, or `search: {over: {params.temperature: [0, 0.7]}}`.",
         )
     baseline = _baseline(loaded, spec, candidates)
+    guards: tuple[Gate, ...] = ()
+    if spec.guards:
+        from evalrun.search.guards import read_guards
+
+        guards = read_guards(loaded, suite, scorers)
     whole = open_dataset(suite.datasets[0], loaded.base_dir, suite.seed)
     if spec.by != "race":  # the others are made on the way
         suite = suite.model_copy(update={"include": [_only(baseline)], "exclude": []})
         candidates = (baseline,)
-    return Space(spec, loaded, suite, candidates, baseline, by, whole.digest, len(whole))
+    return Space(spec, loaded, suite, candidates, baseline, by, whole.digest, len(whole), guards)
 
 
 def _check_parameters(loaded: LoadedSuite, spec: SearchRules, suite: Suite) -> None:

@@ -57,6 +57,11 @@ class SearchRules(Spec):
         exclude_if=lambda value: value is None,
         description="Who writes the prompts of `gepa`, and how many.",
     )
+    guards: list[str] = Field(
+        default_factory=list,
+        description="What a winner must hold, as gates are written: METRIC no worse than baseline by MARGIN, "
+        "METRIC <= NUMBER. A candidate that does not is not chosen, however good it is.",
+    )
     hold_out: Fraction = Field(
         default=0.3,
         description="The share of rows that the search never sees. On these winner and baseline are compared "
