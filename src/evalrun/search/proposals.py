@@ -12,7 +12,7 @@ import re
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -252,14 +252,14 @@ class AskedProposals:
                 seed_candidate=self._parts.components(),
                 trainset=list(range(units)),
                 valset=validated,
-                adapter=adapter,
+                adapter=cast("Any", adapter),
                 reflection_minibatch_size=min(rules.minibatch, units),
                 acceptance_criterion=_Accepted(),
-                stop_callbacks=[lambda state: adapter.proposals >= rules.candidates],
+                stop_callbacks=cast("Any", [lambda state: adapter.proposals >= rules.candidates]),
                 max_metric_calls=rules.candidates * (2 * rules.minibatch + 2 * len(validated))
                 + len(validated),
                 seed=self._phase.suite.seed,
-                logger=_Quiet(),
+                logger=cast("Any", _Quiet()),
                 raise_on_exception=True,
             )
 
