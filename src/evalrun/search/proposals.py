@@ -241,14 +241,14 @@ class AskedProposals:
 
     async def _propose(self, units: int) -> list[str]:
         """The names of the best proposals, by what GEPA saw of them."""
-        import gepa
+        from gepa.api import optimize
 
         loop, rules = asyncio.get_running_loop(), self._rules
         adapter = _Adapter(self, loop)
         validated = list(range(min(units, VALIDATED * self._space.spec.block)))
 
         def run() -> Any:
-            return gepa.optimize(
+            return optimize(
                 seed_candidate=self._parts.components(),
                 trainset=list(range(units)),
                 valset=validated,
