@@ -244,7 +244,7 @@ class AskedProposals:
         from gepa.api import optimize
 
         loop, rules = asyncio.get_running_loop(), self._rules
-        adapter = _Adapter(self, loop)
+        adapter: Any = _Adapter(self, loop)
         validated = list(range(min(units, VALIDATED * self._space.spec.block)))
 
         def run() -> Any:
