@@ -6,7 +6,6 @@ Series are thinned for drawing: the least and the greatest of each bucket stay, 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,13 +33,11 @@ from evalrun.tracking.trainings import (
 from evalrun.training.alerts import TrainingAlert, watched
 from evalrun.training.ending import series_of
 from evalrun.training.evaluated import QualityLine, StepValue, evaluated_steps
-from evalrun.training.series import Series, kind_of, thinned
+from evalrun.training.series import Series, kind_of, pairs
 from evalrun.training.series import time_left as seconds_left
 
 EVERY_S = 5.0
 """Seconds between two writings of a page that is live."""
-MOST_WHOLE = 20_000
-"""Points of a metric up to which JSON has all of them."""
 MOST_ROWS = 300
 """Metrics of which the page has a row: a training may log one for each of its layers."""
 ENDED = ("finished", "interrupted")
@@ -121,19 +118,6 @@ class TrainingView:
             "alerts": [asdict(alert) for alert in self.alerts],
             "time_left_s": time_left(self),
         }
-
-
-def pairs(series: Series, name: str) -> list[tuple[int, float | None]]:
-    """Step and value of a metric's points, the value None where it is no number; thinned where they are more
-    than MOST_WHOLE."""
-    import numpy as np
-
-    steps, values, _ = series.of(name)
-    if len(steps) > MOST_WHOLE:
-        keep = np.isfinite(values)
-        steps, values = thinned(steps[keep], values[keep])
-    told = [value if math.isfinite(value) else None for value in values.tolist()]
-    return list(zip(steps.tolist(), told, strict=True))
 
 
 def time_left(view: TrainingView) -> tuple[float, float, float] | None:

@@ -317,6 +317,23 @@ MOST_POINTS = 2_000
 """Points that are drawn of one series."""
 
 
+MOST_WHOLE = 20_000
+"""Points of a metric up to which JSON has all of them."""
+
+
+def pairs(series: Series, name: str) -> list[tuple[int, float | None]]:
+    """Step and value of a metric's points, the value None where it is no number; thinned where they are more
+    than MOST_WHOLE."""
+    import numpy as np
+
+    steps, values, _ = series.of(name)
+    if len(steps) > MOST_WHOLE:
+        keep = np.isfinite(values)
+        steps, values = thinned(steps[keep], values[keep])
+    told = [value if math.isfinite(value) else None for value in values.tolist()]
+    return list(zip(steps.tolist(), told, strict=True))
+
+
 def thinned(
     steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any], most: int = MOST_POINTS
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -28,7 +28,8 @@ FOREIGN: Mapping[str, set[str]] = {
     # What a manifest says of where a sweep came from is shown as it is, and so are options of a suite.
     "details.py": {
         "args", "git", "machine", "python", "argv", "evalrun", "branch", "version", "user", "ci_url", "root",
-        "commit", "unavailable", "dirty", "packages", "name",
+        "commit", "unavailable", "dirty", "packages", "name", "arrivals", "rates", "requests", "right", "search",
+        "seconds", "slo",
     },
     "charts/resources.py": {"t_s", "phase"},  # rows of system.parquet
     "charts/speed.py": {"concurrency"},  # a parameter of the suite
@@ -36,7 +37,7 @@ FOREIGN: Mapping[str, set[str]] = {
     # The card of a model: what its own configuration says.
     "card.py": {"architectures", "parameters", "adapter", "base"},
     "notebook.py": {"height"},  # a chart's specification
-    "terminal.py": {"judge_requests"},  # the document of an estimate
+    "terminal.py": {"judge_requests", "load", "seconds"},  # the document of an estimate
 }  # fmt: skip
 """Keys that are looked up in what evalrun did not write as results."""
 

@@ -94,7 +94,7 @@ def test_a_unit_is_said_once_in_a_row() -> None:
 def test_a_long_series_is_thinned_in_the_document_and_says_so(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evalrun.reports.training.MOST_WHOLE", 2_500)
+    monkeypatch.setattr("evalrun.training.series.MOST_WHOLE", 2_500)
     document = make(store, [(step, "loss", 1.0, math.nan) for step in range(3_000)]).document()
     assert (document["thinned"], len(document["series"]["loss"]) <= 2_000) == (["loss"], True)
     assert document["metrics"][0]["points"] == 3_000
