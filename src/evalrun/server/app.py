@@ -55,6 +55,7 @@ class Server:
     index: Index = field(init=False)
     jobs: Jobs = field(init=False)
     pages: dict[Any, bytes] = field(default_factory=dict)
+    runs: dict[tuple[str, str], Any] = field(default_factory=dict)
     _blind: tuple[float, frozenset[str]] = (0.0, frozenset())
 
     def __post_init__(self) -> None:

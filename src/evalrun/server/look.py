@@ -25,7 +25,7 @@ from evalrun.server.routes import openapi as document
 from evalrun.server.security import SANDBOX
 from evalrun.tracking.catalog import SweepRow
 from evalrun.tracking.changes import list_baselines
-from evalrun.tracking.finding import Search
+from evalrun.tracking.finding import Found, Search
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.people import fold
 
@@ -125,7 +125,7 @@ def find(asked: Asked) -> Response:
 def sweep(asked: Asked) -> Response:
     row = asked.row
     assert row is not None
-    found = asked.server.store.find(_runs_search(asked, row))
+    found = _runs(asked, row)
     best = asked.server.index.score(row)
     manifest = asked.folder.manifest()
     said = fold(manifest.tags, asked.folder.events())
@@ -149,6 +149,18 @@ def _feedback(asked: Asked, row: SweepRow) -> Any:
         return asked.server.jobs.kept("feedback", [page_stamp(asked.folder)], sweep=row.sweep)
     except UserError:
         return None
+
+
+def _runs(asked: Asked, row: SweepRow) -> Found:
+    """The runs of a sweep, read again when its folder changes: the catalog looks at all sweeps first."""
+    kept, key = asked.server.runs, (row.sweep, page_stamp(SweepFolder(row.folder)))
+    found = kept.get(key)
+    if found is None:
+        found = asked.server.store.find(_runs_search(asked, row))
+        if len(kept) >= PAGES_KEPT:
+            kept.clear()
+        kept[key] = found
+    return found
 
 
 def _runs_search(asked: Asked, row: SweepRow) -> Search:
@@ -231,7 +243,7 @@ def api_runs(asked: Asked) -> Any:
 
 def api_sweep(asked: Asked) -> Any:
     assert asked.row is not None
-    found = asked.server.store.find(_runs_search(asked, asked.row))
+    found = _runs(asked, asked.row)
     return {**_document(asked.row), "results": [asdict(run) for run in found.rows]}
 
 
