@@ -38,7 +38,8 @@ def fill(root: Path, count: int) -> None:
         "".join(json.dumps({"id": f"r{i}", "m": "yes"}) + "\n" for i in range(5))
     )
     suite.write_text(
-        "name: bench\nmodels: [{id: m, provider: recorded, column: m}]\nprompts: [{id: p, text: '{{ id }}'}]\n"
+        "name: bench\n"
+        "models: [{id: m, provider: recorded, column: m}]\nprompts: [{id: p, text: '{{ id }}'}]\n"
         "datasets: [{id: d, path: rows.jsonl, key: id, target: m}]\nscorers: [exact_match]\n"
     )
     store = root / "store"
