@@ -84,7 +84,12 @@ _PROJECT = click.option("--project", default="*", metavar="NAME", help="In this 
 @click.option("--url", default="http://127.0.0.1:8470", show_default=True, help="The server's address.")
 @store_option
 def user_link(name: str, role: str | None, project: str, url: str, store: Store) -> None:
-    """Print a link that signs a person in, once, within 15 minutes; enter them when new."""
+    """Print a link that signs a person in, once, within 15 minutes; enter them when new.
+
+    \b
+    Example:
+      evalrun user link ana --role annotator
+    """
     accounts = _accounts(store)
     if not name.strip() or not name.isprintable() or len(name) > 200:
         raise UserError("a name has 1 to 200 printable characters")
@@ -100,7 +105,12 @@ def user_link(name: str, role: str | None, project: str, url: str, store: Store)
 @_PROJECT
 @store_option
 def user_grant(name: str, role: str, project: str, store: Store) -> None:
-    """Give a person a role, in a project or in all; `none` takes it away."""
+    """Give a person a role, in a project or in all; `none` takes it away.
+
+    \b
+    Example:
+      evalrun user grant ana --role editor
+    """
     accounts = _accounts(store)
     accounts.grant(accounts.find(name), project, None if role == "none" else role)
     click.echo(f"{name}: {role} in {'all projects' if project == '*' else project}")
@@ -111,7 +121,12 @@ def user_grant(name: str, role: str, project: str, store: Store) -> None:
 @click.option("--undo", is_flag=True, help="Let them in again.")
 @store_option
 def user_remove(name: str, undo: bool, store: Store) -> None:
-    """Shut a person out: their sessions end at once."""
+    """Shut a person out: their sessions end at once.
+
+    \b
+    Example:
+      evalrun user remove ana
+    """
     accounts = _accounts(store)
     accounts.disable(accounts.find(name), not undo)
     click.echo(f"{name} is {'let in again' if undo else 'shut out'}")
@@ -121,7 +136,12 @@ def user_remove(name: str, undo: bool, store: Store) -> None:
 @store_option
 @json_option
 def user_list(store: Store, as_json: bool) -> None:
-    """List people with their roles."""
+    """List people with their roles.
+
+    \b
+    Example:
+      evalrun user list --json
+    """
     people = _accounts(store).people()
     if as_json:
         print_json({"users": people})
@@ -151,7 +171,12 @@ def token() -> None:
 @click.option("--days", default=90, show_default=True, metavar="N", help="How long it holds.")
 @store_option
 def token_create(name: str, role: str, project: str, days: int, store: Store) -> None:
-    """Make a token; its secret is printed once, on standard output."""
+    """Make a token; its secret is printed once, on standard output.
+
+    \b
+    Example:
+      evalrun token create ci --role editor --days 90
+    """
     from evalrun.tracking.events import user_name
 
     click.echo(_accounts(store).make_token(name, role, project, days, made_by=user_name()))
@@ -161,7 +186,12 @@ def token_create(name: str, role: str, project: str, days: int, store: Store) ->
 @click.argument("name")
 @store_option
 def token_revoke(name: str, store: Store) -> None:
-    """End a token by its id or name, at once."""
+    """End a token by its id or name, at once.
+
+    \b
+    Example:
+      evalrun token revoke ci
+    """
     _accounts(store).revoke_token(name)
     click.echo(f"{name} is revoked")
 
@@ -170,7 +200,12 @@ def token_revoke(name: str, store: Store) -> None:
 @store_option
 @json_option
 def token_list(store: Store, as_json: bool) -> None:
-    """List tokens, without their secrets."""
+    """List tokens, without their secrets.
+
+    \b
+    Example:
+      evalrun token list --json
+    """
     from datetime import UTC, datetime
 
     tokens = _accounts(store).tokens()

@@ -28,8 +28,8 @@ FOREIGN: Mapping[str, set[str]] = {
     # What a manifest says of where a sweep came from is shown as it is, and so are options of a suite.
     "details.py": {
         "args", "git", "machine", "python", "argv", "evalrun", "branch", "version", "user", "ci_url", "root",
-        "commit", "unavailable", "dirty", "packages", "name", "arrivals", "rates", "requests", "right", "search",
-        "seconds", "slo",
+        "commit", "unavailable", "dirty", "packages", "name", "arrivals", "rates", "requests", "right",
+        "search", "seconds", "slo",
     },
     "charts/resources.py": {"t_s", "phase"},  # rows of system.parquet
     "charts/speed.py": {"concurrency"},  # a parameter of the suite
