@@ -26,6 +26,7 @@ ROOMS = [
     "reports",
     "sweep",
     "search",
+    "sinks",
     "api",
     "stats",
     "integrations",

@@ -1,0 +1,65 @@
+"""`evalrun sync`: finished sweeps into MLflow, or whatever takes OpenTelemetry."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from evalrun.cli.options import json_option, print_json, store_option
+from evalrun.errors import ExitCode
+from evalrun.tracking.store import Store
+
+if TYPE_CHECKING:
+    from evalrun.sinks.outbox import Sent
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.option(
+    "--to", "targets", multiple=True, required=True, metavar="SINK=URL", help="mlflow=URL or otlp=URL."
+)
+@click.option("--experiment", default="", metavar="NAME", help="MLflow's experiment; else the project.")
+@click.option("--content", is_flag=True, help="Texts of prompts and answers too (otlp).")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent.")
+@store_option
+@json_option
+def sync(
+    sweep: str,
+    targets: tuple[str, ...],
+    experiment: str,
+    content: bool,
+    dry_run: bool,
+    store: Store,
+    as_json: bool,
+) -> None:
+    """Send a finished sweep (or `all`) to other tools; what they have already is not sent again.
+
+    The exit code is 3 where something waits or was refused: the same command sends it later.
+
+    \b
+    Examples:
+      evalrun sync latest --to mlflow=http://127.0.0.1:5000
+      evalrun sync all --to otlp=http://127.0.0.1:4318 --json
+    """
+    from evalrun.sinks.main import make_sinks
+    from evalrun.sinks.main import sync as send
+
+    sinks = make_sinks(targets, content, experiment)
+    folders = store.folders() if sweep == "all" else [store.resolve(sweep)]
+    finished = [folder for folder in folders if sweep != "all" or not folder.is_locked()]
+    outcome = send(finished, sinks, dry_run=dry_run)
+    if as_json:
+        print_json({"sinks": [asdict(sent) for sent in outcome]})
+    else:
+        for sent in outcome:
+            click.echo(_line(sent))
+    if not dry_run and any(sent.waiting or sent.parked for sent in outcome):
+        raise SystemExit(ExitCode.INCOMPLETE)
+
+
+def _line(sent: Sent) -> str:
+    parts = [f"{sent.sent} sent", f"{sent.unchanged} there already"]
+    parts += [f"{sent.waiting} waiting"] * bool(sent.waiting) + [f"{sent.parked} refused"] * bool(sent.parked)
+    return f"{sent.sweep} {sent.sink}: {', '.join(parts)}" + (f" ({sent.words})" if sent.words else "")

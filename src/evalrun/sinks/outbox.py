@@ -1,0 +1,122 @@
+"""The outbox of a sweep: what each sink was sent, beside the finished folder's results.
+
+`outbox/<sink>.jsonl` has a line for each try, durable before the next: {key, digest, address, state,
+words, remote, at}. The last line of a key holds. After `kill -9` at most one item is sent twice, which
+sinks make one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import orjson
+
+from evalrun.atomic import disk_errors, open_private, private_folder
+from evalrun.sinks.base import Item, Refused, Sink, Unreachable
+from evalrun.tracking.folder import SweepFolder
+
+State = Literal["sent", "waits", "parked"]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of an item: sent, waiting for a server that is not reached, or parked with its words."""
+
+    key: str
+    digest: str
+    address: str
+    state: State
+    words: str = ""
+    remote: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a sink got of a sweep: `sent` now, `unchanged` since before, `waiting`, `parked`; last words."""
+
+    sweep: str
+    sink: str
+    sent: int = 0
+    unchanged: int = 0
+    waiting: int = 0
+    parked: int = 0
+    words: str = ""
+
+
+def read_receipts(path: Path, address: str) -> dict[str, Receipt]:
+    """The last receipt of each key at this address; a line torn by a crash is left out."""
+    receipts: dict[str, Receipt] = {}
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return {}
+    for line in lines:
+        try:
+            receipt = Receipt(**orjson.loads(line))
+        except (ValueError, TypeError):
+            continue
+        if receipt.address == address:
+            receipts[receipt.key] = receipt
+    return receipts
+
+
+def deliver(
+    folder: SweepFolder,
+    name: str,
+    address: str,
+    sink: Sink,
+    *,
+    dry_run: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Sent:
+    """Send what this sink does not have yet. The first item that cannot be delivered ends the tries of this
+    call: the others wait. With `dry_run` nothing is sent or written, and all of them count as waiting."""
+    path = folder.path / "outbox" / f"{name}.jsonl"
+    known = read_receipts(path, address)
+    count = {"sent": 0, "unchanged": 0, "waits": 0, "parked": 0}
+    words, reachable = "", not dry_run
+    for item in sink.items(folder):
+        before = known.get(item.key)
+        if before and before.state == "sent" and before.digest == item.digest:
+            count["unchanged"] += 1
+        elif not reachable:
+            count["waits"] += 1
+        else:
+            receipt = _try(item, address, sink)
+            _append(path, receipt)
+            count[receipt.state] += 1
+            words = receipt.words or words
+            reachable = receipt.state != "waits"
+            progress(count["sent"])
+    return Sent(folder.ulid, name, count["sent"], count["unchanged"], count["waits"], count["parked"], words)
+
+
+def _try(item: Item, address: str, sink: Sink) -> Receipt:
+    state: State = "sent"
+    words = remote = ""
+    try:
+        remote = sink.send(item)
+    except Refused as refused:
+        state, words = "parked", str(refused)
+    except Unreachable as unreachable:
+        state, words = "waits", str(unreachable)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Receipt(item.key, item.digest, address, state, words, remote, now)
+
+
+def _append(path: Path, receipt: Receipt) -> None:
+    with disk_errors(path.parent):
+        private_folder(path.parent)
+        descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            # A line of its own even where a crash tore the one before; empty lines are no receipts.
+            os.write(descriptor, b"\n" + orjson.dumps(asdict(receipt)) + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
