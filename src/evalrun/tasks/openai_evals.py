@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evalrun.errors import UserError
 from evalrun.tasks.promptfoo import Converted
+from evalrun.tasks.reading import as_list, as_whole, json_lines, parse_yaml, text_of
 
 SCORERS: dict[str, dict[str, Any]] = {
     "Match": {"starts_with": {"ignore_case": False}},
@@ -21,8 +20,8 @@ SCORERS: dict[str, dict[str, Any]] = {
 
 def convert(path: Path) -> Converted:
     """Read a registry file. Raises UserError for one that holds nothing that can be taken over."""
-    text = path.read_text(encoding="utf-8")
-    document = yaml.safe_load(text)
+    text = text_of(path)
+    document = parse_yaml(text, path)
     if not isinstance(document, dict):
         raise UserError(f"{path} is no registry of openai/evals", where=str(path))
     left: list[dict[str, str]] = []
@@ -47,8 +46,7 @@ def _rows(path: Path, args: dict[str, Any], name: str, left: list[dict[str, str]
     if file is None:
         left.append({"what": f"eval {name}", "why": f"its samples {listed} are not at hand"})
         return []
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if lines and lines[0].startswith("version https://git-lfs"):
+    if text_of(file).startswith("version https://git-lfs"):
         left.append({"what": f"eval {name}", "why": f"{listed} is a pointer of Git LFS: run git lfs pull"})
         return []
     shots: list[dict[str, Any]] = []
@@ -67,19 +65,27 @@ def _rows(path: Path, args: dict[str, Any], name: str, left: list[dict[str, str]
         if few is None:
             left.append({"what": f"eval {name}: few_shot_jsonl", "why": "is not at hand"})
         else:
-            for line in few.read_text(encoding="utf-8").splitlines()[: int(args["num_few_shot"])]:
-                shots += json.loads(line)["sample"]
+            for line in islice(json_lines(few), as_whole(args["num_few_shot"], "num_few_shot")):
+                shots += as_list(line.get("sample"), f"sample in {few}")
     rows = []
-    for at, line in enumerate(lines):
-        row = json.loads(line)
-        messages = (
-            row["input"] if isinstance(row["input"], list) else [{"role": "user", "content": row["input"]}]
-        )
-        messages = [{"role": m.get("role", "user"), "content": m["content"]} for m in messages]
-        shown = [{"role": m.get("role", "system"), "content": m["content"]} for m in shots]
+    shown = _messages(shots, "system", f"few-shot examples of {name}")
+    for at, row in enumerate(json_lines(file)):
+        given = row.get("input")
+        listed_as = given if isinstance(given, list) else [{"role": "user", "content": given}]
+        messages = _messages(listed_as, "user", f"{file}: sample {at + 1}")
         ideal = row.get("ideal")
         rows.append({"id": f"{at:04d}", "input": [*messages[:-1], *shown, messages[-1]], "ideal": ideal})
     return rows
+
+
+def _messages(given: list[Any], role: str, where: str) -> list[dict[str, Any]]:
+    """Messages with a role, `role` where they have none. Raises UserError for what is no message."""
+    for message in given:
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str | list):
+            raise UserError("a message without content", where=where)
+    if not given and role == "user":
+        raise UserError("no message", where=where)
+    return [{"role": message.get("role", role), "content": message["content"]} for message in given]
 
 
 def _suite(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -17,6 +19,7 @@ import yaml
 
 from evalrun.errors import UserError
 from evalrun.scoring.scorers.assertions import CHECKS, SET
+from evalrun.tasks.reading import as_list, as_mapping, as_number, as_whole, json_lines, parse_yaml, text_of
 
 MODEL_GRADED = ("llm-rubric", "g-eval", "factuality", "model-graded-factuality", "model-graded-closedqa")
 _PARAMS = {
@@ -27,6 +30,21 @@ _TAKEN = {
     "description", "prompts", "providers", "targets", "tests", "defaultTest", "evaluateOptions", "tags",
     "$schema", "sharing", "outputPath", "env", "commandLineOptions",
 }  # fmt: skip
+_CODE = (".py", ".js", ".ts", ".mjs", ".cjs")
+_NO_CHAT = {
+    "embedding", "embeddings", "moderation", "image", "realtime", "assistant", "transcription", "speech",
+    "audio", "video", "agents", "rerank",
+}  # fmt: skip
+_TYPES = {
+    *CHECKS, *MODEL_GRADED, "agent-rubric", "answer-relevance", "classifier", "contains-html",
+    "contains-sql", "context-faithfulness", "context-recall", "context-relevance",
+    "conversation-relevance", "cost", "eval", "finish-reason", "fn", "gleu", "grade", "guardrails",
+    "is-html", "is-valid-function-call", "is-valid-openai-function-call",
+    "is-valid-openai-tools-call", "javascript", "latency", "max-score", "meteor", "moderation",
+    "perplexity", "perplexity-score", "pi", "python", "ruby", "search-rubric", "select-best", "similar",
+    "tool-call-f1", "trajectory", "webhook",
+}  # fmt: skip
+"""What stands before a colon in a cell of assertions; any other text is what the answer must equal."""
 _OPENAI_LIKE = {
     "ollama": "http://127.0.0.1:11434/v1", "openrouter": "https://openrouter.ai/api/v1",
     "localai": "http://127.0.0.1:8080/v1", "vllm": "http://127.0.0.1:8000/v1",
@@ -66,16 +84,11 @@ class _Conversion:
         self.path, self.base = path, path.parent
         self.left_out: list[dict[str, str]] = []
         self.checks = 0
-        self.rubrics: dict[int, list[str]] = {}
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        self.columns: dict[str, str] = {}
+        self.rubrics: dict[str, list[str]] = {}
+        text = text_of(path)
         self.digest = hashlib.sha256(text.encode()).hexdigest()
-        try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"{path} is no YAML: {str(error).splitlines()[0]}", where=str(path)) from error
+        document = parse_yaml(text, path)
         if not isinstance(document, dict) or not document.get("prompts"):
             raise UserError(f"{path} is no configuration of promptfoo: it has no prompts", where=str(path))
         self.config: dict[str, Any] = document
@@ -96,7 +109,7 @@ class _Conversion:
         prompts = list(self._prompts(config["prompts"]))
         models = list(self._models(config.get("providers") or config.get("targets") or []))
         default = config.get("defaultTest") or {}
-        default = self._loaded(default) if isinstance(default, str) else default
+        default = self._loaded(default) if isinstance(default, str) else as_mapping(default, "defaultTest")
         rows = self._rows(self._tests(config.get("tests")) or [{}], default)
         if not prompts or not models:
             missing = "prompts" if not prompts else "providers"
@@ -110,7 +123,7 @@ class _Conversion:
             {
                 str(check["metric"])
                 for row in rows
-                for check in _flat(row["assertions"])
+                for check in _flat(row[self.columns["assertions"]])
                 if check.get("metric")
             }
         )
@@ -122,9 +135,14 @@ class _Conversion:
         if config.get("description"):
             suite["description"] = str(config["description"])
         suite["models"], suite["prompts"] = models, prompts
-        suite["datasets"] = [{"id": "tests", "path": "", "key": "test"}]
-        if any(row["assertions"] for row in rows):
-            suite["scorers"] = [{"assertions": {"metrics": metrics}} if metrics else "assertions"]
+        checks = self.columns["assertions"]
+        suite["datasets"] = [{"id": "tests", "path": "", "key": self.columns["test"]}]
+        if any(row[checks] for row in rows):
+            options: dict[str, Any] = {"metrics": metrics} if metrics else {}
+            for option, name in (("column", "assertions"), ("threshold_column", "threshold")):
+                if self.columns[name] != name:
+                    options[option] = self.columns[name]
+            suite["scorers"] = [{"assertions": options} if options else "assertions"]
             suite["gates"] = ["assertions.passed >= 1"]
         else:
             suite["scorers"] = [{"length": {"min": 1}}]
@@ -134,12 +152,12 @@ class _Conversion:
             )
         self._judge(suite, rows)
         self._fill(prompts, rows)
-        self._options(config.get("evaluateOptions") or {}, suite)
+        self._options(as_mapping(config.get("evaluateOptions") or {}, "evaluateOptions"), suite)
         tags = config.get("tags")
         if isinstance(tags, dict):
             suite["tags"] = {str(key): str(value) for key, value in tags.items()}
         columns = dict.fromkeys(name for row in rows for name in row)
-        rows = [{name: row.get(name, "" if name != "assertions" else []) for name in columns} for row in rows]
+        rows = [{name: row.get(name, "" if name != checks else []) for name in columns} for row in rows]
         return Converted(
             suite, rows, len(rows) + len(prompts) + len(models) + self.checks, self.left_out, self.digest
         )
@@ -148,13 +166,14 @@ class _Conversion:
         """Rubrics become a judge where every test has one; else some rows would be graded by nothing."""
         if not self.rubrics:
             return
-        if any(not self.rubrics.get(int(row["test"][:4])) for row in rows):
+        key, rubric = self.columns["test"], self.columns["rubric"]
+        if any(not self.rubrics.get(row[key]) for row in rows):
             self.leave("assertion llm-rubric", "only some tests have one: " + _why_not("llm-rubric"))
             return
         for row in rows:
-            row["rubric"] = "\n".join(dict.fromkeys(self.rubrics[int(row["test"][:4])]))
+            row[rubric] = "\n".join(dict.fromkeys(self.rubrics[row[key]]))
         suite["judges"] = [{"id": "grader", "provider": "openai", "model": "gpt-4o-mini"}]
-        suite["scorers"].append({"judge": {"model": "grader", "rubric": "{{ rubric }}"}})
+        suite["scorers"].append({"judge": {"model": "grader", "rubric": f"{{{{ {rubric} }}}}"}})
         self.leave("llm-rubric in pass or fail",
                    "a figure beside assertions.passed, by gpt-4o-mini until judges "
                    "names another; promptfoo's grading prompt is not copied")  # fmt: skip
@@ -176,9 +195,12 @@ class _Conversion:
 
     def _options(self, options: Mapping[str, Any], suite: dict[str, Any]) -> None:
         if options.get("repeat"):
-            suite["repeats"] = int(options["repeat"])
+            suite["repeats"] = as_whole(options["repeat"], "evaluateOptions.repeat")
         if options.get("maxConcurrency"):
-            suite["performance"] = {"concurrency": int(options["maxConcurrency"])}
+            most = as_whole(options["maxConcurrency"], "evaluateOptions.maxConcurrency")
+            suite["performance"] = {"concurrency": most}
+        if options.get("cache") is False:
+            self.leave("evaluateOptions.cache", "run with --no-cache")
         for key in options.keys() - {"repeat", "maxConcurrency", "showProgressBar", "cache", "delay"}:
             self.leave(f"evaluateOptions.{key}", "has no counterpart here")
         if options.get("delay"):
@@ -192,7 +214,7 @@ class _Conversion:
         if isinstance(listed, dict):  # {file: id}
             listed = [{"id": key, "label": value} for key, value in listed.items()]
         used: set[str] = set()
-        for at, entry in enumerate([listed] if isinstance(listed, str) else listed):
+        for at, entry in enumerate([listed] if isinstance(listed, str) else as_list(listed, "prompts")):
             label = None
             if isinstance(entry, dict):
                 label, source = entry.get("label"), entry.get("raw") or entry.get("id") or entry.get("file")
@@ -219,18 +241,14 @@ class _Conversion:
         paths = sorted(glob.glob(str(self.base / named)))  # noqa: PTH207  (absolute names too)
         if not paths:
             suffix = Path(named.partition(":")[0]).suffix
-            why = (
-                "is made by code"
-                if suffix in (".py", ".js", ".ts", ".mjs", ".cjs")
-                else "there is no such file"
-            )
+            why = "is made by code" if suffix in _CODE else "there is no such file"
             self.leave(f"prompt {source}", why)
         for name in paths:
             path = Path(name)
-            if path.suffix in (".py", ".js", ".ts", ".mjs", ".cjs"):
+            if path.suffix in _CODE:
                 self.leave(f"prompt {source}", "is made by code")
                 continue
-            text = path.read_text(encoding="utf-8")
+            text = text_of(path)
             parts = [text] if path.suffix != ".txt" else re.split(r"^---\s*$", text, flags=re.MULTILINE)
             for part in parts:
                 if part.strip():
@@ -244,17 +262,18 @@ class _Conversion:
                 if not isinstance(message, dict) or "content" not in message:
                     self.leave(f"prompt {name}", "a message has no content")
                     return None
-                found.append(
-                    {"role": str(message.get("role", "user")), "content": _jinja(message["content"])}
-                )
+                for key in message.keys() - {"role", "content"}:
+                    self.leave(f"prompt {name}: {key} of a message", "has no counterpart here")
+                content = self._jinja(message["content"], f"prompt {name}")
+                found.append({"role": str(message.get("role", "user")), "content": content})
             return {"id": name, "messages": found}
-        return {"id": name, "text": _jinja(text)}
+        return {"id": name, "text": self._jinja(text, f"prompt {name}")}
 
     # Providers
 
     def _models(self, listed: Any) -> Iterator[dict[str, Any]]:
         used: set[str] = set()
-        for entry in [listed] if isinstance(listed, str | dict) else listed:
+        for entry in [listed] if isinstance(listed, str | dict) else as_list(listed, "providers"):
             config: Mapping[str, Any] = {}
             label = None
             if isinstance(entry, dict) and "id" not in entry and len(entry) == 1:
@@ -280,24 +299,31 @@ class _Conversion:
         if config.get("apiKey"):
             self.leave(f"provider {source}: apiKey", "keys stand in no suite: name a variable by api_key_env")
         sub, _, name = rest.partition(":")
+        if sub in _NO_CHAT:
+            self.leave(f"provider {source}", "is no model of chats or completions")
+            return None
+        if sub == "responses":
+            self.leave(f"provider {source}: responses", "is asked by chat completions")
         if sub not in ("chat", "completion", "completions", "responses", "messages", "generate"):
             sub, name = "chat", rest
         common = {"model": name, **({"params": params} if params else {})}
+        if config.get("apiKeyEnvar"):
+            common["api_key_env"] = str(config["apiKeyEnvar"])
         base = config.get("apiBaseUrl") or (
             f"https://{config['apiHost']}/v1" if config.get("apiHost") else None
         )
         completions = {"api": "completions"} if sub.startswith("completion") else {}
         if kind == "openai" and name:
             if base:
-                variable = config.get("apiKeyEnvar")
-                return {"provider": "openai_compatible", "base_url": base, **completions, **common,
-                        **({"api_key_env": variable} if variable else {})}  # fmt: skip
+                return {"provider": "openai_compatible", "base_url": base, **completions, **common}
             return {"provider": "openai", **completions, **common}
         if kind in _OPENAI_LIKE and name:
             own_key = _KEYS.get(kind)
-            return {"provider": "openai_compatible", "base_url": base or _OPENAI_LIKE[kind], **common,
-                    **({"api_key_env": own_key} if own_key else {})}  # fmt: skip
+            return {"provider": "openai_compatible", "base_url": base or _OPENAI_LIKE[kind],
+                    **({"api_key_env": own_key} if own_key else {}), **common}  # fmt: skip
         if kind in _BY_LITELLM and name:
+            if base:
+                self.leave(f"provider {source}: {base}", "LiteLLM's own variables name another address")
             return {"provider": "litellm", **common, "model": f"{_BY_LITELLM[kind]}/{name}"}
         why = (
             "is a program of its own: name it by provider: python"
@@ -316,13 +342,15 @@ class _Conversion:
             return self._test_file(tests)
         found: list[dict[str, Any]] = []
         test: Any
-        for test in [tests] if isinstance(tests, dict) else tests:
+        for test in [tests] if isinstance(tests, dict) else as_list(tests, "tests"):
             if isinstance(test, str):
                 found += self._test_file(test)
             elif isinstance(test, dict) and "path" in test and "vars" not in test:
                 found += self._test_file(str(test["path"]))
             elif isinstance(test, dict):
                 found.append(test)
+            else:
+                self.leave(f"test {str(test)[:60]}", "is no test")
         return found
 
     def _test_file(self, name: str) -> list[dict[str, Any]]:
@@ -336,70 +364,103 @@ class _Conversion:
         for each in paths:
             file = Path(each)
             if file.suffix == ".csv":
-                with file.open(encoding="utf-8-sig", newline="") as rows:
-                    found += [_csv_test(row, self) for row in csv.DictReader(rows)]
+                rows = csv.DictReader(io.StringIO(text_of(file), newline=""))
+                found += [_csv_test(row, self, f"{file}:{rows.line_num}") for row in rows]
             elif file.suffix == ".jsonl":
-                lines = file.read_text(encoding="utf-8").splitlines()
-                found += [json.loads(line) for line in lines if line.strip()]
+                found += list(json_lines(file))
             elif file.suffix in (".yaml", ".yml", ".json"):
-                document = yaml.safe_load(file.read_text(encoding="utf-8"))
-                found += self._tests(document)
+                found += self._tests(parse_yaml(text_of(file), file))
             else:
                 self.leave(f"tests {name}", "is made by code")
         return found
 
     def _loaded(self, name: str) -> dict[str, Any]:
-        document = yaml.safe_load((self.base / name.removeprefix("file://")).read_text(encoding="utf-8"))
-        return document if isinstance(document, dict) else {}
+        path = self.base / name.removeprefix("file://")
+        return as_mapping(parse_yaml(text_of(path), path), str(path))
 
     def _rows(self, tests: Sequence[Mapping[str, Any]], default: Mapping[str, Any]) -> list[dict[str, Any]]:
+        default_vars = self._vars(default.get("vars"))
+        every = [{**default_vars, **self._vars(test.get("vars"))} for test in tests]
+        self.columns = _columns({name for values in every for name in values})
         rows = []
-        for key in default.keys() - {"vars", "assert", "threshold", "description", "metadata", "options"}:
+        for key in default.keys() - {"vars", "assert", "threshold", "description", "options"}:
             self.leave(f"defaultTest.{key}", "has no counterpart here")
         self._test_options(default.get("options"), "defaultTest")
         for at, test in enumerate(tests):
-            for key in test.keys() - {"vars", "assert", "threshold", "description", "metadata", "options"}:
+            for key in test.keys() - {"vars", "assert", "threshold", "description", "options"}:
                 self.leave(f"tests[{at}].{key}", "has no counterpart here")
             self._test_options(test.get("options"), f"tests[{at}]")
-            values = {**self._vars(default.get("vars")), **self._vars(test.get("vars"))}
-            checks = [*(default.get("assert") or ()), *(test.get("assert") or ())]
+            checks = [*as_list(default.get("assert"), "defaultTest.assert")]
+            checks += as_list(test.get("assert"), f"tests[{at}].assert")
             threshold = test.get("threshold", default.get("threshold"))
-            for number, combination in enumerate(_combinations(values)):
-                rows.append({
-                    "test": f"{at:04d}" + (f"-{number}" if number else ""),
+            for number, values in enumerate(_combinations(every[at])):
+                row = f"{at:04d}" + (f"-{number}" if number else "")
+                own = {
+                    "test": row,
                     "description": str(test.get("description") or ""),
-                    **combination,
-                    "assertions": [c for check in checks if (c := self._check(check, combination, at))],
+                    "assertions": [c for check in checks if (c := self._check(check, values, at, row))],
                     "threshold": threshold,
-                })  # fmt: skip
+                }
+                rows.append({**{self.columns[name]: value for name, value in own.items()}, **values})
         return rows
 
     def _test_options(self, options: Any, where: str) -> None:
-        for key in options or {}:
+        for key in as_mapping(options or {}, f"{where}.options"):
             self.leave(f"{where}.options.{key}", "has no counterpart here; parse: of the suite reads answers"
                        if key in ("transform", "postprocess") else "has no counterpart here")  # fmt: skip
 
     def _vars(self, given: Any) -> dict[str, Any]:
         if isinstance(given, str):
             given = self._loaded(given)
-        found: dict[str, Any] = {}
-        for name, value in (given or {}).items():
-            if isinstance(value, str) and value.startswith("file://"):
-                path = self.base / value.removeprefix("file://")
-                if path.suffix in (".py", ".js", ".ts") or not path.is_file():
-                    self.leave(
-                        f"var {name}: {value}",
-                        "is made by code"
-                        if path.suffix in (".py", ".js", ".ts")
-                        else "there is no such file",
-                    )
-                    value = ""
-                else:
-                    value = path.read_text(encoding="utf-8")
-            found[str(name)] = value
-        return found
+        named = as_mapping(given or {}, "vars").items()
+        return {str(name): self._var(str(name), value) for name, value in named}
 
-    def _check(self, check: Any, values: Mapping[str, Any], at: int) -> dict[str, Any] | None:
+    def _var(self, name: str, value: Any) -> Any:
+        """A value; of `file://` what the file has, of a pattern that of each file, as a list."""
+        if not isinstance(value, str) or not value.startswith("file://"):
+            return value
+        paths = sorted(glob.glob(str(self.base / value.removeprefix("file://"))))  # noqa: PTH207
+        if not paths or any(Path(path).suffix in _CODE for path in paths):
+            self.leave(f"var {name}: {value}", "is made by code" if paths else "there is no such file")
+            return ""
+        texts = []
+        for path in map(Path, paths):
+            text = text_of(path)
+            of_yaml = path.suffix in (".yaml", ".yml")
+            texts.append(json.dumps(parse_yaml(text, path), default=str) if of_yaml else text.strip())
+        return texts if len(texts) > 1 else texts[0]
+
+    def _filled(self, value: Any, values: Mapping[str, Any]) -> Any:
+        """An assertion's value with the test's variables filled in."""
+        if isinstance(value, list):
+            return [self._filled(part, values) for part in value]
+        if isinstance(value, dict):
+            return {key: self._filled(part, values) for key, part in value.items()}
+        if not isinstance(value, str) or "{{" not in value:
+            return value
+        from jinja2 import TemplateError
+        from jinja2.sandbox import SandboxedEnvironment
+
+        try:
+            return SandboxedEnvironment().from_string(self._jinja(value, "assertion")).render(**values)
+        except (TemplateError, TypeError, ValueError) as error:
+            self.leave(f"variables in '{value[:60]}'", f"it stands as it is written: {error}")
+            return value
+
+    def _jinja(self, text: Any, where: str) -> Any:
+        """A template of nunjucks as one of Jinja2: they differ in the name of a filter."""
+        if not isinstance(text, str):
+            return text
+        from jinja2.filters import FILTERS
+
+        made = re.sub(r"\|\s*dump(\(\d*\))?", "| tojson", text)
+        inside = " ".join(re.findall(r"\{[{%](.*?)[%}]\}", made, flags=re.DOTALL))
+        for name in re.findall(r"\|\s*([A-Za-z_]\w*)", inside):
+            if name not in FILTERS:
+                self.leave(f"{where}: filter {name}", "Jinja2 has none of that name")
+        return made
+
+    def _check(self, check: Any, values: Mapping[str, Any], at: int, row: str) -> dict[str, Any] | None:
         if isinstance(check, str):
             check = _expected(check)
         if not isinstance(check, dict) or "type" not in check:
@@ -407,7 +468,11 @@ class _Conversion:
             return None
         kind = str(check["type"])
         if kind == "llm-rubric" and isinstance(check.get("value"), str):
-            self.rubrics.setdefault(at, []).append(str(_filled(check["value"], values)))
+            self.rubrics.setdefault(row, []).append(str(self._filled(check["value"], values)))
+            for key in check.keys() - {"type", "value"}:
+                self.leave(
+                    f"assertion {kind}: {key}", "the judge is a scorer of its own, alike for each test"
+                )
             return None
         kept = {key: check[key] for key in ("weight", "threshold", "metric") if check.get(key) is not None}
         for key in check.keys() - {
@@ -417,12 +482,13 @@ class _Conversion:
             "threshold",
             "metric",
             "assert",
-            "provider",
-            "config",
         }:
             self.leave(f"assertion {kind}: {key}", "has no counterpart here")
         if kind == SET:
-            inner = [c for each in check.get("assert") or () if (c := self._check(each, values, at))]
+            parts = as_list(check.get("assert"), "assert-set")
+            inner = [made for part in parts if (made := self._check(part, values, at, row))]
+            if len(inner) < len(parts):
+                self.leave("assertion assert-set", "a part is not taken over: the rest decides it alone")
             return {"type": SET, **kept, "assert": inner} if inner else None
         if kind.removeprefix("not-") not in CHECKS:
             self.leave(f"assertion {kind}", _why_not(kind))
@@ -430,22 +496,22 @@ class _Conversion:
         value = check.get("value")
         if isinstance(value, str) and value.startswith("file://"):
             path = self.base / value.removeprefix("file://")
-            if path.suffix in (".py", ".js", ".ts") or not path.is_file():
+            if path.suffix in _CODE or not path.is_file():
                 self.leave(
                     f"assertion {kind}: {value}",
-                    "is code" if path.suffix in (".py", ".js", ".ts") else "there is no such file",
+                    "is code" if path.suffix in _CODE else "there is no such file",
                 )
                 return None
-            text = path.read_text(encoding="utf-8")
-            value = yaml.safe_load(text) if path.suffix in (".json", ".yaml", ".yml") else text
+            text = text_of(path)
+            value = parse_yaml(text, path) if path.suffix in (".json", ".yaml", ".yml") else text
         if (
             kind.removeprefix("not-") in ("is-json", "contains-json")
             and isinstance(value, str)
             and value.strip()
         ):
-            value = yaml.safe_load(value)
+            value = parse_yaml(value, self.path)
         self.checks += 1
-        return {"type": kind, **({"value": _filled(value, values)} if value is not None else {}), **kept}
+        return {"type": kind, **({"value": self._filled(value, values)} if value is not None else {}), **kept}
 
 
 def _why_not(kind: str) -> str:
@@ -468,35 +534,15 @@ def _flat(checks: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         yield from _flat(check.get("assert") or ())
 
 
+def _is_text(first: Sequence[Any]) -> bool:
+    return bool(first) and isinstance(first[0], str)
+
+
 def _combinations(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Lists expand to every combination."""
-    names = [name for name, value in values.items() if isinstance(value, list)]
+    """Lists of texts expand to every combination; any other list is one value."""
+    names = [name for name, value in values.items() if isinstance(value, list) and _is_text(value[:1])]
     for chosen in product(*(values[name] for name in names)):
         yield {**values, **dict(zip(names, chosen, strict=True))}
-
-
-def _filled(value: Any, values: Mapping[str, Any]) -> Any:
-    """An assertion's value with the test's variables filled in."""
-    if isinstance(value, list):
-        return [_filled(each, values) for each in value]
-    if isinstance(value, dict):
-        return {key: _filled(each, values) for key, each in value.items()}
-    if not isinstance(value, str) or "{{" not in value:
-        return value
-    from jinja2 import TemplateError
-    from jinja2.sandbox import SandboxedEnvironment
-
-    try:
-        return SandboxedEnvironment().from_string(_jinja(value)).render(**values)
-    except TemplateError:
-        return value
-
-
-def _jinja(text: Any) -> Any:
-    """A template of nunjucks as one of Jinja2: they differ in the name of a filter."""
-    if not isinstance(text, str):
-        return text
-    return re.sub(r"\|\s*dump(\(\d*\))?", "| tojson", text)
 
 
 def _messages(text: str) -> list[Any] | None:
@@ -513,7 +559,7 @@ def _messages(text: str) -> list[Any] | None:
     return None
 
 
-def _csv_test(row: Mapping[str, Any], conversion: _Conversion) -> dict[str, Any]:
+def _csv_test(row: Mapping[str, Any], conversion: _Conversion, where: str) -> dict[str, Any]:
     test: dict[str, Any] = {"vars": {}, "assert": []}
     for name, value in row.items():
         if name is None or value is None:
@@ -522,7 +568,7 @@ def _csv_test(row: Mapping[str, Any], conversion: _Conversion) -> dict[str, Any]
             if value:
                 test["assert"].append(_expected(value))
         elif name == "__threshold":
-            test["threshold"] = float(value) if value else None
+            test["threshold"] = as_number(value, where) if value else None
         elif name == "__description":
             test["description"] = value
         elif name == "__metric":
@@ -538,26 +584,8 @@ def _csv_test(row: Mapping[str, Any], conversion: _Conversion) -> dict[str, Any]
 def _expected(text: str) -> dict[str, Any]:
     """`contains: x`, `levenshtein(3): x`, or a text that the answer must equal."""
     match = re.match(r"^(not-)?([a-z][a-z-]*[a-z])(?:\(([\d.]+)\))?(?::([\s\S]*))?$", text.strip())
-    known = {
-        *CHECKS,
-        *MODEL_GRADED,
-        "similar",
-        "javascript",
-        "fn",
-        "python",
-        "grade",
-        "eval",
-        "cost",
-        "latency",
-    }
-    if (
-        match is None
-        or match[2] not in known
-        or (
-            match[4] is None
-            and match[2] not in ("is-json", "is-xml", "is-sql", "is-refusal", "contains-json")
-        )
-    ):
+    alone = ("is-json", "is-xml", "is-sql", "is-refusal", "contains-json")
+    if match is None or match[2] not in _TYPES or (match[4] is None and match[2] not in alone):
         return {"type": "equals", "value": text}
     kind = {"grade": "llm-rubric", "fn": "javascript", "eval": "javascript"}.get(match[2], match[2])
     value: Any = (match[4] or "").strip()
@@ -567,8 +595,19 @@ def _expected(text: str) -> dict[str, Any]:
     if value not in ("", None):
         check["value"] = value
     if match[3]:
-        check["threshold"] = float(match[3])
+        check["threshold"] = as_number(match[3], text)
     return check
+
+
+def _columns(taken: AbstractSet[str]) -> dict[str, str]:
+    """Names of the columns that are ours, apart from the variables."""
+    found = {}
+    for name in ("test", "description", "assertions", "threshold", "rubric"):
+        own = name
+        while own in taken:
+            own = f"{own}_"
+        found[name] = own
+    return found
 
 
 def _id(text: Any) -> str:

@@ -11,7 +11,7 @@ from evalrun.errors import UserError
 from evalrun.scoring.base import ScoringInput
 from evalrun.suite.components import ScorerSpec
 from evalrun.suite.load import load_suite
-from evalrun.tasks.promptfoo import convert, written
+from evalrun.tasks.promptfoo import Converted, convert, written
 from evalrun.types import Status
 
 CONFIG = """
@@ -64,6 +64,122 @@ def test_what_is_not_taken_over_is_listed_once_each(config: Path) -> None:
     left = [each["what"] for each in convert(config).left_out]
     for part in ("file://made.py", "tools", "python:own.py", "assertion latency", "assertion javascript"):
         assert sum(part in each for each in left) == 1, part
+
+
+def converted_from(folder: Path, text: str) -> Converted:
+    path = folder / "c.yaml"
+    path.write_text("prompts: ['{{ q }}']\nproviders: [openai:m]\n" + text)
+    converted = convert(path)
+    load_suite(written(converted, folder / "suite.yaml")[0])
+    return converted
+
+
+def test_lists_of_texts_are_several_tests_and_other_lists_one(tmp_path: Path) -> None:
+    made = converted_from(tmp_path, "tests: [{vars: {q: [a, b], n: [1, 2], none: [], day: 2024-01-01}}]")
+    assert [(row["q"], row["n"], row["none"], row["day"]) for row in made.rows] == [
+        ("a", [1, 2], [], "2024-01-01"), ("b", [1, 2], [], "2024-01-01"),
+    ]  # fmt: skip
+
+
+def test_variables_may_have_the_names_of_our_columns(tmp_path: Path) -> None:
+    made = converted_from(
+        tmp_path,
+        "tests: [{vars: {q: x, test: t, threshold: 3, assertions: a, rubric: r}, description: d,"
+        " threshold: 0.5, assert: [{type: equals, value: y},"
+        " {type: llm-rubric, value: 'Good {{ test }}?', weight: 2}]}]",
+    )
+    [row] = made.rows
+    assert (row["test"], row["threshold"], row["rubric"], row["rubric_"]) == ("t", 3, "r", "Good t?")
+    assert made.suite["datasets"][0]["key"] == "test_" and row["test_"] == "0000"
+    assert made.suite["scorers"][0] == {
+        "assertions": {"column": "assertions_", "threshold_column": "threshold_"}
+    }
+    assert any(each["what"] == "assertion llm-rubric: weight" for each in made.left_out)
+
+
+def test_each_row_has_its_own_rubric(tmp_path: Path) -> None:
+    text = "tests: [{vars: {q: [a, b]}, assert: [{type: llm-rubric, value: 'About {{ q }}'}]}]"
+    assert [row["rubric"] for row in converted_from(tmp_path, text).rows] == ["About a", "About b"]
+
+
+def test_files_of_variables(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("first\n")
+    (tmp_path / "two.txt").write_text("second\n")
+    (tmp_path / "v.yaml").write_text("a: 2024-01-01")
+    made = converted_from(tmp_path, "tests: [{vars: {q: 'file://*.txt', v: 'file://v.yaml'}}]")
+    assert [(row["q"], row["v"]) for row in made.rows] == [
+        ("first", '{"a": "2024-01-01"}'), ("second", '{"a": "2024-01-01"}'),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("tests: [{metadata: {a: 1}}]", "tests[0].metadata"),
+        ("tests: [{assert: [{type: equals, value: x, provider: openai:n}]}]", "assertion equals: provider"),
+        ("tests: [{assert: [{type: assert-set, assert: [{type: cost}, {type: is-json}]}]}]", "assert-set"),
+        ("tests: [{assert: [{type: equals, value: '{{ a | nonesuch }}'}]}]", "filter nonesuch"),
+        ("tests: [{assert: [{type: equals, value: '{{ a '}]}]", "variables in '{{ a '"),
+        ("evaluateOptions: {cache: false}", "evaluateOptions.cache"),
+        ("tests: [plain]", "tests plain"),
+        ("tests: [1]", "test 1"),
+    ],
+)  # fmt: skip
+def test_nothing_is_dropped_without_a_line(tmp_path: Path, text: str, what: str) -> None:
+    left = [each["what"] for each in converted_from(tmp_path, text).left_out]
+    assert any(what in each for each in left), left
+
+
+def test_a_cell_that_names_a_check_we_lack_is_no_text_to_equal(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "q,__expected\na,moderation: hate\nb,context-recall(0.5): x\nc,note: this\n"
+    )
+    made = converted_from(tmp_path, "tests: file://t.csv")
+    assert [row["assertions"] for row in made.rows] == [[], [], [{"type": "equals", "value": "note: this"}]]
+    assert {"assertion moderation", "assertion context-recall"} <= {each["what"] for each in made.left_out}
+
+
+@pytest.mark.parametrize("source", ["openai:embedding:e", "openai:image:dall-e-3", "azure:embedding:e"])
+def test_what_is_no_chat_model_is_listed(tmp_path: Path, source: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"prompts: [p]\nproviders: [openai:m, '{source}']")
+    converted = convert(path)
+    assert [model["model"] for model in converted.suite["models"]] == ["m"]
+    assert any(source in each["what"] for each in converted.left_out)
+
+
+def test_the_variable_of_a_key_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    config = "config: {apiKeyEnvar: MINE}"
+    path.write_text(f"prompts: [p]\nproviders: [{{id: 'groq:m', {config}}}, {{id: 'anthropic:m', {config}}}]")
+    assert [model["api_key_env"] for model in convert(path).suite["models"]] == ["MINE", "MINE"]
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        ("defaultTest: file://none.yaml", None),
+        ("tests: [{vars: file://none.yaml}]", None),
+        ("tests: file://t.jsonl", b'{"vars": {"q": 1}}\n{"va'),
+        ("tests: file://t.jsonl", b"[1]\n"),
+        ("tests: file://t.yaml", b"a: ["),
+        ("tests: file://t.csv", "q\n\u00e4\n".encode("utf-16")),
+        ("tests: file://t.csv", b"q,__threshold\na,much\n"),
+        ("tests: [{vars: [1]}]", None),
+        ("tests: [{options: 3}]", None),
+        ("tests: [{assert: {type: equals}}]", None),
+        ("tests: 3", None),
+        ("evaluateOptions: {repeat: often}", None),
+        ("evaluateOptions: 3", None),
+        ("evaluateOptions: {maxConcurrency: 1.5}", None),
+        ("tests: [{assert: [{type: is-json, value: 'a: ['}]}]", None),
+    ],
+)
+def test_what_cannot_be_read_is_one_error(tmp_path: Path, text: str, file: bytes | None) -> None:
+    if file is not None:
+        (tmp_path / text.rpartition("//")[2]).write_bytes(file)
+    with pytest.raises(UserError):
+        converted_from(tmp_path, text)
 
 
 def test_no_configuration_is_an_error(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def _landlock(readable: Sequence[str]) -> bool:
     ruleset = _LIBC.syscall(_LANDLOCK_CREATE, rules, ctypes.c_size_t(8), 0)
     if ruleset < 0:
         return False
-    _allow(ruleset, str(Path.cwd()), handled & ~_EXECUTE)
+    # By its relative name: an unprivileged user may not be let through the folders above it.
+    _allow(ruleset, ".", handled & ~_EXECUTE)
     for folder in readable:
         _allow(ruleset, folder, _EXECUTE | _READ_FILE | _READ_DIR)
     for device in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"):
