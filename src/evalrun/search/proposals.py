@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -26,10 +26,10 @@ from evalrun.providers.base import ProviderContext, create
 from evalrun.runner.cell import Cell, CellRun
 from evalrun.runner.journal import RunFolder, read_journal
 from evalrun.scoring.pipeline import Pipeline
+from evalrun.search.conduct import Searching
 from evalrun.search.pool import Halted, Pool, needs
 from evalrun.search_results import SearchResults
 from evalrun.suite.components import ModelSpec
-from evalrun.suite.plan import RunSpec
 from evalrun.suite.prompt import PromptSpec
 from evalrun.sweep.blocks import Rows, units_of
 from evalrun.sweep.execute import MatrixJob, Phase, run_jobs
@@ -38,8 +38,6 @@ from evalrun.tracking.folder import SweepFolder
 from evalrun.types import JSON, Message
 
 if TYPE_CHECKING:
-    from evalrun.analysis.run import RunAnalysis
-    from evalrun.gates.conditions import GateResult
     from evalrun.providers.base import Provider
     from evalrun.runner.limits import Throttle
     from evalrun.runner.watch import LoadOnce
@@ -202,18 +200,18 @@ class _Asked:
             phase.progress.end(self.name)
 
 
-class AskedProposals:
+class AskedProposals(Searching):
     """Lets GEPA propose, then races the best proposals against the baseline."""
 
     def __init__(self, space: Space) -> None:
         check_gepa()
         assert space.spec.propose is not None
-        self._space, self._rules = space, space.spec.propose
+        super().__init__(space)
+        self._rules = space.spec.propose
         loaded = space.loaded
         where = loaded.locate("search", "propose")
         self._parts = Parts.of(space.baseline.prompt, loaded.base_dir, self._rules.sections, where)
         self._writer = next(each for each in loaded.suite.models if each.id == self._rules.model)
-        self.results: SearchResults | None = None
         self.rejected: list[str] = []
         self._names: dict[str, str] = {}
         self._made: dict[str, dict[str, JSON]] = {}
@@ -365,19 +363,6 @@ class AskedProposals:
         if said and said[-1].get("error"):
             self.rejected.append(f"the writer did not answer: {said[-1]['error']}")
         return (said[-1].get("output") or "") if said else ""
-
-    def enter(self, spec: RunSpec, analysis: RunAnalysis) -> RunAnalysis:
-        """As they are."""
-        return analysis
-
-    def gates(self, results: Sequence[GateResult]) -> list[GateResult]:
-        """A search has none."""
-        return list(results)
-
-    def document(self) -> dict[str, Any]:
-        """What the search came to, where it came to an end."""
-        said = {"search": asdict(self.results)} if self.results is not None else {}
-        return {"previous": None, **said}
 
 
 class _Accepted:

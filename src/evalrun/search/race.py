@@ -7,22 +7,20 @@ where it was.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evalrun.analysis.race import Race
 from evalrun.canonical import seeded_bytes
 from evalrun.datasets import Item
+from evalrun.search.conduct import Searching
 from evalrun.search_results import SearchResults
 from evalrun.sweep.blocks import Followed, Rows, units_of
 from evalrun.sweep.execute import MatrixJob, Phase, run_jobs
 
 if TYPE_CHECKING:
-    from evalrun.analysis.run import RunAnalysis
-    from evalrun.gates.conditions import GateResult
-    from evalrun.search.space import Space
-    from evalrun.suite.plan import RunSpec
+    pass
 
 INTERLEAVED = (
     "candidates were asked in blocks, one after the other, as long as they were left: their speed says "
@@ -30,12 +28,8 @@ INTERLEAVED = (
 )
 
 
-class AskedRace:
+class AskedRace(Searching):
     """Asks the candidates of a search. `results` are there once it has looked."""
-
-    def __init__(self, space: Space) -> None:
-        self._space = space
-        self.results: SearchResults | None = None
 
     async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
         """Race until it is over or stopped, then finish the run of every candidate."""
@@ -64,19 +58,6 @@ class AskedRace:
             from evalrun.search.guards import guarded
 
             self.results = guarded(self.results, self._space.guards, job.folder)
-
-    def enter(self, spec: RunSpec, analysis: RunAnalysis) -> RunAnalysis:
-        """As they are: what the race decides by, it says itself."""
-        return analysis
-
-    def gates(self, results: Sequence[GateResult]) -> list[GateResult]:
-        """A race has none."""
-        return list(results)
-
-    def document(self) -> dict[str, Any]:
-        """What the race came to, as far as it went."""
-        said = {"search": asdict(self.results)} if self.results is not None else {}
-        return {"previous": None, **said}
 
     async def _race(
         self,

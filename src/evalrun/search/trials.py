@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evalrun.analysis.sequential import EProcess
+from evalrun.search.conduct import Searching
 from evalrun.search.pool import Halted, Pool, needs
 from evalrun.search_results import Candidate, RaceResult, SearchResults, Step
 from evalrun.suite.plan import RunSpec, cells
@@ -22,8 +23,6 @@ from evalrun.sweep.execute import MatrixJob, Phase
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
-    from evalrun.analysis.run import RunAnalysis
-    from evalrun.gates.conditions import GateResult
     from evalrun.search.space import Space
 
 WHOLE = ("max_tokens", "max_completion_tokens", "top_k")
@@ -56,13 +55,12 @@ def _distributions(space: Space) -> dict[str, Any]:
     return found
 
 
-class AskedTrials:
+class AskedTrials(Searching):
     """Asks the baseline whole, then trial after trial as far as it can still win."""
 
     def __init__(self, space: Space) -> None:
         check_optuna()
-        self._space = space
-        self.results: SearchResults | None = None
+        super().__init__(space)
         self._steps: list[Step] = []
         self._candidates: dict[str, Candidate] = {}
         self._made: dict[str, dict[str, JSON]] = {}
@@ -141,19 +139,6 @@ class AskedTrials:
             metric=space.by.metric, baseline=space.baseline.run_id, winner=best, race=race, rows=space.rows,
             data=space.data_digest, labels={space.baseline.run_id: "the baseline", **labels}, made=self._made,
         )  # fmt: skip
-
-    def enter(self, spec: RunSpec, analysis: RunAnalysis) -> RunAnalysis:
-        """As they are: the baseline is asked whole."""
-        return analysis
-
-    def gates(self, results: Sequence[GateResult]) -> list[GateResult]:
-        """A search has none."""
-        return list(results)
-
-    def document(self) -> dict[str, Any]:
-        """What the trials came to, as far as they went."""
-        said = {"search": asdict(self.results)} if self.results is not None else {}
-        return {"previous": None, **said}
 
 
 def trial_spec(space: Space, number: int, params: Mapping[str, JSON]) -> RunSpec:
