@@ -223,7 +223,10 @@ class _Conversion:
                     continue
             else:
                 source = entry
-            for text, name in self._prompt_texts(str(source)):
+            if not isinstance(source, str):
+                self.leave(f"prompt {label or at}", "has no text")
+                continue
+            for text, name in self._prompt_texts(source):
                 own = _unique(_id(label or name or f"prompt{at + 1}"), used)
                 made = self._prompt(text, own)
                 if made is not None:
@@ -278,9 +281,10 @@ class _Conversion:
             label = None
             if isinstance(entry, dict) and "id" not in entry and len(entry) == 1:
                 name, inner = next(iter(entry.items()))  # {openai:gpt-4: {config: …}}
-                entry = {"id": name, **(inner or {})}
+                entry = {"id": name, **as_mapping(inner or {}, f"provider {name}")}
             if isinstance(entry, dict):
-                source, config, label = str(entry.get("id")), entry.get("config") or {}, entry.get("label")
+                source, label = str(entry.get("id")), entry.get("label")
+                config = as_mapping(entry.get("config") or {}, f"provider {source}: config")
                 for key in entry.keys() - {"id", "config", "label"}:
                     self.leave(f"provider {source}: {key}", "has no counterpart here")
             else:
