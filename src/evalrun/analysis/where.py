@@ -186,8 +186,8 @@ def _coded(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str], str]:
     if not (numeric or pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
         values = pa.array([None if v is None else as_text(v) for v in values.to_pylist()], pa.string())
     encoded = values.dictionary_encode()
-    labels = ["" if each is None else as_text(each) for each in encoded.dictionary.to_pylist()]
-    if len(labels) <= MOST_VALUES and name not in _LENGTHS:
+    if len(encoded.dictionary) <= MOST_VALUES and name not in _LENGTHS:
+        labels = ["" if each is None else as_text(each) for each in encoded.dictionary.to_pylist()]
         return plain_values(pc.cast(encoded.indices, pa.int64()), np.int64, -1), labels, ""
     if not numeric:
         values = pc.utf8_length(values)

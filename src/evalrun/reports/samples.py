@@ -162,43 +162,45 @@ class _Texts:
 
 def _prompts(columns: dict[str, list[Any]], texts: _Texts, limit: int) -> list[str]:
     """Replace `messages` and `prompt` by their short forms; returns each sample's prompt as one text."""
-    whole = [_messages(text) for text in columns.get("messages") or []]
-    raw = columns.get("prompt") or [None] * len(whole)
-    if not whole:
-        whole = [[] for _ in raw]
-    longest = max((len(text) for text in columns.get("messages") or () if text), default=0)
-    messages = whole
-    if longest > limit:
-        messages = [[(role, _cut(content, limit)) for role, content in each] for each in whole]
-    contents = Counter(content for message in messages for _, content in message if isinstance(content, str))
-    contents.update(text for text in raw if text)
+    given = columns.get("messages")
+    raw = columns.get("prompt") or [None] * len(given or ())
+    contents: Counter[str] = Counter(text for text in raw if text)
+    longest = max((len(text) for text in given or () if text), default=0)
+    prompts: list[str] = []
+    kept: list[list[list[Any]]] = []
+    for text, prompt in zip(given or [None] * len(raw), raw, strict=True):
+        messages = _messages(text)
+        said = [content for _, content in messages if isinstance(content, str)]
+        prompts.append("\n".join([*said, prompt or ""]))
+        if longest > limit:
+            messages = [[role, _cut(content, limit)] for role, content in messages]
+            said = [content for _, content in messages if isinstance(content, str)]
+        contents.update(said)
+        kept.append(messages)
     texts.share(contents)
-    if "messages" in columns:
+    if given is not None:
         columns["messages"] = [
-            [[role, texts.short(content)] for role, content in message] or None for message in messages
+            [[role, texts.short(content)] for role, content in messages] or None for messages in kept
         ]
     if "prompt" in columns:
         columns["prompt"] = [texts.short(text) for text in raw]
-    return [
-        "\n".join([*(content for _, content in each if isinstance(content, str)), text or ""])
-        for each, text in zip(whole, raw, strict=True)
-    ]
+    return prompts
 
 
 def _cut(content: Any, limit: int) -> Any:
     return cut(content, limit) if isinstance(content, str) else content
 
 
-def _messages(text: str | None) -> list[tuple[str, Any]]:
+def _messages(text: str | None) -> list[list[Any]]:
     """Role and content of each message; content that is not text stays as it is."""
     if not text:
         return []
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return [("", text)]
+        return [["", text]]
     return [
-        (str(message.get("role", "")), message.get("content"))
+        [str(message.get("role", "")), message.get("content")]
         for message in (found if isinstance(found, list) else [found])
         if isinstance(message, dict)
     ]
@@ -361,10 +363,9 @@ class SampleWriter:
         ]
         start = len(self._flags)
         self._flags += bytes(flags)
-        nan = float("nan")
         for score, values in self._scores:
-            values.extend(nan if v is None else v for v in _list(batch, f"score.{score.name}", n))
-        self._times.extend(nan if v is None else v for v in _list(batch, "e2e_s", n))
+            values.extend(_floats(batch, f"score.{score.name}", n))
+        self._times.extend(_floats(batch, "e2e_s", n))
         pairs = zip(_list(batch, "sample_id", n), _list(batch, "repeat", n), strict=True)
         keys = [f"{key}/{repeat or 0}".encode("utf-8", "replace") for key, repeat in pairs]
         self._keys.extend(map(zlib.crc32, keys))
@@ -427,12 +428,11 @@ class _Codes:
         """The codes of a batch's column."""
         if self._many:
             return
-        values = batch.column(name).to_pylist()
-        if any(type(value) is not str for value in dict.fromkeys(values)):
-            values = [None if value is None else str(value) for value in values]
+        encoded = batch.column(name).dictionary_encode(null_encoding="encode")
+        values = [None if value is None else str(value) for value in encoded.dictionary.to_pylist()]
         known = self._known
-        for value in dict.fromkeys(values):
-            if value not in known:
+        for value in values:
+            if value is not None and value not in known:
                 if len(self.labels) == self._limit:
                     if self._limit < self.LIMIT:
                         self._many, self.codes = True, array("H")
@@ -440,7 +440,8 @@ class _Codes:
                     continue
                 self.labels.append(value)
                 known[value] = len(self.labels)
-        self.codes.extend([known.get(value, 0) for value in values])
+        codes = [known.get(value, 0) for value in values]
+        self.codes.extend([codes[place] for place in encoded.indices.to_pylist()])
 
 
 _SEARCHED = {"output", "answer", "target", "error", "prompt", "reasoning", "finish_reason", "sample_id"}
@@ -467,6 +468,12 @@ def _input_column(batch: Any) -> str:
 def _list(batch: Any, name: str, n: int) -> list[Any]:
     found: list[Any] = batch.column(name).to_pylist() if name in batch.schema.names else [None] * n
     return found
+
+
+def _floats(batch: Any, name: str, n: int) -> array[float]:
+    """A column of numbers as single-precision floats, NaN where there is none."""
+    nan = float("nan")
+    return array("f", [nan if value is None else value for value in _list(batch, name, n)])
 
 
 def _parts(batch: Any) -> Iterator[Any]:
