@@ -27,6 +27,7 @@ ROOMS = [
     "sweep",
     "search",
     "sinks",
+    "evidence",
     "api",
     "stats",
     "integrations",

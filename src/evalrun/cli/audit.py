@@ -22,9 +22,11 @@ from evalrun.cli.options import (
     store_option,
 )
 from evalrun.errors import ExitCode
+from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
+    from evalrun.evidence.signing import Signature
     from evalrun.sweep.verify import RunAgreement
     from evalrun.tracking.diff import Change, DataDiff, PromptDiff
 
@@ -89,34 +91,79 @@ def log(sweep: str | None, limit: int, store: Store, as_json: bool, as_csv: bool
     "--anchor", type=FILE, metavar="FILE",
     help="Compare with heads kept elsewhere, which shows what was cut off.",
 )  # fmt: skip
+@click.option(
+    "--signers", type=FILE, metavar="FILE",
+    help="Verify signatures too: OpenSSH's list of allowed signers.",
+)  # fmt: skip
+@click.option(
+    "--revoked", type=FILE, metavar="FILE", help="Keys that are not valid any more (a list, or a KRL)."
+)
 @store_option
 @json_option
 @click.pass_context
 def verify_trail(
-    ctx: click.Context, sweep: str | None, anchor: Path | None, store: Store, as_json: bool
+    ctx: click.Context,
+    /,
+    sweep: str | None,
+    anchor: Path | None,
+    signers: Path | None,
+    revoked: Path | None,
+    store: Store,
+    as_json: bool,
 ) -> None:
     """Verify a sweep, or the whole store. Exit code 1 when anything was altered, removed or added.
+
+    With --signers also when a signature does not hold, or the SWEEP that is named has none.
 
     \b
     Examples:
       evalrun audit verify
       evalrun audit verify --anchor anchor.json
+      evalrun audit verify latest --signers allowed_signers
     """
     from evalrun.tracking.audit import verify as verify_store
 
-    result = verify_store(store, [store.resolve(sweep)] if sweep else None, anchor)
+    if revoked is not None and signers is None:
+        raise click.UsageError("--revoked says which of the --signers are not valid any more: give both.")
+    folders = [store.resolve(sweep)] if sweep else None
+    result = verify_store(store, folders, anchor)
+    signatures = _signatures(folders or store.folders(), signers, revoked)
     if as_json:
-        print_json({"intact": not result.broken, **asdict(result)})
+        shown = {"signatures": [asdict(each) for each in signatures]} if signers else {}
+        print_json({"intact": not result.broken, **asdict(result), **shown})
     else:
         for each in result.broken:
             click.echo(f"broken: {each.where}: {each.what}")
         for each in result.mended:
             click.echo(f"mended: {each.where}: {each.what}")
+        for signature in signatures:
+            click.echo(_signature_line(signature))
         state = "intact" if not result.broken else f"{len(result.broken)} broken"
         click.echo(
             f"{result.sweeps:,} sweeps, {result.events:,} events, {result.files:,} files: {state}", err=True
         )
-    ctx.exit(int(ExitCode.GATE_FAILED if result.broken else ExitCode.OK))
+    unsigned_is_bad = sweep is not None
+    bad = [s for s in signatures if not s.holds and (s.status != "not signed" or unsigned_is_bad)]
+    ctx.exit(int(ExitCode.GATE_FAILED if result.broken or bad else ExitCode.OK))
+
+
+def _signatures(
+    folders: Sequence[SweepFolder], signers: Path | None, revoked: Path | None
+) -> list[Signature]:
+    if signers is None:
+        return []
+    from evalrun.evidence.signing import verify_signatures
+
+    return [each for folder in folders for each in verify_signatures(folder, signers, revoked)]
+
+
+def _signature_line(signature: Signature) -> str:
+    from evalrun.reports.visible import visible
+
+    said = f"says it is {signature.claimed}" if signature.claimed not in ("", signature.signer) else ""
+    parts = [signature.signer, said, signature.role, signature.signed_at[:19], signature.why]
+    where = "/".join(filter(None, (signature.sweep, signature.file)))
+    return visible(f"{signature.status}: {where}" + "".join(f", {part}" for part in parts if part))
 
 
 @audit.command()

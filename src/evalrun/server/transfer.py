@@ -18,7 +18,7 @@ FOLDER_NAME = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}-[a-z0-9._-]{1,80}\Z")
 _RUN = r"runs/(?!\.)[^/\\\x00-\x1f\x7f]{1,200}"
 _PLAIN = r"(?!\.)[^/\\\x00-\x1f\x7f]{1,200}"
 ALLOWED = re.compile(
-    rf"(?:sweep\.json|events\.jsonl|inputs/{_PLAIN}|labels/{_PLAIN}\.jsonl"
+    rf"(?:sweep\.json|events\.jsonl|inputs/{_PLAIN}|labels/{_PLAIN}\.jsonl|signatures/\d{{1,9}}\.json(?:\.sig)?"
     rf"|{_RUN}/(?:run\.json|identity\.json|samples\.parquet|system\.parquet|judge\.parquet|journal\.jsonl))\Z"
 )
 """What a sweep may hold that comes from elsewhere: documents and tables, never a page or a program."""

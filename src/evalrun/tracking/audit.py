@@ -34,6 +34,8 @@ from evalrun.tracking.folder import (
     RUN,
     RUN_DIGEST,
     SAMPLES,
+    SIGN,
+    SIGNATURES,
     SYSTEM,
     SweepFolder,
     file_sha256,
@@ -141,6 +143,7 @@ def _verify_sweep(folder: SweepFolder, head: Mapping[str, Any] | None, result: V
     _verify_manifest(folder, events, result)
     _verify_runs(folder, events, result)
     _verify_labels(folder, events, result)
+    _verify_signed(folder, events, result)
 
 
 def _verify_trainings(store: Store, heads: Mapping[str, Mapping[str, Any]], result: Verified) -> None:
@@ -258,6 +261,17 @@ def _verify_labels(folder: SweepFolder, events: Sequence[Mapping[str, Any]], res
             continue
         path = folder.path / LABELS_FOLDER / Path(name).name
         _verify_file(folder, path, event["detail"].get(LABELS_DIGEST), "it was kept", result)
+
+
+def _verify_signed(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
+    """The files of signatures are those that were made; whose they are is for `evidence.signing` to say."""
+    for event in events:
+        name = event["detail"].get("file") if event["action"] == SIGN else None
+        if isinstance(name, str):
+            path = folder.path / SIGNATURES / Path(name).name
+            _verify_file(folder, path, event["detail"].get("sha256"), "it was signed", result)
+            signature = path.with_name(f"{path.name}.sig")
+            _verify_file(folder, signature, event["detail"].get("signature_sha256"), "it was made", result)
 
 
 def _verify_lines(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:

@@ -50,6 +50,8 @@ MANIFEST, EVENTS, UNFINISHED, LOCK = "sweep.json", "events.jsonl", "unfinished",
 SAMPLES, SYSTEM, RUN = "samples.parquet", "system.parquet", "run.json"
 ASKED = "judge.parquet"
 """What models that score were asked about a run, and said."""
+SIGN, SIGNATURES = "sign", "signatures"
+"""The action of an event that tells of a signature, and the folder of what was signed and by what."""
 INPUTS = "inputs"
 """The folder of what a sweep was made from and its samples do not hold."""
 RUN_DIGEST, MANIFEST_DIGEST, INPUT_DIGESTS = "run_sha256", "manifest_sha256", "inputs_sha256"

@@ -88,6 +88,8 @@ ELSEWHERE = (
     "evalrun user",
     "evalrun token",
     "evalrun suite.yaml --push",
+    "evalrun sign",  # somebody's key
+    "evalrun audit verify latest --signers",
     "evalrun import",  # files of other tools
     "evalrun search suites/search.yaml",  # the Hub
     "evalrun suites/crows_pairs.yaml",  # a server that gives log-probabilities of prompts
