@@ -6,11 +6,13 @@ echo keys and requests in their errors. What the exceptions of the OpenAI SDK st
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 import orjson
@@ -68,7 +70,8 @@ def shorten(text: str) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The wait that a server asked for, in seconds: `retry-after-ms`, or `Retry-After` as seconds or a date.
+    """The wait that a server asked for, in seconds: `retry-after-ms`, or `Retry-After` as seconds or a date;
+    without either, until what is used up is there again, where the server says when (Anthropic).
 
     None when there is none or it cannot be read. A date in the past is 0; dates are by the server's clock.
     """
@@ -77,7 +80,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return milliseconds / 1000
     value = headers.get("Retry-After")
     if value is None:
-        return None
+        return _reset_s(headers)
     seconds = _number(value)
     if seconds is not None:
         return seconds
@@ -87,6 +90,23 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     # By the server's own clock where it tells the time: ours may be off.
     now = _moment(headers.get("Date"))
     return max(0.0, until - (time.time() if now is None else now))
+
+
+_RATES = ("requests", "tokens", "input-tokens", "output-tokens")
+
+
+def _reset_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the last of the rates that are used up begins anew, by Anthropic's headers."""
+    until = []
+    for rate in _RATES:
+        name = f"anthropic-ratelimit-{rate}"
+        if headers.get(f"{name}-remaining") == "0" and f"{name}-reset" in headers:
+            with contextlib.suppress(ValueError):
+                until.append(datetime.fromisoformat(headers[f"{name}-reset"]).timestamp())
+    if not until:
+        return None
+    now = _moment(headers.get("Date"))
+    return max(0.0, max(until) - (time.time() if now is None else now))
 
 
 def _moment(value: str | None) -> float | None:

@@ -59,6 +59,15 @@ TRANSFORMERS = _names(
 )
 """What the provider `transformers` passes on."""
 
+ANTHROPIC = _names(
+    """
+    temperature top_p top_k max_tokens max_completion_tokens stop stop_sequences tools tool_choice
+    response_format output_config thinking metadata service_tier cache_control context_management
+    container mcp_servers inference_geo speed
+    """
+)
+"""Anthropic's Messages API, with the words of the others that are turned into its own."""
+
 _OTHERS = _names(
     """
     regex ebnf structural_tag no_stop_trim lora_path session_params return_hidden_states

@@ -88,7 +88,7 @@ def _model(said: str | None) -> dict[str, JSON]:
             raise UserError("which model of the server?", where="--model", remedy=f"Write NAME@{url}")
         return {"id": _id(name), "provider": "openai_compatible", "base_url": url, "model": name}
     provider, colon, rest = said.partition(":")
-    if colon and provider in ("openai", "litellm", "vllm", "llamacpp") and rest:
+    if colon and provider in ("openai", "anthropic", "litellm", "vllm", "llamacpp") and rest:
         return {"id": _id(rest), "provider": provider, "model": rest}
     if re.match(r"(gpt|chatgpt|o\d)[-\w.]*\Z", said):
         return {"id": _id(said), "provider": "openai", "model": said}
