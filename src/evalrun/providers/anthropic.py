@@ -1,9 +1,9 @@
 """The Messages API of Anthropic, over evalrun's own HTTP layer: the SDK would add a package and time to each
 request, and nothing else that is needed.
 
-Prompts and parameters are those of every other model (OpenAI's words); here they become the API's: system text
-stands apart, images and tools have another form, `stop` is `stop_sequences`, and answers come back in the words
-of the others (`stop`, `length`, `tool_calls`), so that one suite asks both alike.
+Prompts and parameters are those of every other model (OpenAI's words); here they become the API's: system
+text stands apart, images and tools have another form, `stop` is `stop_sequences`, and answers come back in
+the words of the others (`stop`, `length`, `tool_calls`), so that one suite asks both alike.
 """
 
 from __future__ import annotations
