@@ -89,6 +89,8 @@ def list_(store: Store, as_json: bool, as_csv: bool) -> None:
 @inconclusive_option
 @click.option("--junit", type=FILE, metavar="FILE.xml", help="JUnit XML.")
 @click.option("--summary", type=FILE, metavar="FILE.md", help="Markdown.")
+@click.option("--attest", type=FILE, metavar="FILE", help="An in-toto attestation, signed by --key.")
+@click.option("--key", type=FILE, metavar="FILE", help="An Ed25519 private key (OpenSSH or PEM).")
 @store_option
 @json_option
 @csv_option
@@ -102,6 +104,8 @@ def gate(
     inconclusive: str | None,
     junit: Path | None,
     summary: Path | None,
+    attest: Path | None,
+    key: Path | None,
     store: Store,
     as_json: bool,
     as_csv: bool,
@@ -112,6 +116,7 @@ def gate(
     Examples:
       evalrun gate latest --baseline main --junit gates.xml
       evalrun gate latest --gate "exact_match >= 0.8"
+      evalrun gate latest --attest gates.intoto.json --key id_ed25519
     """
     from evalrun.documents import read
     from evalrun.gates.check import blocks, check_sweep, undecided_for_loss
@@ -121,6 +126,8 @@ def gate(
     from evalrun.reports.visible import visible
     from evalrun.tracking.changes import choose_baseline
 
+    if key is not None and attest is None:
+        raise click.UsageError("--key signs an attestation: say where it goes by --attest FILE.")
     folder = store.resolve(sweep)
     manifest = folder.read_manifest()
     resolved = manifest["suite"].get("resolved") or {}
@@ -139,6 +146,10 @@ def gate(
     told, runs = read(Manifest, manifest), Source.of(folder).runs
     for line in publish(told, runs, junit_file=junit, summary_file=summary, strict=strict):
         click.echo(line, err=True)
+    if attest is not None:
+        from evalrun.evidence.attest import statement, write
+
+        write(statement(folder, manifest["gates"], strict=strict), attest, key)
     failed = blocks(results, "fail" if strict else "warn")
     code = ExitCode.GATE_FAILED if failed else ExitCode.OK
     if not failed and undecided_for_loss(results):

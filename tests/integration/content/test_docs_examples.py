@@ -89,6 +89,7 @@ ELSEWHERE = (
     "evalrun token",
     "evalrun suite.yaml --push",
     "evalrun sign",  # somebody's key
+    "evalrun attest",
     "evalrun audit verify latest --signers",
     "evalrun import",  # files of other tools
     "evalrun search suites/search.yaml",  # the Hub
