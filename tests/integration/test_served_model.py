@@ -63,6 +63,9 @@ def test_another_model_behind_the_endpoint(
     assert not json.loads(evalrun("diff", first["sweep"], same["sweep"], "--json").stdout)["models"]
     compared = json.loads(evalrun("compare", same["sweep"], changed["sweep"], "--json").stdout)
     assert said in json.dumps(compared)
+    lead = " ".join(evalrun("compare", same["sweep"], changed["sweep"]).stdout.split())
+    assert "has the same answers" in lead and "but what served it changed." in lead
+    assert "what served it" not in evalrun("compare", first["sweep"], same["sweep"]).stdout
     trend = evalrun("trend", "served", "--metric", "exact_match")
     assert said in trend.stdout and trend.stdout.count("before") == 1
     page = suite.parent / "t.html"

@@ -67,7 +67,8 @@ class Compared:
     is None for scores other than 0 and 1, `where` says which slices hold more of what became worse than
     chance. `better` and `worse` count the samples that b does better and worse (None for what is no mean over
     samples, or has no better end). `unchanged`: both runs have the very same
-    answers, so that there is nothing to test. `p_corrected` is corrected over all comparisons that were made.
+    answers, so that there is nothing to test. `served` says what changed behind the endpoint of
+    one model (`notes` hold it too). `p_corrected` is corrected over all comparisons that were made.
     """
 
     metric: str
@@ -88,6 +89,7 @@ class Compared:
     better: int | None = None
     worse: int | None = None
     unchanged: bool = False
+    served: str = ""
 
     def document(self) -> dict[str, JSON]:
         """As JSON: the figures of `result` stand beside the rest."""
@@ -307,6 +309,7 @@ def _compared(
         result = replace(result, ci_low=apart.low, ci_high=apart.high, mde=apart.detectable)
     # Answers of one sweep are never left out: its standings test all of its runs.
     unchanged = not differ and result.n > 0 and p is None and same_answers(pair, joined)
+    served = _served(pair)
     return Compared(
         metric=measure.name,
         unit=measure.unit,
@@ -322,7 +325,8 @@ def _compared(
         changed=joined.changed,
         flips=flips,
         where=where,
-        notes=tuple(_notes(pair, joined, measure, result)),
+        notes=tuple(_notes(pair, joined, measure, result, served)),
+        served=served,
         better=better,
         worse=worse,
         unchanged=unchanged,
@@ -337,7 +341,9 @@ def _where(run: RunSamples, lost: Iterable[Any], among: Iterable[Any]) -> tuple[
     return ()
 
 
-def _notes(pair: RunPair, joined: Joined, measure: AnyMeasure, result: PairedResult) -> list[str]:
+def _notes(
+    pair: RunPair, joined: Joined, measure: AnyMeasure, result: PairedResult, served: str
+) -> list[str]:
     notes = [*joined.notes]
     if result.dropped:
         notes.append(f"left out: {result.dropped} samples without a value in one run or both")
@@ -349,10 +355,15 @@ def _notes(pair: RunPair, joined: Joined, measure: AnyMeasure, result: PairedRes
         found = run.run.metric(measure.name)
         if found is not None and found.incomplete:
             notes.append(f"{run.info.sweep}/{run.info.run}: {found.note.partition('; ')[0]}")
-    before, after = (as_served(run.run.details.answered_by) for run in (pair.a, pair.b))
-    if pair.a.info.model == pair.b.info.model and (said := served_change(before, after)):
-        notes.append(said)
-    return notes
+    return [*notes, served] if served else notes
+
+
+def _served(pair: RunPair) -> str:
+    """How the model that served b differs from the one that served a; empty where both name the same, or the
+    runs are of two models anyway."""
+    if pair.a.info.model != pair.b.info.model:
+        return ""
+    return served_change(*(as_served(run.run.details.answered_by) for run in (pair.a, pair.b)))
 
 
 def _untested(result: PairedResult) -> PairedResult:

@@ -113,21 +113,18 @@ def show(sweep: str, live: bool, store: Store, as_json: bool, as_csv: bool) -> N
         return
     places, now = _places(store, folder)
     baselines = [baseline.name for baseline in list_baselines(store) if baseline.sweep == folder.ulid]
-    unfinished = _unfinished(folder)
     if as_json:
         from evalrun.analysis.conclude import STANDINGS, conclude_sweep
 
         if STANDINGS not in manifest:  # written by an earlier version
             manifest |= conclude_sweep(folder, manifest["gates"])
         people = {**asdict(told), "placed": [asdict(place) for place in places], "baselines": baselines}
-        so_far = [asdict(run) for run in unfinished]
+        so_far = [asdict(run) for run in _unfinished(folder)]
         print_json({**manifest, "status": folder.status(), "runs": runs, "running": so_far, "said": people})
         return
     from evalrun.reports.terminal import print_result, said_lines, standing_lines
 
     print_result(folder, name=told.name or "")
-    for run in unfinished:
-        click.echo(run.sentence())
     for fault in manifest.get("faults") or ():
         click.echo(f"error: {fault}")
     lines = [*said_lines(told, manifest["name"], standing_lines(places, now, baselines))]

@@ -392,9 +392,10 @@ def _lead_of_one(each: Compared, names: _Names) -> Sentence:
     one, other = means(each.result, each.unit)
     p = "" if each.p_corrected is None else f", {tested(each.p_corrected)}"
     figures = f"{one} \N{RIGHTWARDS ARROW} {other}, {change(each.result, each.unit)}{p}"
+    served = ", but what served it changed" if each.served else ""
     return [
         *lead, Phrase(f" by {each.metric}: "), Phrase(figures, "value"),
-        Phrase(f" (n = {count(each.result.n)}).", "whole"),
+        Phrase(f" (n = {count(each.result.n)}){served}.", "whole"),
     ]  # fmt: skip
 
 

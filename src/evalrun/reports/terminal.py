@@ -24,6 +24,7 @@ from evalrun.reports.sweep_list import print_line, table_of
 from evalrun.reports.view import RunView, lead_of, other_scores, words
 from evalrun.reports.visible import terminal
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.running import RUNNING, RunningRun, running_runs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +38,11 @@ MOST_LOST = 8
 
 
 def print_result(
-    folder: SweepFolder, report: Path | None = None, name: str = "", *, now: bool = False
+    folder: SweepFolder,
+    report: Path | None = None,
+    name: str = "",
+    *,
+    now: bool = False,
 ) -> None:
     """Print what a sweep found to standard output; `name` is what people call it now. It ended just `now`."""
     from rich.console import Console
@@ -52,12 +57,22 @@ MOST_POOLED = 8
 
 
 def result_table(
-    folder: SweepFolder, console: Console, *, report: Path | None = None, name: str = "", now: bool = False
+    folder: SweepFolder,
+    console: Console,
+    *,
+    report: Path | None = None,
+    name: str = "",
+    now: bool = False,
 ) -> None:
-    """Print a sweep's answer, its runs, fairness, gates and warnings, and what to do next."""
+    """Print a sweep's answer, its runs, fairness, gates and warnings, and what to do next; of runs that have
+    no results yet how they stand."""
     source = Source.of(folder)
     verdicts = judge(source)
-    _head(console, source, name or source.manifest.name)
+    running = running_runs(folder) if source.missing else []
+    _head(console, source, name or source.manifest.name, running)
+    if running and not source.runs:
+        _next(console, source, report)
+        return
     _answers(console, source, verdicts)
     _against_previous(console, source, verdicts, now=now)
     for dataset, ranked in verdicts.by_dataset.items():
@@ -96,12 +111,14 @@ def _answers(console: Console, source: Source, verdicts: Verdicts) -> None:
         print_line(console, line.sentence)
 
 
-def _head(console: Console, source: Source, name: str) -> None:
-    samples = sum(run.counts.samples for run in source.runs)
+def _head(console: Console, source: Source, name: str, running: Sequence[RunningRun]) -> None:
+    samples = sum(run.counts.samples for run in [*source.runs, *(run.results for run in running)])
     parts = [name, source.manifest.sweep, source.manifest.status]
-    parts += [plural(len(source.runs), "run"), plural(samples, "sample")]
+    parts += [plural(len(source.runs) + len(running), "run"), plural(samples, "sample")]
     print_line(console, "  ".join(part for part in parts if part), "dim")
-    if source.missing:
+    for run in running:
+        print_line(console, run.sentence(), "yellow")
+    if source.missing > len(running):
         print_line(console, missing_runs(source), "red")
     for said in source.ended_early:
         print_line(console, said, "yellow")
@@ -193,6 +210,8 @@ def _next(console: Console, source: Source, report: Path | None) -> None:
         print_line(console, f"Report: {report}", "bold")
     if source.manifest.status in ("interrupted", "incomplete"):
         print_line(console, "Run the same command again to go on where it stopped.")
+    elif source.manifest.status == RUNNING:
+        print_line(console, f"Next: `evalrun show {sweep} --live` follows it.")
     elif report is not None:
         print_line(console, f"Next: open the report, or `evalrun show {sweep}` for these lines.")
     else:
