@@ -122,9 +122,11 @@ class Ask:
     For published tasks, as lm-evaluation-harness asks them (see `providers.token_ids`): `pairs`, how likely
     the second text of each is after the first; of the first ones `answers` says which are options.
     `rolling`, how likely the text of the prompt is, in windows of `max_length` tokens.
+
+    `tokens`: as `choose`, with each option's log-probability token by token, to explain an answer by.
     """
 
-    kind: Literal["choose", "perplexity", "pairs", "rolling"]
+    kind: Literal["choose", "perplexity", "pairs", "rolling", "tokens"]
     via: Via = "prompt_logprobs"
     by: By = "sum"
     options: tuple[str, ...] = ()
@@ -189,6 +191,8 @@ class Response:
 
     `likelihood` is the answer to an `Ask`: for `choose` `{"options": [{"logprob", "tokens"}, …]}` in the
     order of the options, for `perplexity` `{"logprob", "tokens", "bytes", "words"}`; natural logarithms.
+    For `tokens` options also have `spans` (from where to where each token reaches in the option) and
+    `logprobs`, and beside them stands `context`, the spans of the prompt's tokens, where these are known.
     """
 
     output: str

@@ -23,6 +23,7 @@ ROOMS = [
     "training",
     "analysis",
     "gates",
+    "explain",
     "reports",
     "sweep",
     "search",

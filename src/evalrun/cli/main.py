@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "docs": ("start", "Start", "Make the references of suite, metrics and scorers."),
     "help": ("start:show_help", "Start", "Show the daily commands; `help all` all of them."),
     "completion": ("start", "Start", "Complete commands in bash, zsh or fish."),
+    "explain": ("explain", "Look", "Say which part of a prompt made an answer."),
     "list": ("store:list_sweeps", "Look", "List the sweeps in the store."),
     "show": ("store", "Look", "Show the results of a sweep."),
     "open": ("look:open_report", "Look", "Open the report of a sweep in the browser."),

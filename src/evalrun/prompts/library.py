@@ -6,7 +6,7 @@ imported files alike see the row's columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -144,14 +144,15 @@ class Use:
 class Library:
     """Compiles the templates of one prompt in an environment of their own."""
 
-    def __init__(self, folder: PromptFolder, left_out: str | None = None) -> None:
-        """`left_out` is the marked section that is not to be there."""
+    def __init__(self, folder: PromptFolder, left_out: Sequence[str] = (), *, marked: bool = False) -> None:
+        """`left_out` are the marked sections that are not to be there; with `marked` the others stand between
+        marks in what is rendered."""
         self.included: dict[str, str] = {}
         self.uses: list[Use] = []
         self.problems: list[Problem] = []
         self._folder = folder
         self._environment = SandboxEnvironment(jinja2.DictLoader(self.included))
-        self._sections = allow_sections(self._environment, left_out)
+        self._sections = allow_sections(self._environment, left_out, marked=marked)
 
     @property
     def sections(self) -> tuple[str, ...]:

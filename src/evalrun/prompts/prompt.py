@@ -12,7 +12,7 @@ from evalrun.errors import Problem, UserError
 from evalrun.prompts.few_shot import FewShotPool
 from evalrun.prompts.library import Library, PromptFolder, Use, open_prompt_file
 from evalrun.prompts.rendering import Asking, Renderer, compile_ask
-from evalrun.prompts.sections import left_out_section
+from evalrun.prompts.sections import left_out_sections
 from evalrun.registry import nearest
 from evalrun.templates import TemplateFailure, compile_value, quoted, reference
 from evalrun.types import JSON
@@ -174,11 +174,12 @@ class Prompt:
         return Problem(f"prompt {self.id} uses '{name}', which is no column of the data", where, remedy)
 
 
-def compile_prompt(spec: PromptSpec, base_dir: Path, api: Api = "chat") -> Prompt:
+def compile_prompt(spec: PromptSpec, base_dir: Path, api: Api = "chat", *, marked: bool = False) -> Prompt:
     """Read and compile a prompt.
 
     Relative paths start at `base_dir`, the suite's folder. With `api="completions"` the prompt becomes one
-    text: the system text, if any, then the template. Raises UserError with all that is wrong: missing files,
+    text: the system text, if any, then the template. With `marked`, marked sections stand between marks in
+    what is rendered (`sections.unmarked`). Raises UserError with all that is wrong: missing files,
     files outside the prompt's folder, syntax errors, chat messages for a completions endpoint.
     """
     where = f"prompt {spec.id}"
@@ -189,7 +190,7 @@ def compile_prompt(spec: PromptSpec, base_dir: Path, api: Api = "chat") -> Promp
             remedy="Write the prompt as 'text' or 'file', or leave this model out with 'exclude'.",
         )
     folder, written = _templates(spec, base_dir, where)
-    library = Library(folder, left_out_section(spec.without))
+    library = Library(folder, left_out_sections(spec.without), marked=marked)
     parts = []
     for one in written:
         render = (

@@ -11,7 +11,7 @@ from evalrun.datasets import Item
 from evalrun.errors import UserError
 from evalrun.prompts.few_shot import FewShotPool, question_of, target_text
 from evalrun.prompts.library import Library
-from evalrun.prompts.sections import left_out_example
+from evalrun.prompts.sections import left_out_examples
 from evalrun.templates import TemplateFailure, compile_value, is_template
 from evalrun.types import JSON, Ask, Message, Row, hot_value
 
@@ -133,7 +133,7 @@ class Renderer:
         self._fixed: list[int] = self._named() if self._count else []
         self._shown: dict[int, tuple[str, str]] = {}
         self._questions: dict[tuple[str, tuple[str, ...]], Hashable] = {}
-        self._dropped = left_out_example(prompt.without) if prompt.without else None
+        self._dropped = sorted(left_out_examples(prompt.without), reverse=True)
         self._last_user = max((at for at, part in enumerate(prompt.parts) if part.role == "user"), default=-1)
         if pool is not None and len(pool) < self._count:
             raise self._too_few(pool)
@@ -223,8 +223,8 @@ class Renderer:
             picks = self._pool.pick(drawn_for, self._count, self._seed, unfit)
         if len(picks) < self._count and not few_shot.ids:
             raise self._too_few(self._pool)
-        if self._dropped is not None:
-            del picks[self._dropped]
+        for place in self._dropped:
+            del picks[place]
         return picks
 
     def _named(self) -> list[int]:

@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from evalrun.suite.prompt import PromptSpec
 
 SECTION, EXAMPLE = "section", "example"
-_IDS = "evalrun_sections"
+_IDS, _MARKED = "evalrun_sections", "evalrun_marked"
+
+
+OPEN, NAMED, CLOSE = "\ue0e0", "\ue0e1", "\ue0e2"
+"""What stands around a section's name and text where they are marked in what is rendered."""
 
 
 class Sections(Extension):
-    """The tag `section`. Its environment notes the names it saw, in order, and leaves one of them out."""
+    """The tag `section`. Its environment notes the names it saw, in order, and leaves some of them out."""
 
     tags = {"section"}
 
@@ -38,27 +42,63 @@ class Sections(Extension):
         name = parser.stream.expect("name").value
         body = parser.parse_statements(("name:endsection",), drop_needle=True)
         seen: dict[str, bool] = getattr(self.environment, _IDS)
-        return [] if seen.setdefault(name, False) else body
+        if seen.setdefault(name, False):
+            return []
+        if not getattr(self.environment, _MARKED):
+            return body
+        return [_text(f"{OPEN}{name}{NAMED}"), *body, _text(CLOSE)]
 
 
-def allow_sections(environment: jinja2.Environment, left_out: str | None) -> dict[str, bool]:
-    """Teach an environment the tag. Gives the names as they are found: which are left out."""
+def _text(text: str) -> nodes.Node:
+    return nodes.Output([nodes.TemplateData(text)])
+
+
+def allow_sections(
+    environment: jinja2.Environment, left_out: Sequence[str] = (), *, marked: bool = False
+) -> dict[str, bool]:
+    """Teach an environment the tag. Gives the names as they are found: which are left out. With `marked`,
+    what is rendered has each section between marks (`unmarked` reads them)."""
     environment.add_extension(Sections)
-    seen = {} if left_out is None else {left_out: True}
+    seen = dict.fromkeys(left_out, True)
     setattr(environment, _IDS, seen)
+    setattr(environment, _MARKED, marked)
     return seen
 
 
-def left_out_section(part: str) -> str | None:
-    """The section's name in "section rules"; None for other parts."""
-    kind, _, name = part.partition(" ")
-    return name if kind == SECTION else None
+def unmarked(text: str) -> tuple[str, list[tuple[str, int, int]]]:
+    """A text that was rendered with marks without them, and its sections: name, start and end."""
+    plain: list[str] = []
+    length, at = 0, 0
+    open_: list[tuple[str, int]] = []
+    found: list[tuple[str, int, int]] = []
+    for mark in re.finditer(f"{OPEN}([^{NAMED}]*){NAMED}|{CLOSE}", text):
+        plain.append(text[at : mark.start()])
+        length, at = length + mark.start() - at, mark.end()
+        if mark[1] is not None:
+            open_.append((mark[1], length))
+        elif open_:
+            name, start = open_.pop()
+            found.append((name, start, length))
+    return "".join(plain) + text[at:], sorted(found, key=lambda section: (section[1], -section[2]))
 
 
-def left_out_example(part: str) -> int | None:
-    """The index from 0 in "example 2"; None for other parts."""
-    kind, _, number = part.partition(" ")
-    return int(number) - 1 if kind == EXAMPLE else None
+def parts_of(without: str) -> list[str]:
+    """The parts in "section rules + example 2"."""
+    return without.split(" + ") if without else []
+
+
+def left_out_sections(without: str) -> list[str]:
+    """The names of the sections among the parts that are left out."""
+    return [name for kind, _, name in map(_split, parts_of(without)) if kind == SECTION]
+
+
+def left_out_examples(without: str) -> list[int]:
+    """The indexes from 0 of the examples among the parts that are left out."""
+    return [int(number) - 1 for kind, _, number in map(_split, parts_of(without)) if kind == EXAMPLE]
+
+
+def _split(part: str) -> tuple[str, str, str]:
+    return part.partition(" ")
 
 
 def with_variants(specs: Sequence[RunSpec], base_dir: Path) -> tuple[RunSpec, ...]:

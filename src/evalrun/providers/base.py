@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 
 from evalrun import registry
 from evalrun.errors import Problem
-from evalrun.types import JSON, ProviderError, Request, Response, Via
+from evalrun.types import JSON, Message, ProviderError, Request, Response, Via
 
 if TYPE_CHECKING:
     from evalrun.providers.embeddings import Embedded
@@ -233,6 +233,15 @@ class Priced:
 
     def knows_price(self) -> bool:
         """Whether it does for this model, so that the suite need not name prices."""
+        raise NotImplementedError
+
+
+class RendersChat:
+    """Says what its chat template makes of messages: the text that the model reads."""
+
+    async def chat_text(self, messages: Sequence[Message]) -> str:
+        """After `start`: the whole text with the beginning of the answer, as `api: completions` takes it.
+        Raises ProviderError where the server does not tell."""
         raise NotImplementedError
 
 

@@ -191,6 +191,22 @@ def chosen_by_prompts(texts: Sequence[Scored], context: int) -> dict[str, JSON]:
     return likelihood
 
 
+def tokens_by_prompts(texts: Sequence[Scored], context: int) -> dict[str, JSON]:
+    """As `chosen_by_prompts`, with every token of each option and its log-probability. A span that begins
+    below 0 belongs to a token that reaches back into the prompt."""
+    likelihood = chosen_by_prompts(texts, context)
+    boundary = common_boundary(texts, context)
+    for text, option in zip(texts, likelihood["options"], strict=True):
+        known = [
+            ([begin - context, end - context], max(float(value), -9999.0))
+            for (begin, end), value in zip(text.spans, text.logprobs, strict=True)
+            if begin >= boundary and value is not None
+        ]
+        option |= {"spans": [span for span, _ in known], "logprobs": [value for _, value in known]}
+    likelihood["context"] = [[begin, end] for begin, end in texts[0].spans if begin < boundary]
+    return likelihood
+
+
 def text_likelihood(text: Scored, context: int) -> dict[str, JSON]:
     """The likelihood of what follows the context, with its tokens, UTF-8 bytes and words.
 
@@ -406,6 +422,8 @@ def asked_texts(prompt: str, ask: Ask) -> tuple[int, list[str]]:
 
 def likelihood_of(ask: Ask, texts: Sequence[Scored], context: int) -> dict[str, JSON]:
     """What `Response.likelihood` holds."""
+    if ask.kind == "tokens":
+        return tokens_by_prompts(texts, context)
     return (
         text_likelihood(texts[0], context) if ask.kind == "perplexity" else chosen_by_prompts(texts, context)
     )

@@ -25,11 +25,11 @@ from evalrun.providers.answers import (
     whole_text,
     word,
 )
-from evalrun.providers.base import Embeds, OptionsT, ProviderContext, provider
+from evalrun.providers.base import Embeds, OptionsT, ProviderContext, RendersChat, provider
 from evalrun.providers.faults import error_of_payload
 from evalrun.providers.http_provider import HTTPProvider, ServerOptions, ServerProvider, json_bytes
 from evalrun.providers.parameters import EVERY
-from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Timing
+from evalrun.types import JSON, Ask, ErrorKind, Message, ProviderError, Request, Response, Timing
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -276,7 +276,7 @@ def _extended(whole: dict[str, JSON], part: dict[str, JSON]) -> dict[str, JSON]:
     return whole
 
 
-class OpenAIAPI(HTTPProvider[OptionsT], Embeds):
+class OpenAIAPI(HTTPProvider[OptionsT], Embeds, RendersChat):
     """A provider whose server speaks the API, whoever started it.
 
     `model` is the name that is sent. Its options have `api`, and may have `extra_body` and `include_usage`.
@@ -333,6 +333,11 @@ class OpenAIAPI(HTTPProvider[OptionsT], Embeds):
             )
         except ProviderError as error:
             raise await self.diagnose(error) from error
+
+    async def chat_text(self, messages: Sequence[Message]) -> str:
+        from evalrun.providers.chat_texts import chat_text
+
+        return await chat_text(self, messages)
 
     async def likelihoods(self, request: Request, ask: Ask) -> Response:
         from evalrun.providers.likelihood import by_first_token

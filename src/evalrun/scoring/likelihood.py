@@ -26,6 +26,8 @@ def decided(ask: Ask, likelihood: JSON) -> dict[str, JSON]:
             return {"kind": "perplexity", **_perplexity(likelihood)}
         if ask.kind == "pairs":
             return _pairs(ask, likelihood)
+        if ask.kind == "tokens":
+            return {**likelihood, "kind": "tokens", "chosen": None}
         if ask.kind == "rolling":
             return {**likelihood, "kind": "rolling", "logprob": float(likelihood["logprob"])}
         return _choice(ask, likelihood)

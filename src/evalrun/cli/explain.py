@@ -1,0 +1,125 @@
+"""`evalrun explain`: which part of a prompt made an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalrun.cli.options import json_option, print_json, print_rows, store_option
+from evalrun.tracking.store import Store
+
+if TYPE_CHECKING:
+    from evalrun.explanations import Explanation
+    from evalrun.tracking.folder import SweepFolder
+
+_SHOWN = 15
+
+
+@click.command(no_args_is_help=True)
+@click.argument("what", metavar="SWEEP[/RUN[/SAMPLE]]")
+@click.option("--where", metavar="QUERY", default="", help="Only samples for which this holds.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
+    help="How many, where no sample is named: those with the lowest score.",
+)  # fmt: skip
+@click.option("--method", default="occlusion", show_default=True, help="occlusion, shapley or owen.")
+@click.option("--units", default="section,sentence,word", show_default=True, metavar="UNIT,…")
+@click.option("--target", default="auto", show_default=True, help="answer, target or contrast.")
+@click.option("--removal", default="auto", show_default=True, help="delete, mask or resample.")
+@click.option(
+    "--most", type=click.IntRange(min=8), default=400, show_default=True, metavar="N",
+    help="Prompts that are asked about at most for a level of units.",
+)  # fmt: skip
+@click.option("--no-faithfulness", is_flag=True, help="Do not compare with random rankings.")
+@click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
+@store_option
+@json_option
+def explain(
+    what: str,
+    where: str,
+    samples: int,
+    method: str,
+    units: str,
+    target: str,
+    removal: str,
+    most: int,
+    no_faithfulness: bool,
+    no_cache: bool,
+    store: Store,
+    as_json: bool,
+) -> None:
+    """Say which sections, sentences and words of the prompt made an answer, and whether that is faithful.
+
+    Parts are taken out and the model is asked how likely its answer is then. The model must be that of the
+    sweep, and give likelihoods: the embedded engine, transformers, vLLM and other completions servers do.
+
+    \b
+    Examples:
+      evalrun explain latest/direct/T-17
+      evalrun explain latest --where 'score.exact_match == 0' --samples 5
+      evalrun explain latest/direct/T-17 --method owen --json
+    """
+    from evalrun.explain.main import Options, documents, explain_run
+
+    folder, run_id, sample = _place(store, what)
+    options = Options(
+        method=method,
+        units=tuple(part.strip() for part in units.split(",") if part.strip()),
+        target=target,  # type: ignore[arg-type]
+        removal=removal,
+        most=most,
+        faithfulness=not no_faithfulness,
+    )
+    explained = explain_run(
+        folder, run_id, options,
+        sample=sample, where=where, count=samples, store=store.root, use_cache=not no_cache,
+        say=lambda line: click.echo(line, err=True),
+    )  # fmt: skip
+    made = list(documents(folder, explained))
+    if as_json:
+        print_json(made[0] if sample is not None else made)
+        return
+    for one, document in zip(explained.samples, made, strict=True):
+        _print(one, document)
+
+
+def _place(store: Store, what: str) -> tuple[SweepFolder, str, str | None]:
+    """The sweep, the run and the sample that were named."""
+    from evalrun.tracking.samples import find_run
+
+    name, _, rest = what.partition("/")
+    folder = store.resolve(name)
+    run, _, sample = rest.partition("/")
+    ids = folder.run_ids()
+    run_id = ids[0] if not run and len(ids) == 1 else find_run(folder, run)
+    return folder, run_id, sample or None
+
+
+def _print(one: Explanation, document: dict[str, Any]) -> None:
+    from evalrun.explain.words import headline
+
+    click.echo(f"\n{document['run']} {one.sample_id}: {document['answer'][:200]!r}")
+    for line in headline(one, [unit["text"] for unit in document["units"]]):
+        click.echo(line)
+    for level in dict.fromkeys(unit.level for unit in one.units):
+        own = [
+            (unit, made["text"])
+            for unit, made in zip(one.units, document["units"], strict=True)
+            if unit.level == level and unit.value is not None
+        ]
+        own.sort(key=lambda pair: -abs(pair[0].value or 0.0))
+        click.echo(f"\n{level}s by weight ({len(own)})")
+        rows = [
+            (
+                f"{unit.value:+.3f}",
+                "" if not unit.se else f"± {unit.se:.2g}",
+                "" if unit.other is None else f"{unit.other:+.3f}" + (" FLIPS" if unit.flips else ""),
+                unit.name,
+                text,
+            )
+            for unit, text in own[:_SHOWN]
+        ]
+        print_rows(["nats", "s.e.", "otherwise removed", "name", "text"], rows)
+    for note in one.notes:
+        click.echo(f"note: {note}", err=True)

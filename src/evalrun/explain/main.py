@@ -1,0 +1,558 @@
+"""The room's door: explain samples of a finished run, and keep what came of it beside them."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal, TypeAlias
+
+import orjson
+
+from evalrun.atomic import write_private
+from evalrun.documents import read
+from evalrun.errors import UserError
+from evalrun.explain.asking import Asker, Likelihood
+from evalrun.explain.faithful import RANDOM, faithfulness
+from evalrun.explain.games import Coalition, Node, Values, efficiency_gap, flat, shared
+from evalrun.explain.subject import Asked, Marker, Run, Target, choose_target, open_run, prompt_of
+from evalrun.explain.texts import Prompt, Remover, donors_of, is_blank, token_counts, torn
+from evalrun.explain.units import LEVELS, check_levels, make_units
+from evalrun.explanations import EXPLANATIONS, Explained, Explanation, Faithfulness, Rows, Unit
+from evalrun.registry import nearest
+from evalrun.tracking.events import utc_now
+from evalrun.tracking.folder import SweepFolder, file_sha256
+from evalrun.tracking.samples import find_samples
+from evalrun.types import JSON
+
+Method: TypeAlias = Literal["occlusion", "shapley", "owen"]
+METHODS: tuple[str, ...] = ("occlusion", "shapley", "owen")
+REMOVALS: tuple[str, ...] = ("auto", "delete", "mask", "resample")
+_TWICE = 5
+"""So many of the units with the greatest values of a level are removed in another way as well."""
+_DONORS = 5
+_FLIP = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to explain. `most` prompts are asked about at most for each level of a sample, `rankings` random
+    rankings are set beside one."""
+
+    method: str = "occlusion"
+    units: tuple[str, ...] = LEVELS
+    target: Target = "auto"
+    removal: str = "auto"
+    most: int = 400
+    rankings: int = RANDOM
+    faithfulness: bool = True
+
+    def check(self) -> Options:
+        """Itself, with units in their order. Raises UserError for what is unknown."""
+        for name, known in (("method", METHODS), ("removal", REMOVALS), ("target", TARGETS)):
+            value = getattr(self, name)
+            if value not in known:
+                near = nearest(value, known)
+                remedy = f"Did you mean '{near}'?" if near else f"There are: {', '.join(known)}."
+                raise UserError(f"unknown {name} '{value}'", where=name, remedy=remedy)
+        return replace(self, units=check_levels(self.units))
+
+
+TARGETS = ("auto", "answer", "target", "contrast")
+
+
+def explain_run(
+    folder: SweepFolder,
+    run_id: str,
+    options: Options,
+    *,
+    sample: str | None = None,
+    where: str = "",
+    count: int = 5,
+    seconds: float | None = None,
+    store: Path,
+    use_cache: bool = True,
+    say: Any = None,
+) -> Explained:
+    """Explain samples of a finished run with the model that answered it, and keep that in the run's folder.
+
+    `sample` is the id of one; else the first `count` for which the condition `where` holds, those with the
+    lowest score first where there is no condition. After `seconds` no further sample is begun.
+
+    Raises UserError: exit 2 for what is known before anything is computed (unknown names, no such sample, a
+    model without likelihoods, one that is not the sweep's, a prompt of which nothing would be left), exit 3
+    where the model cannot be asked.
+    """
+    from evalrun.providers.base import ProviderContext
+    from evalrun.runner.cache import ResponseCache, likelihood_params
+
+    options = options.check()
+    run = open_run(folder, run_id)
+    rows = _rows(folder, run_id, sample, where, count)
+    targets = [choose_target(run, row, options.target) for row in rows]
+    context = ProviderContext(run.base_dir, store / "engines", run.suite.deterministic, run.suite.seed)
+    cache = ResponseCache(store / "cache" / "responses.db") if use_cache else None
+    asker = Asker.of(run.model, context, likelihood_params(run.params), cache)
+    marker = Marker(run)
+    began = time.monotonic()
+    made: list[Explanation] = []
+    with asker:
+        asker.check_same(folder.identity(run.model.id), f"{folder.path.name}/{run_id}")
+        prepared = [_Sample.of(run, row, asker, marker, options) for row in rows]
+        for at, (one, (asked, others)) in enumerate(zip(prepared, targets, strict=True)):
+            if made and seconds is not None and time.monotonic() - began > seconds:
+                break
+            if say is not None:
+                say(f"sample {rows[at]['sample_id']} ({at + 1} of {len(rows)})")
+            made.append(one.explained(asked, others))
+        identity = asker.provider.identity()
+    explained = Explained(run_id, run.model.id, identity, tuple(made), utc_now())
+    return _keep(folder, explained)
+
+
+def _rows(
+    folder: SweepFolder, run_id: str, sample: str | None, where: str, count: int
+) -> list[dict[str, Any]]:
+    path = folder.samples_path(run_id)
+    if not path.exists():
+        raise UserError("the run has no samples yet", where=f"{folder.path.name}/{run_id}")
+    if sample is not None:
+        rows = list(find_samples(path, f"sample_id == {sample!r}").rows)[:1]
+        if not rows:
+            raise UserError(
+                f"there is no sample '{sample}' in the run",
+                where=f"{folder.path.name}/{run_id}",
+                remedy="`evalrun samples RUN` lists the ids of its samples.",
+            )
+        return rows
+    if where:
+        rows = list(find_samples(path, where, limit=count).rows)
+    else:
+        columns = find_samples(path, limit=1).rows
+        scores = [name for name in (columns[0] if columns else ()) if name.startswith("score.")]
+        rows = list(find_samples(path, "status != 'failed'", sort=scores[:1], limit=count).rows)
+    if not rows:
+        raise UserError("no sample is as asked for", where=f"{folder.path.name}/{run_id}")
+    return rows
+
+
+@dataclass
+class _Sample:
+    """One sample with its prompt cut into units."""
+
+    row: Mapping[str, Any]
+    asker: Asker
+    options: Options
+    prompt: Prompt
+    units: list[Unit]
+    donors: dict[tuple[int, int], list[str]]
+    removals: dict[str, str]
+    seed: int
+    notes: list[str]
+
+    @classmethod
+    def of(cls, run: Run, row: Mapping[str, Any], asker: Asker, marker: Marker, options: Options) -> _Sample:
+        """Cut the prompt of a row. Raises UserError where nothing can be left out of it, or all would be."""
+        from evalrun.canonical import digest
+
+        where = f"sample {row['sample_id']}"
+        prompt = prompt_of(row, asker)
+        units = make_units(prompt.contents, prompt.roles, marker.sections(row, prompt), options.units)
+        if not units:
+            raise UserError("its prompt is empty", where=where)
+        levels = tuple(dict.fromkeys(unit.level for unit in units))
+        seed = int(digest([run.suite.seed, row["sample_id"]])[:12], 16)
+        donors: dict[tuple[int, int], list[str]] = {}
+        if options.removal == "resample":
+            donors = _donors(run, row, marker, options, (prompt, units), seed)
+        removals = {level: _removal(options, level, levels) for level in levels}
+        notes = [marker.why] if marker.why else []
+        made = cls(row, asker, options, prompt, units, donors, removals, seed, notes)
+        for level in levels:
+            own = [unit for unit in units if unit.level == level]
+            if not is_blank(made._remover(removals[level]).without(own)):
+                continue
+            if options.removal == "delete":
+                raise UserError(
+                    "nothing stands before the answer when all is left out: its prompt is empty then",
+                    where=where,
+                    remedy="Use --removal mask, or keep a part outside the sections.",
+                )
+            removals[level] = "mask"
+        return made
+
+    def _remover(self, removal: str, counts: Mapping[tuple[int, int], int] | None = None) -> Remover:
+        return Remover(self.prompt, removal, dict(counts or {}), self.donors)  # type: ignore[arg-type]
+
+    def explained(self, asked: Asked, others: Sequence[str]) -> Explanation:
+        """Why the model gave its answer."""
+        began, before = time.monotonic(), self.asker.asked
+        texts = list(asked.texts)
+        (base,) = self.asker.likelihoods([self.prompt.text], [*texts, *others])
+        if others:
+            best = max(range(len(others)), key=lambda at: base.logprobs[len(texts) + at])
+            texts.append(others[best])
+            base = replace(base, logprobs=(base.logprobs[0], base.logprobs[1 + best]))
+        finest = [unit for unit in self.units if unit.level == self.units[-1].level]
+        counts = token_counts(finest, self.prompt, base.context)
+        self._note_torn(base)
+        known: dict[str, Likelihood] = {self.prompt.text: base}
+        game = _TextGame(self.asker, texts, known)
+        values, levels = self._values(game, counts)
+        units = [
+            replace(unit, value=value, se=se, tokens=self._tokens(unit, counts) if base.context else None)
+            for unit, (value, se) in zip(self.units, values, strict=True)
+        ]
+        units = self._removed_otherwise(units, game, counts)
+        v_full, v_empty = levels[0].everything, levels[0].nothing
+        judged = self._judged(units, game, counts)
+        top = [unit.value or 0.0 for unit in units if unit.level == units[0].level]
+        return Explanation(
+            sample_id=str(self.row["sample_id"]),
+            repeat=int(self.row.get("repeat") or 0),
+            method=self.options.method,
+            removal=", ".join(dict.fromkeys(self.removals.values())),
+            target=asked.kind,
+            against=asked.against,
+            v_full=v_full,
+            v_empty=v_empty,
+            gap=efficiency_gap(v_full, v_empty, top),
+            units=tuple(units),
+            faithfulness=judged,
+            evaluations=self.asker.asked - before,
+            seconds=time.monotonic() - began,
+            rows=self._rows(units, base, game, counts, texts[0]),
+            notes=tuple(dict.fromkeys([*asked.notes, *self.notes])),
+        )
+
+    # --- values -----------------------------------------------------------------------------------------
+
+    def _values(
+        self, game: _TextGame, counts: Mapping[tuple[int, int], int]
+    ) -> tuple[list[tuple[float | None, float | None]], list[_Level]]:
+        """Value and standard error of each unit, and the levels that were asked about."""
+        names = list(dict.fromkeys(unit.level for unit in self.units))
+        found: list[tuple[float | None, float | None]] = [(None, None)] * len(self.units)
+        if self.options.method == "owen" and len(names) > 1:
+            leaves = [at for at, unit in enumerate(self.units) if not self._children(at)]
+            level = self._level(leaves, self.removals[names[-1]], game, counts)
+            tree = self._tree(-1, {at: player for player, at in enumerate(leaves)})
+            drawn = shared(level, tree, most=self.options.most, seed=self.seed)
+            self._note_drawn("", drawn)
+            place = {at: self._players(at, leaves) for at in range(len(self.units))}
+            for at in range(len(self.units)):
+                found[at] = drawn.values.get(place[at]), drawn.se.get(place[at], 0.0)
+            return found, [level]
+        levels: list[_Level] = []
+        for name in names:
+            players = self._candidates(name, found)
+            level = self._level(players, self.removals[name], game, counts)
+            levels.append(level)
+            everyone = frozenset(range(len(players)))
+            if self.options.method == "occlusion":
+                level([everyone, frozenset(), *(everyone - {player} for player in everyone)])
+                for player, at in enumerate(players):
+                    found[at] = level.left_out(player)
+                continue
+            drawn = shared(level, flat(range(len(players))), most=self.options.most, seed=self.seed)
+            self._note_drawn(name, drawn)
+            for player, at in enumerate(players):
+                own = frozenset({player})
+                found[at] = drawn.values[own], drawn.se.get(own, 0.0)
+        return found, levels
+
+    def _level(
+        self, places: Sequence[int], removal: str, game: _TextGame, counts: Mapping[tuple[int, int], int]
+    ) -> _Level:
+        return _Level(game, self._remover(removal, counts), [self.units[at] for at in places])
+
+    def _candidates(self, name: str, found: Sequence[tuple[float | None, float | None]]) -> list[int]:
+        """The units of a level that are asked about: all of them, or as many as may be, those within the
+        parts with the greatest values first."""
+        own = [at for at, unit in enumerate(self.units) if unit.level == name]
+        room = self.options.most - 2
+        if len(own) <= room or self.options.method != "occlusion":
+            return own
+        weight = {at: abs(found[self.units[at].parent][0] or 0.0) for at in own}
+        kept = sorted(sorted(own, key=lambda at: -weight[at])[:room])
+        self.notes.append(
+            f"{len(kept)} of {len(own)} {name}s were asked about: those within the parts that weigh most"
+        )
+        return kept
+
+    def _children(self, at: int) -> list[int]:
+        return [child for child, unit in enumerate(self.units) if unit.parent == at]
+
+    def _players(self, at: int, leaves: Sequence[int]) -> Coalition:
+        below = self._children(at)
+        if not below:
+            return frozenset({leaves.index(at)})
+        return frozenset().union(*(self._players(child, leaves) for child in below))
+
+    def _tree(self, at: int, player: Mapping[int, int]) -> Node:
+        below = [self._tree(child, player) for child in self._children(at)]
+        if not below:
+            return Node(frozenset({player[at]}))
+        if len(below) == 1 and at != -1:
+            return below[0]
+        return Node(frozenset().union(*(node.players for node in below)), tuple(below))
+
+    def _note_drawn(self, name: str, drawn: Values) -> None:
+        if not drawn.exact:
+            worst = max(drawn.se.values(), default=0.0)
+            self.notes.append(
+                f"{name + ': ' if name else ''}{drawn.pairs} antithetic pairs of permutations, largest "
+                f"standard error {worst:.3g} nats"
+            )
+
+    def _tokens(self, unit: Unit, counts: Mapping[tuple[int, int], int]) -> int:
+        return sum(
+            tokens
+            for (start, end), tokens in counts.items()
+            for low, high in self.prompt.spans(unit)
+            if low <= start and end <= high
+        )
+
+    def _note_torn(self, base: Likelihood) -> None:
+        cut = [unit for unit in torn(self.units, self.prompt, base.context) if unit.level != "word"]
+        if cut:
+            self.notes.append(f"{len(cut)} parts begin or end within a token: their values hold a piece more")
+
+    def _removed_otherwise(
+        self, units: list[Unit], game: _TextGame, counts: Mapping[tuple[int, int], int]
+    ) -> list[Unit]:
+        """The units with the greatest values of each level, with their value by another way of removal."""
+        if self.options.method != "occlusion":
+            return units
+        made = list(units)
+        for name, removal in self.removals.items():
+            other = "mask" if removal == "delete" else "delete"
+            top = sorted(
+                (at for at, unit in enumerate(units) if unit.level == name and unit.value is not None),
+                key=lambda at: -abs(units[at].value or 0.0),
+            )[:_TWICE]
+            level = self._level(top, other, game, counts)
+            if other == "delete" and any(
+                is_blank(level.text(frozenset(range(len(top))) - {p})) for p in range(len(top))
+            ):
+                continue
+            everyone = frozenset(range(len(top)))
+            whole, *rest = level([everyone, *(everyone - {player} for player in everyone)])
+            for at, without in zip(top, rest, strict=True):
+                value, again = units[at].value or 0.0, whole - without
+                flips = min(abs(value), abs(again)) > _FLIP and (value > 0) != (again > 0)
+                made[at] = replace(units[at], other=again, flips=flips)
+        return made
+
+    # --- what is said of the values ---------------------------------------------------------------------
+
+    def _judged(
+        self, units: Sequence[Unit], game: _TextGame, counts: Mapping[tuple[int, int], int]
+    ) -> Faithfulness:
+        name = units[-1].level
+        places = [at for at, unit in enumerate(units) if unit.level == name and unit.value is not None]
+        level = self._level(places, self.removals[name], game, counts)
+        rankings = self.options.rankings if self.options.faithfulness else 0
+        values = [units[at].value or 0.0 for at in places]
+        return faithfulness(level, name, values, rankings=rankings, seed=self.seed)
+
+    def _rows(
+        self,
+        units: Sequence[Unit],
+        base: Likelihood,
+        game: _TextGame,
+        counts: Mapping[tuple[int, int], int],
+        text: str,
+    ) -> Rows | None:
+        """What each of the finest units adds to each token of the answer, where the backend tells tokens."""
+        if not base.spans:
+            return None
+        spans = tuple((max(0, start), end) for start, end in base.spans)
+        plain = Rows(spans, tuple(round(value, 4) for value in base.tokens))
+        name = units[-1].level
+        places = [at for at, unit in enumerate(units) if unit.level == name and unit.value is not None]
+        if self.options.method != "occlusion" or self.removals[name] == "resample":
+            return plain
+        level = self._level(places, self.removals[name], game, counts)
+        everyone = frozenset(range(len(places)))
+        matrix: list[list[float]] = []
+        for player in range(len(places)):
+            other = game.known[level.text(everyone - {player})]
+            if other.spans != base.spans:
+                return plain
+            matrix.append([a - b for a, b in zip(base.tokens, other.tokens, strict=True)])
+        scale = max((abs(value) for row in matrix for value in row), default=0.0) / 127
+        if not scale:
+            return plain
+        data = bytes(round(value / scale) & 0xFF for row in matrix for value in row)
+        return replace(plain, units=tuple(places), values=base64.b64encode(data).decode(), scale=scale)
+
+
+def _removal(options: Options, level: str, levels: Sequence[str]) -> str:
+    if options.removal != "auto":
+        return options.removal
+    deciding = levels[-1] if options.method == "owen" else level
+    return "mask" if deciding == "word" else "delete"
+
+
+def _donors(
+    run: Run,
+    row: Mapping[str, Any],
+    marker: Marker,
+    options: Options,
+    own: tuple[Prompt, list[Unit]],
+    seed: int,
+) -> dict[tuple[int, int], list[str]]:
+    """Texts of other rows that may stand in the place of the units."""
+    rows = find_samples(
+        run.folder.samples_path(run.run_id), f"sample_id != {row['sample_id']!r}", limit=200
+    ).rows
+    rows = tuple(sorted(rows, key=lambda each: str(each["sample_id"])))[:: max(1, len(rows) // _DONORS)]
+    prompts = [prompt_of(other, None) for other in rows[:_DONORS]]
+    if not prompts:
+        raise UserError("resample needs other rows, and the run has one", remedy="Use --removal delete.")
+    units = [
+        make_units(each.contents, each.roles, marker.sections(other, each), options.units)
+        for each, other in zip(prompts, rows, strict=False)
+    ]
+    return donors_of(own[1], own[0], units, prompts, seed)
+
+
+@dataclass
+class _TextGame:
+    """What texts after prompts are worth; every prompt is asked about once."""
+
+    asker: Asker
+    texts: Sequence[str]
+    known: dict[str, Likelihood]
+
+    def values(self, prompts: Sequence[str]) -> list[float]:
+        """The log-likelihood of the first text after each prompt, less that of the second where there is
+        one."""
+        new = [text for text in dict.fromkeys(prompts) if text not in self.known]
+        if new:
+            self.known |= zip(new, self.asker.likelihoods(new, self.texts), strict=True)
+        return [self._value(self.known[prompt]) for prompt in prompts]
+
+    def _value(self, found: Likelihood) -> float:
+        first, *second = found.logprobs[: len(self.texts)]
+        return first - (second[0] if second else 0.0)
+
+
+@dataclass
+class _Level:
+    """A game whose players are some units of a prompt: those that are not in a coalition are removed."""
+
+    game: _TextGame
+    remover: Remover
+    units: Sequence[Unit]
+
+    def __call__(self, coalitions: Sequence[Coalition]) -> list[float]:
+        return [fmean(draws) for draws in self._draws(coalitions)]
+
+    def _draws(self, coalitions: Sequence[Coalition]) -> list[list[float]]:
+        count = self.remover.draws
+        texts = [self.text(each, draw) for each in coalitions for draw in range(count)]
+        values = self.game.values(texts)
+        return [values[at : at + count] for at in range(0, len(values), count)]
+
+    def text(self, coalition: Coalition, draw: int = 0) -> str:
+        """The prompt with these units alone."""
+        return self.remover.without([u for at, u in enumerate(self.units) if at not in coalition], draw)
+
+    @property
+    def everything(self) -> float:
+        """The value of the whole prompt."""
+        return self([frozenset(range(len(self.units)))])[0]
+
+    @property
+    def nothing(self) -> float:
+        """The value with all units removed."""
+        return self([frozenset()])[0]
+
+    def left_out(self, player: int) -> tuple[float, float]:
+        """What a unit adds to all others, and its standard error over the texts that took its place."""
+        everyone = frozenset(range(len(self.units)))
+        (draws,) = self._draws([everyone - {player}])
+        error = stdev(draws) / len(draws) ** 0.5 if len(draws) > 1 else 0.0
+        return self.everything - fmean(draws), error
+
+
+# --- kept beside the samples ----------------------------------------------------------------------------
+
+
+def read_explanations(folder: SweepFolder, run_id: str) -> Explained | None:
+    """What was explained of a run; None where nothing was."""
+    path = folder.run_dir(run_id) / EXPLANATIONS
+    try:
+        return read(Explained, orjson.loads(path.read_bytes()), path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError("is no JSON", where=str(path), remedy="Explain the run again.") from error
+
+
+def _keep(folder: SweepFolder, explained: Explained) -> Explained:
+    """Write the explanations beside those of other samples, methods and targets; give back the new ones."""
+    before = read_explanations(folder, explained.run)
+    new = {_key(each) for each in explained.samples}
+    kept = [each for each in (before.samples if before else ()) if _key(each) not in new]
+    path = folder.run_dir(explained.run) / EXPLANATIONS
+    document = asdict(replace(explained, samples=(*kept, *explained.samples)))
+    write_private(path, orjson.dumps(document))
+    detail: dict[str, JSON] = {
+        "samples": [each.sample_id for each in explained.samples],
+        "method": explained.samples[0].method if explained.samples else "",
+        "explain_sha256": file_sha256(path),
+    }
+    folder.append_event("explain", detail, target=explained.run)
+    return explained
+
+
+def _key(each: Explanation) -> tuple[str, int, str, str]:
+    return each.sample_id, each.repeat, each.method, each.target
+
+
+def documents(folder: SweepFolder, explained: Explained) -> Iterator[dict[str, JSON]]:
+    """Each explanation as JSON, with the texts of its units and of the answer."""
+    for one in explained.samples:
+        texts = sample_texts(folder, explained.run, one)
+        document = asdict(one)
+        for unit, made in zip(one.units, document["units"], strict=True):
+            first = unit.places[0]
+            made |= {"text": texts.of(unit), "message": first.message, "start": first.start, "end": first.end}
+        yield {
+            "run": explained.run,
+            "model": explained.model,
+            **document,
+            "answer": texts.answer,
+            "faithfulness": one.faithfulness.word,
+            "faithful": asdict(one.faithfulness),
+            "identity": explained.identity,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SampleTexts:
+    """What a stored sample says: places of an explanation are in it."""
+
+    contents: tuple[str, ...]
+    roles: tuple[str, ...]
+    answer: str
+
+    def of(self, unit: Unit) -> str:
+        """What a unit says."""
+        return " … ".join(self.contents[p.message][p.start : p.end] for p in unit.places)
+
+
+def sample_texts(folder: SweepFolder, run_id: str, one: Explanation) -> SampleTexts:
+    """The texts of an explained sample, from the samples of its run."""
+    found = find_samples(folder.samples_path(run_id), f"sample_id == {one.sample_id!r}").rows
+    row = next((row for row in found if int(row.get("repeat") or 0) == one.repeat), None)
+    if row is None:
+        raise UserError(f"the sample '{one.sample_id}' is not in the run any more", where=run_id)
+    prompt = prompt_of(row, None)
+    return SampleTexts(prompt.contents, prompt.roles, str(row.get("output") or ""))

@@ -1,0 +1,57 @@
+"""An explanation in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from evalrun.explanations import Explanation
+
+CAUTION = "This says what the model used, not why the answer is right or wrong."
+_TEXT = 80
+
+
+def headline(one: Explanation, texts: Sequence[str]) -> Iterator[str]:
+    """What is to be known of it first. `texts` are those of its units."""
+    what = {"answer": "the answer", "target": "the target"}.get(
+        one.target, f"the answer against {one.against}"
+    )
+    word = one.faithfulness.word
+    if word == "nothing to explain":
+        yield f"Nothing to explain: leaving out parts of the prompt does not change {what}."
+        return
+    top = max(
+        (
+            at
+            for at, unit in enumerate(one.units)
+            if unit.level == one.units[0].level and unit.value is not None
+        ),
+        key=lambda at: abs(one.units[at].value or 0.0),
+        default=None,
+    )
+    if top is not None and word != "did not converge":
+        value = one.units[top].value or 0.0
+        text = " ".join(texts[top].split())
+        text = text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
+        verb = "loses" if value >= 0 else "gains"
+        factor = math.exp(min(abs(value), 700.0))
+        likely = "less" if value >= 0 else "more"
+        yield f"Without “{text}” {what} {verb} {abs(value):.2f} nats ({factor:,.3g} times {likely} likely)."
+    yield verdict(one)
+    with_and_without = f"With the whole prompt {one.v_full:.3f}, without its parts {one.v_empty:.3f}"
+    yield f"{with_and_without}, gap {one.gap:.3f} nats."
+    yield CAUTION
+
+
+def verdict(one: Explanation) -> str:
+    """Whether it is faithful, and by what."""
+    judged = one.faithfulness
+    if judged.word == "did not converge":
+        return "The gradients did not converge: there is no ranking."
+    if not judged.rankings:
+        return "Not compared with random rankings."
+    word = judged.word[0].upper() + judged.word[1:]
+    return (
+        f"{word}: removing its top {judged.level}s costs {judged.comprehensiveness:.3f} nats, more than in "
+        f"{judged.beaten} of {judged.rankings} random rankings."
+    )
