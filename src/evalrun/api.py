@@ -373,6 +373,7 @@ class Suite:
         baseline: str | None = None,
         nightly: Mapping[str, Any] | None = None,
         alerts: Mapping[str, Any] | None = None,
+        sinks: Sequence[Any] | None = None,
         checkpoints: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         include: Sequence[Mapping[str, Any]] | None = None,

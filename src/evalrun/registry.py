@@ -1,6 +1,6 @@
 """Where named extensions are found. They are imported only when a suite names them.
 
-A built-in provider, parser or scorer is declared where it is written, by `@provider("name")`,
+A built-in provider, parser, scorer or sink is declared where it is written, by `@provider("name")`,
 `@scorer("name", …)`. Another package adds its own by an entry point of the group `evalrun.<kind>s` with
 the same name; a suite may also write `python: package.module:attribute`.
 """
@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from evalrun.errors import UserError
 
-Kind: TypeAlias = Literal["provider", "parser", "scorer"]
+Kind: TypeAlias = Literal["provider", "parser", "scorer", "sink"]
 
 BUILT_IN: Mapping[Kind, Mapping[str, str]] = {}
 """Tables of names in the place of what the packages declare."""
@@ -27,10 +27,11 @@ PACKAGES: Mapping[Kind, str] = {
     "provider": "evalrun.providers",
     "parser": "evalrun.scoring.parsers",
     "scorer": "evalrun.scoring.scorers",
+    "sink": "evalrun.sinks",
 }
 
 _DECLARED = re.compile(
-    r'^@(?:provider|parser|scorer)\(\s*"(\w+)".*?^(?:class|def) (\w+)', re.MULTILINE | re.DOTALL
+    r'^@(?:provider|parser|scorer|sink)\(\s*"(\w+)".*?^(?:class|def) (\w+)', re.MULTILINE | re.DOTALL
 )
 """`@scorer("name", …)` or the like at the beginning of a line, and the class or function below it."""
 

@@ -153,7 +153,13 @@ def promote(run: str, name: str, reason: str, override: bool, store: Store, as_j
     from evalrun.tracking.changes import promote as place
     from evalrun.tracking.targets import find_run_target
 
-    done = place(store, find_run_target(store, run), Wish(name, reason, override))
+    target = find_run_target(store, run)
+    done = place(store, target, Wish(name, reason, override))
+    if (target.folder.read_manifest()["suite"].get("resolved") or {}).get("sinks"):
+        from evalrun.sinks.main import after_sweep
+
+        if said := after_sweep(target.folder):
+            click.echo(f"warning: {said}", err=True)
     if as_json:
         print_json(asdict(done))
         return

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import http.client
+import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from evalrun.errors import UserError
+from pydantic import AfterValidator, BaseModel, Field
+
 from evalrun.secrets import scrub
+from evalrun.suite.findings import complaint
+from evalrun.suite.values import Spec
 from evalrun.tracking.folder import SweepFolder
 
 TIMEOUT_S = 10.0
-"""How long a server may keep one request waiting."""
+"""How long a server may be silent within one request."""
+
+LONGEST_S, MOST_BYTES = 60.0, 1 << 24
+"""How long, and how much, one answer may be in all."""
 
 WORDS = 500
 """So many characters of a server's refusal are kept."""
@@ -39,45 +47,63 @@ class Item:
     body: Callable[[], Any]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a sink is made with. `content` sends texts of prompts and answers too."""
-
-    url: str
-    content: bool = False
-    experiment: str = ""
-
-
-class Sink(Protocol):
-    """A tool that results go to."""
-
-    def __init__(self, options: Options) -> None: ...
-
-    def items(self, folder: SweepFolder) -> Iterable[Item]:
-        """The parts of a finished sweep, in the order in which they are sent."""
-
-    def send(self, item: Item) -> str:
-        """Send one; returns its id there. Sending it twice leaves one. Raises Refused or Unreachable."""
-
-
-def check_url(url: str, where: str) -> str:
-    """An http(s) address without what does not belong into one. Raises UserError."""
+def check_url(url: str) -> str:
+    """An http(s) address without what does not belong into one; a finding of the suite where it is none."""
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise UserError(f"is no address: {error}", where=where) from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(
-            "is no address of a server", where=where, remedy="Write http://HOST:PORT or https://HOST."
+        raise complaint(f"is no address: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
+        raise complaint(
+            f"'{scrub(url)}' is no address of a server", "Write http://HOST:PORT or https://HOST."
         )
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise UserError(
+        raise complaint(
             "an address here holds no user, password, query or fragment",
-            where=where,
-            remedy="Credentials are read from the environment (docs/sinks.md).",
+            "Credentials are read from the environment (docs/sinks.md).",
         )
     return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(check_url)]
+"""The address of a server."""
+
+
+class UrlOptions(Spec):
+    """What a sink that is a server is made with."""
+
+    url: Url = Field(description="Address of the server: http://HOST:PORT or https://HOST.")
+
+
+class Sink(ABC):
+    """A tool that results go to. `address` is where, for the receipts: it names a server or a project.
+
+    A sink is made before anything is asked of a model, and raises UserError where it cannot work: a package
+    or a variable is missing. Making it sends nothing.
+    """
+
+    Options: ClassVar[type[BaseModel]]
+    shorthand: ClassVar[str | None] = "url"
+    summary: ClassVar[str] = ""
+
+    address: str
+
+    @abstractmethod
+    def items(self, folder: SweepFolder) -> Iterable[Item]:
+        """The parts of a finished sweep, in the order in which they are sent."""
+
+    @abstractmethod
+    def send(self, item: Item) -> str:
+        """Send one; returns its id there. Sending it twice leaves one. Raises Refused or Unreachable."""
+
+
+SinkT = TypeVar("SinkT", bound=Sink)
+
+
+def sink(name: str) -> Callable[[type[SinkT]], type[SinkT]]:
+    """Declares a class in this folder as the sink of that name: `registry` reads it from the file."""
+    return lambda declared: declared
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -92,7 +118,7 @@ def call(method: str, url: str, body: bytes | None, headers: Mapping[str, str]) 
     request = urllib.request.Request(url, body, {"User-Agent": "evalrun", **headers}, method=method)
     try:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S) as answer:
-            return bytes(answer.read())
+            return _read(answer)
     except urllib.error.HTTPError as error:
         try:
             said = error.read(WORDS * 4).decode(errors="replace").strip()
@@ -105,3 +131,14 @@ def call(method: str, url: str, body: bytes | None, headers: Mapping[str, str]) 
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise Unreachable(scrub(str(reason) or type(error).__name__)[:WORDS]) from None
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    """The whole answer; one that trickles or does not end is a server that is ill."""
+    parts, size, end = [], 0, time.monotonic() + LONGEST_S
+    while part := answer.read1(1 << 16):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_BYTES or time.monotonic() > end:
+            raise Unreachable("its answer did not end")
+    return b"".join(parts)

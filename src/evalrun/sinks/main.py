@@ -1,49 +1,88 @@
-"""The room's door: send finished sweeps to sinks."""
+"""The room's door: sinks of a suite or of `--to`, and sending finished sweeps to them."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
+from contextlib import nullcontext
+from typing import Any
 
-from evalrun.errors import UserError
-from evalrun.registry import import_attribute, nearest
-from evalrun.sinks.base import Options, Sink
-from evalrun.sinks.outbox import Sent, deliver
+from pydantic import TypeAdapter, ValidationError
+
+from evalrun.errors import Problem, UserError
+from evalrun.sinks.base import Sink
+from evalrun.sinks.outbox import Sent, deliver, sending
+from evalrun.suite.components import SinkSpec
+from evalrun.suite.findings import from_pydantic
 from evalrun.tracking.folder import SweepFolder
 
-BUILT_IN: Mapping[str, str] = {
-    "mlflow": "evalrun.sinks.mlflow:MlflowSink",
-    "otlp": "evalrun.sinks.otlp:OtlpSink",
-}
+SHARE = 0.04
+"""So much of a sweep's own time it waits for its sinks; then they go on without it."""
+
+LONGEST_WAIT_S = 30.0
 
 
-def make_sinks(
-    targets: Sequence[str], content: bool = False, experiment: str = ""
-) -> dict[str, tuple[str, Sink]]:
-    """Name to (address, sink) of texts NAME=URL. Raises UserError for an unknown sink or a wrong address."""
-    known = {**{point.name: point.value for point in entry_points(group="evalrun.sinks")}, **BUILT_IN}
-    sinks: dict[str, tuple[str, Sink]] = {}
-    for target in targets:
-        name, _, url = target.partition("=")
-        if name not in known:
-            near = nearest(name, known)
-            remedy = f"Did you mean '{near}'?" if near else f"Known: {', '.join(sorted(known))}."
-            raise UserError(f"unknown sink '{name}'", where="--to", remedy=remedy)
-        if name in sinks:
-            raise UserError(f"'{name}' is named twice", where="--to")
-        sinks[name] = (url.rstrip("/"), import_attribute(known[name])(Options(url, content, experiment)))
+def from_entries(entries: Sequence[Any], where: str) -> dict[str, Sink]:
+    """Sinks by name, of entries as a suite has them. Raises UserError for what is unknown or wrong."""
+    try:
+        specs = TypeAdapter(list[SinkSpec]).validate_python(list(entries))
+    except ValidationError as error:
+        found = from_pydantic(error.errors(), list(entries), SinkSpec)
+        raise UserError([Problem(item.what, where, item.remedy) for item in found]) from None
+    sinks: dict[str, Sink] = {}
+    for spec in specs:
+        if spec.id in sinks:
+            raise UserError(f"'{spec.id}' is named twice", where=where)
+        sinks[spec.id] = spec.build()
     return sinks
 
 
-def sync(
-    folders: Sequence[SweepFolder], sinks: Mapping[str, tuple[str, Sink]], *, dry_run: bool = False
-) -> list[Sent]:
-    """Send what the sinks do not have yet of these sweeps. Raises UserError where a sweep is at work."""
-    outcome = []
-    for folder in folders:
-        with folder.lock():
-            outcome += [
-                deliver(folder, name, address, sink, dry_run=dry_run)
-                for name, (address, sink) in sinks.items()
-            ]
-    return outcome
+def from_targets(targets: Sequence[str], content: bool = False, experiment: str = "") -> dict[str, Sink]:
+    """Sinks by name, of texts NAME=VALUE: the value is the sink's short form, such as its URL."""
+    from evalrun import registry
+
+    entries = []
+    for target in targets:
+        name, _, value = target.partition("=")
+        known = registry.load("sink", name)
+        options: dict[str, Any] = {known.shorthand: value} if value and known.shorthand else {}
+        given: dict[str, Any] = {"content": content, "experiment": experiment}
+        options |= {key: said for key, said in given.items() if said and key in known.Options.model_fields}
+        entries.append({name: options})
+    return from_entries(entries, "--to")
+
+
+def of_sweep(folder: SweepFolder) -> dict[str, Sink]:
+    """The sinks that the sweep's own suite names."""
+    resolved = folder.read_manifest()["suite"].get("resolved") or {}
+    return from_entries(resolved.get("sinks") or (), f"sinks of {folder.path.name}")
+
+
+def sync(folder: SweepFolder, sinks: Mapping[str, Sink], *, dry_run: bool = False) -> list[Sent]:
+    """Send what the sinks do not have yet of a sweep. Raises UserError where the sweep is at work."""
+    if folder.is_locked():
+        raise UserError("the sweep is at work", where=str(folder.path), remedy="Send it when it has ended.")
+    with nullcontext() if dry_run else sending(folder):
+        return [deliver(folder, name, sink, dry_run=dry_run) for name, sink in sinks.items()]
+
+
+def after_sweep(folder: SweepFolder, took_s: float = 100.0) -> str:
+    """Send a sweep to the sinks of its suite in a process of its own, and wait for a small share of the time
+    that the sweep took. Returns what is to be said of it; raises nothing."""
+    store = str(folder.path.parent.parent)
+    command = [sys.executable, "-m", "evalrun", "sync", folder.ulid, "--store", store]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    again = f"`evalrun sync {folder.ulid}` sends what is left"
+    try:
+        child = subprocess.Popen(
+            command, env=environment, start_new_session=True, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        code = child.wait(min(LONGEST_WAIT_S, SHARE * took_s))
+    except subprocess.TimeoutExpired:
+        return f"sinks: results are being sent; {again}"
+    except OSError as error:
+        return f"sinks: nothing was sent ({error.strerror}); {again}"
+    return "" if code == 0 else f"sinks: not everything was taken; {again}"

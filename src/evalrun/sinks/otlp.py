@@ -1,4 +1,4 @@
-"""OpenTelemetry, OTLP/HTTP in JSON: a trace a run, a span a sample, an event a score, after the fact.
+"""OpenTelemetry, OTLP/HTTP in JSON: a run is a trace, a sample a span, a score an event; after the fact.
 
 Names are those of the GenAI conventions (open-telemetry/semantic-conventions-genai, development); what they
 have no name for is under `evalrun.*`. Ids come from sweep, run and sample: sent twice they are the same.
@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import orjson
+from pydantic import Field
 
 from evalrun._version import __version__
 from evalrun.errors import UserError
 from evalrun.results import RunResults
 from evalrun.secrets import scrub_json
-from evalrun.sinks.base import Item, Options, Refused, call, check_url
+from evalrun.sinks.base import Item, Refused, Sink, UrlOptions, call, sink
 from evalrun.tracking.folder import SweepFolder
 
 BATCH = 500
@@ -49,77 +52,107 @@ _INTERNAL, _CLIENT = 1, 3
 _ERROR = 2
 
 
-class OtlpSink:
-    """`OTEL_EXPORTER_OTLP_HEADERS` gives headers, such as a key; `TRACEPARENT` the span that runs are in."""
+class OtlpOptions(UrlOptions):
+    """A collector, Langfuse, Phoenix, … at its OTLP/HTTP address; the part behind it is added."""
 
-    def __init__(self, options: Options) -> None:
-        self._url = check_url(options.url, "otlp")
-        self._content = options.content
-        self._headers = {"Content-Type": "application/json", **_headers()}
+    signals: list[Literal["traces", "logs", "metrics"]] = Field(
+        default=["traces", "logs", "metrics"],
+        min_length=1,
+        description="What is sent: spans of samples, events of scores, figures of runs.",
+    )
+    content: bool = Field(default=False, description="Prompts, answers, targets and reasons too.")
+    headers_env: str = Field(
+        default="OTEL_EXPORTER_OTLP_HEADERS",
+        description="The environment variable with headers, such as a key: key=value,key=value.",
+    )
+
+
+@sink("otlp")
+class OtlpSink(Sink):
+    """Headers come from a variable of the environment, `TRACEPARENT` gives the span that runs are in."""
+
+    Options = OtlpOptions
+    summary = "Whatever takes OpenTelemetry: a trace a run, a span a sample, an event a score, metrics."
+
+    def __init__(self, options: OtlpOptions) -> None:
+        self.address = options.url
+        self._options = options
+        if options.headers_env != "OTEL_EXPORTER_OTLP_HEADERS" and options.headers_env not in os.environ:
+            raise UserError(f"the variable {options.headers_env} is not set", where="otlp: headers_env")
+        self._headers = {"Content-Type": "application/json", **_headers(options.headers_env)}
         self._parent = _PARENT.fullmatch(os.environ.get("TRACEPARENT", "").strip())
 
     def items(self, folder: SweepFolder) -> Iterator[Item]:
-        """For each run: its span, then its samples' spans and events, a batch at a time."""
-        manifest = folder.read_manifest()
+        """For each run: its span and figures, then its samples' spans and events, a batch at a time."""
+        manifest, content = folder.read_manifest(), self._options.content
         for run_id in folder.run_ids():
             if not folder.is_finished(run_id):
                 continue
             run = Run(folder, manifest, run_id, self._parent and self._parent.groups())
             digest = hashlib.sha256(
-                f"{run.results.digests.get('samples_sha256')}|{self._content}|{run.trace}".encode()
+                f"{run.results.digests.get('samples_sha256')}|{content}|{run.trace}".encode()
             ).hexdigest()
-            yield Item(f"traces/{run_id}", digest, partial(self._root, run))
-            for number, rows in enumerate(_batches(folder, run_id, self._content)):
+            items = [
+                Item(f"traces/{run_id}", digest, partial(_root, run)),
+                Item(f"metrics/{run_id}", digest, partial(metrics, run)),
+            ]
+            for number, rows in enumerate(_batches(read_rows(folder, run_id, content))):
                 key = f"{run_id}/{number}"
-                yield Item(f"traces/{key}", digest, partial(self._spans, run, rows))
-                yield Item(f"logs/{key}", digest, partial(logs, run, rows))
+                items.append(Item(f"traces/{key}", digest, partial(_spans, run, rows)))
+                items.append(Item(f"logs/{key}", digest, partial(logs, run, rows)))
+                yield from (item for item in items if self._wanted(item))
+                items = []
+            yield from (item for item in items if self._wanted(item))
 
-    def _root(self, run: Run) -> dict[str, Any]:
-        return traces(run, [run.span()])
-
-    def _spans(self, run: Run, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return traces(run, [run.sample_span(row) for row in rows])
+    def _wanted(self, item: Item) -> bool:
+        return item.key.partition("/")[0] in self._options.signals
 
     def send(self, item: Item) -> str:
-        """To `/v1/traces` or `/v1/logs`; what was taken only in part is a refusal."""
+        """To `/v1/traces`, `/v1/logs` or `/v1/metrics`; what was taken only in part is a refusal."""
         signal = item.key.partition("/")[0]
-        said = call("POST", f"{self._url}/v1/{signal}", orjson.dumps(scrub_json(item.body())), self._headers)
+        body = orjson.dumps(scrub_json(item.body()))
+        said = call("POST", f"{self.address}/v1/{signal}", body, self._headers)
         try:
             partial = (orjson.loads(said) if said else {}).get("partialSuccess") or {}
         except (ValueError, AttributeError):
             return ""
-        lost = int(partial.get("rejectedSpans") or partial.get("rejectedLogRecords") or 0)
+        lost = sum(int(partial.get(f"rejected{kind}") or 0) for kind in ("Spans", "LogRecords", "DataPoints"))
         if lost:
             raise Refused(f"{lost} rejected: {partial.get('errorMessage', '')}"[:500])
         return ""
 
 
-def _headers() -> dict[str, str]:
+def _headers(variable: str) -> dict[str, str]:
     """As the OpenTelemetry specification writes them: `key=value,key=value`, percent-encoded."""
-    pairs = [
-        p.partition("=") for p in os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "").split(",") if p.strip()
-    ]
+    pairs = [p.partition("=") for p in os.environ.get(variable, "").split(",") if p.strip()]
     headers = {unquote(key.strip()): unquote(value.strip()) for key, _, value in pairs}
     if any(not key or not re.fullmatch(r"[\x20-\x7e]*", key + value) for key, value in headers.items()):
-        raise UserError("has to be key=value,key=value", where="OTEL_EXPORTER_OTLP_HEADERS")
+        raise UserError("has to be key=value,key=value", where=variable)
     return headers
 
 
-def _batches(folder: SweepFolder, run_id: str, content: bool) -> Iterator[list[dict[str, Any]]]:
+def read_rows(folder: SweepFolder, run_id: str, content: bool) -> Iterator[dict[str, Any]]:
+    """The samples of a run: what spans and events tell, with texts only where `content` is asked for."""
     from evalrun.tracking.parquet import column_names, iter_samples
 
     path = folder.samples_path(run_id)
     wanted = {*COLUMNS, *(CONTENT if content else ())}
     scores = ("score.", "reason.") if content else ("score.",)
     columns = [name for name in column_names(path) if name in wanted or name.startswith(scores)]
-    batch: list[dict[str, Any]] = []
-    for row in iter_samples(path, BATCH, columns):
-        batch.append(row)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
+    return iter_samples(path, BATCH, columns)
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while batch := list(islice(rows, BATCH)):
         yield batch
+
+
+def _root(run: Run) -> dict[str, Any]:
+    return traces([run.span()])
+
+
+def _spans(run: Run, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return traces([run.sample_span(row) for row in rows])
 
 
 class Run:
@@ -128,6 +161,7 @@ class Run:
     def __init__(
         self, folder: SweepFolder, manifest: Mapping[str, Any], run_id: str, parent: Sequence[str] | None
     ) -> None:
+        self.folder = folder
         self.results: RunResults = folder.run(run_id)
         self.manifest = manifest
         self.name = f"{folder.ulid}|{run_id}"
@@ -158,6 +192,10 @@ class Run:
     def sample_id(self, row: Mapping[str, Any]) -> str:
         """The span id of a sample."""
         return _id(f"{self.name}|{row['sample_id']}|{row['repeat']}", 8)
+
+    def own_trace(self, row: Mapping[str, Any]) -> str:
+        """The trace id of a sample where each is a trace."""
+        return _id(f"{self.name}|{row['sample_id']}|{row['repeat']}", 16)
 
     def sample_span(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """One answer, from its request to its end, as it was measured."""
@@ -210,7 +248,7 @@ class Run:
         return {**span, "parentSpanId": parent} if parent else span
 
 
-def traces(run: Run, spans: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def traces(spans: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """An ExportTraceServiceRequest."""
     return {"resourceSpans": [{"resource": _RESOURCE, "scopeSpans": [{"scope": _SCOPE, "spans": [*spans]}]}]}
 
@@ -241,6 +279,65 @@ def logs(run: Run, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "resourceLogs": [{"resource": _RESOURCE, "scopeLogs": [{"scope": _SCOPE, "logRecords": records}]}]
     }
+
+
+DURATION_BOUNDS = tuple(0.01 * 2**power for power in range(14))
+TOKEN_BOUNDS = tuple(4**power for power in range(14))
+"""The buckets that the GenAI conventions name."""
+
+
+def metrics(run: Run) -> dict[str, Any]:
+    """An ExportMetricsServiceRequest: the run's figures with their intervals as gauges, and, of answers that
+    were timed, the conventions' histograms of durations and tokens."""
+    of_run = {"evalrun.run": run.results.run, "gen_ai.request.model": run.results.model}
+    of_run |= {"gen_ai.operation.name": "chat", "gen_ai.provider.name": run.provider}
+    of_run |= {"evalrun.prompt": run.results.prompt, "evalrun.dataset": run.results.dataset}
+    told: list[dict[str, Any]] = []
+    for metric in run.results.metrics:
+        about = {**of_run, "evalrun.n": metric.n}
+        about |= {f"evalrun.slice.{column}": group for column, group in metric.slice.items()}
+        figures = {"": metric.value, ".ci_low": metric.ci_low, ".ci_high": metric.ci_high}
+        for suffix, value in figures.items():
+            if value is not None:
+                point = {"timeUnixNano": str(run.end), "asDouble": value, "attributes": _attributes(about)}
+                gauge = {"dataPoints": [point]}
+                told.append({"name": f"evalrun.{metric.name}{suffix}", "unit": metric.unit, "gauge": gauge})
+    timed: dict[str, list[float]] = {"e2e_s": [], "prompt_tokens": [], "completion_tokens": []}
+    for row in read_rows(run.folder, run.results.run, False):
+        for column, values in timed.items():
+            if row.get(column) is not None and not (row.get("cached") or row.get("warmup")):
+                values.append(row[column])
+    duration = _histogram(run, timed["e2e_s"], DURATION_BOUNDS, of_run)
+    told.append({"name": "gen_ai.client.operation.duration", "unit": "s", **_delta(duration)})
+    tokens = [
+        point
+        for kind, column in (("input", "prompt_tokens"), ("output", "completion_tokens"))
+        for point in _histogram(run, timed[column], TOKEN_BOUNDS, {**of_run, "gen_ai.token.type": kind})
+    ]
+    told.append({"name": "gen_ai.client.token.usage", "unit": "{token}", **_delta(tokens)})
+    told = [each for each in told if "gauge" in each or each["histogram"]["dataPoints"]]
+    return {
+        "resourceMetrics": [{"resource": _RESOURCE, "scopeMetrics": [{"scope": _SCOPE, "metrics": told}]}]
+    }
+
+
+def _delta(points: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"histogram": {"aggregationTemporality": 1, "dataPoints": points}}
+
+
+def _histogram(
+    run: Run, values: Sequence[float], bounds: Sequence[float], about: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One point; a bucket holds what is at most its bound. None where nothing was measured."""
+    counts = [0] * (len(bounds) + 1)
+    for value in values:
+        counts[bisect_left(bounds, value)] += 1
+    point = {
+        "startTimeUnixNano": str(run.begin), "timeUnixNano": str(run.end), "count": str(len(values)),
+        "sum": float(sum(values)), "explicitBounds": [float(bound) for bound in bounds],
+        "bucketCounts": [str(count) for count in counts], "attributes": _attributes(about),
+    }  # fmt: skip
+    return [point] if values else []
 
 
 def _content(row: Mapping[str, Any]) -> dict[str, Any]:

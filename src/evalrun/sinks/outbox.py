@@ -7,8 +7,11 @@ sinks make one.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +20,14 @@ from typing import Literal
 import orjson
 
 from evalrun.atomic import disk_errors, open_private, private_folder
-from evalrun.sinks.base import Item, Refused, Sink, Unreachable
+from evalrun.errors import ExitCode, UserError
+from evalrun.secrets import scrub
+from evalrun.sinks.base import WORDS, Item, Refused, Sink, Unreachable
 from evalrun.tracking.folder import SweepFolder
+
+OUTBOX, LOCK = "outbox", "lock"
+PATIENCE_S, PAUSE_S = 60.0, 0.1
+"""How long `sync` waits for another that sends the same sweep, and how often it looks."""
 
 State = Literal["sent", "waits", "parked"]
 
@@ -69,7 +78,6 @@ def read_receipts(path: Path, address: str) -> dict[str, Receipt]:
 def deliver(
     folder: SweepFolder,
     name: str,
-    address: str,
     sink: Sink,
     *,
     dry_run: bool = False,
@@ -77,7 +85,7 @@ def deliver(
 ) -> Sent:
     """Send what this sink does not have yet. The first item that cannot be delivered ends the tries of this
     call: the others wait. With `dry_run` nothing is sent or written, and all of them count as waiting."""
-    path = folder.path / "outbox" / f"{name}.jsonl"
+    path, address = folder.path / OUTBOX / f"{name}.jsonl", sink.address
     known = read_receipts(path, address)
     count = {"sent": 0, "unchanged": 0, "waits": 0, "parked": 0}
     words, reachable = "", not dry_run
@@ -88,16 +96,48 @@ def deliver(
         elif not reachable:
             count["waits"] += 1
         else:
-            receipt = _try(item, address, sink)
+            receipt = _attempt(item, address, sink)
             _append(path, receipt)
             count[receipt.state] += 1
             words = receipt.words or words
             reachable = receipt.state != "waits"
             progress(count["sent"])
-    return Sent(folder.ulid, name, count["sent"], count["unchanged"], count["waits"], count["parked"], words)
+    sent = Sent(folder.ulid, name, count["sent"], count["unchanged"], count["waits"], count["parked"], words)
+    if sent.sent:
+        folder.append_event("sink_sent", {"sink": name, "address": address, "items": sent.sent})
+    return sent
 
 
-def _try(item: Item, address: str, sink: Sink) -> Receipt:
+@contextlib.contextmanager
+def sending(folder: SweepFolder) -> Iterator[None]:
+    """Hold the sweep's outbox: what another process is sending is not sent beside it. Raises UserError
+    (exit 3) where that takes more than a minute. The kernel frees it when the process ends."""
+    with disk_errors(folder.path):
+        private_folder(folder.path / OUTBOX)
+        descriptor = open_private(folder.path / OUTBOX / LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        end = time.monotonic() + PATIENCE_S
+        while not _held(descriptor):
+            if time.monotonic() > end:
+                raise UserError(
+                    "another evalrun is sending this sweep", where=str(folder.path),
+                    remedy="Wait for it to end, and try again.", exit_code=ExitCode.INCOMPLETE,
+                )  # fmt: skip
+            time.sleep(PAUSE_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _held(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _attempt(item: Item, address: str, sink: Sink) -> Receipt:
     state: State = "sent"
     words = remote = ""
     try:
@@ -106,6 +146,8 @@ def _try(item: Item, address: str, sink: Sink) -> Receipt:
         state, words = "parked", str(refused)
     except Unreachable as unreachable:
         state, words = "waits", str(unreachable)
+    except Exception as error:  # a sink's own fault is no reason to leave the others out
+        state, words = "parked", scrub(f"{type(error).__name__}: {error}")[:WORDS]
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Receipt(item.key, item.digest, address, state, words, remote, now)
 

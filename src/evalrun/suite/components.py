@@ -130,6 +130,12 @@ class ModelSpec(Spec):
     checkpoint: CheckpointSpec | None = Field(
         default=None, description="Which checkpoint of a training the model is; `checkpoints` says it itself."
     )
+    mlflow: str | None = Field(
+        default=None,
+        pattern=r"^[^/]+/[0-9]+$",
+        description="The version in MLflow's model registry that this is, NAME/VERSION: `evalrun promote` "
+        "gives it the promotion's name as an alias, through the sink `mlflow`.",
+    )
     allow_unknown: bool = Field(
         default=False,
         exclude=True,
@@ -161,7 +167,7 @@ class ModelSpec(Spec):
     def resolved(self) -> dict[str, JSON]:
         """The entry as a suite has it, with every default written out."""
         entry = {**self.model_dump(mode="json"), **self.options.model_dump(mode="json")}
-        for key in ("checkpoints", "checkpoint"):  # few models have any
+        for key in ("checkpoints", "checkpoint", "mlflow"):  # few models have any
             if entry[key] is None:
                 del entry[key]
         if self.price is not None:
@@ -308,6 +314,12 @@ class ScorerSpec(ComponentSpec):
     """A function of one sample: answer and target to a score with a reason."""
 
     kind = "scorer"
+
+
+class SinkSpec(ComponentSpec):
+    """A tool that results go to after the sweep."""
+
+    kind = "sink"
 
 
 def _written_form(kind: str, data: str | dict[str, Any]) -> tuple[str, Any, DataPath]:

@@ -29,7 +29,7 @@ def suite_json_schema() -> Schema:
     definitions: Schema = schema.pop("$defs")
     properties: Schema = schema["properties"]
     properties["project"].pop("default", None)
-    for name in ("BaseModel", "ModelSpec", "ParserSpec", "ScorerSpec"):
+    for name in ("BaseModel", "ModelSpec", "ParserSpec", "ScorerSpec", "SinkSpec"):
         definitions.pop(name)
     properties["models"]["items"] = {
         "anyOf": [{"$ref": _define(definitions, name, _model_entry(name))} for name in _provider_names()]
@@ -37,6 +37,7 @@ def suite_json_schema() -> Schema:
     properties["judges"]["items"] = properties["models"]["items"]
     properties["parse"]["items"] = _component_forms("parser", definitions)
     properties["scorers"]["items"] = _component_forms("scorer", definitions)
+    properties["sinks"]["items"] = _component_forms("sink", definitions)
     return {"$schema": DIALECT, "title": "evalrun suite", **schema, "$defs": definitions}
 
 
@@ -253,6 +254,8 @@ def suite_reference() -> str:
         if name == "PerturbationSpec":
             parts += _components("parser", "parse", definitions)
             parts += _components("scorer", "scorers", definitions)
+        if name == "AlertsSpec":
+            parts += _components("sink", "sinks", definitions)
     return "\n".join([*parts, _AROUND])
 
 

@@ -27,6 +27,7 @@ from evalrun.suite.components import (
     ModelSpec,
     ParserSpec,
     ScorerSpec,
+    SinkSpec,
 )
 from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.findings import complaint, describe
@@ -357,6 +358,11 @@ class Suite(Spec):
         "year rare. Default: 99 % each time.",
     )
     alerts: AlertsSpec | None = Field(default=None, description="What is reported at the end of a sweep.")
+    sinks: list[SinkSpec] = Field(
+        default_factory=list,
+        exclude_if=lambda value: not value,
+        description="Tools that results are sent to after the sweep: `mlflow`, `otlp`, `wandb`, …",
+    )
     checkpoints: CheckpointRules | None = Field(
         default=None, description="How the checkpoints of models that have `checkpoints` are compared."
     )
@@ -418,6 +424,10 @@ class Suite(Spec):
             if name in names[:index]:
                 remedy = "Scores are kept by name: give one of them another, where it has an option 'name'."
                 raise complaint(f"two scorers are called '{name}'", remedy, ("scorers", index))
+        sinks = [sink.name for sink in self.sinks]
+        for index, name in enumerate(sinks):
+            if name in sinks[:index]:
+                raise complaint(f"the sink '{name}' is named twice", "Name each once.", ("sinks", index))
         for name in self.derive:
             if name in names:
                 raise complaint(f"a scorer is called '{name}' too", "Choose another name.", ("derive", name))
@@ -448,6 +458,7 @@ class Suite(Spec):
         ):  # fmt: skip
             data.pop(key, None)
         data.pop("checkpoints", None)
+        data.pop("sinks", None)
         # Where the documents of tasks came from: they themselves are in their datasets' digests.
         data.pop("task_data", None)
         data.pop("task_files", None)
@@ -460,14 +471,19 @@ class Suite(Spec):
             del dataset["tags"]
         for model in data["models"]:
             del model["limits"]
+            model.pop("mlflow", None)
         return data
 
     def _plain(self) -> dict[str, JSON]:
-        data: dict[str, JSON] = self.model_dump(mode="json", exclude={"models", "judges", "parse", "scorers"})
+        data: dict[str, JSON] = self.model_dump(
+            mode="json", exclude={"models", "judges", "parse", "scorers", "sinks"}
+        )
         data["models"] = [model.resolved() for model in self.models]
         data["judges"] = [model.resolved() for model in self.judges]
         data["parse"] = [parser.resolved() for parser in self.parse]
         data["scorers"] = [scorer.resolved() for scorer in self.scorers]
+        if self.sinks:
+            data["sinks"] = [sink.resolved() for sink in self.sinks]
         if data["checkpoints"] is None:  # few suites say anything of them
             del data["checkpoints"]
         for key in ("tasks", "task_data", "task_files", "report"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def run_sweep(
     Raises UserError before anything is sent when the suite is invalid; afterwards faults are in the
     outcome, with what was done kept.
     """
+    begun = time.monotonic()
     loaded = suite if isinstance(suite, LoadedSuite) else load_suite(suite, options.overrides)
     with ThreadPoolExecutor(1, "evalrun-background") as background:
         provenance = background.submit(_provenance, options, loaded.base_dir)
@@ -76,9 +78,15 @@ def run_sweep(
         if options.write_report:
             place_for(options.report or REPORTS / "report.html")
         try:
-            return _Sweep(prepared, options, store, display, provenance, conduct).run()
+            outcome = _Sweep(prepared, options, store, display, provenance, conduct).run()
         finally:
             prepared.close()
+    if loaded.suite.sinks:
+        from evalrun.sinks.main import after_sweep
+
+        said = after_sweep(outcome.folder, time.monotonic() - begun)
+        outcome = replace(outcome, warnings=(*outcome.warnings, *filter(None, [said])))
+    return outcome
 
 
 def _provenance(options: SweepOptions, suite_folder: Path) -> dict[str, Any]:

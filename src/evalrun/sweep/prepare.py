@@ -193,6 +193,7 @@ def _prepared(
         from evalrun.sweep.levels import load_problems
 
         problems.found.extend(load_problems(loaded, providers, pipeline))
+    _check_sinks(suite, problems)
     problems.raise_if_any()
     if pipeline is None:
         raise AssertionError("a pipeline that was not built is a problem that was raised")
@@ -213,6 +214,13 @@ def _prepared(
         code=code,
         work_digest=_work_digest(loaded, datasets, compiled, judging, {**code, **_code_of_models(providers)}),
     )
+
+
+def _check_sinks(suite: Suite, problems: _Problems) -> None:
+    """A sink whose package or variable is missing is known before anything is asked."""
+    for sink in suite.sinks:
+        with problems.collect():
+            sink.build()
 
 
 def _add_tasks(
