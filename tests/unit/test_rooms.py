@@ -29,6 +29,7 @@ ROOMS = [
     "sweep",
     "search",
     "evidence",
+    "traffic",
     "api",
     "stats",
     "integrations",

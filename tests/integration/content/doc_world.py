@@ -106,12 +106,27 @@ def write_files(root: Path) -> None:
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
+        write_traffic(folder / "live.parquet")
         for step in (500, 1000):
             write_checkpoint(folder / "out" / f"checkpoint-{step}", step)
     (root / "docs").mkdir(exist_ok=True)
     shutil.copytree(ROOT / "prompts", root / "prompts", dirs_exist_ok=True)
     (root / "prompts" / "triage").mkdir(exist_ok=True)
     (root / "prompts" / "triage" / "direct.j2").write_text("What is this about? {{ message }}\n")
+
+
+def write_traffic(path: Path) -> None:
+    """Rows as `traffic import` writes them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    made = [
+        {"request_id": f"r{at}", "messages": [{"role": "user", "content": f"Ticket {at}"}],
+         "output": "billing",
+         "text": f"Ticket {at}", "weight": 1.0 + at % 2, "stratum": "ab"[at % 2], "user_key": f"u{at // 2}"}
+        for at in range(20)
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(made), path)
 
 
 def write_modules(blocks: list[Block], folder: Path) -> None:

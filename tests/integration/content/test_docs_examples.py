@@ -92,6 +92,7 @@ ELSEWHERE = (
     "evalrun attest",
     "evalrun audit verify latest --signers",
     "evalrun import",  # files of other tools
+    "evalrun traffic import",  # traces
     "evalrun search suites/search.yaml",  # the Hub
     "evalrun suites/crows_pairs.yaml",  # a server that gives log-probabilities of prompts
 )

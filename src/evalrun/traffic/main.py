@@ -1,0 +1,469 @@
+"""Files of production records into one Parquet file of rows that a suite scores."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalrun.atomic import replacing
+from evalrun.errors import UserError
+from evalrun.registry import nearest
+from evalrun.traffic.calls import (
+    CUT_OFF,
+    FUTURE,
+    NO_CONTENT,
+    NO_TIME,
+    TWICE,
+    UNSORTED,
+    Call,
+    Tally,
+    dumps,
+    number,
+)
+from evalrun.traffic.files import expand, last_generations, read_calls
+from evalrun.traffic.sample import Row, Sampling, Stratum, redacted
+
+if TYPE_CHECKING:
+    from evalrun.templates import Compiled
+
+KEY_VARIABLE = "EVALRUN_PSEUDONYM_KEY"
+"""The environment variable with the key of pseudonyms, in place of the store's; with neither they hold within
+one file only."""
+
+TEXTS = (
+    "request_id", "ts", "model", "provider", "operation", "service", "prompt_version", "text", "output",
+    "finish_reason", "error", "user_key", "conversation", "trace_id", "span_id", "arm", "feedback", "stratum",
+)  # fmt: skip
+NUMBERS = ("prompt_tokens", "completion_tokens", "ttft_s", "e2e_s", "weight")
+REDACTED = ("messages", "text", "output", "error", "feedback")
+_BATCH = 2_000
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_EARLY = timedelta(minutes=1)
+"""Clocks may differ by so much before a time is called one of the future."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of which files is taken: the keys of `traffic:` in a suite's dataset."""
+
+    path: Sequence[str | Path]
+    source: str = "auto"
+    where: str = ""
+    since: str = ""
+    until: str = ""
+    unit: str = "last_generation"
+    n: int | None = None
+    rate: float | None = None
+    strata: Sequence[str] = ()
+    always: str = ""
+    seed: str = "0"
+    kept: float | None = None
+    map: Mapping[str, str] = field(default_factory=dict)
+    columns: Sequence[str] = ()
+    redact: str = "standard"
+    store: Path = Path(".evalrun")
+    base_dir: Path = Path()
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was taken: `rows` with weights that are worth `effective` equal ones, from `files`."""
+
+    path: Path
+    files: tuple[str, ...]
+    rows: int
+    effective: float
+    strata: tuple[Stratum, ...]
+    read: Mapping[str, int]
+    left_out: Mapping[str, int]
+    noticed: Mapping[str, int]
+    first: Mapping[str, str]
+    unknown_attributes: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def take(wanted: Wanted, out: Path) -> Taken:
+    """Read, filter, sample and redact; the rows go to `out`, a Parquet file.
+
+    Raises UserError for files that cannot be read, settings that cannot be applied, and where nothing is
+    left.
+    """
+    files = expand(wanted.path)
+    tally = Tally()
+    with _Writer(out, wanted) as writer:
+        sampling = Sampling(writer.write, wanted.n, wanted.rate, wanted.seed, wanted.strata)
+        _offer(wanted, files, tally, sampling)
+        strata = sampling.finish()
+    notes = [*tally.notes, *writer.notes]
+    effective = writer.total**2 / writer.squares if writer.squares else 0.0
+    gone = (NO_CONTENT, CUT_OFF, TWICE)
+    torn = {
+        what: n for what, n in tally.wrong.items() if what.startswith(("lines", "records of an", "events"))
+    }
+    return Taken(
+        path=out,
+        files=tuple(map(str, files)),
+        rows=writer.rows,
+        effective=effective,
+        strata=strata,
+        read={"records": tally.records, "calls": tally.calls, "matching": tally.matching},
+        left_out={**torn, **{what: tally.wrong[what] for what in gone if tally.wrong[what]}},
+        noticed={what: n for what, n in tally.wrong.items() if what not in gone and what not in torn},
+        first=tally.first,
+        unknown_attributes=dict(tally.unknown.most_common(20)),
+        notes=tuple(notes),
+    )
+
+
+def _offer(wanted: Wanted, files: Sequence[Path], tally: Tally, sampling: Sampling) -> None:
+    pick = Pick(wanted, tally)
+    last: dict[str, tuple[int, str]] = {}
+    if wanted.unit == "last_generation":
+        last = last_generations(files, wanted.source, dict(wanted.map))
+    for call in read_calls(files, wanted.source, dict(wanted.map), tally):
+        if not pick.is_unit(call):
+            continue
+        tally.calls += 1
+        if last and call.span and last.get(call.trace, (0, call.span))[1] != call.span:
+            continue
+        pick.offer(call, sampling)
+    if tally.records == 0 and tally.wrong:
+        what, where = next(iter(tally.first.items()))
+        raise UserError(f"holds no record that can be read: {what}", where=where)
+    if not tally.matching:
+        raise UserError(
+            f"no record is left of {tally.records:,} that were read ({_said(tally)})",
+            where=str(files[0]),
+            remedy="See source, unit, where and the window of time.",
+        )
+    if not pick.weighed and wanted.kept is None:
+        tally.notes.append("nothing says what share of the traces was kept: weights are of those that were")
+
+
+def _said(tally: Tally) -> str:
+    wrong = [f"{n:,} {what}" for what, n in tally.wrong.items()]
+    return ", ".join([f"{tally.calls:,} calls of the unit", *wrong])
+
+
+class Pick:
+    """Applies unit, window and condition to calls."""
+
+    def __init__(self, wanted: Wanted, tally: Tally) -> None:
+        from evalrun.templates import compile_condition
+
+        self._wanted, self._tally = wanted, tally
+        self._unit, _, self._name = wanted.unit.partition(":")
+        if self._unit not in ("each_generation", "last_generation", "root", "named"):
+            raise UserError(
+                f"'{wanted.unit}' is no unit", remedy="each_generation, last_generation, root or named:NAME."
+            )
+        self._where = _compiled(compile_condition, wanted.where, "where")
+        self._always = _compiled(compile_condition, wanted.always, "always")
+        self._since, self._until = moment(wanted.since, wanted.now), moment(wanted.until, wanted.now)
+        self._late = int((wanted.now + _EARLY).timestamp() * 1e9)
+        self._seen: set[int] = set()
+        self._before = 0
+        self.weighed = False
+
+    def is_unit(self, call: Call) -> bool:
+        """Whether a span is one of those that are taken."""
+        if self._unit == "root":
+            return call.root
+        if self._unit == "named":
+            return call.name == self._name.strip()
+        return call.generation
+
+    def _within(self, at: int | None) -> bool:
+        """Whether a time is in the window."""
+        if self._since is None and self._until is None:
+            return True
+        return (
+            at is not None
+            and at <= self._late
+            and (self._since is None or at >= self._since)
+            and (self._until is None or at < self._until)
+        )
+
+    def offer(self, call: Call, sampling: Sampling) -> None:
+        """Count what is wrong with a call; offer it where it can be scored."""
+        tally, where, at = self._tally, call.request_id, call.begin_ns
+        self._see_time(at, where)
+        if not self._within(at) or (self._where is not None and not self._true(self._where, call)):
+            return
+        names = {hash(where), hash((call.trace, call.span))}
+        if not self._seen.isdisjoint(names):
+            tally.note(TWICE, where)
+            return
+        self._seen |= names
+        if call.cut:
+            tally.note(CUT_OFF, where)
+            return
+        if call.output is None and call.error is None:
+            tally.note(NO_CONTENT, where)
+            return
+        tally.matching += 1
+        self.weighed |= call.kept is not None
+        stratum = ""
+        if self._wanted.strata:
+            row = row_of(call)
+            stratum = " / ".join(_label(row.get(n, call.attributes.get(n))) for n in self._wanted.strata)
+        always = self._always is not None and self._true(self._always, call)
+        sampling.offer(where, lambda: self._row(call), stratum, always)
+
+    def _row(self, call: Call) -> Row:
+        row = row_of(call)
+        row["kept"] = call.kept or self._wanted.kept or 1.0
+        for name in self._wanted.columns:
+            row[name] = row[name] if name in row else call.attributes.get(name)
+        return row
+
+    def _see_time(self, at: int | None, where: str) -> None:
+        if at is None:
+            self._tally.note(NO_TIME, where)
+            return
+        if at > self._late:
+            self._tally.note(FUTURE, where)
+        elif at < self._before:
+            self._tally.note(UNSORTED, where)
+        self._before = max(self._before, min(at, self._late))
+
+    def _true(self, condition: Compiled, call: Call) -> bool:
+        from evalrun.templates import TemplateFailure
+
+        try:
+            return bool(
+                condition.evaluate({**row_of(call), "attributes": _Lenient(call.attributes), "null": None})
+            )
+        except TemplateFailure as failure:
+            raise UserError(f"the condition cannot be applied: {failure}", where=call.request_id) from failure
+
+
+class _Lenient(dict[str, Any]):
+    """Attributes of a record: one that it lacks is null."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def _compiled(compile_condition: Callable[[str, str], Compiled], source: str, what: str) -> Compiled | None:
+    if not source:
+        return None
+    condition = compile_condition(source, what)
+    known = (*TEXTS, *NUMBERS, "messages", "attributes", "null")
+    for name in condition.variables.missing(known):
+        near = nearest(name, known)
+        raise UserError(
+            f"there is no '{name}' in records",
+            where=what,
+            remedy=f"Did you mean '{near}'?" if near else f'An attribute is attributes["{name}"].',
+        )
+    return condition
+
+
+def _label(value: Any) -> str:
+    return "none" if value is None or value == "" else value if isinstance(value, str) else dumps(value)
+
+
+def moment(text: str, now: datetime) -> int | None:
+    """`24h` before now, or an ISO 8601 time, as Unix nanoseconds. Raises UserError for anything else."""
+    if not text:
+        return None
+    if seen := re.fullmatch(r"(\d+)([smhdw])", text.strip()):
+        return int((now - timedelta(seconds=int(seen[1]) * _SECONDS[seen[2]])).timestamp() * 1e9)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(
+            f"'{text}' is no time", remedy="Write 24h, 7d or 2026-01-31T12:00:00+00:00."
+        ) from error
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+def row_of(call: Call) -> Row:
+    """The row of a call, as it is filtered; user and conversation as they stand."""
+    took = None
+    if call.end_ns is not None and call.begin_ns is not None and call.end_ns >= call.begin_ns:
+        took = (call.end_ns - call.begin_ns) / 1e9
+    asked = next(
+        (m["content"] for m in reversed(call.messages or ()) if m["role"] in ("user", "human")), None
+    )
+    return {
+        "request_id": call.request_id,
+        "ts": iso(call.begin_ns),
+        "model": call.model,
+        "provider": call.provider,
+        "operation": call.operation,
+        "service": call.service,
+        "prompt_version": call.prompt_version,
+        "text": asked,
+        "messages": call.messages,
+        "output": call.output,
+        "prompt_tokens": call.prompt_tokens,
+        "completion_tokens": call.completion_tokens,
+        "ttft_s": call.ttft_s,
+        "e2e_s": took,
+        "finish_reason": call.finish_reason,
+        "error": call.error,
+        "user_key": call.user,
+        "conversation": call.conversation,
+        "trace_id": call.trace,
+        "span_id": call.span or None,
+        "arm": call.arm,
+        "feedback": call.feedback if call.feedback is None else _label(call.feedback),
+    }
+
+
+def iso(at_ns: int | None) -> str | None:
+    """Unix nanoseconds as ISO 8601 in UTC, to the microsecond."""
+    if at_ns is None:
+        return None
+    try:
+        return (
+            datetime.fromtimestamp(at_ns // 10**9, UTC) + timedelta(microseconds=at_ns % 10**9 // 1000)
+        ).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is done to texts and to ids of people before anything is written."""
+
+    clean: Callable[[str], str]
+    pseudonym: Callable[[str], str] | None = None
+
+
+def hooks(wanted: Wanted) -> Hooks:
+    """What redacts: `none`, `package.module:function`, or a level of `evalrun.privacy`.
+
+    Raises UserError where there is no such thing: nothing is read or written then.
+    """
+    from evalrun.registry import import_attribute, importable_from
+
+    if wanted.redact == "none":
+        return Hooks(str)
+    if ":" in wanted.redact:
+        importable_from(wanted.base_dir)
+        function = import_attribute(wanted.redact)
+        return Hooks(lambda text: str(function(text)))
+    try:
+        build = import_attribute("evalrun.privacy:redactor")
+    except UserError as error:
+        raise UserError(
+            f"there is no redaction '{wanted.redact}'",
+            where="redact",
+            remedy="Give package.module:function (text to text), or none to keep texts as they are.",
+        ) from error
+    made = build({"redact": wanted.redact}, wanted.store)
+    return Hooks(made, made.pseudonym)
+
+
+class _Writer:
+    """Rows into a Parquet file, redacted on the way; a text that cannot be redacted is never written."""
+
+    def __init__(self, out: Path, wanted: Wanted) -> None:
+        hooks_ = hooks(wanted)
+        self._clean, self._pseudonym = hooks_.clean, hooks_.pseudonym
+        self._redacted = {*REDACTED, *wanted.columns}
+        self._columns = [
+            name for name in dict.fromkeys(wanted.columns) if name not in (*TEXTS, *NUMBERS, "messages")
+        ]
+        self._key = os.environ.get(KEY_VARIABLE, "").encode()[:64]
+        self.notes: list[str] = []
+        self._out, self._buffer = out, list[Row]()
+        self._file: Any = None
+        self._anonymous = False
+        self._secret = self._key or secrets.token_bytes(32)
+        self.rows, self.total, self.squares = 0, 0.0, 0.0
+
+    def __enter__(self) -> _Writer:
+        try:
+            self._out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot be written: {error.strerror}", where=str(self._out)) from error
+        self._replacing = replacing(self._out)
+        self._path = self._replacing.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            self._flush()
+        if self._file is not None:
+            self._file.close()
+        self._replacing.__exit__(*error)
+
+    def write(self, row: Row) -> None:
+        """Take one row."""
+        for name in ("user_key", "conversation"):
+            if row[name] is not None and self._pseudonym is not None and not self._key:
+                row[name] = self._pseudonym(row[name])
+            elif row[name] is not None:
+                self._anonymous |= not self._key
+                row[name] = blake2b(row[name].encode(), digest_size=12, key=self._secret).hexdigest()
+        try:
+            row = redacted(row, self._redacted, self._clean)
+        except Exception as error:
+            raise UserError(
+                f"a text could not be redacted ({type(error).__name__}): nothing was written"
+            ) from error
+        self.rows += 1
+        self.total += row["weight"]
+        self.squares += row["weight"] ** 2
+        self._buffer.append(row)
+        if len(self._buffer) == _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._file is None:
+            if self._anonymous:
+                self.notes.append(f"user_key differs from import to import: set {KEY_VARIABLE} to join them")
+            self._numeric = {
+                name
+                for name in self._columns
+                if all(isinstance(row[name], int | float | None) for row in self._buffer)
+                and any(row[name] is not None for row in self._buffer)
+            }
+            message = pa.struct([("role", pa.string()), ("content", pa.string())])
+            own = [(name, pa.float64() if name in self._numeric else pa.string()) for name in self._columns]
+            self._schema = pa.schema(
+                [(name, pa.string()) for name in TEXTS]
+                + [("messages", pa.list_(message))]
+                + [(name, pa.int64() if name.endswith("tokens") else pa.float64()) for name in NUMBERS]
+                + own
+            )
+            self._file = pq.ParquetWriter(self._path, self._schema, compression="zstd")
+        for row in self._buffer:
+            for name in self._columns:
+                value = row[name]
+                row[name] = (
+                    number(value) if name in self._numeric else None if value is None else _label(value)
+                )
+        self._file.write_table(pa.Table.from_pylist([*map(_plain, self._buffer)], schema=self._schema))
+        self._buffer.clear()
+
+
+def _plain(row: Row) -> Row:
+    """Texts as UTF-8 can hold them."""
+    from evalrun.tracking.plain import plain
+
+    return {name: plain(value) for name, value in row.items()}
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file that `take` wrote."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=_BATCH):
+            yield from batch.to_pylist()
