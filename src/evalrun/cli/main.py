@@ -74,6 +74,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "archive": ("people", "Keep", "Take a sweep out of the lists."),
     "delete": ("people", "Keep", "Delete a sweep, leaving a tombstone."),
     "audit": ("audit", "Keep", "Show what was done; verify that nothing was altered."),
+    "card": ("card", "Decide", "Write a model card, or evidence for a regulation or standard."),
     "attest": ("attest", "Decide", "Attest a sweep's gates for other tools; verify that."),
     "sign": ("sign", "Keep", "Sign a finished sweep by an SSH key."),
     "sync": ("sync", "Keep", "Send a sweep to MLflow or OpenTelemetry."),

@@ -90,6 +90,7 @@ ELSEWHERE = (
     "evalrun suite.yaml --push",
     "evalrun sign",  # somebody's key
     "evalrun attest",
+    "evalrun card",  # its output goes to a file, by the shell
     "evalrun audit verify latest --signers",
     "evalrun import",  # files of other tools
     "evalrun traffic import",  # traces
