@@ -399,9 +399,19 @@ def gaps(store: Store, heads: Mapping[str, Mapping[str, Any]]) -> list[tuple[str
     lost = [
         (ulid, f"lacked {ulid}, which was entered again from its folder")
         for ulid in sorted(present.keys() & heads.keys() - known)
+        if _readable(present[ulid])
     ]
     made_up = [(ulid, f"held {ulid}, which has no folder") for ulid in sorted(known - present.keys())]
     return lost + made_up
+
+
+def _readable(folder: SweepFolder) -> bool:
+    """Whether a sweep's manifest can be read; one whose can not is broken, and no fault of the catalog."""
+    try:
+        folder.manifest()
+    except (OSError, UserError):
+        return False
+    return True
 
 
 def _agree(name: str, expected: Rows, actual: Rows, known: Any) -> bool:
