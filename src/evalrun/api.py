@@ -367,6 +367,7 @@ class Suite:
         metrics: Mapping[str, float | None] | None = None,
         report: Mapping[str, Any] | None = None,
         search: Mapping[str, Any] | None = None,
+        privacy: Mapping[str, Any] | None = None,
         stop_early: Mapping[str, Any] | None = None,
         gates: Sequence[str] | None = None,
         inconclusive: Literal["warn", "fail"] | None = None,

@@ -215,7 +215,7 @@ def scrub(text: str) -> str:
 
     Scrubbing twice is scrubbing once. Digests, ULIDs, UUIDs, base64 and prose are left as they are.
     """
-    return _scrub(text, _environment_secrets())
+    return _scrub(text, environment_secrets())
 
 
 def scrub_json(value: Any) -> Any:
@@ -224,12 +224,12 @@ def scrub_json(value: Any) -> Any:
     A string under a key that names a secret (`password`, `api_key`) is masked whatever it looks like, and so
     is the argument after an option that names one (`["--api-key", "…"]`). Numbers and booleans stay.
     """
-    return _scrub_value(value, _environment_secrets())
+    return _scrub_value(value, environment_secrets())
 
 
 def scrub_url(url: str) -> str:
     """The URL without userinfo, and with the values of secret query parameters masked."""
-    return _scrub(re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", url), _environment_secrets())
+    return _scrub(re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", url), environment_secrets())
 
 
 @lru_cache(4096)
@@ -244,7 +244,7 @@ def is_secret_variable(name: str, value: str) -> bool:
     return bool(named) and len(value) >= MIN_ENVIRONMENT_LENGTH
 
 
-def _environment_secrets() -> tuple[str, ...]:
+def environment_secrets() -> tuple[str, ...]:
     """Values of secret-looking variables in the forms they take in text, longest first."""
     return _secrets_of(tuple(os.environ.items()))
 

@@ -26,6 +26,7 @@ ROOMS = [
     "explain",
     "reports",
     "sinks",
+    "privacy",
     "sweep",
     "search",
     "evidence",

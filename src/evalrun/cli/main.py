@@ -78,6 +78,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "attest": ("attest", "Decide", "Attest a sweep's gates for other tools; verify that."),
     "sign": ("sign", "Keep", "Sign a finished sweep by an SSH key."),
     "sync": ("sync", "Keep", "Send a sweep to MLflow or OpenTelemetry."),
+    "privacy": ("privacy", "Keep", "Find personal data; give people what is theirs."),
     "cache": ("cache", "Keep", "Look into the cache of answers, or clear it."),
     "catalog": ("store", "Keep", "Show or set where the catalog is kept."),
     "store": ("store", "Keep", "Show the store, or make one for a group."),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from evalrun.canonical import canonical_json
 from evalrun.datasets.shape import BadRow, Item, Shape
@@ -15,10 +15,22 @@ from evalrun.datasets.source import Findings, Source, open_source
 from evalrun.datasets.survey import ID_DIGITS, Chosen, Selection, Survey
 from evalrun.datasets.versions import Versions
 from evalrun.errors import UserError
-from evalrun.types import JSON
+from evalrun.types import JSON, Row
 
 if TYPE_CHECKING:
     from evalrun.suite.dataset import DatasetSpec
+
+
+class StoresRows(Protocol):
+    """Says what is stored of rows."""
+
+    def identity(self, sample_id: str, row: Row) -> str:
+        """The id under which a sample is stored."""
+        ...
+
+    def row(self, row: Row) -> dict[str, JSON]:
+        """What is stored of a row."""
+        ...
 
 
 class Dataset:
@@ -44,6 +56,8 @@ class Dataset:
         self.nulls = {column: (count, source.place(at)) for column, (count, at) in survey.nulls.items()}
         self.binary = survey.binary
         self.source: dict[str, JSON] = source.describe()
+        self.redactor: StoresRows | None = None
+        """What becomes of ids and rows that are personal; None where they are stored as they are."""
 
     def __len__(self) -> int:
         return self._chosen.count
@@ -54,9 +68,10 @@ class Dataset:
             yield item
 
     def source_rows(self) -> Iterator[dict[str, JSON]]:
-        """The selected rows as the source has them, before columns are made and versions of them."""
+        """The selected rows as the source has them, before columns are made and versions of them; where a
+        `redactor` is set, as they may be stored."""
         for _, row in self._selected():
-            yield row
+            yield row if self.redactor is None else self.redactor.row(row)
 
     def withheld_groups(self) -> dict[str, dict[str, str | None]]:
         """The groups in columns that are not stored, read from the source anew: column to group by sample id.
@@ -82,7 +97,10 @@ class Dataset:
         count = 0
         try:
             for number, row, full in islice(rows, self._chosen.count):
-                yield self._shape.item(self._sample_id(number, row, full), count, full), row
+                sample_id = self._sample_id(number, row, full)
+                if self.redactor is not None:
+                    sample_id = self.redactor.identity(sample_id, full)
+                yield self._shape.item(sample_id, count, full), row
                 count += 1
         except BadRow as error:
             self._source.check_unchanged()

@@ -59,11 +59,18 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, on_durable: Callable[[int], None] | None = None, *, aside: bool = False
+        self,
+        path: Path,
+        on_durable: Callable[[int], None] | None = None,
+        *,
+        aside: bool = False,
+        redact: Callable[[SampleRecord], SampleRecord] | None = None,
     ) -> None:
         """`aside`: lines are written by the thread that makes them durable, so that the loop never waits for
-        the disk; they may be lost until then."""
+        the disk; they may be lost until then. `redact` gives the record that is written in a record's
+        place."""
         self._path = path
+        self._redact = redact
         self._aside = aside
         self._on_durable = on_durable
         self._descriptor = open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -86,7 +93,7 @@ class Journal:
                 self._wake.set()
             else:
                 self._loop.call_soon(self._write)
-        self._lines.append(_encode(record))
+        self._lines.append(_encode(record if self._redact is None else self._redact(record)))
 
     def _write(self) -> None:
         if not self._lines:

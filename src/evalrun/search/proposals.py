@@ -300,7 +300,9 @@ class AskedProposals(Searching):
         suite = self._base.prepared.loaded.suite.model_copy(
             update={"prompts": [prompt], "models": [self._space.baseline.model], "include": [], "exclude": []}
         )
-        own = prepare(replace(self._base.prepared.loaded, suite=suite), self._base.folder.path / "engines")
+        folder = self._base.folder.path
+        loaded = replace(self._base.prepared.loaded, suite=suite)
+        own = prepare(loaded, folder / "engines", folder.parent.parent)
         job = replace(
             self._base, spec=replace(self._base.spec, run_id=spec.run_id, prompt=prompt), prepared=own
         )

@@ -32,6 +32,7 @@ from evalrun.suite.components import (
 from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.findings import complaint, describe
 from evalrun.suite.levels import LoadSpec
+from evalrun.suite.privacy import PrivacySpec
 from evalrun.suite.prompt import PromptSpec
 from evalrun.suite.search import EarlyRules, SearchRules
 from evalrun.suite.tasks import Files, TaskEntry
@@ -392,6 +393,11 @@ class Suite(Spec):
         exclude_if=lambda value: value is None,
         description="When runs end before all rows are asked (`--stop-when-decided`, `--until`).",
     )
+    privacy: PrivacySpec | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Personal data that is removed from all texts before they are stored.",
+    )
     budget: BudgetSpec | None = Field(
         default=None,
         description="US dollars, minutes or tokens after which the sweep stops; it can be taken up again.",
@@ -416,6 +422,13 @@ class Suite(Spec):
         if isinstance(data, dict) and data.get("project") is None and isinstance(data.get("name"), str):
             return {**data, "project": data["name"]}
         return data
+
+    @model_validator(mode="after")
+    def _tasks_keep_texts(self) -> Self:
+        if self.tasks and self.privacy is not None and self.privacy.active:
+            remedy = "lm_eval scores what is stored: leave privacy out, or the tasks."
+            raise complaint("published tasks cannot be scored from redacted texts", remedy, ("privacy",))
+        return self
 
     @model_validator(mode="after")
     def _scorer_names(self) -> Self:

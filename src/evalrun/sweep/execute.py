@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from evalrun.gates.conditions import GateResult
     from evalrun.runner.load.level_run import LevelFacts, LevelPlan, LevelRun
     from evalrun.sweep.judging import Judging
+    from evalrun.types import SampleRecord
 
 _SIDE_BY_SIDE = 8
 """Runs of recorded answers at a time: each waits for the disk several times."""
@@ -124,6 +125,8 @@ class Phase:
     be compared. None: as many as the endpoint bears."""
     neighbours: Neighbours | None = None
     just_read: JustRead = field(default_factory=JustRead)
+    redact: Callable[[SampleRecord], SampleRecord] | None = None
+    """What is journalled in the place of a record."""
 
     async def ask(
         self,
@@ -144,7 +147,7 @@ class Phase:
             self.execution.warnings.append(f"{what}; the samples they stood for were asked again")
         if throttle.budget is not None:
             throttle.budget.begin_run()
-        journal = Journal(folder.journal, aside=plan is not None)
+        journal = Journal(folder.journal, aside=plan is not None, redact=self.redact)
         context = CellContext(journal, self.cache, throttle, self.observer, self.stop, self.purse)
         run: LevelRun | CellRun
         if plan is None:
@@ -213,6 +216,7 @@ async def execute(services: Services) -> Execution:
         purse=services.spending,
         in_flight=like_concurrency(prepared),
         neighbours=services.neighbours,
+        redact=prepared.redact_record,
     )
     finish = Finish(
         folder,
@@ -249,6 +253,8 @@ async def execute(services: Services) -> Execution:
             execution.oldest_cached = services.cache.oldest
             if services.cache.warning:
                 execution.warnings.append(services.cache.warning)
+    if prepared.redactor is not None and prepared.redactor.failed:
+        execution.faults.append(prepared.redactor.fault())
     if services.stop.fault is not None and not all(
         folder.is_finished(spec.run_id) for spec in prepared.specs
     ):
@@ -352,6 +358,7 @@ async def _judge(services: Services, judging: Judging, finish: Finish, execution
         services.stop,
         execution,
         purse=services.spending,
+        redact=services.prepared.redact_record,
     )
     waiting = [each for each in everything if each.run_id in specs]
     for run in await judge_runs(phase, judging, waiting, everything):

@@ -45,7 +45,8 @@ def keep_inputs(folder: SweepFolder, prepared: PreparedSweep) -> None:
             continue
         spec = next(each.dataset for each in prepared.specs if each.dataset.id == dataset)
         in_order = sorted(pool.examples, key=lambda item: item.position)
-        _write(path, (_without(item.row, spec.columns) for item in in_order))
+        stored = _as_it_is if prepared.redactor is None else prepared.redactor.row
+        _write(path, (stored(_without(item.row, spec.columns)) for item in in_order))
     for spec in {each.dataset.id: each.dataset for each in prepared.specs}.values():
         if spec.counterfactual or spec.perturb:
             rows = prepared.datasets[spec.id].source_rows()
@@ -78,6 +79,10 @@ def _has_whole_floats(samples: Path) -> bool:
                 if np.any(values == np.floor(values)):
                     return True
     return False
+
+
+def _as_it_is(row: dict[str, JSON]) -> dict[str, JSON]:
+    return row
 
 
 def _without(row: Mapping[str, JSON], names: Iterable[str]) -> dict[str, JSON]:

@@ -74,7 +74,7 @@ def run_sweep(
     with ThreadPoolExecutor(1, "evalrun-background") as background:
         provenance = background.submit(_provenance, options, loaded.base_dir)
         store = Store(options.store)
-        prepared = prepare(loaded, options.store / "engines")
+        prepared = prepare(loaded, options.store / "engines", options.store)
         if options.write_report:
             place_for(options.report or REPORTS / "report.html")
         try:
@@ -142,6 +142,8 @@ class _Sweep:
         resumed = folder is not None and folder.has_manifest()
         if folder is None:
             folder = self._store.create_sweep(self._suite.name)
+        if self._prepared.redactor is not None:
+            folder.redact = self._prepared.redactor.document
         bundle = _begin_bundle() if self._options.write_report else None
         with Indexing(self._store, beside=self._options.write_report) as index, folder.lock():
             manifest = first_manifest(self._prepared, folder, self._cells, self._lock, resumed=resumed)
@@ -184,7 +186,7 @@ class _Sweep:
 
     def _execute(self, folder: SweepFolder) -> tuple[Execution, bool]:
         cache = None
-        if self._options.use_cache:
+        if self._options.use_cache and self._prepared.redactor is None:  # it keeps answers as they were
             cache = ResponseCache(self._options.store / "cache" / "responses.db")
             if cache.warning:
                 self._display.message(f"warning: {cache.warning}")

@@ -13,8 +13,8 @@ from evalrun.checkpoints import logged_losses
 from evalrun.errors import UserError
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.plan import RunSpec
-from evalrun.sweep.alerts import stored_text
 from evalrun.sweep.prepare import PreparedSweep
+from evalrun.sweep.private import stored_suite
 from evalrun.tracking.folder import SweepFolder
 
 
@@ -76,9 +76,8 @@ def first_manifest(
         "spec_digest": prepared.work_digest,
         "suite": {
             "path": str(loaded.path),
-            "text": stored_text(loaded),
             "digest": digest(loaded.text),
-            "resolved": suite.resolved(),
+            **stored_suite(loaded, prepared.redactor),
         },
         # A finished run asked the checkpoint as it was then; by now it may be deleted, or another.
         "plan": [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -35,10 +35,12 @@ from evalrun.usercode import code_digests
 
 if TYPE_CHECKING:
     from evalrun.gates.alerts import Alert
+    from evalrun.privacy.redact import Redactor
     from evalrun.scoring.base import Scorer
     from evalrun.suite.schema import Suite
     from evalrun.sweep.judging import Judging
     from evalrun.tasks.plan import TaskPlan
+    from evalrun.types import SampleRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,13 @@ class PreparedSweep:
     """What scorers ask of models, where any does."""
     tasks: TaskPlan | None = None
     """The published tasks of the suite, where it has any."""
+    redactor: Redactor | None = None
+    """What removes personal data before anything is stored, where the suite says so."""
+
+    @property
+    def redact_record(self) -> Callable[[SampleRecord], SampleRecord] | None:
+        """What is journalled in the place of a record."""
+        return None if self.redactor is None else self.redactor.record
 
     def pipeline_of(self, spec: RunSpec) -> Pipeline:
         """What reads the answers of a run: the suite's parsers and scorers, or nothing where lm_eval does."""
@@ -113,16 +122,16 @@ class _Problems:
             raise UserError(list(dict.fromkeys(self.found)))
 
 
-def prepare(loaded: LoadedSuite, work_dir: Path) -> PreparedSweep:
+def prepare(loaded: LoadedSuite, work_dir: Path, store: Path | None = None) -> PreparedSweep:
     """Open the datasets, compile and check the prompts, build scorers and providers.
 
-    Sends nothing to any model. `work_dir` is where managed engines will keep their logs. Raises UserError
-    with all problems found.
+    Sends nothing to any model. `work_dir` is where managed engines will keep their logs, `store` where the
+    key of pseudonyms is (None: nothing will be stored). Raises UserError with all problems found.
     """
     tasks = _plan_tasks(loaded, work_dir)
     problems = _Problems()
     try:
-        return _prepared(loaded, work_dir, problems, tasks)
+        return _prepared(loaded, work_dir, problems, tasks, store)
     except BaseException:
         if tasks is not None:
             tasks.close()
@@ -146,7 +155,11 @@ def _task_specs(suite: Suite, tasks: TaskPlan | None) -> tuple[RunSpec, ...]:
 
 
 def _prepared(
-    loaded: LoadedSuite, work_dir: Path, problems: _Problems, tasks: TaskPlan | None
+    loaded: LoadedSuite,
+    work_dir: Path,
+    problems: _Problems,
+    tasks: TaskPlan | None,
+    store: Path | None,
 ) -> PreparedSweep:
     suite = loaded.suite
     task_specs = _task_specs(suite, tasks)
@@ -194,6 +207,7 @@ def _prepared(
 
         problems.found.extend(load_problems(loaded, providers, pipeline))
     _check_sinks(suite, problems)
+    redactor = _redactor(loaded, datasets, compiled, store, problems)
     problems.raise_if_any()
     if pipeline is None:
         raise AssertionError("a pipeline that was not built is a problem that was raised")
@@ -211,6 +225,7 @@ def _prepared(
         alerts=alerts,
         judging=judging,
         tasks=tasks,
+        redactor=redactor,
         code=code,
         work_digest=_work_digest(loaded, datasets, compiled, judging, {**code, **_code_of_models(providers)}),
     )
@@ -221,6 +236,23 @@ def _check_sinks(suite: Suite, problems: _Problems) -> None:
     for sink in suite.sinks:
         with problems.collect():
             sink.build()
+
+
+def _redactor(
+    loaded: LoadedSuite,
+    datasets: Mapping[str, Dataset],
+    compiled: _Compiled,
+    store: Path | None,
+    problems: _Problems,
+) -> Redactor | None:
+    privacy = loaded.suite.privacy
+    if privacy is None or not privacy.active:
+        return None
+    from evalrun.sweep.private import prepare_redactor
+
+    with problems.collect():
+        return prepare_redactor(loaded.suite, datasets, compiled.renderers, store, loaded.base_dir)
+    return None
 
 
 def _add_tasks(

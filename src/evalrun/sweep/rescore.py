@@ -28,6 +28,7 @@ from evalrun.suite.load import parse_suite
 from evalrun.sweep.execute import Execution, Phase
 from evalrun.sweep.finish import drop_judge_journals
 from evalrun.sweep.prepare import scoring_code
+from evalrun.sweep.private import refuse_redacted
 from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.score import ScoreStage, Scoring
 from evalrun.sweep.stored import VARS
@@ -207,6 +208,7 @@ def rescore(
             where=parent.path.name,
             remedy="Run its suite again to finish it, then score it again.",
         )
+    refuse_redacted(manifest, parent.path.name, "score it again")
     scoring = read_scoring(file, manifest)
     _check_columns(parent, scoring)
     baseline = choose_baseline(store, None, manifest["project"]) if scoring.gates else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalrun.errors import Problem, UserError
 from evalrun.runner.cache import sent_params
+from evalrun.sweep.private import refuse_redacted
 from evalrun.sweep.stored import key_of, stored_samples
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import Message, SampleRecord
@@ -89,6 +90,7 @@ def verify_runs(
     manifest = folder.read_manifest()
     if not manifest["suite"].get("resolved"):
         raise UserError("the sweep's manifest holds no suite", where=folder.path.name)
+    refuse_redacted(manifest, folder.path.name, "ask it again")
     suite = _stored_suite(manifest["suite"]["resolved"], folder)
     base_dir = Path(manifest["suite"].get("path") or ".").absolute().parent
     specs = {spec.run_id: spec for spec in matrix(suite)}

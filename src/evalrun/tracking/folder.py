@@ -71,6 +71,8 @@ class SweepFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.redact: Callable[[Any], Any] | None = None
+        """Removes personal data from the documents and events that are written."""
 
     @property
     def ulid(self) -> str:
@@ -252,6 +254,8 @@ class SweepFolder:
             if inputs.is_dir():
                 files = sorted(each for each in inputs.iterdir() if each.is_file())
                 detail[INPUT_DIGESTS] = {file.name: file_sha256(file) for file in files}
+        if self.redact is not None:
+            detail = self.redact(dict(detail or {}))
         where = self.path / EVENTS
         event = events.append_event(where, action, detail, target=target, actor=actor, durable=durable)
         if action == "finish" and (detail or {}).get("status") in ENDED:
@@ -354,8 +358,9 @@ class SweepFolder:
             raise UserError(f"'{run_id[:80]}' cannot name a run: it must be usable as a file name")
         return self.path / "runs" / run_id
 
-    @staticmethod
-    def _write_document(where: Path, document: Mapping[str, Any]) -> None:
+    def _write_document(self, where: Path, document: Mapping[str, Any]) -> None:
+        if self.redact is not None:
+            document = self.redact(document)
         write_private(where, document_bytes(scrub_json(document)))
 
 

@@ -1,0 +1,396 @@
+"""Removes personal data from texts, rows and records before they are stored.
+
+Scores are made of the raw texts. What a recogniser cannot look at is not stored at all (`FAILED`): nothing
+raw goes by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+from evalrun.errors import ExitCode, UserError
+from evalrun.privacy import recognisers
+from evalrun.privacy.recognisers import NUMBERS, SHOWN_AS, STRICT, Recogniser, Span, windows
+from evalrun.secrets import MASK, environment_secrets, scrub
+from evalrun.suite.privacy import ColumnRule, PrivacySpec
+from evalrun.types import JSON, Message, SampleRecord
+
+FAILED = "<REDACTION FAILED>"
+"""What stands where a recogniser raised: the text is not stored."""
+WITHHELD = "<WITHHELD>"
+_REMOVES = ("hmac", "drop", "withhold")
+"""Rules of columns whose values are removed from the other texts too."""
+_SHORT_WORDS = frozenset(
+    ["and", "the", "von", "van", "der", "den", "del", "dos", "das", "bin", "ibn", "san", "mrs"]
+)
+_WORD = re.compile(r"\w+")
+_VECTOR = re.compile(r"\[[-\d.,eE+\s\[\]]*\]")
+_LEAST_APART = 6
+_LEAST_INTEGER = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A value that is to be removed: its pattern, words one of which must occur (lower case), and what
+    replaces it: a column's name, to be numbered, or a text. `whole` values are looked for before patterns
+    are: words of names afterwards, since they occur in addresses."""
+
+    value: str
+    hints: tuple[str, ...]
+    pattern: re.Pattern[str]
+    column: str
+    text: str = ""
+    whole: bool = False
+
+
+def known_values(value: JSON, column: str, text: str = "", *, words: bool = True) -> list[Known]:
+    """The value of a column in the forms in which it may occur in a text: as it is, escaped, percent-encoded,
+    digits in other groups, and, with `words`, each word of a name of three letters or more. The value itself
+    comes first."""
+    if isinstance(value, Mapping | list):
+        inner = value.values() if isinstance(value, Mapping) else value
+        return [one for each in inner for one in known_values(each, column, text, words=words)]
+    shown = str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    if len(shown) < 2:
+        return []
+    letters = all(each.isalpha() or each in " .'\u2019-" for each in shown)
+    pieces = [word for word in re.split(r"[\s.]+", shown) if word]
+    found = [_known(shown, shown, column, text, whole=not letters)]
+    if words and letters and len(pieces) > 1:
+        parts = [word for word in pieces if len(word) >= 3 and word.lower() not in _SHORT_WORDS]
+        found += [_known(word, shown, column, text, whole=False) for word in parts]
+    digits = re.sub(r"[\s().\-/]", "", shown)
+    if len(digits) >= 6 and digits.lstrip("+").isdecimal():
+        loose = r"[\s().\-/]{0,3}".join(re.escape(digit) for digit in digits)
+        found.append(Known(shown, (), re.compile(rf"(?<!\d){loose}(?!\d)"), column, text, whole=True))
+    return found
+
+
+def _known(part: str, value: str, column: str, text: str, *, whole: bool) -> Known:
+    forms = {unicodedata.normalize(form, part) for form in ("NFC", "NFD")}
+    forms |= {json.dumps(part)[1:-1], quote(part), quote(part, safe="")}
+    patterns = [r"\s+".join(map(re.escape, form.split())) for form in sorted(forms, key=len, reverse=True)]
+    hints = tuple({(_WORD.findall(form.lower()) or [form.lower()])[0] for form in forms})
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)", re.IGNORECASE)
+    return Known(value, hints, pattern, column, text, whole)
+
+
+@dataclass(slots=True)
+class Sample:
+    """What was replaced in one sample so far: the same value has the same number."""
+
+    known: list[Known] = field(default_factory=list)
+    numbers: dict[tuple[str, str], str] = field(default_factory=dict)
+    done: dict[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    findings: Counter[str] = field(default_factory=Counter)
+
+    def placeholder(self, kind: str, value: str) -> str:
+        """Such as <EMAIL_1>."""
+        self.findings[kind] += 1
+        key = kind, re.sub(r"[\W_]", "", value).casefold() or value
+        if key not in self.numbers:
+            self.counts[kind] += 1
+            self.numbers[key] = f"<{re.sub(r'[^A-Z0-9]', '_', kind.upper())}_{self.counts[kind]}>"
+        return self.numbers[key]
+
+
+class Redactor:
+    """Removes what the settings say. Called with a text, it gives the text without it.
+
+    `failed` counts the texts that a recogniser raised on, and `failure` says what it raised.
+    """
+
+    def __init__(
+        self,
+        settings: PrivacySpec,
+        key: bytes,
+        kinds: Mapping[str, Recogniser],
+        *,
+        secrets: bool = True,
+        quick: Callable[[str], bool] | None = None,
+    ) -> None:
+        """`kinds` are asked in their order; `quick` says whether they could find anything in a text."""
+        self.settings = settings
+        self._key = key
+        # Addresses first, then numbers, where digits are; then what may see what these have left.
+        self._texts = {kind: kinds[kind] for kind in kinds if kind in STRICT and kind not in NUMBERS}
+        self._numbers = {kind: kinds[kind] for kind in kinds if kind in NUMBERS}
+        self._own = {kind: kinds[kind] for kind in kinds if kind not in STRICT}
+        self._secrets = secrets
+        self._quick = quick
+        self._rules: Mapping[str, ColumnRule] = settings.rules
+        self._removed = {name for name, rule in self._rules.items() if rule in _REMOVES} | set(settings.known)
+        self._everyone: dict[str, dict[str, Known]] = {}
+        """Values of all rows seen, by a word that occurs in them."""
+        self._environment = environment_secrets()
+        self.failed = 0
+        self.failure = ""
+
+    def __call__(self, text: str) -> str:
+        """The text without personal data; `FAILED` in its place where that cannot be known."""
+        return self._clean(text, Sample(), None)
+
+    def findings(self, text: str) -> Counter[str]:
+        """How often each kind occurs in a text. Raises what a recogniser raises."""
+        sample = Sample()
+        self._searched(text, sample, None)
+        return sample.findings
+
+    def pseudonym(self, value: JSON) -> str:
+        """16 hexadecimal digits of HMAC-SHA256 with the store's key: equal for equal values."""
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+        return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:16]
+
+    def fault(self) -> UserError:
+        """What is said where a recogniser raised."""
+        return UserError(
+            f"a recogniser raised ({self.failure}): {self.failed:,} texts are stored as {FAILED} in place of "
+            "what they were; nothing raw was stored",
+            where="privacy",
+            remedy="Correct the recogniser, then run the suite again with --fresh.",
+            exit_code=ExitCode.INCOMPLETE,
+        )
+
+    # Rows and records
+
+    def row(self, row: Mapping[str, JSON]) -> dict[str, JSON]:
+        """A dataset's row as it is stored."""
+        return self._row(row, Sample(self._known_of(row)))
+
+    def learn(self, rows: Iterable[Mapping[str, JSON]]) -> None:
+        """Rows whose known values may occur in documents, and in the texts of other rows (examples)."""
+        for row in rows:
+            self._known_of(row)
+
+    def identity(self, sample_id: str, row: Mapping[str, JSON]) -> str:
+        """The id under which a sample is stored: a pseudonym where the id itself is personal."""
+        named = any(name in row and str(row[name]) == sample_id for name in self._removed)
+        return self.pseudonym(sample_id) if named or self(sample_id) != sample_id else sample_id
+
+    def record(self, record: SampleRecord) -> SampleRecord:
+        """The record as it is stored."""
+        if self._nothing_in(record):
+            return record
+        sample = Sample(self._known_of(record.vars))
+        texts: dict[str, Any] = {
+            "vars": self._row(record.vars, sample),
+            "target": self._value(record.target, sample),
+            "messages": tuple(
+                Message(each.role, self._value(each.content, sample)) for each in record.messages
+            ),
+            "prompt": self._value(record.prompt, sample),
+            "error": self._value(record.error, sample),
+            "reasons": self._value(record.reasons, sample),
+            "attempt_log": tuple(
+                replace(each, message=self._value(each.message, sample)) for each in record.attempt_log
+            ),
+            "sensitive": {
+                name: self._column(name, value, sample) for name, value in record.sensitive.items()
+            },
+        }
+        if record.cluster is not None and self._value(record.cluster, sample) != record.cluster:
+            texts["cluster"] = self.pseudonym(record.cluster)
+        if self.settings.outputs == "redact" and not _VECTOR.fullmatch(record.output or ""):
+            said = ("output", "answer", "reasoning", "tool_calls", "likelihood")
+            texts |= {name: self._value(getattr(record, name), sample) for name in said}
+            if record.logprobs is not None and any(texts[name] != getattr(record, name) for name in said):
+                texts["logprobs"] = None  # its tokens spell the text
+        return replace(record, **texts)
+
+    def document(self, value: Any) -> Any:
+        """A JSON-like value of a sweep (manifest, results, event) as it is stored. Addresses of endpoints
+        stay: they say who was asked."""
+        return self._document(value, Sample())
+
+    def _document(self, value: Any, sample: Sample) -> Any:
+        if isinstance(value, str):
+            return self._clean(value, sample, "ip") if len(value) > 4 else value
+        if isinstance(value, Mapping):
+            return {
+                name: item if name in STRUCTURE else self._document(item, sample)
+                for name, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self._document(item, sample) for item in value]
+        return value
+
+    def _nothing_in(self, record: SampleRecord) -> bool:
+        """Whether a record clearly holds nothing: one look at all its texts together."""
+        if self._quick is None or self._removed or self._everyone:
+            return False
+        texts: list[str] = []
+        for value in (record.vars, record.target, record.prompt, record.error, record.output, record.answer,
+                      record.reasoning, record.tool_calls, record.reasons, record.sensitive, record.cluster,
+                      record.likelihood):  # fmt: skip
+            if value is not None and value != {}:
+                _gather(value, texts)
+        for message in record.messages:
+            _gather(message.content, texts)
+        texts += [attempt.message for attempt in record.attempt_log if attempt.message]
+        together = "\n".join(dict.fromkeys(texts))
+        return not (self._quick(together) or any(variable in together for variable in self._environment))
+
+    def _known_of(self, row: Mapping[str, JSON]) -> list[Known]:
+        found: list[Known] = []
+        for name in self._removed:
+            value = row.get(name)
+            if value is None:
+                continue
+            rule = self._rules.get(name)
+            text = self.pseudonym(value) if rule == "hmac" else ""
+            found += known_values(value, name, text, words=name in self.settings.known)
+            for one in known_values(value, name, text, words=False):
+                # Of other rows' texts only what is told apart from ordinary words is removed.
+                if len(one.value) >= _LEAST_APART and (one.whole or " " in one.value):
+                    for hint in one.hints:
+                        self._everyone.setdefault(hint, {})[one.value] = one
+        return found
+
+    def _row(self, row: Mapping[str, JSON], sample: Sample) -> dict[str, JSON]:
+        return {
+            self._clean(name, sample, None) if "@" in name else name: self._column(name, value, sample)
+            for name, value in row.items()
+            if self._rules.get(name) != "drop"
+        }
+
+    def _column(self, name: str, value: JSON, sample: Sample) -> JSON:
+        rule = self._rules.get(name, "redact")
+        if value is None or rule == "full":
+            return value
+        if rule == "hmac":
+            return self.pseudonym(value)
+        return WITHHELD if rule in ("withhold", "drop") else self._value(value, sample)
+
+    def _value(self, value: JSON, sample: Sample) -> JSON:
+        if isinstance(value, str):
+            clean = sample.done.get(value)
+            if clean is None:
+                clean = sample.done[value] = self._clean(value, sample, None)
+            return clean
+        if isinstance(value, Mapping):
+            return {self._value(name, sample): self._value(item, sample) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._value(item, sample) for item in value]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            whole = isinstance(value, int) or value.is_integer()
+            if (whole and abs(value) >= _LEAST_INTEGER) or any(
+                one.value == str(value) for one in sample.known
+            ):
+                text = str(int(value)) if whole else str(value)
+                clean = self._clean(text, sample, None)
+                return value if clean == text else clean
+        return value
+
+    # Texts
+
+    def _clean(self, text: str, sample: Sample, spare: str | None) -> str:
+        try:
+            return self._searched(text, sample, spare)
+        except Exception as error:  # whatever it is: nothing raw goes by
+            self.failed += 1
+            self.failure = self.failure or f"{type(error).__name__} in {_where(error)}"
+            return FAILED
+
+    def _searched(self, text: str, sample: Sample, spare: str | None) -> str:
+        if not text or (text.startswith("data:") and ";base64," in text[:100]):
+            return text
+        known = [*sample.known, *self._of_others(text)]
+        text = self._without_known(text, [one for one in known if one.whole], sample)
+        of_environment = self._secrets and any(variable in text for variable in self._environment)
+        if self._quick is None or of_environment or self._quick(text):
+            if of_environment or (self._secrets and recognisers.hides_secret(text)):
+                clean = scrub(text)
+                sample.findings["secret"] += clean.count(MASK) - text.count(MASK)
+                text = clean
+            text = self._by_kinds(text, sample, spare)
+        return self._without_known(text, [one for one in known if not one.whole], sample)
+
+    def _by_kinds(self, text: str, sample: Sample, spare: str | None) -> str:
+        text = self._by_some(text, self._texts, sample, spare)
+        for begin, end in reversed(windows(text)) if self._numbers else ():
+            part = self._by_some(text[begin:end], self._numbers, sample, spare)
+            text = text[:begin] + part + text[end:]
+        return self._by_some(text, self._own, sample, spare)
+
+    @staticmethod
+    def _by_some(text: str, kinds: Mapping[str, Recogniser], sample: Sample, spare: str | None) -> str:
+        for kind, recognise in kinds.items():
+            if kind != spare:
+                shown = SHOWN_AS.get(kind, kind).removeprefix("presidio_")
+                text = _replaced(text, recognise(text), shown, sample)
+        return text
+
+    def _of_others(self, text: str) -> Iterator[Known]:
+        if self._everyone:
+            for word in {word.lower() for word in _WORD.findall(text)} & self._everyone.keys():
+                yield from self._everyone[word].values()
+
+    @staticmethod
+    def _without_known(text: str, known: list[Known], sample: Sample) -> str:
+        if not known:
+            return text
+        lower = text.lower()
+        for one in known:
+            if one.hints and not any(hint in lower for hint in one.hints):
+                continue
+            if one.pattern.search(text):
+                put = one.text or sample.placeholder(one.column, one.value)
+                text = one.pattern.sub(put.replace("\\", ""), text)
+        return text
+
+
+STRUCTURE = frozenset(
+    {"base_url", "endpoint", "remote", "digest", "spec_digest", "cell_digest", "sweep", "run", "packages"}
+    | {"started_at", "finished_at", "resumed_at", "schema_version"}
+)
+"""Keys of documents whose texts name things of evalrun's: nothing is searched there."""
+
+
+def _gather(value: Any, texts: list[str]) -> None:
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            if isinstance(item, str):
+                texts.append(item)
+            else:
+                _gather(item, texts)
+            if "@" in name or len(name) > 20:
+                texts.append(name)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _gather(item, texts)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= _LEAST_INTEGER:
+        texts.append(str(int(value)) if value == value and abs(value) < 1e300 else "")
+
+
+def _replaced(text: str, spans: Iterable[Span], kind: str, sample: Sample) -> str:
+    """The text with spans replaced; of those that overlap the first counts, then what is left of others."""
+    ordered = sorted(spans)
+    if not ordered:
+        return text
+    parts, at = [], 0
+    for begin, end in ordered:
+        begin = max(begin, at)
+        if end > begin:
+            parts += [text[at:begin], sample.placeholder(kind, text[begin:end])]
+            at = end
+    return "".join([*parts, text[at:]])
+
+
+def _where(error: Exception) -> str:
+    """The function that raised, without what it raised: messages quote their input."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_qualname if trace is not None else "a recogniser"

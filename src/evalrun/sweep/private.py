@@ -1,0 +1,100 @@
+"""What a sweep's privacy section needs of its suite, before anything is sent or stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalrun.errors import Problem, UserError
+from evalrun.registry import nearest
+from evalrun.sweep.alerts import stored_text
+
+if TYPE_CHECKING:
+    from evalrun.datasets import Dataset
+    from evalrun.privacy.redact import Redactor
+    from evalrun.prompts import Renderer
+    from evalrun.suite.load import LoadedSuite
+    from evalrun.suite.privacy import PrivacySpec
+    from evalrun.suite.schema import Suite
+
+
+def prepare_redactor(
+    suite: Suite,
+    datasets: Mapping[str, Dataset],
+    renderers: Mapping[Any, Renderer],
+    store: Path | None,
+    base_dir: Path,
+) -> Redactor:
+    """The suite's redactor, known to its datasets and their examples. Raises UserError for columns that no
+    dataset has, and as `privacy.redactor` does."""
+    from evalrun.privacy import redactor
+
+    assert suite.privacy is not None
+    problems = [*_unknown_columns(suite.privacy, datasets), *_withheld_groups(suite)]
+    if problems:
+        raise UserError(problems)
+    made = redactor(suite.privacy, store, base_dir)
+    for dataset in datasets.values():
+        dataset.redactor = made
+    for spec in suite.datasets:
+        made.learn(spec.rows or ())
+    for pool in {id(each.pool): each.pool for each in renderers.values() if each.pool is not None}.values():
+        made.learn(item.row for item in pool.examples)
+        named = [replace(each, sample_id=made.identity(each.sample_id, each.row)) for each in pool.examples]
+        pool.examples = sorted(named, key=lambda item: item.sample_id)
+    return made
+
+
+def _unknown_columns(privacy: PrivacySpec, datasets: Mapping[str, Dataset]) -> Iterable[Problem]:
+    known = {column for each in datasets.values() for column in (*each.columns, *each.partial)}
+    subject = [privacy.subject] if privacy.subject else []
+    for section, names in (("columns", privacy.columns), ("known", privacy.known), ("subject", subject)):
+        for name in names if datasets else ():
+            if name not in known:
+                near = nearest(name, known)
+                remedy = f"Did you mean '{near}'?" if near else f"There are: {', '.join(sorted(known))}."
+                yield Problem(f"no dataset has a column '{name}'", f"privacy.{section}", remedy)
+
+
+def _withheld_groups(suite: Suite) -> Iterable[Problem]:
+    """Groups come from what is stored, unless the dataset itself says that they are not to be."""
+    assert suite.privacy is not None
+    for dataset in suite.datasets:
+        for name in dataset.sensitive:
+            if suite.privacy.rules.get(name) in ("drop", "withhold"):
+                yield Problem(
+                    f"'{name}' has groups to compare, and is not to be stored",
+                    f"privacy.columns.{name}",
+                    f"Say it where the groups are: sensitive: [{{column: {name}, store: drop}}].",
+                )
+
+
+def refuse_redacted(manifest: Mapping[str, Any], sweep: str, what: str) -> None:
+    """Raise UserError where the texts of a sweep were redacted: `what` needs them as they were."""
+    from evalrun.suite.privacy import PrivacySpec
+
+    privacy = (manifest["suite"].get("resolved") or {}).get("privacy")
+    if privacy and PrivacySpec.model_validate(privacy).active:
+        raise UserError(
+            f"its texts were redacted before they were stored, and to {what} needs them as they were",
+            where=f"sweep {sweep}",
+            remedy="Run the suite again on its data: the scores are made before anything is redacted.",
+        )
+
+
+def stored_suite(loaded: LoadedSuite, redactor: Redactor | None) -> dict[str, Any]:
+    """`text` and `resolved` of the suite as they are stored. Rows that stand in a suite with a privacy
+    section are redacted as rows; its text is then written anew."""
+    resolved = loaded.suite.resolved()
+    if redactor is None or not any(dataset.rows for dataset in loaded.suite.datasets):
+        return {"text": stored_text(loaded), "resolved": resolved}
+    from evalrun.suite.build import suite_text
+
+    for dataset in resolved["datasets"]:
+        if dataset["rows"]:
+            dataset["rows"] = [redactor.row(row) for row in dataset["rows"]]
+    given = loaded.suite.model_dump(mode="json", exclude_unset=True).keys() | {"models", "scorers", "parse"}
+    text = suite_text({name: value for name, value in resolved.items() if name in given})
+    return {"text": f"# Written anew: the rows that stood here are redacted.\n{text}", "resolved": resolved}
