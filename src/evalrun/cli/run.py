@@ -67,6 +67,10 @@ if TYPE_CHECKING:
 @click.option(
     "--watch", is_flag=True, help="Run again whenever the suite, its prompts, data or code are saved."
 )
+@click.option("--metrics", metavar="ADDR", help="Serve it to Prometheus at HOST:PORT while it runs.")
+@click.option(
+    "--metrics-file", type=FILE, metavar="FILE.prom", help="Keep a textfile for node_exporter's collector."
+)
 @click.option("--push", metavar="URL", help="Then send it to a server, with the token in EVALRUN_TOKEN.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @json_option
@@ -90,6 +94,8 @@ def run(
     stop_when_decided: bool,
     until: str | None,
     watch: bool,
+    metrics: str | None,
+    metrics_file: Path | None,
     push: str | None,
     quiet: bool,
     as_json: bool,
@@ -112,6 +118,7 @@ def run(
         overrides=make_overrides(**overrides), store=store.root, report=report, write_report=not no_report,
         use_cache=not no_cache, fresh=fresh, resume_within=resume_within, argv=tuple(sys.argv[1:]),
         baseline=baseline, inconclusive=inconclusive, reuse=reuse, use_lock=not no_lock,
+        metrics=metrics, metrics_file=metrics_file,
     )  # fmt: skip
     for file in (junit, summary):
         if file is not None:

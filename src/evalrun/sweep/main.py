@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalrun.analysis.conclude import RESULTS, conclude_sweep
 from evalrun.atomic import place_for
@@ -38,6 +38,9 @@ from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.indexing import Indexing
 from evalrun.tracking.reuse import find_earlier, note_cells, take_over
 from evalrun.tracking.store import Store
+
+if TYPE_CHECKING:
+    from evalrun.sinks.prometheus import Metrics
 
 REPORTS = Path("reports")
 """Where reports go that the user names no place for."""
@@ -77,16 +80,33 @@ def run_sweep(
         prepared = prepare(loaded, options.store / "engines", options.store)
         if options.write_report:
             place_for(options.report or REPORTS / "report.html")
+        metrics = None
         try:
-            outcome = _Sweep(prepared, options, store, display, provenance, conduct).run()
+            metrics = _metrics(options, loaded, display)
+            sweep = _Sweep(prepared, options, store, display, provenance, conduct, metrics)
+            outcome = sweep.run()
         finally:
             prepared.close()
+            if metrics is not None:
+                metrics.close()
     if loaded.suite.sinks:
         from evalrun.sinks.main import after_sweep
 
         said = after_sweep(outcome.folder, time.monotonic() - begun)
         outcome = replace(outcome, warnings=(*outcome.warnings, *filter(None, [said])))
     return outcome
+
+
+def _metrics(options: SweepOptions, loaded: LoadedSuite, display: Progress) -> Metrics | None:
+    """What Prometheus is to see of the sweep, where that was asked for."""
+    if options.metrics is None and options.metrics_file is None:
+        return None
+    from evalrun.sinks.prometheus import Metrics
+
+    metrics = Metrics(loaded.suite.project, options.metrics, options.metrics_file)
+    if metrics.address:
+        display.message(f"metrics: http://{metrics.address}/metrics")
+    return metrics
 
 
 def _provenance(options: SweepOptions, suite_folder: Path) -> dict[str, Any]:
@@ -109,7 +129,9 @@ class _Sweep:
         display: Progress,
         provenance: Future[dict[str, Any]],
         conduct: Conduct | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics
         self._prepared = prepared
         self._options = options
         self._store = store
@@ -191,7 +213,8 @@ class _Sweep:
             if cache.warning:
                 self._display.message(f"warning: {cache.warning}")
         stop = Stop()
-        progress = ProgressAdapter(self._display, self._suite.scorers[0].id if self._suite.scorers else "")
+        score = self._suite.scorers[0].id if self._suite.scorers else ""
+        progress = ProgressAdapter(self._display, score, self._metrics)
         spending = None
         if (budget := self._suite.budget) is not None:
             prices = {spec.run_id: spec.model.price for spec in self._prepared.specs}
@@ -255,6 +278,9 @@ class _Sweep:
         reported = bool(runs) and self._options.write_report
         if exit_code is ExitCode.OK and self._suite.baseline == "first" and self._baseline is None:
             warnings += self._first_baseline(folder, manifest)
+        if self._metrics is not None:
+            self._metrics.finish(folder, manifest)
+            warnings += filter(None, [self._metrics.trouble])
         index.begin(folder)
         report, faults = None, list(execution.faults)
         try:

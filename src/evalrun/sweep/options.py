@@ -21,6 +21,7 @@ class SweepOptions:
     the samples cannot decide fails (None: as the suite says). `reuse` takes over runs of the same cell from
     earlier sweeps; `use_lock=False` passes over `evalrun.lock`. An unfinished sweep goes on if it was worked
     on `resume_within` (`90m`, `12h`, `2d`). `into` is the folder of a sweep that runs are added to.
+    `metrics` is an address at which Prometheus finds the sweep, `metrics_file` a textfile for it.
     """
 
     overrides: Overrides = field(default_factory=Overrides)
@@ -36,3 +37,5 @@ class SweepOptions:
     use_lock: bool = True
     resume_within: str = DEFAULT_WITHIN
     into: Path | None = None
+    metrics: str | None = None
+    metrics_file: Path | None = None

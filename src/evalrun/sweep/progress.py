@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from evalrun.reports.progress import News, Phase, Progress
 from evalrun.runner.journal import Earlier
 from evalrun.types import SampleRecord, Status
+
+if TYPE_CHECKING:
+    from evalrun.sinks.prometheus import Metrics
 
 UPDATE_INTERVAL_S = 0.1
 
@@ -34,10 +38,11 @@ class _Running:
 
 
 class ProgressAdapter:
-    """The runner's observer. `score` names the score whose running mean is shown."""
+    """The runner's observer. `score` names the score whose running mean is shown; `metrics` counts too."""
 
-    def __init__(self, display: Progress, score: str) -> None:
+    def __init__(self, display: Progress, score: str, metrics: Metrics | None = None) -> None:
         self._display = display
+        self._metrics = metrics
         self._score = score
         self._runs: dict[str, _Running] = {}
 
@@ -51,11 +56,15 @@ class ProgressAdapter:
 
     def begin(self, run_id: str, total: int, earlier: Earlier) -> None:
         """A run starts, or goes on with what was done earlier."""
+        if self._metrics is not None:
+            self._metrics.begin(run_id, total)
         self._runs[run_id] = _Running(total=total, done=len(earlier.done), started=time.monotonic())
         self._show(run_id, "running")
 
     def sample(self, run_id: str, record: SampleRecord) -> None:
         """One sample more."""
+        if self._metrics is not None:
+            self._metrics.sample(run_id, record)
         run = self._runs[run_id]
         run.done += 1
         if record.status is Status.FAILED:

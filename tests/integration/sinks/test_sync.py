@@ -248,3 +248,15 @@ def test_killed_in_the_middle_it_goes_on_and_nothing_is_there_twice(tmp_path: Pa
     assert (code, sent["sent"]) == (0, 4)
     ids = [span["spanId"] for span in _spans(server)]
     assert len(set(ids)) == 3  # the run's and two samples', though the first was sent twice
+
+
+def test_the_textfile_of_a_sweep_counts_what_its_runs_count(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(SUITE.format("[]") + 'gates: ["exact_match >= 0.4"]\n')
+    words = ("--store", tmp_path / "st", "--no-report", "--metrics-file", tmp_path / "e.prom")
+    assert evalrun(tmp_path / "s.yaml", *words, "--metrics", "127.0.0.1:0").returncode == 0
+    text = (tmp_path / "e.prom").read_text()
+    (path,) = (tmp_path / "st").glob("sweeps/*/runs/*/run.json")
+    scored = json.loads(path.read_text())["counts"]["scored"]
+    assert f'evalrun_samples_total{{project="s",run="m-p-d",status="scored"}} {scored}' in text
+    assert 'evalrun_gate{project="s",run="m-p-d",gate="exact_match >= 0.4"} 1' in text
+    assert evalrun(tmp_path / "s.yaml", *words, "--metrics", "nowhere").returncode == 2
