@@ -216,6 +216,20 @@ class Part:
     p_corrected: float | None = None
     verdict: Verdict | None = None
     sentence: str = ""
+    left_out: PairedResult | None = None
+    """With Shapley values in `gain`: what the part adds to all others, by leaving out it alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """What two parts of a prompt do together beyond what each does, over all combinations of the others
+    (Shapley's interaction index): below 0 they say the same, above 0 they need one another."""
+
+    parts: tuple[str, str]
+    effect: PairedResult
+    p_corrected: float | None = None
+    word: str = "tied"
+    """"say the same", "need one another", or "tied" where that may be chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +237,8 @@ class PromptAblation:
     """One prompt of one model on one dataset, taken apart, over the `n` samples that all its runs have.
 
     `whole` is the metric with the whole prompt. With a swept parameter, samples are averaged over its values.
+    `method` is loo (each part left out by itself) or shapley (`gain` is then a part's mean addition over all
+    orders; with the parts' gains `nothing`, the metric without any part, adds up to the whole).
     """
 
     metric: str
@@ -234,6 +250,9 @@ class PromptAblation:
     n: int
     whole: Estimate
     parts: tuple[Part, ...]
+    method: str = "loo"
+    nothing: Estimate | None = None
+    interactions: tuple[Interaction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,3 +232,96 @@ def test_code_that_runs_is_ended_by_ctrl_c(project: Path, command: str) -> None:
     if command == "run":
         [scores] = (project / "st").rglob("samples.parquet.deferred")
         assert not scores.read_bytes()  # a program that was ended is not a program that failed
+
+
+def three_parts(body: dict[str, Any]) -> str:
+    """Right with the rules or the example (which say the same), and for every third row with the tone."""
+    question = body["messages"][-1]["content"]
+    number = int(question.split()[-1])
+    knows = "exactly" in question or "Like 7" in question
+    right = (knows and number % 5 != 1) or ("kind" in question and number % 3 == 0)
+    return str(number) if right else "?"
+
+
+def shapley_suite(server: ChatServer, text: str, ablate: Any) -> dict[str, Any]:
+    model = {"id": "m", "provider": "openai_compatible", "base_url": server.base_url, "model": "scripted"}
+    return {
+        "name": "shares",
+        "models": [model],
+        "prompts": [{"id": "whole", "text": text, "ablate": ablate}],
+        "datasets": [{"id": "d", "rows": [{"q": f"say {i}", "a": str(i)} for i in range(N)], "target": "a"}],
+        "scorers": ["exact_match"],
+    }
+
+
+PARTS = (
+    "{% section rules %}Say exactly. {% endsection %}{% section tone %}Be kind. {% endsection %}"
+    "{% section like %}Like 7. {% endsection %}{{ q }}"
+)
+
+
+def test_shares_of_parts_are_shapleys_over_the_samples(project: Path, chat_server: ChatServer) -> None:
+    import numpy as np
+    import pyarrow.parquet as pq
+    from scipy import stats
+
+    chat_server.answer = three_parts
+    suite = shapley_suite(chat_server, PARTS, {"method": "shapley", "interactions": True})
+    (project / "suite.yaml").write_text(json.dumps(suite))
+    done = evalrun("suite.yaml", "--store", "st", "--report", "r.html", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["runs"]) == 8
+    folder = Store(Path("st")).resolve("latest")
+    [found] = read_sweep(folder).results.ablations
+    names = ("rules", "tone", "like")
+    scores = {}
+    for run in folder.runs():
+        left = set(run["prompt"].partition("-without-")[2].split("-")) - {""}
+        table = pq.read_table(folder.samples_path(run["run"])).to_pydict()
+        order = np.argsort(table["sample_id"])
+        scores[frozenset(names) - left] = np.array(table["score.exact_match"], float)[order]
+    rules = (
+        2 * (scores[frozenset({"rules"})] - scores[frozenset()])
+        + scores[frozenset({"rules", "tone"})] - scores[frozenset({"tone"})]
+        + scores[frozenset({"rules", "like"})] - scores[frozenset({"like"})]
+        + 2 * (scores[frozenset(names)] - scores[frozenset({"tone", "like"})])
+    ) / 6  # fmt: skip
+    assert found.method == "shapley" and [part.part for part in found.parts] == [
+        f"section {n}" for n in names
+    ]
+    gain = found.parts[0].gain
+    assert gain.difference == pytest.approx(rules.mean(), abs=1e-12)
+    assert gain.se == pytest.approx(rules.std(ddof=1) / N**0.5, abs=1e-12)
+    assert gain.ci_low is not None and gain.ci_high is not None
+    width = stats.t.ppf(0.975, N - 1) * rules.std(ddof=1) / N**0.5
+    assert gain.ci_high - gain.difference == pytest.approx(width, rel=1e-9)
+    assert found.nothing is not None
+    total = sum(part.gain.difference or 0 for part in found.parts)
+    assert found.whole.value is not None and found.nothing.value is not None
+    assert total == pytest.approx(found.whole.value - found.nothing.value, abs=1e-12)
+    assert found.parts[0].left_out is not None and found.parts[0].left_out.difference == 0
+    words = {pair.parts: pair.word for pair in found.interactions}
+    assert words["section rules", "section like"] == "say the same"
+    assert "it adds (Shapley)" in (project / "r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "ablate", "said"),
+    [
+        (PARTS.replace("{{ q }}", ""), {"method": "shapley"}, "nothing is left of the prompt"),
+        (PARTS, {"method": "loo", "interactions": True}, "Write method: shapley"),
+        (PARTS, {"method": "shaply"}, "shapley"),
+        (
+            "".join(f"{{% section s{i} %}}a{{% endsection %}}" for i in range(9)) + "{{ q }}",
+            {"method": "shapley"},
+            "9 parts have 512 combinations",
+        ),
+    ],
+)
+def test_what_cannot_be_shared_out_is_told_first(
+    project: Path, chat_server: ChatServer, text: str, ablate: Any, said: str
+) -> None:
+    (project / "suite.yaml").write_text(json.dumps(shapley_suite(chat_server, text, ablate)))
+    done = evalrun("suite.yaml", "--store", "st")
+    assert done.returncode == 2 and said in done.stderr
+    assert chat_server.bodies == []

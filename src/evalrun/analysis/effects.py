@@ -3,8 +3,10 @@ prompt moves each model, and what each part of a prompt (a marked section, a few
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
+from math import comb
 
 import numpy as np
 
@@ -24,10 +26,11 @@ from evalrun.analysis.paired import agreeing, paired_difference
 from evalrun.analysis.standings import Pairs
 from evalrun.analysis.verdict import verdict
 from evalrun.canonical import digest
+from evalrun.prompts.sections import parts_of
 from evalrun.sweep_results import (
     AxisEffect,
+    Interaction,
     Level,
-    PairedResult,
     Part,
     PromptAblation,
     PromptSensitivity,
@@ -245,7 +248,14 @@ def corrected_ablations(
     found: Sequence[PromptAblation], correction: Correction, margin: float | None
 ) -> tuple[list[PromptAblation], int]:
     """The parts with corrected p values and verdicts, and how many p values there were."""
-    ps = corrected([part.gain.p for each in found for part in each.parts], correction)
+    ps = corrected(
+        [
+            p
+            for each in found
+            for p in (*(part.gain.p for part in each.parts), *(pair.effect.p for pair in each.interactions))
+        ],
+        correction,
+    )
     todo, tests = iter(ps), _together(ps, correction)
     made = []
     for each in found:
@@ -256,8 +266,16 @@ def corrected_ablations(
             word = verdict(gain, each.direction, each.unit, p=p)
             sentence = _part_sentence(part, word)
             parts.append(replace(part, gain=gain, p_corrected=p, verdict=word, sentence=sentence))
-        made.append(replace(each, parts=tuple(parts)))
+        pairs = [_interaction(pair, next(todo), tests) for pair in each.interactions]
+        made.append(replace(each, parts=tuple(parts), interactions=tuple(pairs)))
     return made, sum(p is not None for p in ps)
+
+
+def _interaction(pair: Interaction, p: float | None, tests: int) -> Interaction:
+    effect, word = agreeing(pair.effect, p, tests), "tied"
+    if p is not None and p <= effect.alpha and effect.difference:
+        word = "say the same" if effect.difference < 0 else "need one another"
+    return replace(pair, effect=effect, p_corrected=p, word=word)
 
 
 def _part_sentence(part: Part, found: Verdict) -> str:
@@ -284,7 +302,7 @@ def prompt_ablations(
 def _taken_apart(
     prompt: str, runs: Sequence[RunSamples], measure: Measure, alpha: float, seed: int
 ) -> PromptAblation | None:
-    variants = {run.run.prompt: run.left_out for run in runs if run.ablates}
+    variants = {run.run.prompt: tuple(parts_of(run.left_out)) for run in runs if run.ablates}
     levels = [prompt, *variants]
     cells: dict[str, dict[str, RunSamples]] = {}
     for run in runs:
@@ -298,24 +316,87 @@ def _taken_apart(
     info, bounds = runs[0].run, bounds_of(measure)
     tokens = _tokens(complete, levels, runs)
     whole = data.values[:, 0]
-    parts = tuple(
-        Part(
-            part,
+    places = {left_out: at for at, left_out in enumerate(variants.values(), 1)}
+    names = [left_out[0] for left_out in places if len(left_out) == 1]
+    shapley = len(names) > 1 and len(places) == 2 ** len(names) - 1
+    coalitions = _Coalitions(data.values, names, places) if shapley else None
+    parts = []
+    for name in names:
+        at = places[name,]
+        part = Part(
             name,
+            levels[at],
             data.estimate(data.values[:, at], bounds),
-            _gain(data, whole, at, alpha, seed),
+            gain := paired_difference(data.values[:, at], whole, data.clusters, seed=seed, alpha=alpha),
             None if tokens is None else float(tokens[0] - tokens[at]),
         )
-        for at, (name, part) in enumerate(variants.items(), 1)
-    )
-    return PromptAblation(
+        if coalitions is not None:
+            without = whole - coalitions.shapley(name)
+            shared = paired_difference(without, whole, data.clusters, seed=seed, alpha=alpha)
+            part = replace(part, gain=shared, left_out=gain)
+        parts.append(part)
+    made = PromptAblation(
         measure.name, measure.unit, measure.direction, info.model, prompt, info.dataset,
-        len(data.values), data.estimate(whole, bounds), parts,
+        len(data.values), data.estimate(whole, bounds), tuple(parts),
     )  # fmt: skip
+    if coalitions is None:
+        return made
+    nothing = data.estimate(data.values[:, places[tuple(names)]], bounds)
+    pairs: list[Interaction] = []
+    if _wants_interactions(runs[0], prompt):
+        for one, other in combinations(names, 2):
+            beyond = coalitions.interaction(one, other)
+            effect = paired_difference(whole - beyond, whole, data.clusters, seed=seed, alpha=alpha)
+            pairs.append(Interaction((one, other), effect))
+    return replace(made, method="shapley", nothing=nothing, interactions=tuple(pairs))
 
 
-def _gain(data: Matrix, whole: Floats, at: int, alpha: float, seed: int) -> PairedResult:
-    return paired_difference(data.values[:, at], whole, data.clusters, seed=seed, alpha=alpha)
+class _Coalitions:
+    """The values of every sample with every combination of parts: a game for each sample."""
+
+    def __init__(self, values: Floats, names: Sequence[str], places: Mapping[tuple[str, ...], int]) -> None:
+        self._values, self._names = values, names
+        self._at = {frozenset(names): 0}
+        self._at |= {frozenset(names).difference(left_out): at for left_out, at in places.items()}
+
+    def shapley(self, name: str) -> Floats:
+        """Shapley's value of a part for each sample, of shape (n,): its mean addition over all orders."""
+        return self._weighted([name], lambda without: self._of({name, *without}) - self._of(without))
+
+    def interaction(self, one: str, other: str) -> Floats:
+        """Shapley's interaction index of two parts for each sample (Grabisch and Roubens 1999)."""
+        return self._weighted(
+            [one, other],
+            lambda without: (
+                self._of({one, other, *without})
+                - self._of({one, *without})
+                - self._of({other, *without})
+                + self._of(without)
+            ),
+        )
+
+    def _of(self, present: Iterable[str]) -> Floats:
+        return np.asarray(self._values[:, self._at[frozenset(present)]])
+
+    def _weighted(self, players: Sequence[str], added: Callable[[tuple[str, ...]], Floats]) -> Floats:
+        others = [name for name in self._names if name not in players]
+        slots = len(others) + 1
+        total: Floats = np.sum(
+            [
+                added(chosen) / (slots * comb(len(others), size))
+                for size in range(slots)
+                for chosen in combinations(others, size)
+            ],
+            axis=0,
+        )
+        return total
+
+
+def _wants_interactions(run: RunSamples, prompt: str) -> bool:
+    resolved = run.sweep.suite.resolved
+    prompts = resolved.get("prompts") if isinstance(resolved, dict) else None
+    own: dict[str, JSON] = next((each for each in prompts or () if each.get("id") == prompt), {})
+    return isinstance(own.get("ablate"), dict) and bool(own["ablate"].get("interactions"))
 
 
 def _tokens(

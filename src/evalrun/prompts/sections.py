@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,14 @@ from jinja2.parser import Parser
 
 from evalrun.errors import Problem, UserError
 from evalrun.suite.plan import RunSpec, with_prompt
+from evalrun.suite.prompt import AblateSpec
 
 if TYPE_CHECKING:
     from evalrun.suite.prompt import PromptSpec
 
 SECTION, EXAMPLE = "section", "example"
+MOST_PARTS = 8
+"""Of a prompt of which every combination of parts is run."""
 _IDS, _MARKED = "evalrun_sections", "evalrun_marked"
 
 
@@ -146,6 +150,15 @@ def _variants(prompt: PromptSpec, base_dir: Path) -> Iterator[PromptSpec]:
             where=f"prompt {prompt.id}",
             remedy="Mark parts of it with {% section NAME %}…{% endsection %}, or take 'ablate' away.",
         )
-    for part in parts:
-        name = re.sub(r"[^A-Za-z0-9_]+", "-", part.removeprefix(f"{SECTION} "))
-        yield prompt.leaving_out(part, f"{prompt.id}-without-{name}")
+    together = 1
+    if isinstance(prompt.ablate, AblateSpec) and prompt.ablate.method == "shapley":
+        together = len(parts)
+        if together > MOST_PARTS:
+            raise UserError(
+                f"{together} parts have {2**together:,} combinations, and at most {MOST_PARTS} are taken",
+                where=f"prompt {prompt.id}, ablate",
+                remedy="Mark fewer sections, or use method: loo.",
+            )
+    for left_out in (each for k in range(1, together + 1) for each in combinations(parts, k)):
+        names = [re.sub(r"[^A-Za-z0-9_]+", "-", part.removeprefix(f"{SECTION} ")) for part in left_out]
+        yield prompt.leaving_out(" + ".join(left_out), f"{prompt.id}-without-{'-'.join(names)}")

@@ -110,7 +110,7 @@ def sensitivity(each: PromptSensitivity) -> Section:
 
 def ablation(each: PromptAblation) -> Section:
     """What each part of a prompt adds."""
-    rows = [("(whole prompt)", estimated(each.whole, each.unit), "", "", "", "")]
+    rows: list[tuple[str, ...]] = [("(whole prompt)", estimated(each.whole, each.unit), "", "", "", "")]
     rows += [
         (
             part.part, estimated(part.without, each.unit), change(part.gain, each.unit),
@@ -121,9 +121,28 @@ def ablation(each: PromptAblation) -> Section:
     ]  # fmt: skip
     title = f"{each.metric}: parts of prompt {each.prompt}, {each.model} on {each.dataset}, "
     title += f"n = {count(each.n)}"
-    columns = ("without", each.metric, "the part adds", "tokens a sample", "p, corrected", "verdict")
+    columns: tuple[str, ...] = (
+        "without", each.metric, "the part adds", "tokens a sample", "p, corrected", "verdict",
+    )  # fmt: skip
     remarks = [part.sentence for part in each.parts if part.sentence]
-    return Section(Table(title, columns, rows, frozenset({1, 2, 3, 4})), remarks)
+    if each.nothing is None:
+        return Section(Table(title, columns, rows, frozenset({1, 2, 3, 4})), remarks)
+    rows = [
+        (*row[:3], NONE if part.left_out is None else change(part.left_out, each.unit), *row[3:])
+        for row, part in zip(rows[1:], each.parts, strict=True)
+    ]
+    rows = [
+        ("(whole prompt)", estimated(each.whole, each.unit), *[""] * 5),
+        *rows,
+        ("(all parts)", estimated(each.nothing, each.unit), *[""] * 5),
+    ]
+    columns = (*columns[:2], "it adds (Shapley)", "left out alone", *columns[3:])
+    remarks += [
+        f"{' with '.join(pair.parts)}: {change(pair.effect, each.unit)} beyond the two alone, "
+        f"p, corrected: {p_value(pair.p_corrected)} ({pair.word})"
+        for pair in each.interactions
+    ]
+    return Section(Table(title, columns, rows, frozenset({1, 2, 3, 4, 5})), remarks)
 
 
 def _sensitivities(sensitive: Sequence[PromptSensitivity]) -> Section:

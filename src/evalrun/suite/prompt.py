@@ -180,6 +180,29 @@ class FewShotSpec(Spec):
         return len(self.ids) if self.ids else self.first or self.count
 
 
+class AblateSpec(Spec):
+    """How a prompt is taken apart over a dataset."""
+
+    method: Literal["loo", "shapley"] = Field(
+        default="loo",
+        description="loo: the prompt without each part, which misses what two parts say alike. shapley: with "
+        "every combination of parts (2^n prompts, 8 parts at most), so that what they do together is shared.",
+    )
+    interactions: bool = Field(
+        default=False,
+        description="With shapley, also what each pair of parts does beyond the two alone: below 0 they say "
+        "the same.",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.interactions and self.method == "loo":
+            raise complaint(
+                "interactions need every combination of parts", "Write method: shapley.", ("interactions",)
+            )
+        return self
+
+
 class PromptMessage(Spec):
     """One message of a chat."""
 
@@ -217,10 +240,11 @@ class PromptSpec(Spec):
         description="What is wanted: generate (an answer in words, the default), {choose: …} (the likeliest "
         "of several texts) or perplexity (how likely the prompt's text is).",
     )
-    ablate: bool = Field(
+    ablate: bool | AblateSpec = Field(
         default=False,
         description="Run the prompt also without each of its marked sections ({% section NAME %}… "
-        "{% endsection %}) and without each few-shot example, to see what each of them adds.",
+        "{% endsection %}) and without each few-shot example, to see what each of them adds. "
+        "{method: shapley, interactions: true} runs every combination of them.",
     )
 
     _ablates: str = PrivateAttr(default="")
@@ -233,7 +257,8 @@ class PromptSpec(Spec):
 
     @property
     def without(self) -> str:
-        """The part that is left out, such as "section rules" or "example 2"; "" where there is none."""
+        """The part that is left out, such as "section rules" or "example 2", several with " + " between
+        them; "" where there is none."""
         return self._without
 
     def leaving_out(self, part: str, prompt_id: str) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -169,6 +169,7 @@ def _prepared(
             specs = with_variants(specs, loaded.base_dir)
     datasets = _open_datasets(loaded, specs, problems)
     compiled = _compile_prompts(loaded, specs, datasets, problems)
+    problems.found.extend(_emptied(specs, datasets, compiled))
     own = tuple(datasets.values())
     if tasks is not None:
         _add_tasks(tasks, task_specs, datasets, compiled)
@@ -253,6 +254,26 @@ def _redactor(
     with problems.collect():
         return prepare_redactor(loaded.suite, datasets, compiled.renderers, store, loaded.base_dir)
     return None
+
+
+def _emptied(
+    specs: Sequence[RunSpec], datasets: Mapping[str, Dataset], compiled: _Compiled
+) -> Iterator[Problem]:
+    """The prompts of which nothing is left when their parts are left out, by the first row."""
+    for spec in specs:
+        key = (spec.prompt.id, spec.dataset.id, api_of(spec.model))
+        item = next(iter(datasets.get(spec.dataset.id) or ()), None)
+        if not spec.prompt.without or key not in compiled.renderers or item is None:
+            continue
+        with suppress(UserError):
+            rendered = compiled.renderers[key].render(item)
+            texts = [message.content for message in rendered.messages] or [rendered.prompt]
+            if all(isinstance(text, str) and not text.strip() for text in texts):
+                yield Problem(
+                    f"without {spec.prompt.without} nothing is left of the prompt",
+                    f"prompt {spec.prompt.ablates}, ablate",
+                    "Keep what is always there, such as the row's own text, outside the sections.",
+                )
 
 
 def _add_tasks(
