@@ -26,6 +26,7 @@ from evalrun.providers.faults import error_of_payload, shorten
 from evalrun.types import JSON, ErrorKind, ProviderError, Response, Timing
 
 T = TypeVar("T")
+TimingT = TypeVar("TimingT", Timing, Timing | None)
 T_co = TypeVar("T_co", covariant=True)
 
 DONE = b"[DONE]"
@@ -323,7 +324,7 @@ def _broken(what: str, data: bytes) -> ProviderError:
     return ProviderError(ErrorKind.PROTOCOL, shorten(f"{what}: {data[:2000].decode('utf-8', 'replace')}"))
 
 
-def read_document(body: bytes, parse: Callable[[JSON, Timing], T], timing: Timing) -> T:
+def read_document(body: bytes, parse: Callable[[JSON, TimingT], T], timing: TimingT) -> T:
     """What `parse` makes of the document in a body.
 
     Raises ProviderError: protocol for what is no JSON object or not of the form that `parse` expects, else

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import orjson
@@ -28,11 +28,15 @@ from evalrun.providers.answers import (
     word,
 )
 from evalrun.providers.base import ProviderContext, provider
+from evalrun.providers.batch_api import BATCH_KEY, Batches, BatchOptions, batch_options
 from evalrun.providers.http_provider import ServerOptions, ServerProvider, http_address
 from evalrun.providers.openai_api import wrong_form
 from evalrun.providers.parameters import ANTHROPIC
 from evalrun.suite.components import ModelSpec
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response, Timing
+
+if TYPE_CHECKING:
+    from evalrun.providers.http_client import HTTPClient
 
 ADDRESS = "https://api.anthropic.com/v1"
 MAX_TOKENS = 4096
@@ -70,6 +74,8 @@ class AnthropicOptions(ServerOptions):
     def _with_version(cls, value: str) -> str:
         value = http_address(value).removesuffix("/messages")
         return value if urlsplit(value).path.endswith("/v1") else f"{value}/v1"
+
+    batch: bool | BatchOptions = Field(default=False, description=BATCH_KEY)
 
 
 class StreamedMessage(StreamedAnswer):
@@ -175,7 +181,7 @@ def _call(part: Mapping[str, JSON], arguments: str) -> dict[str, Any]:
 
 
 @provider("anthropic")
-class Anthropic(ServerProvider[AnthropicOptions]):
+class Anthropic(ServerProvider[AnthropicOptions], Batches):
     """Asks Anthropic's Messages API."""
 
     summary: ClassVar[str] = "Anthropic's Messages API (Claude)"
@@ -194,6 +200,21 @@ class Anthropic(ServerProvider[AnthropicOptions]):
         if self.options.beta:
             self.headers["anthropic-beta"] = ",".join(self.options.beta)
             self.connect(self.made_client())
+
+        batch = batch_options(self.options.batch)
+        if batch is not None:
+            from evalrun.providers.anthropic_batches import AnthropicBatches
+
+            self.batch_api = AnthropicBatches(batch, self._connected, self._request, parse_message)
+            self.measured, self.supports = False, self.supports - {"stream"}
+
+    def _request(self, request: Request) -> dict[str, JSON]:
+        return {**self.payload(request), **self.options.extra_body}
+
+    def _connected(self) -> HTTPClient:
+        if self.client is None:
+            raise ProviderError(ErrorKind.CONNECTION, "the provider is not started")
+        return self.client
 
     def identity(self) -> dict[str, JSON]:
         beta: dict[str, JSON] = {"beta": self.options.beta} if self.options.beta else {}

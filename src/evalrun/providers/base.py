@@ -65,8 +65,8 @@ class Provider(ABC, Generic[OptionsT]):
     parameters: ClassVar[frozenset[str] | None] = None
     """Names of the generation parameters that what is asked knows; others are refused before anything is
     sent, unless the model entry allows them. None: any."""
-    measured: ClassVar[bool] = True
-    """False where answers are only looked up: no latency, no throughput, and nothing to cache."""
+    measured: bool = True
+    """False where answers are only looked up, or come by a batch API: no latency, no throughput."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

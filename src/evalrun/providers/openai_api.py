@@ -87,7 +87,7 @@ def _check(choice: Mapping[str, JSON], beside: JSON = None) -> None:
         raise error_of_payload(said, 200)
 
 
-def parse_completion(document: JSON, timing: Timing) -> Response:
+def parse_completion(document: JSON, timing: Timing | None) -> Response:
     """The answer that a (chat) completion holds.
 
     Null content is an empty output (tool calls, refusals, reasoning that used up the tokens).

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.providers.base import Cloneable, Embeds, Provider, ProviderContext, ProviderOptions, provider
+from evalrun.providers.batch_api import BATCH_KEY, Batches, BatchOptions, batch_options
 from evalrun.providers.faults import NO_KEY, nothing_listens, provider_error, transport_errors
 from evalrun.providers.http_provider import http_address, origin
 from evalrun.providers.openai_api import question
@@ -118,6 +119,7 @@ class OpenAIOptions(ProviderOptions):
         default=True,
         description="Ask for token counts at the end of streams; false for servers that refuse the field.",
     )
+    batch: bool | BatchOptions = Field(default=False, description=BATCH_KEY)
 
     @field_validator("base_url", "azure_endpoint")
     @classmethod
@@ -126,7 +128,7 @@ class OpenAIOptions(ProviderOptions):
 
 
 @provider("openai")
-class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
+class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds, Batches):
     """Asks through the official SDK."""
 
     summary: ClassVar[str] = "OpenAI and Azure OpenAI through the official SDK"
@@ -144,6 +146,19 @@ class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
         self._client: Any = None
         self._headers: dict[str, str] = {}
         self._open: Any = None
+        batch = batch_options(self.options.batch)
+        if batch is not None:
+            from evalrun.providers.openai_batches import OpenAIBatches
+
+            self.batch_api = OpenAIBatches(
+                batch,
+                self._connected,
+                self._body,
+                self.options.api,
+                azure=self.options.azure,
+                key=self._account["key"],
+            )
+            self.measured, self.supports = False, self.supports - {"stream", "first_token"}
 
     @property
     def endpoint(self) -> str:
@@ -259,6 +274,17 @@ class OpenAI(Provider[OpenAIOptions], Cloneable, Embeds):
             if self.options.include_usage:
                 body["stream_options"] = {"include_usage": True, **body.get("stream_options", {})}
         return {**arguments, **question(request, self.options.api)}
+
+    def _body(self, request: Request) -> dict[str, JSON]:
+        """The JSON that a request is in a batch."""
+        arguments = self._arguments(request)
+        arguments.pop("extra_headers", None)
+        return {**arguments.pop("extra_body"), **arguments}
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            raise ProviderError(ErrorKind.CONNECTION, "the provider is not started")
+        return self._client
 
     def _absent(self, error: Exception) -> UserError:
         from evalrun.secrets import scrub_url

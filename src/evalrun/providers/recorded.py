@@ -63,7 +63,7 @@ class Recorded(Provider[RecordedOptions], ReadsRows, Pinned):
     shorthand: ClassVar[str | None] = "column"
     summary: ClassVar[str] = "answers that already exist, in a column of the dataset or in a JSONL file"
     supports = frozenset({"chat", "completions", "stream"})
-    measured: ClassVar[bool] = False
+    measured = False
 
     def __init__(self, spec: ModelSpec, context: ProviderContext) -> None:
         super().__init__(spec, context)

@@ -239,6 +239,9 @@ def plan_table(document: Mapping[str, Any], console: Console) -> None:
         columns.insert(2, ("seconds", "right", [_lasting(run["seconds"]) for run in runs]))
     if any(run["usd"] is not None for run in runs):
         columns.append(("cost", "right", [_cost(run["usd"]) for run in runs]))
+    if "usd_live" in document["total"]:
+        live = [_cost(run["usd_live"]) if "usd_live" in run else numbers.NONE for run in runs]
+        columns.append(("without batch", "right", live))
     console.print(table_of(fit(columns, console.width)))
     total = document["total"]
     console.print()
@@ -251,7 +254,8 @@ def plan_table(document: Mapping[str, Any], console: Console) -> None:
     if total["max_completion_tokens"] is not None:
         parts.append(f"at most {count(total['max_completion_tokens'])} answer tokens")
     if total["usd"] is not None:
-        parts.append(f"at most about {numbers.usd(total['usd'])}")
+        without = f" ({numbers.usd(total['usd_live'])} without batch)" if "usd_live" in total else ""
+        parts.append(f"at most about {numbers.usd(total['usd'])}{without}")
     if total.get("judge_requests"):
         parts.append(f"{plural(total['judge_requests'], 'request')} to judges")
     print_line(console, ", ".join(parts) + ". Nothing was sent.")

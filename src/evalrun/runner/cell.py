@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import BatchProvider, Provider
+from evalrun.providers.batch_api import batch_api_of
 from evalrun.runner.attempts import Asking, CircuitBreaker, DeadlineError, Deadlines, RetryPolicy
 from evalrun.runner.cache import KeyMaker, ResponseCache, secret_params, sent_params
 from evalrun.runner.journal import NOTHING_EARLIER, Earlier, Journal
@@ -25,6 +26,7 @@ from evalrun.suite.plan import RunSpec
 from evalrun.types import JSON, Attempt, ErrorKind, ProviderError, Request, Response, SampleRecord, Status
 
 if TYPE_CHECKING:
+    from evalrun.suite.components import ModelSpec
     from evalrun.suite.values import PriceSpec
 
 
@@ -58,8 +60,14 @@ class Cell:
             reader,
             sent_params(spec),
             spec.repeats,
-            spec.model.price,
+            asked_price(spec.model, provider),
         )
+
+
+def asked_price(model: ModelSpec, provider: Provider) -> PriceSpec | None:
+    """What a model costs as it is asked: by request, or in batches."""
+    price = model.price
+    return price.batched() if price is not None and batch_api_of(provider) is not None else price
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +184,8 @@ class CellRun:
         self._failed = 0
         self._total = len(cell.samples) * cell.repeats
         self._left = self._total - len(done)
-        self._cache = context.cache if cell.provider.measured else None
+        asked = cell.provider.measured or batch_api_of(cell.provider) is not None
+        self._cache = context.cache if asked else None
         self._keys: KeyMaker | None = None
         if self._cache is not None:
             secrets = self._cache.credentials({**cell.provider.credentials(), **secret_params(cell.params)})

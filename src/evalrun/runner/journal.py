@@ -146,6 +146,19 @@ class Journal:
         if not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
             raise FileNotFoundError(errno.ENOENT, "another file lies in its place")
 
+    async def durable(self) -> None:
+        """Make durable what was appended until now. Raises the UserError of a failed write."""
+        self._write()
+        self._wake.clear()
+        lines, self._lines = (self._lines, []) if self._aside else ([], [])
+        self._unsynced = 0
+        try:
+            await asyncio.to_thread(self._make_durable, b"".join(lines))
+        except OSError as error:
+            self.error = self._failure(error)
+        if self.error is not None:
+            raise self.error
+
     def _failure(self, error: OSError) -> UserError:
         if isinstance(error, FileNotFoundError):
             return UserError(

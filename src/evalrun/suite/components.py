@@ -170,6 +170,8 @@ class ModelSpec(Spec):
         for key in ("checkpoints", "checkpoint", "mlflow"):  # few models have any
             if entry[key] is None:
                 del entry[key]
+        if entry.get("batch") is False:  # few models are asked in batches
+            del entry["batch"]
         if self.price is not None:
             entry["price"] = self.price.model_dump(mode="json", exclude_none=True)
         return entry

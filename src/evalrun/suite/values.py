@@ -40,6 +40,22 @@ class PriceSpec(Spec):
         "Default: that of the others.",
     )
 
+    batch_factor: float | None = Field(
+        default=None,
+        ge=0,
+        description="What the batch API takes of these prices, where the model says `batch`. Default: 0.5.",
+    )
+
+    def batched(self) -> PriceSpec:
+        """The prices of the batch API."""
+        factor = 0.5 if self.batch_factor is None else self.batch_factor
+        cached = self.cached_input_per_million_usd
+        return PriceSpec(
+            input_per_million_usd=factor * self.input_per_million_usd,
+            output_per_million_usd=factor * self.output_per_million_usd,
+            cached_input_per_million_usd=None if cached is None else factor * cached,
+        )
+
     def usd(self, prompt_tokens: float, completion_tokens: float, cached_prompt_tokens: float = 0) -> float:
         """What so many tokens cost, in US dollars. Those that the provider had in its cache are a part of the
         prompt's."""

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.providers.batch_api import batch_api_of
 from evalrun.runner.cell import LOOK_S, Observer, Reservation, Stop
 from evalrun.runner.journal import read_journal
 from evalrun.runner.limits import CHARACTERS_PER_TOKEN, TokenGuess, estimated_tokens
@@ -48,6 +49,8 @@ class RunEstimate:
     prompt_tokens: int
     max_completion_tokens: int | None
     usd: float | None
+    usd_live: float | None = None
+    """What it would cost request by request, where it is asked in batches."""
     load: str = ""
     """What load it runs under, where load is an axis, and for how many seconds it sends (None: until all is
     answered)."""
@@ -76,12 +79,14 @@ class Estimate:
     judges: tuple[JudgeEstimate, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """As plain JSON values, with totals."""
+        """As plain JSON values, with totals. `usd_live` is there where something is asked in batches."""
         every: tuple[RunEstimate | JudgeEstimate, ...] = (*self.runs, *self.judges)
         costs = [each.usd for each in every if each.usd is not None]
+        live = [run.usd_live for run in self.runs if run.usd_live is not None]
+        alone = sum(run.usd or 0.0 for run in self.runs if run.usd_live is not None)
         return {
             "name": self.name,
-            "runs": [asdict(run) for run in self.runs],
+            "runs": [_document(run) for run in self.runs],
             "judges": [asdict(judge) for judge in self.judges],
             "total": {
                 "runs": len(self.runs),
@@ -90,8 +95,16 @@ class Estimate:
                 "prompt_tokens": sum(run.prompt_tokens for run in self.runs),
                 "max_completion_tokens": _sum_known([run.max_completion_tokens for run in self.runs]),
                 "usd": sum(costs) if costs else None,
+                **({"usd_live": sum(costs) - alone + sum(live)} if live else {}),
             },
         }
+
+
+def _document(run: RunEstimate) -> dict[str, Any]:
+    document = asdict(run)
+    if run.usd_live is None:
+        del document["usd_live"]
+    return document
 
 
 def _sum_known(values: list[int | None]) -> int | None:
@@ -138,9 +151,11 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
     limit = spec.params.get("max_tokens") if _in_words(spec) else 1
     completion = requests * limit if isinstance(limit, int) else None
     price = spec.model.price
-    usd = None
+    usd = usd_live = None
     if price is not None and completion is not None:
         usd = price.usd(prompt_tokens, completion)
+        if batch_api_of(prepared.providers[spec.model.id]) is not None:
+            usd, usd_live = price.batched().usd(prompt_tokens, completion), usd
     load, seconds = prepared.loaded.suite.load, None
     if load is not None and spec.load is not None:
         from evalrun.suite.levels import level_seconds
@@ -157,6 +172,7 @@ def _estimate_run(prepared: PreparedSweep, spec: RunSpec) -> RunEstimate:
         prompt_tokens=prompt_tokens,
         max_completion_tokens=completion,
         usd=usd,
+        usd_live=usd_live,
         load=spec.load.words if spec.load is not None else "",
         seconds=seconds,
     )
@@ -225,7 +241,8 @@ def _priced(spec: ModelSpec, provider: Provider) -> bool:
     from evalrun.providers.base import Priced, capability
 
     priced = capability(provider, Priced)
-    free = not provider.measured or provider.endpoint.startswith("local:")
+    looked_up = not provider.measured and batch_api_of(provider) is None
+    free = looked_up or provider.endpoint.startswith("local:")
     return free or spec.price is not None or (priced is not None and priced.knows_price())
 
 

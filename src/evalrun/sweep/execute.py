@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from evalrun.datasets import Dataset
 from evalrun.errors import UserError
 from evalrun.providers.base import BatchProvider, Provider
+from evalrun.providers.batch_api import batch_api_of
 from evalrun.runner.cache import ResponseCache
 from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Observer, Purse, Stop
 from evalrun.runner.journal import Earlier, Journal, RunFolder
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
 _SIDE_BY_SIDE = 8
 """Runs of recorded answers at a time: each waits for the disk several times."""
+_BATCHES = 50
+"""Runs of one endpoint that are asked in batches, at a time."""
 _HERE = "local"
 """The place of all engines that are ours."""
 
@@ -150,7 +153,13 @@ class Phase:
         journal = Journal(folder.journal, aside=plan is not None, redact=self.redact)
         context = CellContext(journal, self.cache, throttle, self.observer, self.stop, self.purse)
         run: LevelRun | CellRun
-        if plan is None:
+        batches = batch_api_of(cell.provider)
+        if plan is None and batches is not None:
+            from evalrun.runner.batched import BatchedRun
+
+            say = self.progress.message
+            run = BatchedRun(cell, options, context, earlier, api=batches, folder=folder.path, say=say)
+        elif plan is None:
             run = CellRun(cell, options, context, earlier)
         else:
             from evalrun.runner.load.level_run import LevelRun
@@ -407,19 +416,34 @@ class _Endpoint:
             try:
                 for model_id in models:
                     await self._start(model_id, next(each for each in together if each.model.id == model_id))
-                if any(self._phase.providers[model_id].measured for model_id in models):
-                    for job in together:
-                        await self._run(job)
-                else:
-                    await self._side_by_side(together)
+                await self._all(together)
             finally:
                 for model_id in models:
                     if model_id not in self._phase.needed_later:
                         await self._phase.providers[model_id].close()
 
-    async def _side_by_side(self, jobs: Sequence[Job]) -> None:
+    async def _all(self, jobs: Sequence[Job]) -> None:
+        """Those that are asked in batches all at once, since each takes hours; of the others one after the
+        other, where anything is measured."""
+        providers = self._phase.providers
+        batched = [job for job in jobs if batch_api_of(providers[job.model.id]) is not None]
+        others = [job for job in jobs if job not in batched]
+
+        async def in_turn() -> None:
+            for job in others:
+                await self._run(job)
+
+        async with asyncio.TaskGroup() as tasks:
+            if batched:
+                tasks.create_task(self._side_by_side(batched, _BATCHES))
+            if any(providers[job.model.id].measured for job in others):
+                tasks.create_task(in_turn())
+            elif others:
+                tasks.create_task(self._side_by_side(others, _SIDE_BY_SIDE))
+
+    async def _side_by_side(self, jobs: Sequence[Job], most: int) -> None:
         """Jobs in which nothing is measured: while one is written to disk the next is answered."""
-        turn = asyncio.Semaphore(_SIDE_BY_SIDE)
+        turn = asyncio.Semaphore(most)
 
         async def one(job: Job) -> None:
             async with turn:
@@ -584,6 +608,8 @@ class MatrixJob:
             beside = phase.neighbours.during(started, ended, provider.endpoint).sentence()
         stages = asked.stages if isinstance(asked, CellRun) else {}
         measured = Measured.of(watch, load.load, throttle, started_at, ended - started, stages, beside)
+        if batch_api_of(provider) is not None:
+            measured = measured.in_batches(asked)
         if plan is not None and not isinstance(asked, CellRun):
             measured = measured.under(asked.facts.document(plan))
             await _drained(asked.facts)

@@ -108,6 +108,13 @@ class Measured:
         """The same of a level of load, with what it came to."""
         return Measured(replace(self.system, load=load), {**self.timings, "load": load})
 
+    def in_batches(self, asked: object) -> Measured:
+        """The same of a run that was asked in batches, with what was handed over."""
+        from evalrun.runner.batched import BatchedRun
+
+        batch = asked.document() if isinstance(asked, BatchedRun) else {}
+        return Measured(self.system, {**self.timings, "batch": batch})
+
     def with_stage(self, name: str, seconds: float) -> Measured:
         """With so many seconds more of a stage."""
         stages = {**self.system.stages, name: self.system.stages.get(name, 0.0) + seconds}
@@ -285,6 +292,8 @@ def _load(spec: RunSpec, timings: Mapping[str, Any]) -> dict[str, Any]:
     """What a run was asked under: its level, or how many requests were in flight."""
     if spec.load is not None:
         return spec.load.document()
+    if timings.get("batch") is not None:
+        return {"batch": True}
     concurrency = timings["concurrency"]
     return {"concurrency": concurrency["final"], **({"adaptive": True} if concurrency["adaptive"] else {})}
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 import asyncio
 
-from evalrun.runner.cell import Cell
+from evalrun.runner.cell import Cell, asked_price
 from evalrun.runner.journal import RunFolder, read_journal
 from evalrun.runner.limits import Throttle
 from evalrun.runner.watch import LoadOnce
@@ -167,7 +167,13 @@ class JudgeJob:
         name = self.task.name(self.about.run_id, round_)
         params = judge_params(self.task, self.model, phase.suite, questions.params)
         cell = Cell(
-            name, questions, questions.renderer, provider, questions.reader, params, price=self.model.price
+            name,
+            questions,
+            questions.renderer,
+            provider,
+            questions.reader,
+            params,
+            price=asked_price(self.model, provider),
         )
         try:
             asked = await phase.ask(cell, folder, earlier, phase.options(self.model), throttle)
@@ -313,6 +319,7 @@ def _estimate(prepared: PreparedSweep, spec: RunSpec, run: RunEstimate, task: Ta
     targets = [len(str(item.target)) for item in islice(iter(prepared.datasets[spec.dataset.id]), LOOKED_AT)]
     target = sum(targets) / len(targets) / CHARACTERS_PER_TOKEN if targets else 0.0
     model = prepared.judging.models[task.model]
+    price = asked_price(model, prepared.judging.providers[task.model])
     if isinstance(task, JudgeTask):
         answers = answer * (2 if task.scorer.pairwise else 1)
         shown = INSTRUCTIONS / CHARACTERS_PER_TOKEN + run.prompt_tokens / asked + target + answers
@@ -329,7 +336,7 @@ def _estimate(prepared: PreparedSweep, spec: RunSpec, run: RunEstimate, task: Ta
         requests=requests,
         prompt_tokens=round(tokens),
         max_completion_tokens=completion,
-        usd=model.price.usd(tokens, completion) if model.price is not None else None,
+        usd=price.usd(tokens, completion) if price is not None else None,
     )
 
 

@@ -17,7 +17,7 @@ from evalrun.gates.check import check_sweep
 from evalrun.reports.progress import Progress
 from evalrun.results import Lost
 from evalrun.runner.cache import ResponseCache
-from evalrun.runner.cell import Stop
+from evalrun.runner.cell import Stop, asked_price
 from evalrun.runner.neighbours import Neighbours
 from evalrun.suite.load import LoadedSuite, load_suite
 from evalrun.sweep.alerts import check, tell
@@ -217,7 +217,10 @@ class _Sweep:
         progress = ProgressAdapter(self._display, score, self._metrics)
         spending = None
         if (budget := self._suite.budget) is not None:
-            prices = {spec.run_id: spec.model.price for spec in self._prepared.specs}
+            asked = self._prepared.providers
+            prices = {
+                spec.run_id: asked_price(spec.model, asked[spec.model.id]) for spec in self._prepared.specs
+            }
             spending = Spending(budget, spent_earlier(folder, prices), prices, stop, progress)
         providers = self._prepared.providers.values()
         neighbours = Neighbours(each.endpoint for each in providers if each.measured)

@@ -24,6 +24,7 @@ from evalrun.providers.base import (
     create,
     likelihood_problem,
 )
+from evalrun.providers.batch_api import batch_api_of
 from evalrun.sandbox import reaches_by_computed_names
 from evalrun.scoring.pipeline import Pipeline, suite_scorers
 from evalrun.suite.components import PYTHON, ModelSpec
@@ -192,7 +193,7 @@ def _prepared(
         if spec.model.id not in providers:
             with problems.collect():
                 provider = create(spec.model, context)
-                if suite.performance.workers:
+                if suite.performance.workers and batch_api_of(provider) is None:
                     provider = _spread(loaded, provider)
                 providers[spec.model.id] = provider
     judging = None

@@ -2,7 +2,8 @@
 
 One that was ended hours ago was asked of what was served then: a nightly job that goes on with last night's
 half would mix two nights. So an unfinished sweep is taken up only while it is fresh, and only if anything was
-answered in it; a sweep without an answer (a total outage) stays in the history as it is.
+answered in it; a sweep without an answer (a total outage) stays in the history as it is. One whose requests
+are with a batch API is taken up whatever its age: they are paid for.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def find_unfinished(store: Store, work_digest: str, within: str) -> Unfinished:
         return Unfinished()
     ago_s = max(0.0, datetime.now(UTC).timestamp() - _last_active(folder))
     name = f"the unfinished sweep {folder.ulid} of {_span(ago_s)} ago"
+    if _handed_over(folder):  # paid for, and to be fetched for a month
+        return Unfinished(folder, f"{name} is taken up again: batches of it are at the provider")
     if folder.manifest().status == "incomplete" and not _has_answers(folder):
         return Unfinished(None, f"{name} has no answers and stays as it is: this is a new sweep")
     if ago_s > room_s:
@@ -72,6 +75,16 @@ def _last_active(folder: SweepFolder) -> float:
 def _has_answers(folder: SweepFolder) -> bool:
     """Whether any run has an answered sample; looks no further than the first of each."""
     return any(_is_answered(run) for run in (folder.path / "runs").glob("*") if run.is_dir())
+
+
+def _handed_over(folder: SweepFolder) -> bool:
+    """Whether requests of it are with a batch API, or may be."""
+    from evalrun.runner.batch_journal import NAME, read_batches
+
+    journals = folder.path.glob(f"runs/**/{NAME}")
+    return any(
+        batch.file is not None and not batch.taken for path in journals for batch in read_batches(path)
+    )
 
 
 def _is_answered(run: Path) -> bool:

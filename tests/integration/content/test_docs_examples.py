@@ -144,6 +144,7 @@ def test_a_yaml_block_is_part_of_a_suite_that_can_be_planned(
     for name in re.findall(r"(?<!\$)\$\{(\w+)\}|api_key_env: (\w+)", block.text):
         monkeypatch.setenv("".join(name), "https://example.org/hook")
     monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
     write_files(tmp_path)
     needs_server = any(key in block.text for key in ("ask:", "workers:"))
     base = {**BASE, "models": [SERVED]} if needs_server else BASE
