@@ -369,6 +369,7 @@ class Suite:
         search: Mapping[str, Any] | None = None,
         privacy: Mapping[str, Any] | None = None,
         stop_early: Mapping[str, Any] | None = None,
+        probe: Mapping[str, Any] | None = None,
         gates: Sequence[str] | None = None,
         inconclusive: Literal["warn", "fail"] | None = None,
         baseline: str | None = None,

@@ -31,6 +31,7 @@ ROOMS = [
     "search",
     "evidence",
     "traffic",
+    "production",
     "api",
     "stats",
     "integrations",

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "run": ("run", "Run", "Run a suite (the default: `evalrun SUITE.yaml`)."),
     "load": ("load", "Run", "Put a suite under load: speed, goodput and scores by level."),
     "watch": ("watch", "Run", "Evaluate the checkpoints of a training as they come."),
+    "probe": ("probe", "Run", "Ask a deployment again and again: uptime, times, quality."),
     "validate": ("run", "Run", "Check a suite without sending anything."),
     "plan": ("run", "Run", "Show the matrix, requests, tokens and cost of a suite."),
     "search": ("search", "Run", "Find the best prompt, model or parameters with fewer calls."),

@@ -31,7 +31,8 @@ _FEW_LINES = 1_000
 """So many are made a table of at once."""
 
 
-def _encode(record: SampleRecord) -> bytes:
+def encode_record(record: SampleRecord) -> bytes:
+    """The line of a record."""
     try:
         return with_checksum(orjson.dumps(record))
     except TypeError:
@@ -93,7 +94,7 @@ class Journal:
                 self._wake.set()
             else:
                 self._loop.call_soon(self._write)
-        self._lines.append(_encode(record if self._redact is None else self._redact(record)))
+        self._lines.append(encode_record(record if self._redact is None else self._redact(record)))
 
     def _write(self) -> None:
         if not self._lines:

@@ -33,6 +33,7 @@ from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.findings import complaint, describe
 from evalrun.suite.levels import LoadSpec
 from evalrun.suite.privacy import PrivacySpec
+from evalrun.suite.probe import ProbeSpec
 from evalrun.suite.prompt import PromptSpec
 from evalrun.suite.search import EarlyRules, SearchRules
 from evalrun.suite.tasks import Files, TaskEntry
@@ -397,6 +398,11 @@ class Suite(Spec):
         default=None,
         exclude_if=lambda value: value is None,
         description="Personal data that is removed from all texts before they are stored.",
+    )
+    probe: ProbeSpec | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="How `evalrun probe` asks the suite of a deployment; `evalrun SUITE` runs it once.",
     )
     budget: BudgetSpec | None = Field(
         default=None,

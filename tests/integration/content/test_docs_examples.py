@@ -82,6 +82,7 @@ ELSEWHERE = (
     "evalrun load suite.yaml --rates",  # minutes: a schedule is kept, whatever the server
     "evalrun load suite.yaml --search",
     "evalrun watch",  # a training
+    "evalrun probe",  # a deployment
     "evalrun serve",  # these need a server
     "evalrun push",
     "evalrun pull",
