@@ -87,6 +87,10 @@ def import_traffic(
 
     if n is not None and rate is not None:
         raise UserError("exclude one another", where="--n and --rate")
+    if out.suffix != ".parquet":
+        raise UserError(
+            f"'{out}' does not end in .parquet", where="--to", remedy="Rows are written as Parquet."
+        )
     pairs = {}
     for each in mapped:
         name, equals, field = each.partition("=")
