@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalrun.cli.options import json_option, print_json, print_rows, store_option
+from evalrun.cli.options import FILE, json_option, print_json, print_rows, store_option
 from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
-    from evalrun.explanations import Explanation
+    from evalrun.explanations import Explained, Explanation
     from evalrun.tracking.folder import SweepFolder
 
 _SHOWN = 15
@@ -18,6 +20,7 @@ _SHOWN = 15
 
 @click.command(no_args_is_help=True)
 @click.argument("what", metavar="SWEEP[/RUN[/SAMPLE]]")
+@click.argument("other", metavar="[SWEEP[/RUN]]", required=False)
 @click.option("--where", metavar="QUERY", default="", help="Only samples for which this holds.")
 @click.option(
     "--samples", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
@@ -32,11 +35,13 @@ _SHOWN = 15
     help="Prompts that are asked about at most for a level of units.",
 )  # fmt: skip
 @click.option("--no-faithfulness", is_flag=True, help="Do not compare with random rankings.")
+@click.option("--html", type=FILE, metavar="FILE.html", help="Write a page of it.")
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
 @store_option
 @json_option
 def explain(
     what: str,
+    other: str | None,
     where: str,
     samples: int,
     method: str,
@@ -45,6 +50,7 @@ def explain(
     removal: str,
     most: int,
     no_faithfulness: bool,
+    html: Path | None,
     no_cache: bool,
     store: Store,
     as_json: bool,
@@ -53,14 +59,17 @@ def explain(
 
     Parts are taken out and the model is asked how likely its answer is then. The model must be that of the
     sweep, and give likelihoods: the embedded engine, transformers, vLLM and other completions servers do.
+    With a second run, the same samples are explained there too, and shown is which part's weight changed.
 
     \b
     Examples:
       evalrun explain latest/direct/T-17
       evalrun explain latest --where 'score.exact_match == 0' --samples 5
       evalrun explain latest/direct/T-17 --method owen --json
+      evalrun explain previous/direct latest/direct --samples 10
     """
-    from evalrun.explain.main import Options, documents, explain_run
+    from evalrun.explain.kept import documents
+    from evalrun.explain.main import Options, explain_run
 
     folder, run_id, sample = _place(store, what)
     options = Options(
@@ -71,17 +80,52 @@ def explain(
         most=most,
         faithfulness=not no_faithfulness,
     )
-    explained = explain_run(
-        folder, run_id, options,
-        sample=sample, where=where, count=samples, store=store.root, use_cache=not no_cache,
-        say=lambda line: click.echo(line, err=True),
-    )  # fmt: skip
+    second = None if other is None else _place(store, other)
+
+    def run(folder: SweepFolder, run_id: str, wanted: Sequence[str], where: str) -> Explained:
+        return explain_run(
+            folder, run_id, options,
+            wanted=wanted, where=where, count=samples, store=store.root, use_cache=not no_cache,
+            say=lambda line: click.echo(line, err=True),
+        )  # fmt: skip
+
+    explained = run(folder, run_id, [sample] if sample else [], where)
+    if second is not None:
+        again = run(second[0], second[1], [each.sample_id for each in explained.samples], "")
+        _print_changes((folder, explained), (second[0], again), as_json=as_json)
+        return
+    if html is not None:
+        from evalrun.reports.explain import write_page
+
+        write_page(folder, [explained], html)
     made = list(documents(folder, explained))
     if as_json:
         print_json(made[0] if sample is not None else made)
         return
     for one, document in zip(explained.samples, made, strict=True):
         _print(one, document)
+
+
+def _print_changes(
+    a: tuple[SweepFolder, Explained], b: tuple[SweepFolder, Explained], *, as_json: bool
+) -> None:
+    from dataclasses import asdict
+
+    from evalrun.explain.changes import changes
+
+    found = changes(a, b)
+    if as_json:
+        print_json({"a": a[1].run, "b": b[1].run, "changes": [asdict(change) for change in found]})
+        return
+    rows = [
+        (
+            c.unit, c.part, c.n, f"{c.before:+.3f}", f"{c.after:+.3f}", f"{c.difference:+.3f}",
+            "" if c.ci_low is None else f"[{c.ci_low:+.3f}, {c.ci_high:+.3f}]",
+            c.p_corrected,
+        )
+        for c in found[:_SHOWN]
+    ]  # fmt: skip
+    print_rows(["unit", "part", "n", "a", "b", "b - a (nats)", "95 % interval", "p, corrected"], rows)
 
 
 def _place(store: Store, what: str) -> tuple[SweepFolder, str, str | None]:

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, TypeAlias
 
-import orjson
-
-from evalrun.atomic import write_private
-from evalrun.documents import read
 from evalrun.errors import UserError
 from evalrun.explain.asking import Asker, Likelihood
 from evalrun.explain.faithful import RANDOM, faithfulness
 from evalrun.explain.games import Coalition, Node, Values, efficiency_gap, flat, shared
+from evalrun.explain.kept import keep
 from evalrun.explain.subject import Asked, Marker, Run, Target, choose_target, open_run, prompt_of
 from evalrun.explain.texts import Prompt, Remover, donors_of, is_blank, token_counts, torn
 from evalrun.explain.units import LEVELS, check_levels, make_units
-from evalrun.explanations import EXPLANATIONS, Explained, Explanation, Faithfulness, Rows, Unit
+from evalrun.explanations import Explained, Explanation, Faithfulness, Rows, Unit
 from evalrun.registry import nearest
 from evalrun.tracking.events import utc_now
-from evalrun.tracking.folder import SweepFolder, file_sha256
+from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.samples import find_samples
-from evalrun.types import JSON
 
 Method: TypeAlias = Literal["occlusion", "shapley", "owen"]
 METHODS: tuple[str, ...] = ("occlusion", "shapley", "owen")
@@ -69,7 +65,7 @@ def explain_run(
     run_id: str,
     options: Options,
     *,
-    sample: str | None = None,
+    wanted: Sequence[str] = (),
     where: str = "",
     count: int = 5,
     seconds: float | None = None,
@@ -79,7 +75,7 @@ def explain_run(
 ) -> Explained:
     """Explain samples of a finished run with the model that answered it, and keep that in the run's folder.
 
-    `sample` is the id of one; else the first `count` for which the condition `where` holds, those with the
+    `wanted` are the ids of some; else the first `count` for which the condition `where` holds, those with the
     lowest score first where there is no condition. After `seconds` no further sample is begun.
 
     Raises UserError: exit 2 for what is known before anything is computed (unknown names, no such sample, a
@@ -91,7 +87,7 @@ def explain_run(
 
     options = options.check()
     run = open_run(folder, run_id)
-    rows = _rows(folder, run_id, sample, where, count)
+    rows = _rows(folder, run_id, wanted, where, count)
     targets = [choose_target(run, row, options.target) for row in rows]
     context = ProviderContext(run.base_dir, store / "engines", run.suite.deterministic, run.suite.seed)
     cache = ResponseCache(store / "cache" / "responses.db") if use_cache else None
@@ -110,24 +106,25 @@ def explain_run(
             made.append(one.explained(asked, others))
         identity = asker.provider.identity()
     explained = Explained(run_id, run.model.id, identity, tuple(made), utc_now())
-    return _keep(folder, explained)
+    return keep(folder, explained)
 
 
 def _rows(
-    folder: SweepFolder, run_id: str, sample: str | None, where: str, count: int
+    folder: SweepFolder, run_id: str, wanted: Sequence[str], where: str, count: int
 ) -> list[dict[str, Any]]:
     path = folder.samples_path(run_id)
     if not path.exists():
         raise UserError("the run has no samples yet", where=f"{folder.path.name}/{run_id}")
-    if sample is not None:
-        rows = list(find_samples(path, f"sample_id == {sample!r}").rows)[:1]
-        if not rows:
-            raise UserError(
-                f"there is no sample '{sample}' in the run",
-                where=f"{folder.path.name}/{run_id}",
-                remedy="`evalrun samples RUN` lists the ids of its samples.",
-            )
-        return rows
+    if wanted:
+        found = [find_samples(path, f"sample_id == {sample!r}", limit=1).rows for sample in wanted]
+        for sample, rows_of in zip(wanted, found, strict=True):
+            if not rows_of:
+                raise UserError(
+                    f"there is no sample '{sample}' in the run",
+                    where=f"{folder.path.name}/{run_id}",
+                    remedy="`evalrun samples RUN` lists the ids of its samples.",
+                )
+        return [row for rows_of in found for row in rows_of]
     if where:
         rows = list(find_samples(path, where, limit=count).rows)
     else:
@@ -479,80 +476,3 @@ class _Level:
         (draws,) = self._draws([everyone - {player}])
         error = stdev(draws) / len(draws) ** 0.5 if len(draws) > 1 else 0.0
         return self.everything - fmean(draws), error
-
-
-# --- kept beside the samples ----------------------------------------------------------------------------
-
-
-def read_explanations(folder: SweepFolder, run_id: str) -> Explained | None:
-    """What was explained of a run; None where nothing was."""
-    path = folder.run_dir(run_id) / EXPLANATIONS
-    try:
-        return read(Explained, orjson.loads(path.read_bytes()), path)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError("is no JSON", where=str(path), remedy="Explain the run again.") from error
-
-
-def _keep(folder: SweepFolder, explained: Explained) -> Explained:
-    """Write the explanations beside those of other samples, methods and targets; give back the new ones."""
-    before = read_explanations(folder, explained.run)
-    new = {_key(each) for each in explained.samples}
-    kept = [each for each in (before.samples if before else ()) if _key(each) not in new]
-    path = folder.run_dir(explained.run) / EXPLANATIONS
-    document = asdict(replace(explained, samples=(*kept, *explained.samples)))
-    write_private(path, orjson.dumps(document))
-    detail: dict[str, JSON] = {
-        "samples": [each.sample_id for each in explained.samples],
-        "method": explained.samples[0].method if explained.samples else "",
-        "explain_sha256": file_sha256(path),
-    }
-    folder.append_event("explain", detail, target=explained.run)
-    return explained
-
-
-def _key(each: Explanation) -> tuple[str, int, str, str]:
-    return each.sample_id, each.repeat, each.method, each.target
-
-
-def documents(folder: SweepFolder, explained: Explained) -> Iterator[dict[str, JSON]]:
-    """Each explanation as JSON, with the texts of its units and of the answer."""
-    for one in explained.samples:
-        texts = sample_texts(folder, explained.run, one)
-        document = asdict(one)
-        for unit, made in zip(one.units, document["units"], strict=True):
-            first = unit.places[0]
-            made |= {"text": texts.of(unit), "message": first.message, "start": first.start, "end": first.end}
-        yield {
-            "run": explained.run,
-            "model": explained.model,
-            **document,
-            "answer": texts.answer,
-            "faithfulness": one.faithfulness.word,
-            "faithful": asdict(one.faithfulness),
-            "identity": explained.identity,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class SampleTexts:
-    """What a stored sample says: places of an explanation are in it."""
-
-    contents: tuple[str, ...]
-    roles: tuple[str, ...]
-    answer: str
-
-    def of(self, unit: Unit) -> str:
-        """What a unit says."""
-        return " … ".join(self.contents[p.message][p.start : p.end] for p in unit.places)
-
-
-def sample_texts(folder: SweepFolder, run_id: str, one: Explanation) -> SampleTexts:
-    """The texts of an explained sample, from the samples of its run."""
-    found = find_samples(folder.samples_path(run_id), f"sample_id == {one.sample_id!r}").rows
-    row = next((row for row in found if int(row.get("repeat") or 0) == one.repeat), None)
-    if row is None:
-        raise UserError(f"the sample '{one.sample_id}' is not in the run any more", where=run_id)
-    prompt = prompt_of(row, None)
-    return SampleTexts(prompt.contents, prompt.roles, str(row.get("output") or ""))

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalrun.atomic import replacing
+from evalrun.explain.words import CAUTION
+from evalrun.explanations import EXPLANATIONS
 from evalrun.reports import details, page
 from evalrun.reports.answer import EVERY_RUN, answer, overall
 from evalrun.reports.charts.dots import forest
@@ -44,6 +46,9 @@ from evalrun.reports.view import (
 from evalrun.sweep_results import GateVerdict, Primary
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import Status
+
+if TYPE_CHECKING:
+    from evalrun.reports.explain import ExplanationView
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,8 +416,13 @@ def write_report(folder: SweepFolder, out: Path, *, home: str = "") -> None:
     """
     source = Source.of(folder)
     report = build_report(source)
+    explained = (
+        []
+        if not any((folder.run_dir(run.id) / EXPLANATIONS).exists() for run in report.runs)
+        else (_explanations(folder))
+    )
     people = [people_view(folder)]
-    head, tail = render(report, home, people).split(SAMPLES_MARK)
+    head, tail = render(report, home, people, explained).split(SAMPLES_MARK)
     with replacing(out) as temporary:
         with temporary.open("wb", buffering=1 << 20) as file:
             file.write(head.encode("utf-8", "replace"))
@@ -428,7 +438,18 @@ def write_report(folder: SweepFolder, out: Path, *, home: str = "") -> None:
         temporary.chmod(page.REPORT_MODE)
 
 
-def render(report: Report, home: str = "", people: Sequence[PeopleView] = ()) -> str:
+def _explanations(folder: SweepFolder) -> list[ExplanationView]:
+    from evalrun.reports.explain import of_sweep
+
+    return of_sweep(folder)
+
+
+def render(
+    report: Report,
+    home: str = "",
+    people: Sequence[PeopleView] = (),
+    explanations: Sequence[ExplanationView] = (),
+) -> str:
     """The page without its samples, which belong where SAMPLES_MARK stands."""
     from markupsafe import Markup
 
@@ -440,10 +461,17 @@ def render(report: Report, home: str = "", people: Sequence[PeopleView] = ()) ->
         .render(
             report=report,
             people=people,
+            explanations=explanations,
+            caution=CAUTION,
             metrics=Markup(page.safe_json(metrics)),  # JSON in which no < is left
             shapes=SHAPES,
             samples=Markup(SAMPLES_MARK),
-            **page.frame(SCRIPTS, report.charts, home, f"{report.header.name}, {report.header.when}"),
+            **page.frame(
+                (*SCRIPTS, "explain.js") if explanations else SCRIPTS,
+                report.charts,
+                home,
+                f"{report.header.name}, {report.header.when}",
+            ),
         )
     )
 

@@ -9,40 +9,10 @@ from typing import Any
 
 import pytest
 from tests import program
-from tests.completions import CompletionsServer, tokens_of
+from tests.planted import TEXT, Planted, suite
 
-from evalrun.explain.main import read_explanations
+from evalrun.explain.kept import read_explanations
 from evalrun.tracking.store import Store
-
-ROWS = [
-    {"id": "a", "text": "I was charged twice. The weather is fine today. My name is Sam.", "t": "billing"},
-    {"id": "b", "text": "The parcel came late. Thank you. It is Monday.", "t": "delivery"},
-]
-TEXT = (
-    "{% section task %}You sort messages.{% endsection %}\n"
-    "{% section message %}{{ text }}{% endsection %}\n"
-    "{% section form %}Be brief.{% endsection %} Team:"
-)
-
-
-class Planted(CompletionsServer):
-    """What it thinks of a label depends on single words of what stands before it: `weights`."""
-
-    weights = {"charged": {"billing": 4.0}, "late": {"delivery": 3.0}, "brief": {"billing": -1.0}}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts = lambda body: " billing" if "charged" in body["prompt"] else " account"
-
-    def _echo(self, number: int, prompt: str, body: dict[str, Any]) -> dict[str, Any]:
-        choice = super()._echo(number, prompt, body)
-        tokens = tokens_of(prompt)
-        before = {token.strip() for token in tokens[:-1]}
-        value = -9.0 + sum(
-            w.get(tokens[-1].strip(), 0.0) for word, w in self.weights.items() if word in before
-        )
-        choice["logprobs"]["token_logprobs"][len(tokens) - 1] = value
-        return choice
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +20,6 @@ def server() -> Iterator[Planted]:
     running = Planted()
     with running:
         yield running
-
-
-def suite(server: CompletionsServer, **changes: Any) -> dict[str, Any]:
-    model = {"id": "m", "provider": "openai_compatible", "base_url": server.base_url, "model": "scripted"}
-    return {
-        "name": "why",
-        "models": [{**model, "api": "completions", "params": {"max_tokens": 4}}],
-        "prompts": [{"id": "p", "text": TEXT}],
-        "datasets": [{"id": "d", "rows": ROWS, "key": "id", "target": "t"}],
-        "parse": [{"choice": ["billing", "delivery", "account"]}],
-        "scorers": ["exact_match"],
-        "performance": {"concurrency": 4, "retries": 0},
-        **changes,
-    }
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +158,17 @@ def test_a_model_that_is_not_the_sweeps_is_refused(tmp_path: Path, server: Plant
     said = explain(tmp_path, "latest/m-p-d/a", code=2)
     assert "the model is not the one that answered: its model was another and is scripted" in said
     assert len(server.bodies) == before
+
+
+def test_which_parts_weight_changed_between_two_runs(tmp_path: Path, server: Planted) -> None:
+    prompts = [{"id": "p", "text": TEXT}, {"id": "q", "text": TEXT.replace("Be brief.", "Be nice.")}]
+    run_once(tmp_path, suite(server, prompts=prompts))
+    words = ("--units", "section,word", "--target", "target", "--samples", "2")
+    found = explain(tmp_path, "latest/m-p-d", "latest/m-q-d", *words)
+    assert (found["a"], found["b"]) == ("m-p-d", "m-q-d")
+    (form,) = [each for each in found["changes"] if each["part"] == "form"]
+    # Of two samples one has billing as its target, of which "brief" took 1 nat away.
+    assert form["n"] == 2 and form["before"] == pytest.approx(-0.5) and form["after"] == 0
+    assert form["difference"] == pytest.approx(0.5) and form["ci_low"] < 0.5 < form["ci_high"]
+    (message,) = [each for each in found["changes"] if each["part"] == "message"]
+    assert message["difference"] == pytest.approx(0) and message["before"] == pytest.approx(3.5)
