@@ -26,6 +26,7 @@ ROOMS = [
     "explain",
     "reports",
     "sinks",
+    "exports",
     "privacy",
     "sweep",
     "search",
