@@ -62,6 +62,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "checkout": ("audit", "Keep", "Write what a sweep was made from into a folder."),
     "gate": ("gates", "Decide", "Check a stored sweep against gates."),
     "baseline": ("gates", "Decide", "Name sweeps that others are compared with."),
+    "experiment": ("experiment", "Decide", "Experiments on users: assignment, verdicts, interactions."),
     "promote": ("people", "Decide", "Let a run stand for a name such as production."),
     "deployed": ("people", "Decide", "Note where a run's model and prompt are deployed."),
     "whatis": ("people", "Decide", "Show which run stands for a name, and its numbers."),

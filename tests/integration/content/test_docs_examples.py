@@ -83,6 +83,7 @@ ELSEWHERE = (
     "evalrun load suite.yaml --search",
     "evalrun watch",  # a training
     "evalrun probe",  # a deployment
+    "evalrun experiment",  # its users
     "evalrun serve",  # these need a server
     "evalrun push",
     "evalrun pull",
