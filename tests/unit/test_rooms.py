@@ -30,6 +30,7 @@ ROOMS = [
     "privacy",
     "sweep",
     "search",
+    "cluster",
     "evidence",
     "traffic",
     "production",

@@ -71,6 +71,13 @@ if TYPE_CHECKING:
 @click.option(
     "--metrics-file", type=FILE, metavar="FILE.prom", help="Keep a textfile for node_exporter's collector."
 )
+@click.option(
+    "--on", metavar="ray[://HOST:PORT]", help="Ask on a Ray cluster: this machine's, or the one there."
+)
+@click.option(
+    "--at", metavar="FOLDER|s3://…", help="Where --on keeps answers: a folder or bucket that all nodes see."
+)
+@click.option("--shard", type=click.IntRange(min=1), metavar="N", help="Samples a task asks. [default: 5000]")
 @click.option("--push", metavar="URL", help="Then send it to a server, with the token in EVALRUN_TOKEN.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @json_option
@@ -96,6 +103,9 @@ def run(
     watch: bool,
     metrics: str | None,
     metrics_file: Path | None,
+    on: str | None,
+    at: str | None,
+    shard: int | None,
     push: str | None,
     quiet: bool,
     as_json: bool,
@@ -124,7 +134,14 @@ def run(
         if file is not None:
             place_for(file)
     remote = _remote(push)
-    outcome = run_sweep(suite, options, make_progress(quiet=quiet))
+    if on is None and (at or shard):
+        raise click.UsageError("--at and --shard belong to --on.")
+    if on is None:
+        outcome = run_sweep(suite, options, make_progress(quiet=quiet))
+    else:
+        from evalrun.cluster.main import run_on
+
+        outcome = run_on(on, at, shard, suite, options, make_progress(quiet=quiet))
     try:
         lines = _publish(outcome, junit, summary)  # files first: whoever reads the terminal may go away
     finally:

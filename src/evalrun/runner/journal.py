@@ -87,6 +87,10 @@ class Journal:
 
     def append(self, record: SampleRecord) -> None:
         """Hand one record over. It is written at the end of this turn of the event loop."""
+        self.append_line(encode_record(record if self._redact is None else self._redact(record)))
+
+    def append_line(self, line: bytes) -> None:
+        """The same for the line of a record."""
         if self.error is not None:
             raise self.error
         if not self._lines:
@@ -94,7 +98,7 @@ class Journal:
                 self._wake.set()
             else:
                 self._loop.call_soon(self._write)
-        self._lines.append(encode_record(record if self._redact is None else self._redact(record)))
+        self._lines.append(line)
 
     def _write(self) -> None:
         if not self._lines:

@@ -186,8 +186,10 @@ class MinuteBudget:
     not promise. A request that takes more than a whole budget is sent when the window is empty.
     """
 
-    def __init__(self, per_minute: float) -> None:
+    def __init__(self, per_minute: float, window_s: float = WINDOW_S) -> None:
+        """`window_s` is longer than a minute where what is charged may be sent later."""
         self.per_minute = per_minute
+        self._window_s = window_s
         self._charges: deque[Charge] = deque()
         self._in_window = 0.0
         # The time at which the bucket is full again: the bucket in its shortest form.
@@ -219,7 +221,7 @@ class MinuteBudget:
         return self.per_minute / 60
 
     def _forget(self, now_s: float) -> None:
-        while self._charges and now_s - self._charges[0].at_s >= WINDOW_S:
+        while self._charges and now_s - self._charges[0].at_s >= self._window_s:
             self._in_window -= self._charges.popleft().amount
         if not self._charges:
             self._in_window = 0.0
@@ -231,7 +233,7 @@ class MinuteBudget:
             if left <= max(room, 0.0):
                 break
             left -= charge.amount
-            wait = charge.at_s + WINDOW_S - now_s
+            wait = charge.at_s + self._window_s - now_s
         return wait
 
 

@@ -36,7 +36,7 @@ from evalrun.suite.findings import (
     from_pydantic,
     known_keys,
 )
-from evalrun.suite.values import LimitsSpec, PriceSpec, Spec
+from evalrun.suite.values import LimitsSpec, PriceSpec, ResourcesSpec, Spec
 from evalrun.types import JSON
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -124,6 +124,9 @@ class ModelSpec(Spec):
         description="Seconds that a sample may take for this model, retries included. "
         "Default: performance.timeout_s.",
     )
+    resources: ResourcesSpec | None = Field(
+        default=None, description="What a cluster sets aside for the model: see --on."
+    )
     checkpoints: CheckpointsSpec | None = Field(
         default=None, description="The checkpoints of a training: the model becomes one for each, ID@STEP."
     )
@@ -167,7 +170,7 @@ class ModelSpec(Spec):
     def resolved(self) -> dict[str, JSON]:
         """The entry as a suite has it, with every default written out."""
         entry = {**self.model_dump(mode="json"), **self.options.model_dump(mode="json")}
-        for key in ("checkpoints", "checkpoint", "mlflow"):  # few models have any
+        for key in ("resources", "checkpoints", "checkpoint", "mlflow"):  # few models have any
             if entry[key] is None:
                 del entry[key]
         if entry.get("batch") is False:  # few models are asked in batches

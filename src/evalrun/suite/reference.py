@@ -269,6 +269,7 @@ def _models(definitions: Schema) -> Iterator[str]:
     yield options_table(properties, common["required"])
     yield _section(3, "models: price", definitions["PriceSpec"])
     yield _section(3, "models: limits", definitions["LimitsSpec"])
+    yield _section(3, "models: resources", definitions["ResourcesSpec"])
     yield _section(3, "models: checkpoints", definitions["CheckpointsSpec"])
     yield _section(3, "models: checkpoint", definitions["CheckpointSpec"])
     for name, schema in entries.items():

@@ -491,6 +491,7 @@ class Suite(Spec):
         for model in data["models"]:
             del model["limits"]
             model.pop("mlflow", None)
+            model.pop("resources", None)
         return data
 
     def _plain(self) -> dict[str, JSON]:

@@ -83,6 +83,14 @@ class LimitsSpec(Spec):
         return self
 
 
+class ResourcesSpec(Spec):
+    """What a cluster sets aside for a model (`--on ray`): for each engine, or each task that asks it."""
+
+    gpus: float = Field(default=0, ge=0, description="GPUs; a part of one where several share it.")
+    cpus: float = Field(default=1, ge=0, description="CPU cores.")
+    memory_gb: float | None = Field(default=None, gt=0, description="Memory in 10^9 bytes.")
+
+
 class BudgetSpec(Spec):
     """What a sweep may spend, all its parts together, before it stops and can be taken up again."""
 

@@ -75,7 +75,10 @@ class Execution:
 
 
 class Conduct(Protocol):
-    """What asks the runs of a sweep in another way than each one whole."""
+    """What asks the runs of a sweep in another way than each one whole, here and at once.
+
+    One whose runs have all their rows in the end says so by `whole = True`.
+    """
 
     async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
         """Ask and finish the runs. `jobs` are all, the finished ones too."""
@@ -613,10 +616,17 @@ class MatrixJob:
         if plan is not None and not isinstance(asked, CellRun):
             measured = measured.under(asked.facts.document(plan))
             await _drained(asked.facts)
+        await self.conclude(phase, run, measured, provider.identity())
+
+    async def conclude(
+        self, phase: Phase, run: RunFolder, measured: Measured, identity: Mapping[str, Any]
+    ) -> None:
+        """Finish a run that was asked, or put it by where judges or scores are waited for."""
+        spec, prepared = self.spec, self.prepared
         task = self.finish.task_of(spec) is not None
         judged = prepared.judging is not None and not task
         if task or judged or is_deferred(prepared.pipeline.scorers):
-            await asyncio.to_thread(self.finish.put_by, run, measured, provider.identity())
+            await asyncio.to_thread(self.finish.put_by, run, measured, identity)
             finished = not judged and await self.finish.waiting(spec)
         else:
             await asyncio.to_thread(self.finish.at_once, spec, run, measured)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evalrun.suite.plan import RunSpec
 
 
-_NOT_IN_A_CELL = ("id", "price", "limits", "checkpoint", "mlflow")
+_NOT_IN_A_CELL = ("id", "price", "limits", "resources", "checkpoint", "mlflow")
 """Keys of a model that shape none of its answers and none of their measurements."""
 
 

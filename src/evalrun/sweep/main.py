@@ -271,7 +271,7 @@ class _Sweep:
         folder.write_manifest(manifest)
         exit_code = ExitCode(manifest["exit_code"])
         folder.append_event("finish", {"status": manifest["status"], "exit_code": int(exit_code)})
-        if self._conduct is None:  # else runs may be of a part of their rows
+        if self._conduct is None or getattr(self._conduct, "whole", False):  # else of a part of their rows
             note_cells(self._store, folder, self._cells, runs)
         warnings = [*self._prepared.loaded.notes]
         warnings += [text for dataset in self._prepared.datasets.values() for text in dataset.warnings]

@@ -89,6 +89,7 @@ ELSEWHERE = (
     "evalrun pull",
     "evalrun user",
     "evalrun token",
+    "evalrun suite.yaml --on",  # a cluster
     "evalrun suite.yaml --push",
     "evalrun sign",  # somebody's key
     "evalrun attest",

@@ -1,0 +1,138 @@
+"""What asks shards: Ray tasks for models that are asked over a network, an actor a node for engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from evalrun.cluster.shard import EngineHost, Shard, ShardDone, run_shard
+from evalrun.errors import ExitCode, UserError
+from evalrun.suite.components import ModelSpec
+
+_RESTARTS = 3
+"""How often Ray starts an engine's actor again on its node."""
+_CLOSING_S = 10.0
+
+
+async def result(ref: Any) -> Any:
+    """What a task gives. Raises what it raised."""
+    return await asyncio.wrap_future(ref.future())
+
+
+def needs(model: ModelSpec) -> dict[str, float]:
+    """What Ray sets aside for a model."""
+    resources = model.resources
+    gpus = resources.gpus if resources is not None else 0
+    return {
+        "num_cpus": resources.cpus if resources is not None else 1,
+        "num_gpus": gpus,
+        "memory": int(resources.memory_gb * 1e9) if resources is not None and resources.memory_gb else 0,
+    }
+
+
+class TaskHands:
+    """Shards as tasks: Ray places each where there is room, and runs it again where a worker or node dies."""
+
+    def __init__(self, ray: Any, shared: Any, slots: int, retries: int, ahead: int) -> None:
+        self._shared = shared
+        self._task, self._retries = ray.remote(run_shard), retries
+        self.room = slots * ahead
+
+    async def ask(self, shard: Shard, model: ModelSpec) -> ShardDone:
+        """Ask one shard."""
+        task = self._task.options(**needs(model), max_retries=self._retries)
+        done: ShardDone = await result(task.remote(self._shared, shard))
+        return done
+
+    async def close(self) -> None:
+        """There is nothing to end."""
+
+
+class ActorHands:
+    """The engines of one model: as many on a node as its resources bear, each started once."""
+
+    def __init__(
+        self, ray: Any, shared: Any, model: ModelSpec, on: Callable[[Mapping[str, Any]], Any]
+    ) -> None:
+        self._ray, self._shared, self._model, self._on = ray, shared, model, on
+        self._free: asyncio.Queue[Any] = asyncio.Queue()
+        self._actors: list[Any] = []
+
+    @property
+    def room(self) -> int:
+        """How many shards can be asked at a time."""
+        return len(self._actors)
+
+    async def start(
+        self, nodes: Sequence[Mapping[str, Any]], note: Callable[[str, dict[str, Any]], None]
+    ) -> None:
+        """Start the engines; `note` is told who answers. Raises UserError where none can be."""
+        wanted = needs(self._model)
+        actor = self._ray.remote(EngineHost)
+        for node in nodes:
+            for _ in range(_fitting(node["Resources"], wanted)):
+                self._actors.append(
+                    actor.options(
+                        **wanted, max_restarts=_RESTARTS, max_task_retries=_RESTARTS,
+                        scheduling_strategy=self._on(node),
+                    ).remote()
+                )  # fmt: skip
+        refs = [each.check.remote(self._shared, [self._model.id]) for each in self._actors]
+        for started, ref in zip(list(self._actors), refs, strict=True):
+            _, said = await result(ref)
+            if isinstance(said, UserError):
+                raise said
+            note(self._model.id, said[self._model.id])
+            self._free.put_nowait(started)
+
+    async def ask(self, shard: Shard, model: ModelSpec) -> ShardDone:
+        """Ask one shard of an engine that is free. Raises UserError once none is left."""
+        from ray.exceptions import RayActorError
+
+        while self._actors:
+            actor = await self._free.get()
+            try:
+                done: ShardDone = await result(actor.run_shard.remote(self._shared, shard))
+            except RayActorError:
+                self._actors.remove(actor)
+                continue
+            self._free.put_nowait(actor)
+            return done
+        raise UserError(
+            f"all engines of model {model.id} are gone",
+            remedy="See to the nodes, then run the same command again: it goes on from the segments.",
+            exit_code=ExitCode.INCOMPLETE,
+        )
+
+    async def close(self) -> None:
+        """End the engines."""
+        for actor in self._actors:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(result(actor.close.remote()), _CLOSING_S)
+            self._ray.kill(actor)
+        self._actors = []
+
+
+def check_fits(model: ModelSpec, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UserError (exit 3) where no node has what a model needs."""
+    wanted = needs(model)
+    if any(_fitting(node["Resources"], wanted) for node in nodes):
+        return
+    parts = ((amount, name.removeprefix("num_")) for name, amount in wanted.items() if amount)
+    asked = ", ".join(f"{amount:g} {name}" for amount, name in parts)
+    raise UserError(
+        f"no node of the cluster has what model {model.id} needs: {asked}",
+        remedy="Add such a node, or ask for less under the model's resources.",
+        exit_code=ExitCode.INCOMPLETE,
+    )
+
+
+def _fitting(resources: Mapping[str, float], wanted: Mapping[str, float]) -> int:
+    """How many engines a node bears: by its GPUs where the model asks for some, else one."""
+    if resources.get("CPU", 0) < wanted["num_cpus"] or resources.get("memory", 0) < wanted["memory"]:
+        return 0
+    if wanted["num_gpus"] >= 1:
+        return int(resources.get("GPU", 0) // wanted["num_gpus"])
+    return int(resources.get("GPU", 0) >= wanted["num_gpus"])
