@@ -215,10 +215,14 @@ def whatis(name: str, project: str | None, store: Store, as_json: bool) -> None:
         for each in placed(store, now.project)
         if each.kind == "deploy" and (each.sweep, each.run) == (now.sweep, now.run)
     ]
+    from evalrun.production.whatis import beside
+
+    seen = beside(store, now, deployments)
     if as_json:
         print_json(
             {
                 **asdict(now),
+                **asdict(seen),
                 "deployments": [asdict(deployment) for deployment in deployments],
                 "history": [asdict(each) for each in found[1:]],
             }
@@ -232,12 +236,20 @@ def whatis(name: str, project: str | None, store: Store, as_json: bool) -> None:
         click.echo(cell(f"overridden: {each}", 400))
     for place in deployments if now.kind == "promote" else ():
         click.echo(cell(f"deployed to {place.name} at {place.ts[:16]} by {place.actor}: {place.url}", 400))
+    for said in seen.origin.sentences():
+        click.echo(cell(said, 400))
     click.echo()
-    rows = [
-        [metric["name"], metric["value"], _interval(metric), metric["n"], metric["unit"]]
-        for metric in now.metrics
-    ]
-    print_rows(["metric", "value", "95 % interval", "n", "unit"], rows)
+    if seen.elsewhere:
+        sources = list(dict.fromkeys(side.source for side in seen.sides))
+        print_rows(["metric", *sources], [[name, *cells] for name, cells in seen.table(sources)])
+    else:
+        rows = [
+            [metric["name"], metric["value"], _interval(metric), metric["n"], metric["unit"]]
+            for metric in now.metrics
+        ]
+        print_rows(["metric", "value", "95 % interval", "n", "unit"], rows)
+    for alert in seen.alerts:
+        click.echo(cell(f"alert ({alert.state}): {alert.name} of {alert.run}: {alert.why}", 400))
     if found[1:]:
         click.echo("\nbefore:")
         before = [[e.ts[:16], e.actor, f"{e.sweep}/{e.run}", e.reason or e.url] for e in found[1:11]]

@@ -167,9 +167,16 @@ def day_of(slot: float) -> str:
     return datetime.fromtimestamp(slot, UTC).date().isoformat()
 
 
-def write_mark(folder: SweepFolder, project: str, suite: str, day: str) -> None:
-    """Say that the sweep is the probe's of this project and day, by a suite of this digest."""
-    write_private(folder.path / MARK, orjson.dumps({"project": project, "suite": suite, "day": day}))
+def write_mark(folder: SweepFolder, project: str, suite: str, day: str, env: str = "") -> None:
+    """Say that the sweep is the probe's of this project, day and environment, by a suite of this digest."""
+    mark = {"project": project, "suite": suite, "day": day, "env": env}
+    write_private(folder.path / MARK, orjson.dumps(mark))
+
+
+def probed(store: Store) -> dict[str, str]:
+    """The projects that are probed, each with the environment that its newest suite names."""
+    marks = [read_mark(folder) for folder in reversed(store.folders())]
+    return {mark["project"]: mark.get("env", "") for mark in marks if mark}
 
 
 def read_mark(folder: SweepFolder) -> dict[str, str]:

@@ -153,7 +153,8 @@ def _day(store: Store, loaded: LoadedSuite, day: str) -> SweepFolder:
         if mark["day"] == day and mark["suite"] == text:
             return folder
     folder = store.create_sweep(loaded.suite.name)
-    records.write_mark(folder, project, text, day)
+    env = loaded.suite.probe.env if loaded.suite.probe else ""
+    records.write_mark(folder, project, text, day, env)
     return folder
 
 
