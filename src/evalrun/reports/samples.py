@@ -428,11 +428,12 @@ class _Codes:
         """The codes of a batch's column."""
         if self._many:
             return
-        encoded = batch.column(name).dictionary_encode(null_encoding="encode")
-        values = [None if value is None else str(value) for value in encoded.dictionary.to_pylist()]
+        values = batch.column(name).to_pylist()
+        if any(type(value) is not str for value in dict.fromkeys(values)):
+            values = [None if value is None else str(value) for value in values]
         known = self._known
-        for value in values:
-            if value is not None and value not in known:
+        for value in dict.fromkeys(values):
+            if value not in known:
                 if len(self.labels) == self._limit:
                     if self._limit < self.LIMIT:
                         self._many, self.codes = True, array("H")
@@ -440,8 +441,7 @@ class _Codes:
                     continue
                 self.labels.append(value)
                 known[value] = len(self.labels)
-        codes = [known.get(value, 0) for value in values]
-        self.codes.extend([codes[place] for place in encoded.indices.to_pylist()])
+        self.codes.extend([known.get(value, 0) for value in values])
 
 
 _SEARCHED = {"output", "answer", "target", "error", "prompt", "reasoning", "finish_reason", "sample_id"}
