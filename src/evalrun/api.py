@@ -368,6 +368,7 @@ class Suite:
         report: Mapping[str, Any] | None = None,
         search: Mapping[str, Any] | None = None,
         privacy: Mapping[str, Any] | None = None,
+        retention: Mapping[str, Any] | None = None,
         stop_early: Mapping[str, Any] | None = None,
         probe: Mapping[str, Any] | None = None,
         gates: Sequence[str] | None = None,

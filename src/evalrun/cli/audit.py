@@ -134,6 +134,8 @@ def verify_trail(
     else:
         for each in result.broken:
             click.echo(f"broken: {each.where}: {each.what}")
+        for each in result.erased:
+            click.echo(f"erased: {each.where}: {each.what}")
         for each in result.mended:
             click.echo(f"mended: {each.where}: {each.what}")
         for signature in signatures:

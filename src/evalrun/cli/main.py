@@ -82,6 +82,8 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "export": ("export", "Keep", "Write a sweep as CSV, LaTeX, Parquet, or in a standard."),
     "sync": ("sync", "Keep", "Send a sweep to MLflow or OpenTelemetry."),
     "privacy": ("privacy", "Keep", "Find personal data; give people what is theirs."),
+    "erase": ("erase", "Keep", "Erase rows of sweeps so that the trail still verifies."),
+    "retain": ("erase:retain", "Keep", "Erase and delete what is kept longer than suites say."),
     "cache": ("cache", "Keep", "Look into the cache of answers, or clear it."),
     "catalog": ("store", "Keep", "Show or set where the catalog is kept."),
     "store": ("store", "Keep", "Show the store, or make one for a group."),

@@ -70,3 +70,66 @@ def _paths(target: str, store: Store) -> list[Path]:
         return [store.root]
     path = Path(target)
     return [path] if path.exists() else [store.resolve(target).path]
+
+
+@privacy.command(no_args_is_help=True)
+@click.option("--subject", required=True, metavar="KEY", help="Whose rows, by the suite's privacy.subject.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: standard output.")
+@click.argument("target", default="all")
+@store_option
+def export(target: str, subject: str, out: Path | None, store: Store) -> None:
+    """Write all that sweeps hold of somebody, as JSON lines, for who asks for it.
+
+    \b
+    Examples:
+      evalrun privacy export --subject K-102 --out k-102.jsonl
+    """
+    import orjson
+
+    from evalrun.atomic import write_private
+    from evalrun.privacy.subjects import rows_of
+
+    folders = store.folders() if target == "all" else [store.resolve(target)]
+    rows = list(rows_of(store, [each for each in folders if each.has_manifest()], subject))
+    lines = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE, default=str) for row in rows)
+    if out is None:
+        click.echo(lines.decode(), nl=False)
+    else:
+        write_private(out, lines)
+    click.echo(f"{len(rows):,} rows", err=True)
+
+
+@privacy.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; it stays in the trail.")
+@store_option
+def hold(sweep: str, reason: str, store: Store) -> None:
+    """Put a legal hold on a sweep: `erase` and `retain` leave it alone.
+
+    \b
+    Examples:
+      evalrun privacy hold latest --reason "case 4711"
+    """
+    from evalrun.privacy.subjects import hold as put_on_hold
+
+    folder = store.resolve(sweep)
+    put_on_hold(store, folder, reason)
+    click.echo(f"{folder.path.name} is on hold")
+
+
+@privacy.command(no_args_is_help=True)
+@click.argument("sweep")
+@click.option("--reason", default="", metavar="TEXT", help="Why; it stays in the trail.")
+@store_option
+def release(sweep: str, reason: str, store: Store) -> None:
+    """End the hold on a sweep.
+
+    \b
+    Examples:
+      evalrun privacy release latest --reason "case closed"
+    """
+    from evalrun.privacy.subjects import release as end_hold
+
+    folder = store.resolve(sweep)
+    end_hold(store, folder, reason)
+    click.echo(f"{folder.path.name} is on hold no more")

@@ -115,3 +115,32 @@ class PrivacySpec(Spec):
             if name in names[:at]:
                 raise complaint(f"two recognisers are called '{name}'", path=("recognisers", at))
         return self
+
+
+def _days(value: Any) -> Any:
+    """180d, 6 months as 26w, 10y; a whole number of days."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value}d"
+    return value
+
+
+Duration = Annotated[str, BeforeValidator(_days), Field(pattern=r"^[1-9][0-9]*[dwy]$")]
+"""A time to keep something: 180d, 26w or 10y."""
+_DAYS = {"d": 1, "w": 7, "y": 365}
+
+
+class RetentionSpec(Spec):
+    """How long a sweep of the suite is kept; `evalrun retain` says what is due, and does it with --yes."""
+
+    samples: Duration | None = Field(
+        default=None, description="After this time texts are erased; scores and times stay. Such as 180d."
+    )
+    sweeps: Duration | None = Field(default=None, description="After this time the sweep is deleted.")
+    minimum: Duration | None = Field(
+        default=None, description="Nothing goes by retention before this time, whatever the others say."
+    )
+
+    def days(self, key: str) -> int | None:
+        """A time in days; None where nothing is said."""
+        text = getattr(self, key)
+        return None if text is None else int(text[:-1]) * _DAYS[text[-1]]

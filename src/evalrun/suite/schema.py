@@ -32,7 +32,7 @@ from evalrun.suite.components import (
 from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.findings import complaint, describe
 from evalrun.suite.levels import LoadSpec
-from evalrun.suite.privacy import PrivacySpec
+from evalrun.suite.privacy import PrivacySpec, RetentionSpec
 from evalrun.suite.probe import ProbeSpec
 from evalrun.suite.prompt import PromptSpec
 from evalrun.suite.search import EarlyRules, SearchRules
@@ -404,6 +404,11 @@ class Suite(Spec):
         exclude_if=lambda value: value is None,
         description="How `evalrun probe` asks the suite of a deployment; `evalrun SUITE` runs it once.",
     )
+    retention: RetentionSpec | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="How long sweeps of the suite are kept (`evalrun retain`).",
+    )
     budget: BudgetSpec | None = Field(
         default=None,
         description="US dollars, minutes or tokens after which the sweep stops; it can be taken up again.",
@@ -478,6 +483,7 @@ class Suite(Spec):
             data.pop(key, None)
         data.pop("checkpoints", None)
         data.pop("sinks", None)
+        data.pop("retention", None)
         # Where the documents of tasks came from: they themselves are in their datasets' digests.
         data.pop("task_data", None)
         data.pop("task_files", None)

@@ -29,6 +29,7 @@ from evalrun.tracking.folder import (
     EVENTS,
     INPUT_DIGESTS,
     INPUTS,
+    LEAVES_ROOT,
     MANIFEST,
     MANIFEST_DIGEST,
     RUN,
@@ -61,6 +62,46 @@ class Broken:
     what: str
 
 
+ERASE = "erase"
+"""The event of an erasure: which files it changed, from which digest to which, and which rows went."""
+
+
+HOLD, RELEASE = "hold", "release"
+"""Events of a legal hold."""
+
+
+def hold_of(folder: SweepFolder) -> str | None:
+    """The reason of the legal hold on a sweep; None where there is none."""
+    held = None
+    for event in folder.events():
+        if event["action"] == HOLD:
+            held = str(event["detail"].get("reason") or "no reason given")
+        elif event["action"] == RELEASE:
+            held = None
+    return held
+
+
+@dataclass(slots=True)
+class Erasures:
+    """What the trail of a sweep says was erased: by file the digests that others took the place of, and lines
+    that went; by run the places of rows."""
+
+    files: dict[str, dict[Any, Any]] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, set[int]] = field(default_factory=dict)
+    absent: dict[str, set[int]] = field(default_factory=dict)
+    """Those of `rows` that did not keep their numbers: they are not in the table any more."""
+    events: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def now(self, path: Path, digest: Any) -> Any:
+        """The digest that a file has by now, of the one that it was sealed with."""
+        later, seen = self.files.get(str(path), {}), set()
+        while digest in later and digest not in seen:
+            seen.add(digest)
+            digest = later[digest]
+        return digest
+
+
 @dataclass(slots=True)
 class Verified:
     """What was looked at, and what was found. `mended` are rows that the catalog lacked, or had too many of,
@@ -71,6 +112,8 @@ class Verified:
     files: int = 0
     broken: list[Broken] = field(default_factory=list)
     mended: list[Broken] = field(default_factory=list)
+    erased: list[Broken] = field(default_factory=list)
+    """Sweeps that rows were erased from, as their trails say it: not broken."""
 
     def found(self, sweep: str, where: Path | str, what: str) -> None:
         """One thing more that is wrong."""
@@ -140,9 +183,10 @@ def _verify_sweep(folder: SweepFolder, head: Mapping[str, Any] | None, result: V
         return
     if head is not None:
         _check_head(ulid, path, events, head, "the store's trail", result)
-    _verify_manifest(folder, events, result)
-    _verify_runs(folder, events, result)
-    _verify_labels(folder, events, result)
+    told = erasures_of(folder, events)
+    _verify_manifest(folder, events, result, told)
+    _verify_runs(folder, events, result, told)
+    _verify_labels(folder, events, result, told)
     _verify_signed(folder, events, result)
 
 
@@ -191,7 +235,9 @@ def _check_head(
         result.found(ulid, path, f"written anew: event {seq} is not the one that {source} knows")
 
 
-def _verify_manifest(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
+def _verify_manifest(
+    folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified, told: Erasures
+) -> None:
     """As the last `finish` sealed it, unless the sweep was taken up again since; and so its inputs."""
     seal: Mapping[str, Any] = {}
     for event in events:
@@ -200,12 +246,14 @@ def _verify_manifest(folder: SweepFolder, events: Sequence[Mapping[str, Any]], r
         elif event["action"] == "finish":
             seal = event["detail"]
     for name, digest in (seal.get(INPUT_DIGESTS) or {}).items():
-        _verify_file(folder, folder.path / INPUTS / Path(name).name, digest, "the sweep had finished", result)
+        _verify_file(
+            folder, folder.path / INPUTS / Path(name).name, digest, "the sweep had finished", result, told
+        )
     path, sealed = folder.path / MANIFEST, seal.get(MANIFEST_DIGEST)
     result.files += sealed is not None
     if not path.exists():
         result.found(folder.ulid, path, "is gone")
-    elif sealed is not None and file_sha256(path) != sealed:
+    elif sealed is not None and file_sha256(path) != told.now(path, sealed):
         result.found(folder.ulid, path, "was altered after the sweep had finished")
     else:
         _verify_identity(folder, sealed is not None, result)
@@ -225,7 +273,9 @@ def _verify_identity(folder: SweepFolder, sealed: bool, result: Verified) -> Non
         result.found(folder.ulid, path, "says that the sweep is complete, and no event tells of its end")
 
 
-def _verify_runs(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
+def _verify_runs(
+    folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified, told: Erasures
+) -> None:
     finished = {
         event["target"]: event["detail"].get("digests") or {}
         for event in events
@@ -238,29 +288,85 @@ def _verify_runs(folder: SweepFolder, events: Sequence[Mapping[str, Any]], resul
                 if path.exists() and key != RUN_DIGEST:
                     result.found(folder.ulid, path, "was added after the run had finished")
                 continue
-            _verify_file(folder, path, digests[key], "the run had finished", result)
+            _verify_file(folder, path, digests[key], "the run had finished", result, told)
+    _verify_erased(folder, finished, told, result)
     root = folder.path / "runs"
     for path in sorted(root.glob(f"*/{RUN}")) if root.is_dir() else ():
         if path.parent.name not in finished:
             result.found(folder.ulid, path, "no event tells of this run")
 
 
-def _verify_file(folder: SweepFolder, path: Path, digest: Any, since: str, result: Verified) -> None:
+def erasures_of(folder: SweepFolder, events: Sequence[Mapping[str, Any]]) -> Erasures:
+    """What the trail says was erased from a sweep."""
+    told = Erasures()
+    for event in events:
+        if event["action"] != ERASE:
+            continue
+        told.events.append(event)
+        for changed in event["detail"].get("files") or ():
+            path = str(folder.path / str(changed.get("path")))
+            told.files.setdefault(path, {})[changed.get("old")] = changed.get("new")
+            told.lines[path] = told.lines.get(path, 0) + int(changed.get("lines") or 0)
+        for run_id, places in (event["detail"].get("erased") or {}).items():
+            told.rows.setdefault(run_id, set()).update(places)
+            if not event["detail"].get("numbers_kept"):
+                told.absent.setdefault(run_id, set()).update(places)
+    return told
+
+
+def _verify_erased(
+    folder: SweepFolder, runs: Mapping[str, Mapping[str, Any]], told: Erasures, result: Verified
+) -> None:
+    """Of every run that rows were erased from: only these went, and every other is what it was."""
+    from evalrun.tracking.leaves import check_leaves
+
+    for event in told.events:
+        detail = event["detail"]
+        left = [
+            each for each in (folder.path / f".erase-{detail.get('erasure')}").rglob("*") if each.is_file()
+        ]
+        if left:
+            what = "an erasure was ended half way: `evalrun erase --resume` goes on with it"
+            result.found(folder.ulid, folder.path, what)
+        said = (
+            f"{detail.get('n')} rows erased {event['ts'][:10]} ({detail.get('rule')}): {detail.get('reason')}"
+        )
+        result.erased.append(Broken(folder.ulid, str(folder.path), said))
+    for run_id, places in told.rows.items():
+        root = (runs.get(run_id) or {}).get(LEAVES_ROOT)
+        table = folder.path / "runs" / run_id / SAMPLES
+        if root is None:
+            what = (
+                "rows were erased from a run that was finished without leaves: the others cannot be checked"
+            )
+            result.erased.append(Broken(folder.ulid, str(table), what))
+        elif table.is_file():
+            for problem in check_leaves(table, str(root), places, told.absent.get(run_id, set())):
+                result.found(folder.ulid, table, problem)
+
+
+def _verify_file(
+    folder: SweepFolder, path: Path, digest: Any, since: str, result: Verified, told: Erasures | None = None
+) -> None:
     result.files += 1
+    if told is not None:
+        digest = told.now(path, digest)
     if not path.is_file():
         result.found(folder.ulid, path, "is gone")
     elif file_sha256(path) != digest:
         result.found(folder.ulid, path, f"was altered after {since}")
 
 
-def _verify_labels(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
-    _verify_lines(folder, events, result)
+def _verify_labels(
+    folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified, told: Erasures
+) -> None:
+    _verify_lines(folder, events, result, told)
     for event in events:
         name = event["detail"].get("file") if event["action"] == LABEL else None
         if not isinstance(name, str):
             continue
         path = folder.path / LABELS_FOLDER / Path(name).name
-        _verify_file(folder, path, event["detail"].get(LABELS_DIGEST), "it was kept", result)
+        _verify_file(folder, path, event["detail"].get(LABELS_DIGEST), "it was kept", result, told)
 
 
 def _verify_signed(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
@@ -274,21 +380,24 @@ def _verify_signed(folder: SweepFolder, events: Sequence[Mapping[str, Any]], res
             _verify_file(folder, signature, event["detail"].get("signature_sha256"), "it was made", result)
 
 
-def _verify_lines(folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified) -> None:
+def _verify_lines(
+    folder: SweepFolder, events: Sequence[Mapping[str, Any]], result: Verified, told: Erasures
+) -> None:
     """Files that grow line by line: each line that an event tells of is there, and no other. (A last one more
     may be what a crash left before its event.)"""
-    told: dict[str, list[str]] = {}
+    by_file: dict[str, list[str]] = {}
     for event in events:
         if event["action"] in (ANSWER, FEEDBACK) and isinstance(event["detail"].get("file"), str):
-            told.setdefault(event["detail"]["file"], []).append(str(event["detail"].get("line")))
-    for name, expected in told.items():
+            by_file.setdefault(event["detail"]["file"], []).append(str(event["detail"].get("line")))
+    for name, expected in by_file.items():
         path = folder.path / LABELS_FOLDER / Path(name).name
         result.files += 1
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         there = [hashlib.sha256(line).hexdigest() for line in lines]
-        if missing := set(expected) - set(there):
+        missing = set(expected) - set(there)
+        if len(missing) > told.lines.get(str(path), 0):
             result.found(folder.ulid, path, f"{len(missing)} of its lines were altered or are gone")
-        elif len(set(there) - set(expected)) > 1:
+        elif len(set(there) - set(expected)) > 1 + told.lines.get(str(path), 0):
             result.found(folder.ulid, path, "it has lines that no event tells of")
 
 

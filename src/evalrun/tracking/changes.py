@@ -327,6 +327,15 @@ def delete(store: Store, folder: SweepFolder, reason: str = "") -> dict[str, Any
             exit_code=ExitCode.INCOMPLETE,
         )
     check_not_placed(store, folder)
+    from evalrun.tracking.audit import hold_of
+
+    if (held := hold_of(folder)) is not None:
+        raise UserError(
+            f"the sweep is on hold ({held})",
+            where=str(folder.path),
+            remedy=f"evalrun privacy release {folder.ulid} ends the hold.",
+            exit_code=ExitCode.GATE_FAILED,
+        )
     tombstone = store.append_event(DELETE, _epitaph(folder, reason), target=folder.ulid)
     with disk_errors(store.sweeps):
         folder.path.rename(store.sweeps / f"{_TRASH}{folder.path.name}")

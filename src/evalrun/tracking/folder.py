@@ -58,6 +58,9 @@ RUN_DIGEST, MANIFEST_DIGEST, INPUT_DIGESTS = "run_sha256", "manifest_sha256", "i
 """Keys of digests in events: of `run.json` when a run is finished, of `sweep.json` and of each file in
 `inputs/` when a sweep is."""
 
+LEAVES_ROOT = "samples_leaves"
+"""Key of the root over the salted leaves of a run's rows (`tracking.leaves`)."""
+
 ENDED = ("complete", "failed")
 """Statuses of sweeps that there is nothing left to do in."""
 
@@ -176,6 +179,11 @@ class SweepFolder:
             for name in (SAMPLES, SYSTEM, ASKED)
             if (folder / name).exists()
         }
+        if (folder / SAMPLES).exists():
+            from evalrun.tracking.leaves import write_leaves
+
+            with contextlib.suppress(UserError):  # what cannot be read has no rows to prove
+                digests[LEAVES_ROOT] = write_leaves(folder / SAMPLES)
         document: dict[str, Any] = plain({**run, "digests": {**(run.get("digests") or {}), **digests}})
         checked = self._results(document, folder / RUN)
         self._write_document(folder / RUN, with_defaults(document, checked))

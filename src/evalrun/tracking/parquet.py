@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -77,6 +77,22 @@ def write_rows(
     with replacing(out, named=False) as temporary, _Writer(temporary, _schema(every, content)) as writer:
         while some := list(islice(iterator, _REWRITTEN)):
             writer.add(_arrays([[row[name] for row in some] for name in columns], every), 0)
+
+
+def rewrite_batches(source: Path, out: Path, change: Callable[[Any, int], Any]) -> int:
+    """Write a Parquet file anew with each record batch changed; returns the rows written. `change` is given
+    the batch and the number of its first row, and keeps the schema."""
+    written = read = 0
+    with reading(source) as file:
+        schema = file.schema_arrow
+        with replacing(out) as temporary, _Writer(temporary, schema) as writer:
+            for batch in file.iter_batches(batch_size=_REWRITTEN, use_threads=False):
+                made = change(batch, read)
+                read += batch.num_rows
+                if made.num_rows:
+                    writer.add(made.columns, made.nbytes)
+                    written += made.num_rows
+    return written
 
 
 def rewrite_columns(
