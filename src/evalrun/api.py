@@ -366,6 +366,7 @@ class Suite:
         load: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float | None] | None = None,
         report: Mapping[str, Any] | None = None,
+        explain: Mapping[str, Any] | None = None,
         search: Mapping[str, Any] | None = None,
         privacy: Mapping[str, Any] | None = None,
         retention: Mapping[str, Any] | None = None,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from evalrun.datasets import Item
 from evalrun.errors import ExitCode, UserError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from evalrun.runner.cache import ResponseCache
     from evalrun.suite.components import ModelSpec
 
+T = TypeVar("T")
 _SAME = (
     "provider", "model", "weights_sha256", "adapter_sha256", "tokenizer_sha256", "revision", "base_url",
     "endpoint", "target", "code",
@@ -57,6 +59,8 @@ class Asker:
     temporary: tempfile.TemporaryDirectory[str]
     runner: asyncio.Runner = field(default_factory=asyncio.Runner)
     asked: int = 0
+    _thread: ThreadPoolExecutor | None = None
+    """Where an event loop runs here already, as in a notebook, another thread has the one for the model."""
 
     @classmethod
     def of(
@@ -68,20 +72,21 @@ class Asker:
     ) -> Asker:
         """Make the provider, as one that is asked for likelihoods of texts. Raises UserError for one that
         gives none; nothing is started yet."""
-        provider = create(for_texts(model), context)
-        problem = likelihood_problem(provider, "prompt_logprobs")
-        if problem is not None:
-            raise UserError(
-                f"{problem.what}, so its answers cannot be explained",
-                where=problem.where,
-                remedy="Explain runs of a model with likelihoods: the embedded engine, transformers, or a "
-                "completions server that echoes prompts (vLLM).",
-            )
-        return cls(provider, params, cache, tempfile.TemporaryDirectory(prefix="evalrun-explain-"))
+        temporary = tempfile.TemporaryDirectory(prefix="evalrun-explain-")
+        return cls(checked(model, context), params, cache, temporary)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._thread is None:
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                return self.runner.run(work)
+            self._thread = ThreadPoolExecutor(1, "evalrun-explain")
+        return self._thread.submit(self.runner.run, work).result()
 
     def __enter__(self) -> Asker:
         try:
-            self.runner.run(self.provider.start())
+            self._run(self.provider.start())
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -90,8 +95,12 @@ class Asker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.runner.run(self.provider.close())
-        self.runner.close()
+        self._run(self.provider.close())
+        if self._thread is not None:
+            self._thread.submit(self.runner.close).result()
+            self._thread.shutdown()
+        else:
+            self.runner.close()
         self.temporary.cleanup()
 
     def check_same(self, known: Mapping[str, JSON], where: str) -> None:
@@ -113,7 +122,7 @@ class Asker:
             if renders is None:
                 what = f"provider '{self.provider.spec.provider}' does not tell what its chat template makes"
                 raise UserError(what, where=f"model {self.provider.spec.id}", remedy=_BY_TEXT)
-            return self.runner.run(renders.chat_text(messages))
+            return self._run(renders.chat_text(messages))
         except ProviderError as error:
             raise UserError(
                 f"the prompt as the model reads it is not known: {error.message}",
@@ -146,7 +155,7 @@ class Asker:
             finally:
                 await journal.close()
 
-        self.runner.run(ask())
+        self._run(ask())
         return [self._read(records.get(str(at))) for at in range(len(prompts))]
 
     def _read(self, record: SampleRecord | None) -> Likelihood:
@@ -167,6 +176,20 @@ class Asker:
 
 
 _BY_TEXT = "A run with a text prompt and api: completions can be explained with any such server."
+
+
+def checked(model: ModelSpec, context: ProviderContext) -> Provider:
+    """The provider of a model, asked with raw texts. Raises UserError for one that gives no likelihoods."""
+    provider = create(for_texts(model), context)
+    problem = likelihood_problem(provider, "prompt_logprobs")
+    if problem is not None:
+        raise UserError(
+            f"{problem.what}, so its answers cannot be explained",
+            where=problem.where,
+            remedy="Explain runs of a model with likelihoods: the embedded engine, transformers, or a "
+            "completions server that echoes prompts (vLLM).",
+        )
+    return provider
 
 
 def for_texts(model: ModelSpec) -> ModelSpec:

@@ -231,6 +231,8 @@ _SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("ArrivalsSpec", "load: arrivals", ""),
     ("RampSpec", "load: arrivals: ramp", ""),
     ("SearchSpec", "load: search", ""),
+    ("ExplainRules", "explain", "See [why this answer](explain.md)."),
+    ("ExplainSamples", "explain: samples", ""),
     ("SearchRules", "search", ""),
     ("ProposeRules", "search: propose", ""),
     ("EarlyRules", "stop_early", ""),

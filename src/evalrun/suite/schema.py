@@ -30,6 +30,7 @@ from evalrun.suite.components import (
     SinkSpec,
 )
 from evalrun.suite.dataset import DatasetSpec
+from evalrun.suite.explain import ExplainRules
 from evalrun.suite.findings import complaint, describe
 from evalrun.suite.levels import LoadSpec
 from evalrun.suite.privacy import PrivacySpec, RetentionSpec
@@ -384,6 +385,11 @@ class Suite(Spec):
         default="count",
         description="Whether answers that no parser could read count as wrong or are left out of scores.",
     )
+    explain: ExplainRules | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Answers that are explained when a run is over: which parts of the prompt made them.",
+    )
     search: SearchRules | None = Field(
         default=None,
         exclude_if=lambda value: value is None,
@@ -478,7 +484,7 @@ class Suite(Spec):
         data = self._plain()
         for key in (
             "description", "tags", "gates", "baseline", "inconclusive", "nightly", "alerts", "fairness",
-            "report", "errors", "unparsed", "budget", "metrics",
+            "report", "errors", "unparsed", "budget", "metrics", "explain",
         ):  # fmt: skip
             data.pop(key, None)
         data.pop("checkpoints", None)

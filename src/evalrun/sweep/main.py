@@ -284,6 +284,16 @@ class _Sweep:
         if self._metrics is not None:
             self._metrics.finish(folder, manifest)
             warnings += filter(None, [self._metrics.trouble])
+        if self._suite.explain is not None and complete:
+            from evalrun.sweep.explaining import explain_sweep_runs
+
+            warnings += explain_sweep_runs(
+                folder,
+                self._suite,
+                self._options.store,
+                use_cache=self._options.use_cache,
+                say=self._display.message,
+            )
         index.begin(folder)
         report, faults = None, list(execution.faults)
         try:

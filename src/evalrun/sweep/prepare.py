@@ -31,6 +31,7 @@ from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.plan import RunSpec, cells, matrix
 from evalrun.sweep.estimate import budget_problems
+from evalrun.sweep.explaining import explain_problems
 from evalrun.types import JSON
 from evalrun.usercode import code_digests
 
@@ -209,6 +210,7 @@ def _prepared(
 
         problems.found.extend(load_problems(loaded, providers, pipeline))
     _check_sinks(suite, problems)
+    problems.found.extend(explain_problems(suite, context))
     redactor = _redactor(loaded, datasets, compiled, store, problems)
     problems.raise_if_any()
     if pipeline is None:

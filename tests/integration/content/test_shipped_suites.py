@@ -155,6 +155,7 @@ EXPECTED = {
         targets=("Sports", "Science"),
     ),
     "load": Expected({f"smollm2-system-messages-load={level}" for level in ("1", "1-again", "2", "4")}),
+    "explain": Expected({"smollm2-triage-messages"}, targets=("billing", "account", "delivery", "billing")),
     "search": Expected(
         {
             f"smollm2-{prompt}-ag_news"

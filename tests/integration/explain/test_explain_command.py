@@ -172,3 +172,36 @@ def test_which_parts_weight_changed_between_two_runs(tmp_path: Path, server: Pla
     assert form["difference"] == pytest.approx(0.5) and form["ci_low"] < 0.5 < form["ci_high"]
     (message,) = [each for each in found["changes"] if each["part"] == "message"]
     assert message["difference"] == pytest.approx(0) and message["before"] == pytest.approx(3.5)
+
+
+def test_a_suite_explains_its_worst_answers(tmp_path: Path, server: Planted) -> None:
+    rules = {"samples": 1, "units": ["section", "word"], "target": "target"}
+    document = suite(server, explain=rules)
+    (tmp_path / "suite.yaml").write_text(json.dumps(document))
+    done = program.evalrun("suite.yaml", "--report", "r.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kept = read_explanations(Store(tmp_path / ".evalrun").resolve("latest"), "m-p-d")
+    assert kept is not None and [one.sample_id for one in kept.samples] == ["b"]  # the wrong one
+    assert 'id="why"' in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"explain": {"units": ["words"]}}, "words"),
+        ({"explain": {"models": ["n"]}}, "there is no model 'n'"),
+        ({"explain": {"samples": {"where": "score.exact_match =="}}}, "score.exact_match =="),
+        (
+            {"explain": {}, "models": [{"id": "m", "provider": "recorded", "column": "t"}]},
+            "so its answers cannot be explained",
+        ),
+    ],
+)
+def test_a_suite_that_cannot_be_explained_sends_nothing(
+    tmp_path: Path, server: Planted, changes: dict[str, Any], said: str
+) -> None:
+    before = len(server.bodies)
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite(server, **changes)))
+    done = program.evalrun("suite.yaml", cwd=tmp_path)
+    assert done.returncode == 2 and said in done.stderr
+    assert len(server.bodies) == before
