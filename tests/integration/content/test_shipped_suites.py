@@ -23,6 +23,11 @@ TASKS = [path for path in EVERY if "\ntasks:" in path.read_text(encoding="utf-8"
 """Suites of published tasks: their documents and prompts are lm_eval's."""
 SUITES = [path for path in EVERY if path not in TASKS]
 
+RECORDED = {"privacy"}
+"""Suites of recorded answers alone: no model is asked."""
+OTHER_MODELS = {"crows_pairs", "stereoset", "judge", "checkpoints"}
+"""Suites whose model is not the embedded one as it is."""
+
 GSM8K = [
     {"question": "Ada has 2 pens and buys 3. How many?", "answer": "2 + 3 = 5 pens.\n#### 5"},
     {"question": "A hall seats 1,200. It is full. How many guests?", "answer": "All seats.\n#### 1,200"},
@@ -154,6 +159,8 @@ EXPECTED = {
         AG_NEWS,
         targets=("Sports", "Science"),
     ),
+    "privacy": Expected({"recorded-letter-letters"}),
+    "cluster": Expected({"smollm2-question_first-messages"}),
     "load": Expected({f"smollm2-system-messages-load={level}" for level in ("1", "1-again", "2", "4")}),
     "explain": Expected({"smollm2-triage-messages"}, targets=("billing", "account", "delivery", "billing")),
     "search": Expected(
@@ -217,13 +224,11 @@ def test_suite_of_tasks_loads_and_says_which_figure_it_is(path: Path) -> None:
 def test_suite_names_the_schema_and_shows_a_served_model(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# yaml-language-server: $schema=../docs/suite.schema.json\n")
-    assert "  provider: openai_compatible" in text
+    assert path.stem in RECORDED or "  provider: openai_compatible" in text
 
 
 @pytest.mark.parametrize(
-    "path",
-    [path for path in SUITES if path.stem not in ("crows_pairs", "stereoset", "judge", "checkpoints")],
-    ids=lambda p: p.stem,
+    "path", [path for path in SUITES if path.stem not in {*RECORDED, *OTHER_MODELS}], ids=lambda p: p.stem
 )
 def test_suite_loads_as_it_stands_on_the_embedded_model(path: Path) -> None:
     suite = load_suite(path).suite
