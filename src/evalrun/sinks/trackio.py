@@ -1,0 +1,49 @@
+"""trackio, which keeps experiments in a local SQLite file (extra `trackio`)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from evalrun.results import RunResults
+from evalrun.sinks.base import sink
+from evalrun.sinks.trackers import Tracker, TrackerOptions
+
+
+@sink("trackio")
+class TrackioSink(Tracker):
+    """`TRACKIO_DIR` says where. A run that is there already is replaced: a second send leaves one."""
+
+    Options = TrackerOptions
+    summary = "trackio: a run for each run, grouped by sweep (extra: trackio)."
+    package = "trackio"
+
+    def log(
+        self,
+        sweep: str,
+        results: RunResults,
+        config: Mapping[str, Any],
+        figures: Mapping[str, float],
+        table: list[dict[str, str]],
+    ) -> str:
+        """Figures at the checkpoint's step, else at 0."""
+        import trackio
+
+        project, name = self._options.project, f"{sweep[-8:]}/{results.run}"
+        with contextlib.suppress(ValueError):  # the project is not there yet
+            for run in list(trackio.Api().runs(project)):
+                if run.name == name and (run.config or {}).get("evalrun_sweep") == sweep:
+                    run.delete()
+        trackio.init(
+            project=project, name=name, group=sweep, config=dict(config), resume="never", embed=False,
+            auto_log_gpu=False, auto_log_cpu=False,
+        )  # fmt: skip
+        told: dict[str, Any] = dict(figures)
+        if table:
+            import pandas
+
+            told["failing samples"] = trackio.Table(dataframe=pandas.DataFrame(table))
+        trackio.log(told, step=results.step or 0)
+        trackio.finish()
+        return name
