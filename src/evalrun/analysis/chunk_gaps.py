@@ -20,6 +20,7 @@ from evalrun.analysis.intervals import FEW, FEW_FREEDOM, LEVEL
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
 from evalrun.results import Estimate
+from evalrun.tracking.parquet import reading
 from evalrun.types import JSON, MetricValue
 
 Floats = NDArray[np.float64]
@@ -97,9 +98,7 @@ def _middles(bins: Ints) -> Floats:
 
 def read_gaps(table: SampleTable, rows: NDArray[np.int64]) -> Gaps | None:
     """The gaps of some entries of a table; None where none of them has any."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(table.source, pre_buffer=False) as file:
+    with reading(table.source) as file:
         if "chunk_gaps" not in file.schema_arrow.names:
             return None
     wanted = np.zeros(len(table), np.bool_)
@@ -107,7 +106,7 @@ def read_gaps(table: SampleTable, rows: NDArray[np.int64]) -> Gaps | None:
 
     def read() -> Iterator[Answers]:
         start = 0
-        with pq.ParquetFile(table.source, pre_buffer=False) as file:
+        with reading(table.source) as file:
             for batch in file.iter_batches(batch_size=_BATCH, columns=["chunk_gaps"], use_threads=False):
                 here = wanted[start : start + batch.num_rows].tolist()
                 start += batch.num_rows

@@ -23,6 +23,7 @@ from evalrun.analysis.verdict import verdict
 from evalrun.canonical import canonical_json
 from evalrun.results import Estimate, LoadProbe, RunLoad
 from evalrun.sweep_results import LoadCurve, LoadPoint, Primary, QualityAtLoad, RateAtLoad
+from evalrun.tracking.parquet import reading
 
 Floats = NDArray[np.float64]
 
@@ -219,11 +220,9 @@ class _Answers:
 
 
 def _answers(run: RunSamples, score: str | None) -> _Answers:
-    import pyarrow.parquet as pq
-
     path = run.folder.samples_path(run.run.run)
     found = _Answers({}, {}, {}, {})
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+    with reading(path) as file:
         column = f"score.{score}"
         names = ["sample_id", "repeat", "status", "output", "finish_reason", "completion_tokens"]
         names += [column] if column in file.schema_arrow.names else []

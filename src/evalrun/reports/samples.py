@@ -232,6 +232,9 @@ BUDGET = 22_000_000
 SHORTEST = 200
 """Letters of a text that are kept however little room there is."""
 
+MOST_SHOWN = 100_000
+"""Samples in a page. Of more, those are shown whose ids have the least checksums: the same in all runs."""
+
 CACHED, WARMUP, RETRIED = 4, 8, 16
 """Bits of an index entry's first byte above the two of the ending."""
 
@@ -255,7 +258,7 @@ class SampleWriter:
         self._columns: dict[str, None] = {}
         self._runs: list[dict[str, Any]] = []
         self._chunks = 0
-        self._total, self._spent = total, 0
+        self._all, self._total, self._spent = total, min(total, MOST_SHOWN), 0
         self._limit = self._least = TEXT_LIMIT
 
     def add_run(self, run: RunView, path: Path, pair: str | None = None) -> None:
@@ -264,7 +267,8 @@ class SampleWriter:
         shown = ""
         start = len(self._flags)
         try:
-            for batch in iter_batches(path, CHUNK_ROWS):
+            for whole in iter_batches(path, CHUNK_ROWS):
+                batch = self._chosen(whole)
                 self._columns.update(dict.fromkeys(filter(_searchable, batch.schema.names)))
                 shown = shown or _input_column(batch)
                 for part in _parts(batch):
@@ -281,6 +285,14 @@ class SampleWriter:
                 "input": shown, "pair": pair,
             }
         )  # fmt: skip
+
+    def _chosen(self, batch: Any) -> Any:
+        """The rows that are shown: all, or where there are too many those whose ids say so."""
+        if self._all <= MOST_SHOWN:
+            return batch
+        least = MOST_SHOWN / self._all * 2**32
+        ids = _list(batch, "sample_id", batch.num_rows)
+        return batch.take([at for at, name in enumerate(ids) if zlib.crc32(str(name).encode()) < least])
 
     def finish(self) -> None:
         """Write the index. Nothing may be added afterwards."""
@@ -301,6 +313,7 @@ class SampleWriter:
             ],
             "scores": [{"name": score.name, "lower": score.lower} for score, _ in self._scores],
             "columns": list(self._columns),
+            "of": self._all if self._all > MOST_SHOWN else None,
             "cut": self._least if self._least < TEXT_LIMIT else None,
         }
         arrays: list[array[Any]] = [values for _, values in self._scores]

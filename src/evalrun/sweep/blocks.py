@@ -173,10 +173,10 @@ class Followed:
                 of_sample[key[1]] = float(value)
 
     def _read_samples(self) -> None:
-        import pyarrow.parquet as pq
+        from evalrun.tracking.parquet import reading
 
         self._scores.clear()
-        with pq.ParquetFile(self.run / SAMPLES) as file:
+        with reading(self.run / SAMPLES) as file:
             there = {column: f"score.{column}" for column in self.columns}
             there = {column: name for column, name in there.items() if name in file.schema_arrow.names}
             table = file.read(columns=["sample_id", "repeat", "status", *there.values()]).to_pydict()

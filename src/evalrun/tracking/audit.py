@@ -351,7 +351,7 @@ def _verify_file(
     result.files += 1
     if told is not None:
         digest = told.now(path, digest)
-    if not path.is_file():
+    if not path.exists():
         result.found(folder.ulid, path, "is gone")
     elif file_sha256(path) != digest:
         result.found(folder.ulid, path, f"was altered after {since}")

@@ -29,6 +29,7 @@ from evalrun.errors import ExitCode, UserError
 from evalrun.secrets import scrub_json
 from evalrun.tracking import events
 from evalrun.tracking.events import utc_now
+from evalrun.tracking.parts import files_of
 from evalrun.tracking.plain import document_bytes, plain, read_document
 
 if TYPE_CHECKING:
@@ -445,9 +446,12 @@ def with_defaults(document: Mapping[str, Any], checked: RunResults) -> dict[str,
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal; of a folder of parts that of their names and digests."""
     import hashlib
 
+    if path.is_dir():
+        named = (f"{file.name} {file_sha256(file)}\n" for file in files_of(path))
+        return hashlib.sha256("".join(named).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

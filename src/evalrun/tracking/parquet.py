@@ -21,11 +21,13 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from evalrun.atomic import replacing
+from evalrun.atomic import open_private, replacing
 from evalrun.errors import UserError
 from evalrun.lines import read_record
 from evalrun.registry import nearest
+from evalrun.tracking import parts
 from evalrun.tracking.columns import LONG_TEXTS, Shape, kind_of_values, transposed
+from evalrun.tracking.parts import files_of
 
 SCHEMA_VERSION = "1"
 ROW_GROUP = 8192
@@ -47,10 +49,7 @@ def journal_to_parquet(journal: Path, out: Path) -> int:
     with journal.open("rb", buffering=1 << 20) as file:
         index = _index(file)
         columns = index.shape.columns()
-        with (
-            replacing(out, named=False) as temporary,
-            _Writer(temporary, _schema(columns, "samples")) as writer,
-        ):
+        with _writing(out, _schema(columns, "samples"), len(index.offsets)) as writer:
             for records, size in index.records(file):
                 writer.add(_arrays(index.shape.values(records), columns), size)
     return len(index.offsets)
@@ -116,7 +115,7 @@ def rewrite_columns(
     values, written = iter(rows), 0
     with reading(source) as file:
         schema = _with_made(file.schema_arrow, fields, dropped)
-        with replacing(out, named=False) as temporary, _Writer(temporary, schema) as writer:
+        with _writing(out, schema, file.metadata.num_rows) as writer:
             for batch in file.iter_batches(batch_size=_REWRITTEN, use_threads=False):
                 some = list(islice(values, batch.num_rows))
                 if len(some) != batch.num_rows:
@@ -180,6 +179,9 @@ def damage(path: Path) -> str | None:
 
     A look of some microseconds: pyarrow is not imported.
     """
+    if path.is_dir():
+        files = files_of(path)
+        return next((why for file in files if (why := damage(file))), None) if files else "it has no parts"
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -340,22 +342,25 @@ def _arrays(values: Sequence[Sequence[Any]], columns: Sequence[tuple[str, str]])
     return [arrow_array(column, kind) for column, (_, kind) in zip(values, columns, strict=True)]
 
 
+@contextlib.contextmanager
+def _writing(out: Path, schema: Any, rows: int) -> Iterator[_Writer]:
+    """What writes so many rows to `out`: one file, or a folder of parts."""
+    if rows <= parts.MOST_ROWS and not out.is_dir():
+        with replacing(out, named=False) as temporary, _Writer(temporary, schema) as writer:
+            yield writer
+        return
+    with parts.replacing_folder(out) as folder, _Writer(folder / parts.part(0), schema, folder) as writer:
+        yield writer
+
+
 class _Writer:
-    """Gathers batches and writes a row group whenever there is enough."""
+    """Gathers batches and writes a row group whenever there is enough, and a new part in `folder` whenever
+    one has its rows."""
 
-    def __init__(self, path: Path, schema: Any) -> None:
-        import pyarrow.parquet as pq
-
+    def __init__(self, path: Path, schema: Any, folder: Path | None = None) -> None:
         self._schema = schema
-        short = [name for name in schema.names if name not in LONG_TEXTS]
-        self._writer = pq.ParquetWriter(
-            path,
-            schema,
-            compression="zstd",
-            use_dictionary=short,
-            write_statistics=short,
-            write_page_checksum=True,
-        )
+        self._writer = self._opened(path)
+        self._folder, self._parts, self._in_part = folder, 1, 0
         self._batches: list[Any] = []
         self._rows = 0
         self._bytes = 0
@@ -369,6 +374,20 @@ class _Writer:
                 self._flush()
         finally:
             self._writer.close()
+
+    def _opened(self, path: Path) -> Any:
+        import pyarrow.parquet as pq
+
+        os.close(open_private(path, os.O_WRONLY | os.O_CREAT))
+        short = [name for name in self._schema.names if name not in LONG_TEXTS]
+        return pq.ParquetWriter(
+            path,
+            self._schema,
+            compression="zstd",
+            use_dictionary=short,
+            write_statistics=short,
+            write_page_checksum=True,
+        )
 
     def add(self, arrays: Sequence[Any], size: int) -> None:
         """Add rows, given as one Arrow array for each column, whose text took `size` bytes."""
@@ -385,14 +404,19 @@ class _Writer:
 
         if self._batches:
             table = pa.Table.from_batches(self._batches, self._schema)
+            if self._folder is not None and self._in_part and self._in_part + self._rows > parts.MOST_ROWS:
+                self._writer.close()
+                self._writer = self._opened(self._folder / parts.part(self._parts))
+                self._parts, self._in_part = self._parts + 1, 0
             self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+            self._in_part += table.num_rows
         self._batches, self._rows, self._bytes = [], 0, 0
 
 
 @contextlib.contextmanager
 def reading(path: Path, dictionary: Sequence[str] = (), like: Any = None) -> Iterator[Any]:
-    """The open `pyarrow.parquet.ParquetFile`. What is wrong with it, now or while it is read (its pages have
-    checksums), becomes a UserError.
+    """The open `pyarrow.parquet.ParquetFile`, or what stands for it over a folder of parts. What is wrong
+    with it, now or while it is read (its pages have checksums), becomes a UserError.
 
     Columns of `dictionary` are read as codes and labels. `like` is the file opened before, whose footer need
     not be read again. There is no read-ahead, which keeps memory flat.
@@ -400,15 +424,24 @@ def reading(path: Path, dictionary: Sequence[str] = (), like: Any = None) -> Ite
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    known = None if like is None or path.is_dir() else like.metadata
     try:
-        with pq.ParquetFile(
-            path,
-            read_dictionary=list(dictionary),
-            metadata=None if like is None else like.metadata,
-            pre_buffer=False,
-            page_checksum_verification=True,
-        ) as file:
-            yield file
+        with contextlib.ExitStack() as stack:
+            files = [
+                stack.enter_context(
+                    pq.ParquetFile(
+                        file,
+                        read_dictionary=list(dictionary),
+                        metadata=known,
+                        pre_buffer=False,
+                        page_checksum_verification=True,
+                    )
+                )
+                for file in files_of(path)
+            ]
+            if not files:
+                raise UserError("is a folder without parts of a table", where=str(path))
+            yield files[0] if len(files) == 1 else parts.Parts(files)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
     except pa.ArrowException as error:

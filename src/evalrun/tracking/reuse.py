@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evalrun.atomic import disk_errors, make_private, open_private, write_private
+from evalrun.atomic import disk_errors, open_private, write_private
 from evalrun.errors import UserError
 from evalrun.tracking.folder import ASKED, MANIFEST, RUN, SAMPLES, SYSTEM, SweepFolder, file_sha256
+from evalrun.tracking.parts import copy_table
 from evalrun.tracking.plain import read_document
 from evalrun.tracking.store import Store
 
@@ -171,8 +171,7 @@ def take_over(folder: SweepFolder, found: Mapping[str, Earlier]) -> dict[str, di
         with disk_errors(target):
             for name in (SAMPLES, SYSTEM, ASKED):
                 if (source / name).exists():
-                    shutil.copyfile(source / name, target / name)
-                    make_private(target / name)
+                    copy_table(source / name, target / name)
         origin = _origin(earlier)
         warning = (
             f"taken from sweep {origin['sweep']} of {origin['started_at'][:10]} (--reuse): latency, rates, "

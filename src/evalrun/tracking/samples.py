@@ -14,6 +14,7 @@ from evalrun.errors import UserError
 from evalrun.registry import nearest
 from evalrun.tracking.compile import Compiler, Kind, Term
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.parts import files_of
 from evalrun.tracking.query import Name, did_you_mean_name, fault, parse, parse_name, spelled
 
 
@@ -98,7 +99,7 @@ def find_samples(
         order.append(f"{term.sql} {'DESC' if name.startswith('-') else 'ASC'} NULLS LAST")
     with duck(str(path)) as database:
         source = f"FROM read_parquet($path) WHERE {where}"
-        values = {"path": str(path), **compiler.values}
+        values = {"path": [str(file) for file in files_of(path)], **compiler.values}
         count = database.execute(f"SELECT count(*) {source}", values).fetchone()
         query = f"SELECT {', '.join(_quoted(column.name) for column in schema)} {source}"
         query += f" ORDER BY {', '.join(order)}" if order else ""
@@ -128,7 +129,7 @@ def _schema(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_schema(path)
+        return pq.read_schema(files_of(path)[0])
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
     except pa.ArrowException as error:

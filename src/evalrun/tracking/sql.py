@@ -16,6 +16,7 @@ from evalrun.errors import UserError
 from evalrun.tracking.columns import BOOLEAN, INTEGER, NUMBER, STRING
 from evalrun.tracking.folder import SAMPLES, SweepFolder
 from evalrun.tracking.parquet import damage
+from evalrun.tracking.parts import files_of
 from evalrun.tracking.running import running_files
 from evalrun.tracking.samples import duck
 from evalrun.tracking.store import Store
@@ -148,7 +149,7 @@ def _files(folders: Sequence[SweepFolder]) -> list[str]:
     whole = []
     for file in found:
         if (why := damage(file)) is None:
-            whole.append(str(Path(file).resolve()))
+            whole += [str(part.resolve()) for part in files_of(Path(file))]
         else:
             _log.warning("the samples in %s are left out: %s", file, why)
     return whole
@@ -161,9 +162,10 @@ def _view(database: Any, files: Sequence[str]) -> None:
         return
     listed = ", ".join("'" + _escaped(file).replace("'", "''") + "'" for file in files)
     database.execute(
-        "CREATE VIEW samples AS SELECT left(split_part(filename, '/', -4), 26) AS sweep, "
-        "split_part(filename, '/', -2) AS run, * EXCLUDE (filename) "
-        f"FROM read_parquet([{listed}], union_by_name = true, filename = true)"
+        "CREATE VIEW samples AS SELECT left(split_part(table_of, '/', -4), 26) AS sweep, "
+        "split_part(table_of, '/', -2) AS run, * EXCLUDE (filename, table_of) "
+        rf"FROM (SELECT regexp_replace(filename, '/part-\d+\.parquet$', '') AS table_of, * "
+        f"FROM read_parquet([{listed}], union_by_name = true, filename = true))"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from evalrun.errors import UserError
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.parts import files_of
 from evalrun.tracking.samples import find_run
 from evalrun.tracking.store import Store
 
@@ -94,7 +95,9 @@ def _find_sample(folder: SweepFolder, run: str, name: str) -> str:
             "SELECT DISTINCT sample_id FROM read_parquet(?) WHERE starts_with(sample_id, ?) "
             "ORDER BY sample_id <> ?, sample_id LIMIT 4"
         )
-        found: list[tuple[Any, ...]] = database.execute(query, [str(path), name, name]).fetchall()
+        found: list[tuple[Any, ...]] = database.execute(
+            query, [[str(file) for file in files_of(path)], name, name]
+        ).fetchall()
     ids = [str(row[0]) for row in found]
     if ids and (len(ids) == 1 or ids[0] == name):
         return ids[0]

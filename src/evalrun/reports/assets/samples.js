@@ -586,7 +586,10 @@
       // The drawer covers half of the page: who clicks elsewhere is done with it.
       if (!drawer.hidden && event.target.isConnected && !event.target.closest("#browser, a[href^='#grid'], a[href^='#sample=']")) shut();
     });
-    if (store.cut) by("cut").textContent = `Long texts are cut (the shortest to ${store.cut} letters) so that this page stays small; they are whole in the sweep's samples.parquet.`;
+    const said = [];
+    if (store.of) said.push(`Of ${store.of.toLocaleString("en")} samples these ${store.n.toLocaleString("en")} are shown, chosen by a checksum of their ids, the same ones in every run. All figures are of all samples, and all are in the sweep's samples.parquet (evalrun samples, evalrun sql).`);
+    if (store.cut) said.push(`Long texts are cut (the shortest to ${store.cut} letters) so that this page stays small; they are whole in the sweep's samples.parquet.`);
+    by("cut").textContent = said.join(" ");
     if (!(await follow())) { controls(); by("filter-diff").value = state.vs === -1 ? "-1" : "1"; await filter(); }
     frame.dataset.ready = "true";
     rename();

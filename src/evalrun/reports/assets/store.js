@@ -36,7 +36,7 @@
 
     constructor(header, columns) {
       const n = header.n;
-      Object.assign(this, { n, runs: header.runs, cut: header.cut, columns: header.columns });
+      Object.assign(this, { n, runs: header.runs, cut: header.cut, of: header.of, columns: header.columns });
       let from = 0;
       const take = (Kind) => {
         const taken = new Kind(columns, from, n);
