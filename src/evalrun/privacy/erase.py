@@ -97,7 +97,7 @@ def find(
     for folder in folders:
         for run_id in folder.run_ids():
             table = folder.samples_path(run_id)
-            if not table.is_file():
+            if not table.exists():
                 continue
             try:
                 places = _places(folder, table, rule, wanted)
@@ -412,7 +412,7 @@ def _stage(
                 lines[str(relative)] = gone
     private_folder(stage)
     changes = []
-    for new_file in sorted(path for path in stage.rglob("*") if path.is_file() and path.suffix != SALTS):
+    for new_file in _told_of(stage):
         name = str(new_file.relative_to(stage))
         changes.append(
             {
@@ -423,6 +423,15 @@ def _stage(
             }
         )
     return changes, places
+
+
+def _told_of(stage: Path) -> list[Path]:
+    """The new files that the trail tells of; a table of parts is one."""
+    return [
+        path
+        for path in sorted(stage.rglob("*"))
+        if path.parent.name != SAMPLES and path.suffix != SALTS and (path.is_file() or path.name == SAMPLES)
+    ]
 
 
 def _stage_run(
@@ -503,7 +512,7 @@ def _told_run(document: bytes, staged: Path, erased: int) -> bytes:
     digests = run.get("digests") or {}
     for name in (SAMPLES, ASKED):
         key = f"{name.partition('.')[0]}_sha256"
-        if (staged / name).is_file() and key in digests:
+        if (staged / name).exists() and key in digests:
             digests[key] = file_sha256(staged / name)
     rows = "sample was" if erased == 1 else "samples were"
     said = f"{erased:,} {rows} erased since: the figures are of all that there were then"

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from evalrun.atomic import open_private, replacing
+from evalrun.atomic import open_private, private_folder, replacing
 from evalrun.errors import UserError
 from evalrun.lines import read_record
 from evalrun.registry import nearest
@@ -80,11 +80,17 @@ def write_rows(
 
 def rewrite_batches(source: Path, out: Path, change: Callable[[Any, int], Any]) -> int:
     """Write a Parquet file anew with each record batch changed; returns the rows written. `change` is given
-    the batch and the number of its first row, and keeps the schema."""
+    the batch and the number of its first row, and keeps the schema. A folder of parts keeps its parts."""
     written = read = 0
-    with reading(source) as file:
-        schema = file.schema_arrow
-        with replacing(out) as temporary, _Writer(temporary, schema) as writer:
+    if source.is_dir():
+        private_folder(out)
+    for part in files_of(source):
+        target = out / part.name if source.is_dir() else out
+        with (
+            reading(part) as file,
+            replacing(target) as temporary,
+            _Writer(temporary, file.schema_arrow) as writer,
+        ):
             for batch in file.iter_batches(batch_size=_REWRITTEN, use_threads=False):
                 made = change(batch, read)
                 read += batch.num_rows

@@ -110,6 +110,19 @@ def test_every_command_reads_it(suite: Path, tmp_path: Path, few: None) -> None:
     assert evalrun("audit", "verify", "--store", store).returncode != 0
 
 
+def test_rows_are_erased_from_it(suite: Path, tmp_path: Path, few: None) -> None:
+    store = tmp_path / "store"
+    sweep = run(suite, store, "--no-report")["sweep"]
+    words = ("--where", 'sample_id == "r25"', "--reason", "withdrawn", "--yes", "--store", store)
+    erased = evalrun("erase", sweep, *words)
+    assert erased.returncode == 0, erased.stderr
+    (table,) = store.glob("sweeps/*/runs/*/samples.parquet")
+    ids = pd.read_parquet(table)["sample_id"]
+    assert (len(ids), "r25" in set(ids)) == (ROWS - 1, False)
+    checked = evalrun("audit", "verify", "--store", store)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def figures(told: dict[str, Any]) -> list[dict[str, Any]]:
     """The metrics of a run without those of the machine."""
     metrics = told["runs"][0]["metrics"]
