@@ -218,6 +218,11 @@ def scrub(text: str) -> str:
     return _scrub(text, environment_secrets())
 
 
+def may_hold_key(text: str) -> bool:
+    """Whether anything stands in a short text that keys begin with: quick, and True of many other texts."""
+    return _HINTS.search(text.lower()) is not None
+
+
 def scrub_json(value: Any) -> Any:
     """A copy of a JSON-like value with every string scrubbed.
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from evalrun.secrets import scrub
+from evalrun.secrets import may_hold_key, scrub
 
 Span: TypeAlias = tuple[int, int]
 Recogniser: TypeAlias = Callable[[str], Iterable[Span]]
@@ -242,20 +242,21 @@ def _addresses(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
 _NAMES_SECRETS = (
     "key", "token", "secret", "passw", "passphrase", "credential", "authorization", "sig=", "auth=", "pwd=",
 )  # fmt: skip
-_SENT_WITH = re.compile(r"bearer|basic|token|negotiate|private key|hooks\.slack", re.IGNORECASE)
+_SENT_WITH = ("bearer", "basic", "token", "negotiate", "hooks.slack")
 _LEAST_KEY = 12
 
 
 def hides_secret(text: str) -> bool:
     """Whether `evalrun.secrets.scrub` may find anything: it takes longer than all patterns here together."""
-    if ":" in text or "=" in text:
-        lower = text.lower()
-        if any(name in lower for name in _NAMES_SECRETS):
-            return True
-    odd = [token for token in text.split() if len(token) >= _LEAST_KEY and _odd(token)]
-    if "-----BEGIN" in text:
+    lower = text.lower()
+    if (":" in text or "=" in text) and any(name in lower for name in _NAMES_SECRETS):
         return True
-    return bool(odd) and (any(scrub(token) != token for token in odd) or _SENT_WITH.search(text) is not None)
+    odd = [token for token in text.split() if len(token) >= _LEAST_KEY and _odd(token)]
+    if not odd:
+        return False
+    if "-----begin" in lower or any(name in lower for name in _SENT_WITH):
+        return True
+    return any(may_hold_key(token) and scrub(token) != token for token in odd)
 
 
 def _odd(token: str) -> bool:
@@ -363,27 +364,23 @@ SHOWN_AS: Mapping[str, str] = {"loose_phone": "phone"}
 
 NUMBERS = frozenset(STRICT) - {"url_userinfo", "email", "ip", "mac_address", "uk_nino"}
 """What holds seven digits or more, close together: looked for only where these are."""
-_DIGITS = re.compile(r"\d+")
-_NEAR, _LEAST_TOGETHER = 10, 7
+_LEAST_TOGETHER = 7
+_TOGETHER = re.compile(r"\d(?:[^\d\n]{0,10}\d){6,}")
 
 
 def windows(text: str) -> list[Span]:
     """Where digits stand close together: the parts of a text that numbers can be in, whole words."""
-    if text.isascii() and sum(map(text.count, "0123456789")) < _LEAST_TOGETHER:
+    if not _holds_numbers(text):
         return []
-    found: list[Span] = []
-    begin = end = count = 0
-    for match in _DIGITS.finditer(text):
-        if count and (match.start() - end > _NEAR or "\n" in text[end : match.start()]):
-            if count >= _LEAST_TOGETHER:
-                found.append((begin, end))
-            count = 0
-        if not count:
-            begin = match.start()
-        end, count = match.end(), count + match.end() - match.start()
-    if count >= _LEAST_TOGETHER:
-        found.append((begin, end))
-    return _to_words(text, found)
+    return _to_words(text, [match.span() for match in _TOGETHER.finditer(text)])
+
+
+def _holds_numbers(text: str) -> bool:
+    if text.isascii():
+        data = text.encode()
+        if len(data) - len(data.translate(None, b"0123456789")) < _LEAST_TOGETHER:
+            return False
+    return _TOGETHER.search(text) is not None
 
 
 def _to_words(text: str, spans: list[Span]) -> list[Span]:
@@ -402,16 +399,17 @@ def _to_words(text: str, spans: list[Span]) -> list[Span]:
     return wide
 
 
-_FOUR_PARTS = re.compile(r"\d\.\d{1,3}\.\d")
+_COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
+_FOUR_PARTS = re.compile(r"\.\d{1,3}\.\d")
 
 
 def may_hold_address(text: str) -> bool:
     """Whether there could be an IP address."""
-    return "::" in text or text.count(":") >= 5 or ("." in text and _FOUR_PARTS.search(text) is not None)
+    return _COLONS.search(text) is not None or _FOUR_PARTS.search(text) is not None
 
 
 def may_hold(text: str) -> bool:
     """Whether a standard recogniser could find anything: False for most texts, and quickly."""
     return (
-        _has_at(text) or "://" in text or hides_secret(text) or bool(windows(text)) or may_hold_address(text)
+        _has_at(text) or "://" in text or hides_secret(text) or _holds_numbers(text) or may_hold_address(text)
     )

@@ -35,6 +35,7 @@ _SHORT_WORDS = frozenset(
 _WORD = re.compile(r"\w+")
 _VECTOR = re.compile(r"\[[-\d.,eE+\s\[\]]*\]")
 _LEAST_APART = 6
+_HUGE = 1e300
 _LEAST_INTEGER = 10_000_000
 
 
@@ -174,6 +175,8 @@ class Redactor:
 
     def identity(self, sample_id: str, row: Mapping[str, JSON]) -> str:
         """The id under which a sample is stored: a pseudonym where the id itself is personal."""
+        if not self._removed and self._quick is not None and not self._quick(sample_id):
+            return sample_id
         named = any(name in row and str(row[name]) == sample_id for name in self._removed)
         return self.pseudonym(sample_id) if named or self(sample_id) != sample_id else sample_id
 
@@ -232,7 +235,7 @@ class Redactor:
         for value in (record.vars, record.target, record.prompt, record.error, record.output, record.answer,
                       record.reasoning, record.tool_calls, record.reasons, record.sensitive, record.cluster,
                       record.likelihood):  # fmt: skip
-            if value is not None and value != {}:
+            if value is not None:
                 _gather(value, texts)
         for message in record.messages:
             _gather(message.content, texts)
@@ -304,18 +307,20 @@ class Redactor:
     def _searched(self, text: str, sample: Sample, spare: str | None) -> str:
         if not text or (text.startswith("data:") and ";base64," in text[:100]):
             return text
+        if not (sample.known or self._everyone or self._environment or self._quick is None):
+            return self._by_kinds(text, sample, spare) if self._quick(text) else text
         known = [*sample.known, *self._of_others(text)]
         text = self._without_known(text, [one for one in known if one.whole], sample)
         of_environment = self._secrets and any(variable in text for variable in self._environment)
         if self._quick is None or of_environment or self._quick(text):
-            if of_environment or (self._secrets and recognisers.hides_secret(text)):
-                clean = scrub(text)
-                sample.findings["secret"] += clean.count(MASK) - text.count(MASK)
-                text = clean
-            text = self._by_kinds(text, sample, spare)
+            text = self._by_kinds(text, sample, spare, surely=of_environment)
         return self._without_known(text, [one for one in known if not one.whole], sample)
 
-    def _by_kinds(self, text: str, sample: Sample, spare: str | None) -> str:
+    def _by_kinds(self, text: str, sample: Sample, spare: str | None, *, surely: bool = False) -> str:
+        if surely or (self._secrets and recognisers.hides_secret(text)):
+            clean = scrub(text)
+            sample.findings["secret"] += clean.count(MASK) - text.count(MASK)
+            text = clean
         text = self._by_some(text, self._texts, sample, spare)
         for begin, end in reversed(windows(text)) if self._numbers else ():
             part = self._by_some(text[begin:end], self._numbers, sample, spare)
@@ -356,22 +361,31 @@ STRUCTURE = frozenset(
 """Keys of documents whose texts name things of evalrun's: nothing is searched there."""
 
 
-def _gather(value: Any, texts: list[str]) -> None:
-    if isinstance(value, str):
+def _gather(value: Any, texts: list[str]) -> None:  # noqa: C901 - a list of types
+    """The texts in a value. By type and not by kind: this is asked of every field of every record."""
+    kind = type(value)
+    if kind is str:
         texts.append(value)
-    elif isinstance(value, Mapping):
+    elif kind is dict:
         for name, item in value.items():
-            if isinstance(item, str):
+            if type(item) is str:
                 texts.append(item)
-            else:
+            elif item is not None:
                 _gather(item, texts)
-            if "@" in name or len(name) > 20:
+            if len(name) > _LEAST_APART and ("@" in name or not name.isidentifier()):
                 texts.append(name)
+    elif kind is int or kind is float:
+        if value >= _LEAST_INTEGER or value <= -_LEAST_INTEGER:
+            texts.append(str(int(value)) if abs(value) < _HUGE else "")
+    elif kind is bool or value is None:
+        return
+    elif isinstance(value, Mapping):
+        _gather(dict(value), texts)
     elif isinstance(value, list | tuple):
         for item in value:
             _gather(item, texts)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= _LEAST_INTEGER:
-        texts.append(str(int(value)) if value == value and abs(value) < 1e300 else "")
+    else:
+        texts.append(str(value))
 
 
 def _replaced(text: str, spans: Iterable[Span], kind: str, sample: Sample) -> str:
