@@ -140,5 +140,8 @@ class Explained:
     created_at: str = ""
 
 
+GRADIENTS = ("gradient", "integrated_gradients")
+"""The methods that need the model at hand."""
+
 EXPLANATIONS = "explain.json"
 """Their file in the folder of a run."""

@@ -26,7 +26,12 @@ _SHOWN = 15
     "--samples", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
     help="How many, where no sample is named: those with the lowest score.",
 )  # fmt: skip
-@click.option("--method", default="occlusion", show_default=True, help="occlusion, shapley or owen.")
+@click.option(
+    "--method",
+    default="occlusion",
+    show_default=True,
+    help="occlusion, shapley, owen, gradient, integrated_gradients.",
+)
 @click.option("--units", default="section,sentence,word", show_default=True, metavar="UNIT,…")
 @click.option("--target", default="auto", show_default=True, help="answer, target or contrast.")
 @click.option("--removal", default="auto", show_default=True, help="delete, mask or resample.")
@@ -35,6 +40,7 @@ _SHOWN = 15
     help="Prompts that are asked about at most for a level of units.",
 )  # fmt: skip
 @click.option("--no-faithfulness", is_flag=True, help="Do not compare with random rankings.")
+@click.option("--attention", is_flag=True, help="Keep maps of attention and the likeliest tokens too.")
 @click.option("--html", type=FILE, metavar="FILE.html", help="Write a page of it.")
 @click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
 @store_option
@@ -50,6 +56,7 @@ def explain(
     removal: str,
     most: int,
     no_faithfulness: bool,
+    attention: bool,
     html: Path | None,
     no_cache: bool,
     store: Store,
@@ -79,6 +86,7 @@ def explain(
         removal=removal,
         most=most,
         faithfulness=not no_faithfulness,
+        attention=samples if attention else 0,
     )
     second = None if other is None else _place(store, other)
 

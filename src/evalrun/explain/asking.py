@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from evalrun.datasets import Item
 from evalrun.errors import ExitCode, UserError
+from evalrun.explanations import GRADIENTS
 from evalrun.prompts.rendering import Rendered
 from evalrun.providers.base import (
+    LooksInside,
     Provider,
     ProviderContext,
     RendersChat,
@@ -130,6 +132,20 @@ class Asker:
                 remedy=_BY_TEXT,
             ) from error
 
+    def look(self, what: str, **arguments: JSON) -> dict[str, JSON]:
+        """What the model itself tells. Raises UserError (exit 3) where it cannot."""
+        inside = capability(self.provider, LooksInside)
+        assert inside is not None
+        self.asked += 1
+        try:
+            return self._run(inside.look(what, arguments))
+        except ProviderError as error:
+            raise UserError(
+                f"{what} cannot be had: {error.message}",
+                where=f"model {self.provider.spec.id}",
+                exit_code=ExitCode.INCOMPLETE,
+            ) from error
+
     def likelihoods(self, prompts: Sequence[str], texts: Sequence[str]) -> list[Likelihood]:
         """How likely each of the texts is after each prompt. Raises UserError (exit 3) where one cannot be
         had."""
@@ -190,6 +206,17 @@ def checked(model: ModelSpec, context: ProviderContext) -> Provider:
             "completions server that echoes prompts (vLLM).",
         )
     return provider
+
+
+def check_inside(provider: Provider, method: str, attention: int) -> None:
+    """Raise UserError where the model is not at hand, and gradients or attention are wanted."""
+    what = "gradients" if method in GRADIENTS else "attention" if attention else ""
+    if what and capability(provider, LooksInside) is None:
+        raise UserError(
+            f"provider '{provider.spec.provider}' gives no {what}",
+            where=f"model {provider.spec.id}",
+            remedy="Gradients and attention need provider: transformers; occlusion, shapley, owen do not.",
+        )
 
 
 def for_texts(model: ModelSpec) -> ModelSpec:

@@ -8,29 +8,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from evalrun.errors import UserError
-from evalrun.explain.asking import Asker, Likelihood
+from evalrun.explain.asking import Asker, Likelihood, check_inside
 from evalrun.explain.faithful import RANDOM, faithfulness
 from evalrun.explain.games import Coalition, Node, Values, efficiency_gap, flat, shared
 from evalrun.explain.kept import keep
 from evalrun.explain.subject import Asked, Marker, Run, Target, choose_target, open_run, prompt_of
 from evalrun.explain.texts import Prompt, Remover, donors_of, is_blank, token_counts, torn
 from evalrun.explain.units import LEVELS, check_levels, make_units
-from evalrun.explanations import Explained, Explanation, Faithfulness, Rows, Unit
+from evalrun.explanations import GRADIENTS, Attention, Explained, Explanation, Faithfulness, Rows, Unit
 from evalrun.registry import nearest
 from evalrun.tracking.events import utc_now
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.samples import find_samples
 
-Method: TypeAlias = Literal["occlusion", "shapley", "owen"]
-METHODS: tuple[str, ...] = ("occlusion", "shapley", "owen")
+METHODS: tuple[str, ...] = ("occlusion", "shapley", "owen", *GRADIENTS)
 REMOVALS: tuple[str, ...] = ("auto", "delete", "mask", "resample")
 _TWICE = 5
 """So many of the units with the greatest values of a level are removed in another way as well."""
 _DONORS = 5
 _FLIP = 0.01
+MOST_TOKENS = 128
+"""Of a map of attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Options:
     most: int = 400
     rankings: int = RANDOM
     faithfulness: bool = True
+    attention: int = 0
+    """Of so many samples, maps of attention and the likeliest tokens are kept (provider transformers)."""
 
     def check(self) -> Options:
         """Itself, with units in their order. Raises UserError for what is unknown."""
@@ -92,6 +95,7 @@ def explain_run(
     context = ProviderContext(run.base_dir, store / "engines", run.suite.deterministic, run.suite.seed)
     cache = ResponseCache(store / "cache" / "responses.db") if use_cache else None
     asker = Asker.of(run.model, context, likelihood_params(run.params), cache)
+    check_inside(asker.provider, options.method, options.attention)
     marker = Marker(run)
     began = time.monotonic()
     made: list[Explanation] = []
@@ -103,7 +107,7 @@ def explain_run(
                 break
             if say is not None:
                 say(f"sample {rows[at]['sample_id']} ({at + 1} of {len(rows)})")
-            made.append(one.explained(asked, others))
+            made.append(one.explained(asked, others, inside=at < options.attention))
         identity = asker.provider.identity()
     explained = Explained(run_id, run.model.id, identity, tuple(made), utc_now())
     return keep(folder, explained)
@@ -184,7 +188,7 @@ class _Sample:
     def _remover(self, removal: str, counts: Mapping[tuple[int, int], int] | None = None) -> Remover:
         return Remover(self.prompt, removal, dict(counts or {}), self.donors)  # type: ignore[arg-type]
 
-    def explained(self, asked: Asked, others: Sequence[str]) -> Explanation:
+    def explained(self, asked: Asked, others: Sequence[str], *, inside: bool = False) -> Explanation:
         """Why the model gave its answer."""
         began, before = time.monotonic(), self.asker.asked
         texts = list(asked.texts)
@@ -198,14 +202,24 @@ class _Sample:
         self._note_torn(base)
         known: dict[str, Likelihood] = {self.prompt.text: base}
         game = _TextGame(self.asker, texts, known)
-        values, levels = self._values(game, counts)
+        converged = True
+        if self.options.method in GRADIENTS:
+            values, v_full, v_empty, converged = self._by_gradients(texts)
+        else:
+            values, levels = self._values(game, counts)
+            v_full, v_empty = levels[0].everything, levels[0].nothing
         units = [
             replace(unit, value=value, se=se, tokens=self._tokens(unit, counts) if base.context else None)
             for unit, (value, se) in zip(self.units, values, strict=True)
         ]
         units = self._removed_otherwise(units, game, counts)
-        v_full, v_empty = levels[0].everything, levels[0].nothing
-        judged = self._judged(units, game, counts)
+        judged = self._judged(units, game, counts) if converged else _not_converged(units[-1].level)
+        if not converged:
+            units = [replace(unit, value=None, se=None) for unit in units]
+        rows = self._rows(units, base, game, counts, texts[0]) if converged else None
+        attention = None
+        if inside:
+            attention, rows = self._attention(texts[0], rows)
         top = [unit.value or 0.0 for unit in units if unit.level == units[0].level]
         return Explanation(
             sample_id=str(self.row["sample_id"]),
@@ -221,7 +235,8 @@ class _Sample:
             faithfulness=judged,
             evaluations=self.asker.asked - before,
             seconds=time.monotonic() - began,
-            rows=self._rows(units, base, game, counts, texts[0]),
+            rows=rows,
+            attention=attention,
             notes=tuple(dict.fromkeys([*asked.notes, *self.notes])),
         )
 
@@ -260,6 +275,56 @@ class _Sample:
                 own = frozenset({player})
                 found[at] = drawn.values[own], drawn.se.get(own, 0.0)
         return found, levels
+
+    def _by_gradients(
+        self, texts: Sequence[str]
+    ) -> tuple[list[tuple[float | None, float | None]], float, float, bool]:
+        """The sum of each unit's tokens, the value of the prompt and of the baseline, and whether they add
+        up."""
+        told = self.asker.look(
+            "gradients",
+            prompt=self.prompt.text,
+            texts=list(texts),
+            spans=[list(span) for unit in self.units for span in self.prompt.spans(unit)],
+            method=self.options.method,
+        )
+        spans = [self.prompt.spans(unit) for unit in self.units]
+        values = [
+            sum(value for at, _, value in told["tokens"] if any(start <= at < end for start, end in own))
+            for own in spans
+        ]
+        full, empty = float(told["full"]), float(told["empty"])
+        missing = full - empty - float(told["sum"])
+        if self.options.method == "gradient":
+            self.notes.append("gradient times input is a quick look: its values add up to nothing")
+        else:
+            self.notes.append(
+                f"{told['steps']} steps from a neutral token's embedding; completeness gap {missing:+.3g}"
+                f" of {full - empty:+.3g} nats"
+            )
+        return [(value, 0.0) for value in values], full, empty, bool(told["converged"])
+
+    def _attention(self, text: str, rows: Rows | None) -> tuple[Attention, Rows | None]:
+        """Maps of attention over prompt and answer, and the rows with the likeliest tokens."""
+        told = self.asker.look("attention", prompt=self.prompt.text, text=text)
+        places = tuple(self.prompt.place(start, end) for start, end in told["spans"])
+        note = (
+            f"{told['first']:.0%} of the attention of the prompt's last position goes to the first token "
+            "(mean over all heads). Attention says where heads look, not what the answer depends on."
+        )
+        if len(told["spans"]) == MOST_TOKENS:
+            note += f" Only the last {MOST_TOKENS} tokens are shown."
+        attention = Attention(
+            int(told["layers"]), int(told["heads"]), int(told["tokens"]), str(told["values"]), places,
+            float(told["first"]), note,
+        )  # fmt: skip
+        if rows is not None:
+            others = tuple(
+                tuple((str(token), round(float(value), 4)) for token, value in each)
+                for each in told["alternatives"]
+            )
+            rows = replace(rows, alternatives=others)
+        return attention, rows
 
     def _level(
         self, places: Sequence[int], removal: str, game: _TextGame, counts: Mapping[tuple[int, int], int]
@@ -386,6 +451,10 @@ class _Sample:
             return plain
         data = bytes(round(value / scale) & 0xFF for row in matrix for value in row)
         return replace(plain, units=tuple(places), values=base64.b64encode(data).decode(), scale=scale)
+
+
+def _not_converged(level: str) -> Faithfulness:
+    return Faithfulness("did not converge", level, 0.0, 0.0, 0, 0, None)
 
 
 def _removal(options: Options, level: str, levels: Sequence[str]) -> str:

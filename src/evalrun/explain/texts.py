@@ -39,6 +39,15 @@ class Prompt:
         low, high = self.bounds[place.message] if self.bounds else (0, len(self.text))
         return max(low, base + place.start), min(high, base + place.end)
 
+    def place(self, start: int, end: int) -> Place | None:
+        """The place of a message that a stretch of the text is; None for what belongs to the frame."""
+        bounds = self.bounds or ((0, len(self.text)),)
+        for message, (low, high) in enumerate(bounds):
+            if low <= start < end <= high:
+                base = self.starts[message]
+                return Place(message, start - base, end - base)
+        return None
+
     def spans(self, unit: Unit) -> list[Span]:
         """Where a unit stands in the text."""
         return [span for span in map(self.span, unit.places) if span[0] < span[1]]

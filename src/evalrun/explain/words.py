@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from evalrun.explanations import Explanation
+from evalrun.explanations import GRADIENTS, Explanation
 
 CAUTION = "This says what the model used, not why the answer is right or wrong."
 _TEXT = 80
@@ -36,7 +36,11 @@ def headline(one: Explanation, texts: Sequence[str]) -> Iterator[str]:
         verb = "loses" if value >= 0 else "gains"
         factor = math.exp(min(abs(value), 700.0))
         likely = "less" if value >= 0 else "more"
-        yield f"Without “{text}” {what} {verb} {abs(value):.2f} nats ({factor:,.3g} times {likely} likely)."
+        if one.method in GRADIENTS:
+            yield f"By gradients “{text}” weighs most for {what}: {value:+.2f} nats."
+        else:
+            times = f"{factor:,.3g} times {likely} likely"
+            yield f"Without “{text}” {what} {verb} {abs(value):.2f} nats ({times})."
     yield verdict(one)
     with_and_without = f"With the whole prompt {one.v_full:.3f}, without its parts {one.v_empty:.3f}"
     yield f"{with_and_without}, gap {one.gap:.3f} nats."

@@ -245,6 +245,14 @@ class RendersChat:
         raise NotImplementedError
 
 
+class LooksInside:
+    """Has the model at hand: gradients and attention."""
+
+    async def look(self, what: str, arguments: Mapping[str, JSON]) -> dict[str, JSON]:
+        """After `start`: what `transformers_inside.Inside` tells of it. Raises ProviderError."""
+        raise NotImplementedError
+
+
 CapabilityT = TypeVar("CapabilityT")
 
 

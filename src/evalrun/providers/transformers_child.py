@@ -86,6 +86,7 @@ class Engine:
         ends = defaults.eos_token_id if defaults.eos_token_id is not None else self.tokenizer.eos_token_id
         self.ends = frozenset([ends] if isinstance(ends, int) else ends or ())
         self.pad = next((n for n in (self.tokenizer.pad_token_id, *sorted(self.ends)) if n is not None), 0)
+        self._inside: Any = None
         text = model.config.get_text_config()
         self.vocabulary = int(text.vocab_size)
         self.context = int(getattr(text, "max_position_embeddings", None) or 1 << 30)
@@ -106,6 +107,9 @@ class Engine:
 
     def answer(self, job: Job) -> None:
         """Answer every request of a batch: those that can be asked together, sorted by length."""
+        if job.api == "look":
+            self._look(job)
+            return
         alike: dict[str, list[Entry]] = {}
         for index, request in enumerate(job.requests):
             try:
@@ -122,6 +126,18 @@ class Engine:
                 rows = min(rows, max(1, _MOST_SCORES // (max(1, len(entries[0].ids)) * self.vocabulary)))
             for at in range(0, len(entries), rows):
                 self._together(job, entries[at : at + rows])
+
+    def _look(self, job: Job) -> None:
+        """What only a model in this process can tell; see `transformers_inside`."""
+        from evalrun.providers.transformers_inside import Inside
+
+        if self._inside is None:
+            self._inside = Inside(self)
+        for index, request in enumerate(job.requests):
+            try:
+                job.answer(index, result=self._inside.look(request))
+            except Exception as error:
+                _refuse(job, index, error)
 
     def _entry(self, index: int, api: str, request: Mapping[str, Any]) -> Entry:
         params = dict(request["params"])

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import secrets
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -15,13 +16,20 @@ from pydantic import Field
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers import parameters
-from evalrun.providers.base import Pinned, ProviderContext, ProviderOptions, provider
+from evalrun.providers.base import (
+    LooksInside,
+    Pinned,
+    ProviderContext,
+    ProviderOptions,
+    RendersChat,
+    provider,
+)
 from evalrun.providers.batches import BatchEngine
 from evalrun.providers.llamacpp import available_cores, patient_threads
 from evalrun.providers.openai_api import Api
 from evalrun.providers.vllm_child import KEY_VARIABLE
 from evalrun.providers.vllm_engine import death_of, started, weights_identity
-from evalrun.types import JSON, ProviderError
+from evalrun.types import JSON, ErrorKind, Message, ProviderError, Timing
 
 if TYPE_CHECKING:
     from evalrun.suite.components import ModelSpec
@@ -78,7 +86,7 @@ class TransformersOptions(ProviderOptions):
 
 
 @provider("transformers")
-class Transformers(BatchEngine[TransformersOptions], Pinned):
+class Transformers(BatchEngine[TransformersOptions], Pinned, RendersChat, LooksInside):
     """Hands batches to a model in a child process.
 
     Times are of the batch that a sample was in: from its beginning to the sample's first and last token.
@@ -165,6 +173,16 @@ class Transformers(BatchEngine[TransformersOptions], Pinned):
             await self.close()
             raise
         self.listen_to(int(announced["port"]), key)
+
+    async def look(self, what: str, arguments: Mapping[str, JSON]) -> dict[str, JSON]:
+        if self.client is None:
+            raise ProviderError(ErrorKind.ENGINE, "the engine is not running")
+        body = orjson.dumps({"api": "look", "requests": [{"what": what, **arguments}]})
+        return await self.client.post(self.client.below("batch"), body, _read_look)
+
+    async def chat_text(self, messages: Sequence[Message]) -> str:
+        sent = [{"role": message.role, "content": message.content} for message in messages]
+        return str((await self.look("chat_text", {"messages": sent}))["text"])
 
     async def engine_stats(self) -> dict[str, float]:
         return {}  # it keeps no figures of its own
@@ -270,6 +288,12 @@ class Transformers(BatchEngine[TransformersOptions], Pinned):
                 remedy="Set api: completions, or put the template into the folder as chat_template.jinja.",
                 exit_code=ExitCode.INCOMPLETE,
             )
+
+
+def _read_look(document: JSON, timing: Timing) -> dict[str, JSON]:
+    if "error" in document:
+        raise ProviderError(ErrorKind.BAD_REQUEST, str(document["message"]))
+    return dict(document["result"])
 
 
 def free_cores() -> int:

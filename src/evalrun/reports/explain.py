@@ -10,7 +10,7 @@ from pathlib import Path
 from evalrun.atomic import replacing
 from evalrun.explain.kept import SampleTexts, read_explanations, sample_texts
 from evalrun.explain.words import CAUTION, headline
-from evalrun.explanations import Explained, Explanation, Unit
+from evalrun.explanations import Attention, Explained, Explanation, Unit
 from evalrun.reports import page
 from evalrun.reports.numbers import fixed, plural, significant
 from evalrun.reports.view import Table
@@ -68,6 +68,18 @@ class TokenView:
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionView:
+    """Maps of attention, drawn by a script: base64 of zlib of uint8, layers by heads by tokens by tokens."""
+
+    values: str
+    layers: int
+    heads: int
+    size: int
+    labels: Sequence[str]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExplanationView:
     """One explained answer."""
 
@@ -83,7 +95,7 @@ class ExplanationView:
     rows: str
     units: int
     faithful: Table
-    attention: dict[str, object] | None = None
+    attention: AttentionView | None = None
 
 
 def views(folder: SweepFolder, explained: Explained) -> list[ExplanationView]:
@@ -141,8 +153,16 @@ def _view(key: str, run: str, one: Explanation, texts: SampleTexts, scale: float
         rows="" if rows is None else rows.values,
         units=0 if rows is None else len(rows.units),
         faithful=_faithful(one),
-        attention=None,
+        attention=None if one.attention is None else _attention(one.attention, texts),
     )
+
+
+def _attention(found: Attention, texts: SampleTexts) -> AttentionView:
+    labels = [
+        "(frame or answer)" if place is None else texts.contents[place.message][place.start : place.end]
+        for place in found.places
+    ]
+    return AttentionView(found.values, found.layers, found.heads, found.tokens, labels, found.note)
 
 
 def _how(one: Explanation) -> str:

@@ -33,9 +33,10 @@ class ExplainRules(Spec):
         default_factory=list,
         description="Only runs of these models; each must give likelihoods. Default: all.",
     )
-    method: Literal["occlusion", "shapley", "owen"] = Field(
+    method: Literal["occlusion", "shapley", "owen", "gradient", "integrated_gradients"] = Field(
         default="occlusion",
-        description="How much a part adds: by leaving it out, by Shapley's value, or by Owen's.",
+        description="How much a part adds: by leaving it out, by Shapley's value, by Owen's, or, with "
+        "provider transformers, by gradients.",
     )
     units: list[Literal["section", "sentence", "word"]] = Field(
         default=["section", "sentence", "word"], min_length=1, description="What is left out."
@@ -50,6 +51,11 @@ class ExplainRules(Spec):
     )
     most: int = Field(default=400, ge=8, description="Prompts asked about at most for a level of a sample.")
     faithfulness: bool = Field(default=True, description="Set each ranking beside random ones.")
+    attention: int = Field(
+        default=0,
+        ge=0,
+        description="Of so many samples of a run, maps of attention are kept (provider transformers).",
+    )
     seconds: float | None = Field(
         default=None,
         gt=0,

@@ -23,7 +23,7 @@ def explain_problems(suite: Suite, context: ProviderContext) -> Iterator[Problem
     rules = suite.explain
     if rules is None:
         return
-    from evalrun.explain.asking import checked
+    from evalrun.explain.asking import check_inside, checked
     from evalrun.tracking.query import parse
 
     known = [model.id for model in suite.models]
@@ -36,7 +36,8 @@ def explain_problems(suite: Suite, context: ProviderContext) -> Iterator[Problem
     for model in suite.models:
         if not rules.models or model.id in rules.models:
             try:
-                checked(model, context)
+                provider = checked(model, context)
+                check_inside(provider, rules.method, rules.attention)
             except UserError as error:
                 yield from error.problems
     try:
@@ -88,4 +89,5 @@ def _options(rules: ExplainRules) -> Options:
         removal=rules.removal,
         most=rules.most,
         faithfulness=rules.faithfulness,
+        attention=rules.attention,
     )
