@@ -118,7 +118,7 @@ def probe(
         print_json(summary.document())
     else:
         _print_status(summary)
-    on = [each for each in summary.alerts if each.quiet_since is None]
+    on = [each for each in summary.alerts if each.state != "closed" and each.quiet_since is None]
     ctx.exit(int(ExitCode.GATE_FAILED if summary.stale or on else ExitCode.OK))
 
 
@@ -193,7 +193,7 @@ def _print_status(summary: Summary) -> None:
     if slots:
         why = "; ".join(dict.fromkeys(gap.why for gap in summary.missed[-5:]))
         click.echo(cell(f"{slots:,} slots were missed: {why}", 300))
-    for each in summary.alerts:
+    for each in summary.alerts[-10:]:
         click.echo(
             cell(
                 f"alert ({each.state}) {each.name} of {each.run} since {_when(each.opened)}: {each.why}", 300

@@ -488,12 +488,9 @@ def read_rows(store: Store, what: str) -> pandas.DataFrame:
 
 def _with_vars(frame: pandas.DataFrame) -> pandas.DataFrame:
     """Samples with the columns of their data under their own names, unless a column of theirs has it."""
-    import orjson
-    import pandas
-
-    values = [orjson.loads(each) if isinstance(each, str | bytes) else each or {} for each in frame["vars"]]
-    wide = pandas.DataFrame(values, index=frame.index)
-    return frame.join(wide[[name for name in wide.columns if name not in frame.columns]])
+    names = {name: str(name).removeprefix("vars.") for name in frame.columns}
+    taken = set(frame.columns)
+    return frame.rename(columns={old: new for old, new in names.items() if old == new or new not in taken})
 
 
 def check_promotable(spec: ExperimentSpec, analysis: Analysis) -> str:

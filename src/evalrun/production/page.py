@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evalrun.atomic import replacing
+from evalrun.production.alarms import Episode
 from evalrun.production.probe import releases
 from evalrun.production.records import Turn, history
 from evalrun.production.summary import Bucket, Outage, RunSummary, Summary, buckets
@@ -21,6 +22,7 @@ from evalrun.results import Estimate
 from evalrun.tracking.changes import Placed
 from evalrun.tracking.store import Store
 
+MOST_ALERTS = 50
 SCRIPTS = ("page.js", "download.js", "charts.js")
 _STATES = {"up": COLOURS[2], "degraded": COLOURS[4], "down": COLOURS[1], "unknown": "var(--soft)"}
 Release = tuple[float, Placed]
@@ -86,6 +88,8 @@ def _sentences(summary: Summary) -> list[str]:
 
 def _trouble(summary: Summary) -> list[str]:
     trouble = [f"The probe is dead: {summary.why_stale}."] if summary.stale else []
+    open_ = [each for each in summary.alerts if each.state != "closed"]
+    trouble += [visible(f"Alert: {each.name} of {each.run}: {each.why}.") for each in open_[-5:]]
     if summary.lines_lost:
         trouble.append(f"{numbers.plural(summary.lines_lost, 'record')} could not be read and are left out.")
     if summary.future:
@@ -163,10 +167,19 @@ def _alerts(summary: Summary) -> Table | None:
     if not summary.alerts:
         return None
     rows = [
-        [visible(each.name), visible(each.run), each.state, _when(each.opened), visible(each.why)]
-        for each in summary.alerts
-    ]
-    return Table("Alerts", ["alert", "run", "state", "since", "what was seen"], rows)
+        [
+            visible(each.name), visible(each.run), _state(each), _when(each.opened),
+            "-" if each.closed is None else _when(each.closed), visible(each.why),
+        ]
+        for each in reversed(summary.alerts[-MOST_ALERTS:])
+    ]  # fmt: skip
+    more = f", the last {MOST_ALERTS} of {len(summary.alerts):,}" if len(summary.alerts) > MOST_ALERTS else ""
+    return Table(f"Alerts{more}", ["alert", "run", "state", "opened", "closed", "what was seen"], rows)
+
+
+def _state(episode: Episode) -> str:
+    by = f" by {episode.acknowledged_by}" if episode.acknowledged_by else ""
+    return visible(f"{episode.state}{by if episode.state == 'acknowledged' else ''}")
 
 
 def _releases(marks: Sequence[Release]) -> Table | None:

@@ -44,7 +44,9 @@ class Keeper:
         keep_turns(self._take, self.every_s, lasts_s=lasts_s, clock=self.clock)
         return self.code
 
-    def _take(self, slot: float) -> None:
+    def _take(self, slot: float) -> bool:
+        """Take the turn. A suite that is wrong from the start (exit 2) ends it all."""
+        first = self._slot is None
         command = [sys.executable, "-m", "evalrun", "probe", *self.words, "--once"]
         command += ["--slot", repr(slot), "--missed", self._why(slot)]
         try:
@@ -52,6 +54,7 @@ class Keeper:
         except subprocess.TimeoutExpired:
             self.code = int(ExitCode.INCOMPLETE)
         self._slot, self._ended, self._steady = slot, self.clock.now(), self.clock.steady()
+        return not (first and self.code == ExitCode.USAGE)
 
     def _why(self, slot: float) -> str:
         """Why the slots before this one were missed, should any have been."""
@@ -73,16 +76,17 @@ def project_of(suite: Path, overrides: Overrides | None = None) -> tuple[str, An
 
 
 def status(store: Store, project: str, rules: Any, *, now: float, since: float = 0.0) -> Summary:
-    """How a project's probe stands at a moment, by what is recorded from `since` on."""
-    from evalrun.production.alarms import current, episodes
+    """How a project's probe stands at a moment, by what is recorded from `since` on; with the alerts that
+    were open since then."""
+    from evalrun.production.alarms import episodes
     from evalrun.production.records import history
     from evalrun.production.slo import Rules
     from evalrun.production.summary import summarise
 
     kept = Rules.of(rules)
     seen = history(store, project, since)
-    open_ = tuple(current(episodes(store, project)).values())
-    return summarise(project, seen, kept, now, since=since, alerts=open_)
+    told = [each for each in episodes(store, project) if each.closed is None or each.closed >= since]
+    return summarise(project, seen, kept, now, since=since, alerts=told)
 
 
 def turn_document(taken: Taken, summary: Summary) -> dict[str, Any]:

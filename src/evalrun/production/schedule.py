@@ -43,15 +43,16 @@ def missed_between(before: float | None, slot: float, every_s: float, why: str) 
 
 
 def keep_turns(
-    take: Callable[[float], None], every_s: float, *, lasts_s: float = math.inf, clock: Clock | None = None
+    take: Callable[[float], bool], every_s: float, *, lasts_s: float = math.inf, clock: Clock | None = None
 ) -> None:
     """Take a turn in the slot of this moment and in every one that follows, for `lasts_s` seconds. `take` is
-    given the slot; a slot is taken once."""
+    given the slot, and says whether to go on; a slot is taken once."""
     clock = clock or Clock()
     end = clock.steady() + lasts_s
     slot = slot_of(clock.now(), every_s)
     while True:
-        take(slot)
+        if not take(slot):
+            return
         while True:
             now = clock.now()
             due = slot_of(now, every_s)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from evalrun.errors import UserError
@@ -23,6 +24,8 @@ from evalrun.tracking.store import Store
 
 BACK_S = 30 * DAY_S
 """What of a probe is told of."""
+_OF_US = ("memory.", "cpu.", "gpu.", "energy.", "disk.", "network.", "performance.client_")
+"""Metrics of the machine that scored traffic, which say nothing of the deployment."""
 OFFLINE, PROBE, TRAFFIC, FEEDBACK = "offline", "probe", "traffic", "feedback"
 
 
@@ -107,9 +110,10 @@ def beside(store: Store, now: Placed, deployments: Sequence[Placed], at: float |
     ]  # fmt: skip
     projects = [name for name, env in probed(store).items() if env in names or name == now.project]
     for project in projects:
-        seen = summarise(
-            project, history(store, project, moment - BACK_S), Rules(None), moment, since=moment - BACK_S
-        )
+        since = max(moment - BACK_S, _since(now, deployments))
+        turns = history(store, project, since)
+        own = replace(turns, turns=tuple(turn for turn in turns.turns if turn.begun >= since))
+        seen = summarise(project, own, Rules(None), moment)
         for run in seen.runs[:1]:
             sides += _of_probe(run)
     sides += _of_traffic(store, now.project, names)
@@ -117,6 +121,12 @@ def beside(store: Store, now: Placed, deployments: Sequence[Placed], at: float |
         each for project in {*projects, now.project} for each in current(episodes(store, project)).values()
     ]
     return Beside(tuple(sides), _origin(store, now), tuple(open_))
+
+
+def _since(now: Placed, deployments: Sequence[Placed]) -> float:
+    """From when on the run is what is deployed, as far as that was noted (Unix seconds)."""
+    noted = [place.ts for place in (now, *deployments) if place.ts >= now.ts] or [now.ts]
+    return datetime.fromisoformat(min(noted)).timestamp()
 
 
 def _of_probe(run: RunSummary) -> list[Side]:
@@ -150,7 +160,7 @@ def _of_traffic(store: Store, project: str, names: set[str]) -> list[Side]:
                 each["n"], each["ci_low"], each["ci_high"], row.sweep, row.started_at[:10],
             )
             for each in metrics
-            if each["value"] is not None
+            if each["value"] is not None and not each["name"].startswith(_OF_US)
         ]  # fmt: skip
     return []
 

@@ -193,6 +193,16 @@ def test_what_cannot_be_probed_is_one_message(suite: Path, change: str, said: st
     assert "Traceback" not in done.stderr
 
 
+def test_a_suite_that_is_wrong_ends_the_prober(suite: Path) -> None:
+    suite.write_text("name: broken")
+    source = str(Path(package.__file__).parents[1])
+    command = [sys.executable, "-m", "evalrun", "probe", str(suite), "--every", "1h"]
+    done = subprocess.run(
+        command, cwd=suite.parent, env={**os.environ, "PYTHONPATH": source}, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+
+
 def test_wrong_options_are_usage_errors(suite: Path) -> None:
     assert program(suite, "--once", "--status").returncode == 2
     assert program(suite, "--every", "soon").returncode == 2

@@ -31,11 +31,12 @@ def taken(watch: Watch, lasts_s: float, work: Callable[[float], float]) -> tuple
     slots: list[float] = []
     missed: list[Missed] = []
 
-    def take(slot: float) -> None:
+    def take(slot: float) -> bool:
         gap = missed_between(slots[-1] if slots else None, slot, 300.0, "late")
         missed.extend([gap] if gap else [])
         slots.append(slot)
         watch.work(work(slot))
+        return True
 
     keep_turns(take, 300.0, lasts_s=lasts_s, clock=watch.clock())
     return slots, missed
