@@ -1,6 +1,6 @@
-"""Bars of production traffic: a million spans read, sampled and redacted.
+"""Bars of production traffic: a million spans read, sampled and redacted; drift of 100,000 rows.
 
-    python benchmarks/traffic.py [SPANS]
+    python benchmarks/traffic.py [SPANS] [ROWS]
 
 In a process of its own, whose seconds and peak memory are printed beside the bars.
 """
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 IMPORT_BAR_S, IMPORT_BAR_MB = 60, 500
+DRIFT_BAR_S = 20
 
 
 def write_spans(path: Path, spans: int) -> None:
@@ -70,13 +71,35 @@ def import_spans(path: Path, out: Path, redact: str) -> None:
     take(Wanted([path], n=10_000, redact=redact, store=out.parent), out)
 
 
+def drift_rows(rows: int) -> None:
+    """What the child of the second bar does."""
+    import numpy as np
+
+    from evalrun.analysis.drift import Side, drift
+
+    rng = np.random.default_rng(0)
+
+    def side(shift: float) -> Side:
+        columns: dict[str, object] = {}
+        for at in range(20):
+            columns[f"number_{at}"] = rng.normal(shift * (at == 0), 1, rows)
+        for at in range(15):
+            columns[f"count_{at}"] = rng.poisson(5 + 100 * at, rows).astype(float)
+        for at in range(14):
+            columns[f"class_{at}"] = rng.choice(list("abcdefgh"), rows).tolist()
+        columns["text"] = [f"ticket {a} about {b} and {c}" for a, b, c in rng.integers(0, 5000, (rows, 3))]
+        return Side("", columns, rows)
+
+    drift(side(0.0), side(0.1))
+
+
 def _timed(*arguments: str) -> tuple[float, float]:
     begin = time.perf_counter()
     subprocess.run([sys.executable, __file__, *arguments], check=True)
     return time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
-def main(spans: int) -> None:
+def main(spans: int, rows: int) -> None:
     """Print the bars and what was measured."""
     with tempfile.TemporaryDirectory() as folder:
         path, out = Path(folder) / "traces.jsonl", Path(folder) / "rows.parquet"
@@ -86,10 +109,14 @@ def main(spans: int) -> None:
             f"{spans:,} spans ({path.stat().st_size / 1e9:.2f} GB) read, sampled, redacted: {seconds:.1f} s "
             f"(bar {IMPORT_BAR_S}), {mb:.0f} MB (bar {IMPORT_BAR_MB})"
         )
+    seconds, _ = _timed("drift", str(rows))
+    print(f"drift over {rows:,} rows a side, 50 columns: {seconds:.1f} s (bar {DRIFT_BAR_S})")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["import"]:
         import_spans(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+    elif sys.argv[1:2] == ["drift"]:
+        drift_rows(int(sys.argv[2]))
     else:
-        main(int((sys.argv[1:] or ["1000000"])[0]))
+        main(int((sys.argv[1:] or ["1000000"])[0]), int((sys.argv[2:] or ["100000"])[0]))

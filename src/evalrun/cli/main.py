@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "diff": ("audit", "Look", "Show what changed from one sweep to another."),
     "trend": ("find", "Look", "Show a metric of a project over time."),
     "training": ("training", "Look", "Import, show and compare training runs."),
+    "drift": ("drift", "Look", "Compare live rows with a release: inputs, answers, scores."),
     "traffic": ("traffic", "Start", "Make datasets of production traces and logs."),
     "serve": ("serve", "Share", "Serve the store to a team: look, follow, label, decide."),
     "push": ("serve", "Share", "Send a sweep to a server."),

@@ -97,6 +97,7 @@ ELSEWHERE = (
     "evalrun audit verify latest --signers",
     "evalrun import",  # files of other tools
     "evalrun traffic import",  # traces
+    "evalrun drift",  # what they are compared with
     "evalrun search suites/search.yaml",  # the Hub
     "evalrun suites/crows_pairs.yaml",  # a server that gives log-probabilities of prompts
 )
