@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -361,7 +360,7 @@ def _session_folder() -> str:
     import ray
 
     context = ray.get_runtime_context()
-    return os.path.join(context.get_temp_dir(), context.get_session_name())  # noqa: PTH118
+    return f"{context.get_temp_dir()}/{context.get_session_name()}"
 
 
 _HOST: Host | None = None

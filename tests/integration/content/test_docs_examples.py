@@ -95,6 +95,7 @@ ELSEWHERE = (
     "evalrun attest",
     "evalrun card",  # its output goes to a file, by the shell
     "evalrun audit verify latest --signers",
+    "evalrun explain",  # a server that gives log-probabilities of prompts
     "evalrun import",  # files of other tools
     "evalrun traffic import",  # traces
     "evalrun drift",  # what they are compared with
@@ -154,6 +155,8 @@ def test_a_yaml_block_is_part_of_a_suite_that_can_be_planned(
     base = {**BASE, "models": [SERVED]} if needs_server else BASE
     if "gates" in document or "alerts" in document:
         base = {**base, **SPOKEN_OF}
+    if "explain" in document:
+        base = {**base, "models": [EMBEDDED]}
     if "load" in document:
         engine = any(axis.startswith("model.") for axis in document.get("sweep", ()))
         base = {**base, "models": [EMBEDDED if engine else SERVED]}
