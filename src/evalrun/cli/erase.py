@@ -142,6 +142,8 @@ def _conclude(plan: Plan, store: Store, *, yes: bool, as_json: bool) -> None:
         for ulid, runs in plan.rows.items():
             for run, places in runs.items():
                 click.echo(f"{ulid} {run}: {len(places):,} rows")
+        if plan.journal_lines:
+            click.echo(f"runs that are not finished: {plan.journal_lines:,} rows")
         for page in plan.pages:
             click.echo(f"made anew: {page}")
         click.echo(f"{plan.count:,} rows would be erased." + (" Add --yes to do it." if plan.count else ""))

@@ -31,7 +31,12 @@ ERASURES, PLAN, CERTIFICATE = "erasures", "plan.json", "certificate.json"
 ERASED = "<ERASED>"
 _LEAST = 5
 """Shorter texts are not looked for elsewhere: they are labels, and words of everybody."""
+_LEAST_ID = 12
 _NUMBERS_STAY = ("status", "finish_reason", "model", "fingerprint")
+_ASKED_IN = ("messages", "prompt")
+"""Columns in which the texts of a row stand as examples in other rows' questions."""
+_FEW = 3_000_000
+"""So many pairs of rows and texts are compared where no examples say that it is needed."""
 _NOT_TEXTS = frozenset({"status", "finish_reason", "model", "fingerprint", "cluster"})
 _OTHERS = {EVENTS, LOCK, "unfinished"}
 
@@ -59,12 +64,16 @@ class Plan:
     texts: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     pages: list[str] = field(default_factory=list)
-    done: list[str] = field(default_factory=list)
+    touched: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    """Other rows that hold a text of those, as an example: it is taken out, and the row stays."""
+    journal_lines: int = 0
+    """Rows of runs that are not finished."""
 
     @property
     def count(self) -> int:
         """All rows."""
-        return sum(len(places) for runs in self.rows.values() for places in runs.values())
+        finished = sum(len(places) for runs in self.rows.values() for places in runs.values())
+        return finished + self.journal_lines
 
 
 def find(
@@ -89,36 +98,58 @@ def find(
         )
     plan = Plan(_new_id(), rule.kind, reason, keep_numbers)
     wanted = _values(store, rule)
-    unknown: UserError | None = None
+    unknown: list[UserError] = []
     answered = False
     ids: set[str] = set()
     texts: set[str] = set()
     outputs: set[str] = set()
     for folder in folders:
-        for run_id in folder.run_ids():
-            table = folder.samples_path(run_id)
-            if not table.exists():
-                continue
-            try:
-                places = _places(folder, table, rule, wanted)
-            except UserError as error:
-                unknown = unknown or error
-                continue
-            answered = True
-            if places:
-                plan.rows.setdefault(folder.ulid, {})[run_id] = places
-                _gather(table, set(places), ids, texts, outputs)
-                if rule.kind == "retention":  # all of it goes: nothing is looked for by itself
-                    texts.clear()
-    if unknown is not None and not answered:
-        raise unknown
+        answered = _look(folder, rule, wanted, plan, (ids, texts, outputs), unknown) or answered
+        if lines := _look_into_journals(folder, rule, wanted, ids, texts):
+            plan.rows.setdefault(folder.ulid, {})
+            plan.journal_lines += lines
+    if unknown and not answered:
+        raise unknown[0]
+    if rule.kind == "retention":  # all of it goes: nothing is looked for by itself
+        texts.clear()
     plan.ids, plan.outputs = sorted(ids), sorted(outputs)
     if rule.kind == "subject":
         texts |= {value for value in wanted if len(value) >= _LEAST - 1}
+    texts |= {name for name in ids if len(name) >= _LEAST_ID}  # made of the row: whoever has it could test it
     plan.texts = sorted(texts, key=len, reverse=True)
+    if rule.kind != "retention":
+        for folder in folders:
+            if folder.ulid in plan.rows:
+                _look_for_touched(folder, plan)
     if not reading:
         _check_free(folders, plan)
     return plan
+
+
+def _look(
+    folder: SweepFolder,
+    rule: Rule,
+    wanted: set[str],
+    plan: Plan,
+    gathered: tuple[set[str], set[str], set[str]],
+    unknown: list[UserError],
+) -> bool:
+    """Put the rows of a sweep's finished runs into the plan; False where no run could be asked."""
+    answered = False
+    for run_id in folder.run_ids():
+        table = folder.samples_path(run_id)
+        if not table.is_file():
+            continue
+        try:
+            places = _places(folder, table, rule, wanted)
+        except UserError as error:
+            unknown.append(error)
+            continue
+        answered = True
+        if places:
+            plan.rows.setdefault(folder.ulid, {})[run_id] = places
+            _gather(table, set(places), *gathered)
+    return answered
 
 
 def _check_free(folders: Sequence[SweepFolder], plan: Plan) -> None:
@@ -199,16 +230,22 @@ def _gather(table: Path, places: set[int], ids: set[str], texts: set[str], outpu
     from evalrun.tracking.parquet import iter_batches
 
     mine: set[str] = set()
+    asked: set[str] = set()
     for _, at, name, values in _columns(table):
         for place, value in enumerate(values, at):
             if place in places and value is not None:
-                mine.update(text for text in _strings(value) if len(text) >= _LEAST)
+                into = asked if name in _ASKED_IN else mine
+                into.update(text for text in _strings(value) if len(text) >= _LEAST)
                 if name in ("output", "reasoning"):
                     outputs.add(value)
-    for _, at, _, values in _columns(table):
+    for _, at, name, values in _columns(table):
         for place, value in enumerate(values, at):
             if place not in places and value is not None:
-                mine.difference_update(_strings(value))
+                said = set(_strings(value))
+                asked -= said
+                if name not in _ASKED_IN:  # there they are examples, and go from there too
+                    mine -= said
+    mine |= asked
     at = 0
     for batch in iter_batches(table, 4096):
         names = batch.column("sample_id").to_pylist()
@@ -237,6 +274,64 @@ def _columns(table: Path) -> Iterator[tuple[Any, int, str, list[Any]]]:
             elif pa.types.is_integer(each.type) and each.name.startswith("vars."):
                 yield batch, at, each.name, column.to_pylist()
         at += batch.num_rows
+
+
+def _look_for_touched(folder: SweepFolder, plan: Plan) -> None:
+    """Find the rows of a sweep that hold texts of the erased ones, among their examples, say."""
+    import pyarrow as pa
+
+    from evalrun.tracking.parquet import iter_batches
+
+    wanted = [form for text in plan.texts if len(text) >= _LEAST_ID for form in _stored_forms(text)]
+    examples = bool(folder.read_manifest().get("examples"))
+    for run_id in folder.run_ids():
+        table, at = folder.samples_path(run_id), 0
+        gone = set(plan.rows[folder.ulid].get(run_id, ()))
+        found: set[int] = set()
+        for batch in iter_batches(table, 4096) if table.is_file() else ():
+            if not examples and batch.num_rows * len(wanted) > _FEW:
+                break
+            for column in batch.columns:
+                values = column.to_pylist() if pa.types.is_string(column.type) else []
+                together = "\x00".join(value for value in values if value)
+                here = [form for form in wanted if form in together]
+                if here:
+                    found |= {
+                        place for place, value in enumerate(values, at)
+                        if value and place not in gone and any(form in value for form in here)
+                    }  # fmt: skip
+            at += batch.num_rows
+        if found:
+            plan.touched.setdefault(folder.ulid, {})[run_id] = sorted(found)
+
+
+def _stored_forms(text: str) -> set[str]:
+    import json
+
+    return {text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]}
+
+
+def _look_into_journals(
+    folder: SweepFolder, rule: Rule, wanted: set[str], ids: set[str], texts: set[str]
+) -> int:
+    """How many such rows runs have that are not finished; a query is asked of finished ones alone."""
+    from evalrun.runner.journal import read_journal
+
+    subject, count = _subject_of(folder), 0
+    mine: set[str] = set()
+    others: set[str] = set()
+    for journal in sorted(folder.path.glob("runs/*/journal.jsonl*")):
+        for record in read_journal(journal):
+            row = record.get("vars") or {}
+            values = [row.get(subject)] if subject in row else list(row.values())
+            hit = str(record["sample_id"]) in rule.ids or any(str(value) in wanted for value in values)
+            count += hit
+            said = (row, record.get("output"), record.get("reasoning"))
+            (mine if hit else others).update(text for text in _strings(said) if len(text) >= _LEAST)
+            if hit:
+                ids.add(str(record["sample_id"]))
+    texts |= mine - others
+    return count
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -365,7 +460,7 @@ def _erase_from(folder: SweepFolder, plan: Plan, rows: Mapping[str, Sequence[int
     ]
     if not told:
         shutil.rmtree(stage, ignore_errors=True)  # begun, and not told of: made anew
-        changes, places = _stage(folder, plan, rows, stage)
+        changes, places, touched = _stage(folder, plan, rows, stage)
         detail = {
             "erasure": plan.erasure,
             "rule": plan.rule,
@@ -374,6 +469,7 @@ def _erase_from(folder: SweepFolder, plan: Plan, rows: Mapping[str, Sequence[int
             "numbers_kept": plan.keep_numbers,
             "files": changes,
             "erased": places,
+            **({"touched": touched} if touched else {}),
         }
         told = [folder.append_event(ERASE, detail)]
     if stage.is_dir():
@@ -387,23 +483,28 @@ def _erase_from(folder: SweepFolder, plan: Plan, rows: Mapping[str, Sequence[int
 
 def _stage(
     folder: SweepFolder, plan: Plan, rows: Mapping[str, Sequence[int]], stage: Path
-) -> tuple[list[dict[str, Any]], dict[str, list[int]]]:
-    """Write the new files of a sweep into `stage`; returns what the event says of them, and the places of the
-    rows among those of the finished runs."""
+) -> tuple[list[dict[str, Any]], dict[str, list[int]], dict[str, list[int]]]:
+    """Write the new files of a sweep into `stage`; returns what the event says of them, the places of the
+    rows among those of the finished runs, and of the rows that lost a text of theirs."""
     before = erasures_of(folder, folder.events())
     lines: dict[str, int] = {}
     places: dict[str, list[int]] = {}
-    for run_id, at in rows.items():
-        places[run_id] = _stage_run(folder, plan, run_id, set(at), stage, before.absent.get(run_id, set()))
-    scrub = Scrub(plan.texts, frozenset(plan.ids), everything=plan.rule == "retention")
+    cleaned: dict[str, list[int]] = {}
+    touched = plan.touched.get(folder.ulid, {})
+    for run_id in dict.fromkeys([*rows, *touched]):
+        at = set(rows.get(run_id, ())), set(touched.get(run_id, ()))
+        gone, cleaned[run_id] = _stage_run(folder, plan, run_id, at, stage, before.absent.get(run_id, set()))
+        if gone:
+            places[run_id] = gone
+    scrub = Scrub(plan.texts, frozenset(plan.ids), frozenset(rows), everything=plan.rule == "retention")
     for path in sorted(folder.path.rglob("*")):
         relative = path.relative_to(folder.path)
         known = path.suffix in (".parquet", LEAVES, SALTS) and path.name != "explain.parquet"
         if path.is_file() and not known and path.name not in _OTHERS and relative.parts[0] != stage.name:
             new, gone = scrub.file(path)
-            if path.name == RUN and relative.parts[1] in rows:
+            if path.name == RUN and relative.parts[1] in cleaned:
                 run_id = relative.parts[1]
-                new = _told_run(new or path.read_bytes(), stage / relative.parent, len(rows[run_id]))
+                new = _told_run(new or path.read_bytes(), stage / relative.parent, len(rows.get(run_id, ())))
             if path.name == MANIFEST:
                 new = _without_inline_rows(new or path.read_bytes(), scrub) or new
             if new is not None:
@@ -422,7 +523,7 @@ def _stage(
                 **({"lines": lines[name]} if lines.get(name) else {}),
             }
         )
-    return changes, places
+    return changes, places, {run_id: of for run_id, of in cleaned.items() if of}
 
 
 def _told_of(stage: Path) -> list[Path]:
@@ -435,54 +536,66 @@ def _told_of(stage: Path) -> list[Path]:
 
 
 def _stage_run(
-    folder: SweepFolder, plan: Plan, run_id: str, at: set[int], stage: Path, absent: set[int]
-) -> list[int]:
-    """Write the new tables of a run; returns where its rows were when the run was finished."""
+    folder: SweepFolder, plan: Plan, run_id: str, at: tuple[set[int], set[int]], stage: Path, absent: set[int]
+) -> tuple[list[int], list[int]]:
+    """Write the new tables of a run; `at` are the rows that go, and those that lose a text. Returns where
+    both were when the run was finished."""
     from evalrun.tracking.parquet import read_columns, rewrite_batches
 
     table = folder.samples_path(run_id)
     target = private_folder(stage / "runs" / run_id)
     pairs = read_columns(table, ["sample_id", "repeat"]).to_pylist()
-    keys = {(pairs[place]["sample_id"], pairs[place]["repeat"]) for place in at}
+    keys = {(pairs[place]["sample_id"], pairs[place]["repeat"]) for place in at[0]}
     there = [place for place in range(len(pairs) + len(absent)) if place not in absent]
-    places = {place: there[place] for place in at}
-    rewrite_batches(table, target / SAMPLES, _without(places, keep_numbers=plan.keep_numbers))
+    places = {place: there[place] for place in at[0]}
+    touched = {place: there[place] for place in at[1]}
+    change = _changed(places, touched, plan.texts, keep_numbers=plan.keep_numbers)
+    rewrite_batches(table, target / SAMPLES, change)
     judged = table.with_name(ASKED)
-    if judged.is_file():
+    if judged.is_file() and keys:
         rewrite_batches(judged, target / ASKED, _without_keys(keys))
     if salts_path(table).is_file():
         salts = split(salts_path(table).read_bytes(), SALT_BYTES)
-        for place in places.values():
+        for place in (*places.values(), *touched.values()):
             salts[place] = GONE
         write_private(target / salts_path(table).name, b"".join(salts))
-    return sorted(places.values())
+    return sorted(places.values()), sorted(touched.values())
 
 
-def _without(places: Mapping[int, int], *, keep_numbers: bool) -> Callable[[Any, int], Any]:
-    """Batches without the rows at the keys of `places`; with `keep_numbers` they lose their texts alone."""
+def _changed(
+    places: Mapping[int, int], touched: Mapping[int, int], texts: Sequence[str], *, keep_numbers: bool
+) -> Callable[[Any, int], Any]:
+    """Batches without the rows at the keys of `places` (with `keep_numbers` they lose their texts alone), and
+    the rows of `touched` without the texts."""
+    wanted = [(form, ERASED) for text in texts if len(text) >= _LEAST_ID for form in _stored_forms(text)]
+    wanted.sort(key=lambda pair: -len(pair[0]))
+
+    def value_of(value: Any, name: str, kind: Any, place: int) -> Any:
+        import pyarrow as pa
+
+        if place in touched and isinstance(value, str) and name != "sample_id":
+            for form, put in wanted:
+                value = value.replace(form, put)
+        if place not in places:
+            return value
+        if name == "sample_id":
+            return f"erased-{places[place] + 1}"
+        text = pa.types.is_string(kind) or name.startswith(("vars.", "sensitive."))
+        return None if text and name not in _NUMBERS_STAY else value
 
     def change(batch: Any, first: int) -> Any:
         import pyarrow as pa
 
         mine = [first + at in places for at in range(batch.num_rows)]
-        if not any(mine):
+        if not any(mine) and not any(first + at in touched for at in range(batch.num_rows)):
             return batch
-        if not keep_numbers:
-            return batch.filter(pa.array([not gone for gone in mine]))
         columns = []
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            values = column.to_pylist()
-            if name == "sample_id":
-                values = [
-                    f"erased-{places[first + at] + 1}" if gone else value
-                    for at, (value, gone) in enumerate(zip(values, mine, strict=True))
-                ]
-            elif name not in _NUMBERS_STAY and (
-                pa.types.is_string(column.type) or name.startswith(("vars.", "sensitive."))
-            ):
-                values = [None if gone else value for value, gone in zip(values, mine, strict=True)]
-            columns.append(pa.array(values, column.type))
-        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+            values = enumerate(column.to_pylist(), first)
+            made_of = [value_of(value, name, column.type, at) for at, value in values]
+            columns.append(pa.array(made_of, column.type))
+        made = pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+        return made if keep_numbers else made.filter(pa.array([not gone for gone in mine]))
 
     return change
 
@@ -516,7 +629,7 @@ def _told_run(document: bytes, staged: Path, erased: int) -> bytes:
             digests[key] = file_sha256(staged / name)
     rows = "sample was" if erased == 1 else "samples were"
     said = f"{erased:,} {rows} erased since: the figures are of all that there were then"
-    run["warnings"] = [*(run.get("warnings") or []), said]
+    run["warnings"] = [*(run.get("warnings") or []), *([said] if erased else [])]
     return document_bytes(run)
 
 
@@ -546,6 +659,8 @@ class Scrub:
 
     texts: Sequence[str]
     ids: frozenset[str]
+    runs: frozenset[str] = frozenset()
+    """The runs that lost rows: a line that names another run is not about one of them."""
     everything: bool = False
     """All rows go: so do those that the sweep keeps of its data."""
 
@@ -606,13 +721,14 @@ class Scrub:
         checked = has_checksum(line)
         if checked:
             record.pop("crc32", None)
-        if any(str(record.get(key)) in self.ids for key in ("sample_id", "sample")):
+        named = any(str(record.get(key)) in self.ids for key in ("sample_id", "sample"))
+        if named and (not record.get("run") or not self.runs or record["run"] in self.runs):
             return None
         if not here or not any(form in line for text in here for form in forms(text)):
             return line
         whole = set(here)
-        if any(text in whole for text in _strings(record)):
-            return None
+        if "sample_id" not in record and any(text in whole for text in _strings(record)):
+            return None  # a row that the sweep keeps of its data
         new = orjson.dumps(_replaced(record, here))
         return with_checksum(new) if checked else new + b"\n"
 

@@ -211,7 +211,7 @@ def _prepared(
         problems.found.extend(load_problems(loaded, providers, pipeline))
     _check_sinks(suite, problems)
     problems.found.extend(explain_problems(suite, context))
-    redactor = _redactor(loaded, datasets, compiled, store, problems)
+    redactor = _redactor(loaded, datasets, compiled, store, problems, providers)
     problems.raise_if_any()
     if pipeline is None:
         raise AssertionError("a pipeline that was not built is a problem that was raised")
@@ -248,12 +248,22 @@ def _redactor(
     compiled: _Compiled,
     store: Path | None,
     problems: _Problems,
+    providers: Mapping[str, Provider],
 ) -> Redactor | None:
     privacy = loaded.suite.privacy
     if privacy is None or not privacy.active:
         return None
     from evalrun.sweep.private import prepare_redactor
 
+    problems.found += [
+        Problem(
+            "it is asked in batches, whose files lie here as they are until they are answered",
+            f"privacy, model '{name}'",
+            "Leave out batch for it.",
+        )
+        for name, provider in providers.items()
+        if batch_api_of(provider) is not None
+    ]
     with problems.collect():
         return prepare_redactor(loaded.suite, datasets, compiled.renderers, store, loaded.base_dir)
     return None

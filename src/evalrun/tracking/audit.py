@@ -307,6 +307,8 @@ def erasures_of(folder: SweepFolder, events: Sequence[Mapping[str, Any]]) -> Era
             path = str(folder.path / str(changed.get("path")))
             told.files.setdefault(path, {})[changed.get("old")] = changed.get("new")
             told.lines[path] = told.lines.get(path, 0) + int(changed.get("lines") or 0)
+        for run_id, places in (event["detail"].get("touched") or {}).items():
+            told.rows.setdefault(run_id, set()).update(places)
         for run_id, places in (event["detail"].get("erased") or {}).items():
             told.rows.setdefault(run_id, set()).update(places)
             if not event["detail"].get("numbers_kept"):
@@ -328,9 +330,10 @@ def _verify_erased(
         if left:
             what = "an erasure was ended half way: `evalrun erase --resume` goes on with it"
             result.found(folder.ulid, folder.path, what)
-        said = (
-            f"{detail.get('n')} rows erased {event['ts'][:10]} ({detail.get('rule')}): {detail.get('reason')}"
-        )
+        touched = sum(map(len, (detail.get("touched") or {}).values()))
+        others = f", texts of theirs taken out of {touched} others" if touched else ""
+        said = f"{detail.get('n')} rows erased{others} {event['ts'][:10]} ({detail.get('rule')}): "
+        said += str(detail.get("reason"))
         result.erased.append(Broken(folder.ulid, str(folder.path), said))
     for run_id, places in told.rows.items():
         root = (runs.get(run_id) or {}).get(LEAVES_ROOT)

@@ -30,7 +30,7 @@ def rows() -> list[dict[str, Any]]:
     return [
         {
             "customer": SUBJECT if at % 3 == 0 else f"K-{at}",
-            "letter": f'letter number {at} of {"somebody" if at % 3 == 0 else "others"} é<&>"{at}',
+            "letter": f"letter number {at} of {'somebody' if at % 3 == 0 else 'others'} é<&>{at};",
             "label": "billing" if at % 2 else "bug",
         }
         for at in range(ROWS)
@@ -128,7 +128,7 @@ def test_a_subject_goes_and_the_trail_verifies(world: Path) -> None:
     assert SUBJECT.encode() not in after
     result = verify(world)
     assert result["intact"], result["broken"]
-    assert "37 rows erased" in result["erased"][0]["what"]
+    assert "37 rows erased, texts of theirs taken out of" in result["erased"][0]["what"]  # as examples
     assert "asked for" in result["erased"][0]["what"]
     left = pq.read_table(next(world.glob("store/sweeps/*/runs/*-d/samples.parquet")))
     assert left.num_rows == ROWS - 34
@@ -315,3 +315,22 @@ def test_retention(world: Path) -> None:
     assert [each.action for each in due(folders, now + timedelta(days=41))] == ["texts"]
     assert [each.action for each in due(folders, now + timedelta(days=3651))] == ["delete"]
     assert "0 of 1 sweeps" in evalrun("retain", "--store", "store", cwd=world).stdout
+
+
+def test_rows_of_a_run_that_is_not_finished_go_too(world: Path) -> None:
+    (world / "erasure_stops.py").write_text(
+        "def answer(question):\n    text = question.row['letter']\n"
+        "    if 'number 60' in text:\n        raise ValueError('no')\n    return text\n"
+    )
+    suite = yaml.safe_load((world / "s.yaml").read_text())
+    suite |= {"name": "stopped", "errors": {"tolerate": 0}, "datasets": suite["datasets"][:1]}
+    suite["models"][0] |= {"function": "erasure_stops:answer", "concurrency": 1}
+    (world / "stopped.yaml").write_text(yaml.safe_dump(suite))
+    assert evalrun("stopped.yaml", "--store", "store", "--no-report", cwd=world).returncode == 3
+    (journal,) = world.glob("store/sweeps/*/runs/*/journal.jsonl")
+    lines = len(journal.read_bytes().splitlines())
+    certificate = erase(world, "--subject", SUBJECT)
+    assert certificate["rows"] == 37 + 21
+    assert planted_in(everything(world)) == []
+    assert len(journal.read_bytes().splitlines()) == lines - 21
+    assert verify(world)["intact"]
