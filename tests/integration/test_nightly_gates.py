@@ -69,7 +69,7 @@ def test_a_nightly_job(nightly: Path) -> None:
     code, drop, stderr = night("drop", "--junit", str(xml), **actions)
     assert (code, [gate["verdict"] for gate in drop["gates"]]) == (1, ["fail", "fail"])
     assert "over 400 pairs" in drop["gates"][0]["reason"] and "sees" in drop["gates"][0]["reason"]
-    assert stderr.count("::error title=evalrun gate::") == 2
+    assert stderr.count("::error title=evalrun gate,file=") == 2
     assert "❌ fail" in summary.read_text()
     assert ElementTree.parse(xml).getroot().get("failures") == "2"
 

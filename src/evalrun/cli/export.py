@@ -9,7 +9,7 @@ import click
 from evalrun.cli.options import ANY_PATH, json_option, print_json, store_option
 from evalrun.tracking.store import Store
 
-KINDS = ("csv", "parquet", "latex", "markdown", "eee", "hf", "inspect", "openlineage", "croissant")
+KINDS = ("csv", "json", "parquet", "latex", "markdown", "eee", "hf", "inspect", "openlineage", "croissant")
 
 
 @click.command(no_args_is_help=True)
@@ -35,6 +35,7 @@ def export(
 
     \b
     csv, markdown, latex  the leaderboard with intervals (csv --samples: samples)
+    json                  figures by run and metric, as dvc reads them
     parquet               samples of all runs in one file
     eee                   Every Eval Ever: a folder of JSON, --samples with samples
     hf                    .eval_results/*.yaml of a model's repository on the Hub

@@ -89,6 +89,7 @@ def list_(store: Store, as_json: bool, as_csv: bool) -> None:
 @inconclusive_option
 @click.option("--junit", type=FILE, metavar="FILE.xml", help="JUnit XML.")
 @click.option("--summary", type=FILE, metavar="FILE.md", help="Markdown.")
+@click.option("--code-quality", type=FILE, metavar="FILE.json", help="For GitLab: gates at their lines.")
 @click.option("--attest", type=FILE, metavar="FILE", help="An in-toto attestation, signed by --key.")
 @click.option("--key", type=FILE, metavar="FILE", help="An Ed25519 private key (OpenSSH or PEM).")
 @store_option
@@ -104,6 +105,7 @@ def gate(
     inconclusive: str | None,
     junit: Path | None,
     summary: Path | None,
+    code_quality: Path | None,
     attest: Path | None,
     key: Path | None,
     store: Store,
@@ -144,7 +146,9 @@ def gate(
     strict = (inconclusive or resolved.get("inconclusive")) == "fail"
     manifest["gates"] = [{**asdict(result), "verdict": result.verdict.value} for result in results]
     told, runs = read(Manifest, manifest), Source.of(folder).runs
-    for line in publish(told, runs, junit_file=junit, summary_file=summary, strict=strict):
+    for line in publish(
+        told, runs, junit_file=junit, summary_file=summary, quality_file=code_quality, strict=strict
+    ):
         click.echo(line, err=True)
     if attest is not None:
         from evalrun.evidence.attest import statement, write

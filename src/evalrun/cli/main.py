@@ -80,6 +80,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "card": ("card", "Decide", "Write a model card, or evidence for a regulation or standard."),
     "attest": ("attest", "Decide", "Attest a sweep's gates for other tools; verify that."),
     "sign": ("sign", "Keep", "Sign a finished sweep by an SSH key."),
+    "comment": ("comment", "Decide", "Tell a pull or merge request what a sweep came to."),
     "export": ("export", "Keep", "Write a sweep as CSV, LaTeX, Parquet, or in a standard."),
     "sync": ("sync", "Keep", "Send a sweep to MLflow or OpenTelemetry."),
     "privacy": ("privacy", "Keep", "Find personal data; give people what is theirs."),

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 @inconclusive_option
 @click.option("--junit", type=FILE, metavar="FILE.xml", help="Gates as JUnit XML.")
 @click.option("--summary", type=FILE, metavar="FILE.md", help="Markdown summary.")
+@click.option("--code-quality", type=FILE, metavar="FILE.json", help="For GitLab: gates at their lines.")
 @click.option("--reuse", is_flag=True, help="Take over runs that were done before with the same digests.")
 @click.option("--no-lock", is_flag=True, help="Run even if something is not as evalrun.lock says.")
 @click.option(
@@ -96,6 +97,7 @@ def run(
     inconclusive: Literal["warn", "fail"] | None,
     junit: Path | None,
     summary: Path | None,
+    code_quality: Path | None,
     reuse: bool,
     no_lock: bool,
     stop_when_decided: bool,
@@ -130,7 +132,7 @@ def run(
         baseline=baseline, inconclusive=inconclusive, reuse=reuse, use_lock=not no_lock,
         metrics=metrics, metrics_file=metrics_file,
     )  # fmt: skip
-    for file in (junit, summary):
+    for file in (junit, summary, code_quality):
         if file is not None:
             place_for(file)
     remote = _remote(push)
@@ -143,7 +145,9 @@ def run(
 
         outcome = run_on(on, at, shard, suite, options, make_progress(quiet=quiet))
     try:
-        lines = _publish(outcome, junit, summary)  # files first: whoever reads the terminal may go away
+        lines = _publish(
+            outcome, junit, summary, code_quality
+        )  # files first: whoever reads the terminal may go away
     finally:
         with shown():
             _show(outcome, as_json=as_json)
@@ -221,14 +225,16 @@ def _tell(outcome: Outcome) -> None:
         click.echo(f"warning: {warning}", err=True)
 
 
-def _publish(outcome: Outcome, junit: Path | None, summary: Path | None) -> list[str]:
+def _publish(outcome: Outcome, junit: Path | None, summary: Path | None, quality: Path | None) -> list[str]:
     """Write the files of CI; returns the lines about alerts and gates for the log."""
     from evalrun.reports.gates import alert_lines, publish
     from evalrun.reports.source import Source
 
     source = Source.of(outcome.folder)
     strict = source.manifest.inconclusive == "fail"
-    lines = publish(source.manifest, source.runs, junit_file=junit, summary_file=summary, strict=strict)
+    lines = publish(
+        source.manifest, source.runs, junit_file=junit, summary_file=summary, quality_file=quality, strict=strict
+    )  # fmt: skip
     return [*alert_lines(source.manifest), *lines]
 
 

@@ -16,6 +16,7 @@ from evalrun.tracking.folder import SweepFolder
 
 KINDS: Mapping[str, str] = {
     "csv": "evalrun.exports.tables:as_csv",
+    "json": "evalrun.exports.tables:as_json",
     "parquet": "evalrun.exports.tables:as_parquet",
     "latex": "evalrun.exports.tables:as_latex",
     "markdown": "evalrun.exports.tables:as_markdown",

@@ -30,6 +30,21 @@ def as_csv(export: Export) -> None:
     export.write(out.getvalue())
 
 
+def as_json(export: Export) -> None:
+    """Figures by run and metric, mappings all the way down, as `dvc metrics` reads them."""
+    figures = {
+        run.run: {
+            metric.name: {
+                "value": metric.value, "ci_low": metric.ci_low, "ci_high": metric.ci_high, "n": metric.n
+            }
+            for metric in run.metrics
+            if not metric.slice and metric.value is not None
+        }
+        for run in export.source.runs
+    }  # fmt: skip
+    export.write(orjson.dumps(figures, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
 def as_parquet(export: Export) -> None:
     """All samples of all runs in one table, with `run`, `run.model`, `run.prompt`, `run.dataset` before."""
     import pyarrow as pa

@@ -6,6 +6,7 @@ are replaced, Markdown and HTML are taken as text, and a line break cannot begin
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -193,12 +194,55 @@ def workflow_lines(manifest: Manifest, strict: bool = False) -> list[str]:
         if gate.verdict != "pass":
             kind = "error" if _fails(gate, strict) or lost_rows(gate) else "warning"
             text = f"{gate.gate} ({gate.run}): {gate.verdict}, {_sentence(gate)}"
-            lines.append(f"::{kind} title=evalrun gate::{_command(text)}")
+            lines.append(f"::{kind} title=evalrun gate{_at(manifest, gate.gate)}::{_command(text)}")
     for alert in manifest.alerts:
         if alert.fired:
             text = f"{alert.alert} ({alert.run}): {_sentence(alert)}"
             lines.append(f"::warning title=evalrun alert::{_command(text)}")
     return lines
+
+
+def code_quality(manifest: Manifest, strict: bool = False) -> str:
+    """The gates that do not pass as GitLab's code quality report, which marks their lines."""
+    import hashlib
+
+    findings = [
+        {
+            "description": f"{gate.gate} ({gate.run}): {gate.verdict}, {_sentence(gate)}",
+            "check_name": "evalrun gate",
+            "fingerprint": hashlib.sha256(f"{manifest.project}|{gate.gate}|{gate.run}".encode()).hexdigest(),
+            "severity": "major" if _fails(gate, strict) or lost_rows(gate) else "minor",
+            "location": {"path": place[0], "lines": {"begin": place[1]}},
+        }
+        for gate in manifest.gates
+        if gate.verdict != "pass" and (place := gate_place(manifest, gate.gate))
+    ]
+    return json.dumps(findings, indent=1, ensure_ascii=True) + "\n"
+
+
+def gate_place(manifest: Manifest, gate: str) -> tuple[str, int] | None:
+    """The suite's file as the repository has it, and the line of a gate in it; None where it stands in
+    none: it was given on the command line, or the suite was made in Python."""
+    path, text = manifest.suite.path, manifest.suite.text
+    if not path or not text:
+        return None
+    lines = text.splitlines()
+    begin = next((at for at, line in enumerate(lines) if re.match(r"gates\s*:", line)), None)
+    if begin is None:
+        return None
+    written = (gate, json.dumps(gate, ensure_ascii=False)[1:-1], gate.replace("'", "''"))
+    end = next((at for at in range(begin + 1, len(lines)) if re.match(r"[A-Za-z_]", lines[at])), len(lines))
+    at = next((at for at in range(begin, end) if any(form in lines[at] for form in written)), None)
+    root = os.environ.get("GITHUB_WORKSPACE") or os.environ.get("CI_PROJECT_DIR") or Path.cwd()
+    return None if at is None else (Path(os.path.relpath(path, root)).as_posix(), at + 1)
+
+
+def _at(manifest: Manifest, gate: str) -> str:
+    """The place of a gate as properties of a workflow command."""
+    place = gate_place(manifest, gate)
+    if place is None:
+        return ""
+    return f",file={_command(place[0]).replace(':', '%3A').replace(',', '%2C')},line={place[1]}"
 
 
 def alert_lines(manifest: Manifest) -> list[str]:
@@ -219,6 +263,7 @@ def publish(
     *,
     junit_file: Path | None = None,
     summary_file: Path | None = None,
+    quality_file: Path | None = None,
     strict: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
@@ -229,6 +274,8 @@ def publish(
         _write(junit_file, junit(manifest, strict))
     if summary_file is not None:
         _write(summary_file, markdown(manifest, runs))
+    if quality_file is not None:
+        _write(quality_file, code_quality(manifest, strict))
     if environment.get("GITHUB_STEP_SUMMARY"):
         target = Path(environment["GITHUB_STEP_SUMMARY"])
         with disk_errors(target.parent), target.open("a", encoding="utf-8", errors="replace") as file:

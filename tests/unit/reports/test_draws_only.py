@@ -23,7 +23,9 @@ READS = {
 """Modules of analysis that reports may import: types, what reads a folder, words of definitions."""
 
 FOREIGN: Mapping[str, set[str]] = {
-    "gates.py": {"GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"},  # the environment
+    "gates.py": {  # the environment
+        "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS", "GITHUB_WORKSPACE", "CI_PROJECT_DIR",
+    },
     "samples.py": {"content", "top_logprobs", "messages", "prompt", "role"},  # answers of servers, messages
     # What a manifest says of where a sweep came from is shown as it is, and so are options of a suite.
     "details.py": {
