@@ -233,8 +233,13 @@ def _publish(outcome: Outcome, junit: Path | None, summary: Path | None, quality
     source = Source.of(outcome.folder)
     strict = source.manifest.inconclusive == "fail"
     lines = publish(
-        source.manifest, source.runs, junit_file=junit, summary_file=summary, quality_file=quality, strict=strict
-    )  # fmt: skip
+        source.manifest,
+        source.runs,
+        junit_file=junit,
+        summary_file=summary,
+        quality_file=quality,
+        strict=strict,
+    )
     return [*alert_lines(source.manifest), *lines]
 
 
