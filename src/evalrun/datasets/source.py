@@ -231,6 +231,16 @@ def _format_of_split(spec: DatasetSpec, path: Path) -> str | None:
 
 
 def _open_file(path: Path, format_: str | None, base_dir: Path, spec: DatasetSpec) -> Source:
+    if ":/" in path.as_posix():
+        from evalrun.datasets.remote import open_remote
+        from evalrun.suite.values import url_of
+
+        if (url := url_of(path)) is not None:
+
+            def fetched(file: Path) -> Source:
+                return _of_format(format_ or _format_by_suffix(file, url), file, url, spec.separator)
+
+            return open_remote(url, format_, spec.id, fetched)
     full = base_dir / path
     shown = _shown(full)
     if full.is_dir():

@@ -245,7 +245,9 @@ class DatasetSpec(Spec):
 
     id: Id = Field(description="Name of the dataset in this suite, in results and on the command line.")
     path: LocalPath | None = Field(
-        default=None, description="Local file: JSONL (also .gz), JSON, CSV, Parquet."
+        default=None,
+        description="File of rows: JSONL (also .gz), JSON, CSV, Parquet; local, or s3://, gs://, hf://. "
+        "Parquet there is read by row group, and may be a folder or a pattern of names.",
     )
     hub: str | None = Field(default=None, description="Name of a dataset on the Hugging Face Hub.")
     rows: list[dict[str, JSON]] | None = Field(

@@ -25,6 +25,7 @@ from evalrun.suite.plan import EMPTY_MATRIX, matrix
 from evalrun.suite.schema import Suite
 from evalrun.suite.settings import with_model_settings
 from evalrun.suite.tree import Node, expand, parse_yaml
+from evalrun.suite.values import url_of
 
 
 def check_data(
@@ -195,6 +196,8 @@ def _load_in_sweep(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _files(data: Mapping[str, Any], base_dir: Path) -> Iterator[Finding]:
     for path, name in _file_names(data):
+        if path[-1] != "file" and url_of(Path(name)) is not None:
+            continue  # rows on object storage: looked for when they are opened
         file = base_dir / name
         # These two, unlike the methods of Path, also bear names that no file system allows.
         if os.path.isdir(file):  # noqa: PTH112

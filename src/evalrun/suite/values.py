@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -172,3 +173,13 @@ def exactly_one(spec: Spec, keys: tuple[str, ...]) -> None:
     if given:
         raise complaint(f"{' and '.join(given)} exclude each other", f"Give exactly one of {choice}.")
     raise complaint(f"one of {choice} is missing")
+
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/\\])", re.ASCII)
+
+
+def url_of(path: Path) -> str | None:
+    """The address that a path of a suite is; None for a local one. (A `Path` has lost one of its slashes.)"""
+    text = path.as_posix()
+    match = _URL.match(text)
+    return f"{match[1]}://{text[match.end() :]}" if match and match[1] != "file" else None
