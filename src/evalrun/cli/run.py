@@ -285,9 +285,21 @@ def validate(suite: Path, as_json: bool, **overrides: Any) -> None:
 @click.argument("suite", type=ANY_PATH)
 @suite_options
 @click.option("--from", "pilot", metavar="SWEEP", help="Say what the samples will see, if they are like its.")
+@click.option(
+    "--on", metavar="ray", help="Say how it would be cut for a cluster, and what a lost worker costs."
+)
+@click.option("--shard", type=click.IntRange(min=1), metavar="N", help="Samples a task asks. [default: 5000]")
 @store_option
 @json_option
-def plan(suite: Path, pilot: str | None, store: Store, as_json: bool, **overrides: Any) -> None:
+def plan(
+    suite: Path,
+    pilot: str | None,
+    on: str | None,
+    shard: int | None,
+    store: Store,
+    as_json: bool,
+    **overrides: Any,
+) -> None:
     """Show what a suite would run: the matrix, samples, requests, estimated tokens and cost.
 
     With --from, also the differences between runs that so many samples will see, and how many are needed.
@@ -303,6 +315,7 @@ def plan(suite: Path, pilot: str | None, store: Store, as_json: bool, **override
         warnings = [*prepared.loaded.notes]
         warnings += [text for dataset in prepared.datasets.values() for text in dataset.warnings]
         estimated = estimate(prepared)
+        cut = _cut(prepared, shard) if on is not None else None
         searched = None
         if prepared.loaded.suite.search is not None:
             from evalrun.search.expected import expected_calls
@@ -313,6 +326,8 @@ def plan(suite: Path, pilot: str | None, store: Store, as_json: bool, **override
                 warnings += [f"this suite cannot be searched: {each.what}" for each in error.problems]
     power = [] if pilot is None else power_from(estimated, store.resolve(pilot))
     document = {**estimated.document(), "warnings": warnings}
+    if cut is not None:
+        document["cluster"] = cut
     if searched is not None:
         document["search"] = asdict(searched)
     if pilot is not None:
@@ -327,10 +342,20 @@ def plan(suite: Path, pilot: str | None, store: Store, as_json: bool, **override
     print_plan(document)
     if searched is not None:
         click.echo(searched.sentence)
+    for text in cut["said"] if cut is not None else ():
+        click.echo(text)
     for each in power:
         click.echo(each.sentence)
     if pilot is not None and not power:
         click.echo("The pilot has no scores on a dataset of this plan, so nothing is said of power.")
+
+
+def _cut(prepared: PreparedSweep, shard: int | None) -> dict[str, Any]:
+    """What a cluster would make of it."""
+    from evalrun.cluster.expected import expected, sentences
+
+    said = expected(prepared, shard)
+    return {**said, "said": sentences(said)}
 
 
 @click.command()

@@ -95,6 +95,8 @@ class _Run:
     concluded: bool = False
     results: list[ShardDone] = field(default_factory=list)
     fault: UserError | None = None
+    again: dict[str, int] = field(default_factory=dict)
+    """How often attempts at shards were lost, and what was asked again for it."""
 
 
 class OnRay:
@@ -218,7 +220,10 @@ class _Asking:
             if all(run.concluded for run in self._runs) and len(self._runs) == len(self._jobs):
                 await asyncio.to_thread(self._place.put_new, f"{self._root}/{GATHERED}", b"{}")
         finally:
-            said |= {"nodes": len(nodes), **self._again(await self._state(), self._runs)}
+            together: Counter[str] = Counter()
+            for run in self._runs:
+                together.update(run.again)
+            said |= {"nodes": len(nodes), **together}
             stopping.cancel()
             await asyncio.gather(stopping, return_exceptions=True)
             self._ray.kill(self._keeper)
@@ -254,7 +259,13 @@ class _Asking:
         try:
             self._keeper = (
                 self._ray.remote(Keeper)
-                .options(num_cpus=0, max_concurrency=1000, name=f"keeper {self._root}")
+                .options(
+                    num_cpus=0,
+                    max_concurrency=1000,
+                    name=f"keeper {self._root}",
+                    # It lives as long as the driver: not on a node that may go.
+                    scheduling_strategy=self._on(self._ray.get_runtime_context().get_node_id(), soft=True),
+                )
                 .remote(limits, purse, quiet_s)
             )
         except ValueError:
@@ -285,7 +296,7 @@ class _Asking:
         """Whether every node has what the plan says, before anything is asked."""
         task = self._ray.remote(check)
         refs = [
-            task.options(num_cpus=0, max_retries=3, scheduling_strategy=self._on(node)).remote(
+            task.options(num_cpus=0, max_retries=3, scheduling_strategy=self._on(node["NodeID"])).remote(
                 self._shared, models
             )
             for node in nodes
@@ -308,10 +319,10 @@ class _Asking:
         if problems:
             raise UserError(list(problems), exit_code=code)
 
-    def _on(self, node: Mapping[str, Any]) -> Any:
+    def _on(self, node: str, *, soft: bool = False) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        return NodeAffinitySchedulingStrategy(node, soft=soft)
 
     def _identity(self, model: str, identity: dict[str, Any]) -> None:
         """Note who answers. Raises UserError where two nodes would answer by unlike models."""
@@ -454,13 +465,13 @@ class _Asking:
             return
         run.concluded = True
         await run.gathered.close()
-        wall_s = time.perf_counter() - run.began
-        await run.job.conclude(
-            self._phase,
-            run.gathered.folder,
-            measured(run.gathered, run.results, run.started_at, wall_s),
-            self._phase.execution.identities[run.job.model.id],
-        )
+        run.again = _again(await self._state(), run)
+        figures = measured(run.gathered, run.results, run.started_at, time.perf_counter() - run.began)
+        figures.timings.update(run.again)
+        if run.again.get("lost_attempts") or run.again["answered_twice"]:
+            figures.timings["notes"] = [_sentence(run.again)]
+        identity = self._phase.execution.identities[run.job.model.id]
+        await run.job.conclude(self._phase, run.gathered.folder, figures, identity)
         if run.gathered.damaged:
             what = f"{run.job.name}: {len(run.gathered.damaged)} segments were damaged"
             self._phase.execution.warnings.append(f"{what}; the samples they stood for were asked again")
@@ -484,16 +495,6 @@ class _Asking:
         except Exception:
             return {}
         return state
-
-    def _again(self, state: Mapping[str, Any], runs: Sequence[_Run]) -> dict[str, Any]:
-        """How often attempts were lost, and how many samples at least had to be asked again."""
-        known: Counter[str] = Counter()
-        for run in runs:
-            known.update(run.gathered.by_attempt)
-        lost = state.get("lost", {})
-        again = sum(max(0, count - known[attempt]) for attempt, count in lost.items())
-        twice = sum(run.gathered.twice for run in runs)
-        return {"lost_attempts": len(lost), "asked_again": again, "answered_twice": twice}
 
 
 @dataclass(frozen=True, slots=True)
@@ -559,6 +560,27 @@ class _Coming:
             run.size,
             first=number == 0 and fresh,
         )
+
+
+def _again(state: Mapping[str, Any], run: _Run) -> dict[str, int]:
+    """How many attempts at a run's shards were lost, how many samples that they had answered are in no
+    segment, and how many answers came twice. Of attempts nothing is said where the keeper is dead."""
+    twice = {"answered_twice": run.gathered.twice}
+    if not state:
+        return twice
+    lost = {
+        attempt: count for attempt, (shard, count) in state["lost"].items() if shard.startswith(run.prefix)
+    }
+    again = sum(max(0, count - run.gathered.by_attempt[attempt]) for attempt, count in lost.items())
+    return {"lost_attempts": len(lost), "asked_again": again, **twice}
+
+
+def _sentence(again: Mapping[str, int]) -> str:
+    return (
+        f"{again.get('lost_attempts', 0)} attempts at shards were lost: {again.get('asked_again', 0)} of "
+        "their answers were in no segment and were asked for again, besides what was in flight; "
+        f"{again['answered_twice']} answers came twice, of which the first counts"
+    )
 
 
 def _unfinished(names: Sequence[str]) -> str:

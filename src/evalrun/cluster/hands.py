@@ -53,9 +53,7 @@ class TaskHands:
 class ActorHands:
     """The engines of one model: as many on a node as its resources bear, each started once."""
 
-    def __init__(
-        self, ray: Any, shared: Any, model: ModelSpec, on: Callable[[Mapping[str, Any]], Any]
-    ) -> None:
+    def __init__(self, ray: Any, shared: Any, model: ModelSpec, on: Callable[[str], Any]) -> None:
         self._ray, self._shared, self._model, self._on = ray, shared, model, on
         self._free: asyncio.Queue[Any] = asyncio.Queue()
         self._actors: list[Any] = []
@@ -76,7 +74,7 @@ class ActorHands:
                 self._actors.append(
                     actor.options(
                         **wanted, max_restarts=_RESTARTS, max_task_retries=_RESTARTS,
-                        scheduling_strategy=self._on(node),
+                        scheduling_strategy=self._on(node["NodeID"]),
                     ).remote()
                 )  # fmt: skip
         refs = [each.check.remote(self._shared, [self._model.id]) for each in self._actors]

@@ -31,11 +31,11 @@ REPORT_S = 0.5
 
 
 def budgets_of(limits: LimitsSpec, share: float = 1.0, window_s: float = LONG_WINDOW_S) -> EndpointBudget:
-    """The budgets of an endpoint, or a share of them: less than one request a minute is one in more time."""
-    requests, tokens = (limits.requests_per_minute or 0) * share, limits.tokens_per_minute
+    """The budgets of an endpoint, or a share of them."""
+    requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
     return EndpointBudget(
-        MinuteBudget(max(1.0, requests), window_s / min(1.0, requests)) if requests else None,
-        MinuteBudget(max(1.0, tokens * share), window_s) if tokens else None,
+        MinuteBudget(requests * share, window_s) if requests else None,
+        MinuteBudget(tokens * share, window_s) if tokens else None,
     )
 
 
@@ -153,8 +153,8 @@ class Keeper:
         return {
             "recorded": {shard: sum(e.done for e in some.values()) for shard, some in self._attempts.items()},
             "lost": {
-                attempt: each.done
-                for some in self._attempts.values()
+                attempt: (shard, each.done)
+                for shard, some in self._attempts.items()
                 for attempt, each in some.items()
                 if not each.ended
             },
@@ -235,7 +235,11 @@ class SharedBudget(EndpointBudget):
         return 0.0, KeptTicket(None, None, number)
 
     def _alone(self, now_s: float, tokens: float) -> tuple[float, Ticket | None]:
-        """The keeper is dead: a window in which nothing is sent, then our share."""
+        """The keeper is dead: a window in which nothing is sent, then our share. Raises UserError (exit 3)
+        where that is less than a request."""
+        small = self.requests is not None and self.requests.per_minute < 1
+        if small or (self.tokens is not None and tokens > self.tokens.per_minute):
+            raise _unkept("the limits", "and a task's share of them is less than a request")
         if self._opens_s is None:
             self._opens_s = now_s + LONG_WINDOW_S
         wait = max(self._opens_s - now_s, self._wait_s(now_s, tokens))
@@ -285,7 +289,7 @@ class RemotePurse:
         reservation = Reservation(usd, prompt + completion)
         while not give_up():
             if self._line.dead:
-                raise self._unkept()
+                raise _unkept("the budget", "so nothing more is spent")
             number = await self._line.call("reserve", reservation.usd, reservation.tokens)
             if number is not None and number >= 0:
                 self._numbers.setdefault(reservation, []).append(number)
@@ -314,9 +318,10 @@ class RemotePurse:
         if not self._line.dead:
             self._line._handle.pay.remote(number, usd, tokens)
 
-    def _unkept(self) -> UserError:
-        return UserError(
-            "what keeps the budget over all nodes is gone, so nothing more is spent",
-            remedy="Run the same command again: it goes on from the segments.",
-            exit_code=ExitCode.INCOMPLETE,
-        )
+
+def _unkept(what: str, so: str) -> UserError:
+    return UserError(
+        f"what keeps {what} over all nodes is gone, {so}",
+        remedy="Run the same command again: it goes on from the segments.",
+        exit_code=ExitCode.INCOMPLETE,
+    )

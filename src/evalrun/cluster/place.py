@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from evalrun.errors import ExitCode, UserError
 
+Made = TypeVar("Made")
 _BUCKETS = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _TIMEOUT_S = 30
 """Of one request to a store: one that stalls is asked again."""
-_RETRY_S = 120
-"""How long a request is tried again, with pauses, before it counts as failed."""
+FIRST_S, PATIENCE_S = 20.0, 120.0
+"""How long a request is made again before it counts as failed: the first one, and those after it."""
+_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 
 
 def normal(url: str) -> str:
@@ -53,37 +57,72 @@ class Place:
     def __init__(self, url: str, *, make: bool = False) -> None:
         """`make`: make the folder where it is not there. Raises UserError (exit 3) where it is unusable."""
         self.url = url
+        self.patience_s = FIRST_S
         with self._told("opened"):
             self._store = _store(url, make)
 
     def put_new(self, path: str, data: bytes) -> bool:
-        """Create an object; False where it is there already. Raises UserError (exit 3)."""
+        """Create an object; False where it is there already. Raises UserError (exit 3).
+
+        A store says the same of an object that is there, and of two writers who meet (409): who is told so
+        looks, and writes again where there is none.
+        """
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with self._told("written"):
+        def create() -> bool:
             try:
                 obstore.put(self._store, path, data, mode="create", use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
+            except (AlreadyExistsError, PreconditionError) as error:
+                try:
+                    obstore.get(self._store, path)
+                except FileNotFoundError:
+                    raise ConnectionError("two writers met") from error
                 return False
-        return True
+            return True
+
+        return self._until_done("written", create)
 
     def get(self, path: str) -> bytes | None:
         """The bytes of an object, None where there is none. Raises UserError (exit 3)."""
         import obstore
 
-        with self._told("read"):
+        def read() -> bytes | None:
             try:
                 return bytes(obstore.get(self._store, path).bytes())
             except FileNotFoundError:
                 return None
 
+        return self._until_done("read", read)
+
     def names(self, prefix: str) -> list[str]:
         """The paths of all objects below a prefix, sorted. Raises UserError (exit 3)."""
         import obstore
 
-        with self._told("listed"):
+        def listed() -> list[str]:
             return sorted(str(meta["path"]) for some in obstore.list(self._store, prefix) for meta in some)
+
+        return self._until_done("listed", listed)
+
+    def _until_done(self, what: str, call: Callable[[], Made]) -> Made:
+        """Do it, and in a bucket again for as long as that may help: nothing that is there is changed, so it
+        is safe although it may have been done already."""
+        from obstore.exceptions import GenericError
+
+        again = (GenericError, ConnectionError) if "://" in self.url else ()
+        end, pause = time.monotonic() + self.patience_s, _PAUSE_S
+        with self._told(what):
+            while True:
+                try:
+                    made = call()
+                except again:
+                    if time.monotonic() + pause > end:
+                        raise
+                    time.sleep(pause * random.uniform(0.5, 1))
+                    pause = min(2 * pause, _LONGEST_PAUSE_S)
+                else:
+                    self.patience_s = PATIENCE_S
+                    return made
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:
@@ -116,7 +155,7 @@ def _store(url: str, make: bool) -> Any:
     return from_url(
         url,
         client_options={"timeout": timedelta(seconds=_TIMEOUT_S), "allow_http": plain},
-        retry_config={"max_retries": 20, "retry_timeout": timedelta(seconds=_RETRY_S)},
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=_TIMEOUT_S)},
     )
 
 

@@ -262,7 +262,7 @@ class Finish:
                 "counts": asdict(analysis.counts),
                 "metrics": [metric.document() for metric in analysis.metrics],
                 "details": {**asdict(analysis.details), "answered_by": answered},
-                "warnings": [*warnings, *_notes(spec)],
+                "warnings": [*warnings, *_notes(spec), *measured.timings.get("notes", ())],
                 "timings": measured.timings,
                 **self._checkpoint(spec),
                 **(

@@ -7,18 +7,44 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.cluster.faulty_store import FaultyStore
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 STORE_BYTES = 100 * 2**20
 
 
+BUCKET = "segments-of-tests"
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Any]:
+def bucket() -> Iterator[FaultyStore]:
+    """An S3 server behind something that lets it fail. The nodes know it by their environment."""
+    pytest.importorskip("moto", reason="needs moto[s3,server]")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    with FaultyStore(f"http://127.0.0.1:{port}") as store:
+        os.environ |= {
+            "AWS_ENDPOINT_URL": store.url,
+            "AWS_ACCESS_KEY_ID": "AKIAOFTESTS00000",
+            "AWS_SECRET_ACCESS_KEY": "very-secret-of-tests",
+            "AWS_REGION": "us-east-1",
+        }
+        urllib.request.urlopen(urllib.request.Request(f"{store.url}/{BUCKET}", method="PUT"))
+        yield store
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(bucket: FaultyStore) -> Iterator[Any]:
     """Two nodes with one core each. This process is a driver of it, so each sweep need not join anew."""
     import ray
     from ray.cluster_utils import Cluster
