@@ -108,7 +108,7 @@ async def test_without_keeper_each_task_keeps_to_its_share(clock: Clock) -> None
     began, moments = clock.now_s, []
     while clock.now_s < began + 240:
         for task in tasks:
-            wait, ticket = await task._try(0.0)
+            _, ticket = await task._try(0.0)
             if ticket is not None:
                 moments.append(clock.now_s)
         clock.now_s += 0.1
