@@ -72,6 +72,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "note": ("people:annotate", "Keep", "The same as annotate."),
     "log": ("people", "Keep", "Keep figures of your own with a run."),
     "rename": ("people", "Keep", "Give a sweep another name."),
+    "feedback": ("feedback", "Keep", "Join what users said to the samples of a run."),
     "label": ("people", "Keep", "Keep people's labels and ratings of samples."),
     "dataset": ("people", "Keep", "Make the worst rows a dataset."),
     "archive": ("people", "Keep", "Take a sweep out of the lists."),

@@ -18,7 +18,7 @@ from evalrun.production.alarms import Episode, current, episodes
 from evalrun.production.records import DAY_S, history, probed
 from evalrun.production.slo import Rules
 from evalrun.production.summary import RunSummary, summarise
-from evalrun.tracking.changes import Placed
+from evalrun.tracking.changes import Placed, said
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 
@@ -154,7 +154,13 @@ def _of_traffic(store: Store, project: str, names: set[str]) -> list[Side]:
             continue
         folder = store.resolve(row.sweep)
         metrics = [each for run in folder.runs()[:1] for each in run["metrics"] if not each["slice"]]
-        return [
+        logged = [
+            Side(FEEDBACK, name, value, run["counts"]["samples"], None, None, row.sweep, row.started_at[:10])
+            for run in folder.runs()[:1]
+            for name, value in said(folder).figures.get(run["run"], {}).items()
+            if name.startswith(FEEDBACK)
+        ]
+        return logged + [
             Side(
                 FEEDBACK if each["name"].startswith(FEEDBACK) else TRAFFIC, each["name"], each["value"],
                 each["n"], each["ci_low"], each["ci_high"], row.sweep, row.started_at[:10],

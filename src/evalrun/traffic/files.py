@@ -51,7 +51,7 @@ def read_calls(files: Sequence[Path], source: str, mapped: dict[str, str], tally
     """Every span and call of the files. Raises UserError for a file that cannot be read."""
     events = _events(files)
     for path in files:
-        for where, row in _records(path, tally):
+        for where, row in records(path, tally):
             kind = source if source not in ("auto", "jsonl") else source_of(row)
             if kind == "otlp" or (kind == "openinference" and source_of(row) == "otlp"):
                 if isinstance(row, dict):
@@ -71,7 +71,7 @@ def last_generations(
     last: dict[str, tuple[int, str]] = {}
     scratch = Tally()
     for path in files:
-        for where, row in _records(path, scratch):
+        for where, row in records(path, scratch):
             kind = source if source not in ("auto", "jsonl") else source_of(row)
             if isinstance(row, dict) and is_otlp(row):
                 last_of_traces(row, last)
@@ -104,7 +104,7 @@ def _events(files: Sequence[Path]) -> Events:
     return events
 
 
-def _records(path: Path, tally: Tally) -> Iterator[tuple[str, Any]]:
+def records(path: Path, tally: Tally) -> Iterator[tuple[str, Any]]:
     """Each JSON value of a file with its place; a file that is one value or a list of them too."""
     if path.suffix == ".parquet":
         yield from _parquet(path)

@@ -99,6 +99,7 @@ ELSEWHERE = (
     "evalrun import",  # files of other tools
     "evalrun traffic import",  # traces
     "evalrun drift",  # what they are compared with
+    "evalrun feedback import",  # what users said
     "evalrun search suites/search.yaml",  # the Hub
     "evalrun suites/crows_pairs.yaml",  # a server that gives log-probabilities of prompts
 )
