@@ -359,17 +359,23 @@ def _cut(prepared: PreparedSweep, shard: int | None) -> dict[str, Any]:
 
 
 @click.command()
+@click.argument("what", type=click.Choice(["suite", "sweep", "run", "sample"]), default="suite")
 @click.option("--out", type=FILE, metavar="FILE", help="Write it there.")
-def schema(out: Path | None) -> None:
+def schema(what: str, out: Path | None) -> None:
     """Print the JSON Schema of the suite language, for editors that complete and check YAML.
 
+    `sweep`, `run` and `sample` are those of sweep.json, of run.json and of a row of samples.parquet.
+
     \b
-    Example:
+    Examples:
       evalrun schema --out suite.schema.json
+      evalrun schema run --out run.schema.json
     """
+    from evalrun.evidence import schemas
     from evalrun.suite.reference import schema_text
 
-    text = schema_text()
+    texts = {"sweep": schemas.sweep_text, "run": schemas.run_text, "sample": schemas.sample_text}
+    text = texts.get(what, schema_text)()
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -174,6 +174,9 @@ def _warn_if_busy(core_share: float) -> None:
 
 PAGES: Mapping[str, tuple[str, str]] = {
     "schema": ("suite.schema.json", "evalrun.suite.reference:schema_text"),
+    "schema-sweep": ("sweep.schema.json", "evalrun.evidence.schemas:sweep_text"),
+    "schema-run": ("run.schema.json", "evalrun.evidence.schemas:run_text"),
+    "schema-sample": ("sample.schema.json", "evalrun.evidence.schemas:sample_text"),
     "suite": ("suite-reference.md", "evalrun.suite.reference:suite_reference"),
     "metrics": ("metrics.md", "evalrun.analysis.definitions:metric_reference"),
     "scorers": ("scorers.md", "evalrun.scoring.reference:scorer_reference"),
