@@ -117,7 +117,31 @@ def parse_yaml(text: str, source: str, *, lines: bool = True) -> tuple[Node | No
         return None, [Problem("not valid YAML: a character that is not allowed", str(Place(source, line)))]
     finally:
         loader.dispose()
+    if node is not None and "*" in text and _multiplies(node):
+        builder.problem(node, f"the suite holds more than {MAX_VALUES:,} values", "Put rows into a file.")
+        return None, builder.problems
     return (None if node is None else builder.build(node)), builder.problems
+
+
+def _multiplies(root: yaml.Node) -> bool:
+    """Whether aliases stand for more values than a suite may hold: counted without writing any out. One
+    within itself is left to who builds."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        if isinstance(node, yaml.ScalarNode) or depth > MAX_DEPTH:
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = 1
+            parts = (
+                node.value
+                if isinstance(node, yaml.SequenceNode)
+                else [n for pair in node.value for n in pair]
+            )
+            sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in parts)
+        return sizes[id(node)]
+
+    return size(root, 0) > MAX_VALUES
 
 
 def core_value(text: str) -> bool | int | float | str | None:

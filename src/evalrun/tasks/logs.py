@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import math
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,13 @@ from evalrun.suite.tasks import metric_name
 CHOICES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """inspect's words for right, partly right, wrong, no answer."""
 _ZSTANDARD = 93
-_UNREADABLE = (LookupError, ValueError, TypeError, AttributeError, StopIteration, OSError)
+_UNREADABLE = (
+    LookupError, ValueError, TypeError, AttributeError, StopIteration, OSError, EOFError, OverflowError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+    RuntimeError,  # an archive with a password, values nested too deeply
+)  # fmt: skip
+_MOST_BYTES = 1 << 30
+"""A member of an archive at most, unpacked: a few kilobytes can be packed from any number of zeros."""
 
 
 @dataclass(slots=True)
@@ -79,7 +87,7 @@ def read_results(kind: str, path: Path) -> ImportedResults:
     }
     try:
         results = readers[kind](path)
-    except (*_UNREADABLE, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise UserError(
             f"{path} cannot be read as results of {kind}: {type(error).__name__}: {error}", where=str(path)
         ) from error
@@ -221,6 +229,8 @@ def _inspect_log(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def _unzipped(archive: zipfile.ZipFile, file: Path, name: str) -> bytes:
     """A member's bytes; inspect compresses by Zstandard, which Python's zipfile reads from 3.14 on only."""
     info = archive.getinfo(name)
+    if info.file_size > _MOST_BYTES:
+        raise UserError(f"{name} is larger than {_MOST_BYTES >> 30} GiB unpacked", where=str(file))
     if info.compress_type != _ZSTANDARD:
         return archive.read(name)
     import pyarrow as pa
@@ -232,7 +242,10 @@ def _unzipped(archive: zipfile.ZipFile, file: Path, name: str) -> bytes:
         raw.seek(info.header_offset + 30 + name_size + extra_size)
         data = raw.read(info.compress_size)
     with pa.input_stream(pa.BufferReader(data), compression="zstd") as stream:
-        return bytes(stream.read())
+        unpacked = bytes(stream.read(_MOST_BYTES + 1))
+    if len(unpacked) > _MOST_BYTES:
+        raise UserError(f"{name} is larger than {_MOST_BYTES >> 30} GiB unpacked", where=str(file))
+    return unpacked
 
 
 def _inspect_run(

@@ -9,7 +9,7 @@ from typing import Any
 
 from evalrun.errors import UserError
 from evalrun.tasks.promptfoo import Converted
-from evalrun.tasks.reading import as_list, as_whole, json_lines, parse_yaml, text_of
+from evalrun.tasks.reading import as_list, as_mapping, as_whole, json_lines, parse_yaml, text_of
 
 SCORERS: dict[str, dict[str, Any]] = {
     "Match": {"starts_with": {"ignore_case": False}},
@@ -32,7 +32,7 @@ def convert(path: Path) -> Converted:
         if kind not in SCORERS:
             left.append({"what": f"eval {name}", "why": f"its class {kind} has no counterpart"})
             continue
-        rows = _rows(path, entry.get("args") or {}, name, left)
+        rows = _rows(path, as_mapping(entry.get("args") or {}, f"args of {name}"), name, left)
         if rows:
             return _suite(name, kind, rows, left, hashlib.sha256(text.encode()).hexdigest())
     why = "; ".join(f"{each['what']}: {each['why']}" for each in left)

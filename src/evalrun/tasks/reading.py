@@ -13,7 +13,10 @@ from evalrun.errors import UserError
 
 
 def text_of(path: Path) -> str:
-    """A text in UTF-8, with or without a byte order mark."""
+    """A text in UTF-8, with or without a byte order mark. A configuration may name a device or a pipe, which
+    never ends: only files are read."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file", where=str(path))
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -22,14 +25,48 @@ def text_of(path: Path) -> str:
         raise UserError(
             f"{path} is not UTF-8 (byte {error.start:,})", where=str(path), remedy="Save it as UTF-8."
         ) from error
+    except ValueError as error:
+        raise UserError(f"{str(path)!r} is no name of a file: {error}") from error
 
 
 def parse_yaml(text: str, path: Path) -> Any:
-    """YAML or JSON as JSON values: dates stay texts."""
+    """YAML or JSON as JSON values: dates stay texts, and halves of surrogate pairs become U+FFFD.
+
+    Raises UserError, also for aliases that lead back to themselves or stand for millions of values.
+    """
     try:
-        return yaml.load(text, Loader=_Plain)
+        value = yaml.load(text, Loader=_Plain)
+        if "*" in text and _expanded(value, {}) > MOST_VALUES:
+            raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        return _whole_texts(value) if "\\u" in text or "\\U" in text else value
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no YAML: {str(error).splitlines()[0]}", where=str(path)) from error
+
+
+MOST_VALUES = 2_000_000
+"""Values at most that a configuration may hold when its aliases are written out."""
+
+
+def _expanded(value: Any, known: dict[int, int]) -> int:
+    """How many values there are with every alias written out. Raises ValueError for one within itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    size = known.get(id(value))
+    if size == 0:
+        raise ValueError("an alias stands within what it stands for")
+    if size is None:
+        known[id(value)] = 0
+        items = value.values() if isinstance(value, dict) else value
+        size = known[id(value)] = 1 + sum(_expanded(item, known) for item in items)
+    return size
+
+
+def _whole_texts(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {_whole_texts(key): _whole_texts(item) for key, item in value.items()}
+    return [_whole_texts(item) for item in value] if isinstance(value, list) else value
 
 
 class _Plain(yaml.SafeLoader):
@@ -47,8 +84,8 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(text_of(path).split("\n"), 1):
         if line.strip():
             try:
-                yield as_mapping(json.loads(line), f"{path}:{number}")
-            except ValueError as error:
+                yield _whole_texts(as_mapping(json.loads(line), f"{path}:{number}"))
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}:{number} is no JSON: {error}", where=str(path)) from error
 
 

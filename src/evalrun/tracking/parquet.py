@@ -44,8 +44,19 @@ def journal_to_parquet(journal: Path, out: Path) -> int:
 
     Rows are in the order of `position`, then `repeat`. Where a sample occurs more than once, its last line
     counts. A torn last line, and lines that are damaged, are passed over, as the runner's reader does.
-    Raises UserError (exit 3) when the disk is full.
+    Raises UserError (exit 3) when the disk is full, and for a record that no version wrote.
     """
+    try:
+        return _journal_to_parquet(journal, out)
+    except (TypeError, AttributeError, LookupError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"a line is no record of a sample: {error}",
+            where=str(journal),
+            remedy="Somebody else wrote it. Remove the file: its samples are asked again.",
+        ) from error
+
+
+def _journal_to_parquet(journal: Path, out: Path) -> int:
     with journal.open("rb", buffering=1 << 20) as file:
         index = _index(file)
         columns = index.shape.columns()
