@@ -38,6 +38,8 @@ RATIO_LEVEL = 0.001
 """Below this p-value of the sample ratio nothing is concluded."""
 MOST_IN_TWO_ARMS = 0.01
 """Above this share of units that are in several arms nothing is concluded."""
+ALIKE = 0.95
+"""Where fewer units are in the arm that their keys give, arms cannot be computed from the keys."""
 LEAST_UNITS = 100
 """Nothing is claimed with fewer units in an arm."""
 
@@ -396,10 +398,11 @@ def holm_over(crossed: Sequence[Interaction], alpha: float) -> tuple[Interaction
 
 def _crossed(spec: ExperimentSpec, rows: pandas.DataFrame, other: ExperimentSpec) -> Interaction | None:
     """The interaction with one other experiment, whose arm is read from its column, or computed."""
+    note = ""
     if other.arm in rows.columns and other.arm != spec.arm:
         theirs = rows.drop_duplicates("_unit").set_index("_unit")[other.arm].to_dict()
     else:
-        theirs = {unit: other.assign(unit) for unit in rows["_unit"].unique()}
+        theirs, note = {unit: other.assign(unit) for unit in rows["_unit"].unique()}, _keys_differ(spec, rows)
     arms = [list(spec.arms)[:2], list(other.arms)[:2]]
     cells: dict[tuple[int, int], Floats] = {}
     mine = [_units(rows, arm, spec.primary) for arm in arms[0]]
@@ -410,7 +413,21 @@ def _crossed(spec: ExperimentSpec, rows: pandas.DataFrame, other: ExperimentSpec
     n = {cell: len(values) for cell, values in cells.items()}
     if min(n.values()) < 2:
         return None
-    return interaction((spec.id, other.id), cells, None if not spec.sequential else spec)
+    found = interaction((spec.id, other.id), cells, None if not spec.sequential else spec)
+    return replace(found, note=note) if note else found
+
+
+def _keys_differ(spec: ExperimentSpec, rows: pandas.DataFrame) -> str:
+    """A note where the keys of the rows do not give the arms that were logged: then they are pseudonyms, or
+    the application assigns otherwise, and another experiment's arms cannot be computed from them."""
+    units = rows.drop_duplicates("_unit")
+    agree = sum(spec.assign(unit) == arm for unit, arm in zip(units["_unit"], units["_arm"], strict=True))
+    if agree >= ALIKE * len(units):
+        return ""
+    return (
+        f"nothing can be told of it: computed from the column {spec.unit}, only {agree:,} of {len(units):,} "
+        "units are in the arm that was logged; log the other's arm too, and name its column under `arm`"
+    )
 
 
 def interaction(

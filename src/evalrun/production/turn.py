@@ -21,6 +21,7 @@ from evalrun.canonical import digest
 from evalrun.errors import Problem, UserError
 from evalrun.production import records
 from evalrun.production.alarms import Alarm, tell
+from evalrun.production.conditions import over_turns
 from evalrun.production.records import Turn
 from evalrun.production.schedule import missed_between
 from evalrun.production.slo import Rules, burn_alarms
@@ -347,13 +348,30 @@ def _alarms(
     seen = records.history(store, suite.project, now - max(window or 0.0, records.DAY_S))
     alarms = burn_alarms(seen, Rules.of(rules), now)
     if suite.alerts is not None:
-        from evalrun.gates.alerts import check_alerts, parse_alert
-
-        parsed = [alert for text in suite.alerts.when if not isinstance(alert := parse_alert(text), Problem)]
-        plan = folder.read_manifest()["plan"]
-        alarms += [
-            Alarm(each.alert, each.run, each.fired, each.reason)
-            for each in check_alerts(parsed, folder, plan, store)
-            if each.checked
-        ]
+        alarms += _conditions(suite.alerts.when, store, folder, seen)
     return tell(store, suite.project, alarms, suite.alerts, now)
+
+
+def _conditions(
+    texts: Sequence[str], store: Store, folder: SweepFolder, seen: records.History
+) -> list[Alarm]:
+    """The suite's own conditions: thresholds over the day's turns, or on its sweep as it stands. Changes
+    against days before are looked at once, at the first turn after a day, on that day."""
+    from evalrun.gates.alerts import check_alerts, parse_alert
+
+    parsed = [alert for text in texts if not isinstance(alert := parse_alert(text), Problem)]
+    today = [turn for turn in seen.turns if turn.sweep == folder.ulid]
+    alarms, left = [], []
+    for alert in parsed:
+        for run in dict.fromkeys(turn.run for turn in today) if alert.kind == "threshold" else ():
+            alarm = over_turns(alert, [turn for turn in today if turn.run == run])
+            alarms += [alarm] if alarm is not None else []
+            left += [alert] if alarm is None and alert not in left else []
+    checks = [(left, folder)]
+    before = [turn.sweep for turn in seen.turns if turn.sweep != folder.ulid]
+    if before and len({turn.turn for turn in today}) == 1:
+        checks.append(([alert for alert in parsed if alert.kind != "threshold"], store.resolve(before[-1])))
+    for alerts, of in checks:
+        results = check_alerts(alerts, of, of.read_manifest()["plan"], store) if alerts else []
+        alarms += [Alarm(each.alert, each.run, each.fired, each.reason) for each in results if each.checked]
+    return alarms

@@ -278,6 +278,17 @@ def test_planted_interactions_are_found_and_others_not() -> None:
     assert exclusive.interactions == ()
 
 
+def test_keys_that_are_pseudonyms_give_no_other_arm() -> None:
+    rows = table(np.random.default_rng(17), 2000, 0.5, 0.5)
+    rows["user_key"] = "k" + rows["user_key"].str[1:].str.zfill(4)
+    (crossed,) = analyse(spec(), rows, [spec(id="rank", namespace="rank")]).interactions
+    assert "nothing can be told of it" in crossed.note
+    logged = rows.assign(ranking=np.where(rows["user_key"].str[-2] < "5", "a", "b"))
+    (read,) = analyse(spec(), logged, [spec(id="rank", namespace="rank", arm="ranking")]).interactions
+    assert read.note == ""
+    assert read.units == 2000
+
+
 def test_interactions_are_found_by_chance_in_five_per_cent_at_most() -> None:
     rng = np.random.default_rng(14)
     found = 0

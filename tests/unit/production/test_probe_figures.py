@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from evalrun.analysis.sequential import BETS
 from evalrun.errors import UserError
+from evalrun.gates.alerts import Alert, parse_alert
 from evalrun.production.alarms import Alarm, acknowledge, current, episodes, tell
+from evalrun.production.conditions import over_turns
 from evalrun.production.records import History, Turn, append, append_turn, read
 from evalrun.production.slo import (
     BURN_RULES,
@@ -254,3 +257,53 @@ def test_long_series_are_drawn_in_stretches_that_hide_no_outage() -> None:
 
 def test_a_month_s_tail_is_finite() -> None:
     assert math.isfinite(binomial_tail(43_200, 500, 0.005))
+
+
+def _today(scores: list[list[float]], **more: Any) -> list[Turn]:
+    return [
+        turn(300.0 * at, len(of), len(of), scores=tuple(of), scorer="acc", **more)
+        for at, of in enumerate(scores)
+    ]
+
+
+def _fires(text: str, turns: list[Turn]) -> bool:
+    alert = parse_alert(text)
+    assert isinstance(alert, Alert)
+    alarm = over_turns(alert, turns)
+    assert alarm is not None
+    return alarm.on
+
+
+def test_a_condition_at_its_very_bound_is_alarmed_about_in_one_month_of_twenty_at_most() -> None:
+    """288 looks a day on five rows: the plain mean is below its bound on most days."""
+    rng = np.random.default_rng(8)
+    values = rng.binomial(5, 0.7, (600, 288)) / 5
+    wealth = np.zeros((600, len(BETS)))
+    fired = np.zeros(600, bool)
+    for at in range(288):
+        hits = 5 * values[:, at, None]
+        wealth += hits * np.log1p((0.7 - 1) / 0.7 * BETS) + (5 - hits) * np.log1p(BETS)
+        fired |= np.exp(wealth).mean(1) >= 30 / 0.05
+    assert fired.mean() * 30 <= 0.1  # 0.05 and what chance adds to so few days
+    assert (np.cumsum(values, 1) / np.arange(1, 289) < 0.7)[:, :20].any(1).mean() > 0.5
+    # The alarm is that very bet.
+    day = _today([[1.0] * round(5 * share) + [0.0] * round(5 - 5 * share) for share in values[0]])
+    assert _fires("acc < 0.7", day) == bool(np.exp(wealth[0]).mean() >= 30 / 0.05)
+
+
+def test_what_truly_falls_is_alarmed_about_soon() -> None:
+    assert not _fires("acc < 0.5", _today([[1.0] * 5] * 288))
+    assert not _fires("acc < 0.5", _today([[0.0] * 5]))
+    assert _fires("acc < 0.5", _today([[0.0] * 5] * 3))
+    slow = [turn(300.0 * at, 5, 5, e2e_s=(9.0,) * 5) for at in range(13)]
+    assert _fires("performance.e2e_s.p95 > 5", slow)
+    assert not _fires("performance.e2e_s.p95 > 10", slow)
+    assert _fires("error_rate > 0.1", [turn(300.0 * at, 0, 5) for at in range(13)])
+    assert not _fires("error_rate > 0.1", [turn(300.0 * at, 5, 5) for at in range(12)])
+
+
+@pytest.mark.parametrize("text", ["cost.usd > 1", "performance.e2e_s.p95 < 1", "acc worse than last 5"])
+def test_other_conditions_are_checked_on_the_day_s_sweep(text: str) -> None:
+    alert = parse_alert(text)
+    assert isinstance(alert, Alert)
+    assert over_turns(alert, _today([[1.0]])) is None
