@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas
 
     from evalrun.analysis.pairing import Chosen
+    from evalrun.explanations import Explanation
     from evalrun.reports.notebook import Plots
     from evalrun.tracking.finding import RunRow
     from evalrun.tracking.folder import SweepFolder
@@ -77,6 +78,18 @@ class Run:
         import pandas
 
         return pandas.read_parquet(self._folder.samples_path(self.id))
+
+    def explain(self, sample: str, **options: Any) -> Explanation:
+        """Why the model gave a sample's answer: parts of its prompt with their weights in nats.
+
+        `options` are those of `evalrun.explain.main.Options`: method, units, target, removal, most. Asks the
+        model, and keeps what came of it beside the samples. Raises UserError as `evalrun explain` does.
+        """
+        from evalrun.explain.main import Options, explain_run
+
+        store = self._folder.path.parent.parent
+        done = explain_run(self._folder, self.id, Options(**options), wanted=[sample], store=store)
+        return done.samples[0]
 
     def __repr__(self) -> str:
         return f"Run({self.id!r})"

@@ -66,6 +66,12 @@ def open_run(folder: SweepFolder, run_id: str) -> Run:
             remedy="Imported results have no model: run the suite with evalrun first.",
         )
     suite = parse_suite(resolved)
+    if suite.privacy is not None and suite.privacy.active:
+        raise UserError(
+            "its texts were redacted before they were stored, so what the model read is not known",
+            where=f"sweep {folder.path.name}",
+            remedy="Explain a sweep of the same suite without privacy: {redact: …}.",
+        )
     planned = next((each for each in manifest["plan"] if each["run"] == run_id), None)
     spec = next((each for each in matrix(suite) if each.run_id == run_id), None)
     models = {each.id: each for each in suite.models}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalrun.atomic import replacing
+from evalrun.errors import UserError
 from evalrun.explain.kept import SampleTexts, read_explanations, sample_texts
 from evalrun.explain.words import CAUTION, headline
 from evalrun.explanations import Attention, Explained, Explanation, Unit
@@ -100,11 +101,20 @@ class ExplanationView:
 
 def views(folder: SweepFolder, explained: Explained) -> list[ExplanationView]:
     """The explanations of a run; shades are shared by all of them."""
-    scale = max((abs(unit.value or 0.0) for one in explained.samples for unit in _finest(one)), default=0.0)
+    there = [(one, texts) for one in explained.samples if (texts := _texts(folder, explained.run, one))]
+    scale = max((abs(unit.value or 0.0) for one, _ in there for unit in _finest(one)), default=0.0)
     return [
-        _view(f"{explained.run}-{at}", explained.run, one, sample_texts(folder, explained.run, one), scale)
-        for at, one in enumerate(explained.samples)
+        _view(f"{explained.run}-{at}", explained.run, one, texts, scale)
+        for at, (one, texts) in enumerate(there)
     ]
+
+
+def _texts(folder: SweepFolder, run_id: str, one: Explanation) -> SampleTexts | None:
+    """The texts of a sample; None where it was erased since."""
+    try:
+        return sample_texts(folder, run_id, one)
+    except UserError:
+        return None
 
 
 def of_sweep(folder: SweepFolder) -> list[ExplanationView]:

@@ -26,6 +26,9 @@ def explain_problems(suite: Suite, context: ProviderContext) -> Iterator[Problem
     from evalrun.explain.asking import check_inside, checked
     from evalrun.tracking.query import parse
 
+    if suite.privacy is not None and suite.privacy.active:
+        what = "texts are redacted before they are stored, and explaining answers needs them as they were"
+        yield Problem(what, "explain", "Take 'explain' or 'privacy' away.")
     known = [model.id for model in suite.models]
     for name in rules.models:
         if name not in known:

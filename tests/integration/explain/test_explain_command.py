@@ -205,3 +205,21 @@ def test_a_suite_that_cannot_be_explained_sends_nothing(
     done = program.evalrun("suite.yaml", cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr
     assert len(server.bodies) == before
+
+
+def test_from_python(swept: Path) -> None:
+    import evalrun
+
+    sweep = evalrun.open_store(swept / ".evalrun").sweep("latest")
+    found = sweep.runs[0].explain("a", target="answer", units=("section",), method="shapley")
+    assert found.gap == 0 and found.v_full == pytest.approx(-6.0)
+
+
+def test_redacted_texts_cannot_be_explained(tmp_path: Path, server: Planted) -> None:
+    run_once(tmp_path, suite(server, privacy={"redact": "standard"}))
+    assert "redacted before they were stored" in explain(tmp_path, "latest/m-p-d/a", code=2)
+    (tmp_path / "suite.yaml").write_text(
+        json.dumps(suite(server, privacy={"redact": "standard"}, explain={}))
+    )
+    done = program.evalrun("suite.yaml", cwd=tmp_path)
+    assert done.returncode == 2 and "needs them as they were" in done.stderr
