@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,8 +36,7 @@ _LEAST_ID = 12
 _NUMBERS_STAY = ("status", "finish_reason", "model", "fingerprint")
 _ASKED_IN = ("messages", "prompt")
 """Columns in which the texts of a row stand as examples in other rows' questions."""
-_FEW = 3_000_000
-"""So many pairs of rows and texts are compared where no examples say that it is needed."""
+_WORD = re.compile(r"\w+")
 _NOT_TEXTS = frozenset({"status", "finish_reason", "model", "fingerprint", "cluster"})
 _OTHERS = {EVENTS, LOCK, "unfinished"}
 
@@ -138,7 +138,7 @@ def _look(
     answered = False
     for run_id in folder.run_ids():
         table = folder.samples_path(run_id)
-        if not table.is_file():
+        if not table.exists():
             continue
         try:
             places = _places(folder, table, rule, wanted)
@@ -277,30 +277,30 @@ def _columns(table: Path) -> Iterator[tuple[Any, int, str, list[Any]]]:
 
 
 def _look_for_touched(folder: SweepFolder, plan: Plan) -> None:
-    """Find the rows of a sweep that hold texts of the erased ones, among their examples, say."""
-    import pyarrow as pa
+    """Find the rows of a sweep that hold texts of the erased ones, among their examples, say.
 
-    from evalrun.tracking.parquet import iter_batches
-
-    wanted = [form for text in plan.texts if len(text) >= _LEAST_ID for form in _stored_forms(text)]
-    examples = bool(folder.read_manifest().get("examples"))
+    A text is looked for where its longest word occurs: to look for all of them everywhere would take minutes.
+    """
+    by_word: dict[str, list[str]] = {}
+    for text in plan.texts:
+        if len(text) >= _LEAST_ID and (words := _WORD.findall(text)):
+            by_word.setdefault(max(words, key=len), []).append(text)
     for run_id in folder.run_ids():
-        table, at = folder.samples_path(run_id), 0
+        table = folder.samples_path(run_id)
         gone = set(plan.rows[folder.ulid].get(run_id, ()))
         found: set[int] = set()
-        for batch in iter_batches(table, 4096) if table.is_file() else ():
-            if not examples and batch.num_rows * len(wanted) > _FEW:
-                break
-            for column in batch.columns:
-                values = column.to_pylist() if pa.types.is_string(column.type) else []
-                together = "\x00".join(value for value in values if value)
-                here = [form for form in wanted if form in together]
-                if here:
-                    found |= {
-                        place for place, value in enumerate(values, at)
-                        if value and place not in gone and any(form in value for form in here)
-                    }  # fmt: skip
-            at += batch.num_rows
+        for _, at, name, values in _columns(table) if table.exists() else ():
+            if name not in (*_ASKED_IN, "output", "reasoning"):
+                continue
+            said = ["\n".join(_strings(value)) if value else "" for value in values]
+            present = by_word.keys() & set(_WORD.findall("\n".join(said)))
+            here = [text for word in present for text in by_word[word]]
+            if here:
+                found |= {
+                    place
+                    for place, text in enumerate(said, at)
+                    if place not in gone and any(one in text for one in here)
+                }
         if found:
             plan.touched.setdefault(folder.ulid, {})[run_id] = sorted(found)
 
@@ -473,8 +473,10 @@ def _erase_from(folder: SweepFolder, plan: Plan, rows: Mapping[str, Sequence[int
         }
         told = [folder.append_event(ERASE, detail)]
     if stage.is_dir():
-        for new in sorted(path for path in stage.rglob("*") if path.is_file()):
+        for new in _told_of(stage, salts=True):
             target = folder.path / new.relative_to(stage)
+            if new.is_dir() and target.is_dir():  # a table of parts: the old one goes with the stage
+                target.rename(stage / f"old-{os.urandom(4).hex()}")
             new.replace(target)
             sync(target.parent)
         shutil.rmtree(stage)
@@ -501,7 +503,7 @@ def _stage(
         relative = path.relative_to(folder.path)
         known = path.suffix in (".parquet", LEAVES, SALTS) and path.name != "explain.parquet"
         if path.is_file() and not known and path.name not in _OTHERS and relative.parts[0] != stage.name:
-            new, gone = scrub.file(path)
+            new, lost = scrub.file(path)
             if path.name == RUN and relative.parts[1] in cleaned:
                 run_id = relative.parts[1]
                 new = _told_run(new or path.read_bytes(), stage / relative.parent, len(rows.get(run_id, ())))
@@ -510,7 +512,7 @@ def _stage(
             if new is not None:
                 private_folder((stage / relative).parent)
                 write_private(stage / relative, new)
-                lines[str(relative)] = gone
+                lines[str(relative)] = lost
     private_folder(stage)
     changes = []
     for new_file in _told_of(stage):
@@ -526,12 +528,15 @@ def _stage(
     return changes, places, {run_id: of for run_id, of in cleaned.items() if of}
 
 
-def _told_of(stage: Path) -> list[Path]:
-    """The new files that the trail tells of; a table of parts is one."""
+def _told_of(stage: Path, *, salts: bool = False) -> list[Path]:
+    """The new files that the trail tells of, with the salts if wanted; a table of parts is one."""
     return [
         path
         for path in sorted(stage.rglob("*"))
-        if path.parent.name != SAMPLES and path.suffix != SALTS and (path.is_file() or path.name == SAMPLES)
+        if path.parent.name != SAMPLES
+        and not path.relative_to(stage).parts[0].startswith("old-")
+        and (salts or path.suffix != SALTS)
+        and (path.is_file() or path.name == SAMPLES)
     ]
 
 
@@ -552,7 +557,7 @@ def _stage_run(
     change = _changed(places, touched, plan.texts, keep_numbers=plan.keep_numbers)
     rewrite_batches(table, target / SAMPLES, change)
     judged = table.with_name(ASKED)
-    if judged.is_file() and keys:
+    if judged.exists() and keys:
         rewrite_batches(judged, target / ASKED, _without_keys(keys))
     if salts_path(table).is_file():
         salts = split(salts_path(table).read_bytes(), SALT_BYTES)

@@ -343,7 +343,7 @@ def _verify_erased(
                 "rows were erased from a run that was finished without leaves: the others cannot be checked"
             )
             result.erased.append(Broken(folder.ulid, str(table), what))
-        elif table.is_file():
+        elif table.exists():
             for problem in check_leaves(table, str(root), places, told.absent.get(run_id, set())):
                 result.found(folder.ulid, table, problem)
 
