@@ -18,7 +18,7 @@ from evalrun.suite.components import SinkSpec
 from evalrun.suite.findings import from_pydantic
 from evalrun.tracking.folder import SweepFolder
 
-SHARE = 0.04
+SHARE = 0.02
 """So much of a sweep's own time it waits for its sinks; then they go on without it."""
 
 LONGEST_WAIT_S = 30.0
