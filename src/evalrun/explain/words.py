@@ -39,12 +39,18 @@ def headline(one: Explanation, texts: Sequence[str]) -> Iterator[str]:
         if one.method in GRADIENTS:
             yield f"By gradients “{text}” weighs most for {what}: {value:+.2f} nats."
         else:
-            times = f"{factor:,.3g} times {likely} likely"
+            times = f"{_three_digits(factor)} times {likely} likely"
             yield f"Without “{text}” {what} {verb} {abs(value):.2f} nats ({times})."
     yield verdict(one)
     with_and_without = f"With the whole prompt {one.v_full:.3f}, without its parts {one.v_empty:.3f}"
     yield f"{with_and_without}, gap {one.gap:.3f} nats."
     yield CAUTION
+
+
+def _three_digits(factor: float) -> str:
+    """`54.6`, `9,010`, `1.2e+12`."""
+    rounded = float(f"{factor:.3g}")
+    return f"{rounded:,.0f}" if 100 <= rounded < 1e9 else f"{rounded:g}"
 
 
 def verdict(one: Explanation) -> str:
