@@ -58,9 +58,25 @@ class Units:
     unit: NDArray[np.int64]
     clusters: NDArray[np.int64] | None
     repeated: bool
+    weights: Floats | None = None
+    strata: NDArray[np.int64] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether every row is a unit of its own and counts like any other."""
+        return self.clusters is None and not self.repeated and self.weights is None
+
+    @property
+    def relative_weights(self) -> Floats | float:
+        """The weight of each row, 1 on average."""
+        return 1.0 if self.weights is None else (self.weights / self.weights.mean())[self.unit]
 
     def estimate(self, bounds: Bounds = (None, None)) -> Estimate:
         """The mean over units with its interval."""
+        if self.weights is not None:
+            from evalrun.analysis.weighted import mean_weighted
+
+            return mean_weighted(self.values, self.weights, self.clusters, self.strata, bounds)
         # Where the repeats of every sample agree (an engine that draws nothing), there might as well be one.
         means = self.repeated and not bool(((self.values == 0) | (self.values == 1)).all())
         return mean(self.values, self.clusters, repeated=means, bounds=bounds)
@@ -81,7 +97,10 @@ def units(table: SampleTable, values: Floats, keep: Mask) -> Units:
     clusters = None
     if table.clusters is not None:
         clusters = grouping(table.clusters[rows][starts].astype(np.int64))
-    return Units(taken, rows, unit, clusters, repeated)
+    if table.weights is None:
+        return Units(taken, rows, unit, clusters, repeated)
+    strata = None if table.strata is None else table.strata[rows][starts].astype(np.int64)
+    return Units(taken, rows, unit, clusters, repeated, table.weights[rows][starts], strata)
 
 
 def counted(table: SampleTable, exclude_unparsed: bool) -> Mask:
@@ -215,13 +234,14 @@ def corpus_estimates(corpus: Corpus, sample_units: Units, seed: int) -> list[Est
     weight: Floats = np.ones(len(sample_units.rows))
     if sample_units.repeated:
         weight = 1.0 / np.bincount(sample_units.unit, minlength=n)[sample_units.unit]
+    weight = weight * sample_units.relative_weights
     mass: Floats = np.asarray(
         np.bincount(corpus.kinds, weights=weight, minlength=len(corpus.statistics)), np.float64
     )
     sums = mass @ corpus.statistics
     values = corpus.figures(sums)
     moved = None if sample_units.clusters is None else _influences(corpus, sums, float(mass.sum()))
-    independent = sample_units.clusters is None and not sample_units.repeated
+    independent = sample_units.plain
     plainly = {*corpus.fixed, *corpus.smooth, *(corpus.shares if independent else ())}
     draws = np.empty((0, len(corpus.names)))
     if not plainly.issuperset(corpus.names):
@@ -328,7 +348,7 @@ def _draws(corpus: Corpus, sample_units: Units, weight: Floats, mass: Floats, se
     n, kinds = len(sample_units.values), len(corpus.statistics)
     if n < 2 or kinds < 2:  # nothing can vary
         return np.empty((0, len(corpus.names)))
-    if sample_units.clusters is None and not sample_units.repeated and kinds <= _MANY_KINDS:
+    if sample_units.plain and kinds <= _MANY_KINDS:
         resamples = max(200, min(RESAMPLES, _DRAWS // kinds))
         return bootstrap_kinds(mass.astype(np.int64), corpus.statistics, corpus.figures, seed, resamples)
     group = _groups(sample_units)

@@ -123,6 +123,8 @@ def analyse(
     """All metrics of samples, without a suite."""
     options = options or AnalysisOptions()
     exclude_unparsed, seed = options.exclude_unparsed, options.seed
+    if options.dataset is not None and options.dataset.weight is not None:
+        table = table.weighed(options.dataset.weight, options.dataset.strata)
     metrics, scored = score_metrics(table, scorers, exclude_unparsed=exclude_unparsed, seed=seed)
     alike = _shared_text(table, options) if table.clusters is None and options.versions is None else ""
     if alike:

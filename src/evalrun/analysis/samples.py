@@ -322,6 +322,9 @@ class SampleTable:
     scores: Mapping[str, Floats]
     sensitive: Mapping[str, Labelled] = field(default_factory=dict)
     clusters: NDArray[np.int32] | None = None
+    weights: Floats | None = None
+    """How many rows each entry stands for; None where all count alike."""
+    strata: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -357,6 +360,23 @@ class SampleTable:
         with reading(self.source) as file:
             column = file.read(columns=["sample_id"], use_threads=False).column(0).to_pylist()
         return [column[at] for at in self.order.tolist()]
+
+    def weighed(self, weight: str, strata: str | None) -> SampleTable:
+        """The table with the weights and strata that its input columns of these names hold."""
+        names = [f"vars.{name}" for name in (weight, strata) if name]
+        with reading(self.source) as file:
+            if not set(names) <= set(file.schema_arrow.names):
+                return self
+            columns = file.read(columns=names, use_threads=False)
+        weights = np.array(columns.column(names[0]).to_pylist(), np.float64)[self.order]
+        if not len(weights) or float(weights.max() - weights.min()) <= 1e-9 * float(weights.max()):
+            return self
+        codes = (
+            None
+            if not strata
+            else _coded([*map(str, columns.column(names[1]).to_pylist())]).codes[self.order]
+        )
+        return replace(self, weights=weights, strata=codes)
 
     def with_groups(self, groups: Mapping[str, Mapping[str, str | None]]) -> SampleTable:
         """The table with further columns of groups, each given by sample id."""

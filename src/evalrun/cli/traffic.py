@@ -134,7 +134,8 @@ def print_taken(taken: Taken) -> None:
     for note in taken.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(
-        f"Next: {{id: live, path: {taken.path}, key: request_id, weight: weight}} in a suite's datasets, "
+        f"Next: {{id: live, path: {taken.path}, key: request_id, weight: weight, strata: stratum}} "
+        "in a suite's datasets, "
         "and {id: live, provider: recorded, column: output} in its models",
         err=True,
     )

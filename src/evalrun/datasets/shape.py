@@ -113,6 +113,8 @@ class Shape:
             if (setting := _setting(f"sensitive column '{name}'", name, where))
         }
         self.cluster = None if examples else _setting("cluster", spec.cluster, where)
+        self.weight = None if examples else _setting("weight", spec.weight, where)
+        self.strata = None if examples else _setting("strata", spec.strata, where)
         # Variables that versions set: the row as it stands has the first value, unless a column says.
         self.given = {name: each.values[0] for name, each in spec.counterfactual.items() if not each.columns}
         self._optional_key = examples
@@ -144,7 +146,15 @@ class Shape:
             absent += [(column, setting.name) for column in setting.missing(known)]
             known.append(name)
         key = None if self._optional_key else self.key
-        for other in (self.condition, self.target, key, *self.sensitive.values(), self.cluster):
+        for other in (
+            self.condition,
+            self.target,
+            key,
+            *self.sensitive.values(),
+            self.cluster,
+            self.weight,
+            self.strata,
+        ):
             if other is not None:
                 absent += [(column, other.name) for column in other.missing(known)]
         return absent
@@ -186,6 +196,10 @@ class Shape:
             _label(setting, full)
         if self.cluster:
             _label(self.cluster, full)
+        if self.weight:
+            weight = self.weight.read(full)
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+                raise BadRow(f"the weight is {_short(weight)}; it must be a number above 0")
         return self.target.read(full) if self.target else None
 
     def visible(self, full: dict[str, JSON]) -> dict[str, JSON]:

@@ -301,6 +301,17 @@ class DatasetSpec(Spec):
         description="Column of rows that belong together (one template, one document); "
         "standard errors are clustered by it.",
     )
+    weight: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Column that says how many rows each stands for (a sample of traffic): means and "
+        "figures are weighted by it.",
+    )
+    strata: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Column of the strata that the rows were drawn from; intervals of weighted means use it.",
+    )
     counterfactual: dict[str, AttributeSpec] = Field(
         default_factory=dict,
         description="Ask every sample in versions that differ in an attribute: {name: [Emily, Lakisha]} for "
@@ -327,6 +338,10 @@ class DatasetSpec(Spec):
         exactly_one(self, ("path", "hub", "rows"))
         check_withheld(self)
         check_versions(self)
+        if self.strata is not None and self.weight is None:
+            raise complaint(
+                "strata belong to rows with weights", "Name their column: weight: weight.", ("strata",)
+            )
         for key in ("config", "revision", "split"):
             if getattr(self, key) is not None and self.hub is None:
                 raise complaint(f"'{key}' belongs to a dataset from the Hub", path=(key,))
