@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import zipfile
 from pathlib import Path
 
 import pytest
 from tests.program import evalrun
 
+from evalrun.cli.options import print_csv
 from evalrun.errors import UserError
 from evalrun.evidence.card import read_answers
+from evalrun.server.transfer import files_of
 from evalrun.suite.load import load_suite
 from evalrun.tasks import logs
 from evalrun.tasks.promptfoo import convert
+from evalrun.tracking.folder import SweepFolder
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 9)}]\n" for at in range(1, 12)
@@ -65,3 +70,31 @@ def test_a_suite_cannot_make_a_device_be_read(tmp_path: Path, part: str) -> None
     )
     done = evalrun("validate", file)
     assert done.returncode == 2 and "/dev/zero" in done.stderr, done.stderr
+
+
+def test_what_a_model_wrote_is_no_formula_in_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    values = ["=1+1", "+cmd|' /C calc'!A0", "@SUM(A1)", "-x", "\t=1", "plain", "-0.5", "+3e2", 'a"=1']
+    print_csv([{"text": value, "number": -0.5} for value in values])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    shown = [row["text"] for row in rows]
+    assert shown == [
+        "'=1+1",
+        "'+cmd|' /C calc'!A0",
+        "'@SUM(A1)",
+        "'-x",
+        "'\t=1",
+        "plain",
+        "-0.5",
+        "+3e2",
+        'a"=1',
+    ]
+    assert {row["number"] for row in rows} == {"-0.5"}
+
+
+def test_links_in_a_sweep_are_not_pushed(tmp_path: Path) -> None:
+    folder = tmp_path / "0123456789ABCDEFGHJKMNPQRS-x"
+    (folder / "inputs").mkdir(parents=True)
+    (tmp_path / "secret").write_text("mine")
+    (folder / "inputs" / "rows.jsonl").symlink_to(tmp_path / "secret")
+    (folder / "inputs" / "own.jsonl").write_text("{}\n")
+    assert [file.path for file in files_of(SweepFolder(folder))] == ["inputs/own.jsonl"]

@@ -157,7 +157,8 @@ def print_json(document: Any) -> None:
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows as CSV on stdout: the columns of all rows in the order of the first ones; mappings as columns of
-    their own (`best.value`), lists as JSON, nothing for null."""
+    their own (`best.value`), lists as JSON, nothing for null. A text that a spreadsheet would compute has an
+    apostrophe before it."""
     import csv
     import io
 
@@ -183,7 +184,21 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
         elif isinstance(value, bool):
             yield f"{prefix}{name}", "true" if value else "false"
         else:
-            yield f"{prefix}{name}", "" if value is None else value
+            yield f"{prefix}{name}", "" if value is None else _harmless(value)
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _harmless(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, as text: models write what they like."""
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], widest: int = 60) -> None:
