@@ -11,7 +11,7 @@ import pytest
 from tests.program import evalrun
 from tests.recorded import document_of, output_of, recorded_suite
 
-from evalrun.evidence.card import KINDS, questions
+from evalrun.evidence.card import KINDS, SETTINGS, questions, read_answers
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 
@@ -93,6 +93,12 @@ def test_answers_that_cannot_be_used_are_one_message(
     answers.write_text(text)
     done = evalrun("card", "latest", "--as", "ll144", "--answers", answers, "--store", store.root)
     assert done.returncode == 2 and said in done.stderr and not done.stdout, done.stderr
+
+
+def test_the_example_of_the_docs_is_read() -> None:
+    example = read_answers(Path(__file__).parents[3] / "docs" / "card.yaml")
+    example.check(questions(), SETTINGS)
+    assert example.line("purpose", "").state == "answered"
 
 
 def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
