@@ -82,7 +82,7 @@ _GENERATION = frozenset(
 _KNOWN = re.compile(
     r"gen_ai\.(input\.messages|output\.messages|system_instructions|operation\.name|provider\.name|system|"
     r"request\.|response\.|usage\.|token\.|conversation\.|agent\.|tool\.|prompt\b|completion\b|output\.type|"
-    r"data_source\.|evaluation\.|embeddings\.|orchestrator\.|user\.id|server\.|openai\.|workflow\.)"
+    r"data_source\.|evaluation\.|embeddings\.|orchestrator\.|user\.id|server\.|openai\.|workflow\.|is_streaming)"
     r"|llm\.(input_messages|output_messages|token_count|model_name|provider|system|invocation_parameters|"
     r"prompt|usage|request|response|tools|cost|finish_reason|is_streaming|headers|chat|user|frequency|"
     r"presence|top_k|choices|function_call)"
