@@ -26,6 +26,7 @@ from evalrun.cluster.segments import run_prefix
 from evalrun.cluster.shard import Shard, ShardDone, Shared, check
 from evalrun.datasets import Item
 from evalrun.errors import ExitCode, UserError
+from evalrun.providers.batch_api import BatchOptions
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.overrides import Overrides
 from evalrun.suite.values import LimitsSpec
@@ -73,6 +74,14 @@ def open_conduct(loaded: LoadedSuite, overrides: Overrides, options: OnOptions) 
                 f"a suite with {name} is asked on one machine",
                 where=loaded.locate(name),
                 remedy="Leave --on out.",
+            )
+    for at, model in enumerate(suite.models):
+        batch = getattr(model.options, "batch", False)
+        if batch is True or isinstance(batch, BatchOptions):
+            raise UserError(
+                f"model '{model.id}' is asked in batches, which needs no cluster",
+                where=loaded.locate("models", at),
+                remedy="Leave --on out, or `batch`.",
             )
     url = normal(options.at)
     ray, joined_before = connect(options.on)

@@ -267,6 +267,12 @@ def test_a_plan_has_both_prices(server: BatchServer, tmp_path: Path) -> None:
     assert total["usd_live"] == pytest.approx(4 * total["usd"])
 
 
+def test_a_cluster_does_not_ask_in_batches(server: BatchServer, tmp_path: Path) -> None:
+    refused = Case(tmp_path, server, "openai").run("--on", "ray")
+    assert (refused.returncode, server.batches) == (2, [])
+    assert "needs no cluster" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
