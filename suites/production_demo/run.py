@@ -20,6 +20,8 @@ import click
 from service import Deployment, answer, message, serve, share
 
 import evalrun
+from evalrun.analysis.drift import Asked
+from evalrun.drift_results import DriftResults
 from evalrun.production.alarms import episodes
 from evalrun.production.assignment import ExperimentSpec, load_experiment
 from evalrun.production.experiment import analyse, promote_winner, read_rows
@@ -31,6 +33,7 @@ from evalrun.sweep.options import SweepOptions
 from evalrun.tracking import changes, events
 from evalrun.tracking.store import Store
 from evalrun.tracking.targets import find_run_target
+from evalrun.traffic.drift import compare
 
 HERE = Path(__file__).parent
 DAY_S, EVERY_S = 86_400.0, 7_200.0
@@ -38,6 +41,8 @@ OUTAGE = 5.25, 5.75
 """Days on which the service is down."""
 EXPERIMENT, NEW_PROMPT = 3, 8
 """Days on which half of the users get the new prompt, and on which all do."""
+GIFT_CARDS = 9
+"""The day on which users begin to ask for something else."""
 A_DAY = 400
 """Requests of users a day."""
 
@@ -99,6 +104,23 @@ class Demo:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return path
 
+    def drift(self, rows: Path, out: Path) -> DriftResults:
+        """What users ask since the gift cards came, against the day before."""
+        sides = {}
+        for name, first, last in (("before", NEW_PROMPT, GIFT_CARDS), ("since", GIFT_CARDS, 99)):
+            lines = rows.read_text().splitlines()
+            asked = [row for row in map(json.loads, lines) if first <= self._day(row["ts"]) < last]
+            path = out / f"{name}.jsonl"
+            path.write_text("".join(json.dumps({**row, "week": None}) + "\n" for row in asked))
+            sides[name] = evalrun.run(
+                HERE / "traffic.yaml", overrides=Overrides(data={"requests": path}), store=self.store.root,
+                write_report=False,
+            )  # fmt: skip
+        return compare(self.store, sides["since"].id, sides["before"].id, Asked())
+
+    def _day(self, moment: float) -> float:
+        return (moment - self.begin) / DAY_S
+
 
 def main() -> None:
     """Run the demonstration and say what it found."""
@@ -141,6 +163,7 @@ def run(demo: Demo, days: int, out: Path) -> None:
             demo.release(new, "triage-v2", "")
         demo.turn(day)
     now = demo.at(days)
+    drifted = demo.drift(rows, out) if days > GIFT_CARDS + 1 else None
     project, rules = project_of(HERE / "probe.yaml", demo.overrides(1))
     summary = status(demo.store, project, rules, now=now, since=demo.begin)
     write_page(demo.store, project, summary, out / "production.html", since=demo.begin)
@@ -151,6 +174,8 @@ def run(demo: Demo, days: int, out: Path) -> None:
         click.echo(f"alert: {each.name}, {each.state}: {each.why}")
     if analysis is not None:
         click.echo(f"experiment: {analysis.verdict} ({analysis.winner}): {analysis.reason()}")
+    for sentence in drifted.sentences if drifted is not None else ():
+        click.echo(f"drift: {sentence}")
     click.echo(f"traffic by days: see {out}/traffic.html")
     click.echo(f"next: evalrun whatis production --store {demo.store.root}")
 

@@ -248,6 +248,8 @@ def whatis(name: str, project: str | None, store: Store, as_json: bool) -> None:
             for metric in now.metrics
         ]
         print_rows(["metric", "value", "95 % interval", "n", "unit"], rows)
+    for sentence in seen.drift:
+        click.echo(cell(f"drift: {sentence}", 400))
     for alert in seen.alerts:
         click.echo(cell(f"alert ({alert.state}): {alert.name} of {alert.run}: {alert.why}", 400))
     if found[1:]:

@@ -171,9 +171,15 @@ def _run(turns: list[Turn], rules: Rules, now: float) -> RunSummary | None:
         n_effective=effective, outages=outages(known),
         e2e_s=Spread.of([value for turn in known for value in turn.e2e_s]),
         ttft_s=Spread.of([value for turn in known for value in turn.ttft_s]),
-        score=mean_t(np.asarray(scores, np.float64)), scorer=last.scorer, errors=errors,
+        score=_mean(scores), scorer=last.scorer, errors=errors,
         tls_days=last.tls_days, address=last.address, budget=_budget(known, rules, now),
     )  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> Estimate:
+    """The mean, whose interval stays between 0 and 1 where all values do."""
+    shares = all(0 <= value <= 1 for value in values)
+    return mean_t(np.asarray(values, np.float64), (0.0, 1.0) if shares else (None, None))
 
 
 def available(turns: Sequence[Turn]) -> tuple[Estimate, float | None]:
@@ -280,7 +286,7 @@ _WORST = ("down", "degraded", "unknown", "up")
 def _bucket(start: float, end: float, part: Sequence[Turn]) -> Bucket:
     times = Spread.of([value for turn in part for value in turn.e2e_s])
     values = [value for turn in part for value in turn.scores]
-    score = mean_t(np.asarray(values, np.float64))
+    score = _mean(values)
     if values and set(values) <= {0.0, 1.0}:
         score = wilson(sum(values), len(values))
     state = min((turn.state for turn in part), key=_WORST.index)

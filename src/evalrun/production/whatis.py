@@ -80,6 +80,8 @@ class Beside:
     sides: tuple[Side, ...]
     origin: Origin
     alerts: tuple[Episode, ...] = field(default=())
+    drift: tuple[str, ...] = ()
+    """What the last comparison of its traffic (`evalrun drift`) said."""
 
     @property
     def elsewhere(self) -> bool:
@@ -116,11 +118,12 @@ def beside(store: Store, now: Placed, deployments: Sequence[Placed], at: float |
         seen = summarise(project, own, Rules(None), moment)
         for run in seen.runs[:1]:
             sides += _of_probe(run)
-    sides += _of_traffic(store, now.project, names)
+    of_traffic, drift = _of_traffic(store, now.project, names)
+    sides += of_traffic
     open_ = [
         each for project in {*projects, now.project} for each in current(episodes(store, project)).values()
     ]
-    return Beside(tuple(sides), _origin(store, now), tuple(open_))
+    return Beside(tuple(sides), _origin(store, now), tuple(open_), drift)
 
 
 def _since(now: Placed, deployments: Sequence[Placed]) -> float:
@@ -145,15 +148,17 @@ def _of_probe(run: RunSummary) -> list[Side]:
     return sides
 
 
-def _of_traffic(store: Store, project: str, names: set[str]) -> list[Side]:
+def _of_traffic(store: Store, project: str, names: set[str]) -> tuple[list[Side], tuple[str, ...]]:
     """The newest sweep over traffic (tag `kind: traffic`) of the project or the environment (tag `env`); what
-    users said are its metrics whose names begin with `feedback`."""
+    users said are its metrics whose names begin with `feedback`. With what drift was last seen on it."""
     for row in store.list(200, None):
         tags = row.tags
         if tags.get("kind") != TRAFFIC or not (tags.get("env") in names or row.project == project):
             continue
         folder = store.resolve(row.sweep)
         metrics = [each for run in folder.runs()[:1] for each in run["metrics"] if not each["slice"]]
+        seen = [event["detail"] for event in folder.events() if event["action"] == "drift"]
+        told = tuple(map(str, (seen[-1].get("sentences") or ())[:5])) if seen else ()
         logged = [
             Side(FEEDBACK, name, value, run["counts"]["samples"], None, None, row.sweep, row.started_at[:10])
             for run in folder.runs()[:1]
@@ -167,8 +172,8 @@ def _of_traffic(store: Store, project: str, names: set[str]) -> list[Side]:
             )
             for each in metrics
             if each["value"] is not None and not each["name"].startswith(_OF_US)
-        ]  # fmt: skip
-    return []
+        ], told  # fmt: skip
+    return [], ()
 
 
 def _origin(store: Store, now: Placed) -> Origin:
