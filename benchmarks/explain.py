@@ -14,8 +14,10 @@ import contextlib
 import io
 import json
 import os
+import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from evalrun.cli.main import cli
@@ -23,6 +25,7 @@ from evalrun.explain.asking import Asker
 from evalrun.explain.kept import read_explanations
 from evalrun.explain.main import Options, explain_run
 from evalrun.explain.subject import open_run
+from evalrun.explanations import Explained
 from evalrun.providers.base import ProviderContext
 from evalrun.reports.explain import write_page
 from evalrun.runner.cache import likelihood_params
@@ -48,24 +51,37 @@ def suite(words: int) -> dict[str, object]:
     }
 
 
-def seconds(store: Store, name: str, options: Options) -> tuple[float, int]:
-    """How long an explanation takes, engine's start and all, and how many prompts it asked about."""
-    began = time.perf_counter()
+def engine_cpu_s() -> float:
+    """CPU seconds of the engines that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def explained(store: Store, name: str, options: Options) -> int:
+    """Explain the sample; how many prompts that asked about."""
     made = explain_run(
         store.resolve("latest"), name, options, wanted=["a"], store=store.root, use_cache=False
     )
-    return time.perf_counter() - began, made.samples[0].evaluations
+    return made.samples[0].evaluations
 
 
-def together(store: Store, name: str, prompts: int) -> float:
-    """How long so many prompts take when they are asked at once, engine's start and all."""
+def together(store: Store, name: str, prompts: int) -> int:
+    """Ask about so many prompts at once."""
     run = open_run(store.resolve("latest"), name)
     context = ProviderContext(run.base_dir, store.root / "engines")
     texts = [f"Number {at}. {FILLER} {FILLER} {FILLER}" for at in range(prompts)]
-    began = time.perf_counter()
     with Asker.of(run.model, context, likelihood_params(run.params), None) as asker:
         asker.likelihoods(texts, ["billing"])
-    return time.perf_counter() - began
+    return prompts
+
+
+def row(what: str, work: Callable[[], int]) -> None:
+    """Do something, and print what it took, engine's start and all."""
+    began, cpu = time.perf_counter(), engine_cpu_s()
+    asked = work()
+    print(
+        f"| {what} | {time.perf_counter() - began:.1f} | {engine_cpu_s() - cpu:.1f} | {asked} |", flush=True
+    )
 
 
 def main() -> None:
@@ -80,24 +96,21 @@ def main() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             cli.main(command, standalone_mode=False)
         store, name = Store(folder / "store"), "smollm2-p-d"
-        words = Options(units=("word",), target="target", faithfulness=False)
-        rows = [
-            ("occlusion of its words (bar: 60 s)", *seconds(store, name, words)),
-            ("with 20 random rankings", *seconds(store, name, Options(units=("word",), target="target"))),
-        ]
-        sections = Options(method="shapley", units=("section",), target="target", faithfulness=False)
-        rows.append(("exact Shapley of 4 sections", *seconds(store, name, sections)))
-        rows.append(("16 prompts at once (bar for it)", together(store, name, 16), 16))
         print(f"{arguments.words} words, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
-        print("| what | seconds | prompts |\n|---|---|---|")
-        for what, took, asked in rows:
-            print(f"| {what} | {took:.1f} | {asked} |")
-        explained = read_explanations(store.resolve("latest"), name)
-        assert explained is not None
+        print("| what | seconds | of the engine's CPU | prompts |\n|---|---|---|---|", flush=True)
+        words = Options(units=("word",), target="target", faithfulness=False)
+        row("occlusion of its words (bar: 60 s)", lambda: explained(store, name, words))
+        sections = Options(method="shapley", units=("section",), target="target", faithfulness=False)
+        row("exact Shapley of 4 sections", lambda: explained(store, name, sections))
+        row("16 prompts at once (bar for it)", lambda: together(store, name, 16))
+        judged = Options(units=("word",), target="target")
+        row("occlusion with 20 random rankings", lambda: explained(store, name, judged))
+        kept_there = read_explanations(store.resolve("latest"), name)
+        assert kept_there is not None
         sizes = []
-        for kept in (explained.samples[:1], explained.samples[:1] * 2):
+        for kept in (kept_there.samples[:1], kept_there.samples[:1] * 2):
             page = folder / "page.html"
-            write_page(store.resolve("latest"), [type(explained)(name, "smollm2", {}, kept)], page)
+            write_page(store.resolve("latest"), [Explained(name, "smollm2", {}, kept)], page)
             sizes.append(page.stat().st_size)
         print(f"\na sample takes {sizes[1] - sizes[0]:,} bytes of a page (bar: 20,000)")
 
