@@ -1,6 +1,5 @@
 """Production records: traces and logs read, filtered, sampled with weights and redacted, as datasets; drift
 between two of them; what users said, joined to answers.
 
-`main.take` makes a dataset of files, `drift.drift` compares two, `feedback.bring` joins what users said, and
-`figures.figures` says what is known of a deployment's traffic.
+`main.take` makes a dataset of files, `drift.compare` compares two, `feedback.bring` joins what users said.
 """

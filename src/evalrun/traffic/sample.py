@@ -7,7 +7,7 @@ The weight of a row is one over the chance that it had: that of head sampling ti
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, TypeAlias
@@ -120,15 +120,3 @@ def _redact(value: JSON, clean: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
         return {key: _redact(item, clean) for key, item in value.items()}
     return value
-
-
-def batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    """Rows in lists of at most `size`."""
-    batch: list[Row] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
