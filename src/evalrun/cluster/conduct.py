@@ -426,6 +426,7 @@ class _Asking:
             if done.identity:
                 self._identity(run.job.model.id, done.identity)
             await run.gathered.take_result(done)
+            self._phase.progress.refresh(run.job.name)
         except UserError as fault:
             self._ended(run, fault)
             return None
