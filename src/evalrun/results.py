@@ -587,6 +587,10 @@ class CheckpointOf:
     eval_loss: float | None = None
 
 
+ERASED_SINCE = "erased since: the figures are of all that there were then"
+"""How the warning ends that a run gets when some of its samples are erased."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunResults:
     """What `run.json` holds: the results of one run.

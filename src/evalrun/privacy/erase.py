@@ -21,6 +21,7 @@ import orjson
 from evalrun.atomic import private_folder, sync, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.privacy.keys import key_path, store_key
+from evalrun.results import ERASED_SINCE
 from evalrun.tracking.audit import ERASE, erasures_of, hold_of
 from evalrun.tracking.events import utc_now
 from evalrun.tracking.folder import ASKED, EVENTS, LOCK, MANIFEST, RUN, SAMPLES, SweepFolder, file_sha256
@@ -633,7 +634,7 @@ def _told_run(document: bytes, staged: Path, erased: int) -> bytes:
         if (staged / name).exists() and key in digests:
             digests[key] = file_sha256(staged / name)
     rows = "sample was" if erased == 1 else "samples were"
-    said = f"{erased:,} {rows} erased since: the figures are of all that there were then"
+    said = f"{erased:,} {rows} {ERASED_SINCE}"
     run["warnings"] = [*(run.get("warnings") or []), *([said] if erased else [])]
     return document_bytes(run)
 

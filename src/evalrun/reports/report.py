@@ -335,7 +335,8 @@ def _header(source: Source, views: Sequence[RunView]) -> Header:
         what = f": {missing_runs(source)}" if source.missing else "."
         trouble = f"This sweep {_STATUS[manifest.status]}{what}"
         trouble = " ".join([trouble, *map(_sentences, manifest.faults[:3])])
-    trouble = " ".join([trouble, *source.ended_early, *source.unreadable[:MANY_UNREADABLE]]).strip()
+    said = [*source.ended_early, *source.erased, *source.unreadable[:MANY_UNREADABLE]]
+    trouble = " ".join([trouble, *said]).strip()
     return Header(
         name=manifest.name,
         description=source.suite.description or "",

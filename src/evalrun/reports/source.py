@@ -12,7 +12,7 @@ from pathlib import Path
 from evalrun.analysis.conclude import read_sweep
 from evalrun.documents import read
 from evalrun.reports.numbers import moment
-from evalrun.results import RunResults
+from evalrun.results import ERASED_SINCE, RunResults
 from evalrun.search_results import SearchResults
 from evalrun.sweep_results import GateVerdict, Previous, StoppedEarly, SweepResults
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
@@ -189,6 +189,16 @@ class Source:
                 "none that ended so. --until and --stop-when-decided end a sweep by what may be looked at."
             )
         return said
+
+    @property
+    def erased(self) -> list[str]:
+        """One sentence for each run that samples were erased from."""
+        return [
+            f"{run.run}: {warning}."
+            for run in self.runs
+            for warning in run.warnings
+            if warning.endswith(ERASED_SINCE)
+        ]
 
     @property
     def from_cache(self) -> str:

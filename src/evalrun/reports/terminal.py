@@ -120,7 +120,7 @@ def _head(console: Console, source: Source, name: str, running: Sequence[Running
         print_line(console, run.sentence(), "yellow")
     if source.missing > len(running):
         print_line(console, missing_runs(source), "red")
-    for said in source.ended_early:
+    for said in [*source.ended_early, *source.erased]:
         print_line(console, said, "yellow")
     if source.from_cache:
         print_line(console, f"{source.from_cache} --no-cache asks for all of them.", "yellow")

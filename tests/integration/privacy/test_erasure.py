@@ -134,6 +134,7 @@ def test_a_subject_goes_and_the_trail_verifies(world: Path) -> None:
     assert left.num_rows == ROWS - 34
     shown = evalrun("show", "latest", "--store", "store", cwd=world)
     assert shown.returncode == 0
+    assert "34 samples were erased since: the figures are of all" in " ".join(shown.stdout.split())
     run = json.loads(next(world.glob("store/sweeps/*/runs/*-d/run.json")).read_text())
     assert "34 samples were erased since" in run["warnings"][-1]
     assert not list((world / "store" / "erasures").rglob("plan.json"))
