@@ -89,6 +89,13 @@ def test_the_table_of_rooms_is_true() -> None:
     assert [(room, others.strip()) for room, others in rows] == expected
 
 
+def test_no_two_modules_of_tests_have_one_name() -> None:
+    """pytest imports modules outside packages by their names alone, and leaves the second out."""
+    tests = Path(__file__).parents[1]
+    named = [path.name for path in tests.rglob("test_*.py") if not (path.parent / "__init__.py").exists()]
+    assert sorted({name for name in named if named.count(name) > 1}) == []
+
+
 def test_files_that_the_architecture_names_are_there() -> None:
     named = re.findall(r"`((?:\w+/)+\w*(?:\.py)?|\w+\.py)`", ARCHITECTURE)
     assert named

@@ -128,8 +128,11 @@ def _schema(path: Path) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    files = files_of(path)
+    if not files:
+        raise UserError("cannot be read: it has no parts", where=str(path))
     try:
-        return pq.read_schema(files_of(path)[0])
+        return pq.read_schema(files[0])
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
     except pa.ArrowException as error:

@@ -90,7 +90,7 @@ def _find_sample(folder: SweepFolder, run: str, name: str) -> str:
     path = folder.samples_path(run)
     if not path.exists():
         raise UserError("the run has no samples", where=str(path))
-    with duck() as database:
+    with duck(str(path)) as database:
         query = (
             "SELECT DISTINCT sample_id FROM read_parquet(?) WHERE starts_with(sample_id, ?) "
             "ORDER BY sample_id <> ?, sample_id LIMIT 4"
