@@ -30,6 +30,7 @@ from evalrun.providers.batch_api import BatchOptions
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.overrides import Overrides
 from evalrun.suite.values import LimitsSpec
+from evalrun.tracking.folder import CLUSTER
 
 if TYPE_CHECKING:
     from evalrun.analysis.run import RunAnalysis
@@ -47,6 +48,8 @@ _AHEAD = 2
 _TRIES = 3
 """How often a shard is asked again whose answers are not where they were written."""
 _LOOK_S = 0.5
+_STATE_TRIES = 10
+_NAME_FREE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,7 @@ class _Asking:
 
     def _begin(self, folder: Path, sweep: str) -> tuple[str, bool]:
         """The part of the place that is the sweep's, and whether something may lie there."""
-        note = folder / "cluster.json"
+        note = folder / CLUSTER
         work = f"{self._prepared.loaded.suite.name}-{self._prepared.work_digest[:12]}"
         if note.exists():
             return note.read_text(), True
@@ -255,6 +258,30 @@ class _Asking:
                             remedy="Name another --at, or begin anew with --fresh.")  # fmt: skip
         return plan
 
+    def _make_keeper(self, limits: Mapping[str, LimitsSpec], purse: Purse | None, quiet_s: float) -> Any:
+        """The actor that keeps limits and budget. Raises UserError where another process asks this sweep;
+        Ray needs some seconds to end the keeper of one that was killed."""
+        made = self._ray.remote(Keeper).options(
+            num_cpus=0,
+            max_concurrency=1000,
+            name=f"keeper {self._root}",
+            # It lives as long as the driver: not on a node that may go.
+            scheduling_strategy=self._on(self._ray.get_runtime_context().get_node_id()),
+        )
+        end_s = time.monotonic() + _NAME_FREE_S
+        while True:
+            try:
+                return made.remote(limits, purse, quiet_s)
+            except ValueError:
+                if time.monotonic() < end_s:
+                    time.sleep(_LOOK_S)
+                    continue
+                raise UserError(
+                    "this sweep is being asked on this cluster by another process",
+                    where=f"--on {self._options.on}",
+                    remedy="Wait for it, or begin anew with --fresh.",
+                ) from None
+
     def _make_shared(self, plan: Plan, limits: Mapping[str, LimitsSpec], slots: int) -> Shared:
         budget = self._prepared.loaded.suite.budget
         purse = None
@@ -265,24 +292,7 @@ class _Asking:
             )
         # What an earlier part sent until a moment ago is not known: its minute is waited for.
         quiet_s = LONG_WINDOW_S if self._resumed and limits else 0.0
-        try:
-            self._keeper = (
-                self._ray.remote(Keeper)
-                .options(
-                    num_cpus=0,
-                    max_concurrency=1000,
-                    name=f"keeper {self._root}",
-                    # It lives as long as the driver: not on a node that may go.
-                    scheduling_strategy=self._on(self._ray.get_runtime_context().get_node_id(), soft=True),
-                )
-                .remote(limits, purse, quiet_s)
-            )
-        except ValueError:
-            raise UserError(
-                "this sweep is being asked on this cluster by another process",
-                where=f"--on {self._options.on}",
-                remedy="Wait for it, or begin anew with --fresh.",
-            ) from None
+        self._keeper = self._make_keeper(limits, purse, quiet_s)
         pools = {
             key: renderer.pool
             for key, renderer in self._prepared.renderers.items()
@@ -328,10 +338,10 @@ class _Asking:
         if problems:
             raise UserError(list(problems), exit_code=code)
 
-    def _on(self, node: str, *, soft: bool = False) -> Any:
+    def _on(self, node: str) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        return NodeAffinitySchedulingStrategy(node, soft=soft)
+        return NodeAffinitySchedulingStrategy(node, soft=False)
 
     def _identity(self, model: str, identity: dict[str, Any]) -> None:
         """Note who answers. Raises UserError where two nodes would answer by unlike models."""
@@ -499,12 +509,19 @@ class _Asking:
                 self._keeper.stop.remote()
 
     async def _state(self) -> dict[str, Any]:
-        """What the keeper knows; nothing where it is dead."""
-        try:
-            state: dict[str, Any] = await result(self._keeper.state.remote())
-        except Exception:
-            return {}
-        return state
+        """What the keeper knows; nothing where it is dead, or out of reach for long."""
+        from ray.exceptions import ActorDiedError, RayError
+
+        for _ in range(_STATE_TRIES):
+            try:
+                state: dict[str, Any] = await result(self._keeper.state.remote())
+            except ActorDiedError:
+                return {}
+            except RayError:  # a node that went can put it out of reach for a moment
+                await asyncio.sleep(_LOOK_S)
+            else:
+                return state
+        return {}
 
 
 @dataclass(frozen=True, slots=True)

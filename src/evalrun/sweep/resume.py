@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalrun.errors import UserError
-from evalrun.tracking.folder import MANIFEST, SAMPLES, SweepFolder
+from evalrun.tracking.folder import CLUSTER, MANIFEST, SAMPLES, SweepFolder
 
 if TYPE_CHECKING:
     from evalrun.tracking.store import Store
@@ -73,8 +73,11 @@ def _last_active(folder: SweepFolder) -> float:
 
 
 def _has_answers(folder: SweepFolder) -> bool:
-    """Whether any run has an answered sample; looks no further than the first of each."""
-    return any(_is_answered(run) for run in (folder.path / "runs").glob("*") if run.is_dir())
+    """Whether any run has an answered sample, or may have some in segments that were not yet gathered; looks
+    no further than the first of each."""
+    return (folder.path / CLUSTER).exists() or any(
+        _is_answered(run) for run in (folder.path / "runs").glob("*") if run.is_dir()
+    )
 
 
 def _handed_over(folder: SweepFolder) -> bool:

@@ -48,6 +48,8 @@ def new_ulid() -> str:
 
 
 MANIFEST, EVENTS, UNFINISHED, LOCK = "sweep.json", "events.jsonl", "unfinished", "lock"
+CLUSTER = "cluster.json"
+"""Says where the segments of a sweep lie that a cluster asks: answers may be there that are not yet here."""
 SAMPLES, SYSTEM, RUN = "samples.parquet", "system.parquet", "run.json"
 ASKED = "judge.parquet"
 """What models that score were asked about a run, and said."""
