@@ -30,7 +30,21 @@ def memory_fault(error: BaseException) -> UserError | None:
 def _is_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
+    # CPython's words where there was not even memory for the error: of nothing else where memory is limited.
+    if isinstance(error, SystemError) and _limited():
+        return bool(re.search(r"without (an )?exception set|without setting an exception", str(error)))
     return isinstance(error, RuntimeError | ImportError | OSError) and bool(_SIGNS.search(str(error)))
+
+
+def _limited() -> bool:
+    """Whether this process may take no more than so much memory."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # a system without such limits
+        return False
+    except (ImportError, MemoryError):  # there is no memory to load it
+        return True
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _all(error: BaseException) -> Iterator[BaseException]:
