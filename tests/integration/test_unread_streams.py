@@ -66,10 +66,27 @@ def test_a_reader_of_the_errors_that_goes_away(failing: Path) -> None:
     check_files(failing)
 
 
-def test_closed_streams(failing: Path) -> None:
-    done = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *COMMAND], timeout=120, check=False)
+@pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&- 2>&-", "2>&-", "<&-"])
+def test_closed_streams(failing: Path, closed: str) -> None:
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *COMMAND], timeout=120, check=False)
     assert done.returncode == 1
     check_files(failing)
+
+
+@pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&- 2>&-", "2>&-"])
+def test_no_file_takes_the_place_of_a_closed_stream(project: Path, closed: str) -> None:
+    """Or it would be given what is printed."""
+    program = """
+import os, sys
+from evalrun.cli.streams import spare_streams
+spare_streams()
+opened = [os.open("data", os.O_RDWR | os.O_CREAT) for _ in range(4)]
+sys.stderr.write("a warning"); sys.stderr.flush()
+os.system("echo a child >&2")
+assert min(opened) > 2 and os.path.getsize("data") == 0, opened
+"""
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", program]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
 
 
 def test_errors_that_nobody_reads(failing: Path) -> None:

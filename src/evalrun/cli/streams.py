@@ -10,7 +10,6 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +23,9 @@ _PATIENCE_S = 2.0
 """So long is a reader of standard error waited for whose pipe is full; then what is said is dropped."""
 _AT_ONCE = 4096 if not hasattr(select, "PIPE_BUF") else select.PIPE_BUF
 """So many bytes fit into a pipe that is said to be writable."""
+
+
+_STANDARD_ERROR = 2
 
 
 class _Spare(io.RawIOBase):
@@ -68,9 +70,10 @@ def spare_streams() -> None:
 
     For the program alone: it changes the streams of the process.
     """
-    for name in ("stdout", "stderr"):
+    _occupy_closed_descriptors()
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False))
     stream = sys.stderr
     with contextlib.suppress(OSError, ValueError, AttributeError):  # one of a test, or of a notebook
         if stream.isatty():
@@ -81,6 +84,16 @@ def spare_streams() -> None:
         )  # fmt: skip
         stream.flush()
         sys.stderr = spare
+
+
+def _occupy_closed_descriptors() -> None:
+    """Where 0, 1 or 2 are closed, the next file opened would be one of them: a sweep's samples could take
+    what a library prints, and libuv ends a program (SIGABRT) that closes one of the three."""
+    opened = os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+    while opened <= _STANDARD_ERROR:
+        os.set_inheritable(opened, True)  # a child would be where this program was
+        opened = os.open(os.devnull, os.O_RDWR)
+    os.close(opened)
 
 
 @contextlib.contextmanager
