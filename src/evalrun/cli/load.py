@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from evalrun.cli.options import ANY_PATH, make_overrides
+from evalrun.cli.options import ANY_PATH, SUITE_OPTIONS, make_overrides
 from evalrun.cli.run import run
 from evalrun.errors import UserError
 
@@ -97,8 +97,8 @@ def load(
 def _has_levels(suite: Path, options: Mapping[str, Any]) -> None:
     from evalrun.suite.load import load_suite
 
-    names = ("limit", "models", "prompts", "datasets", "data", "sets")
-    if load_suite(suite, make_overrides(**{name: options[name] for name in names})).suite.load is None:
+    overrides = make_overrides(**{name: options[name] for name in SUITE_OPTIONS})
+    if load_suite(suite, overrides).suite.load is None:
         raise UserError(
             "the suite has no load:, and no levels are named",
             where=str(suite),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -32,11 +34,55 @@ _SUITE_OPTIONS = [
 ]  # fmt: skip
 
 
+SUITE_OPTIONS = ("limit", "models", "prompts", "datasets", "data", "sets")
+"""Their names: those of the arguments of `make_overrides`."""
+
+
 def suite_options(command: Command) -> Command:
     """The options that change what a suite says."""
     for option in reversed(_SUITE_OPTIONS):
         command = option(command)
     return command
+
+
+def sweep_options(fresh: str) -> Callable[[Command], Command]:
+    """What every command takes that runs a sweep; it gets them as `options`, a `SweepOptions`.
+
+    `fresh` is what `--fresh` says of itself.
+    """
+    options = [
+        suite_options,
+        store_option,
+        click.option(
+            "--report", type=FILE, metavar="FILE.html",
+            help="Where the report goes. [default: reports/<sweep>.html]",
+        ),
+        click.option("--no-report", is_flag=True, help="Write no report."),
+        click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache."),
+        click.option("--fresh", is_flag=True, help=fresh),
+    ]  # fmt: skip
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_options(
+            *arguments: Any, store: Store, report: Path | None, no_report: bool, no_cache: bool, fresh: bool,
+            **rest: Any,
+        ) -> Any:  # fmt: skip
+            from evalrun.sweep.options import SweepOptions
+
+            overrides = make_overrides(**{name: rest.pop(name) for name in SUITE_OPTIONS})
+            made = SweepOptions(
+                overrides=overrides, store=store.root, report=report, write_report=not no_report,
+                use_cache=not no_cache, fresh=fresh, argv=tuple(sys.argv[1:]),
+            )  # fmt: skip
+            return command(*arguments, options=made, **rest)
+
+        wrapped = cast("Command", with_options)
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
 
 
 def store_option(command: Command) -> Command:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ from evalrun.cli.options import (
     print_json,
     store_option,
     suite_options,
+    sweep_options,
 )
 from evalrun.cli.streams import shown
 from evalrun.errors import ExitCode, UserError
@@ -31,19 +32,13 @@ from evalrun.tracking.store import Store
 if TYPE_CHECKING:
     from evalrun.server.client import Remote
     from evalrun.sweep.main import Outcome
+    from evalrun.sweep.options import SweepOptions
     from evalrun.sweep.prepare import PreparedSweep
 
 
 @click.command(no_args_is_help=True)
 @click.argument("suite", type=ANY_PATH)
-@suite_options
-@store_option
-@click.option(
-    "--report", type=FILE, metavar="FILE.html", help="Where the report goes. [default: reports/<sweep>.html]"
-)
-@click.option("--no-report", is_flag=True, help="Write no report.")
-@click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
-@click.option("--fresh", is_flag=True, help="Begin a new sweep even if an unfinished one could go on.")
+@sweep_options(fresh="Begin a new sweep even if an unfinished one could go on.")
 @click.option(
     "--resume-within", metavar="SPAN", default="12h", show_default=True,
     help="How old an unfinished sweep may be that is gone on with: 90m, 12h, 2d.",
@@ -87,11 +82,7 @@ def run(
     ctx: click.Context,
     /,
     suite: Path,
-    store: Store,
-    report: Path | None,
-    no_report: bool,
-    no_cache: bool,
-    fresh: bool,
+    options: SweepOptions,
     resume_within: str,
     baseline: str | None,
     inconclusive: Literal["warn", "fail"] | None,
@@ -111,7 +102,6 @@ def run(
     push: str | None,
     quiet: bool,
     as_json: bool,
-    **overrides: Any,
 ) -> None:
     """Run a suite: ask, measure, score, store, and write an HTML report.
 
@@ -123,14 +113,13 @@ def run(
     from evalrun.atomic import place_for
     from evalrun.reports.progress import make_progress
     from evalrun.sweep.main import run_sweep
-    from evalrun.sweep.options import SweepOptions
 
-    overrides["sets"] = (*overrides["sets"], *early_sets(stop_when_decided, until))
-    options = SweepOptions(
-        overrides=make_overrides(**overrides), store=store.root, report=report, write_report=not no_report,
-        use_cache=not no_cache, fresh=fresh, resume_within=resume_within, argv=tuple(sys.argv[1:]),
-        baseline=baseline, inconclusive=inconclusive, reuse=reuse, use_lock=not no_lock,
-        metrics=metrics, metrics_file=metrics_file,
+    given = options.overrides
+    options = replace(
+        options,
+        overrides=replace(given, sets=(*given.sets, *early_sets(stop_when_decided, until))),
+        resume_within=resume_within, baseline=baseline, inconclusive=inconclusive, reuse=reuse,
+        use_lock=not no_lock, metrics=metrics, metrics_file=metrics_file,
     )  # fmt: skip
     for file in (junit, summary, code_quality):
         if file is not None:

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from evalrun.cli.options import (
-    ANY_PATH,
-    FILE,
-    json_option,
-    make_overrides,
-    print_json,
-    store_option,
-    suite_options,
-)
+from evalrun.cli.options import ANY_PATH, FILE, json_option, print_json, sweep_options
 from evalrun.cli.streams import shown
-from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
     from evalrun.search.main import SearchOutcome
+    from evalrun.sweep.options import SweepOptions
 
 
 @click.command(no_args_is_help=True)
 @click.argument("suite", type=ANY_PATH)
-@suite_options
-@store_option
-@click.option(
-    "--report", type=FILE, metavar="FILE.html", help="Where the report goes. [default: reports/<sweep>.html]"
-)
-@click.option("--no-report", is_flag=True, help="Write no report.")
-@click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
-@click.option("--fresh", is_flag=True, help="Begin anew even if an unfinished search could go on.")
+@sweep_options(fresh="Begin anew even if an unfinished search could go on.")
 @click.option("--fresh-split", is_flag=True, help="Hold out rows that no search has looked at yet.")
 @click.option("--best-to", type=FILE, metavar="FILE.yaml", help="Write the winner there, as a suite.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -43,16 +28,11 @@ def search(
     ctx: click.Context,
     /,
     suite: Path,
-    store: Store,
-    report: Path | None,
-    no_report: bool,
-    no_cache: bool,
-    fresh: bool,
+    options: SweepOptions,
     fresh_split: bool,
     best_to: Path | None,
     quiet: bool,
     as_json: bool,
-    **overrides: Any,
 ) -> None:
     """Find the best candidate of a suite, and its honest score.
 
@@ -67,21 +47,12 @@ def search(
     from evalrun.reports.progress import make_progress
     from evalrun.search.main import search as run_search
     from evalrun.search.main import write_best
-    from evalrun.sweep.options import SweepOptions
 
-    options = SweepOptions(
-        overrides=make_overrides(**overrides),
-        store=store.root,
-        report=report,
-        write_report=not no_report,
-        use_cache=not no_cache,
-        fresh=fresh,
-        argv=tuple(sys.argv[1:]),
-        use_lock=False,
-    )
     if best_to is not None:
         place_for(best_to)
-    outcome = run_search(suite, options, make_progress(quiet=quiet), fresh_split=fresh_split)
+    outcome = run_search(
+        suite, replace(options, use_lock=False), make_progress(quiet=quiet), fresh_split=fresh_split
+    )
     if best_to is not None and outcome.results is not None and outcome.results.winner:
         write_best(outcome, best_to)
     with shown():

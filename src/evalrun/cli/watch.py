@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from evalrun.cli.options import ANY_PATH, FILE, json_option, make_overrides, store_option, suite_options
+from evalrun.cli.options import ANY_PATH, json_option, sweep_options
 from evalrun.errors import ExitCode, UserError
-from evalrun.tracking.store import Store
+
+if TYPE_CHECKING:
+    from evalrun.sweep.options import SweepOptions
 
 
 @click.command(no_args_is_help=True)
@@ -18,14 +20,7 @@ from evalrun.tracking.store import Store
 @click.option("--every", metavar="SECONDS", type=float, help="Seconds between two looks. [default: 60]")
 @click.option("--stop", metavar="RULE", help='When it ends. [default: "training finished or 3 h idle"]')
 @click.option("--once", is_flag=True, help="One look: evaluate what is there and new.")
-@suite_options
-@store_option
-@click.option(
-    "--report", type=FILE, metavar="FILE.html", help="Where the report goes. [default: reports/<sweep>.html]"
-)
-@click.option("--no-report", is_flag=True, help="Write no report.")
-@click.option("--no-cache", is_flag=True, help="Neither read nor write the response cache.")
-@click.option("--fresh", is_flag=True, help="Begin a new sweep even if one is kept open for this suite.")
+@sweep_options(fresh="Begin a new sweep even if one is kept open for this suite.")
 @click.option("--reuse", is_flag=True, help="Take over runs that were done before with the same digests.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @json_option
@@ -37,15 +32,10 @@ def watch(
     every: float | None,
     stop: str | None,
     once: bool,
-    store: Store,
-    report: Path | None,
-    no_report: bool,
-    no_cache: bool,
-    fresh: bool,
+    options: SweepOptions,
     reuse: bool,
     quiet: bool,
     as_json: bool,
-    **overrides: Any,
 ) -> None:
     """Stay, and evaluate the checkpoints of a training as they become whole, each once, in one sweep.
 
@@ -59,22 +49,11 @@ def watch(
     from evalrun.cli.run import show_outcome
     from evalrun.reports.progress import make_progress
     from evalrun.sweep.follow_training import watch_training
-    from evalrun.sweep.options import SweepOptions
 
-    options = SweepOptions(
-        overrides=make_overrides(**overrides),
-        store=store.root,
-        report=report,
-        write_report=not no_report,
-        use_cache=not no_cache,
-        fresh=fresh,
-        argv=tuple(sys.argv[1:]),
-        reuse=reuse,
-    )
     given = {"every_s": every, "stop": stop}
     rule = {key: value for key, value in given.items() if value is not None}
     progress = make_progress(quiet=quiet)
-    outcome = watch_training(suite, options, progress, rule=rule, once=once)
+    outcome = watch_training(suite, replace(options, reuse=reuse), progress, rule=rule, once=once)
     if outcome is None:
         raise UserError(
             "there was no whole checkpoint to evaluate",
