@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evalrun.errors import ExitCode, UserError
-from evalrun.runner.cell import LOOK_S, Reservation
+from evalrun.runner.attempts import LOOK_S
+from evalrun.runner.cell import Reservation
 from evalrun.runner.limits import WINDOW_S, EndpointBudget, MinuteBudget, Ticket, TokenGuess
 from evalrun.types import Request, SampleRecord, Status
 

@@ -376,14 +376,21 @@ def read_echo(
 ) -> tuple[Response, list[Scored]]:
     """What a server said of the prompts that it echoed. Raises ProviderError; for what is not of the expected
     form LookupError, TypeError or AttributeError."""
-    choices = sorted(document["choices"], key=lambda choice: choice.get("index") or 0)
-    usage = document.get("usage") or {}
-    if len(choices) != len(texts):
-        what = f"the server gave {len(choices)} answers to {len(texts)} prompts"
-        raise ProviderError(ErrorKind.BAD_REQUEST, what)
+    choices, response = read_choices(document, len(texts), timing)
     known = [
         scored(text, choice.get("logprobs"), generated) for text, choice in zip(texts, choices, strict=True)
     ]
+    return response, known
+
+
+def read_choices(document: JSON, prompts: int, timing: Timing) -> tuple[list[JSON], Response]:
+    """The choices of a completion in the order of so many prompts, and an answer without text for all of
+    them. Raises ProviderError where there is not one for each."""
+    choices = sorted(document["choices"], key=lambda choice: choice.get("index") or 0)
+    if len(choices) != prompts:
+        what = f"the server gave {len(choices)} answers to {prompts} prompts"
+        raise ProviderError(ErrorKind.BAD_REQUEST, what)
+    usage = document.get("usage") or {}
     response = Response(
         output="",
         prompt_tokens=usage.get("prompt_tokens"),
@@ -392,7 +399,7 @@ def read_echo(
         model=document.get("model"),
         fingerprint=document.get("system_fingerprint"),
     )
-    return response, known
+    return choices, response
 
 
 async def by_first_token(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evalrun.providers.http_provider import json_bytes
-from evalrun.providers.likelihood import EchoLikelihoods, TextLikelihoods, joined, part
+from evalrun.providers.likelihood import EchoLikelihoods, TextLikelihoods, joined, part, read_choices
 from evalrun.types import JSON, Ask, ErrorKind, ProviderError, Request, Response, Timing
 
 if TYPE_CHECKING:
@@ -368,11 +368,7 @@ def read_windows(
 ) -> tuple[Response, list[tuple[float, bool, int]]]:
     """What a server said of the ids that it echoed. Raises ProviderError; for what is not of the expected
     form LookupError, TypeError or AttributeError."""
-    choices = sorted(document["choices"], key=lambda choice: choice.get("index") or 0)
-    usage = document.get("usage") or {}
-    if len(choices) != len(windows):
-        what = f"the server gave {len(choices)} answers to {len(windows)} prompts"
-        raise ProviderError(ErrorKind.BAD_REQUEST, what)
+    choices, response = read_choices(document, len(windows), timing)
     found = []
     for choice, each in zip(choices, windows, strict=True):
         logprobs = choice.get("logprobs")
@@ -386,12 +382,4 @@ def read_windows(
         # One after the other, as lm_eval adds them: the last digit depends on it.
         greedy = all(value == max(top.values()) for value, top in zip(values, tops, strict=False))
         found.append((float(sum(values)), greedy, len(values)))
-    response = Response(
-        output="",
-        prompt_tokens=usage.get("prompt_tokens"),
-        completion_tokens=usage.get("completion_tokens"),
-        timing=timing,
-        model=document.get("model"),
-        fingerprint=document.get("system_fingerprint"),
-    )
     return response, found

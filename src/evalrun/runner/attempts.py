@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -13,6 +13,22 @@ from types import TracebackType
 from evalrun.runner.limits import Ticket
 from evalrun.runner.source import Prepared
 from evalrun.types import RETRYABLE, Attempt, ErrorKind, ProviderError
+
+LOOK_S = 0.2
+"""How often what waits looks whether the run ends."""
+
+
+async def sleep_unless(ends: Callable[[], bool], seconds: float) -> bool:
+    """Wait so long, or until a run `ends`, whichever is first. Returns whether
+    it was waited to the end."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while not ends():
+        left = until - loop.time()
+        if left <= 0:
+            return True
+        await asyncio.sleep(min(left, LOOK_S))
+    return False
 
 
 @dataclass(frozen=True, slots=True)

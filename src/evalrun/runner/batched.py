@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.batch_api import BatchAPI, BatchState
-from evalrun.runner.attempts import RetryPolicy
+from evalrun.runner.attempts import RetryPolicy, sleep_unless
 from evalrun.runner.batch_journal import Batch, BatchJournal
 from evalrun.runner.cache import KeyMaker
-from evalrun.runner.cell import LOOK_S, Cell, CellContext, CellOptions, CellRun, Reservation
+from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Reservation
 from evalrun.runner.journal import NOTHING_EARLIER, Earlier
 from evalrun.runner.source import Prepared
 from evalrun.types import RETRYABLE, ErrorKind, ProviderError
@@ -236,7 +236,7 @@ class BatchedRun(CellRun):
             what = "may be this run's, which died while it was handed over: its results will tell"
             self._say(f"{self._cell.run_id}: batch {state.id} {what}")
         while not state.ended:
-            await self._sleep(self._api.options.poll_s)
+            await sleep_unless(self._ends, self._api.options.poll_s)
             if self._ends():
                 raise _StoppedError
             state = await self._state(state.id)
@@ -249,7 +249,7 @@ class BatchedRun(CellRun):
     async def _look(self) -> None:
         """Wait a little, then see how the batches stand, and take those that ended."""
         if any(batch.id is not None for batch in self._book.open) or self._waiting:
-            await self._sleep(0 if self._any_new() else self._api.options.poll_s)
+            await sleep_unless(self._ends, 0 if self._any_new() else self._api.options.poll_s)
         for batch in self._book.open:
             if batch.id is None or self._ends():
                 continue
@@ -359,16 +359,6 @@ class BatchedRun(CellRun):
 
     # --- waiting, ending --------------------------------------------------------------------------------
 
-    async def _sleep(self, seconds: float) -> None:
-        """Wait, at most until the run ends."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while not self._ends():
-            left = end - loop.time()
-            if left <= 0:
-                return
-            await asyncio.sleep(min(left, LOOK_S))
-
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """What a call gives, after failures that may pass."""
         failed = 0
@@ -383,8 +373,7 @@ class BatchedRun(CellRun):
         wait = self._patience.wait_s(error, failed, float("inf"), self._rng)
         if wait is None:
             raise error
-        await self._sleep(wait)
-        if self._ends():
+        if not await sleep_unless(self._ends, wait):
             raise _StoppedError from error
 
     def _broken(self, error: ProviderError) -> UserError:

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 from evalrun.errors import ExitCode, UserError
 from evalrun.providers.base import BatchProvider, Provider
 from evalrun.providers.batch_api import batch_api_of
-from evalrun.runner.attempts import Asking, CircuitBreaker, DeadlineError, Deadlines, RetryPolicy
+from evalrun.runner.attempts import (
+    Asking,
+    CircuitBreaker,
+    DeadlineError,
+    Deadlines,
+    RetryPolicy,
+    sleep_unless,
+)
 from evalrun.runner.cache import KeyMaker, ResponseCache, secret_params, sent_params
 from evalrun.runner.journal import NOTHING_EARLIER, Earlier, Journal
 from evalrun.runner.limits import Throttle
@@ -133,10 +140,6 @@ class CellContext:
     stop: Stop
     purse: Purse | None = None
     """Where the suite has a budget."""
-
-
-LOOK_S = 0.2
-"""How often what waits between two attempts looks whether the run ends."""
 
 
 _GOES_ON = "then run the same command again: it goes on where it stopped."
@@ -367,14 +370,8 @@ class CellRun:
 
     async def _pause(self, seconds: float) -> None:
         """Wait between two attempts. Raises _LeftUnaskedError, soon, where the run ends meanwhile."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while not self._ends():
-            left = end - loop.time()
-            if left <= 0:
-                return
-            await asyncio.sleep(min(left, LOOK_S))
-        raise _LeftUnaskedError
+        if not await sleep_unless(self._ends, seconds):
+            raise _LeftUnaskedError
 
     def _hit(self, prepared: Prepared, response: Response) -> None:
         self._journal_record(self._records.cached(prepared, response))

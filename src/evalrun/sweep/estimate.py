@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalrun.errors import ExitCode, Problem, UserError
 from evalrun.providers.batch_api import batch_api_of
-from evalrun.runner.cell import LOOK_S, Observer, Reservation, Stop
+from evalrun.runner.attempts import LOOK_S
+from evalrun.runner.cell import Observer, Reservation, Stop
 from evalrun.runner.journal import read_journal
 from evalrun.runner.limits import CHARACTERS_PER_TOKEN, TokenGuess, estimated_tokens
 from evalrun.suite.plan import RunSpec
