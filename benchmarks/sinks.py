@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -56,7 +57,11 @@ def write(folder: Path, name: str, rows: int, sinks: str = "") -> Path:
 def seconds(*words: str | Path) -> float:
     """How long the command takes."""
     begun = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "evalrun", *map(str, words)], check=True, capture_output=True)
+    # One try, so that no process of one sweep is still at work beside the next.
+    once = {**os.environ, "EVALRUN_SYNC_TRIES": "1"}
+    subprocess.run(
+        [sys.executable, "-m", "evalrun", *map(str, words)], check=True, capture_output=True, env=once
+    )
     return time.perf_counter() - begun
 
 

@@ -25,6 +25,9 @@ sys.dont_write_bytecode = False
 # Tests that run side by side are no evaluations beside each other.
 os.environ["EVALRUN_RUNNING"] = ""
 
+# What a sweep leaves behind to send its results tries once, and is gone when the test is.
+os.environ["EVALRUN_SYNC_TRIES"] = "1"
+
 IN_MEMORY = Path("/dev/shm")
 ROOM_BYTES = 2 << 30
 TESTS_A_COLLECTION = 200

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from evalrun.results import Estimate, Lost, RunResults
-from evalrun.types import JSON, Direction
+from evalrun.types import JSON, Direction, MetricValue
 
 NO_ESTIMATE = Estimate(None, 0)
 
@@ -632,6 +632,21 @@ class LoadCurve:
     capacity: str | None = None
     certainty: str = ""
     sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskGroup:
+    """A group of published tasks as lm_eval aggregates it, of one model at one point of the matrix.
+
+    `exact` says that the figures are lm_eval's own: every document answered, with token ids.
+    """
+
+    group: str
+    model: str
+    params: Mapping[str, JSON] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    exact: bool = True
+    metrics: tuple[MetricValue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ def _suite(path: Path) -> None:
 
 
 def _promptfoo(path: Path) -> None:
-    from evalrun.tasks.promptfoo import convert, written
+    from evalrun.tasks.promptfoo.main import convert, written
 
     written(convert(path), path.with_name("to.yaml"))
 
@@ -146,7 +146,7 @@ def _rows_of_registry(path: Path) -> None:
 def _results(kind: str) -> Callable[[Path], None]:
     def read(path: Path) -> None:
         from evalrun.sweep.imported import write_sweep
-        from evalrun.tasks.logs import read_results
+        from evalrun.tasks.logs.main import read_results
         from evalrun.tracking.store import Store
 
         write_sweep(Store(path.with_name("store")), read_results(kind, path))

@@ -15,8 +15,8 @@ from evalrun.errors import UserError
 from evalrun.evidence.card import read_answers
 from evalrun.server.transfer import files_of
 from evalrun.suite.load import load_suite
-from evalrun.tasks import logs
-from evalrun.tasks.promptfoo import convert
+from evalrun.tasks.logs.main import read_results
+from evalrun.tasks.promptfoo.main import convert
 from evalrun.tracking.folder import SweepFolder
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -37,9 +37,9 @@ def test_an_archive_of_zeros_is_refused_by_its_size(tmp_path: Path, monkeypatch:
     file = tmp_path / "log.eval"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("header.json", b"{" + b" " * 5_000_000 + b"}")
-    monkeypatch.setattr(logs, "_MOST_BYTES", 1_000_000)
+    monkeypatch.setattr("evalrun.tasks.logs.inspect._MOST_BYTES", 1_000_000)
     with pytest.raises(UserError, match="unpacked"):
-        logs.read_results("inspect", file)
+        read_results("inspect", file)
 
 
 @pytest.mark.parametrize(

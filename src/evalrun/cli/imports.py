@@ -53,7 +53,7 @@ def _is_suite(kind: str, path: Path) -> bool:
 
 def _suite(kind: str, path: Path, to: Path | None) -> dict[str, Any]:
     if kind == "promptfoo":
-        from evalrun.tasks.promptfoo import convert, written
+        from evalrun.tasks.promptfoo.main import convert, written
     else:
         from evalrun.tasks.openai_evals import convert, written
     target = to or path.with_name(f"{path.stem}.suite.yaml")
@@ -70,7 +70,7 @@ def _suite(kind: str, path: Path, to: Path | None) -> dict[str, Any]:
 
 def _sweep(kind: str, path: Path, store: Store, name: str | None) -> dict[str, Any]:
     from evalrun.sweep.imported import write_sweep
-    from evalrun.tasks.logs import read_results
+    from evalrun.tasks.logs.main import read_results
 
     results = read_results(kind, path)
     folder = write_sweep(store, results, name)

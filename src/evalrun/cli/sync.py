@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 @click.option("--sink", "only", multiple=True, metavar="NAME", help="Of the suite's sinks only this one.")
 @click.option("--experiment", default="", metavar="NAME", help="MLflow's experiment; else the project.")
 @click.option("--content", is_flag=True, help="Texts of prompts and answers too.")
+@click.option(
+    "--tries", type=click.IntRange(1, 20), default=3, show_default=True, envvar="EVALRUN_SYNC_TRIES",
+    metavar="N",
+    help="How often what waits for a server is tried, after pauses of 1, 4, 16, 60, 60, … s.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be sent.")
 @store_option
 @json_option
@@ -33,13 +38,15 @@ def sync(
     only: tuple[str, ...],
     experiment: str,
     content: bool,
+    tries: int,
     dry_run: bool,
     store: Store,
     as_json: bool,
 ) -> None:
     """Send a finished sweep (or `all`) to other tools; what they have already is not sent again.
 
-    Without --to it goes to the `sinks` of its suite, which the sweep's end began to do.
+    Without --to it goes to the `sinks` of its suite, which the sweep's end began to do. What waits for a
+    server is tried three times; a request that is refused is not.
 
     The exit code is 3 where something waits or was refused: the same command sends it later.
 
@@ -62,7 +69,9 @@ def sync(
             what = f"the sweep's suite names no sink '{next(iter(only))}'" if only else "nowhere to send it"
             raise UserError(what, remedy="Name one: --to mlflow=URL, or `sinks:` in the suite.")
         wanted = {name: sink for name, sink in chosen.items() if not only or name in only}
-        outcome += send(folder, wanted, dry_run=dry_run)
+        outcome += send(folder, wanted, dry_run=dry_run, tries=tries)
+        if any(sent.waiting for sent in outcome):
+            tries = 1  # it was waited for once: not again for each sweep
     if as_json:
         print_json({"sinks": [asdict(sent) for sent in outcome]})
     else:

@@ -50,9 +50,11 @@ def as_parquet(export: Export) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from evalrun.tracking.parquet import without_secrets
+
     path, tables = export.place("parquet"), []
     for run in export.source.runs:
-        table = pq.read_table(export.folder.samples_path(run.run))
+        table = without_secrets(pq.read_table(export.folder.samples_path(run.run)))
         for name, value in reversed(_beside(run).items()):
             table = table.add_column(0, name, pa.array([value] * len(table), pa.string()))
         tables.append(table)

@@ -13,6 +13,7 @@ import os
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -31,11 +32,14 @@ from evalrun.paths import default_store
 from evalrun.providers.base import ProviderContext, create
 from evalrun.runner.attempts import RetryPolicy
 from evalrun.runner.cache import KeyMaker, ResponseCache, secret_params
+from evalrun.runner.limits import EndpointBudget
 from evalrun.suite.load import load_suite
 from evalrun.types import JSON, Message, ProviderError, Request, Response
 
 if TYPE_CHECKING:
     from evalrun.providers.base import Provider
+    from evalrun.suite.components import ModelSpec
+    from evalrun.suite.schema import Suite
 
 _PARAMS = ("temperature", "max_tokens", "top_p", "seed", "frequency_penalty", "presence_penalty")
 _STOPS = {
@@ -80,6 +84,7 @@ class EvalrunAPI(ModelAPI):  # type: ignore[misc]
         self._store, self._use_cache = store, bool(model_args.get("cache", True))
         self._cache: ResponseCache | None = None
         self._started: asyncio.Task[None] | None = None
+        self._budget: EndpointBudget | None = None
         self._policy = RetryPolicy(retries=loaded.suite.performance.retries)
 
     def max_connections(self) -> int:
@@ -107,6 +112,7 @@ class EvalrunAPI(ModelAPI):  # type: ignore[misc]
 
     async def _start(self) -> None:
         await self._provider.start()
+        self._budget = _budget_of(self._suite, self._spec, self._provider.endpoint)
         if self._use_cache and self._provider.measured:
             self._cache = ResponseCache(self._store / "cache" / "responses.db")
 
@@ -129,19 +135,33 @@ class EvalrunAPI(ModelAPI):  # type: ignore[misc]
         return response
 
     async def _asked(self, request: Request) -> Response:
-        """With evalrun's retries and deadline."""
+        """With evalrun's limits, retries and deadline; what the limits hold back does not count to it."""
         deadline_s = self._spec.timeout_s or self._suite.performance.timeout_s
-        failed = 0
-        async with asyncio.timeout(deadline_s):
-            while True:
-                try:
-                    return await self._provider.generate(request)
-                except ProviderError as error:
-                    failed += 1
-                    wait = self._policy.wait_s(error, failed, deadline_s, random.Random(failed))
-                    if wait is None:
-                        raise
-                    await asyncio.sleep(wait)
+        failed, left_s = 0, float(deadline_s)
+        loop = asyncio.get_running_loop()
+        while True:
+            ticket = await self._budget.admit(request, lambda: False) if self._budget is not None else None
+            begun_s, response = loop.time(), None
+            try:
+                async with asyncio.timeout(left_s):
+                    response = await self._provider.generate(request)
+                return response
+            except ProviderError as error:
+                failed += 1
+                left_s -= loop.time() - begun_s
+                wait = self._policy.wait_s(error, failed, left_s, random.Random(failed))
+                if wait is None:
+                    raise
+            finally:
+                if self._budget is not None and ticket is not None:
+                    self._budget.settle(
+                        ticket,
+                        request,
+                        None if response is None else response.prompt_tokens,
+                        None if response is None else response.completion_tokens,
+                    )
+            await asyncio.sleep(wait)
+            left_s -= wait
 
     def _params(
         self, tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
@@ -184,6 +204,22 @@ class EvalrunAPI(ModelAPI):  # type: ignore[misc]
         timing = response.timing
         seconds = (timing.last_ns - timing.sent_ns) / 1e9 if timing is not None else None
         return ModelOutput(model=response.model or self._spec.id, choices=[choice], usage=usage, time=seconds)
+
+
+_budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, EndpointBudget | None]] = WeakKeyDictionary()
+"""What an endpoint is sent a minute is one number for all who ask it: the evaluated model and a grader."""
+
+
+def _budget_of(suite: Suite, asked: ModelSpec, endpoint: str) -> EndpointBudget | None:
+    """The `limits:` of all models of the suite that are at this endpoint, together."""
+    known = _budgets.setdefault(asyncio.get_running_loop(), {})
+    if endpoint not in known:
+        address = getattr(asked.options, "base_url", None)
+        there = [
+            each for each in suite.models if address and getattr(each.options, "base_url", "") == address
+        ]
+        known[endpoint] = EndpointBudget.of([each.limits for each in there or [asked]])
+    return known[endpoint]
 
 
 def _message(message: ChatMessage) -> Message:

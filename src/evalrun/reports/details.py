@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evalrun.reports import numbers
 from evalrun.reports.card import card_rows as card_rows
 from evalrun.reports.numbers import NONE, count, moment, plural, size
 from evalrun.reports.source import Manifest, Performance, Suite
 from evalrun.reports.view import RunView, Table
 from evalrun.reports.visible import visible
 from evalrun.results import Confusion, Definition
+from evalrun.sweep_results import TaskGroup
 from evalrun.tracking.naming import plain_value
 from evalrun.types import JSON, MetricValue
 
@@ -63,6 +65,29 @@ def _errors(run: RunView) -> list[tuple[str, str, int]]:
     """Why samples failed or could not be parsed: the ending, the reason, how many; the commonest first."""
     listed = [(status, kind, n) for status, kinds in run.details.errors.items() for kind, n in kinds.items()]
     return sorted(listed, key=lambda each: -each[2])
+
+
+def task_groups(groups: Sequence[TaskGroup]) -> Table | None:
+    """Groups of published tasks, with the interval that lm_eval's standard error gives; None without any."""
+    rows = [
+        (
+            " ".join([group.group, *(f"{name}={value}" for name, value in group.params.items())]),
+            group.model,
+            value.name,
+            f"{numbers.metric(value)} {numbers.metric_interval(value)}".strip(),
+            count(value.n),
+            count(len(group.tasks)),
+            "" if group.exact else "not comparable to lm_eval, or documents are missing",
+        )
+        for group in groups
+        for value in group.metrics
+    ]
+    if not rows:
+        return None
+    names = ("group", "model", "metric", "value", "documents", "tasks", "")
+    shown = len(names) if any(row[-1] for row in rows) else len(names) - 1
+    cut = [row[:shown] for row in rows]
+    return Table("Groups of tasks, as lm_eval aggregates them", names[:shown], cut, frozenset({3, 4, 5}))
 
 
 def causes(runs: Sequence[RunView]) -> Table | None:

@@ -73,6 +73,7 @@ class Report:
     answers: Sequence[Answer]
     gates: Sequence[GateView]
     leaderboards: Sequence[Leaderboard]
+    groups: Table | None
     matrix: Matrix | None
     prompts: Sequence[PromptView]
     quality: Sequence[Chart]
@@ -254,6 +255,7 @@ def build_report(source: Source) -> Report:
             leaderboard(name, runs, lead_of(runs, primary), named=named, others=other_scores(suite, runs))
             for _, name, runs in datasets
         ],
+        groups=details.task_groups(source.manifest.groups),
         matrix=matrix(by_dataset, metric),
         prompts=prompts(by_dataset, source.manifest.prompts),
         quality=[chart for at, name, runs in datasets for chart in _quality(at, name, runs, named=named)],
@@ -407,19 +409,20 @@ def report_path(folder: SweepFolder) -> Path:
     return REPORTS / f"{folder.path.name.lower()}.html"
 
 
-def write_report(folder: SweepFolder, out: Path, *, home: str = "") -> None:
+def write_report(folder: SweepFolder, out: Path, *, home: str = "", scrubbed: bool = False) -> None:
     """Write the report of a sweep folder to `out`, whole or not at all.
 
     Reads sweep.json, runs/*/run.json, samples.parquet and system.parquet; samples are streamed, so memory
     does not grow with them. Where the charts' JavaScript cannot be made the report is written without
-    charts and says so. `home` is a page that it links back to. Raises UserError when the folder cannot be
-    read or `out` cannot be written.
+    charts and says so. `home` is a page that it links back to. `scrubbed`: secrets are taken out of the
+    samples' texts too, and explanations, which quote them in parts, are left out. Raises UserError when the
+    folder cannot be read or `out` cannot be written.
     """
     source = Source.of(folder)
     report = build_report(source)
     explained = (
         []
-        if not any((folder.run_dir(run.id) / EXPLANATIONS).exists() for run in report.runs)
+        if scrubbed or not any((folder.run_dir(run.id) / EXPLANATIONS).exists() for run in report.runs)
         else (_explanations(folder))
     )
     people = [people_view(folder)]
@@ -429,7 +432,7 @@ def write_report(folder: SweepFolder, out: Path, *, home: str = "") -> None:
             file.write(head.encode("utf-8", "replace"))
             score = report.primary.score if report.primary else None
             total = sum(run.counts.samples for run in report.runs)
-            writer = SampleWriter(file, score_columns(report.runs, score), total=total)
+            writer = SampleWriter(file, score_columns(report.runs, score), total=total, scrubbed=scrubbed)
             for run in report.runs:
                 samples = source.samples(run.id)
                 if samples is not None:

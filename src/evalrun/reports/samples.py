@@ -26,7 +26,7 @@ import orjson
 
 from evalrun.errors import UserError
 from evalrun.reports.view import RunView, ScoreColumn
-from evalrun.tracking.parquet import iter_batches
+from evalrun.tracking.parquet import iter_batches, without_secrets
 from evalrun.types import Status
 
 _log = logging.getLogger(__name__)
@@ -249,7 +249,10 @@ class SampleWriter:
     samples, between which the page's room is divided.
     """
 
-    def __init__(self, out: BinaryIO, scores: Sequence[ScoreColumn], *, total: int = 0) -> None:
+    def __init__(
+        self, out: BinaryIO, scores: Sequence[ScoreColumn], *, total: int = 0, scrubbed: bool = False
+    ) -> None:
+        self._scrubbed = scrubbed
         self._out = out
         self._scores = [(score, array("f")) for score in scores]
         self._flags = bytearray()
@@ -268,7 +271,7 @@ class SampleWriter:
         start = len(self._flags)
         try:
             for whole in iter_batches(path, CHUNK_ROWS):
-                batch = self._chosen(whole)
+                batch = self._chosen(without_secrets(whole) if self._scrubbed else whole)
                 self._columns.update(dict.fromkeys(filter(_searchable, batch.schema.names)))
                 shown = shown or _input_column(batch)
                 for part in _parts(batch):

@@ -14,7 +14,7 @@ from evalrun.documents import read
 from evalrun.reports.numbers import moment
 from evalrun.results import ERASED_SINCE, RunResults
 from evalrun.search_results import SearchResults
-from evalrun.sweep_results import GateVerdict, Previous, StoppedEarly, SweepResults
+from evalrun.sweep_results import GateVerdict, Previous, StoppedEarly, SweepResults, TaskGroup
 from evalrun.tracking.folder import SAMPLES, SYSTEM, SweepFolder
 from evalrun.tracking.parquet import changed, damage
 from evalrun.types import JSON
@@ -116,6 +116,7 @@ class Manifest:
     suite: SuiteText = SuiteText()
     plan: tuple[Planned, ...] = ()
     gates: tuple[GateVerdict, ...] = ()
+    groups: tuple[TaskGroup, ...] = ()
     alerts: tuple[AlertVerdict, ...] = ()
     faults: tuple[str, ...] = ()
     provenance: Mapping[str, JSON] = field(default_factory=dict)

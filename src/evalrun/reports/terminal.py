@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalrun.gates.conditions import FIRST
 from evalrun.reports import numbers
+from evalrun.reports.details import task_groups
 from evalrun.reports.fairness import fairness
 from evalrun.reports.fit import Column, fit
 from evalrun.reports.gates import gates, lost_sentences
@@ -81,6 +82,7 @@ def result_table(
             print_line(console, dataset, "bold")
         console.print(_runs_table(ranked, verdicts, other_scores(source.suite, ranked), console.width))
         _lost(console, ranked)
+    _groups(console, source)
     _fairness(console, verdicts, source)
     _gates(console, source, verdicts)
     cautions = dict.fromkeys(caution for answer in verdicts.answers for caution in answer.cautions)
@@ -147,6 +149,20 @@ def _runs_table(ranked: Sequence[RunView], verdicts: Verdicts, others: Sequence[
     for (_, title), cells in sorted(known, key=lambda each: each[0][0]):
         shown.append((title, "right", [cell.text for cell in cells]))
     return table_of(fit(shown, width, rigid={metric, ""}))
+
+
+def _groups(console: Console, source: Source) -> None:
+    """Groups of published tasks."""
+    groups = task_groups(source.manifest.groups)
+    if groups is None:
+        return
+    console.print()
+    print_line(console, groups.caption, "bold")
+    shown: list[Column] = [
+        (title, "right" if at in groups.numeric else "left", [row[at] for row in groups.rows])
+        for at, title in enumerate(groups.columns)
+    ]
+    console.print(table_of(fit(shown, console.width, rigid={"value"})))
 
 
 def _score(run: RunView) -> str:

@@ -182,6 +182,8 @@ class CellRun:
         self._rng = random.Random(options.seed)
         self._group: asyncio.TaskGroup
         self._workers = 0
+        self.in_flight = 0
+        """Requests that were sent and are not answered yet."""
         self._fault: UserError | None = None
         self._asked = len(done)
         self._failed = 0
@@ -334,7 +336,11 @@ class CellRun:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                response = await self._cell.provider.generate(asking.prepared.request)
+                self.in_flight += 1
+                try:
+                    response = await self._cell.provider.generate(asking.prepared.request)
+                finally:
+                    self.in_flight -= 1
             except ProviderError as error:
                 self._settle(asking, None)
                 await self._pause(self._next_wait_s(asking, error, loop.time()))
@@ -419,12 +425,15 @@ class CellRun:
     ) -> Sequence[Response | ProviderError]:
         """One call for all. The samples share their deadlines: what one does not use another may."""
         seconds = self._options.timeout_s * len(batch)
+        self.in_flight += len(batch)
         try:
             async with asyncio.timeout(seconds):
                 return await provider.generate_batch([each.request for each in batch])
         except TimeoutError:
             message = f"no answer to a batch of {len(batch)} within {seconds:g} s"
             return [ProviderError(ErrorKind.TIMEOUT, message)] * len(batch)
+        finally:
+            self.in_flight -= len(batch)
 
     async def _run_batches(self, provider: BatchProvider) -> None:
         while not self._stop.requested and self._fault is None:

@@ -37,6 +37,14 @@ class Unreachable(Exception):
     """The server is down, slow or overloaded: the same may be taken later."""
 
 
+class Partly(Exception):
+    """It was taken but for a part, which sending it again would not bring (why); `remote` is its id there."""
+
+    def __init__(self, why: str, remote: str = "") -> None:
+        super().__init__(why)
+        self.remote = remote
+
+
 @dataclass(frozen=True)
 class Item:
     """A part of a sweep. `digest` names its content: an item that was sent is sent again only where that
@@ -95,7 +103,7 @@ class Sink(ABC):
 
     @abstractmethod
     def send(self, item: Item) -> str:
-        """Send one; returns its id there. Sending it twice leaves one. Raises Refused or Unreachable."""
+        """Send one; returns its id there. Twice leaves one. Raises Refused, Unreachable or Partly."""
 
 
 SinkT = TypeVar("SinkT", bound=Sink)
@@ -141,4 +149,6 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
         size += len(part)
         if size > MOST_BYTES or time.monotonic() > end:
             raise Unreachable("its answer did not end")
+    if answer.length:
+        raise Unreachable("its answer broke off")
     return b"".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -22,6 +23,12 @@ SHARE = 0.02
 """So much of a sweep's own time it waits for its sinks; then they go on without it."""
 
 LONGEST_WAIT_S = 30.0
+
+PAUSES_S = (1.0, 4.0, 16.0, 60.0)
+"""How long before what waits for a server is tried again; further tries wait as long as the last."""
+
+TRIES, TRIES_VARIABLE = 5, "EVALRUN_SYNC_TRIES"
+"""How often the process that a sweep leaves behind tries, where the variable does not say it."""
 
 
 def from_entries(entries: Sequence[Any], where: str) -> dict[str, Sink]:
@@ -60,12 +67,26 @@ def of_sweep(folder: SweepFolder) -> dict[str, Sink]:
     return from_entries(resolved.get("sinks") or (), f"sinks of {folder.path.name}")
 
 
-def sync(folder: SweepFolder, sinks: Mapping[str, Sink], *, dry_run: bool = False) -> list[Sent]:
-    """Send what the sinks do not have yet of a sweep. Raises UserError where the sweep is at work."""
+def sync(
+    folder: SweepFolder, sinks: Mapping[str, Sink], *, dry_run: bool = False, tries: int = 1
+) -> list[Sent]:
+    """Send what the sinks do not have yet of a sweep: what waits for a server up to `tries` times, with
+    longer and longer pauses, in which others may send. Raises UserError where the sweep is at work."""
     if folder.is_locked():
         raise UserError("the sweep is at work", where=str(folder.path), remedy="Send it when it has ended.")
     with nullcontext() if dry_run else sending(folder):
-        return [deliver(folder, name, sink, dry_run=dry_run) for name, sink in sinks.items()]
+        sent = {name: deliver(folder, name, sink, dry_run=dry_run) for name, sink in sinks.items()}
+    for number in range(0 if dry_run else tries - 1):
+        waiting = [name for name, done in sent.items() if done.waiting]
+        if not waiting:
+            break
+        time.sleep(PAUSES_S[min(number, len(PAUSES_S) - 1)])
+        if not folder.path.is_dir() or folder.is_locked():
+            break  # deleted, or taken up again: its end will send it
+        with sending(folder):
+            for name in waiting:
+                sent[name] = sent[name].then(deliver(folder, name, sinks[name], parked_too=False))
+    return list(sent.values())
 
 
 def after_sweep(folder: SweepFolder, took_s: float = 100.0) -> str:
@@ -73,7 +94,8 @@ def after_sweep(folder: SweepFolder, took_s: float = 100.0) -> str:
     that the sweep took. Returns what is to be said of it; raises nothing."""
     store = str(folder.path.parent.parent)
     command = [sys.executable, "-m", "evalrun", "sync", folder.ulid, "--store", store]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {TRIES_VARIABLE: str(TRIES), **os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     again = f"`evalrun sync {folder.ulid}` sends what is left"
     try:
         child = subprocess.Popen(

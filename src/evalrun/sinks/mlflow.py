@@ -16,30 +16,50 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import orjson
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from evalrun.results import RunResults
 from evalrun.secrets import scrub, scrub_json
 from evalrun.sinks import otlp
-from evalrun.sinks.base import Item, Refused, Sink, UrlOptions, call, sink
+from evalrun.sinks.base import Item, Partly, Refused, Sink, Url, UrlOptions, call, sink
+from evalrun.suite.findings import complaint
 from evalrun.tracking.changes import PROMOTE, current, placed
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 
 METRICS_AT_ONCE, PARAMS_AT_ONCE, TRACES_AT_ONCE = 1000, 100, 50
 LONGEST_NAME, LONGEST_PARAM, LONGEST_DIGEST = 240, 6000, 32
-KEY_TAG = "evalrun.key"
+LONGEST_TAG = 4000
+KEY_TAG, NONFINITE_TAG = "evalrun.key", "evalrun.nonfinite"
 
 _STATUS = {"complete": "FINISHED", "incomplete": "FAILED", "running": "RUNNING"}
+
+
+_CLIENTS_OF_THEIR_OWN = re.compile(
+    r"(databricks|sagemaker|arn)\b|https?://[^/]*\.(azure)?databricks\.(com|net|us)(:|/|$)", re.IGNORECASE
+)
+
+
+def _open_server(url: Any) -> Any:
+    """MLflow of Databricks and SageMaker has names, files and keys of its own."""
+    if _CLIENTS_OF_THEIR_OWN.match(str(url).strip()):
+        raise complaint(
+            f"'{scrub(str(url))}' is no MLflow server that is spoken to here",
+            "Databricks and SageMaker want clients of their own; `evalrun export --as csv` has the figures.",
+        )
+    return url
 
 
 class MlflowOptions(UrlOptions):
     """MLflow by its REST API; needs no package."""
 
+    url: Annotated[Url, BeforeValidator(_open_server)] = Field(
+        description="Address of the server: http://HOST:PORT or https://HOST."
+    )
     experiment: str = Field(default="", description="Name of the experiment. Default: the project.")
     samples: Literal["failures", "all", "none"] = Field(
         default="failures",
@@ -65,6 +85,7 @@ class MlflowSink(Sink):
         self._options = options
         self._experiments: dict[str, str] = {}
         self._runs: dict[str, dict[str, Any]] = {}
+        self._kept_back = ""
 
     def items(self, folder: SweepFolder) -> Iterator[Item]:
         """The sweep, where it has several runs; each finished run with its samples; report; aliases."""
@@ -84,7 +105,11 @@ class MlflowSink(Sink):
 
     def send(self, item: Item) -> str:
         """Make it there, or fill up what an earlier try began. Returns MLflow's id of it."""
-        return str(item.body())
+        self._kept_back = ""
+        remote = str(item.body())
+        if self._kept_back:
+            raise Partly(self._kept_back, remote)
+        return remote
 
     def _sweep_run(self, sweep: _Sweep) -> str:
         """The run that those of a sweep are under."""
@@ -103,6 +128,9 @@ class MlflowSink(Sink):
         metrics, names = metric_rows(results, ended)
         for part in _parts(metrics, METRICS_AT_ONCE):
             self._post("runs/log-batch", {"run_id": info["run_id"], "metrics": part})
+        if lost := [row["key"] for row in metrics if row["value"] == "NaN"]:
+            tag = {"key": NONFINITE_TAG, "value": ", ".join(lost)[:LONGEST_TAG]}
+            self._post("runs/set-tag", {"run_id": info["run_id"], **tag})
         for part in _parts(_params(results), PARAMS_AT_ONCE):
             self._post("runs/log-batch", {"run_id": info["run_id"], "params": part})
         datasets = _dataset(results, sweep.manifest)
@@ -160,7 +188,7 @@ class MlflowSink(Sink):
 
         info = self._run(sweep, None if sweep.nested else sweep.folder.run(only))
         with TemporaryDirectory(prefix="evalrun-") as folder:
-            write_report(sweep.folder, Path(folder) / "report.html")
+            write_report(sweep.folder, Path(folder) / "report.html", scrubbed=True)
             self._file(info, "report.html", (Path(folder) / "report.html").read_bytes())
         return str(info["run_id"])
 
@@ -229,7 +257,9 @@ class MlflowSink(Sink):
 
     def _file(self, info: Mapping[str, Any], name: str, data: bytes) -> None:
         """Where the server takes files itself; a bucket's keys are not evalrun's to have."""
-        if not str(info.get("artifact_uri", "")).startswith("mlflow-artifacts:"):
+        scheme = str(info.get("artifact_uri", "")).partition(":")[0]
+        if scheme != "mlflow-artifacts":
+            self._kept_back = f"files were not sent: the server keeps them itself, at {scheme[:40]}"
             return
         where = f"{info['experiment_id']}/{info['run_id']}/artifacts/evalrun/{name}"
         self._call("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{where}", data)

@@ -7,6 +7,7 @@ have no name for is under `evalrun.*`. Ids come from sweep, run and sample: sent
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from bisect import bisect_left
@@ -274,7 +275,7 @@ def logs(run: Run, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         }
         for row in rows
         for name, value in row.items()
-        if name.startswith("score.") and isinstance(value, (int, float)) and value == value
+        if name.startswith("score.") and isinstance(value, (int, float)) and math.isfinite(value)
     ]
     return {
         "resourceLogs": [{"resource": _RESOURCE, "scopeLogs": [{"scope": _SCOPE, "logRecords": records}]}]
@@ -299,7 +300,11 @@ def metrics(run: Run) -> dict[str, Any]:
         figures = {"": metric.value, ".ci_low": metric.ci_low, ".ci_high": metric.ci_high}
         for suffix, value in figures.items():
             if value is not None:
-                point = {"timeUnixNano": str(run.end), "asDouble": value, "attributes": _attributes(about)}
+                point = {
+                    "timeUnixNano": str(run.end),
+                    "asDouble": _double(value),
+                    "attributes": _attributes(about),
+                }
                 gauge = {"dataPoints": [point]}
                 told.append({"name": f"evalrun.{metric.name}{suffix}", "unit": metric.unit, "gauge": gauge})
     timed: dict[str, list[float]] = {"e2e_s": [], "prompt_tokens": [], "completion_tokens": []}
@@ -373,6 +378,11 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else _json(content)
 
 
+def _double(value: float) -> float | str:
+    """As Protobuf's JSON has it: what is no number is a word."""
+    return value if math.isfinite(value) else {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
+
+
 def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"key": key, "value": _value(value)} for key, value in values.items() if value is not None]
 
@@ -383,7 +393,7 @@ def _value(value: Any) -> dict[str, Any]:
     if isinstance(value, int):
         return {"intValue": str(value)}
     if isinstance(value, float):
-        return {"doubleValue": value}
+        return {"doubleValue": _double(value)}
     if isinstance(value, list):
         return {"arrayValue": {"values": [_value(part) for part in value]}}
     return {"stringValue": str(value)}

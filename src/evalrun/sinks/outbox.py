@@ -11,8 +11,8 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ import orjson
 from evalrun.atomic import disk_errors, open_private, private_folder
 from evalrun.errors import ExitCode, UserError
 from evalrun.secrets import scrub
-from evalrun.sinks.base import WORDS, Item, Refused, Sink, Unreachable
+from evalrun.sinks.base import WORDS, Item, Partly, Refused, Sink, Unreachable
 from evalrun.tracking.folder import SweepFolder
 
 OUTBOX, LOCK = "outbox", "lock"
@@ -57,6 +57,10 @@ class Sent:
     parked: int = 0
     words: str = ""
 
+    def then(self, again: Sent) -> Sent:
+        """This try and the next one, as one."""
+        return replace(again, sent=self.sent + again.sent, unchanged=again.unchanged - self.sent)
+
 
 def read_receipts(path: Path, address: str) -> dict[str, Receipt]:
     """The last receipt of each key at this address; a line torn by a crash is left out."""
@@ -81,10 +85,11 @@ def deliver(
     sink: Sink,
     *,
     dry_run: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
+    parked_too: bool = True,
 ) -> Sent:
     """Send what this sink does not have yet. The first item that cannot be delivered ends the tries of this
-    call: the others wait. With `dry_run` nothing is sent or written, and all of them count as waiting."""
+    call: the others wait. With `dry_run` nothing is sent or written, and all of them count as waiting;
+    without `parked_too` what was refused stays so."""
     path, address = folder.path / OUTBOX / f"{name}.jsonl", sink.address
     known = read_receipts(path, address)
     count = {"sent": 0, "unchanged": 0, "waits": 0, "parked": 0}
@@ -93,6 +98,9 @@ def deliver(
         before = known.get(item.key)
         if before and before.state == "sent" and before.digest == item.digest:
             count["unchanged"] += 1
+        elif before and before.state == "parked" and before.digest == item.digest and not parked_too:
+            count["parked"] += 1
+            words = before.words
         elif not reachable:
             count["waits"] += 1
         else:
@@ -101,7 +109,6 @@ def deliver(
             count[receipt.state] += 1
             words = receipt.words or words
             reachable = receipt.state != "waits"
-            progress(count["sent"])
     sent = Sent(folder.ulid, name, count["sent"], count["unchanged"], count["waits"], count["parked"], words)
     if sent.sent:
         folder.append_event("sink_sent", {"sink": name, "address": address, "items": sent.sent})
@@ -142,6 +149,8 @@ def _attempt(item: Item, address: str, sink: Sink) -> Receipt:
     words = remote = ""
     try:
         remote = sink.send(item)
+    except Partly as partly:
+        remote, words = partly.remote, str(partly)
     except Refused as refused:
         state, words = "parked", str(refused)
     except Unreachable as unreachable:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from evalrun.atomic import disk_errors, replacing
 from evalrun.errors import UserError
+from evalrun.secrets import scrub
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import SampleRecord
 
@@ -29,6 +30,7 @@ NAMES: Mapping[str, tuple[str, str]] = {
     "evalrun_samples_planned": ("gauge", "Samples that a run asks in all."),
     "evalrun_samples_total": ("counter", "Samples that ended, by how they ended."),
     "evalrun_cached_total": ("counter", "Samples that were answered from the cache."),
+    "evalrun_requests_in_flight": ("gauge", "Requests that an endpoint has not answered yet."),
     "evalrun_retries_total": ("counter", "Further attempts, by what ended the one before."),
     "evalrun_tokens_total": ("counter", "Tokens of answers that were asked for now."),
     "evalrun_cost_usd_total": ("counter", "US dollars that answers cost, where models have a price."),
@@ -60,6 +62,7 @@ class Metrics:
         self._file = file
         self._values: dict[tuple[str, Labels], float] = {}
         self._buckets: dict[tuple[str, Labels], list[float]] = {}
+        self._asking: dict[str, tuple[str, Callable[[], int]]] = {}
         self._lock = threading.Lock()
         self._written = 0.0
         self.trouble = ""
@@ -79,6 +82,11 @@ class Metrics:
         """A run of so many samples begins."""
         with self._lock:
             self._values["evalrun_samples_planned", self._labels(run=run)] = total
+
+    def asking(self, run: str, endpoint: str, in_flight: Callable[[], int]) -> None:
+        """A run asks an endpoint; `in_flight` tells from any thread how many requests it has there."""
+        with self._lock:
+            self._asking[run] = (scrub(endpoint), in_flight)
 
     def sample(self, run: str, record: SampleRecord) -> None:
         """One sample ended."""
@@ -129,7 +137,10 @@ class Metrics:
         """All of it in Prometheus' text format."""
         with self._lock:
             values = {**self._values}
-            buckets = {key: [*counts] for key, counts in self._buckets.items()}
+            for endpoint, in_flight in self._asking.values():
+                key = ("evalrun_requests_in_flight", self._labels(endpoint=endpoint))
+                values[key] = values.get(key, 0) + in_flight()
+            buckets = {at: [*counts] for at, counts in self._buckets.items()}
         lines: list[str] = []
         for name, (kind, meaning) in NAMES.items():
             rows = [_line(key[0], key[1], value) for key, value in values.items() if key[0] == name]

@@ -171,9 +171,11 @@ class Phase:
             kind = SearchRun if plan.level.role == "search" else LevelRun
             run = kind(cell, options, context, plan)
         try:
+            self.progress.asking(cell.run_id, cell.provider.endpoint, lambda: run.in_flight)
             async with watch or contextlib.nullcontext():
                 await run.run()
         finally:
+            self.progress.asking(cell.run_id, cell.provider.endpoint, int)  # none: 0
             self.progress.refresh(cell.run_id)
             await journal.close(whole=run.complete)
         return run

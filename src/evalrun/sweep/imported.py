@@ -17,7 +17,7 @@ from evalrun.errors import ExitCode
 from evalrun.runner.journal import Journal
 from evalrun.scoring.imported import ImportedMetric
 from evalrun.suite.build import suite_text
-from evalrun.tasks.logs import ImportedResults, ImportedRun, ImportedSample, names_of
+from evalrun.tasks.logs.model import ImportedResults, ImportedRun, ImportedSample, names_of
 from evalrun.tracking.folder import SAMPLES, SweepFolder
 from evalrun.tracking.parquet import journal_to_parquet
 from evalrun.tracking.store import Store, slug

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,11 @@ class ProgressAdapter:
             self._metrics.begin(run_id, total)
         self._runs[run_id] = _Running(total=total, done=len(earlier.done), started=time.monotonic())
         self._show(run_id, "running")
+
+    def asking(self, run_id: str, endpoint: str, in_flight: Callable[[], int]) -> None:
+        """A run asks an endpoint: how many requests it has there, to be looked up at any moment."""
+        if self._metrics is not None:
+            self._metrics.asking(run_id, endpoint, in_flight)
 
     def sample(self, run_id: str, record: SampleRecord) -> None:
         """One sample more."""

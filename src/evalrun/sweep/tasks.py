@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from evalrun.tasks.plan import TaskCells, TaskPlan
     from evalrun.tracking.folder import SweepFolder
 
+Z95 = 1.959963984540054
+"""So many standard errors to either side are 95 % of a normal distribution."""
+
 NOT_COMPARABLE = (
     "not comparable to lm_eval: the server has no /tokenize and the model names no tokenizer, so texts were "
     "sent as texts and cut by characters"
@@ -297,6 +300,12 @@ def _aggregated(
         }
         said = plan.lm_eval.ask("aggregate", key=key, results=results)["groups"]
         exact = all(task["exact"] and task["answered"] == task["documents"] for task in tasks.values())
+        higher = {
+            each["key"]: each["higher"]
+            for cells in plan.cells
+            if cells.task in tasks
+            for each in cells.described["metrics"]
+        }
         for name, values in said.items():
             if name not in whole:
                 continue
@@ -308,7 +317,11 @@ def _aggregated(
                 "params": dict(params[key, model, point]),
                 "tasks": plan.groups[key][name]["tasks"],
                 "exact": exact,
-                "metrics": [_group_metric(name_, values) for name_ in values if _is_value(name_)],
+                "metrics": [
+                    _group_metric(name_, values, higher.get(name_, True))
+                    for name_ in values
+                    if _is_value(name_)
+                ],
             }
 
 
@@ -316,15 +329,21 @@ def _is_value(key: str) -> bool:
     return "," in key and not key.partition(",")[0].endswith("_stderr")
 
 
-def _group_metric(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _group_metric(key: str, values: Mapping[str, Any], higher: bool) -> dict[str, Any]:
+    """A figure of a group: lm_eval's value and standard error, and the interval that these give."""
     metric, _, of = key.partition(",")
-    error = values.get(f"{metric}_stderr,{of}")
+    value, error = values[key], values.get(f"{metric}_stderr,{of}")
+    if not isinstance(error, int | float) or not isinstance(value, int | float):
+        error = None
     return {
         "name": metric_name(key),
         "slice": {},
-        "value": values[key],
+        "value": value if isinstance(value, int | float) else None,
         "n": int(values.get("sample_len") or 0),
-        "se": error if isinstance(error, int | float) else None,
+        "se": error,
+        "ci_low": None if error is None else value - Z95 * error,
+        "ci_high": None if error is None else value + Z95 * error,
+        "method": "" if error is None else "normal",
         "unit": "score",
-        "direction": "higher",
+        "direction": "higher" if higher else "lower",
     }

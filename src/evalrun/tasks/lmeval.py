@@ -24,7 +24,7 @@ from evalrun.paths import cache_dir
 from evalrun.registry import nearest
 
 PYTHON_VARIABLE = "EVALRUN_LMEVAL_PYTHON"
-CHILD = Path(__file__).with_name("lm_eval_child.py")
+CHILD = Path(__file__).with_name("lm_eval_child")
 LEAST, BELOW = (0, 4, 12), (0, 5)
 """The versions of lm_eval whose task objects this knows."""
 INSTALL = (

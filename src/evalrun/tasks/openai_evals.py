@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evalrun.errors import UserError
-from evalrun.tasks.promptfoo import Converted
+from evalrun.tasks.promptfoo.main import Converted
 from evalrun.tasks.reading import as_list, as_mapping, as_whole, json_lines, parse_yaml, text_of
 
 SCORERS: dict[str, dict[str, Any]] = {
@@ -113,6 +113,6 @@ def _suite(
 
 def written(converted: Converted, to: Path) -> list[Path]:
     """Write the suite and its rows beside it; the files."""
-    from evalrun.tasks.promptfoo import written as write
+    from evalrun.tasks.promptfoo.main import written as write
 
     return write(converted, to)

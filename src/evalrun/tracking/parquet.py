@@ -25,6 +25,7 @@ from evalrun.atomic import open_private, private_folder, replacing
 from evalrun.errors import UserError
 from evalrun.lines import read_record
 from evalrun.registry import nearest
+from evalrun.secrets import scrub_json
 from evalrun.tracking import parts
 from evalrun.tracking.columns import LONG_TEXTS, Shape, kind_of_values, transposed
 from evalrun.tracking.parts import files_of
@@ -238,6 +239,19 @@ def iter_batches(path: Path, size: int) -> Iterator[Any]:
     with reading(path) as file:
         # One thread: of a small file the others only cost time.
         yield from file.iter_batches(batch_size=size, use_threads=False)
+
+
+def without_secrets(rows: Any) -> Any:
+    """An Arrow table or record batch whose texts have their secrets taken out, to be shown elsewhere."""
+    import pyarrow as pa
+
+    columns = [
+        column
+        if pa.types.is_primitive(column.type) or pa.types.is_null(column.type)
+        else pa.array([scrub_json(value) for value in column.to_pylist()], column.type)
+        for column in rows.columns
+    ]
+    return type(rows).from_arrays(columns, schema=rows.schema)
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Any:

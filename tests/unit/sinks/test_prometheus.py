@@ -45,6 +45,18 @@ def test_samples_are_counted_by_how_they_ended_and_timed_where_they_were_asked()
     assert seen['evalrun_e2e_seconds_count{project="p",run="r"}'] == 1
 
 
+def test_requests_in_flight_are_summed_by_endpoint_when_it_is_looked() -> None:
+    metrics, asked = Metrics("p"), {"a": 3, "b": 4, "c": 5}
+    for run, endpoint in (("a", "http://h:1"), ("b", "http://h:1"), ("c", "local:x")):
+        metrics.asking(run, endpoint, lambda run=run: asked[run])
+    seen = _values(metrics.text())
+    assert seen['evalrun_requests_in_flight{project="p",endpoint="http://h:1"}'] == 7
+    assert seen['evalrun_requests_in_flight{project="p",endpoint="local:x"}'] == 5
+    asked["a"] = 1
+    metrics.asking("b", "http://h:1", int)
+    assert _values(metrics.text())['evalrun_requests_in_flight{project="p",endpoint="http://h:1"}'] == 1
+
+
 @given(st.lists(st.floats(0, 200), min_size=1, max_size=30))
 def test_a_histogram_counts_up_to_each_bound(values: list[float]) -> None:
     metrics = Metrics("p")

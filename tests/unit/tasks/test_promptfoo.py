@@ -11,7 +11,7 @@ from evalrun.errors import UserError
 from evalrun.scoring.base import ScoringInput
 from evalrun.suite.components import ScorerSpec
 from evalrun.suite.load import load_suite
-from evalrun.tasks.promptfoo import Converted, convert, written
+from evalrun.tasks.promptfoo.main import Converted, convert, written
 from evalrun.types import Status
 
 CONFIG = """

@@ -112,6 +112,8 @@ class LevelRun:
         self._fault: UserError | None = None
         self._cut = False
         self._flying = 0
+        self.in_flight = 0
+        """Requests that were sent and are not answered yet."""
         self._landed = asyncio.Event()
         self._start_ns = self._stop_ns = 0
         self._ahead_ns = 0
@@ -238,6 +240,7 @@ class LevelRun:
         load = self._plan.load
         early = (due_ns - self._start_ns) / 1e9 < load.warmup_s
         warmup = early or self.facts.sent <= self._options.warmup
+        self.in_flight += 1
         try:
             with self._deadlines:
                 response = await self._cell.provider.generate(request)
@@ -253,6 +256,7 @@ class LevelRun:
             self._breaker.patient = True  # it answers: what fails from here on is what load does
             self._keep(self._records.answered(prepared, response, due_ns, warmup=warmup))
         finally:
+            self.in_flight -= 1
             if reservation is not None and self._purse is not None:
                 self._purse.release(reservation)
 

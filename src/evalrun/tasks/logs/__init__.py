@@ -1,0 +1,1 @@
+"""Results of other tools, read. `main` is the door."""
