@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -46,14 +47,19 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         if self._user:
             shutil.chown(self.folder, "postgres", "postgres")
-        data = self.folder / "data"
-        self._run("initdb", "-D", str(data), "-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8")
+        self._data = self.folder / "data"
+        self._run("initdb", "-D", str(self._data), "-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8")
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it, at first or again after `stop`."""
         settings = [
             part for each in (*OPTIONS, f"unix_socket_directories={self.folder}") for part in ("-c", each)
         ]
         with (self.folder / "log").open("wb") as log:
             self._server = subprocess.Popen(
-                [self._programs / "postgres", "-D", data, *settings],
+                [self._programs / "postgres", "-D", self._data, *settings],
                 cwd=self.folder, stdout=log, stderr=log, **self._user,
             )  # fmt: skip
         deadline = time.monotonic() + 60
@@ -63,7 +69,11 @@ class PostgresServer:
             if self._server.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.folder / "log").read_text())
             time.sleep(0.05)
-        return self
+
+    def stop(self) -> None:
+        """End it at once, whoever is connected."""
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(30)
 
     def __exit__(self, *_: object) -> None:
         self._server.terminate()  # "smart" would wait for clients; none is left by now

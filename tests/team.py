@@ -20,10 +20,10 @@ pytest.importorskip("joserfc", reason="needs the extra: pip install -e '.[serve]
 
 import uvicorn
 
+from evalrun.server.answers import recover
 from evalrun.server.app import Server, make_app
 from evalrun.server.config import Config
 from evalrun.server.database import Database
-from evalrun.server.queues import recover
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 from tests.program import evalrun

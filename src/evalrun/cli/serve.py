@@ -1,4 +1,4 @@
-"""The team's server: `serve`, `user` and `token` where it runs; `push` and `pull` from anywhere."""
+"""The team's server: `serve`, `user` and `token` where it runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from evalrun.server.accounts import Accounts
 
 
-def _needs_extra() -> None:
+def needs_extra() -> None:
+    """Raises UserError where the packages of the server are not there."""
     from importlib.util import find_spec
 
     for name in ("starlette", "uvicorn"):
@@ -42,7 +43,7 @@ def serve(config: Path | None, bind: str | None, store: Store) -> None:
     from evalrun.server.config import read_config
 
     settings = read_config(config, bind)
-    _needs_extra()
+    needs_extra()
     if settings.login.oidc is not None:
         from importlib.util import find_spec
 
@@ -81,9 +82,9 @@ _PROJECT = click.option("--project", default="*", metavar="NAME", help="In this 
 @click.argument("name")
 @click.option("--role", metavar="ROLE", help="Give this role too.")
 @_PROJECT
-@click.option("--url", default="http://127.0.0.1:8470", show_default=True, help="The server's address.")
+@click.option("--url", metavar="URL", help="The server's address. [default: where it was last started]")
 @store_option
-def user_link(name: str, role: str | None, project: str, url: str, store: Store) -> None:
+def user_link(name: str, role: str | None, project: str, url: str | None, store: Store) -> None:
     """Print a link that signs a person in, once, within 15 minutes; enter them when new.
 
     \b
@@ -96,7 +97,10 @@ def user_link(name: str, role: str | None, project: str, url: str, store: Store)
     person = accounts.person("link", name)
     if role is not None:
         accounts.grant(person, project, role)
-    click.echo(f"{url.rstrip('/')}/sign-in#{accounts.make_link(person)}")
+    from evalrun.server.config import address_of
+
+    address = (url or address_of(store.root)).rstrip("/")
+    click.echo(f"{address}/sign-in#{accounts.make_link(person)}")
 
 
 @user.command("grant")
@@ -229,54 +233,3 @@ def token_list(store: Store, as_json: bool) -> None:
         for t in tokens
     ]
     print_rows(["name", "id", "role", "project", "runs out", "last used", "revoked"], rows)
-
-
-@click.command(no_args_is_help=True)
-@click.argument("url")
-@click.argument("sweep", default="latest")
-@store_option
-@json_option
-def push(url: str, sweep: str, store: Store, as_json: bool) -> None:
-    """Send a sweep to a server, with the token in EVALRUN_TOKEN. Again, it goes on where it stopped.
-
-    \b
-    Example:
-      EVALRUN_TOKEN=evr_… evalrun push https://evals.example.org latest
-    """
-    from evalrun.server.client import Remote
-    from evalrun.server.client import push as send
-
-    folder = store.resolve(sweep)
-    state = send(folder, Remote(url), lambda text: click.echo(text, err=True))
-    if as_json:
-        print_json({"sweep": folder.ulid, "state": state, "url": f"{url.rstrip('/')}/s/{folder.ulid}"})
-        return
-    said = {
-        "new": "is there now",
-        "extended": "is there now, with what was added",
-        "present": "was there already",
-    }
-    click.echo(f"{folder.path.name} {said[state]}: {url.rstrip('/')}/s/{folder.ulid}")
-
-
-@click.command(no_args_is_help=True)
-@click.argument("url")
-@click.argument("sweep")
-@store_option
-@json_option
-def pull(url: str, sweep: str, store: Store, as_json: bool) -> None:
-    """Fetch a sweep by its id from a server into the store, with the token in EVALRUN_TOKEN.
-
-    \b
-    Example:
-      EVALRUN_TOKEN=evr_… evalrun pull https://evals.example.org 01K5…
-    """
-    from evalrun.server.client import Remote
-    from evalrun.server.client import pull as fetch
-
-    folder, state = fetch(store, Remote(url), sweep)
-    if as_json:
-        print_json({"sweep": folder.ulid, "state": state, "folder": str(folder.path)})
-        return
-    said = {"new": "fetched", "extended": "fetched what was added", "present": "was here already"}
-    click.echo(f"{folder.path.name}: {said[state]}")

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from evalrun.errors import UserError
 from evalrun.server.config import ROLES, Config, GroupRole
-from evalrun.server.database import Database, grant, link, session, token, user
+from evalrun.server.database import Database, Grant, Link, Session, Token, User
 from evalrun.tracking.folder import new_ulid
 from evalrun.tracking.store import Store
 
@@ -83,11 +83,11 @@ class Accounts:
 
     def person(self, issuer: str, subject: str, name: str = "", groups: Sequence[str] | None = None) -> str:
         """The id of a person, who is entered when first seen. `groups` are those that the login tells."""
-        query = sa.select(user).where(user.c.issuer == issuer, user.c.subject == subject)
+        query = sa.select(User).where(User.issuer == issuer, User.subject == subject)
         told = {"name": name or subject}
         if groups is not None:
             told["groups"] = orjson.dumps(list(groups)).decode()
-        row = self.database.read(lambda connection: connection.execute(query).first())
+        row = self.database.first(query)
         if row is not None and all(getattr(row, key) == value for key, value in told.items()):
             return str(row.id)
 
@@ -96,17 +96,17 @@ class Accounts:
             if row is None:
                 made = new_ulid()
                 values = {"id": made, "issuer": issuer, "subject": subject, "groups": "[]", **told}
-                connection.execute(user.insert().values(**values, created=_now(), disabled=0))
+                connection.execute(sa.insert(User).values(**values, created=_now(), disabled=0))
                 return made
-            connection.execute(user.update().where(user.c.id == row.id).values(**told))
+            connection.execute(sa.update(User).where(User.id == row.id).values(**told))
             return str(row.id)
 
         return self.database.write(change)
 
     def find(self, name: str) -> str:
         """The id of a known person by name, subject or id. Raises UserError where it is not one."""
-        match = sa.or_(user.c.name == name, user.c.subject == name, user.c.id == name)
-        ids = self.database.read(lambda c: list(c.scalars(sa.select(user.c.id).where(match))))
+        match = sa.or_(User.name == name, User.subject == name, User.id == name)
+        ids = self.database.column(sa.select(User.id).where(match))
         if len(ids) != 1:
             what = f"there is no person '{name[:80]}'" if not ids else f"'{name[:80]}' is {len(ids)} people"
             raise UserError(what, remedy="`evalrun user list` shows them with their ids.")
@@ -115,17 +115,13 @@ class Accounts:
     def people(self) -> list[dict[str, Any]]:
         """Everyone with their grants."""
 
-        def ask(connection: sa.Connection) -> list[dict[str, Any]]:
-            grants: dict[str, dict[str, str]] = {}
-            for row in connection.execute(sa.select(grant)):
-                grants.setdefault(row.person, {})[row.project] = row.role
-            rows = connection.execute(sa.select(user).order_by(user.c.name))
-            return [
-                {**row._mapping, "disabled": bool(row.disabled), "grants": grants.get(row.id, {})}
-                for row in rows
-            ]
-
-        return self.database.read(ask)
+        grants: dict[str, dict[str, str]] = {}
+        for row in self.database.all(sa.select(Grant)):
+            grants.setdefault(row.person, {})[row.project] = row.role
+        return [
+            {**row._mapping, "disabled": bool(row.disabled), "grants": grants.get(row.id, {})}
+            for row in self.database.all(sa.select(User).order_by(User.name))
+        ]
 
     def grant(self, person: str, project: str, role: str | None) -> None:
         """Give a role in a project or in all (`*`); None takes it away."""
@@ -133,24 +129,23 @@ class Accounts:
             raise UserError(f"'{role}' is no role", remedy=f"Roles: {', '.join(ROLES)}.")
 
         def change(connection: sa.Connection) -> None:
-            connection.execute(grant.delete().where(grant.c.person == person, grant.c.project == project))
+            connection.execute(sa.delete(Grant).where(Grant.person == person, Grant.project == project))
             if role is not None:
-                connection.execute(grant.insert().values(person=person, project=project, role=role))
+                connection.execute(sa.insert(Grant).values(person=person, project=project, role=role))
 
         self.database.write(change)
         self.store.append_event("grant", {"person": person, "project": project, "role": role or "none"})
 
     def is_disabled(self, person: str) -> bool:
         """Whether a person was shut out."""
-        query = sa.select(user.c.disabled).where(user.c.id == person)
-        return bool(self.database.read(lambda connection: connection.scalar(query)))
+        return any(self.database.column(sa.select(User.disabled).where(User.id == person)))
 
     def disable(self, person: str, disabled: bool = True) -> None:
         """Shut a person out, with all their sessions; or let them in again."""
 
         def change(connection: sa.Connection) -> None:
-            connection.execute(user.update().where(user.c.id == person).values(disabled=int(disabled)))
-            connection.execute(session.delete().where(session.c.person == person))
+            connection.execute(sa.update(User).where(User.id == person).values(disabled=int(disabled)))
+            connection.execute(sa.delete(Session).where(Session.person == person))
 
         self.database.write(change)
         self.store.append_event("disable" if disabled else "enable", {"person": person})
@@ -163,8 +158,8 @@ class Accounts:
         values = {"hash": hashed(secret), "person": person, "expires": _now() + LINK_S}
 
         def change(connection: sa.Connection) -> None:
-            connection.execute(link.delete().where(link.c.expires < _now()))
-            connection.execute(link.insert().values(**values))
+            connection.execute(sa.delete(Link).where(Link.expires < _now()))
+            connection.execute(sa.insert(Link).values(**values))
 
         self.database.write(change)
         return secret
@@ -173,10 +168,10 @@ class Accounts:
         """The person whom a link signs in; None for one that was used, ran out or never was."""
 
         def change(connection: sa.Connection) -> str | None:
-            match = link.c.hash == hashed(secret)
-            row = connection.execute(sa.select(link).where(match)).first()
+            match = Link.hash == hashed(secret)
+            row = connection.execute(sa.select(Link).where(match)).first()
             # Of two who come with it at once, one takes the row away.
-            gone = connection.execute(link.delete().where(match)).rowcount
+            gone = connection.execute(sa.delete(Link).where(match)).rowcount
             return str(row.person) if row is not None and gone and row.expires >= _now() else None
 
         return self.database.write(change)
@@ -185,37 +180,35 @@ class Accounts:
         """A new session; returns its secret."""
         secret, now = secrets.token_urlsafe(32), _now()
         values = {"hash": hashed(secret), "person": person, "method": method, "created": now, "seen": now}
-        row = session.insert().values(**values)
-        self.database.write(lambda connection: connection.execute(row))
+        self.database.do(sa.insert(Session).values(**values))
         self.store.append_event("sign_in", {"person": person, "method": method})
         return secret
 
     def sign_out(self, person: Person, *, everywhere: bool = False) -> None:
         """End the session, or all of the person."""
-        which = session.c.person == person.id if everywhere else session.c.hash == person.session
-        self.database.write(lambda connection: connection.execute(session.delete().where(which)))
+        which = Session.person == person.id if everywhere else Session.hash == person.session
+        self.database.do(sa.delete(Session).where(which))
         self.store.append_event("sign_out", {"person": person.id, "everywhere": everywhere})
 
     def by_session(self, secret: str) -> Person | None:
         """Whose session it is; None where it ended or ran out."""
         key, now = hashed(secret), _now()
         limits = self.config.limits
-        query = sa.select(session, user.c.name, user.c.groups, user.c.disabled).join_from(
-            session, user, session.c.person == user.c.id
+        query = sa.select(Session, User.name, User.groups, User.disabled).join(
+            User, Session.person == User.id
         )
-        row = self.database.read(lambda c: c.execute(query.where(session.c.hash == key)).first())
+        row = self.database.first(query.where(Session.hash == key))
         if row is None or row.disabled:
             return None
         if now - row.seen > limits.session_idle_h * 3600 or now - row.created > limits.session_days * 86400:
             return None
         if now - row.seen > _USED_S:
-            seen = session.update().where(session.c.hash == key).values(seen=now)
-            self.database.write(lambda connection: connection.execute(seen))
+            self.database.do(sa.update(Session).where(Session.hash == key).values(seen=now))
         return self.known(row.person, row.name, row.method, orjson.loads(row.groups), key)
 
     def known(self, person: str, name: str, method: str, groups: Sequence[str], key: str = "") -> Person:
         """A person with all that they may do."""
-        rows = self.database.read(lambda c: c.execute(sa.select(grant).where(grant.c.person == person)).all())
+        rows = self.database.all(sa.select(Grant).where(Grant.person == person))
         found = [(row.project, row.role) for row in rows]
         for group in groups:
             given = self.config.roles.get(group)
@@ -244,33 +237,30 @@ class Accounts:
             raise UserError("a token runs out after 1 to 3650 days")
         short, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         values = {"id": short, "hash": hashed(secret), "name": name, "made_by": made_by, "owner": owner}
-        row = token.insert().values(**values, role=role, project=project, expires=_now() + days * 86400)
-        self.database.write(lambda connection: connection.execute(row))
+        until = _now() + days * 86400
+        self.database.do(sa.insert(Token).values(**values, role=role, project=project, expires=until))
         detail = {"id": short, "name": name, "role": role, "project": project, "days": days}
         self.store.append_event("make_token", detail)
         return f"evr_{short}_{secret}"
 
     def revoke_token(self, name: str) -> None:
         """End a token, by its id or name. Raises UserError where there is none that counts."""
-        match = sa.and_(sa.or_(token.c.id == name, token.c.name == name), token.c.revoked.is_(None))
-        change = token.update().where(match).values(revoked=_now())
-        if not self.database.write(lambda connection: connection.execute(change).rowcount):
+        match = sa.and_(sa.or_(Token.id == name, Token.name == name), Token.revoked.is_(None))
+        if not self.database.do(sa.update(Token).where(match).values(revoked=_now())):
             raise UserError(f"there is no token '{name[:80]}'", remedy="`evalrun token list` shows them.")
         self.store.append_event("revoke_token", {"token": name})
 
     def tokens(self) -> list[dict[str, Any]]:
         """All tokens, without what was kept of their secrets."""
-        columns = [column for column in token.c if column.name != "hash"]
-        query = sa.select(*columns).order_by(token.c.name)
-        return [dict(row._mapping) for row in self.database.read(lambda c: c.execute(query).all())]
+        columns = [column for column in Token.__table__.c if column.name != "hash"]
+        return [dict(row._mapping) for row in self.database.all(sa.select(*columns).order_by(Token.name))]
 
     def by_token(self, text: str) -> Person | None:
         """Whose token it is; None for one that is unknown, revoked, or ran out."""
         parts = _TOKEN.match(text)
         if parts is None:
             return None
-        query = sa.select(token).where(token.c.id == parts[1])
-        row = self.database.read(lambda connection: connection.execute(query).first())
+        row = self.database.first(sa.select(Token).where(Token.id == parts[1]))
         kept = row.hash if row is not None else "0" * 64
         if not hmac.compare_digest(kept, hashed(parts[2])) or row is None:
             return None
@@ -281,14 +271,12 @@ class Accounts:
         if row.owner is not None and (grants := self._within(row, grants)) == {}:
             return None
         if now - (row.last_used or 0) > _USED_S:
-            used = token.update().where(token.c.id == row.id).values(last_used=now)
-            self.database.write(lambda connection: connection.execute(used))
+            self.database.do(sa.update(Token).where(Token.id == row.id).values(last_used=now))
         return Person(f"token:{row.id}", row.name, f"{row.name} (token)", grants, is_token=True)
 
     def _within(self, row: Any, grants: dict[str, str]) -> dict[str, str]:
         """A token's rights as far as its owner has them still."""
-        query = sa.select(user).where(user.c.id == row.owner, user.c.disabled == 0)
-        owner = self.database.read(lambda connection: connection.execute(query).first())
+        owner = self.database.first(sa.select(User).where(User.id == row.owner, User.disabled == 0))
         if owner is None:
             return {}
         person = self.known(owner.id, owner.name, "token", orjson.loads(owner.groups))

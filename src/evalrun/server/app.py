@@ -27,17 +27,22 @@ from evalrun.errors import ExitCode, UserError
 from evalrun.server.accounts import Accounts, Person, rank
 from evalrun.server.asked import Asked, Json, Refused
 from evalrun.server.config import Config
-from evalrun.server.database import Away, Database, queue
+from evalrun.server.database import Away, Database, Queue
 from evalrun.server.index import Index
 from evalrun.server.jobs import Jobs
 from evalrun.server.live import Live
+from evalrun.server.memory import Memory
 from evalrun.server.routes import ROUTES, Route
 from evalrun.server.security import Guard, TooMany, peer_of
+from evalrun.tracking.catalog import SweepRow
 from evalrun.tracking.events import acting_as
+from evalrun.tracking.finding import Found
 from evalrun.tracking.store import Store
 
 HERE = Path(__file__).parent
 THREADS = 16
+_ELSEWHERE = ("look:sweep", "look:live", "look:progress")
+"""What there is of a sweep that runs elsewhere."""
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 
 
@@ -54,8 +59,9 @@ class Server:
     accounts: Accounts = field(init=False)
     index: Index = field(init=False)
     jobs: Jobs = field(init=False)
-    pages: dict[Any, bytes] = field(default_factory=dict)
-    runs: dict[tuple[str, str], Any] = field(default_factory=dict)
+    pages: Memory[tuple[bytes, str | None]] = field(default_factory=lambda: Memory(500))
+    runs: Memory[Found] = field(default_factory=lambda: Memory(500))
+    seen: Memory[list[SweepRow]] = field(default_factory=lambda: Memory(50))
     _blind: tuple[float, frozenset[str]] = (0.0, frozenset())
 
     def __post_init__(self) -> None:
@@ -72,10 +78,8 @@ class Server:
         """Sweeps of which a blind queue is open; read anew every second, and after every change here."""
         until, known = self._blind
         if time.monotonic() > until:
-            query = sa.select(queue.c.sweep).where(
-                queue.c.closed.is_(None), queue.c.spec.contains('"blind":true')
-            )
-            known = frozenset(self.database.read(lambda connection: connection.scalars(query).all()))
+            query = sa.select(Queue.sweep).where(Queue.closed.is_(None), Queue.spec.contains('"blind":true'))
+            known = frozenset(self.database.column(query))
             self._blind = (time.monotonic() + 1, known)
         return known
 
@@ -149,7 +153,7 @@ async def _answer(server: Server, route: Route, request: Request) -> Response:
     except Refused as error:
         return _refused(asked, error)
     except UserError as error:
-        status = 409 if error.exit_code == ExitCode.GATE_FAILED else 400
+        status = {ExitCode.GATE_FAILED: 409, ExitCode.INCOMPLETE: 503}.get(error.exit_code, 400)
         return _refused(asked, Refused(status, "; ".join(str(problem) for problem in error.problems)))
     except Away:
         what = "the database cannot be reached; nothing was changed, try again in a moment"
@@ -258,8 +262,7 @@ def _find(asked: Asked, route: Route) -> None:
     if "project" in names:
         asked.project = names["project"]
     elif "queue" in names:
-        query = sa.select(queue).where(queue.c.id == names["queue"])
-        asked.queue = asked.server.database.read(lambda connection: connection.execute(query).first())
+        asked.queue = asked.server.database.first(sa.select(Queue).where(Queue.id == names["queue"]))
         if asked.queue is None:
             raise Refused(404, "there is no such queue")
         asked.project, asked.row = asked.queue.project, asked.server.index.get(asked.queue.sweep)
@@ -268,9 +271,12 @@ def _find(asked: Asked, route: Route) -> None:
         if not _ULID.match(ulid):
             raise Refused(404, "there is no such sweep")
         asked.row = asked.server.index.get(ulid)
-        if route.function.startswith("push:") and route.method != "GET":
+        elsewhere = asked.server.live.elsewhere.get(ulid)
+        if route.function.startswith(("push:", "live:")) and route.method != "GET":
             asked.project = _function("push:project_of")(asked)
             asked.row = None
+        elif asked.row is None and elsewhere is not None and route.function in _ELSEWHERE:
+            asked.project = elsewhere.project
         elif asked.row is None:
             raise Refused(404, "there is no such sweep")
         else:

@@ -57,6 +57,11 @@ class Asked:
         return SweepFolder(self.row.folder)
 
     @property
+    def ulid(self) -> str:
+        """The id of the sweep that the path names."""
+        return str(self.request.path_params["sweep"])
+
+    @property
     def is_api(self) -> bool:
         """Whether a program asks: it is answered in JSON, also when refused."""
         return self.request.url.path.startswith("/api/") or self.request.url.path == "/healthz"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -27,8 +28,12 @@ from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 
 TOKEN = "EVALRUN_TOKEN"  # noqa: S105  the name of the variable
-CHUNK, TRIES, TIMEOUT_S = 4 << 20, 6, 60
+CHUNK, TRIES, TIMEOUT_S, TELL_S = 4 << 20, 6, 60, 1.0
 _MOST_BYTES, _MOST_FILES = 64 << 30, 100_000
+
+
+class Unreached(UserError):
+    """The server cannot be reached at this moment."""
 
 
 class Remote:
@@ -80,13 +85,13 @@ class Remote:
                 if attempt == TRIES - 1 or isinstance(error, ssl.SSLCertVerificationError):
                     what = f"the server cannot be reached: {error}"
                     remedy = "The same command again goes on where it stopped."
-                    raise UserError(
+                    raise Unreached(
                         what, where=self.url, remedy=remedy, exit_code=ExitCode.INCOMPLETE
                     ) from error
             finally:
                 connection.close()
             time.sleep(self._pause_s * 2**attempt)
-        raise UserError("the server is too busy", where=self.url, exit_code=ExitCode.INCOMPLETE)
+        raise Unreached("the server is too busy", where=self.url, exit_code=ExitCode.INCOMPLETE)
 
     def _connection(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
@@ -101,10 +106,33 @@ def _refused(url: str, status: int, text: bytes) -> UserError:
     return UserError(f"the server refused ({status}): {said[:500]}", where=url)
 
 
+def tell(folder: SweepFolder, remote: Remote) -> None:
+    """Tell a server how far a running sweep is, once a second, until it has ended: counts and scores, no
+    answers. A server that is away for longer than tries last is told again when it is back."""
+    from dataclasses import asdict
+
+    from evalrun.server.following import Follower
+
+    follower, said, here = Follower(folder), -1, False
+    head = {"project": folder.manifest().project, "name": folder.path.name[27:]}
+    while not follower.ended:
+        follower.look()
+        if follower.state is not None and not here and follower.offset != said:
+            with contextlib.suppress(Unreached):
+                news = {**head, "state": asdict(follower.state)}
+                answer = remote.ask("POST", f"/api/v1/sweeps/{folder.ulid}/live", news)
+                here, said = answer["state"] == "present", follower.offset
+        time.sleep(TELL_S)
+
+
 def push(folder: SweepFolder, remote: Remote, say: Callable[[str], None] = lambda text: None) -> str:
     """Send a sweep; returns `new`, `extended` or `present`. Again, it goes on where it stopped."""
     if folder.is_locked():
-        raise UserError("the sweep is running", where=folder.path.name, remedy="Push it when it has ended.")
+        raise UserError(
+            "the sweep is running",
+            where=folder.path.name,
+            remedy="Push it when it has ended, or now with --live.",
+        )
     manifest, files = folder.manifest(), files_of(folder)
     document = plan_document(manifest.project, folder.path.name, files)
     path = f"/api/v1/sweeps/{folder.ulid}"

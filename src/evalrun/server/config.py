@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 from pathlib import Path
@@ -19,6 +20,8 @@ ROLES: tuple[Role, ...] = ("viewer", "annotator", "editor", "admin")
 """From the least to the most that one may do; each may do what those before it may."""
 
 DEFAULT_BIND = "127.0.0.1:8470"
+ADDRESS = "server.json"
+"""The file of the store in which its server says where it is."""
 MIB = 1 << 20
 
 
@@ -113,6 +116,19 @@ class Config(_Part):
     def is_secure(self) -> bool:
         """Whether browsers come by https."""
         return self.public_url.startswith("https://")
+
+
+def own_address(config: Config) -> str:
+    """Where browsers find the server."""
+    return config.public_url.rstrip("/") or f"http://{config.bind}"
+
+
+def address_of(root: Path) -> str:
+    """Where the server of a store was last; of one that was never started, the default."""
+    try:
+        return str(json.loads((root / ADDRESS).read_bytes())["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return own_address(Config())
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.database import (
@@ -30,100 +31,109 @@ VERSION = "1"
 """Of the tables. A database of another version is refused: it holds what cannot be made again."""
 
 _Answer = TypeVar("_Answer")
-metadata = sa.MetaData()
-Text, Integer = sa.Text, sa.BigInteger
+Key = Annotated[str, mapped_column(primary_key=True)]
+Indexed = Annotated[str, mapped_column(index=True)]
 
-version = sa.Table("version", metadata, sa.Column("number", Text, primary_key=True))
-user = sa.Table(
-    "person",
-    metadata,
-    sa.Column("id", Text, primary_key=True),
-    sa.Column("issuer", Text, nullable=False),
-    sa.Column("subject", Text, nullable=False),
-    sa.Column("name", Text, nullable=False),
-    sa.Column("groups", Text, nullable=False, default="[]"),
-    sa.Column("created", Integer, nullable=False),
-    sa.Column("disabled", Integer, nullable=False, default=0),
-    sa.UniqueConstraint("issuer", "subject"),
-)
-grant = sa.Table(
-    "granted",
-    metadata,
-    sa.Column("person", Text, primary_key=True),
-    sa.Column("project", Text, primary_key=True),
-    sa.Column("role", Text, nullable=False),
-)
-token = sa.Table(
-    "token",
-    metadata,
-    sa.Column("id", Text, primary_key=True),
-    sa.Column("hash", Text, nullable=False),
-    sa.Column("name", Text, nullable=False),
-    sa.Column("made_by", Text, nullable=False),
-    sa.Column("owner", Text),
-    sa.Column("role", Text, nullable=False),
-    sa.Column("project", Text, nullable=False),
-    sa.Column("expires", Integer, nullable=False),
-    sa.Column("last_used", Integer),
-    sa.Column("revoked", Integer),
-)
-session = sa.Table(
-    "login_session",
-    metadata,
-    sa.Column("hash", Text, primary_key=True),
-    sa.Column("person", Text, nullable=False, index=True),
-    sa.Column("method", Text, nullable=False),
-    sa.Column("created", Integer, nullable=False),
-    sa.Column("seen", Integer, nullable=False),
-)
-link = sa.Table(
-    "sign_in_link",
-    metadata,
-    sa.Column("hash", Text, primary_key=True),
-    sa.Column("person", Text, nullable=False),
-    sa.Column("expires", Integer, nullable=False),
-)
-queue = sa.Table(
-    "queue",
-    metadata,
-    sa.Column("id", Text, primary_key=True),
-    sa.Column("project", Text, nullable=False, index=True),
-    sa.Column("sweep", Text, nullable=False, index=True),
-    sa.Column("title", Text, nullable=False),
-    sa.Column("spec", Text, nullable=False),
-    sa.Column("seed", Text, nullable=False),
-    sa.Column("made_by", Text, nullable=False),
-    sa.Column("created", Integer, nullable=False),
-    sa.Column("closed", Integer),
-)
-item = sa.Table(
-    "item",
-    metadata,
-    sa.Column("queue", Text, primary_key=True),
-    sa.Column("id", Text, primary_key=True),
-    sa.Column("run", Text, nullable=False),
-    sa.Column("sample_id", Text, nullable=False),
-    sa.Column("shown", Text, nullable=False),
-)
-lease = sa.Table(
-    "lease",
-    metadata,
-    sa.Column("queue", Text, primary_key=True),
-    sa.Column("item", Text, primary_key=True),
-    sa.Column("person", Text, primary_key=True),
-    sa.Column("until", Integer, nullable=False),
-    sa.Column("skipped", Integer, nullable=False, default=0),
-)
-answer = sa.Table(
-    "answer",
-    metadata,
-    sa.Column("queue", Text, primary_key=True),
-    sa.Column("item", Text, primary_key=True),
-    sa.Column("person", Text, primary_key=True),
-    sa.Column("value", Text, nullable=False),
-    sa.Column("comment", Text, nullable=False),
-    sa.Column("ts", Text, nullable=False),
-)
+
+class Base(DeclarativeBase):
+    """The tables. Moments are seconds since 1970, but `ts`, which is as it stands in the folder."""
+
+    type_annotation_map: ClassVar = {str: sa.Text, int: sa.BigInteger}
+
+
+class Version(Base):
+    __tablename__ = "version"
+    number: Mapped[Key]
+
+
+class User(Base):
+    __tablename__ = "person"
+    __table_args__ = (sa.UniqueConstraint("issuer", "subject"),)
+    id: Mapped[Key]
+    issuer: Mapped[str]
+    subject: Mapped[str]
+    name: Mapped[str]
+    groups: Mapped[str] = mapped_column(default="[]")
+    created: Mapped[int]
+    disabled: Mapped[int] = mapped_column(default=0)
+
+
+class Grant(Base):
+    __tablename__ = "granted"
+    person: Mapped[Key]
+    project: Mapped[Key]
+    role: Mapped[str]
+
+
+class Token(Base):
+    __tablename__ = "token"
+    id: Mapped[Key]
+    hash: Mapped[str]
+    name: Mapped[str]
+    made_by: Mapped[str]
+    owner: Mapped[str | None]
+    role: Mapped[str]
+    project: Mapped[str]
+    expires: Mapped[int]
+    last_used: Mapped[int | None]
+    revoked: Mapped[int | None]
+
+
+class Session(Base):
+    __tablename__ = "login_session"
+    hash: Mapped[Key]
+    person: Mapped[Indexed]
+    method: Mapped[str]
+    created: Mapped[int]
+    seen: Mapped[int]
+
+
+class Link(Base):
+    __tablename__ = "sign_in_link"
+    hash: Mapped[Key]
+    person: Mapped[str]
+    expires: Mapped[int]
+
+
+class Queue(Base):
+    __tablename__ = "queue"
+    id: Mapped[Key]
+    project: Mapped[Indexed]
+    sweep: Mapped[Indexed]
+    title: Mapped[str]
+    spec: Mapped[str]
+    seed: Mapped[str]
+    made_by: Mapped[str]
+    created: Mapped[int]
+    closed: Mapped[int | None]
+
+
+class Item(Base):
+    __tablename__ = "item"
+    queue: Mapped[Key]
+    id: Mapped[Key]
+    run: Mapped[str]
+    sample_id: Mapped[str]
+    shown: Mapped[str]
+
+
+class Lease(Base):
+    __tablename__ = "lease"
+    queue: Mapped[Key]
+    item: Mapped[Key]
+    person: Mapped[Key]
+    until: Mapped[int]
+    skipped: Mapped[int] = mapped_column(default=0)
+
+
+class Answer(Base):
+    __tablename__ = "answer"
+    queue: Mapped[Key]
+    item: Mapped[Key]
+    person: Mapped[Key]
+    value: Mapped[str]
+    comment: Mapped[str]
+    ts: Mapped[str]
 
 
 class Away(Exception):
@@ -147,10 +157,10 @@ class Database:
         self._engine = self.place.engine(sa.QueuePool)
         try:
             with database_errors(self.place), writing(self._engine) as connection:
-                metadata.create_all(connection)
-                number = connection.scalar(sa.select(version.c.number))
+                Base.metadata.create_all(connection)
+                number = connection.scalar(sa.select(Version.number))
                 if number is None:
-                    connection.execute(version.insert().values(number=VERSION))
+                    connection.execute(sa.insert(Version).values(number=VERSION))
         except BrokenCatalog as error:
             raise UserError(
                 f"the server's database is damaged: {error}",
@@ -180,6 +190,22 @@ class Database:
         """Make a change, whole or not at all. Raises Away where the database cannot be reached."""
         with self._guarded(), writing(self._engine) as connection:
             return change(connection)
+
+    def first(self, query: sa.Executable) -> Any:
+        """The first row that a query finds, or None."""
+        return self.read(lambda connection: connection.execute(query).first())
+
+    def all(self, query: sa.Executable) -> list[Any]:
+        """All rows that a query finds."""
+        return self.read(lambda connection: list(connection.execute(query).all()))
+
+    def column(self, query: sa.Executable) -> list[Any]:
+        """The first column of all rows that a query finds."""
+        return self.read(lambda connection: list(connection.scalars(query)))
+
+    def do(self, change: sa.Executable) -> int:
+        """Make one change; how many rows it was of."""
+        return self.write(lambda connection: connection.execute(change).rowcount)
 
     def close(self) -> None:
         """Let go of the connections."""

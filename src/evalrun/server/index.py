@@ -13,9 +13,9 @@ from evalrun.tracking.catalog import SweepRow
 from evalrun.tracking.folder import SweepFolder, stamp
 from evalrun.tracking.store import Store
 
-PAUSE_S, ANYWAY_S = 1.0, 20.0
-"""How often it is looked whether something changed, and how old the rows may be in any case (a process that
-was killed changes no file)."""
+PAUSE_S, ANYWAY_S, IDLE_S = 1.0, 20.0, 300.0
+"""How often it is looked whether something changed, and how old the rows may be in any case: a process that
+was killed changes no file. Where none runs, longer."""
 
 
 @dataclass
@@ -39,8 +39,9 @@ class Index:
                 self._refresh()
         elif time.monotonic() - self._looked > PAUSE_S and self._lock.acquire(blocking=self.version == 0):
             try:
-                state = self._changes()
-                if state != self._state or time.monotonic() - self._read > ANYWAY_S:
+                state = self.changes()
+                running = any(row.status == "running" for row in self.rows)
+                if state != self._state or time.monotonic() - self._read > (ANYWAY_S if running else IDLE_S):
                     self._refresh()
                 self._looked = time.monotonic()
             finally:
@@ -50,9 +51,7 @@ class Index:
     def get(self, ulid: str) -> SweepRow | None:
         """One sweep by its whole id."""
         self.all()
-        if ulid not in self.by_id and (
-            self.store.sweeps.is_dir() and any(self.store.sweeps.glob(f"{ulid}-*"))
-        ):
+        if ulid not in self.by_id and self.changes() != self._state:
             self.all(now=True)
         return self.by_id.get(ulid)
 
@@ -73,7 +72,8 @@ class Index:
                 found.setdefault(row.project, []).append(row)
         return found
 
-    def _changes(self) -> object:
+    def changes(self) -> object:
+        """Another value when sweeps came or went, or something was said of the store."""
         found = []
         for path in (self.store.sweeps, self.store.events_path, self.store.marks):
             with contextlib.suppress(OSError):
@@ -82,7 +82,7 @@ class Index:
         return found
 
     def _refresh(self) -> None:
-        state = self._changes()
+        state = self.changes()
         with contextlib.suppress(UserError) if self.version else contextlib.nullcontext():
             rows = tuple(self.store.list(None))
             if rows != self.rows or self.version == 0:

@@ -21,11 +21,12 @@ import orjson
 from evalrun._version import __version__
 from evalrun.atomic import private_folder
 from evalrun.errors import UserError
+from evalrun.server.memory import Memory
 from evalrun.tracking.folder import SweepFolder, stamp
 from evalrun.tracking.store import Store
 
 AT_ONCE, TIMEOUT_S, MEMORY = 2, 180, 6 << 30
-FOLDER, KEPT, MOST_IDS = "server-pages", 300, 32
+FOLDER, KEPT, MOST_KEPT = "server-pages", 300, 64
 
 
 def page_stamp(folder: SweepFolder) -> str:
@@ -41,8 +42,7 @@ class Jobs:
     store: Store
     _turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(AT_ONCE))
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
-    _answers: dict[str, Any] = field(default_factory=dict)
-    _ids: dict[tuple[str, str, str], frozenset[str]] = field(default_factory=dict)
+    _answers: Memory[Any] = field(default_factory=lambda: Memory(MOST_KEPT))
 
     def run(self, job: str, **values: Any) -> Any:
         """What a job gives back. Raises UserError with what was wrong."""
@@ -68,21 +68,14 @@ class Jobs:
 
     def sample_ids(self, folder: SweepFolder, run: str) -> frozenset[str]:
         """The ids of a run's samples; those of the runs asked for last are kept."""
-        key = (folder.ulid, run, stamp(folder))
-        if key not in self._ids:
-            if len(self._ids) >= MOST_IDS:
-                self._ids.pop(next(iter(self._ids)))
-            self._ids[key] = frozenset(self.run("ids", sweep=folder.ulid, run=run))
-        return self._ids[key]
+        return self._answers.keep(
+            (folder.ulid, run, stamp(folder)), lambda: frozenset(self.run("ids", sweep=folder.ulid, run=run))
+        )
 
     def kept(self, job: str, stamps: Sequence[str], **values: Any) -> Any:
         """What a job gives back; with the same stamps what it gave back before."""
         key = repr((job, stamps, sorted(values.items(), key=str)))
-        if key not in self._answers:
-            if len(self._answers) >= MOST_IDS:
-                self._answers.pop(next(iter(self._answers)), None)
-            self._answers[key] = self.run(job, **values)
-        return self._answers[key]
+        return self._answers.keep(key, lambda: self.run(job, **values))
 
     def page(self, job: str, stamps: Sequence[str], **values: Any) -> Path:
         """The page of a job, drawn unless it is kept from before with the same stamps."""

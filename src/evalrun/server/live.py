@@ -1,181 +1,117 @@
-"""A sweep that is running, as its journals tell, for all who watch it at once.
+"""Running sweeps, for all who watch one. One task looks twice a second, however many watch; each event holds
+the whole state, so whoever reads a stream again misses nothing.
 
-A journal is read from where it was read to before, never its last, torn line. One task looks twice a second,
-however many watch; whoever reads the stream again goes on from the state of that moment, since each event
-holds the whole of it.
+A sweep that runs elsewhere is told of by `push --live`: counts and scores, no answers. What was told is in
+memory alone; after a restart the next second brings it again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
 
 import anyio
+import anyio.to_thread
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from evalrun.errors import UserError
-from evalrun.lines import read_record
-from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.running import JOURNAL
+from evalrun.server.asked import Asked, Refused
+from evalrun.server.following import Progress
 
-LOOK_S, COMMENT_S, RATE_S = 0.5, 15.0, 30.0
-_SLICE = 8 << 20
+LOOK_S, COMMENT_S, FORGET_S, LATE_S, MOST_ELSEWHERE = 0.5, 15.0, 3600.0, 15.0, 200
 
 
-@dataclass
-class _Run:
-    run: str
-    of: int | None
-    journal: Path
-    at: int = 0
-    seen: set[int] = field(default_factory=set)
-    states: Counter[str] = field(default_factory=Counter)
-    sums: dict[str, tuple[int, float, float]] = field(default_factory=dict)
-    ended: bool = False
-    last: float = 0.0
-    final: dict[str, Any] | None = None
+class Followed(Protocol):
+    """A sweep that is watched: `offset` grows with every change, `ended` holds when there is no more."""
 
-    def read(self) -> None:
-        try:
-            with self.journal.open("rb") as file:
-                file.seek(self.at)
-                data = file.read(_SLICE)
-            self.last = self.journal.stat().st_mtime
-        except OSError:
-            return  # not begun yet, or finished between two looks
-        whole = data.rfind(b"\n") + 1
-        self.at += whole
-        for line in data[:whole].splitlines(keepends=True):
-            record = read_record(line)
-            if record is not None:
-                self._add(record)
-
-    def _add(self, record: dict[str, Any]) -> None:
-        key = hash((record["sample_id"], record.get("repeat")))
-        if key in self.seen:
-            return
-        self.seen.add(key)
-        self.states[str(record.get("status"))] += 1
-        for name, value in (record.get("scores") or {}).items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                n, total, squares = self.sums.get(name, (0, 0.0, 0.0))
-                self.sums[name] = n + 1, total + value, squares + value * value
-
-    def finish(self, folder: SweepFolder) -> None:
-        """What a finished run counts is in its results."""
-        results = folder.run(self.run)
-        counts = results.counts
-        self.states = Counter({name: getattr(counts, name) for name in _STATES})
-        self.ended, self.of = True, counts.samples
-        whole = {each.name: each for each in results.metrics if not each.slice and each.value is not None}
-        name = next((name for name in self.sums if name in whole), next(iter(whole), None))
-        if name is not None:
-            parts = ("value", "n", "ci_low", "ci_high")
-            self.final = {"name": name, **{part: getattr(whole[name], part) for part in parts}}
-
-    def score(self) -> dict[str, Any] | None:
-        """The first score's mean. Of samples so far: quick ones come first, so it is no estimate of the end;
-        the interval (normal, 95 %) says how far the mean of so many can be relied on."""
-        if self.final is not None or not self.sums:
-            return self.final
-        name, (n, total, squares) = next(iter(self.sums.items()))
-        mean = total / n
-        half = 1.96 * math.sqrt(max(0.0, squares - total * mean) / max(1, n - 1) / n) if n > 1 else None
-        low, high = (None, None) if half is None else (mean - half, mean + half)
-        return {"name": name, "value": mean, "n": n, "ci_low": low, "ci_high": high}
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "run": self.run, "done": sum(self.states.values()), "of": self.of, "ended": self.ended,
-            **{name: self.states[name] for name in _STATES}, "score": self.score(),
-        }  # fmt: skip
-
-
-_STATES = ("scored", "unparsed", "refused", "failed")
-
-
-class Follower:
-    """One running sweep. `state` is what its watchers are told, `offset` grows with every change."""
-
-    def __init__(self, folder: SweepFolder) -> None:
-        manifest = folder.manifest()
-        self.folder, self.state, self.offset = folder, dict[str, Any](), -1
-        self._runs = []
-        for planned in manifest.plan:
-            n = manifest.datasets.get(planned.dataset, {}).get("n")
-            of = n * (planned.repeats or 1) if isinstance(n, int) else None
-            self._runs.append(_Run(planned.run, of, folder.path / "runs" / planned.run / JOURNAL))
-        self._pace: deque[tuple[float, int]] = deque()
-        self.ended = False
+    state: Progress | None
+    offset: int
+    ended: bool
 
     def look(self) -> bool:
         """Read what is new; whether there was anything."""
-        going = self.folder.is_locked()  # looked at first: what is written last is read once more
-        finished = set(self.folder.run_ids())
-        for run in self._runs:
-            if not run.ended:
-                run.read()
-                if run.run in finished:
-                    run.finish(self.folder)
-        offset = sum(run.at for run in self._runs) + sum(run.ended for run in self._runs) + (not going)
-        changed = offset != self.offset or not self.state
-        self.offset, self.ended = offset, not going
-        self.state = self._document(going)
-        return changed
 
-    def _document(self, going: bool) -> dict[str, Any]:
-        runs = [run.document() for run in self._runs]
-        done, of = sum(run["done"] for run in runs), [run["of"] for run in runs]
-        now = time.monotonic()
-        self._pace.append((now, done))
-        while now - self._pace[0][0] > RATE_S and len(self._pace) > 2:
-            self._pace.popleft()
-        seconds, samples = now - self._pace[0][0], done - self._pace[0][1]
-        rate = samples / seconds if seconds > 0 and going else None
-        total = sum(of) if None not in of else None
-        left = (total - done) / rate if rate and total is not None else None
-        last = max(run.last for run in self._runs) if self._runs else 0.0
-        return {
-            "sweep": self.folder.ulid, "status": self.folder.status() if not going else "running",
-            "done": done, "of": total, "rate": rate, "left_s": left,
-            "last_sample_s": round(time.time() - last, 1) if last else None, "runs": runs,
-        }  # fmt: skip
+
+@dataclass
+class Elsewhere:
+    """A sweep that runs on another machine, as it was last told."""
+
+    project: str
+    name: str
+    actor: str
+    state: Progress | None = None
+    offset: int = 0
+    ended: bool = False
+    heard: float = field(default_factory=time.monotonic)
+    _seen: int = -1
+
+    def hear(self, state: Progress) -> None:
+        """The news of this second."""
+        self.state, self.heard = state, time.monotonic()
+        self.offset += 1
+
+    def look(self) -> bool:
+        """Whether something was told since; or nothing was for so long that it has to be said."""
+        late = time.monotonic() - self.heard > LATE_S
+        if late and self.state is not None and self.state.status == "running":
+            self.state = replace(self.state, status="not heard of for a while", rate=None, left_s=None)
+            self.offset += 1
+        changed, self._seen = self.offset != self._seen, self.offset
+        return changed
 
 
 @dataclass
 class Live:
     """All sweeps that someone watches. `stop` ends every stream at once, so that the server can end."""
 
-    followers: dict[str, Follower] = field(default_factory=dict)
+    followers: dict[str, Followed] = field(default_factory=dict)
+    elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
     watchers: Counter[str] = field(default_factory=Counter)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _news: dict[str, asyncio.Condition] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _wakers: list[asyncio.Future[None]] = field(default_factory=list)
 
-    async def stream(self, folder: SweepFolder) -> AsyncIterator[bytes]:
+    def hear(self, ulid: str, project: str, name: str, actor: str, state: Progress) -> None:
+        """News of a sweep that runs elsewhere."""
+        for old in [key for key, each in self.elsewhere.items() if time.monotonic() - each.heard > FORGET_S]:
+            self.elsewhere.pop(old).ended = True
+        if ulid not in self.elsewhere and len(self.elsewhere) >= MOST_ELSEWHERE:
+            raise Refused(429, f"{MOST_ELSEWHERE} sweeps are told of already")
+        if ulid in self.elsewhere and self.elsewhere[ulid].project != project:
+            raise Refused(409, "the sweep is told of in another project")
+        self.elsewhere.setdefault(ulid, Elsewhere(project, name, actor)).hear(state)
+
+    def arrived(self, ulid: str) -> None:
+        """The sweep is in the store now: who watches it is told to look there."""
+        known = self.elsewhere.pop(ulid, None)
+        if known is not None and known.state is not None:
+            known.ended = True
+            known.hear(replace(known.state, status="here"))
+
+    async def stream(self, ulid: str, begin: Callable[[], Followed]) -> AsyncIterator[bytes]:
         """Server-sent events: `state` whenever something is new, `end` when the sweep is, `bye` at a stop."""
-        ulid = folder.ulid
         self.watchers[ulid] += 1
         news = self._news.setdefault(ulid, asyncio.Condition())
-        if ulid not in self._tasks or self._tasks[ulid].done():
-            self.followers[ulid] = await anyio.to_thread.run_sync(Follower, folder)
-            self._tasks[ulid] = asyncio.create_task(self._follow(ulid, news))
         told, quiet = -2, time.monotonic()
         try:
+            if ulid not in self._tasks or self._tasks[ulid].done():
+                self.followers[ulid] = await anyio.to_thread.run_sync(begin)
+                self._tasks[ulid] = asyncio.create_task(self._follow(ulid, news))
             while not self.stop.is_set():
                 follower = self.followers[ulid]
-                if follower.state and follower.offset != told:
+                if follower.state is not None and follower.offset != told:
                     told, quiet = follower.offset, time.monotonic()
-                    yield _event("end" if follower.ended else "state", follower.state, told)
+                    yield _event("end" if follower.ended else "state", asdict(follower.state), told)
                     if follower.ended:
                         return
+                elif follower.ended and follower.state is None:
+                    break
                 elif time.monotonic() - quiet > COMMENT_S:
                     quiet = time.monotonic()
                     yield b": still there\n\n"
@@ -192,7 +128,9 @@ class Live:
             try:
                 changed = await anyio.to_thread.run_sync(follower.look)
             except (UserError, OSError):  # deleted, or being replaced
-                follower.ended, follower.state, changed = True, {**follower.state, "status": "gone"}, True
+                if follower.state is not None:
+                    follower.state = replace(follower.state, status="gone")
+                follower.ended, changed = True, True
                 follower.offset += 1
             if changed:
                 async with news:
@@ -216,3 +154,18 @@ async def _wake(news: asyncio.Condition) -> None:
 
 def _event(name: str, state: dict[str, Any], at: int) -> bytes:
     return f"event: {name}\nid: {at}\ndata: {orjson.dumps(state).decode()}\n\n".encode()
+
+
+def tell(asked: Asked) -> Any:
+    """How far a sweep is that runs elsewhere."""
+    ulid, name = str(asked.request.path_params["sweep"]), asked.text("name", most=120)
+    try:
+        state = TypeAdapter(Progress).validate_python(asked.values.get("state"))
+    except ValidationError as error:
+        raise Refused(400, f"'state' is not that of a sweep: {error.errors()[0]['msg']}") from error
+    if state.sweep != ulid:
+        raise Refused(400, "'state' is that of another sweep")
+    if asked.server.index.get(ulid) is not None:
+        return {"state": "present"}
+    asked.server.live.hear(ulid, asked.project, name, asked.person.actor, state)
+    return {"state": "told"}

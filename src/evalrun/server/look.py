@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -12,15 +12,16 @@ from typing import Any
 
 import anyio.to_thread
 import sqlalchemy as sa
-from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 
 from evalrun._version import __version__
 from evalrun.reports.numbers import figure
 from evalrun.reports.page import asset
 from evalrun.server.asked import Asked, Json, Refused
-from evalrun.server.database import queue
+from evalrun.server.database import Queue
+from evalrun.server.following import Follower
 from evalrun.server.jobs import page_stamp
-from evalrun.server.live import Follower
+from evalrun.server.live import Followed
 from evalrun.server.routes import openapi as document
 from evalrun.server.security import SANDBOX
 from evalrun.tracking.catalog import SweepRow
@@ -29,32 +30,37 @@ from evalrun.tracking.finding import Found, Search
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.people import fold
 
-PAGE, MOST_RUNS, MOST_COMPARED, PAGES_KEPT = 50, 200, 12, 500
+PAGE, MOST_RUNS, MOST_COMPARED = 50, 200, 12
 _ASSETS = Path(__file__).parent / "assets"
 
 
 def _rows(asked: Asked, project: str = "", archived: bool = False) -> list[SweepRow]:
-    return [
-        row
-        for row in asked.server.index.all()
-        if (not project or row.project == project) and (archived or not row.archived) and asked.sees(row)
-    ]
+    """The sweeps that the person may see; whoever has the same roles is told from memory."""
+    server = asked.server
+    rows = server.index.all()
+    key = (server.index.version, server.blinded(), _grants(asked))
+    mine = server.seen.keep(key, lambda: [row for row in rows if asked.sees(row)])
+    return [row for row in mine if (not project or row.project == project) and (archived or not row.archived)]
 
 
-def _kept(asked: Asked, make: Any) -> Response:
-    """A page that depends on nothing but the sweeps there are, who asks and the address."""
+def _grants(asked: Asked) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(asked.person.grants.items()))
+
+
+def _kept(asked: Asked, make: Callable[[], Any], *stamps: object) -> Response:
+    """A page that depends on nothing but the sweeps there are, who asks, the address and the stamps."""
     server, person = asked.server, asked.person
     server.index.all()
-    grants = tuple(sorted(person.grants.items()))
-    who = (person.id, person.name, person.session, grants)
-    key = (str(asked.request.url), who, server.index.version, server.blinded())
-    body = server.pages.get(key)
-    if body is None:
-        body = make().body
-        if len(server.pages) >= PAGES_KEPT:
-            server.pages.clear()
-        server.pages[key] = body
-    return HTMLResponse(body)
+    who = (person.id, person.name, bool(person.session), _grants(asked))
+    key = (str(asked.request.url), who, server.index.version, server.blinded(), *stamps)
+
+    def made() -> tuple[bytes, str | None]:
+        answer = make()
+        whole = answer if isinstance(answer, Response) else Json(answer)
+        return bytes(whole.body), whole.media_type
+
+    body, kind = server.pages.keep(key, made)
+    return Response(body, media_type=kind)
 
 
 def _shown(asked: Asked, rows: list[SweepRow]) -> list[dict[str, Any]]:
@@ -83,9 +89,13 @@ def home(asked: Asked) -> Response:
         newest = [(name, len(found), found[0]) for name, found in projects.items()]
         running = [row for row in rows if row.status == "running"][:10]
         return asked.page("home.html.j2", projects=newest[:500], sweeps=_shown(asked, rows[:20]),
-                          total=len(rows), running=running)  # fmt: skip
+                          total=len(rows), running=running, elsewhere=elsewhere)  # fmt: skip
 
-    return _kept(asked, make)
+    elsewhere = [
+        (ulid, known) for ulid, known in asked.server.live.elsewhere.items()
+        if asked.person.may("viewer", known.project)
+    ]  # fmt: skip
+    return _kept(asked, make, *[ulid for ulid, _ in elsewhere])
 
 
 def project(asked: Asked) -> Response:
@@ -124,15 +134,23 @@ def find(asked: Asked) -> Response:
 
 def sweep(asked: Asked) -> Response:
     row = asked.row
-    assert row is not None
+    if row is None:
+        return asked.page("elsewhere.html.j2", ulid=asked.ulid, known=asked.server.live.elsewhere[asked.ulid])
+    queues = asked.server.database.all(sa.select(Queue).where(Queue.sweep == row.sweep))
+    stamps = (
+        page_stamp(asked.folder),
+        asked.server.index.changes(),
+        [(each.id, each.closed) for each in queues],
+    )
+    return _kept(asked, lambda: _sweep(asked, row, queues), repr(stamps))
+
+
+def _sweep(asked: Asked, row: SweepRow, queues: list[Any]) -> Response:
     found = _runs(asked, row)
     best = asked.server.index.score(row)
     manifest = asked.folder.manifest()
     said = fold(manifest.tags, asked.folder.events())
     events = [event for event in asked.folder.events() if event["action"] in ("approve", "promote", "deploy")]
-    queues = asked.server.database.read(
-        lambda c: c.execute(sa.select(queue).where(queue.c.sweep == row.sweep)).all()
-    )
     names = [each.name for each in list_baselines(asked.server.store) if each.sweep == row.sweep]
     feedback = asked.folder.path / "labels" / "feedback.jsonl"
     return asked.page(
@@ -153,14 +171,8 @@ def _feedback(asked: Asked, row: SweepRow) -> Any:
 
 def _runs(asked: Asked, row: SweepRow) -> Found:
     """The runs of a sweep, read again when its folder changes: the catalog looks at all sweeps first."""
-    kept, key = asked.server.runs, (row.sweep, page_stamp(SweepFolder(row.folder)))
-    found = kept.get(key)
-    if found is None:
-        found = asked.server.store.find(_runs_search(asked, row))
-        if len(kept) >= PAGES_KEPT:
-            kept.clear()
-        kept[key] = found
-    return found
+    key = (row.sweep, page_stamp(SweepFolder(row.folder)))
+    return asked.server.runs.keep(key, lambda: asked.server.store.find(_runs_search(asked, row)))
 
 
 def _runs_search(asked: Asked, row: SweepRow) -> Search:
@@ -231,9 +243,12 @@ def api_projects(asked: Asked) -> Any:
 
 
 def api_sweeps(asked: Asked) -> Any:
-    rows = _rows(asked, asked.param("project"), asked.param("archived") == "1")
-    at = _page_of(asked)
-    return {"total": len(rows), "sweeps": [_document(row) for row in rows[(at - 1) * PAGE : at * PAGE]]}
+    def make() -> Any:
+        rows = _rows(asked, asked.param("project"), asked.param("archived") == "1")
+        at = _page_of(asked)
+        return {"total": len(rows), "sweeps": [_document(row) for row in rows[(at - 1) * PAGE : at * PAGE]]}
+
+    return _kept(asked, make)
 
 
 def api_runs(asked: Asked) -> Any:
@@ -247,15 +262,19 @@ def api_sweep(asked: Asked) -> Any:
     return {**_document(asked.row), "results": [asdict(run) for run in found.rows]}
 
 
+def _followed(asked: Asked) -> Followed:
+    return asked.server.live.elsewhere[asked.ulid] if asked.row is None else Follower(asked.folder)
+
+
 def progress(asked: Asked) -> Response:
-    follower = Follower(asked.folder)
-    follower.look()
-    return Json(follower.state, headers={"ETag": f'"{follower.offset}"'})
+    followed = _followed(asked)
+    followed.look()
+    return Json(followed.state, headers={"ETag": f'"{followed.offset}"'})
 
 
 async def live(asked: Asked) -> Response:
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
-    stream = asked.server.live.stream(asked.folder)
+    stream = asked.server.live.stream(asked.ulid, lambda: _followed(asked))
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
@@ -266,12 +285,7 @@ def openapi(_: Asked) -> Any:
 async def healthz(asked: Asked) -> Response:
     try:
         with anyio.fail_after(5):
-            await anyio.to_thread.run_sync(
-                lambda: asked.server.database.read(
-                    lambda connection: connection.execute(sa.select(1)).first()
-                ),
-                abandon_on_cancel=True,
-            )
+            await anyio.to_thread.run_sync(asked.server.database.first, sa.select(1), abandon_on_cancel=True)
         return Json({"status": "ok", "version": __version__})
     except Exception:
         return Json({"status": "database away", "version": __version__}, status_code=503)

@@ -7,9 +7,12 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
+
+from evalrun.atomic import write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.server.app import Server, make_app
-from evalrun.server.config import Config
+from evalrun.server.config import ADDRESS, Config, own_address
 from evalrun.server.database import Database
 from evalrun.tracking.store import Store
 
@@ -21,8 +24,8 @@ def serve(store: Store, config: Config, say: Callable[[str], None]) -> None:
     cannot be used."""
     import uvicorn
 
+    from evalrun.server.answers import recover
     from evalrun.server.push import remove_stale
-    from evalrun.server.queues import recover
 
     settings = uvicorn.Config(
         "", host=config.host, port=config.port, log_level="warning", access_log=False, lifespan="on",
@@ -54,6 +57,8 @@ def serve(store: Store, config: Config, say: Callable[[str], None]) -> None:
 
 async def _run(running, server: Server, listening, say) -> None:  # type: ignore[no-untyped-def]
     loop = asyncio.get_running_loop()
+    address = own_address(server.config)
+    write_private(server.store.root / ADDRESS, orjson.dumps({"url": address}))
 
     def stop() -> None:
         server.live.end()  # streams say goodbye first: uvicorn waits for them
@@ -61,15 +66,14 @@ async def _run(running, server: Server, listening, say) -> None:  # type: ignore
 
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, stop)
-    say(first_words(server))
+    say(first_words(server, address))
     # Not `run`, which would take the signals for itself and end the process by them.
     await running._serve([listening])
 
 
-def first_words(server: Server) -> str:
+def first_words(server: Server, address: str) -> str:
     """What is printed at the start: where, and for one of this machine a link that signs its owner in."""
     config = server.config
-    address = config.public_url.rstrip("/") or f"http://{config.bind}"
     lines = [f"evalrun serves {Path(server.store.root)} at {address} (Ctrl-C ends it)"]
     if config.login.links or not (config.login.oidc or config.login.proxy):
         person = server.accounts.person("link", "owner")

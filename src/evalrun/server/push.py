@@ -37,7 +37,7 @@ _locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def _staged(asked: Asked) -> Path:
-    return asked.server.store.root / INCOMING / str(asked.request.path_params["sweep"])
+    return asked.server.store.root / INCOMING / asked.ulid
 
 
 def _plan(asked: Asked) -> dict[str, Any] | None:
@@ -52,7 +52,7 @@ def project_of(asked: Asked) -> str:
     """The project of a push: of the sweep that is in the store, of one announced before, else as it is said.
 
     The commit checks it against the manifest."""
-    row = asked.server.index.get(str(asked.request.path_params["sweep"]))
+    row = asked.server.index.get(asked.ulid)
     if row is not None:
         return row.project
     plan = _plan(asked)
@@ -64,7 +64,7 @@ def project_of(asked: Asked) -> str:
 
 
 def begin(asked: Asked) -> Any:
-    ulid, limits = str(asked.request.path_params["sweep"]), asked.server.config.limits
+    ulid, limits = asked.ulid, asked.server.config.limits
     name = asked.text("folder", most=120)
     if not FOLDER_NAME.match(name) or name[:26] != ulid:
         raise Refused(400, "'folder' is not the name of the sweep's folder")
@@ -143,7 +143,7 @@ def _write(descriptor: int, chunk: bytes) -> None:
 def commit(asked: Asked) -> Any:
     """Check all that came, and take it in. What is not whole is named and kept, to be sent again; what was
     altered is thrown away."""
-    plan, ulid, store = _plan(asked), str(asked.request.path_params["sweep"]), asked.server.store
+    plan, ulid, store = _plan(asked), asked.ulid, asked.server.store
     if plan is None:
         row = asked.server.index.get(ulid)
         if row is not None:
@@ -176,6 +176,7 @@ def commit(asked: Asked) -> Any:
         detail = {"folder": plan["folder"], "state": state, "files": len(files)}
         store.append_event("receive", detail, target=ulid)
     asked.server.index.all(now=True)
+    asked.server.live.arrived(ulid)
     return {"state": state, "sweep": ulid}
 
 

@@ -38,6 +38,7 @@ HEADERS = {
 def own_hosts(config: Config) -> frozenset[str]:
     """The `Host` headers that mean this server, in small letters."""
     names = {each.lower() for each in config.hosts}
+    names |= {f"{each}:{config.port}" for each in names if ":" not in each}
     if config.public_url:
         names.add(urlsplit(config.public_url).netloc.lower())
     if config.is_local:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.team import Client, Running
 
-from evalrun.server.queues import gold
+from evalrun.server.results import gold
 from evalrun.tracking.audit import verify
 from evalrun.tracking.changes import said
 from evalrun.tracking.folder import SweepFolder
@@ -121,11 +121,11 @@ def test_what_was_confirmed_outlives_a_crash_at_any_moment(
     (root / "server.db-wal").exists()
     import sqlalchemy as sa
 
-    from evalrun.server.database import Database, answer
+    from evalrun.server.database import Answer, Database
     from evalrun.tracking.store import Store
 
     database = Database(Store(root))
-    database.write(lambda connection: connection.execute(sa.delete(answer)))
+    database.write(lambda connection: connection.execute(sa.delete(Answer)))
     database.close()
     path = sweep.path / "events.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))  # the last answer's event

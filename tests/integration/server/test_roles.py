@@ -11,7 +11,7 @@ from tests.team import Client, Running
 
 from evalrun.server.accounts import FEEDBACK, rank
 from evalrun.server.config import ROLES
-from evalrun.server.database import session, token
+from evalrun.server.database import Session, Token
 from evalrun.server.routes import ROUTES, Route, openapi
 from evalrun.tracking.folder import SweepFolder
 
@@ -91,7 +91,7 @@ def test_the_file_of_the_api_is_made_from_the_table(team: Running) -> None:
 def test_a_token_counts_until_it_is_revoked_or_runs_out(team: Running) -> None:
     client = team.machine("viewer")
     assert client.get("/api/v1/me").json["roles"] == {"*": "viewer"}
-    change = token.update().values(expires=int(time.time()) - 1)
+    change = sa.update(Token).values(expires=int(time.time()) - 1)
     team.server.database.write(lambda connection: connection.execute(change))
     expired = client.get("/api/v1/me")
     assert (expired.status, expired.headers["WWW-Authenticate"]) == (401, 'Bearer error="invalid_token"')
@@ -132,7 +132,7 @@ def test_a_session_ends_everywhere_at_once(team: Running) -> None:
 
 def test_a_session_runs_out(team: Running) -> None:
     client = team.person("ana", {"*": "viewer"})
-    change = session.update().values(seen=sa.text("seen - 13 * 3600"))
+    change = sa.update(Session).values(seen=sa.text("seen - 13 * 3600"))
     team.server.database.write(lambda connection: connection.execute(change))
     assert client.get("/api/v1/me").status == 401
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from tests.team import Running
 
 from evalrun.lines import with_checksum
-from evalrun.tracking.folder import SweepFolder
+from evalrun.server.client import Remote, push, tell
+from evalrun.tracking.folder import SweepFolder, new_ulid
 from evalrun.tracking.store import Store
 
 
@@ -77,6 +82,53 @@ def _start(root: Path) -> tuple[subprocess.Popen[str], int, str]:
     link = re.search(r"sign-in#(\S+)", said)
     assert port and link
     return process, int(port[1]), link[1]
+
+
+def test_a_sweep_that_runs_elsewhere_is_followed_and_then_arrives(
+    team: Running, start: Callable[..., Running], sweep: SweepFolder, tmp_path: Path
+) -> None:
+    run = sweep.path / "runs" / "other-p-d"
+    whole = shutil.copytree(run, tmp_path / "whole")
+    journal = _goes_on(sweep)
+    journal.write_bytes(b"".join(_line(at, at % 2) for at in range(6)))
+    there = start(root=tmp_path / "there")
+    ci = there.machine("editor", "team")
+    remote = Remote(there.origin, ci.headers["Authorization"].partition(" ")[2])
+    path = f"/api/v1/sweeps/{sweep.ulid}"
+    with sweep.lock():
+        telling = threading.Thread(target=tell, args=(sweep, remote))
+        telling.start()
+        while there.machine("viewer").get(f"/s/{sweep.ulid}").status == 404:
+            assert telling.is_alive()
+        vic = there.person("vic", {"team": "viewer"})
+        assert f"/s/{sweep.ulid}".encode() in vic.get("/").body
+        assert b"runs elsewhere" in vic.get(f"/s/{sweep.ulid}").body
+        assert there.person("eve", {"other": "admin"}).get(f"/s/{sweep.ulid}").status == 404
+        connection = http.client.HTTPConnection("127.0.0.1", there.port, timeout=30)
+        connection.request("GET", f"{path}/live", headers=vic.headers)
+        answer = connection.getresponse()
+        assert _events(answer, "state")["done"] == 18
+        journal.write_bytes(b"".join(_line(at, 1) for at in range(12)))
+        while _events(answer, "state")["done"] < 24:
+            pass
+    telling.join(30)
+    shutil.rmtree(run)
+    shutil.copytree(whole, run)
+    assert push(sweep, remote) == "new"
+    assert _events(answer, "end")["status"] == "here"
+    connection.close()
+    assert b"runs elsewhere" not in vic.get(f"/s/{sweep.ulid}").body
+    late = ci.post(
+        f"{path}/live", {"project": "team", "name": "x", "state": vic.get(f"{path}/progress").json}
+    )
+    assert late.json == {"state": "present"}
+
+
+@pytest.mark.parametrize("state", [None, {}, {"sweep": "x", "runs": "many"}])
+def test_news_that_are_none_are_refused(state: object, team: Running) -> None:
+    path = f"/api/v1/sweeps/{new_ulid()}/live"
+    told = team.machine("editor").post(path, {"project": "team", "name": "x", "state": state})
+    assert told.status == 400
 
 
 def test_it_ends_cleanly_with_streams_open(root: Path, sweep: SweepFolder) -> None:
