@@ -110,7 +110,7 @@ def queue_create(
 
         try:
             asks = yaml.safe_load(schema.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"cannot be read: {error}", where=str(schema)) from error
     folder = store.resolve(sweep)
     with _server(store) as server:

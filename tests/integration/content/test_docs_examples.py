@@ -84,7 +84,8 @@ ELSEWHERE = (
     "evalrun watch",  # a training
     "evalrun probe",  # a deployment
     "evalrun experiment",  # its users
-    "evalrun serve",  # these need a server
+    "evalrun serve",  # these need a server, or its extra
+    "evalrun queue",
     "evalrun push",
     "evalrun pull",
     "evalrun user",
