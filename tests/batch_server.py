@@ -146,6 +146,20 @@ class BatchServer(MessagesServer):
         page = newest[start : start + min(limit, 2)]  # few on a page, so that there are pages
         return page, start + len(page) < len(newest), page[-1].id if page else None
 
+    async def cancel(self, request: web.Request) -> web.Response:
+        made = self.of(request.match_info["batch"])
+        made.cancelled = True
+        if made.results is None:
+            self._poll_until_ended(made)
+        of = self.anthropic if "messages" in request.path else self.openai
+        return web.json_response(of(made))
+
+    def _poll_until_ended(self, made: Made) -> None:
+        """Half of it was answered when it was cancelled."""
+        half = len(made.requests) // 2
+        made.results = [self._end(one) for one in made.requests[:half]]
+        made.results += [(one["custom_id"], "canceled") for one in made.requests[half:]]
+
     async def content(self, request: web.Request) -> web.Response:
         kind, _, name = request.match_info["file"].partition("-")
         made = self.of(name)
@@ -240,12 +254,14 @@ class BatchServer(MessagesServer):
         app.router.add_get("/v1/messages/batches", self.list_messages)
         app.router.add_get("/v1/messages/batches/{batch}", self.retrieve_messages)
         app.router.add_get("/v1/messages/batches/{batch}/results", self.results_messages)
+        app.router.add_post("/v1/messages/batches/{batch}/cancel", self.cancel)
         for root in ("/v1", "/openai"):
             app.router.add_post(f"{root}/files", self.upload)
             app.router.add_get(f"{root}/files/{{file}}/content", self.content)
             app.router.add_post(f"{root}/batches", self.create)
             app.router.add_get(f"{root}/batches", self.list)
             app.router.add_get(f"{root}/batches/{{batch}}", self.retrieve)
+            app.router.add_post(f"{root}/batches/{{batch}}/cancel", self.cancel)
 
 
 def _line(fate: Any) -> dict[str, Any]:
@@ -256,7 +272,8 @@ def _line(fate: Any) -> dict[str, Any]:
         status = 500 if fate == "broken" else 400
         body = {"error": {"message": fate, "type": "invalid_request_error"}}
         return {"response": {"status_code": status, "request_id": "q", "body": body}, "error": None}
-    return {"response": None, "error": {"code": f"batch_{fate}", "message": f"{fate}"}}
+    code = "batch_cancelled" if fate == "canceled" else f"batch_{fate}"
+    return {"response": None, "error": {"code": code, "message": f"{fate}"}}
 
 
 def _result(fate: Any) -> dict[str, Any]:

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 )
 @click.option("--shard", type=click.IntRange(min=1), metavar="N", help="Samples a task asks. [default: 5000]")
 @click.option("--push", metavar="URL", help="Then send it to a server, with the token in EVALRUN_TOKEN.")
+@click.option("--cancel", is_flag=True, help="Cancel the batches of its unfinished sweep at the provider.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @json_option
 @click.pass_context
@@ -100,6 +101,7 @@ def run(
     at: str | None,
     shard: int | None,
     push: str | None,
+    cancel: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -121,6 +123,9 @@ def run(
         resume_within=resume_within, baseline=baseline, inconclusive=inconclusive, reuse=reuse,
         use_lock=not no_lock, metrics=metrics, metrics_file=metrics_file,
     )  # fmt: skip
+    if cancel:
+        _cancel(suite, options, as_json=as_json)
+        return
     for file in (junit, summary, code_quality):
         if file is not None:
             place_for(file)
@@ -148,6 +153,17 @@ def run(
 
         click.echo(f"{remote.url}: {send(outcome.folder, remote)}", err=True)
     ctx.exit(int(outcome.exit_code))
+
+
+def _cancel(suite: Path, options: SweepOptions, *, as_json: bool) -> None:
+    """Cancel batches, and say what is left to do."""
+    from evalrun.sweep.cancel import cancel_batches
+
+    cancelled = cancel_batches(suite, options)
+    if as_json:
+        print_json({"cancelled": cancelled})
+    for name in cancelled:
+        click.echo(f"batch {name} is being cancelled; the same command takes what it has answered", err=True)
 
 
 _UNTIL = re.compile(

@@ -53,6 +53,10 @@ class AnthropicBatches(BatchAPI):
     async def state(self, batch: str) -> BatchState:
         return _state(await self._get(f"{_PATH}/{batch}"))
 
+    async def cancel(self, batch: str) -> None:
+        client = self._client()
+        await client.post(client.below(f"{_PATH}/{batch}/cancel"), b"", lambda document, _: document)
+
     async def listed(self) -> AsyncIterator[BatchState]:
         after: dict[str, str] = {}
         while True:

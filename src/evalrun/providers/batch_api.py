@@ -88,6 +88,10 @@ class BatchAPI(ABC):
         """How a batch stands."""
 
     @abstractmethod
+    async def cancel(self, batch: str) -> None:
+        """End a batch early; what is answered by then is paid for."""
+
+    @abstractmethod
     def listed(self) -> AsyncIterator[BatchState]:
         """All batches of the account, the newest first."""
 

@@ -17,6 +17,8 @@ from evalrun.types import JSON, ErrorKind, ProviderError, Request, Response
 T = TypeVar("T")
 
 _ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
+_UNANSWERED = frozenset({"batch_expired", "batch_cancelled"})
+"""Codes of requests that a batch ended without."""
 _LIMITED = "token_limit_exceeded"
 """The code with which the API refuses a batch because of what waits already."""
 
@@ -73,6 +75,9 @@ class OpenAIBatches(BatchAPI):
     async def state(self, batch: str) -> BatchState:
         return _state(await self._asked(self._client().batches.retrieve(batch)))
 
+    async def cancel(self, batch: str) -> None:
+        await self._asked(self._client().batches.cancel(batch))
+
     async def listed(self) -> AsyncIterator[BatchState]:
         page = await self._asked(self._client().batches.list(limit=100))
         while True:
@@ -100,8 +105,8 @@ class OpenAIBatches(BatchAPI):
         document = load(line)
         key, error, response = document["custom_id"], document.get("error"), document.get("response")
         if error and not response:
-            if error.get("code") == "batch_expired":
-                what = error.get("message") or "the batch expired before it was answered"
+            if error.get("code") in _UNANSWERED:
+                what = error.get("message") or "the batch ended before it was answered"
                 return key, ProviderError(ErrorKind.TIMEOUT, what)
             return key, error_of_payload(error)
         body = orjson.dumps(response.get("body"))

@@ -229,6 +229,32 @@ def test_ctrl_c_leaves_it_running_and_says_how_to_go_on(server: BatchServer, tmp
     assert (run["counts"]["scored"], len(server.batches), set(server.paid.values())) == (12, 1, {1})
 
 
+@pytest.mark.parametrize("api", APIS)
+def test_cancel_ends_what_runs_at_the_provider(api: str, server: BatchServer, tmp_path: Path) -> None:
+    """What was answered by then is taken and paid for once, the rest asked by the next start."""
+    server.ready_after = 1_000_000
+    case = Case(tmp_path, server, api, batch={"poll_s": 0.5})
+    nothing = case.run("--cancel")
+    assert (nothing.returncode, "no unfinished sweep" in nothing.stderr) == (2, True), nothing.stderr
+    words = [sys.executable, "-m", "evalrun", *case.words]
+    client = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert client.stderr is not None
+    for line in client.stderr:
+        if "is at the provider" in line:
+            break
+    client.kill()
+    client.communicate(timeout=30)
+    ended = case.run("--cancel")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == {"cancelled": ["batch_1"]}
+    assert (server.batches[0].cancelled, len(server.batches)) == (True, 1)
+    taken = case.run()
+    assert (taken.returncode, "was cancelled" in taken.stderr) == (3, True), taken.stderr
+    server.ready_after = 1
+    assert case.only(case.run())["counts"]["scored"] == 12
+    assert ([len(made.requests) for made in server.batches], set(server.paid.values())) == ([12, 6], {1})
+
+
 def test_a_batch_that_somebody_cancelled_is_not_asked_again_by_itself(
     server: BatchServer, tmp_path: Path
 ) -> None:
