@@ -14,6 +14,9 @@ from evalrun.suite.components import ModelSpec
 _RESTARTS = 3
 """How often Ray starts an engine's actor again on its node."""
 _CLOSING_S = 10.0
+_LOOK_S = 1.0
+_AHEAD = 2
+"""Shards handed to Ray for each core."""
 
 
 async def result(ref: Any) -> Any:
@@ -35,10 +38,17 @@ def needs(model: ModelSpec) -> dict[str, float]:
 class TaskHands:
     """Shards as tasks: Ray places each where there is room, and runs it again where a worker or node dies."""
 
-    def __init__(self, ray: Any, shared: Any, slots: int, retries: int, ahead: int) -> None:
+    def __init__(self, ray: Any, shared: Any, retries: int) -> None:
         self._shared = shared
         self._task, self._retries = ray.remote(run_shard), retries
-        self.room = slots * ahead
+        self.room = self.told = 0
+        """How many shards may be handed over, and the number that tasks were told of."""
+
+    @staticmethod
+    def room_on(nodes: Sequence[Mapping[str, Any]]) -> int:
+        """How many shards are handed over at a time: a few more than cores, so that none waits for the
+        driver. Their rows lie in Ray's shared memory."""
+        return _AHEAD * max(1, sum(int(node["Resources"]["CPU"]) for node in nodes))
 
     async def ask(self, shard: Shard, model: ModelSpec) -> ShardDone:
         """Ask one shard."""
@@ -57,6 +67,7 @@ class ActorHands:
         self._ray, self._shared, self._model, self._on = ray, shared, model, on
         self._free: asyncio.Queue[Any] = asyncio.Queue()
         self._actors: list[Any] = []
+        self._starting: list[asyncio.Future[None]] = []
 
     @property
     def room(self) -> int:
@@ -67,30 +78,58 @@ class ActorHands:
         self, nodes: Sequence[Mapping[str, Any]], note: Callable[[str, dict[str, Any]], None]
     ) -> None:
         """Start the engines; `note` is told who answers. Raises UserError where none can be."""
-        wanted = needs(self._model)
-        actor = self._ray.remote(EngineHost)
-        for node in nodes:
-            for _ in range(_fitting(node["Resources"], wanted)):
-                self._actors.append(
-                    actor.options(
-                        **wanted, max_restarts=_RESTARTS, max_task_retries=_RESTARTS,
-                        scheduling_strategy=self._on(node["NodeID"]),
-                    ).remote()
-                )  # fmt: skip
-        refs = [each.check.remote(self._shared, [self._model.id]) for each in self._actors]
-        for started, ref in zip(list(self._actors), refs, strict=True):
+        for started, ref in self._started(nodes):
             _, said = await result(ref)
             if isinstance(said, UserError):
                 raise said
             note(self._model.id, said[self._model.id])
             self._free.put_nowait(started)
 
+    def start_more(
+        self, nodes: Sequence[Mapping[str, Any]], note: Callable[[str, dict[str, Any]], None]
+    ) -> None:
+        """Start engines on nodes that joined, while others ask; those that are not like the others, or do
+        not start, are left out."""
+        for started, ref in self._started(nodes):
+            self._starting.append(asyncio.ensure_future(self._join(started, ref, note)))
+
+    async def _join(self, started: Any, ref: Any, note: Callable[[str, dict[str, Any]], None]) -> None:
+        with contextlib.suppress(Exception):
+            _, said = await result(ref)
+            if not isinstance(said, UserError):
+                note(self._model.id, said[self._model.id])
+                self._free.put_nowait(started)
+                return
+        self._actors.remove(started)
+        self._ray.kill(started)
+
+    def _started(self, nodes: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+        """The actors of engines on these nodes, each with what it says once it is ready."""
+        wanted = needs(self._model)
+        made = [
+            self._ray.remote(EngineHost)
+            .options(
+                **wanted,
+                max_restarts=_RESTARTS,
+                max_task_retries=_RESTARTS,
+                scheduling_strategy=self._on(node["NodeID"]),
+            )
+            .remote()
+            for node in nodes
+            for _ in range(_fitting(node["Resources"], wanted))
+        ]
+        self._actors += made
+        return [(each, each.check.remote(self._shared, [self._model.id])) for each in made]
+
     async def ask(self, shard: Shard, model: ModelSpec) -> ShardDone:
         """Ask one shard of an engine that is free. Raises UserError once none is left."""
         from ray.exceptions import RayActorError
 
         while self._actors:
-            actor = await self._free.get()
+            try:
+                actor = await asyncio.wait_for(self._free.get(), _LOOK_S)
+            except TimeoutError:
+                continue  # the last one may be gone
             try:
                 done: ShardDone = await result(actor.run_shard.remote(self._shared, shard))
             except RayActorError:
@@ -106,6 +145,8 @@ class ActorHands:
 
     async def close(self) -> None:
         """End the engines."""
+        for starting in self._starting:
+            starting.cancel()
         for actor in self._actors:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(result(actor.close.remote()), _CLOSING_S)

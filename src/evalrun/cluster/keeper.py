@@ -4,7 +4,8 @@ One Ray actor keeps it. Requests and tokens are reserved before a request is sen
 minute of a reservation begins when the actor made it, and a task sends at once or gives it back, so the
 window is longer by the longest time between the two. Where the actor dies each task waits a whole window
 (others may have sent until just now) and then keeps to its share of the limit: the limit over as many tasks
-as there can be. A budget without its keeper pays for nothing more: the same command goes on.
+as there can be. One that does not answer for long is killed by whoever waits, so that it is dead for all. A
+budget without its keeper pays for nothing more: the same command goes on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ STALE_S = 0.75
 """A reservation that took longer to arrive is given back."""
 LONG_WINDOW_S = WINDOW_S + STALE_S
 REPORT_S = 0.5
+SILENT_S = 30.0
+"""A keeper that does not answer for so long is killed: paused or cut off, it cannot be told from dead."""
 
 
 def budgets_of(limits: LimitsSpec, share: float = 1.0, window_s: float = LONG_WINDOW_S) -> EndpointBudget:
@@ -58,7 +61,16 @@ class Purse:
     tokens: float | None
     spent_usd: float = 0.0
     spent_tokens: float = 0.0
-    put_by: dict[int, Reservation] = field(default_factory=dict)
+    put_by: dict[int, tuple[str, Reservation]] = field(default_factory=dict)
+    """What requests in flight may cost, with the attempt at a shard that sent each."""
+
+    def lose(self, attempt: str) -> None:
+        """An attempt died: what it had in flight was sent, and counts as spent."""
+        for number, (owner, reservation) in list(self.put_by.items()):
+            if owner == attempt:
+                del self.put_by[number]
+                self.spent_usd += reservation.usd
+                self.spent_tokens += reservation.tokens
 
     def bears(self, usd: float, tokens: float) -> bool:
         """Whether a request may be sent beside those put by; one alone always, until all is spent."""
@@ -66,8 +78,8 @@ class Purse:
             return False
         if not self.put_by:
             return True
-        usd += self.spent_usd + sum(each.usd for each in self.put_by.values())
-        tokens += self.spent_tokens + sum(each.tokens for each in self.put_by.values())
+        usd += self.spent_usd + sum(each.usd for _, each in self.put_by.values())
+        tokens += self.spent_tokens + sum(each.tokens for _, each in self.put_by.values())
         return (self.usd is None or usd <= self.usd) and (self.tokens is None or tokens <= self.tokens)
 
     @property
@@ -92,6 +104,7 @@ class Keeper:
         self._opens_s = time.monotonic() + quiet_s
         self._attempts: dict[str, dict[str, Attempt]] = {}
         self._stop = False
+        self._share = 0.0
 
     async def admit(self, endpoint: str, tokens: float) -> tuple[float, int]:
         """How long to wait before asking again, and, where that is 0, the number of the reservation."""
@@ -120,7 +133,7 @@ class Keeper:
         if ticket.tokens is not None and budget.tokens is not None and tokens is not None:
             budget.tokens.correct(ticket.tokens, tokens)
 
-    async def reserve(self, usd: float, tokens: float) -> int | None:
+    async def reserve(self, usd: float, tokens: float, attempt: str = "") -> int | None:
         """The number of a reservation of the budget, -1 where it must wait, None where all is spent."""
         assert self._purse is not None
         if self._purse.spent:
@@ -129,7 +142,7 @@ class Keeper:
         if not self._purse.bears(usd, tokens):
             return -1
         number = next(self._numbers)
-        self._purse.put_by[number] = Reservation(usd, tokens)
+        self._purse.put_by[number] = attempt, Reservation(usd, tokens)
         return number
 
     async def pay(self, number: int, usd: float, tokens: float) -> None:
@@ -139,11 +152,28 @@ class Keeper:
         self._purse.spent_usd += usd
         self._purse.spent_tokens += tokens
 
-    async def report(self, shard: str, attempt: str, node: str, counts: tuple[int, int], ended: bool) -> bool:
-        """How far an attempt is: samples recorded, and failed ones among them. Gives whether to stop."""
-        own = self._attempts.setdefault(shard, {}).setdefault(attempt, Attempt(node))
+    async def spent(self, usd: float, tokens: float) -> None:
+        """What the driver knows to be spent, where that is more."""
+        if self._purse is not None:
+            self._purse.spent_usd = max(self._purse.spent_usd, usd)
+            self._purse.spent_tokens = max(self._purse.spent_tokens, tokens)
+
+    async def seats(self, count: int) -> None:
+        """How many tasks can ask at a time."""
+        self._share = 1.0 / count
+
+    async def report(
+        self, shard: str, attempt: str, node: str, counts: tuple[int, int], ended: bool
+    ) -> tuple[bool, float]:
+        """How far an attempt is: samples recorded, and failed ones among them. Gives whether to stop, and a
+        task's share of the limits (0: as it was told)."""
+        attempts = self._attempts.setdefault(shard, {})
+        if attempt not in attempts and self._purse is not None:
+            for lost in attempts:
+                self._purse.lose(lost)
+        own = attempts.setdefault(attempt, Attempt(node))
         own.done, own.failed, own.ended = counts[0], counts[1], ended
-        return self._stop
+        return self._stop, self._share
 
     async def stop(self) -> None:
         """Let all tasks end after what is in flight."""
@@ -164,40 +194,55 @@ class Keeper:
 
 
 class Line:
-    """A task's line to the keeper. `dead` once the keeper is."""
+    """A line to the keeper. `dead` once the keeper is; `share` is the part of the limits that is a task's
+    then."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, share: float = 1.0) -> None:
         self._handle = handle
-        self.dead = False
+        self.dead, self.share = False, share
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the keeper; None where it is dead, or was out of reach for long."""
+        import ray
         from ray.exceptions import ActorDiedError, RayError
 
         if self.dead:
             return None
         try:
-            return await getattr(self._handle, method).remote(*arguments)
+            return await asyncio.wait_for(getattr(self._handle, method).remote(*arguments), SILENT_S)
         except ActorDiedError:
+            self.dead = True
+        except TimeoutError:
+            ray.kill(self._handle)
             self.dead = True
         except RayError:  # out of reach: whoever needs an answer asks again
             await asyncio.sleep(LOOK_S)
         return None
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        """Call a method without waiting for it."""
+        if not self.dead:
+            getattr(self._handle, method).remote(*arguments)
 
 
 class SharedBudget(EndpointBudget):
     """The budget of an endpoint that the keeper keeps, in the place of one's own."""
 
     @classmethod
-    def joined(cls, line: Line, endpoint: str, limits: LimitsSpec, share: float) -> SharedBudget:
-        """`share` is the part of the limits that is this task's when the keeper dies."""
-        own = budgets_of(limits, share)
+    def joined(cls, line: Line, endpoint: str, limits: LimitsSpec) -> SharedBudget:
+        """The budget of an endpoint by the keeper that the line leads to."""
+        own = budgets_of(limits)
         made = cls(own.requests, own.tokens)
-        made._line, made._endpoint, made._opens_s = line, endpoint, None
+        made._line, made._endpoint, made._limits, made._opens_s = line, endpoint, limits, None
         return made
 
-    __slots__ = ("_endpoint", "_line", "_opens_s")
+    def begin_shard(self) -> None:
+        """Without keeper a shard waits anew: another task may have asked in the minute that is ours."""
+        self._opens_s = None
+
+    __slots__ = ("_endpoint", "_limits", "_line", "_opens_s")
     _line: Line
+    _limits: LimitsSpec
     _endpoint: str
     _opens_s: float | None
 
@@ -238,11 +283,13 @@ class SharedBudget(EndpointBudget):
     def _alone(self, now_s: float, tokens: float) -> tuple[float, Ticket | None]:
         """The keeper is dead: a window in which nothing is sent, then our share. Raises UserError (exit 3)
         where that is less than a request."""
+        if self._opens_s is None:
+            self._opens_s = now_s + LONG_WINDOW_S
+            own = budgets_of(self._limits, self._line.share)
+            self.requests, self.tokens = own.requests, own.tokens
         small = self.requests is not None and self.requests.per_minute < 1
         if small or (self.tokens is not None and tokens > self.tokens.per_minute):
             raise _unkept("the limits", "and a task's share of them is less than a request")
-        if self._opens_s is None:
-            self._opens_s = now_s + LONG_WINDOW_S
         wait = max(self._opens_s - now_s, self._wait_s(now_s, tokens))
         return (wait, None) if wait > 0 else (0.0, self._charge(now_s, tokens))
 
@@ -259,8 +306,7 @@ class SharedBudget(EndpointBudget):
             if prompt_tokens is not None:
                 self.guess.learn(request, prompt_tokens, completion_tokens)
                 tokens = prompt_tokens + (completion_tokens or 0)
-        if not self._line.dead:
-            self._line._handle.settle.remote(ticket.number, tokens)
+        self._line.tell("settle", ticket.number, tokens)
 
 
 @dataclass(slots=True)
@@ -273,9 +319,9 @@ class KeptTicket(Ticket):
 class RemotePurse:
     """A task's part of the budget that the keeper keeps (`runner.cell.Purse`), and its observer."""
 
-    def __init__(self, line: Line, guess_at_first: float) -> None:
-        self._line = line
-        self._guess = TokenGuess(guess_at_first)
+    def __init__(self, line: Line, attempt: str) -> None:
+        self._line, self._attempt = line, attempt
+        self._guess = TokenGuess()
         self._numbers: dict[Reservation, list[int]] = {}
         self._due: list[tuple[float, float]] = []
         self.fault: UserError | None = None
@@ -291,7 +337,7 @@ class RemotePurse:
         while not give_up():
             if self._line.dead:
                 raise _unkept("the budget", "so nothing more is spent")
-            number = await self._line.call("reserve", reservation.usd, reservation.tokens)
+            number = await self._line.call("reserve", reservation.usd, reservation.tokens, self._attempt)
             if number is not None and number >= 0:
                 self._numbers.setdefault(reservation, []).append(number)
                 return reservation
@@ -316,8 +362,7 @@ class RemotePurse:
         """The request was answered and counted, or failed."""
         usd, tokens = self._due.pop() if self._due else (0.0, 0.0)
         number = self._numbers[reservation].pop()
-        if not self._line.dead:
-            self._line._handle.pay.remote(number, usd, tokens)
+        self._line.tell("pay", number, usd, tokens)
 
 
 def _unkept(what: str, so: str) -> UserError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalrun.cluster.conduct import OnOptions, open_conduct
+from evalrun.cluster.asking import OnOptions
+from evalrun.cluster.conduct import open_conduct
 from evalrun.cluster.plan import SHARD
 from evalrun.reports.progress import Progress
 from evalrun.suite.load import load_suite

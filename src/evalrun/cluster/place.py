@@ -10,7 +10,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,8 @@ from evalrun.errors import ExitCode, UserError
 
 Made = TypeVar("Made")
 _BUCKETS = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "GOOGLE_BASE_URL")
+"""Addresses of stores that are not the cloud's own."""
 _TIMEOUT_S = 30
 """Of one request to a store: one that stalls is asked again."""
 FIRST_S, PATIENCE_S = 20.0, 120.0
@@ -151,14 +153,9 @@ def _store(url: str, make: bool) -> Any:
         if make:
             Path(url).mkdir(parents=True, exist_ok=True)
         return LocalStore(url)
-    plain = _endpoint(os.environ).startswith("http://")
+    plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
     return from_url(
         url,
         client_options={"timeout": timedelta(seconds=_TIMEOUT_S), "allow_http": plain},
         retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=_TIMEOUT_S)},
     )
-
-
-def _endpoint(env: Mapping[str, str]) -> str:
-    """The address of a store that is not the cloud's own."""
-    return env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL") or env.get("AWS_ENDPOINT") or ""

@@ -110,8 +110,16 @@ class Segments:
     nothing more is accepted: `append` raises its UserError.
     """
 
-    def __init__(self, place: Place, prefix: str, header: dict[str, JSON], turn: Callable[[], bool]) -> None:
-        self._place, self._prefix, self._turn = place, prefix, turn
+    def __init__(
+        self,
+        place: Place,
+        prefix: str,
+        header: dict[str, JSON],
+        turn: Callable[[], bool],
+        redact: Callable[[SampleRecord], SampleRecord] | None = None,
+    ) -> None:
+        """`turn` says whether a segment may be written now, `redact` gives what is kept of a record."""
+        self._place, self._prefix, self._turn, self._redact = place, prefix, turn, redact
         self.attempt = f"{int(time.time() * 1000):013d}-{secrets.token_hex(3)}"
         self._header = {**header, "attempt": self.attempt}
         self.left: list[bytes] = []
@@ -124,7 +132,7 @@ class Segments:
 
     def append(self, record: SampleRecord) -> None:
         """Hand one record over."""
-        self.append_line(encode_record(record))
+        self.append_line(encode_record(record if self._redact is None else self._redact(record)))
 
     def append_line(self, line: bytes) -> None:
         """Hand over the line of a record. Raises the UserError of a write that failed."""

@@ -32,6 +32,7 @@ from evalrun.suite.components import ModelSpec
 from evalrun.suite.overrides import Overrides
 from evalrun.suite.plan import RunSpec
 from evalrun.suite.values import LimitsSpec
+from evalrun.sweep.private import Carried
 from evalrun.types import JSON, SampleRecord, Status
 
 
@@ -40,8 +41,9 @@ class Shared:
     """What all tasks of a sweep are given: where the plan and the suite lie, and what is shared by all.
 
     `limits` are by endpoint, `share` is the part of them that is a task's when the keeper dies; `pools` are
-    few-shot examples by prompt, dataset and api; `in_flight` is the one number of requests of runs that name
-    none; `budget` says that a budget is kept.
+    few-shot examples by prompt, dataset and api; `of_tasks` are runs of published tasks, whose items come
+    rendered; `privacy` is what the redactor of the suite knows; `in_flight` is the one number of requests of
+    runs that name none; `budget` says that a budget is kept.
     """
 
     url: str
@@ -50,6 +52,8 @@ class Shared:
     suite: Path
     overrides: Overrides
     pools: Mapping[tuple[str, str, str], FewShotPool]
+    of_tasks: Mapping[str, RunSpec]
+    privacy: Carried | None
     in_flight: int | None
     limits: Mapping[str, LimitsSpec]
     share: float
@@ -102,6 +106,8 @@ class ShardDone:
     cpu_s: float | None = None
     lag_p99_s: float | None = None
     concurrency: int = 0
+    unredacted: tuple[int, str] = (0, "")
+    """Texts that could not be redacted, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +137,9 @@ class Host:
         from evalrun.prompts import with_variants
         from evalrun.scoring.pipeline import Pipeline, suite_scorers
         from evalrun.suite.load import load_suite
-        from evalrun.suite.plan import cells
+        from evalrun.suite.plan import cells, matrix
         from evalrun.sweep.prepare import scoring_code
+        from evalrun.sweep.private import redactor_there
 
         self.shared, self.node = shared, node_info()
         where = f"node {self.node.host} ({self.node.id[:8]})"
@@ -148,12 +155,12 @@ class Host:
                 where=where,
                 remedy="Put the suite's folder on every node at the same path, or on a shared one.",
             )
-        loaded = load_suite(shared.suite, shared.overrides)
+        loaded = load_suite(shared.suite, shared.overrides, look=False)  # rows come with the shards
         self.suite, self.base_dir = loaded.suite, loaded.base_dir
-        specs = cells(self.suite)
+        specs = matrix(self.suite) if shared.of_tasks else cells(self.suite)
         if any(prompt.ablate for prompt in self.suite.prompts):
             specs = with_variants(specs, self.base_dir)
-        self.specs = {spec.run_id: spec for spec in specs}
+        self.specs = {**{spec.run_id: spec for spec in specs}, **shared.of_tasks}
         self.pipeline = Pipeline(
             [each.build() for each in self.suite.parse], suite_scorers(self.suite), "at once"
         )
@@ -163,9 +170,10 @@ class Host:
         for spec in specs:
             self._add_prompt(spec, mine)
         compare(plan.digests, mine, where)
+        self._redactor = redactor_there(self.suite, self.base_dir, shared.privacy)
         self._providers: dict[str, Provider] = {}
         self._limits: dict[str, dict[int | None, Limit]] = {}
-        self._line = Line(shared.keeper)
+        self._line = Line(shared.keeper, shared.share)
         self._budgets: dict[str, SharedBudget] = {}
         self._runner = asyncio.Runner()
         self._work = Path(_session_folder()) / "evalrun"
@@ -182,6 +190,13 @@ class Host:
             prompt = compile_prompt(spec.prompt, self.base_dir, api)
             digests[f"prompt {spec.prompt.id}/{api}"] = prompt.digest
             self._renderers[key] = prompt.bind(self.shared.pools.get(key), self.suite.seed)
+
+    def _renderer(self, spec: RunSpec) -> Renderer:
+        from evalrun.sweep.prepare import api_of, task_renderer
+
+        if spec.run_id in self.shared.of_tasks:
+            return task_renderer()
+        return self._renderers[spec.prompt.id, spec.dataset.id, api_of(spec.model)]
 
     def identities(self, models: Sequence[str]) -> dict[str, dict[str, JSON]]:
         """Who would answer, by model. Starts the providers."""
@@ -217,8 +232,8 @@ class Host:
         return done
 
     async def _run(self, shard: Shard, done: ShardDone) -> None:
+        from evalrun.scoring.pipeline import Pipeline
         from evalrun.sweep.execute import limit_of
-        from evalrun.sweep.prepare import api_of
 
         spec = self.specs[shard.run_id]
         stop = Stop()
@@ -234,21 +249,22 @@ class Host:
             "node": self.node.id,
             "host": self.node.host,
         }
-        segments = Segments(self.place, prefix, header, self._turns.take)
+        redact = None if self._redactor is None else self._redactor.record
+        segments = Segments(self.place, prefix, header, self._turns.take, redact)
         done.attempt = segments.attempt
         cell = Cell.of(
             spec,
             _Rows(shard.items),
-            self._renderers[spec.prompt.id, spec.dataset.id, api_of(spec.model)],
+            self._renderer(spec),
             provider,
-            self.pipeline,
+            Pipeline((), (), "never") if shard.run_id in self.shared.of_tasks else self.pipeline,
         )
         limit = limit_of(
             self.suite, spec.model, provider, self._limits.setdefault(provider.endpoint, {}),
             self.shared.in_flight,
         )  # fmt: skip
         throttle = Throttle(limit, self._budget(provider.endpoint))
-        purse = RemotePurse(self._line, 0.0) if self.shared.budget else None
+        purse = RemotePurse(self._line, segments.attempt) if self.shared.budget else None
         observer = _Observer(purse, spec)
         context = CellContext(segments, None, throttle, observer, stop, purse)  # type: ignore[arg-type]
         run = CellRun(
@@ -274,6 +290,9 @@ class Host:
         finally:
             done.lines, done.segments = segments.left, [*before, *segments.written]
             done.stopped = not run.complete
+            if self._redactor is not None:
+                done.unredacted = self._redactor.failed, self._redactor.failure
+                self._redactor.failed = 0
             done.stages = run.stages
             done.concurrency = limit.current
             figures = watch.monitor.figures
@@ -306,7 +325,8 @@ class Host:
         if limits is None:
             return None
         if endpoint not in self._budgets:
-            self._budgets[endpoint] = SharedBudget.joined(self._line, endpoint, limits, self.shared.share)
+            self._budgets[endpoint] = SharedBudget.joined(self._line, endpoint, limits)
+        self._budgets[endpoint].begin_shard()
         return self._budgets[endpoint]
 
     async def _report(self, shard: Shard, segments: Segments, observer: _Observer, stop: Stop) -> None:
@@ -314,7 +334,9 @@ class Host:
             said = await self._line.call(
                 "report", shard.name, segments.attempt, self.node.host, observer.counts, False
             )
-            stop.requested = stop.requested or bool(said)
+            if said is not None:
+                stop.requested = stop.requested or said[0]
+                self._line.share = said[1] or self._line.share
             await asyncio.sleep(REPORT_S)
 
 

@@ -173,6 +173,20 @@ class Redactor:
         for row in rows:
             self._known_of(row)
 
+    @property
+    def removes(self) -> bool:
+        """Whether values of some columns are removed from all texts."""
+        return bool(self._removed)
+
+    def known(self) -> tuple[bytes, dict[str, dict[str, Known]]]:
+        """The key of pseudonyms and the values that were learnt, for `know` on another machine."""
+        return self._key, self._everyone
+
+    def know(self, key: bytes, values: Mapping[str, Mapping[str, Known]]) -> None:
+        """Take over what `known` gave elsewhere, so that the same texts become of the same rows."""
+        self._key = key
+        self._everyone = {word: dict(some) for word, some in values.items()}
+
     def identity(self, sample_id: str, row: Mapping[str, JSON]) -> str:
         """The id under which a sample is stored: a pseudonym where the id itself is personal."""
         if not self._removed and self._quick is not None and not self._quick(sample_id):

@@ -271,14 +271,16 @@ def load_suite(
     overrides: Overrides | None = None,
     env: Mapping[str, str] | None = None,
     awaiting: Awaiting | None = None,
+    *,
+    look: bool = True,
 ) -> LoadedSuite:
     """Read, change by the command line's options, and validate a suite.
 
     `env` is where `${NAME}` is looked up (default: the process environment). `awaiting`: a training goes on,
-    and writes checkpoints. Raises UserError with every problem found, in the order of lines, those of options
-    first.
+    and writes checkpoints. `look=False`: files that it names need not be here. Raises UserError with every
+    problem found, in the order of lines, those of options first.
     """
-    return load_text(_read(path), path, overrides, env, awaiting)
+    return load_text(_read(path), path, overrides, env, awaiting, look=look)
 
 
 def load_text(
@@ -287,6 +289,8 @@ def load_text(
     overrides: Overrides | None = None,
     env: Mapping[str, str] | None = None,
     awaiting: Awaiting | None = None,
+    *,
+    look: bool = True,
 ) -> LoadedSuite:
     """The same for the text of a suite; `path` is where it stands, or would: relative paths start there."""
     env = os.environ if env is None else env
@@ -301,7 +305,7 @@ def load_text(
     expansion = expand(tree, env)
     problems += [expansion.redacted(item, ()) for item in found] + expansion.problems
     base_dir = path.parent.resolve()
-    suite, findings = _validate(tree.plain(), base_dir, declared)
+    suite, findings = _validate(tree.plain(), base_dir, declared, look=look)
     problems += [
         expansion.redacted(Problem(item.what, _where(tree, item), item.remedy), item.path)
         for item in findings
@@ -416,9 +420,13 @@ def parse_suite(data: Mapping[str, Any], base_dir: Path | None = None) -> Suite:
 
 
 def _validate(
-    data: dict[str, Any], base_dir: Path | None, declared: Mapping[str, Sequence[str]] | None
+    data: dict[str, Any],
+    base_dir: Path | None,
+    declared: Mapping[str, Sequence[str]] | None,
+    *,
+    look: bool = True,
 ) -> tuple[Suite | None, list[Finding]]:
-    findings = check_data(data, base_dir, declared)
+    findings = check_data(data, base_dir if look else None, declared)
     data = with_model_settings(data)
     try:
         with _own_code(data, base_dir):

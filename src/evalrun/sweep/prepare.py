@@ -293,8 +293,6 @@ def _add_tasks(
     tasks: TaskPlan, specs: Sequence[RunSpec], datasets: dict[str, Dataset], compiled: _Compiled
 ) -> None:
     """The documents and prompts of tasks among those of the suite's own."""
-    from evalrun.tasks.documents import TaskRenderer
-
     for spec in specs:
         cells = tasks.of(spec)
         if cells is None:
@@ -304,7 +302,14 @@ def _add_tasks(
         key = (spec.prompt.id, api)
         if key not in compiled.prompts:
             compiled.prompts[key] = compile_prompt(spec.prompt, Path(), "chat")
-        compiled.renderers[spec.prompt.id, spec.dataset.id, api] = cast("Renderer", TaskRenderer())
+        compiled.renderers[spec.prompt.id, spec.dataset.id, api] = task_renderer()
+
+
+def task_renderer() -> Renderer:
+    """What gives of a task's item what is sent for it."""
+    from evalrun.tasks.documents import TaskRenderer
+
+    return cast("Renderer", TaskRenderer())
 
 
 def _all_scorers(pipeline: Pipeline, specs: Sequence[RunSpec]) -> Sequence[Scorer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evalrun.suite.load import LoadedSuite
     from evalrun.suite.privacy import PrivacySpec
     from evalrun.suite.schema import Suite
+    from evalrun.sweep.prepare import PreparedSweep
 
 
 def prepare_redactor(
@@ -45,6 +46,43 @@ def prepare_redactor(
         named = [replace(each, sample_id=made.identity(each.sample_id, each.row)) for each in pool.examples]
         pool.examples = sorted(named, key=lambda item: item.sample_id)
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a redactor elsewhere needs of the sweep's: its key, and the values that are removed everywhere."""
+
+    key: bytes
+    values: Mapping[str, Any]
+
+
+def carried(prepared: PreparedSweep) -> Carried | None:
+    """The sweep's redactor, for other machines; it then knows the values of all rows."""
+    redactor = prepared.redactor
+    if redactor is None:
+        return None
+    if redactor.removes:
+        for dataset in prepared.datasets.values():
+            redactor.learn(item.row for item in dataset)
+    return Carried(*redactor.known())
+
+
+def redactor_there(suite: Suite, base_dir: Path, carried: Carried | None) -> Redactor | None:
+    """The redactor of another machine's sweep. Raises UserError where it cannot be made here."""
+    from evalrun.privacy import redactor
+
+    if carried is None or suite.privacy is None:
+        return None
+    made = redactor(suite.privacy, None, base_dir)
+    made.know(carried.key, carried.values)
+    return made
+
+
+def note_failed(prepared: PreparedSweep, failed: tuple[int, str]) -> None:
+    """Count texts that could not be redacted elsewhere."""
+    if prepared.redactor is not None and failed[0]:
+        prepared.redactor.failed += failed[0]
+        prepared.redactor.failure = prepared.redactor.failure or failed[1]
 
 
 def _unknown_columns(privacy: PrivacySpec, datasets: Mapping[str, Dataset]) -> Iterable[Problem]:

@@ -13,6 +13,9 @@ from tests.integration.cluster.conftest import manifest_of, runs_of, write_suite
 from tests.program import evalrun
 from tests.servers import ChatServer
 
+from evalrun.cluster.place import Place
+from evalrun.cluster.segments import records_of
+
 pytest.importorskip("ray", reason="needs ray (extra: ray)")
 pytest.importorskip("obstore", reason="needs obstore (extra: ray)")
 
@@ -92,3 +95,35 @@ def test_segments_are_few_and_immutable(on: str, tmp_path: Path, chat_server: Ch
     # Two nodes and the driver, each at most one in a second: two may fall into one second of the clock.
     assert max(by_moment.values()) <= 6
     assert len(segments) < 40
+
+
+def test_data_lies_on_the_driver_alone_and_is_redacted_before_it_leaves_a_node(
+    on: str, tmp_path: Path, chat_server: ChatServer
+) -> None:
+    """What is stored is what one process stores: equal pseudonyms, and no personal datum in any object."""
+    chat_server.answer = lambda body: f"Write to ana{len(str(body['messages'])) % 3}@example.org: 42"
+    folder = tmp_path / "nodes see this"
+    suite = write_suite(
+        folder, chat_server.base_url, 60, privacy={"redact": "standard", "columns": {"group": "hmac"}}
+    )
+    data = tmp_path / "driver alone" / "people.jsonl"
+    data.parent.mkdir()
+    (folder / "rows.jsonl").rename(data)
+    lines = [{**json.loads(line), "q": f"Who is jo{number}@example.org?"} for number, line in
+             enumerate(data.read_text().splitlines())]  # fmt: skip
+    data.write_text("\n".join(map(json.dumps, lines)))
+    words = (suite, "--data", f"rows={data}", "--store", tmp_path / "store", "--no-report", "--fresh")
+    alone = evalrun(*words, "--no-cache", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    (here,) = runs_of(tmp_path / "store")
+    there = evalrun(*words, "--on", on, "--at", tmp_path / "at", "--shard", "25", cwd=tmp_path)
+    assert there.returncode == 0, there.stderr
+    (other,) = runs_of(tmp_path / "store")
+    assert here != other
+    same(here, other)
+    outputs = pq.read_table(other / "samples.parquet")["output"].to_pylist()
+    assert set(outputs) == {"Write to <EMAIL_1>: 42"} or all("<EMAIL" in text for text in outputs)
+    place = Place(str(tmp_path / "at"))
+    segments = [name for name in place.names("") if name.endswith(".zst")]
+    assert sum(1 for _ in records_of(place, segments)) == 60
+    assert not any("@example.org" in json.dumps(record) for record in records_of(place, segments))

@@ -89,13 +89,42 @@ async def test_a_budget_bears_what_is_put_by(clock: Clock) -> None:
     assert third is not None and third >= 0
     await keeper.pay(third, 0.5, 10)
     assert await keeper.reserve(0.0, 0) is None
-    assert await keeper.report("s", "a", "n", (1, 0), False) is True
+    assert await keeper.report("s", "a", "n", (1, 0), False) == (True, 0.0)
+
+
+async def test_a_budget_counts_what_a_dead_task_had_in_flight(clock: Clock) -> None:
+    """It was sent, and nobody will say what it cost: put by for ever it would let all others wait."""
+    keeper = Keeper({}, Purse(usd=1.0, tokens=None))
+    await keeper.report("shard", "first", "node", (0, 0), False)
+    assert await keeper.reserve(0.8, 10, "first") == 0
+    assert await keeper.reserve(0.8, 10, "other") == -1
+    await keeper.report("shard", "second", "elsewhere", (0, 0), False)
+    number = await keeper.reserve(0.1, 10, "second")
+    assert number is not None and number >= 0
+    await keeper.pay(number, 0.2, 10)
+    assert await keeper.reserve(0.1, 10, "second") is None
+
+
+async def test_a_budget_counts_what_earlier_parts_left_in_segments(clock: Clock) -> None:
+    keeper = Keeper({}, Purse(usd=1.0, tokens=None))
+    await keeper.spent(1.2, 100)
+    assert await keeper.reserve(0.1, 10, "a") is None
+
+
+async def test_a_share_is_of_all_tasks_that_can_ask(clock: Clock) -> None:
+    """Nodes that joined count: each report says what is a task's now."""
+    keeper = Keeper({"here": LimitsSpec(requests_per_minute=60)})
+    await keeper.seats(8)
+    assert await keeper.report("s", "a", "n", (1, 0), False) == (False, 1 / 8)
 
 
 class Dead:
     """The line to a keeper that is dead."""
 
     dead = True
+
+    def __init__(self, share: float) -> None:
+        self.share = share
 
     async def call(self, method: str, *arguments: Any) -> Any:
         return None
@@ -104,7 +133,7 @@ class Dead:
 async def test_without_keeper_each_task_keeps_to_its_share(clock: Clock) -> None:
     """After a whole window, in which others may have sent what the limit allows."""
     limits = LimitsSpec(requests_per_minute=30)
-    tasks = [SharedBudget.joined(Dead(), "here", limits, 1 / 4) for _ in range(4)]  # type: ignore[arg-type]
+    tasks = [SharedBudget.joined(Dead(1 / 4), "here", limits) for _ in range(4)]  # type: ignore[arg-type]
     began, moments = clock.now_s, []
     while clock.now_s < began + 240:
         for task in tasks:
@@ -119,10 +148,10 @@ async def test_without_keeper_each_task_keeps_to_its_share(clock: Clock) -> None
 
 async def test_a_share_of_less_than_one_request_sends_nothing(clock: Clock) -> None:
     """Eight tasks that each sent one in its own minute could send eight in the same."""
-    task = SharedBudget.joined(Dead(), "here", LimitsSpec(requests_per_minute=2), 1 / 8)  # type: ignore[arg-type]
+    task = SharedBudget.joined(Dead(1 / 8), "here", LimitsSpec(requests_per_minute=2))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="less than a request"):
         await task._try(0.0)
-    task = SharedBudget.joined(Dead(), "here", LimitsSpec(tokens_per_minute=800), 1 / 8)  # type: ignore[arg-type]
+    task = SharedBudget.joined(Dead(1 / 8), "here", LimitsSpec(tokens_per_minute=800))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="less than a request"):
         await task._try(101.0)
 
@@ -141,7 +170,7 @@ async def test_a_reservation_that_came_late_is_given_back(clock: Clock) -> None:
             clock.now_s += 2 if not given_back else 0.0
             return said
 
-    budget = SharedBudget.joined(Slow(), "here", LimitsSpec(requests_per_minute=60), 1.0)  # type: ignore[arg-type]
+    budget = SharedBudget.joined(Slow(), "here", LimitsSpec(requests_per_minute=60))  # type: ignore[arg-type]
     request = Request("a", 0, (Message("user", "q"),), None, {}, {})
     ticket = await asyncio.wait_for(budget.admit(request, lambda: False), 5)
     assert ticket is not None and len(given_back) == 1
