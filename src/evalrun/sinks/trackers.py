@@ -10,6 +10,8 @@ import contextlib
 import hashlib
 import importlib.util
 import io
+import os
+import sqlite3
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -21,7 +23,7 @@ from pydantic import AfterValidator, Field
 from evalrun.errors import UserError
 from evalrun.results import RunResults
 from evalrun.secrets import scrub, scrub_json
-from evalrun.sinks.base import WORDS, Item, Refused, Sink
+from evalrun.sinks.base import WORDS, Item, Refused, Sink, Unreachable
 from evalrun.sinks.mlflow import failing, metric_rows
 from evalrun.sinks.otlp import read_rows
 from evalrun.suite.findings import complaint
@@ -59,13 +61,18 @@ class Tracker(Sink):
 
     shorthand = "project"
     package: ClassVar[str]
+    places: ClassVar[tuple[str, ...]]
+    """Variables of the environment that say where it is sent or kept."""
 
     def __init__(self, options: Any) -> None:
         if importlib.util.find_spec(self.package) is None:
             remedy = f"pip install 'evalrun-llm[{self.package}]'"
             raise UserError(f"the package {self.package} is not installed", where="sinks", remedy=remedy)
         self._options = options
-        self.address = options.project
+        # What was sent to one place is not there in another.
+        own = [getattr(options, "entity", None), options.project, getattr(options, "mode", None)]
+        said = [*own, *(f"{name}={os.environ[name]}" for name in self.places if os.environ.get(name))]
+        self.address = scrub(" ".join(filter(None, said)))
 
     def items(self, folder: SweepFolder) -> Iterator[Item]:
         """One for each finished run."""
@@ -86,7 +93,9 @@ class Tracker(Sink):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             try:
                 return self.log(folder.ulid, results, _config(manifest, results), figures, table)
-            except (OSError, ValueError, RuntimeError) as error:
+            except (OSError, sqlite3.OperationalError) as error:  # no room, no permission, locked, no answer
+                raise Unreachable(scrub(f"{type(error).__name__}: {error}")[:WORDS]) from error
+            except (ValueError, RuntimeError) as error:
                 raise Refused(scrub(f"{type(error).__name__}: {error}")[:WORDS]) from error
 
     def _table(self, folder: SweepFolder, results: RunResults) -> Iterator[dict[str, str]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from evalrun.results import RunResults
-from evalrun.sinks.base import sink
+from evalrun.sinks.base import Unreachable, sink
 from evalrun.sinks.trackers import Tracker, TrackerOptions
 
 
@@ -18,6 +17,7 @@ class TrackioSink(Tracker):
     Options = TrackerOptions
     summary = "trackio: a run for each run, grouped by sweep (extra: trackio)."
     package = "trackio"
+    places = ("TRACKIO_DIR",)
 
     def log(
         self,
@@ -31,10 +31,8 @@ class TrackioSink(Tracker):
         import trackio
 
         project, name = self._options.project, f"{sweep[-8:]}/{results.run}"
-        with contextlib.suppress(ValueError):  # the project is not there yet
-            for run in list(trackio.Api().runs(project)):
-                if run.name == name and (run.config or {}).get("evalrun_sweep") == sweep:
-                    run.delete()
+        for run in self._there(name, sweep):
+            run.delete()
         trackio.init(
             project=project, name=name, group=sweep, config=dict(config), resume="never", embed=False,
             auto_log_gpu=False, auto_log_cpu=False,
@@ -46,4 +44,16 @@ class TrackioSink(Tracker):
             told["failing samples"] = trackio.Table(dataframe=pandas.DataFrame(table))
         trackio.log(told, step=results.step or 0)
         trackio.finish()
+        if not self._there(name, sweep):  # it writes in a thread of its own, which fails in silence
+            raise Unreachable("trackio did not keep the run: is TRACKIO_DIR a folder that can be written?")
         return name
+
+    def _there(self, name: str, sweep: str) -> list[Any]:
+        """The runs of that name that are of this sweep."""
+        import trackio
+
+        try:
+            runs = list(trackio.Api().runs(self._options.project))
+        except (ValueError, OSError):  # the project is not there yet
+            return []
+        return [run for run in runs if run.name == name and (run.config or {}).get("evalrun_sweep") == sweep]

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
 
 from evalrun.results import RunResults
-from evalrun.sinks.base import Unreachable, sink
+from evalrun.secrets import scrub
+from evalrun.sinks.base import WORDS, Refused, Unreachable, sink
 from evalrun.sinks.trackers import Tracker, TrackerOptions
 
-INIT_S = 20
+SETTINGS: Mapping[str, Any] = {
+    "console": "off", "disable_git": True, "disable_code": True, "save_code": False, "program": "evalrun",
+    "x_disable_stats": True, "x_disable_meta": True, "x_disable_machine_info": True,
+    "x_save_requirements": False, "silent": True,
+    "init_timeout": 20, "finish_timeout": 60, "finish_timeout_raises": True,
+}  # fmt: skip
+"""Nothing that nobody asked for is sent, and nothing is waited for without end. What an older version of theirs
+does not know is left out."""
+
+_REFUSALS = re.compile(r"\b(error|HTTP) (40[0-79]|41\d|422)\b")
 
 
 class WandbOptions(TrackerOptions):
@@ -32,6 +44,7 @@ class WandbSink(Tracker):
     Options = WandbOptions
     summary = "Weights & Biases: a run for each run, grouped by sweep (extra: wandb)."
     package = "wandb"
+    places = ("WANDB_BASE_URL", "WANDB_MODE", "WANDB_DIR")
 
     def log(
         self,
@@ -42,13 +55,13 @@ class WandbSink(Tracker):
         table: list[dict[str, str]],
     ) -> str:
         """Figures in one step; those of checkpoints over their training step, which their steps are not."""
+        # Their client would tell them of errors, with what was at hand when these came.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         own = f"{sweep}-{hashlib.sha256(results.run.encode()).hexdigest()[:8]}".lower()
-        settings = wandb.Settings(
-            console="off", disable_git=True, disable_code=True, x_disable_stats=True, x_disable_meta=True,
-            x_save_requirements=False, silent=True, init_timeout=INIT_S, save_code=False, program="evalrun",
-        )  # fmt: skip
+        wanted = {name: value for name, value in SETTINGS.items() if name in wandb.Settings.model_fields}
+        settings = wandb.Settings(**wanted)
         try:
             run = wandb.init(
                 project=self._options.project, entity=self._options.entity, mode=self._options.mode,
@@ -65,7 +78,8 @@ class WandbSink(Tracker):
                 run.log({"failing samples": wandb.Table(columns=columns, data=rows)})
             run.finish(0)
         except wandb.errors.CommError as error:
-            raise Unreachable(str(error)[:500]) from error
+            words = scrub(" ".join(str(error).split()))[:WORDS]
+            raise (Refused if _REFUSALS.search(words) else Unreachable)(words) from error
         except wandb.errors.Error as error:
-            raise ValueError(str(error)) from error
+            raise Refused(scrub(str(error))[:WORDS]) from error
         return own

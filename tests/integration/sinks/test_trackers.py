@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,13 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "st"
 
 
-def _sync(store: Path, target: str, *words: str, **env: str) -> dict[str, Any]:
+def _sync(store: Path, target: str, *words: str, code: int = 0, **env: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "evalrun", "sync", "latest", "--to", target, "--store", str(store)]
     environment = {**os.environ, **env, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
         [*command, "--json", *words], capture_output=True, text=True, env=environment, cwd=store.parent
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     sent: dict[str, Any] = json.loads(done.stdout)["sinks"][0]
     return sent
 
@@ -78,6 +80,39 @@ def test_wandb_offline_leaves_a_run_without_texts_or_secrets(store: Path) -> Non
     assert SECRET.encode() not in data and b"tell " not in data
     assert not [each.name for each in run.rglob("*") if each.name in ("output.log", "requirements.txt")]
     assert _sync(store, "wandb=triage", **env)["unchanged"] == 1
+
+
+def test_trackio_that_cannot_write_leaves_it_waiting(store: Path) -> None:
+    pytest.importorskip("trackio", reason="needs trackio (extra: trackio)")
+    (store.parent / "file").touch()
+    sent = _sync(store, "trackio=triage", code=3, TRACKIO_DIR=str(store.parent / "file"))
+    assert (sent["sent"], sent["waiting"]) == (0, 1) and sent["words"]
+    assert _sync(store, "trackio=triage", TRACKIO_DIR=str(store.parent / "folder"))["sent"] == 1
+
+
+def test_wandb_that_refuses_gets_it_parked_and_nothing_but_what_was_asked_for(store: Path) -> None:
+    """A server that answers 401: no telemetry of theirs, no secret, and its words are kept."""
+    pytest.importorskip("wandb", reason="needs wandb (extra: wandb)")
+    seen: list[tuple[str, bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append((self.path, self.rfile.read(int(self.headers["Content-Length"] or 0))))
+            self.send_response(401)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        env = {"WANDB_BASE_URL": f"http://127.0.0.1:{http.server_port}", "WANDB_API_KEY": "0" * 40}
+        sent = _sync(store, "wandb=triage", code=3, WANDB_DIR=str(store.parent), MY_API_KEY=SECRET, **env)
+        http.shutdown()
+    assert (sent["sent"], sent["parked"]) == (0, 1) and "401" in sent["words"]
+    assert {path for path, _ in seen} == {"/graphql"}
+    assert not any(SECRET.encode() in body for _, body in seen)
 
 
 @pytest.mark.parametrize("name", ["a/b", "", "x" * 200, "a:b"])
