@@ -1,10 +1,11 @@
 """What explaining an answer costs on the embedded model: the bars of `evalrun explain`.
 
-    python benchmarks/explain.py [--words 60] [--store DIR]
+    python benchmarks/explain.py [--words 60] [--weights DIR]
 
 Runs a suite of one prompt with four sections and so many words on SmolLM2, then times occlusion of its
 words, occlusion with twenty random rankings beside it, and exact Shapley values of its sections against their
-sixteen prompts asked at once; and says what a sample takes of a page. The cache is passed over.
+sixteen prompts asked at once; and says what a sample takes of a page. The cache is passed over. With the
+folder of a model for `transformers`, that is asked, and maps of attention are on the page too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 from evalrun.cli.main import cli
 from evalrun.explain.asking import Asker
 from evalrun.explain.kept import read_explanations
-from evalrun.explain.main import Options, explain_run
+from evalrun.explain.main import explain_run
+from evalrun.explain.options import Options
 from evalrun.explain.subject import open_run
 from evalrun.explanations import Explained
 from evalrun.providers.base import ProviderContext
@@ -34,7 +36,7 @@ from evalrun.tracking.store import Store
 FILLER = "The shop sells lamps and chairs, and most parcels arrive within three days of the order."
 
 
-def suite(words: int) -> dict[str, object]:
+def suite(words: int, weights: Path | None) -> dict[str, object]:
     """One prompt of four sections with so many words."""
     parts = ["You sort messages.", "Teams: billing, delivery, account.", "Answer with the team only."]
     rest = words - sum(len(part.split()) for part in parts)
@@ -42,6 +44,8 @@ def suite(words: int) -> dict[str, object]:
     texts = {"task": parts[0], "teams": parts[1], "message": message, "ask": parts[2]}
     text = "\n".join(f"{{% section {name} %}}{part}{{% endsection %}}" for name, part in texts.items())
     model = {"id": "smollm2", "provider": "llamacpp", "model": "smollm2-135m-instruct"}
+    if weights is not None:
+        model |= {"provider": "transformers", "model": str(weights.absolute())}
     return {
         "name": "explain-benchmark",
         "models": [{**model, "params": {"temperature": 0, "max_tokens": 4}}],
@@ -88,10 +92,11 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--words", type=int, default=60)
+    parser.add_argument("--weights", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / "suite.yaml").write_text(json.dumps(suite(arguments.words)))
+        (folder / "suite.yaml").write_text(json.dumps(suite(arguments.words, arguments.weights)))
         command = [str(folder / "suite.yaml"), "--no-report", "--quiet", "--store", str(folder / "store")]
         with contextlib.redirect_stdout(io.StringIO()):
             cli.main(command, standalone_mode=False)
@@ -103,12 +108,12 @@ def main() -> None:
         sections = Options(method="shapley", units=("section",), target="target", faithfulness=False)
         row("exact Shapley of 4 sections", lambda: explained(store, name, sections))
         row("16 prompts at once (bar for it)", lambda: together(store, name, 16))
-        judged = Options(units=("word",), target="target")
+        judged = Options(units=("word",), target="target", attention=int(arguments.weights is not None))
         row("occlusion with 20 random rankings", lambda: explained(store, name, judged))
         kept_there = read_explanations(store.resolve("latest"), name)
         assert kept_there is not None
         sizes = []
-        for kept in (kept_there.samples[:1], kept_there.samples[:1] * 2):
+        for kept in (kept_there.samples[-1:], kept_there.samples[-1:] * 2):
             page = folder / "page.html"
             write_page(store.resolve("latest"), [Explained(name, "smollm2", {}, kept)], page)
             sizes.append(page.stat().st_size)

@@ -94,11 +94,14 @@ class CompletionsServer(ChatServer):
     def _refuse(message: str) -> web.Response:
         return web.json_response({"error": {"message": message, "type": "BadRequestError"}}, status=400)
 
-    async def _start(self) -> None:
-        app = web.Application()
+    def _routes(self, app: web.Application) -> None:
         app.router.add_post("/v1/completions", self._completions)
         app.router.add_post("/v1/chat/completions", self._handle)
         app.router.add_get("/v1/models", self._models)
+
+    async def _start(self) -> None:
+        app = web.Application()
+        self._routes(app)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)

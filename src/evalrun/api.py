@@ -20,7 +20,9 @@ from evalrun.suite.overrides import Overrides
 from evalrun.sweep.options import SweepOptions
 
 if TYPE_CHECKING:
+    import numpy
     import pandas
+    from numpy.typing import NDArray
 
     from evalrun.analysis.pairing import Chosen
     from evalrun.explanations import Explanation
@@ -82,14 +84,27 @@ class Run:
     def explain(self, sample: str, **options: Any) -> Explanation:
         """Why the model gave a sample's answer: parts of its prompt with their weights in nats.
 
-        `options` are those of `evalrun.explain.main.Options`: method, units, target, removal, most. Asks the
-        model, and keeps what came of it beside the samples. Raises UserError as `evalrun explain` does.
+        `options` are those of `evalrun.explain.options.Options`: method, units, target, removal, most,
+        attention. Asks the model, and keeps what came of it beside the samples. Raises UserError as
+        `evalrun explain` does.
         """
-        from evalrun.explain.main import Options, explain_run
+        from evalrun.explain.main import explain_run
+        from evalrun.explain.options import Options
 
         store = self._folder.path.parent.parent
         done = explain_run(self._folder, self.id, Options(**options), wanted=[sample], store=store)
         return done.samples[0]
+
+    def attention(self, explanation: Explanation) -> NDArray[numpy.float32]:
+        """The whole maps of attention of an explanation that was made with `attention=1`: shares as float32,
+        layers by heads by tokens by tokens. They say where heads look, not what the answer depends on.
+
+        Raises UserError where none were kept.
+        """
+        from evalrun.explain.attention import read_maps
+
+        attention = explanation.attention
+        return read_maps(self._folder.run_dir(self.id), attention.key if attention is not None else "")
 
     def __repr__(self) -> str:
         return f"Run({self.id!r})"

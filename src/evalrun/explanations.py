@@ -26,7 +26,8 @@ class Unit:
     """A part of the prompt and its weight. `parent` is the place in the list of the unit that it lies in, or
     -1. `value` is in nats of the target: what it adds, below 0 what it takes away; None where it was not
     asked about. `other` is its value by another way of removal, and `flips` says that its sign is then
-    another. `tokens` is None where the backend does not tell."""
+    another. `left_out` is what is lost when it alone is removed, where `value` says something else (parts of
+    the top level by Shapley's and Owen's values). `tokens` is None where the backend does not tell."""
 
     level: str
     name: str
@@ -37,6 +38,7 @@ class Unit:
     tokens: int | None = None
     other: float | None = None
     flips: bool = False
+    left_out: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,32 @@ class Faithfulness:
     z: float | None
     curve: tuple[Curve, ...] = ()
 
+    @property
+    def random(self) -> float | None:
+        """The mean comprehensiveness of the random rankings; None where there were none."""
+        drawn = [each.random_comprehensiveness for each in self.curve]
+        known = [each for each in drawn if each is not None]
+        return sum(known) / len(known) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class OverSamples:
+    """How faithful the explanations of a run's samples by one method are together: of `n` samples `faithful`
+    are. `comprehensiveness` and `random` are means in nats, of the rankings and of the random ones beside
+    them; then their paired difference, with interval and p."""
+
+    method: str
+    target: str
+    level: str
+    n: int
+    faithful: int
+    comprehensiveness: float
+    random: float
+    difference: float
+    ci_low: float | None
+    ci_high: float | None
+    p: float | None
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -87,18 +115,41 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Where heads look from the last position of the prompt on: base64 of zlib of uint8 (times 1/255), layers
-    by heads by tokens by tokens. It is no importance. `spans` are the tokens' places in what the model read,
-    which is `frame` and the messages; `texts` the tokens that belong to no message."""
+    """Where heads look. It is no importance.
+
+    `answer` are the rows of every head at the `made` places that make the first tokens of the answer, the
+    last of the prompt first: layers by heads by `made` by tokens; `answer_from` is the first
+    token of the answer. `means` are whole maps, the mean of each
+    layer's heads: layers by tokens by tokens. Both are base64 of zlib of bytes b for shares of (b / 15)^2;
+    shares below `least` of them are left out, so that a sample takes little room. The whole maps of all heads
+    are in `attention.npz` beside the explanations, under `key`. `places` are the tokens' places in the
+    messages, None for those of the frame and the answer.
+    """
 
     layers: int
     heads: int
     tokens: int
-    values: str
+    made: int
+    answer_from: int
+    answer: str
+    means: str
+    least: tuple[float, float]
     places: tuple[Place | None, ...]
     first: float
-    """Mean share of attention that the first token gets, from the last position."""
+    """Mean share of attention that the first token gets, from the last position of the prompt."""
+    lens: tuple[Lens, ...] = ()
+    key: str = ""
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """What a layer would answer, by the final norm and the unembedding on its last position (logit lens):
+    the likeliest token, its log-probability, and that of the answer's first token."""
+
+    token: str
+    logprob: float
+    answer: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +189,7 @@ class Explained:
     identity: dict[str, JSON] = field(default_factory=dict)
     samples: tuple[Explanation, ...] = ()
     created_at: str = ""
+    over: tuple[OverSamples, ...] = ()
 
 
 GRADIENTS = ("gradient", "integrated_gradients")
@@ -145,3 +197,6 @@ GRADIENTS = ("gradient", "integrated_gradients")
 
 EXPLANATIONS = "explain.json"
 """Their file in the folder of a run."""
+
+MAPS = "attention.npz"
+"""Whole maps of attention beside it: uint8 (times 1/255), layers by heads by tokens by tokens."""

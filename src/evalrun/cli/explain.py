@@ -12,7 +12,7 @@ from evalrun.cli.options import FILE, json_option, print_json, print_rows, store
 from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
-    from evalrun.explanations import Explained, Explanation
+    from evalrun.explanations import Explained, Explanation, Unit
     from evalrun.tracking.folder import SweepFolder
 
 _SHOWN = 15
@@ -76,7 +76,9 @@ def explain(
       evalrun explain previous/direct latest/direct --samples 10
     """
     from evalrun.explain.kept import documents
-    from evalrun.explain.main import Options, explain_run
+    from evalrun.explain.main import explain_run
+    from evalrun.explain.options import Options
+    from evalrun.explain.words import together
 
     folder, run_id, sample = _place(store, what)
     options = Options(
@@ -112,6 +114,8 @@ def explain(
         return
     for one, document in zip(explained.samples, made, strict=True):
         _print(one, document)
+    for found in explained.over if sample is None else ():
+        click.echo(f"\n{together(found)}")
 
 
 def _print_changes(
@@ -148,6 +152,12 @@ def _place(store: Store, what: str) -> tuple[SweepFolder, str, str | None]:
     return folder, run_id, sample or None
 
 
+def _otherwise(unit: Unit) -> str:
+    if unit.left_out is not None:
+        return f"{unit.left_out:+.3f}"
+    return "" if unit.other is None else f"{unit.other:+.3f}" + (" FLIPS" if unit.flips else "")
+
+
 def _print(one: Explanation, document: dict[str, Any]) -> None:
     from evalrun.explain.words import headline
 
@@ -166,12 +176,13 @@ def _print(one: Explanation, document: dict[str, Any]) -> None:
             (
                 f"{unit.value:+.3f}",
                 "" if not unit.se else f"± {unit.se:.2g}",
-                "" if unit.other is None else f"{unit.other:+.3f}" + (" FLIPS" if unit.flips else ""),
+                _otherwise(unit),
                 unit.name,
                 text,
             )
             for unit, text in own[:_SHOWN]
         ]
-        print_rows(["nats", "s.e.", "otherwise removed", "name", "text"], rows)
+        second = "otherwise removed" if one.method == "occlusion" else "left out alone"
+        print_rows(["nats", "s.e.", second, "name", "text"], rows)
     for note in one.notes:
         click.echo(f"note: {note}", err=True)

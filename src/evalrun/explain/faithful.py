@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean, pstdev
 
 from evalrun.explain.games import Game
-from evalrun.explanations import Curve, Faithfulness, Word
+from evalrun.explanations import Curve, Explanation, Faithfulness, OverSamples, Word
 
 SHARES = (0.1, 0.2, 0.5)
 RANDOM = 20
@@ -62,6 +62,35 @@ def faithfulness(
         word = "faithful"
     sufficiency = fmean(each[0] for each in sufficient)
     return Faithfulness(word, level, own, sufficiency, len(others), beaten, z, curve)
+
+
+def over_samples(explained: Sequence[Explanation]) -> tuple[OverSamples, ...]:
+    """For each method and target by which at least two samples were set beside random rankings: how far their
+    rankings are more comprehensive than those, by the paired difference over samples."""
+    import numpy as np
+
+    from evalrun.analysis.paired import paired_difference
+
+    grouped: dict[tuple[str, str, str], list[Faithfulness]] = {}
+    for one in explained:
+        judged = one.faithfulness
+        if judged.random is not None:
+            grouped.setdefault((one.method, one.target, judged.level), []).append(judged)
+    made = []
+    for (method, target, level), every in grouped.items():
+        if len(every) < 2:
+            continue
+        drawn = np.array([each.random for each in every], dtype=np.float64)
+        own = np.array([each.comprehensiveness for each in every])
+        found = paired_difference(drawn, own)
+        faithful = sum(each.word == "faithful" for each in every)
+        made.append(
+            OverSamples(
+                method, target, level, len(every), faithful, float(own.mean()), float(drawn.mean()),
+                float((own - drawn).mean()), found.ci_low, found.ci_high, found.p,
+            )
+        )  # fmt: skip
+    return tuple(made)
 
 
 def _rankings(order: Sequence[int], count: int, rng: random.Random) -> list[list[int]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import orjson
 
 from evalrun.atomic import write_private
 from evalrun.documents import read
 from evalrun.errors import UserError
+from evalrun.explain.attention import keep_maps
+from evalrun.explain.faithful import over_samples
 from evalrun.explain.subject import prompt_of
-from evalrun.explanations import EXPLANATIONS, Explained, Explanation, Unit
+from evalrun.explanations import EXPLANATIONS, MAPS, Explained, Explanation, OverSamples, Unit
 from evalrun.tracking.folder import SweepFolder, file_sha256
 from evalrun.tracking.samples import find_samples
 from evalrun.types import JSON
@@ -28,19 +31,25 @@ def read_explanations(folder: SweepFolder, run_id: str) -> Explained | None:
         raise UserError("is no JSON", where=str(path), remedy="Explain the run again.") from error
 
 
-def keep(folder: SweepFolder, explained: Explained) -> Explained:
-    """Write the explanations beside those of other samples, methods and targets; give back the new ones."""
+def keep(folder: SweepFolder, explained: Explained, maps: Mapping[str, Any] | None = None) -> Explained:
+    """Write the explanations beside those of other samples, methods and targets, and the whole `maps` of
+    attention; give back the new ones, with what is to be said of all of the run."""
     before = read_explanations(folder, explained.run)
     new = {_key(each) for each in explained.samples}
     kept = [each for each in (before.samples if before else ()) if _key(each) not in new]
     path = folder.run_dir(explained.run) / EXPLANATIONS
-    document = asdict(replace(explained, samples=(*kept, *explained.samples)))
-    write_private(path, orjson.dumps(document))
+    every = (*kept, *explained.samples)
+    explained = replace(explained, over=over_samples(every))
+    if maps:
+        keep_maps(path.parent, maps)
+    write_private(path, orjson.dumps(asdict(replace(explained, samples=every))))
     detail: dict[str, JSON] = {
         "samples": [each.sample_id for each in explained.samples],
         "method": explained.samples[0].method if explained.samples else "",
         "explain_sha256": file_sha256(path),
     }
+    if maps:
+        detail["attention_sha256"] = file_sha256(path.with_name(MAPS))
     folder.append_event("explain", detail, target=explained.run)
     return explained
 
@@ -65,7 +74,13 @@ def documents(folder: SweepFolder, explained: Explained) -> Iterator[dict[str, J
             "faithfulness": one.faithfulness.word,
             "faithful": asdict(one.faithfulness),
             "identity": explained.identity,
+            "over_samples": next((asdict(o) for o in explained.over if _together(o) == _together(one)), None),
         }
+
+
+def _together(found: Explanation | OverSamples) -> tuple[str, str, str]:
+    level = found.level if isinstance(found, OverSamples) else found.faithfulness.level
+    return found.method, found.target, level
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from evalrun.explanations import GRADIENTS, Explanation
+from evalrun.explanations import GRADIENTS, Explanation, OverSamples
 
 CAUTION = "This says what the model used, not why the answer is right or wrong."
 _TEXT = 80
@@ -45,6 +45,18 @@ def headline(one: Explanation, texts: Sequence[str]) -> Iterator[str]:
     with_and_without = f"With the whole prompt {one.v_full:.3f}, without its parts {one.v_empty:.3f}"
     yield f"{with_and_without}, gap {one.gap:.3f} nats."
     yield CAUTION
+
+
+def together(found: OverSamples) -> str:
+    """How faithful the explanations of a run's samples are together."""
+    interval = "" if found.ci_low is None else f" (95 % interval {found.ci_low:.3f} to {found.ci_high:.3f})"
+    p = "" if found.p is None else ", p < 0.0001" if found.p < 0.0001 else f", p = {found.p:.2g}"
+    how = "more" if found.difference >= 0 else "less"
+    return (
+        f"Over {found.n} samples by {found.method} (target {found.target}): removing the top {found.level}s "
+        f"costs {abs(found.difference):.3f} nats {how} than random rankings do{interval}{p}; "
+        f"{found.faithful} of {found.n} are faithful."
+    )
 
 
 def _three_digits(factor: float) -> str:

@@ -23,6 +23,8 @@ CONVERGED = 0.05
 _PATHS = 8
 MOST_TOKENS = 128
 _NEUTRAL = " ."
+_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm")
+"""What the last norm of a model is called in most families."""
 
 
 class Inside:
@@ -130,7 +132,8 @@ class Inside:
         model.set_attn_implementation("eager")  # the fast kernels give no map
         try:
             with torch.inference_mode():
-                out = model(torch.tensor([ids], device=self._engine.device), output_attentions=True)
+                given = torch.tensor([ids], device=self._engine.device)
+                out = model(given, output_attentions=True, output_hidden_states=True)
         finally:
             model.set_attn_implementation(before)
         maps = [layer for layer in out.attentions or () if layer is not None]
@@ -151,7 +154,10 @@ class Inside:
             "spans": [list(span) for span in offsets[-MOST_TOKENS:]],
             "texts": [whole[s:e] for s, e in offsets[-MOST_TOKENS:]],
             "first": first,
+            "start": start - max(0, len(ids) - MOST_TOKENS),
+            "cut": len(ids) > MOST_TOKENS,
             "row_error": worst,
+            "lens": self._lens(out, start - 1, ids[start]),
             "alternatives": [
                 [
                     [self._tokenizer.decode([int(token)]), float(value)]
@@ -160,6 +166,24 @@ class Inside:
                 for t, v in zip(likeliest, values, strict=True)
             ],
         }
+
+    def _lens(self, out: Any, at: int, answer: int) -> list[list[Any]]:
+        """What each layer would say at a place: the final norm and the unembedding on its output. Empty for a
+        model in which these are not known."""
+        model = self._engine.model
+        body, head = model.base_model, model.get_output_embeddings()
+        norm = next((found for name in _NORMS if (found := getattr(body, name, None)) is not None), None)
+        if norm is None or head is None:
+            return []
+        made = []
+        with torch.inference_mode():
+            for number, layer in enumerate(out.hidden_states[1:], 1):
+                last = number == len(out.hidden_states) - 1  # that one is past the norm already
+                state = layer[0, at] if last else norm(layer[0, at])
+                known = torch.log_softmax(head(state).float(), -1)
+                token = int(known.argmax())
+                made.append([self._tokenizer.decode([token]), float(known[token]), float(known[answer])])
+        return made
 
 
 def _inner(text: str, start: int, end: int) -> int:

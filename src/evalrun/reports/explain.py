@@ -4,13 +4,13 @@ what each word adds to each token of the answer. Colour is never the only sign."
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalrun.atomic import replacing
 from evalrun.errors import UserError
 from evalrun.explain.kept import SampleTexts, read_explanations, sample_texts
-from evalrun.explain.words import CAUTION, headline
+from evalrun.explain.words import CAUTION, headline, together
 from evalrun.explanations import Attention, Explained, Explanation, Unit
 from evalrun.reports import page
 from evalrun.reports.numbers import fixed, plural, significant
@@ -58,6 +58,8 @@ class Bar:
     left: float
     width: float
     below: bool
+    alone: Bar | None = None
+    """What is lost when the part alone is left out, beside its share by Shapley's or Owen's value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +72,19 @@ class TokenView:
 
 @dataclass(frozen=True, slots=True)
 class AttentionView:
-    """Maps of attention, drawn by a script: base64 of zlib of uint8, layers by heads by tokens by tokens."""
+    """Maps of attention, drawn by a script: see `Attention`. `first` is the token from which on the answer is
+    made."""
 
-    values: str
+    answer: str
+    means: str
     layers: int
     heads: int
     size: int
+    made: int
+    first: int
     labels: Sequence[str]
     note: str
+    lens: Table | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +104,19 @@ class ExplanationView:
     units: int
     faithful: Table
     attention: AttentionView | None = None
+    over: Sequence[str] = ()
+    """What is to be said of all explanations of the run, before its first."""
 
 
 def views(folder: SweepFolder, explained: Explained) -> list[ExplanationView]:
     """The explanations of a run; shades are shared by all of them."""
     there = [(one, texts) for one in explained.samples if (texts := _texts(folder, explained.run, one))]
     scale = max((abs(unit.value or 0.0) for one, _ in there for unit in _finest(one)), default=0.0)
-    return [
+    made = [
         _view(f"{explained.run}-{at}", explained.run, one, texts, scale)
         for at, (one, texts) in enumerate(there)
     ]
+    return [replace(made[0], over=[together(found) for found in explained.over]), *made[1:]] if made else []
 
 
 def _texts(folder: SweepFolder, run_id: str, one: Explanation) -> SampleTexts | None:
@@ -163,16 +173,28 @@ def _view(key: str, run: str, one: Explanation, texts: SampleTexts, scale: float
         rows="" if rows is None else rows.values,
         units=0 if rows is None else len(rows.units),
         faithful=_faithful(one),
-        attention=None if one.attention is None else _attention(one.attention, texts),
+        attention=None if one.attention is None else _attention(one.attention, texts, tokens),
     )
 
 
-def _attention(found: Attention, texts: SampleTexts) -> AttentionView:
+def _attention(found: Attention, texts: SampleTexts, tokens: Sequence[TokenView]) -> AttentionView:
+    said = {found.answer_from + at: token.text for at, token in enumerate(tokens)}
     labels = [
-        "(frame or answer)" if place is None else texts.contents[place.message][place.start : place.end]
-        for place in found.places
+        said.get(at, "(answer)" if at >= found.answer_from else "(frame)")
+        if place is None
+        else texts.contents[place.message][place.start : place.end]
+        for at, place in enumerate(found.places)
     ]
-    return AttentionView(found.values, found.layers, found.heads, found.tokens, labels, found.note)
+    rows = [
+        (str(at), f"{lens.token!r}", fixed(lens.logprob, 3), fixed(lens.answer, 3))
+        for at, lens in enumerate(found.lens, 1)
+    ]
+    columns = ("layer", "likeliest token", "log p", "log p of the answer's first token")
+    title = "What each layer would answer (logit lens)"
+    return AttentionView(
+        found.answer, found.means, found.layers, found.heads, found.tokens, found.made, found.answer_from,
+        labels, found.note, Table(title, columns, rows, frozenset({0, 2, 3})) if rows else None,
+    )  # fmt: skip
 
 
 def _how(one: Explanation) -> str:
@@ -236,16 +258,22 @@ def _bars(one: Explanation, said: Sequence[str]) -> list[Bar]:
     level = one.units[0].level
     own = [(unit, text) for unit, text in zip(one.units, said, strict=True) if unit.level == level]
     own = [(unit, text) for unit, text in own if unit.value is not None]
-    longest = max((abs(unit.value or 0.0) for unit, _ in own), default=0.0)
+    longest = max((max(abs(unit.value or 0.0), abs(unit.left_out or 0.0)) for unit, _ in own), default=0.0)
     if level == one.units[-1].level and level == "word":
         return []
     made = []
     for unit, text in own:
-        width = 50 * abs(unit.value or 0.0) / longest if longest else 0.0
-        below = (unit.value or 0.0) < 0
-        name = unit.name or level
-        made.append(Bar(name, _short(text), _value(unit), 50 - width if below else 50.0, width, below))
+        alone = None
+        if unit.left_out is not None:
+            alone = _bar("", "", unit.left_out, fixed(unit.left_out, 3, sign=True), longest)
+        bar = _bar(unit.name or level, _short(text), unit.value or 0.0, _value(unit), longest)
+        made.append(replace(bar, alone=alone))
     return made
+
+
+def _bar(name: str, text: str, value: float, said: str, longest: float) -> Bar:
+    width = 50 * abs(value) / longest if longest else 0.0
+    return Bar(name, text, said, 50 - width if value < 0 else 50.0, width, value < 0)
 
 
 def _short(text: str) -> str:
@@ -266,11 +294,14 @@ def _table(one: Explanation, said: Sequence[str]) -> Table:
     ]  # fmt: skip
     left = len(own) - len(rows)
     caption = "Parts by weight" + (f" ({left} lighter ones are not listed)" if left else "")
-    columns = ("part", "unit", "name", "nats", "removed otherwise", "tokens")
+    second = "removed otherwise" if one.method == "occlusion" else "left out alone"
+    columns = ("part", "unit", "name", "nats", second, "tokens")
     return Table(caption, columns, rows, frozenset({3, 4, 5}))
 
 
 def _otherwise(unit: Unit) -> str:
+    if unit.left_out is not None:
+        return fixed(unit.left_out, 3, sign=True)
     if unit.other is None:
         return ""
     return fixed(unit.other, 3, sign=True) + (", sign flips" if unit.flips else "")

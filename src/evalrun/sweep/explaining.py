@@ -10,7 +10,7 @@ from evalrun.errors import Problem, UserError
 from evalrun.registry import nearest
 
 if TYPE_CHECKING:
-    from evalrun.explain.main import Options
+    from evalrun.explain.options import Options
     from evalrun.providers.base import ProviderContext
     from evalrun.suite.explain import ExplainRules
     from evalrun.suite.schema import Suite
@@ -83,7 +83,7 @@ def explain_sweep_runs(
 
 
 def _options(rules: ExplainRules) -> Options:
-    from evalrun.explain.main import Options
+    from evalrun.explain.options import Options
 
     return Options(
         method=rules.method,

@@ -17,6 +17,7 @@ pytest.importorskip("transformers", reason="needs the extra 'transformers'")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
+from evalrun import open_store  # noqa: E402
 from evalrun.explain.games import Coalition, flat, leave_one_out, shared  # noqa: E402
 from evalrun.explain.kept import read_explanations  # noqa: E402
 from evalrun.providers.transformers_inside import Inside  # noqa: E402
@@ -101,6 +102,9 @@ def test_maps_of_attention_are_the_models_and_rows_add_up(held: Held) -> None:
     known = torch.log_softmax(held.model(ids).logits[0, 5], -1)
     assert logprob == pytest.approx(float(known.max()), abs=1e-4)
     assert token.strip() == held.tokenizer.decode([int(known.argmax())])
+    *_, last = found["lens"]  # what the last layer would answer is what the model answers
+    assert len(found["lens"]) == 2 and last[1] == pytest.approx(logprob, abs=1e-4)
+    assert last[2] == pytest.approx(float(known[ids[0, 6]]), abs=1e-4)
 
 
 def test_values_of_parts_are_captums(held: Held) -> None:
@@ -151,6 +155,9 @@ def test_a_chat_is_explained_by_what_its_template_makes_of_it(
             assert document["v_full"] == pytest.approx(float(known[ids[-1]]), abs=1e-3)
     kept = read_explanations(Store(tmp_path / ".evalrun").resolve("latest"), "m-p-d")
     assert kept is not None and kept.samples[0].attention is not None
+    run = open_store(tmp_path / ".evalrun").sweep("latest").runs[0]
+    maps = run.attention(kept.samples[0])
+    assert maps.shape[:2] == (2, 4) and maps.sum(-1) == pytest.approx(1, abs=maps.shape[2] / 255)
     assert "where heads look" in (tmp_path / "a.html").read_text()
     done = program.evalrun(*words, "--method", "integrated_gradients", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["faithfulness"] in (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests import program
-from tests.planted import TEXT, Planted, suite
+from tests.planted import TEXT, Chatting, Planted, suite
 
 from evalrun.explain.kept import read_explanations
 from evalrun.tracking.store import Store
@@ -70,6 +70,7 @@ def test_exact_shapley_and_owen_share_everything_out(swept: Path) -> None:
         swept, "latest/m-p-d/a", "--method", "shapley", "--units", "section", "--target", "answer"
     )
     assert weights(found, "section")["Be brief."] == pytest.approx(-1.0) and found["gap"] == 0
+    assert [unit["left_out"] for unit in found["units"]] == pytest.approx([0.0, 4.0, -1.0, 0.0])
     owen = explain(
         swept, "latest/m-p-d/a", "--method", "owen", "--units", "section,sentence", "--target", "answer"
     )
@@ -158,6 +159,36 @@ def test_a_model_that_is_not_the_sweeps_is_refused(tmp_path: Path, server: Plant
     said = explain(tmp_path, "latest/m-p-d/a", code=2)
     assert "the model is not the one that answered: its model was another and is scripted" in said
     assert len(server.bodies) == before
+
+
+def test_a_chat_is_explained_by_the_text_that_the_server_makes_of_it(tmp_path: Path) -> None:
+    with Chatting() as server:
+        assert isinstance(server, Chatting)
+        document = suite(server)
+        del document["models"][0]["api"]
+        run_once(tmp_path, document)
+        found = explain(tmp_path, "latest/m-p-d/a", "--target", "answer", "--units", "section,word")
+        sections = {unit["name"]: unit["value"] for unit in found["units"] if unit["name"]}
+        assert sections["form"] == pytest.approx(-1.0) and sections["message"] == pytest.approx(4.0)
+        assert weights(found, "word")["charged"] == pytest.approx(4.0)
+        asked = [body["prompt"] for body in server.bodies if "prompt" in body]
+        # The frame stays whatever is left out, and the token that every text gets anyway is not sent twice.
+        frame = ("<|user|>", "<|end|><|assistant|> billing")
+        assert asked and all(text.startswith(frame[0]) and text.endswith(frame[1]) for text in asked)
+
+
+def test_faithfulness_over_a_runs_samples(swept: Path) -> None:
+    words = ("latest/m-p-d", "--units", "word", "--target", "target", "--samples", "2", "--removal", "mask")
+    one, two = explain(swept, *words)
+    together = one["over_samples"]
+    assert together == two["over_samples"] and (together["n"], together["faithful"]) == (2, 2)
+    drawn = [
+        sum(curve["random_comprehensiveness"] for curve in each["faithful"]["curve"]) / 3
+        for each in (one, two)
+    ]
+    own = [each["faithful"]["comprehensiveness"] for each in (one, two)]
+    assert together["difference"] == pytest.approx((sum(own) - sum(drawn)) / 2)
+    assert together["ci_low"] < together["difference"] < together["ci_high"]
 
 
 def test_which_parts_weight_changed_between_two_runs(tmp_path: Path, server: Planted) -> None:

@@ -120,3 +120,30 @@ def test_no_coalition_is_asked_about_twice() -> None:
 
     shared(game, flat(range(4)), most=1000, seed=0)
     assert len(seen) == 16 == len(set(seen))
+
+
+def test_owen_is_shaps_partition_explainer_with_the_same_tree() -> None:
+    shap = pytest.importorskip("shap", reason="needs the package shap")
+    import numpy as np
+
+    table = np.random.default_rng(0).normal(size=64)
+
+    class Masker:
+        """Six players in pairs, the first two pairs together."""
+
+        clustering = np.array([[0, 1, 1, 2], [2, 3, 1, 2], [4, 5, 1, 2], [6, 7, 2, 4], [9, 8, 3, 6]], float)
+        shape = (1, 6)
+
+        def __call__(self, mask: np.ndarray, _: object) -> tuple[np.ndarray]:
+            return (np.asarray(mask, dtype=float)[None],)
+
+    def model(rows: np.ndarray) -> np.ndarray:
+        return np.array([table[sum(1 << at for at, inside in enumerate(row) if inside)] for row in rows])
+
+    theirs = shap.explainers.Partition(model, Masker())(np.ones((1, 6)), max_evals=10_000, silent=True)
+    left = Node(frozenset(range(4)), (flat([0, 1]), flat([2, 3])))
+    tree = Node(frozenset(range(6)), (left, flat([4, 5])))
+    own = shared(asked(lambda who: table[sum(1 << player for player in who)]), tree, most=10_000, seed=0)
+    assert [own.values[frozenset({player})] for player in range(6)] == pytest.approx(
+        theirs.values[0], abs=1e-9
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evalrun.explain.words import headline, verdict
-from evalrun.explanations import Explanation, Faithfulness, Place, Unit
+from evalrun.explain.words import headline, together, verdict
+from evalrun.explanations import Explanation, Faithfulness, OverSamples, Place, Unit
 
 JUDGED = Faithfulness("faithful", "section", 5.0, 0.5, 20, 19, 2.5)
 UNITS = (
@@ -44,3 +44,13 @@ def test_gradients_remove_nothing_and_may_say_nothing() -> None:
         verdict(replace(ONE, faithfulness=replace(JUDGED, rankings=0)))
         == "Not compared with random rankings."
     )
+
+
+def test_what_is_said_of_all_samples_of_a_run() -> None:
+    found = OverSamples("occlusion", "answer", "word", 20, 15, 2.0, 0.5, 1.5, 1.0, 2.0, 0.00001)
+    assert together(found) == (
+        "Over 20 samples by occlusion (target answer): removing the top words costs 1.500 nats more than "
+        "random rankings do (95 % interval 1.000 to 2.000), p < 0.0001; 15 of 20 are faithful."
+    )
+    worse = replace(found, difference=-0.25, ci_low=None, ci_high=None, p=None)
+    assert "costs 0.250 nats less than random rankings do; 15" in together(worse)

@@ -39,43 +39,66 @@
   }
   const inflate = async text => new Uint8Array(await new Response(
     new Blob([bytes(text)]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
-  const draw = (part, data) => {
-    const size = Number(part.dataset.size), heads = Number(part.dataset.heads);
-    const chosen = name => part.querySelector(`[data-what=${name}]`);
-    const layer = chosen("layer").selectedIndex, head = Number(chosen("head").value), first = chosen("first").checked;
-    const all = head < 0 ? [...Array(heads).keys()] : [head];
-    const canvas = part.querySelector("canvas"), context = canvas.getContext("2d");
-    const ink = getComputedStyle(part).getPropertyValue("--shade").trim();
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    const cell = canvas.width / size;
-    for (let row = 0; row < size; row++) {
-      const line = new Float64Array(size);
-      for (const one of all) {
-        const base = ((layer * heads + one) * size + row) * size;
-        for (let at = first ? 1 : 0; at <= row; at++) line[at] += data[base + at];
-      }
-      const total = line.reduce((sum, value) => sum + value, 0) || 1;
-      for (let at = 0; at <= row; at++) {
-        context.fillStyle = `rgba(${ink}, ${Math.sqrt(line[at] / total)})`;
-        context.fillRect(at * cell, row * cell, cell, cell);
-      }
-    }
+  const share = step => (step / 15) ** 2;
+  // A row of shares: without the first token where that is wished, and then of the rest.
+  const rowOf = (data, base, size, first) => {
+    const line = Array.from({length: size}, (_, at) => first && !at ? 0 : share(data[base + at]));
+    const total = first ? line.reduce((sum, value) => sum + value, 0) || 1 : 1;
+    return line.map(value => value / total);
+  };
+  const paint = (canvas, lines, width, height, ink) => {
+    canvas.width = width;
+    canvas.height = height;
+    const context = canvas.getContext("2d");
+    lines.forEach(({x, y, w, h, values}) => values.forEach((value, at) => {
+      if (!value) return;
+      context.fillStyle = `rgba(${ink}, ${Math.min(1, Math.sqrt(value))})`;
+      context.fillRect(x + at * w, y, w, h);
+    }));
   };
   for (const part of document.querySelectorAll(".why-attention")) {
-    let data = null;
+    const number = name => Number(part.dataset[name]);
+    const layers = number("layers"), heads = number("heads"), size = number("size"), made = number("made");
     const labels = [...part.querySelectorAll(".why-labels li")].map(item => item.textContent);
+    const chosen = name => part.querySelector(`[data-what=${name}]`);
+    const all = part.querySelector(".why-heads"), map = part.querySelector(".why-map");
+    const cell = Math.max(1, Math.floor(1024 / (heads * size))), high = 8;
+    let answer = null, means = null, lines = [];
+    const draw = () => {
+      const ink = getComputedStyle(part).getPropertyValue("--shade").trim(), first = chosen("first").checked;
+      const strips = [];
+      for (let at = 0; at < layers * heads; at++) {
+        const x = (at % heads) * (size * cell + 4), y = Math.floor(at / heads) * high;
+        strips.push({x, y, w: cell, h: high - 1, values: rowOf(answer, at * made * size, size, first)});
+      }
+      paint(all, strips, heads * (size * cell + 4), layers * high, ink);
+      const layer = chosen("layer").selectedIndex, head = Number(chosen("head").value), one = head >= 0;
+      const rows = one ? made : size, data = one ? answer : means;
+      const base = one ? (layer * heads + head) * made * size : layer * size * size;
+      lines = Array.from({length: rows}, (_, row) => rowOf(data, base + row * size, size, first));
+      const step = 1024 / size, tall = one ? 24 : step;
+      paint(map, lines.map((values, row) => ({x: 0, y: row * tall, w: step, h: tall, values})), 1024, rows * tall, ink);
+    };
     part.addEventListener("toggle", async () => {
       if (!part.open) return;
-      data = data || await inflate(part.dataset.attention);
-      draw(part, data);
+      answer = answer || await inflate(part.dataset.answer);
+      means = means || await inflate(part.dataset.means);
+      draw();
     });
-    part.addEventListener("change", () => data && draw(part, data));
-    const canvas = part.querySelector("canvas");
-    canvas.addEventListener("pointermove", event => {
-      const size = Number(part.dataset.size), box = canvas.getBoundingClientRect();
+    part.addEventListener("change", () => answer && draw());
+    all.addEventListener("click", event => {
+      const box = all.getBoundingClientRect();
+      chosen("layer").selectedIndex = Math.min(layers - 1, Math.floor((event.clientY - box.top) / box.height * layers));
+      chosen("head").value = String(Math.min(heads - 1, Math.floor((event.clientX - box.left) / box.width * heads)));
+      draw();
+    });
+    map.addEventListener("pointermove", event => {
+      const box = map.getBoundingClientRect(), from = lines.length === size ? 0 : number("first") - 1;
       const at = Math.floor((event.clientX - box.left) / box.width * size);
-      const row = Math.floor((event.clientY - box.top) / box.height * size);
-      if (at >= 0 && row >= 0 && at < size && row < size) part.querySelector("output").textContent = `${labels[row]} looks at ${labels[at]}`;
+      const row = Math.floor((event.clientY - box.top) / box.height * lines.length);
+      if (!lines[row] || !(at in labels)) return;
+      const said = `${labels[from + row]} looks at ${labels[at]}: ${Math.round(lines[row][at] * 100)} %`;
+      part.querySelector("output").textContent = said;
     });
   }
 })();
