@@ -21,8 +21,8 @@ SETTINGS: Mapping[str, Any] = {
     "x_save_requirements": False, "silent": True,
     "init_timeout": 20, "finish_timeout": 60, "finish_timeout_raises": True,
 }  # fmt: skip
-"""Nothing that nobody asked for is sent, and nothing is waited for without end. What an older version of theirs
-does not know is left out."""
+"""Nothing that nobody asked for is sent, and nothing is waited for without end. What an older version
+of theirs does not know is left out."""
 
 _REFUSALS = re.compile(r"\b(error|HTTP) (40[0-79]|41\d|422)\b")
 
