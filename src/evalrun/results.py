@@ -364,12 +364,23 @@ class LoadProbe:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreInTime:
+    """The mean score of `n` answers of a level that kept its promise, or of those that did not, and their
+    mean output tokens (None where none is known): a late answer is often a long one."""
+
+    n: int
+    score: float
+    tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunLoad:
     """What a level of load came to. `level` is its value on the axis, `role` says whether scores are compared
     with it; `start_s` and `end_s` are the window on the run's clock, in which `requests` were scheduled and
     `kept` kept the promise `slo`. `verdict` is steady, growing or undecided, and `why`; `capped` requests
     waited for `max_in_flight`. `banners` must stand beside every figure. `prefix_cache` is how levels were
-    kept apart, and `hit_rate`. A search has `probes`, and the share `attain` that it looked for."""
+    kept apart, and `hit_rate`. `in_time` and `late` are scores of answers within the promise and without it.
+    A search has `probes`, and the share `attain` that it looked for."""
 
     words: str = ""
     level: JSON = None
@@ -393,6 +404,8 @@ class RunLoad:
     prefix_cache: Mapping[str, JSON] = field(default_factory=dict)
     backlog: Backlog = Backlog()
     banners: tuple[str, ...] = ()
+    in_time: ScoreInTime | None = None
+    late: ScoreInTime | None = None
     probes: tuple[LoadProbe, ...] = ()
     attain: float | None = None
 

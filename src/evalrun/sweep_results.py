@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from evalrun.results import Estimate, Lost, RunResults
+from evalrun.results import Estimate, Lost, RunResults, ScoreInTime
 from evalrun.types import JSON, Direction, MetricValue
 
 NO_ESTIMATE = Estimate(None, 0)
@@ -550,7 +550,8 @@ class QualityAtLoad:
     reference's,
     `changed_by_noise` that of the reference's second run. `excess` compares flips (right to wrong or back) of
     the level with those between the two runs of the reference: what load adds to noise. `tokens_ratio` is
-    the median of output tokens over the reference's.
+    the median of output tokens over the reference's. `changed_at` is the median of the characters at which
+    texts first differ.
     """
 
     against: str
@@ -564,13 +565,15 @@ class QualityAtLoad:
     excess_p: float | None = None
     rates: tuple[RateAtLoad, ...] = ()
     tokens_ratio: float | None = None
+    changed_at: float | None = None
     p_corrected: float | None = None
     verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPoint:
-    """One level of load of a curve. Response times are from the schedule in open loop, else from sending."""
+    """One level of load of a curve. Response times are from the schedule in open loop, else from sending.
+    `in_time` and `late` are the answers that kept the promise, and those that did not."""
 
     run: str
     level: JSON = None
@@ -592,6 +595,8 @@ class LoadPoint:
     verdict: str = "undecided"
     banners: tuple[str, ...] = ()
     quality: QualityAtLoad | None = None
+    in_time: ScoreInTime | None = None
+    late: ScoreInTime | None = None
 
     @property
     def size(self) -> float:
@@ -613,6 +618,7 @@ class LoadCurve:
     `capacity` is the highest level at which at least `attain` of the requests keep the promise `slo`, None
     where none does or nothing was promised; `certified` where its lower bound does so too, else `estimated`
     (`not confirmed`: a search found a level that did not hold once more).
+    `knee` is the load at which throughput stops rising (`analysis.knee`), a description and no promise.
     `reference` is the run that scores are compared with, `again` its repetition. `sentence` is for people.
     """
 
@@ -631,6 +637,7 @@ class LoadCurve:
     reference_score: Estimate = NO_ESTIMATE
     capacity: str | None = None
     certainty: str = ""
+    knee: float | None = None
     sentence: str = ""
 
 

@@ -258,6 +258,13 @@ _SINGLE: tuple[tuple[str, str, Direction, str], ...] = (
         "drawn, which is near the level's rate and not equal to it.",
     ),
     (
+        "performance.response_s.p90_certified",
+        "s",
+        "lower",
+        "A response time that the 90th percentile does not exceed, with 99 % confidence and whatever its "
+        "distribution, as `performance.response_s.p99_certified`. From 64 requests on.",
+    ),
+    (
         "performance.response_s.p99_certified",
         "s",
         "lower",

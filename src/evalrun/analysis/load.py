@@ -20,7 +20,7 @@ from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
 from evalrun.analysis.steady import steadiness
 from evalrun.analysis.throughput import credited
-from evalrun.results import Backlog, Estimate, RunLoad
+from evalrun.results import Backlog, Estimate, RunLoad, ScoreInTime
 from evalrun.suite.levels import Bound, LoadSpec, right_of
 from evalrun.types import JSON, MetricValue
 
@@ -147,8 +147,23 @@ def load_metrics(
         prefix_cache=_prefix(table, facts),
         backlog=_backlog(table),
         banners=tuple(said),
+        in_time=_score_of(table, promise, rows[kept]),
+        late=_score_of(table, promise, rows[~kept & table.answered[rows]]) if promise.slo else None,
     )
     return metrics, asdict(details), said
+
+
+def _score_of(table: SampleTable, promise: Promise, rows: NDArray[np.int64]) -> ScoreInTime | None:
+    """The mean score of some answers, and how long they are."""
+    if promise.right is None or promise.right.of not in table.scores:
+        return None
+    scores = table.scores[promise.right.of][rows]
+    tokens = table.number("completion_tokens")[rows][~np.isnan(scores)]
+    known = scores[~np.isnan(scores)]
+    if not len(known):
+        return None
+    longest = None if np.isnan(tokens).all() else float(np.nanmean(tokens))
+    return ScoreInTime(len(known), float(known.mean()), longest)
 
 
 def _quantile(values: Floats, q: float) -> float | None:
@@ -170,11 +185,13 @@ def _certified(response: Floats) -> list[MetricValue]:
     known = np.sort(response[~np.isnan(response)])
     # A request without an answer took longer than any that has one.
     unanswered = len(response) - len(known)
-    rank = certified_rank(len(response)) - unanswered
-    if rank < 1:
-        return []
-    info = performance_info("performance.response_s.p99_certified")
-    return [metric(info, Estimate(float(known[-rank]), len(response)))]
+    made = []
+    for name, share in (("p90", 0.1), ("p99", 0.01)):
+        rank = certified_rank(len(response), share) - unanswered
+        if rank >= 1:
+            info = performance_info(f"performance.response_s.{name}_certified")
+            made.append(metric(info, Estimate(float(known[-rank]), len(response))))
+    return made
 
 
 def _offered(span: _Span) -> list[MetricValue]:

@@ -7,9 +7,10 @@ samples that both answered; the reference is run twice, and what differs between
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.correction import ALPHA, corrected
 from evalrun.analysis.intervals import wilson
+from evalrun.analysis.knee import knee
 from evalrun.analysis.measures import Measure, RunSamples, joined, seed_of
 from evalrun.analysis.paired import agreeing, paired_difference
 from evalrun.analysis.verdict import verdict
@@ -86,7 +88,12 @@ def _curve(runs: Sequence[RunSamples], measure: Measure, primary: Primary, attai
         reference_score=_score(reference, measure) if reference is not None else Estimate(None, 0),
     )
     capacity, how = _capacity(points, attain) if curve.slo else (None, "")
-    curve = replace(curve, capacity=None if capacity is None else points[capacity].words, certainty=how)
+    curve = replace(
+        curve,
+        capacity=None if capacity is None else points[capacity].words,
+        certainty=how,
+        knee=_knee(points),
+    )
     promise = f" (promise: {', '.join(curve.slo)} for {attain:.0%} of requests)" if curve.slo else ""
     return replace(curve, sentence=_sentence(curve, capacity) + promise)
 
@@ -196,7 +203,16 @@ def _point(run: RunSamples, measure: Measure, quality: QualityAtLoad | None) -> 
         verdict=load.verdict,
         banners=load.banners,
         quality=quality,
+        in_time=load.in_time,
+        late=load.late,
     )
+
+
+def _knee(points: Sequence[LoadPoint]) -> float | None:
+    """Where throughput stops rising, over the levels that have one."""
+    rates = [(point.size, point.requests_per_s.value) for point in points]
+    known = [(size, rate) for size, rate in rates if size and rate is not None]
+    return knee([size for size, _ in known], [rate for _, rate in known])
 
 
 def _capacity(points: Sequence[LoadPoint], attain: float) -> tuple[int | None, str]:
@@ -291,6 +307,7 @@ def _against(
     )
     own = _answers(run, primary.score)
     changed, of = _changed(base, own)
+    differing = {x for x in base.text if x in own.text and base.text[x] != own.text[x]}
     scored = [each for each in base.score if each in own.score]
     before = np.array([base.score[each] >= HALF for each in scored], bool)
     after = np.array([own.score[each] >= HALF for each in scored], bool)
@@ -314,6 +331,7 @@ def _against(
         excess=excess,
         rates=tuple(_rate(what, base, own, seed) for what in ("truncated", "unparsed", "refused", "failed")),
         tokens_ratio=ratio,
+        changed_at=_changed_at(reference, run, differing) if differing else None,
     )
 
 
@@ -321,6 +339,27 @@ def _changed(one: _Answers, other: _Answers) -> tuple[int, int]:
     """How many texts differ, of those that both have."""
     shared = [each for each in one.text if each in other.text]
     return sum(one.text[each] != other.text[each] for each in shared), len(shared)
+
+
+def _changed_at(reference: RunSamples, run: RunSamples, samples: Set[str]) -> float | None:
+    """The median of the characters at which texts first differ, counted from 0."""
+    before, after = (_texts(each, samples) for each in (reference, run))
+    pairs = [(before[own], after[own]) for own in samples if own in before and own in after]
+    places = [
+        next((at for at, (a, b) in enumerate(zip_longest(*pair)) if a != b), len(pair[0])) for pair in pairs
+    ]
+    return float(np.median(places)) if places else None
+
+
+def _texts(run: RunSamples, samples: Set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    with reading(run.folder.samples_path(run.run.run)) as file:
+        names = ["sample_id", "repeat", "output"]
+        for batch in file.iter_batches(batch_size=4_096, columns=names, use_threads=False):
+            for row in batch.to_pylist():
+                if not row["repeat"] and row["sample_id"] in samples:
+                    found[row["sample_id"]] = row["output"] or ""
+    return found
 
 
 def _rate(what: str, base: _Answers, own: _Answers, seed: int) -> RateAtLoad:
@@ -338,6 +377,9 @@ def _sentence(curve: LoadCurve, capacity: int | None) -> str:
     parts = [_borne(curve, capacity)]
     if growing := [point.spoken for point in points if point.verdict == "growing"]:
         parts.append(f"its queue grows at {_list(growing)}")
+    if curve.knee is not None:
+        unit = "requests/s" if points[-1].concurrency is None else "requests in flight"
+        parts.append(f"throughput stops rising at about {curve.knee:.2g} {unit}")
     parts.append(_right(curve))
     return "; ".join(part for part in parts if part)
 

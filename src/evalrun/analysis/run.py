@@ -202,6 +202,8 @@ def _load(
     promise = Promise.of(options.load, first, open_loop=bool(system.load.get("open_loop")))
     rate = next((each.value for each in speed if each.name == "performance.requests_per_s"), None)
     metrics, details, said = load_metrics(table, system.load, promise, rate, options.seed)
+    if details["prefix_cache"]["hit_rate"] is None:  # no answer says it; the engine may
+        details["prefix_cache"]["hit_rate"] = system.figures.get("engine.prefix_cache_hit_rate")
     if details["role"] == "search":  # its figures would be those of many loads together
         details |= {"probes": system.load.get("probes") or [], "attain": system.load.get("attain")}
         return [], {**details, "verdict": "undecided", "banners": []}, []

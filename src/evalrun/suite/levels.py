@@ -6,6 +6,7 @@ schedule of arrivals (open loop: requests are sent when they are due, however sl
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -174,9 +175,24 @@ class SearchSpec(Spec):
         return float(str(self.up_to).removesuffix("/s"))
 
 
+_SCENARIO_S = 600.0
+_SCENARIOS: dict[str, dict[str, JSON]] = {
+    "mlperf-server": {"arrivals": "poisson", "seconds": _SCENARIO_S},
+    "mlperf-single-stream": {"concurrency": [1], "seconds": _SCENARIO_S},
+    "mlperf-offline": {"concurrency": [512], "requests": 24_576},
+}
+
+
 class LoadSpec(Spec):
     """Load as an axis: every level is a run of its own, with the same rows in the same order."""
 
+    scenario: Literal["mlperf-server", "mlperf-single-stream", "mlperf-offline"] | None = Field(
+        default=None,
+        description="What MLPerf's rules ask for, where the suite does not say otherwise: server (with "
+        "rates: Poisson arrivals, 600 s), single-stream (one in flight, 600 s) or offline (24,576 requests, "
+        "512 in flight). Its percentiles are `response_s.p99_certified` and, of a single stream, "
+        "`response_s.p90_certified`.",
+    )
     concurrency: list[Annotated[int, Field(ge=1)]] | None = Field(
         default=None, min_length=1, description="Closed loop: levels of requests in flight."
     )
@@ -217,14 +233,31 @@ class LoadSpec(Spec):
         description="Requests in flight of the level that scores are compared with. It is run twice: what "
         "differs between the two is noise. none: no such level.",
     )
-    prefix_cache: Literal["separate", "keep"] = Field(
+    prefix_cache: Literal["separate", "reset", "keep"] = Field(
         default="separate",
-        description="Keep levels from finding each other's prompts in the server's prefix cache "
-        "(cache_salt, cache_prompt: false), or let them.",
+        description="Keep levels from finding each other's prompts in the server's prefix cache by what is "
+        "sent (cache_salt, cache_prompt: false), by emptying it before each level (reset: vLLM's "
+        "/reset_prefix_cache, SGLang's /flush_cache), or let them.",
     )
     search: SearchSpec | None = Field(
         default=None, description="In place of levels: find the highest that keeps the promise."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_scenario(cls, data: Any) -> Any:
+        """Fill in what a scenario sets and the suite does not say."""
+        if not isinstance(data, dict) or data.get("scenario") not in _SCENARIOS:
+            return data
+        name, given = data["scenario"], {key: value for key, value in data.items() if value is not None}
+        told = ("seconds", "requests") if {"seconds", "requests"} & given.keys() else ()
+        if name == "mlperf-server" and not {"rates", "search", "concurrency"} & given.keys():
+            raise complaint("the scenario mlperf-server needs rates", "Add rates: [1/s, 2/s].", ("scenario",))
+        seconds = given.get("seconds")
+        if name != "mlperf-offline" and isinstance(seconds, int | float) and seconds < _SCENARIO_S:
+            what = f"{name} takes {_SCENARIO_S:g} s at least, not {seconds:g}"
+            raise complaint(what, "Leave seconds out, or leave scenario out.", ("seconds",))
+        return {**{key: own for key, own in _SCENARIOS[name].items() if key not in told}, **given}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -243,6 +276,10 @@ class LoadSpec(Spec):
             raise complaint("seconds and requests exclude each other", "Give one.", ("requests",))
         if self.search is not None and not self.slo:
             raise complaint("a search needs a promise to keep", 'Add slo: ["e2e_s <= 20"].', ("search",))
+        over = [rate for rate in self.rates or () if (self.requests or math.inf) <= rate * self.warmup_s]
+        if over:
+            what = f"at {over[0]:g}/s all {self.requests} requests lie in the warm-up of {self.warmup_s:g} s"
+            raise complaint(what, "Raise requests, or shorten warmup_s.", ("warmup_s",))
         for name in ("concurrency", "rates"):
             values = getattr(self, name) or []
             if len(set(values)) < len(values):

@@ -617,7 +617,7 @@ class MatrixJob:
             measured = measured.in_batches(asked)
         if plan is not None and not isinstance(asked, CellRun):
             measured = measured.under(asked.facts.document(plan))
-            await _drained(asked.facts)
+            await self._leave(phase, provider, asked.facts)
         await self.conclude(phase, run, measured, provider.identity())
 
     async def conclude(
@@ -638,6 +638,16 @@ class MatrixJob:
         if finished or prepared.judging is not None:
             phase.progress.end(spec.run_id)
 
+    async def _leave(self, phase: Phase, provider: Provider, facts: LevelFacts) -> None:
+        """Leave nothing of a level to the next one."""
+        from evalrun.runner.load.between import settled
+
+        if not await settled(provider, facts):
+            busy = (
+                f"{self.spec.run_id}: the server was still busy with its requests when the next level began"
+            )
+            phase.execution.warnings.append(busy)
+
     def _level(self, phase: Phase) -> LevelPlan:
         """What the run's level sends."""
         from evalrun.runner.load.level_run import LevelPlan
@@ -650,7 +660,7 @@ class MatrixJob:
         dataset = self.prepared.datasets[spec.dataset.id]
         rows, schedule, limit = len(dataset) * spec.repeats, None, load.requests
         room = connections_allowed(len(suite.models))
-        in_flight = min(room, load.max_in_flight)
+        in_flight = min(room, load.max_in_flight, spec.model.concurrency or room)
         if level.open_loop:
             schedule = schedule_of(
                 load, level, seed=suite.seed, rows=rows, base_dir=self.prepared.loaded.base_dir
@@ -666,12 +676,3 @@ class MatrixJob:
         expected = spec.requests(suite, len(dataset))
         salt = f"{self.folder.ulid}/{spec.run_id}"
         return LevelPlan(load, level, passes, schedule, salt, in_flight, expected)
-
-
-MOST_DRAINED_S = 10.0
-
-
-async def _drained(facts: LevelFacts) -> None:
-    """Where requests timed out the server may still be busy with them: wait before the next level begins."""
-    if facts.timed_out:
-        await asyncio.sleep(min(MOST_DRAINED_S, 2 * facts.longest_s))

@@ -22,10 +22,10 @@ def load_problems(
     suite, load = loaded.suite, loaded.suite.load
     assert load is not None
     where = loaded.locate("load")
-    for provider in providers.values():
-        yield from _provider(loaded, provider, where)
     searched = int(load.search.most) if load.search is not None and not load.search.rate else 0
     highest = max([*(load.concurrency or ()), searched])
+    for provider in providers.values():
+        yield from _provider(loaded, provider, highest, where)
     room = connections_allowed(len(providers) or 1)
     if highest > room:
         what = f"{highest} requests in flight need more connections than the {room} that open files allow"
@@ -53,8 +53,12 @@ def load_problems(
         yield from _trace(loaded)
 
 
-def _provider(loaded: LoadedSuite, provider: Provider, where: str) -> Iterator[Problem]:
+def _provider(loaded: LoadedSuite, provider: Provider, highest: int, where: str) -> Iterator[Problem]:
     spec = provider.spec
+    if spec.concurrency is not None and highest > spec.concurrency:
+        most = f"{spec.concurrency} requests in flight at most (concurrency)"
+        what = f"model '{spec.id}' takes {most}, not {highest}"
+        yield Problem(what, where, "Leave the higher levels out, or concurrency of the model.")
     if isinstance(provider, BatchProvider) or not provider.measured:
         what = (
             f"model '{spec.id}' cannot be put under load: provider '{spec.provider}' sends no single requests"

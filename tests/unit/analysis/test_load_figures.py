@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evalrun.analysis.intervals import percentile
+from evalrun.analysis.knee import knee
 from evalrun.analysis.load import block_intervals, blocks_of, certified_rank, holding
 from evalrun.analysis.steady import steadiness
 from evalrun.suite.levels import Bound
@@ -96,3 +97,15 @@ def test_the_certified_percentile_is_the_one_that_mlperf_takes() -> None:
     # Independent of ours: scipy's binomial, and the published 662 and 77th of 10,000.
     assert [certified_rank(n) for n in (10, 661, 662, 3_000, 10_000)] == [0, 0, 1, 17, 77]
     assert certified_rank(1_000_000) == 9_768
+    assert [certified_rank(n, 0.1) for n in (63, 64)] == [0, 1]
+
+
+def test_the_knee_is_where_two_lines_meet() -> None:
+    loads = [1, 2, 4, 8, 16, 32]
+    # 10 a second for each place, of which there are 8: the lines meet there.
+    assert knee(loads, [10 * min(at, 8) for at in loads]) == pytest.approx(8)
+    assert knee([32, 8, 1, 16, 4, 2], [80, 80, 10, 80, 40, 20]) == pytest.approx(8)
+    assert knee(loads, [10 * at for at in loads]) is None  # it never stops rising
+    assert knee(loads[:4], [10, 20, 20, 20]) is None  # too few levels
+    assert knee(loads, [7] * 6) is None
+    assert knee(loads, [80, 40, 20, 10, 5, 2]) is None  # it falls

@@ -45,12 +45,16 @@ def test_rates_are_compared_with_one_request_in_flight() -> None:
     ("load", "said"),
     [
         ({}, "no levels"),
+        ({"scenario": "mlperf-server"}, "needs rates"),
+        ({"scenario": "mlperf-server", "rates": [1], "seconds": 60}, "600 s at least"),
+        ({"scenario": "mlperf"}, "scenario"),
         ({"concurrency": [1], "rates": [1]}, "exclude each other"),
         ({"concurrency": [0]}, "at least 1"),
         ({"concurrency": []}, "concurrency"),
         ({"concurrency": [2, 2]}, "stands twice"),
         ({"rates": ["1/s", "60/min"]}, "stands twice"),
         ({"rates": [0]}, "a rate of 0"),
+        ({"rates": [4], "requests": 20, "warmup_s": 5}, "lie in the warm-up"),
         ({"rates": [-1]}, "a rate of -1"),
         ({"rates": ["fast"]}, "expected a rate"),
         ({"rates": [True]}, "expected a rate"),
@@ -106,3 +110,12 @@ def test_settings_of_models_are_axes() -> None:
     assert [model.params["max_tokens"] for model in nested.models] == [1, 2]
     with pytest.raises(UserError, match="slots"):
         parse_suite({**SUITE, "sweep": {"model.slots": [1]}})
+
+
+def test_a_scenario_sets_what_the_suite_does_not() -> None:
+    server = LoadSpec.model_validate({"scenario": "mlperf-server", "rates": [2]})
+    assert (server.arrivals, server.seconds, server.rates) == ("poisson", 600, [2])
+    stream = LoadSpec.model_validate({"scenario": "mlperf-single-stream", "requests": 1_024})
+    assert (stream.concurrency, stream.seconds, stream.requests) == ([1], None, 1_024)
+    offline = LoadSpec.model_validate({"scenario": "mlperf-offline", "concurrency": [64]})
+    assert (offline.concurrency, offline.requests) == ([64], 24_576)

@@ -11,7 +11,7 @@ from evalrun.reports.numbers import NONE, count, figure, interval, p_value, seco
 from evalrun.reports.view import Chart, RunView, Table, verdict_word
 from evalrun.reports.visible import visible
 from evalrun.results import Estimate
-from evalrun.sweep_results import LoadCurve, LoadPoint
+from evalrun.sweep_results import LoadCurve, LoadPoint, QualityAtLoad
 
 LINES = 8
 """So many curves are drawn; the table has all of them."""
@@ -264,19 +264,20 @@ def level_table(name: str, curve: LoadCurve) -> Table:
                 NONE if quality is None or quality.p_corrected is None else p_value(quality.p_corrected),
                 NONE if quality is None else verdict_word(quality.verdict),
                 NONE if quality is None else f"{quality.lost} / {quality.gained}",
-                NONE if quality is None else _changed(quality.changed, quality.changed_by_noise),
+                NONE if quality is None else _changed(quality),
                 "; ".join(
                     f"{rate.what} {rate.before} to {rate.after}"
                     for rate in (quality.rates if quality is not None else ())
                     if rate.before or rate.after
                 ) or NONE,
+                _in_time(point),
                 point.verdict,
             )
         )  # fmt: skip
     columns = (
         "load", "requests/s", "p95 response", "kept", "goodput/s", "right goodput/s", visible(curve.metric),
         "minus reference", "p", "verdict", "lost / gained", "texts changed (noise)",
-        "ended otherwise", "queue",
+        "ended otherwise", "score in time / late", "queue",
     )  # fmt: skip
     title = f"Levels of load{f', {name}' if name else ''}"
     return Table(title, columns, rows, frozenset({1, 2, 3, 4, 5, 6, 7, 8}))
@@ -290,11 +291,23 @@ def _share(found: Estimate) -> str:
     return NONE if found.value is None else f"{found.value:.1%} {interval(found.low, found.high)}".strip()
 
 
-def _changed(changed: Estimate, noise: Estimate | None) -> str:
-    if changed.value is None:
+def _in_time(point: LoadPoint) -> str:
+    """Scores of answers within the promise and without it, with their lengths."""
+    return " / ".join(
+        NONE if part is None
+        else significant(part.score) + ("" if part.tokens is None else f" ({part.tokens:.0f} tokens)")
+        for part in (point.in_time, point.late)
+    )  # fmt: skip
+
+
+def _changed(quality: QualityAtLoad) -> str:
+    """Texts that differ from the reference's, in brackets by noise alone, and where they begin to."""
+    if quality.changed.value is None:
         return NONE
+    noise = quality.changed_by_noise
     beside = "" if noise is None or noise.value is None else f" ({noise.value:.1%})"
-    return f"{changed.value:.1%}{beside}"
+    place = "" if quality.changed_at is None else f", from character {quality.changed_at + 1:.0f}"
+    return f"{quality.changed.value:.1%}{beside}{place}"
 
 
 def cautions(curves: Sequence[LoadCurve]) -> list[str]:

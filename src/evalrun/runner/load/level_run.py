@@ -17,6 +17,7 @@ from evalrun.errors import ExitCode, UserError
 from evalrun.moment import READY_NS
 from evalrun.providers.base import HasWorkers, Punctual, capability
 from evalrun.runner.attempts import CircuitBreaker, DeadlineError, Deadlines
+from evalrun.runner.load.between import forget_prefixes
 from evalrun.runner.records import RecordMaker
 from evalrun.runner.source import Prepared, Source, SourceOptions
 from evalrun.types import JSON, ErrorKind, ProviderError, Request, SampleRecord
@@ -145,6 +146,7 @@ class LevelRun:
         Raises UserError (exit code 3) where the level cannot be completed; what was answered is journalled.
         """
         load = self._plan.load
+        await self._forget()
         watch = asyncio.get_running_loop().create_task(self._deadlines.watch())
         self._start_ns = time.perf_counter_ns() + int(LEAD_S * 1e9)
         if load.seconds is not None:
@@ -163,6 +165,12 @@ class LevelRun:
             watch.cancel()
         if self._fault is not None:
             raise self._fault
+
+    async def _forget(self) -> None:
+        """Have the server forget what it was asked before, where the suite says so."""
+        if self._plan.load.prefix_cache == "reset":
+            way = await forget_prefixes(self._cell.provider)
+            self.facts.extra["prefix_cache"] = {"mode": "reset", "by": way}
 
     async def _closed(self) -> None:
         """Ask one after the other, as long as the level goes on."""

@@ -96,6 +96,7 @@ class SearchRun(LevelRun):
         """Ask at a level until it is decided, at most `seconds`, and once as long again where it is not; one
         that confirms goes on for `seconds`."""
         open_loop = self._plan.level.open_loop
+        await self._forget()
         start_ns = time.perf_counter_ns()
         self._now = Probe(
             concurrency=None if open_loop else int(level),
