@@ -103,6 +103,21 @@ class ScoreDrift:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimated:
+    """The accuracy of rows without labels, estimated from the column `confidence`, which was calibrated by
+    the reference's `score`; `reference` is the accuracy there."""
+
+    score: str
+    confidence: str
+    reference: float
+    live: float
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class DriftResults:
     """Two sets of rows compared. `inputs_changed` and `answers_worse` are None where there are too few rows
     or nothing to judge by; `sentences` say it all in words, the verdict first."""
@@ -122,6 +137,7 @@ class DriftResults:
     answers_worse: bool | None = None
     sentences: Sequence[str] = ()
     notes: Sequence[str] = ()
+    estimated: Sequence[Estimated] = ()
 
     @property
     def tested(self) -> list[ColumnDrift | TextDrift]:

@@ -22,7 +22,7 @@ from service import Deployment, answer, message, serve, share
 import evalrun
 from evalrun.analysis.drift import Asked
 from evalrun.drift_results import DriftResults
-from evalrun.production.alarms import episodes
+from evalrun.gates.alarms import episodes
 from evalrun.production.assignment import ExperimentSpec, load_experiment
 from evalrun.production.experiment import analyse, promote_winner, read_rows
 from evalrun.production.page import write_page

@@ -295,8 +295,9 @@ def _compared(
         a, b = measure.values(pair.a)[joined.in_a], measure.values(pair.b)[joined.in_b]
         clusters = joined.clusters(pair)
         result = paired_difference(
-            a, b, clusters, seed=seed, alpha=options.alpha, margin=options.margin, tests=tests
-        )
+            a, b, clusters, seed=seed, alpha=options.alpha, margin=options.margin, tests=tests,
+            weights=joined.weights(pair),
+        )  # fmt: skip
         flips = _flips(joined, a, b, result)
         better, worse = _moved(a, b, measure.direction)
         differ = not np.array_equal(a, b, equal_nan=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -21,7 +21,17 @@ from evalrun.analysis import drift_tests as tests
 from evalrun.analysis.correction import ALPHA, benjamini_hochberg
 from evalrun.analysis.distributions import normal_quantile, t_quantile, t_tail
 from evalrun.canonical import derived_seed
-from evalrun.drift_results import ColumnDrift, DriftResults, Part, Role, ScoreDrift, Segment, TextDrift, Word
+from evalrun.drift_results import (
+    ColumnDrift,
+    DriftResults,
+    Estimated,
+    Part,
+    Role,
+    ScoreDrift,
+    Segment,
+    TextDrift,
+    Word,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -75,6 +85,8 @@ class Asked:
     text: str = ""
     by: str = ""
     seed: int = 0
+    confidence: str = ""
+    """The column of confidences from which accuracy is estimated; empty: those that are called so."""
 
 
 def drift(reference: Side, live: Side, asked: Asked | None = None) -> DriftResults:
@@ -110,8 +122,24 @@ def drift(reference: Side, live: Side, asked: Asked | None = None) -> DriftResul
         only_reference=tuple(name for name in before.columns if name not in after.columns),
         only_live=tuple(name for name in after.columns if name not in before.columns),
         notes=tuple(notes),
+        estimated=tuple(_estimated(before, after, asked)),
     )
     return _judged(found)
+
+
+def _estimated(before: Side, after: Side, asked: Asked) -> Iterator[Estimated]:
+    """What confidences say of the accuracy of rows whether or not they have labels."""
+    from evalrun.analysis.cbpe import confidences, estimated_accuracy
+
+    for name, right in confidences(before.columns, after.columns, asked.confidence):
+        seed = derived_seed(asked.seed, "confidence", name)
+        found = estimated_accuracy(before.columns[name], before.columns[right], after.columns[name], seed)
+        if found.value is not None:
+            known = float(np.nanmean(before.columns[right]))
+            yield Estimated(
+                right.removeprefix("score."), name, known, found.value, found.low, found.high, found.n,
+                found.note,
+            )  # fmt: skip
 
 
 def _tested(

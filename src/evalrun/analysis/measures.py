@@ -17,6 +17,7 @@ from evalrun.analysis.definitions import definition
 from evalrun.analysis.intervals import Bounds, mean
 from evalrun.analysis.quality import counted, score_column, score_infos
 from evalrun.analysis.samples import SampleTable
+from evalrun.analysis.weighted import mean_weighted
 from evalrun.canonical import figure_seed
 from evalrun.errors import UserError
 from evalrun.registry import nearest
@@ -194,6 +195,24 @@ class RunSamples:
         first[self.table.ids[::-1]] = np.arange(len(self.table))[::-1]
         return self.table.clusters[first].astype(np.int64)
 
+    @cached_property
+    def weights(self) -> Floats | None:
+        """What each sample id stands for; None where all count alike."""
+        resolved = self.sweep.suite.resolved
+        entries = resolved.get("datasets") if isinstance(resolved, dict) else None
+        names = [
+            entry.get("weight")
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict) and entry.get("id") == self.run.dataset
+        ]
+        name = names[0] if names else None
+        weighed = self.table.weighed(name, None).weights if isinstance(name, str) else None
+        if weighed is None:
+            return None
+        found = np.empty(self.table.distinct)
+        found[self.table.ids] = weighed
+        return found
+
     def by_id(self, values: Floats, keep: Mask) -> Floats:
         """The mean over the kept repeats of each sample id, NaN where none is kept; in the order of `ids`."""
         keep = keep & ~np.isnan(values)
@@ -362,8 +381,11 @@ class Matrix:
     values: Floats
     clusters: NDArray[np.int64] | None
     dropped: int
+    weights: Floats | None = None
 
     def estimate(self, values: Floats, bounds: Bounds) -> Estimate:
+        if self.weights is not None:
+            return mean_weighted(values, self.weights, self.clusters, bounds=bounds)
         return mean(values, self.clusters, repeated=not _binary(values), bounds=bounds)
 
 
@@ -379,14 +401,22 @@ def joined(runs: Sequence[RunSamples], measure: Measure) -> Matrix:
     everything = keys[new]  # np.unique imports numpy.ma, which takes 30 ms
     values = np.full((len(everything), len(runs)), np.nan)
     clusters: NDArray[np.int64] | None = None
+    weights: Floats | None = None
     for at, run in enumerate(runs):
         rows = np.searchsorted(everything, run.table.keys)
         values[rows, at] = measure.values(run)
         if run.clusters is not None and at == 0:
             clusters = np.full(len(everything), -1, np.int64)
             clusters[rows] = run.clusters
+        if at == 0 and run.weights is not None:
+            weights = np.full(len(everything), np.nan)
+            weights[rows] = run.weights
     known = ~np.isnan(values).any(axis=1)
-    return Matrix(values[known], None if clusters is None else clusters[known], int(len(known) - known.sum()))
+    dropped = int(len(known) - known.sum())
+    return Matrix(
+        values[known], None if clusters is None else clusters[known], dropped,
+        None if weights is None else weights[known],
+    )  # fmt: skip
 
 
 def whole_prompts(runs: Sequence[RunSamples]) -> list[RunSamples]:

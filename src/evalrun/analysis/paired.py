@@ -24,6 +24,7 @@ from evalrun.analysis.power import (
     pairs_needed,
     rescaled,
 )
+from evalrun.analysis.weighted import effective, mean_weighted
 from evalrun.results import Estimate
 from evalrun.sweep_results import PairedResult
 from evalrun.types import Direction
@@ -171,6 +172,17 @@ class _Pairs:
     units: int
     binary: bool
     unit_range: bool
+    weights: Floats | None = None
+    """What each pair stands for, 1 in the mean; None where all count alike."""
+
+    @property
+    def worth(self) -> int:
+        """The units that pairs of unequal weight are worth."""
+        return self.units if self.weights is None else max(2, int(min(self.units, effective(self.weights))))
+
+    def average(self, values: Floats) -> float:
+        """The mean of values of the pairs."""
+        return float(np.average(values, weights=self.weights))
 
     @property
     def discordant(self) -> tuple[int, int]:
@@ -187,6 +199,7 @@ def paired_difference(
     margin: float | None = None,
     permutations: int = PERMUTATIONS,
     tests: int = 1,
+    weights: Floats | None = None,
 ) -> PairedResult:
     """Compare b with a, two arrays of shape (n,) with one value a sample id, aligned (NaN: missing).
 
@@ -196,10 +209,11 @@ def paired_difference(
     interval is Tango's score interval for 0/1 data without clusters (t covers too rarely with few discordant
     pairs and near 1, and may exceed it); else t on the differences, clustered with clusters. `margin`, in the
     metric's unit, is only carried along for the verdict. As one of several `tests` that are corrected
-    together, interval and detectable difference are those of alpha / tests; p is not corrected. Raises
-    ValueError where the shapes differ.
+    together, interval and detectable difference are those of alpha / tests; p is not corrected. `weights`,
+    shape (n,), are what the samples stand for: means and interval are Hajek's, and the test flips
+    the signs of weighted differences. Raises ValueError where the shapes differ.
     """
-    pairs, dropped = _pairs(a, b, clusters)
+    pairs, dropped = _pairs(a, b, clusters, weights)
     n = len(pairs.d)
     if n == 0:
         nothing = (None,) * 7
@@ -211,9 +225,9 @@ def paired_difference(
         n=n,
         dropped=dropped,
         n_clusters=None if pairs.clusters is None else pairs.units,
-        mean_a=float(pairs.a.mean()),
-        mean_b=float(pairs.b.mean()),
-        difference=float(pairs.d.mean()),
+        mean_a=pairs.average(pairs.a),
+        mean_b=pairs.average(pairs.b),
+        difference=pairs.average(pairs.d),
         se=outer.se,
         ci_low=outer.low,
         ci_high=outer.high,
@@ -235,7 +249,7 @@ def paired_difference(
 
 def decided_difference(
     a: Floats, b: Floats, clusters: NDArray[Any] | None = None, *, seed: int = 0, alpha: float = ALPHA,
-    tests: int = 1,
+    tests: int = 1, weights: Floats | None = None,
 ) -> PairedResult:  # fmt: skip
     """`paired_difference` as one of `tests`, with p and interval that agree (Bonferroni for the number).
 
@@ -244,7 +258,7 @@ def decided_difference(
     the bounds reach 0 though p <= alpha, p is that of the interval: 1 minus the level at which it excludes 0.
     """
     level = alpha / tests
-    result = paired_difference(a, b, clusters, seed=seed, alpha=level)
+    result = paired_difference(a, b, clusters, seed=seed, alpha=level, weights=weights)
     p, low, high = result.p, result.ci_low, result.ci_high
     if p is None:
         return result
@@ -252,7 +266,7 @@ def decided_difference(
         if p > level:
             low, high = min(low, 0.0), max(high, 0.0)
         elif low <= 0.0 <= high:
-            p = _p_of_interval(_pairs(a, b, clusters)[0], level)
+            p = _p_of_interval(_pairs(a, b, clusters, weights)[0], level)
     return replace(result, p=min(1.0, p * tests), ci_low=low, ci_high=high)
 
 
@@ -269,7 +283,9 @@ def _p_of_interval(pairs: _Pairs, known: float) -> float:
     return outside
 
 
-def _pairs(a: Floats, b: Floats, clusters: NDArray[Any] | None) -> tuple[_Pairs, int]:
+def _pairs(
+    a: Floats, b: Floats, clusters: NDArray[Any] | None, weights: Floats | None = None
+) -> tuple[_Pairs, int]:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 1 or (clusters is not None and np.shape(clusters) != a.shape):
         raise ValueError("a, b and clusters must be one-dimensional and of the same length")
@@ -282,25 +298,28 @@ def _pairs(a: Floats, b: Floats, clusters: NDArray[Any] | None) -> tuple[_Pairs,
         if units == len(a):  # every sample is a cluster of its own: there are no clusters
             codes = None
     both = np.concatenate([a, b])
-    binary = bool(((both == 0) | (both == 1)).all())
+    if weights is not None:
+        weights = np.asarray(weights, np.float64)[known]
+        weights = None if not len(weights) or (weights == weights[0]).all() else weights / weights.mean()
+    binary = weights is None and bool(((both == 0) | (both == 1)).all())
     unit_range = bool(((both >= 0) & (both <= 1)).all())
-    return _Pairs(a, b, b - a, codes, units, binary, unit_range), int(len(known) - known.sum())
+    return _Pairs(a, b, b - a, codes, units, binary, unit_range, weights), int(len(known) - known.sum())
 
 
 def _interval(pairs: _Pairs, level: float) -> Estimate:
     """The mean of the differences with the interval that suits them."""
     d, n = pairs.d, len(pairs.d)
-    plain = mean_t(d, level=level) if pairs.clusters is None else _clustered(pairs, level)
+    plain = _mean(pairs, d, level)
     if pairs.units < 2:
         return plain
     alike = bool((d == d[0]).all()) and (d[0] == 0 or abs(d[0]) == 1)
     if alike and pairs.unit_range:
         # Units all alike have no spread to make an interval from, but as many like them bound the share that
         # may differ, and a difference of values in 0 … 1 is no greater than that share.
-        unlike = (pairs.units if d[0] < 0 else 0, pairs.units if d[0] > 0 else 0)
-        low, high = score_interval(*unlike, pairs.units, level)
+        unlike = (pairs.worth if d[0] < 0 else 0, pairs.worth if d[0] > 0 else 0)
+        low, high = score_interval(*unlike, pairs.worth, level)
         what = "no pair differs" if d[0] == 0 else "every pair differs alike"
-        note = f"{what}: the interval bounds how many of {pairs.units} might"
+        note = f"{what}: the interval bounds how many of {pairs.worth} might"
         return Estimate(float(d[0]), n, 0.0, low, high, "score", note)
     if pairs.clusters is None and pairs.binary:
         low, high = score_interval(*pairs.discordant, n, level)
@@ -310,16 +329,21 @@ def _interval(pairs: _Pairs, level: float) -> Estimate:
     return clipped(plain, (-1.0, 1.0)) if pairs.unit_range else plain
 
 
-def _clustered(pairs: _Pairs, level: float) -> Estimate:
-    assert pairs.clusters is not None
-    return mean_clustered(pairs.d, pairs.clusters, level=level)
+def _mean(pairs: _Pairs, values: Floats, level: float = 0.95) -> Estimate:
+    """The mean of values of the pairs with the interval of their weights and clusters."""
+    if pairs.weights is not None:
+        return mean_weighted(values, pairs.weights, pairs.clusters, level=level)
+    if pairs.clusters is None:
+        return mean_t(values, level=level)
+    return mean_clustered(values, pairs.clusters, level=level)
 
 
 def _test(pairs: _Pairs, seed: int, alpha: float, permutations: int) -> tuple[float, str, str]:
     """(p, name of the test, note)."""
     if pairs.clusters is None and pairs.binary:
         return mcnemar_exact(*pairs.discordant), "mcnemar-exact", ""
-    sums = pairs.d if pairs.clusters is None else np.bincount(pairs.clusters, weights=pairs.d)
+    each = pairs.d if pairs.weights is None else pairs.d * pairs.weights
+    sums = each if pairs.clusters is None else np.bincount(pairs.clusters, weights=each)
     test = "paired-permutation" if pairs.clusters is None else "clustered-permutation"
     found = sign_flip(np.asarray(sums, np.float64), seed, permutations)
     what = "samples" if pairs.clusters is None else "clusters"
@@ -361,12 +385,8 @@ def _detectable(pairs: _Pairs, se: float | None, alpha: float) -> tuple[float | 
         return tuple(None if x is None or max(x, least) > 1 else max(x, least) for x in (seen, independent))  # type: ignore[return-value]
     df = pairs.units - 1
     factor = t_quantile(1 - alpha / 2, df) + t_quantile(POWER, df)
-    apart = math.hypot(*(_mean_se(values, pairs.clusters) for values in (pairs.a, pairs.b)))
+    apart = math.hypot(*(_mean(pairs, values).se or 0.0 for values in (pairs.a, pairs.b)))
     return factor * se if se else None, factor * apart if apart else None
-
-
-def _mean_se(values: Floats, clusters: Ints | None) -> float:
-    return (mean_t(values) if clusters is None else mean_clustered(values, clusters)).se or 0.0
 
 
 def _mean_for(least: int) -> float:

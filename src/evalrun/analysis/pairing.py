@@ -218,6 +218,12 @@ class Joined:
             return np.asarray(pair.a.clusters[self.in_a])
         return None if pair.b.clusters is None else np.asarray(pair.b.clusters[self.in_b])
 
+    def weights(self, pair: RunPair) -> Any:
+        """What the joined samples stand for: as a's dataset says, or b's; None where all count alike."""
+        if pair.a.weights is not None:
+            return pair.a.weights[self.in_a]
+        return None if pair.b.weights is None else pair.b.weights[self.in_b]
+
 
 def join(pair: RunPair) -> Joined:
     """Join two runs by sample id. Where their datasets differ, an id counts only if its content is the same:

@@ -50,15 +50,26 @@ class AllPairs:
     Samples, or whole clusters (n,), are drawn with replacement, the same for all columns, so that what they
     have in common cancels. The draws are widened as Student's t is wider than the normal distribution.
     (Max-T bootstrap; Romano and Wolf 2005, Econometrica 73, 1237, for why the greatest statistic corrects for
-    all.) `se`, shape (k, k), is the standard error of each difference.
+    all.) `weights`, shape (n,), are what samples stand for. `se`, shape (k, k), is the
+    standard error of each difference.
     """
 
-    def __init__(self, values: Floats, clusters: NDArray[Any] | None = None, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        values: Floats,
+        clusters: NDArray[Any] | None = None,
+        *,
+        seed: int = 0,
+        weights: Floats | None = None,
+    ) -> None:
         n, k = values.shape
         if clusters is None and n > 4 * BUNCHES:
             clusters = np.arange(n) % BUNCHES
-        self.means: Floats = values.mean(axis=0)
-        self._totals = unit_totals(values - self.means, clusters) / n
+        self.means: Floats = np.average(values, axis=0, weights=weights)
+        apart = values - self.means
+        if weights is not None:  # Hajek's mean, linearised
+            apart = apart * (weights / weights.mean())[:, None]
+        self._totals = unit_totals(apart, clusters) / n
         self._seed = seed
         self.units = len(self._totals)
         self.se: Floats = np.zeros((k, k))
@@ -166,14 +177,22 @@ class Pairs:
     pair has its say where samples are so few that there is little to resample.
     """
 
-    def __init__(self, values: Floats, clusters: NDArray[Any] | None, *, alpha: float, seed: int) -> None:
-        self.values, self.clusters = values, clusters
+    def __init__(
+        self,
+        values: Floats,
+        clusters: NDArray[Any] | None,
+        *,
+        alpha: float,
+        seed: int,
+        weights: Floats | None = None,
+    ) -> None:
+        self.values, self.clusters, self._weights = values, clusters, weights
         self._alpha, self._seed = alpha, seed
 
     @cached_property
     def together(self) -> AllPairs:
         """All pairs at once."""
-        return AllPairs(self.values, self.clusters, seed=self._seed)
+        return AllPairs(self.values, self.clusters, seed=self._seed, weights=self._weights)
 
     def apart(self, i: int, j: int) -> Apart:
         """Column i minus column j."""
@@ -181,11 +200,13 @@ class Pairs:
         k = self.values.shape[1]
         if k == 2 or self.together.constant(i, j):
             pairs = math.comb(k, 2)
-            found = decided_difference(a, b, self.clusters, seed=self._seed, alpha=self._alpha, tests=pairs)
+            found = decided_difference(
+                a, b, self.clusters, seed=self._seed, alpha=self._alpha, tests=pairs, weights=self._weights
+            )
             return _apart(found, pairs)
         alone = paired_difference(
             a, b, self.clusters, seed=self._seed, alpha=self._alpha, permutations=PERMUTATIONS,
-            tests=math.comb(k, 2),
+            tests=math.comb(k, 2), weights=self._weights,
         )  # fmt: skip
         p = max(self.together.p(i, j), 1.0 if alone.p is None else alone.p)
         low, high = self.together.interval(i, j, self._alpha) or (None, None)
@@ -240,7 +261,10 @@ class Ranking:
         whole = int((~np.isnan(self.measure.values(self.runs[self._having[0]]))).sum())
         if len(self._having) > 2 and len(self.common.values) < max(2, ENOUGH_SHARED * whole):
             return None
-        return Pairs(self.common.values, self.common.clusters, alpha=self._alpha, seed=self._seed)
+        shared = self.common
+        return Pairs(
+            shared.values, shared.clusters, alpha=self._alpha, seed=self._seed, weights=shared.weights
+        )
 
     def apart(self, i: int, j: int) -> Apart | None:
         """How far run i is ahead of run j (by their places); None where they share no sample."""
@@ -255,7 +279,7 @@ class Ranking:
         tests = math.comb(len(self._having), 2)
         found = decided_difference(
             shared.values[:, 1], shared.values[:, 0], shared.clusters,
-            seed=self._seed, alpha=self._alpha, tests=tests,
+            seed=self._seed, alpha=self._alpha, tests=tests, weights=shared.weights,
         )  # fmt: skip
         return _apart(found, tests)
 

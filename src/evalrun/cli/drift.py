@@ -26,6 +26,8 @@ from evalrun.tracking.store import Store
     metavar="COLUMN",
     help="Segments for mix and quality. [default: the input that moved most]",
 )
+@click.option("--confidence", default="", metavar="COLUMN",
+              help="How sure answers are: accuracy without labels is estimated from it.")  # fmt: skip
 @click.option(
     "--alpha",
     type=click.FloatRange(0, 1, True, True),
@@ -45,6 +47,7 @@ def drift(
     project: str | None,
     text: str,
     by: str,
+    confidence: str,
     alpha: float,
     seed: int,
     gate: str | None,
@@ -66,7 +69,7 @@ def drift(
     from evalrun.reports.drift import drift_lines, write_drift
     from evalrun.traffic.drift import compare, document
 
-    found = compare(store, live, against, Asked(alpha, text, by, seed), project)
+    found = compare(store, live, against, Asked(alpha, text, by, seed, confidence), project)
     if report is not None:
         write_drift(found, report)
     if as_json:

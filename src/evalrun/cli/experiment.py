@@ -62,11 +62,18 @@ def assign(file: Path, units: tuple[str, ...], code: bool, as_json: bool) -> Non
 @click.argument("file", type=FILE)
 @_DATA
 @_WITH
+@click.option("--report", type=FILE, metavar="FILE.html", help="Write the page there.")
 @store_option
 @json_option
 @click.pass_context
 def status(
-    ctx: click.Context, file: Path, data: str, others: tuple[Path, ...], store: Store, as_json: bool
+    ctx: click.Context,
+    file: Path,
+    data: str,
+    others: tuple[Path, ...],
+    report: Path | None,
+    store: Store,
+    as_json: bool,
 ) -> None:
     """Say how an experiment stands: sample ratio first, then effect, guardrails and interactions.
 
@@ -76,8 +83,13 @@ def status(
     Examples:
       evalrun experiment status prompt-v7.yaml --data requests.parquet
       evalrun experiment status prompt-v7.yaml --data latest --with ranking.yaml --json
+      evalrun experiment status prompt-v7.yaml --data latest --report prompt-v7.html
     """
     analysis = _analysed(file, data, others, store)
+    if report is not None:
+        from evalrun.production.experiment_page import write_page
+
+        write_page(analysis, report)
     if as_json:
         print_json(analysis.document())
     else:

@@ -102,6 +102,10 @@ def _print(done: Brought) -> None:
     print_agreement(done.agreement)
     for score in done.flagged:
         click.echo(f"caution: {score} hardly agrees with users (below 0.2)", err=True)
+    for told in done.alerts:
+        click.echo(f"alert: {told}")
+    for warning in done.warnings:
+        click.echo(f"warning: {warning}", err=True)
     if done.worst is not None:
         click.echo(f"wrote the {done.worst_rows:,} worst rows to {done.worst}")
 

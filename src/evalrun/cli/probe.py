@@ -85,7 +85,7 @@ def probe(
     changes = make_overrides(**overrides)
     project, rules = door.project_of(suite, changes)
     if acknowledge is not None:
-        from evalrun.production.alarms import acknowledge as note
+        from evalrun.gates.alarms import acknowledge as note
 
         for each in note(store, project, acknowledge):
             click.echo(f"acknowledged: {each.name} ({each.run}), open since {_when(each.opened)}")

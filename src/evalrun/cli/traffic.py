@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from evalrun.traffic.main import Taken
 
 
-SOURCES = ("auto", "otlp", "openinference", "langfuse", "openai_logs", "jsonl")
+SOURCES = ("auto", "otlp", "openinference", "langfuse", "openai_logs", "jsonl", "parquet")
 
 
 @click.group()
@@ -37,6 +37,7 @@ def traffic() -> None:
 @click.option("--where", default="", metavar="EXPR", help="Keep these: 'service == \"triage\"'.")
 @click.option("--since", default="", metavar="WHEN", help="Not before: 24h ago, 7d, or an ISO 8601 time.")
 @click.option("--until", default="", metavar="WHEN", help="Before this.")
+@click.option("--late", default="", metavar="SPAN", help="A window is open so long after its end: 10m.")
 @click.option("--unit", default="last_generation", show_default=True, metavar="UNIT",
               help="A row: each_generation, the last_generation of a trace, root, named:NAME.")  # fmt: skip
 @click.option("--n", type=click.IntRange(min=1), metavar="N", help="Take so many, by hash.")
@@ -61,6 +62,7 @@ def import_traffic(
     where: str,
     since: str,
     until: str,
+    late: str,
     unit: str,
     n: int | None,
     rate: float | None,
@@ -98,7 +100,8 @@ def import_traffic(
             raise UserError(f"'{each}' is not of the form NAME=FIELD", where="--map")
         pairs[name] = field
     wanted = Wanted(
-        path=files, source=source, where=where, since=since, until=until, unit=unit, n=n, rate=rate,
+        path=files, source=source, where=where, since=since, until=until, late=late, unit=unit, n=n,
+        rate=rate,
         strata=_names(strata), always=always, seed=seed, kept=kept, map=pairs, columns=_names(columns),
         redact=redact, store=store.root,
     )  # fmt: skip
@@ -122,17 +125,8 @@ def print_taken(taken: Taken) -> None:
     )
     if taken.strata and (len(taken.strata) > 1 or taken.strata[0].name):
         print_rows(["stratum", "matching", "taken"], [(s.name, s.of, s.n) for s in taken.strata])
-    for what, n in taken.left_out.items():
-        first = f" (the first: {taken.first[what]})" if what in taken.first else ""
-        click.echo(f"left out: {n:,} {what}{first}", err=True)
-    for what, n in taken.noticed.items():
-        first = f" (the first: {taken.first[what]})" if what in taken.first else ""
-        click.echo(f"noticed: {n:,} {what}{first}", err=True)
-    if taken.unknown_attributes:
-        listed = ", ".join(f"{name} ({n:,})" for name, n in list(taken.unknown_attributes.items())[:5])
-        click.echo(f"unknown attributes: {listed}", err=True)
-    for note in taken.notes:
-        click.echo(f"note: {note}", err=True)
+    for sentence in taken.sentences():
+        click.echo(sentence, err=True)
     click.echo(
         f"Next: {{id: live, path: {taken.path}, key: request_id, weight: weight, strata: stratum}} "
         "in a suite's datasets, "

@@ -132,12 +132,15 @@ class Dataset:
         return f"{digits}-{occurrence}" if occurrence else digits
 
 
-def open_dataset(spec: DatasetSpec, base_dir: Path, seed: int, split: str | None = None) -> Dataset:
+def open_dataset(
+    spec: DatasetSpec, base_dir: Path, seed: int, split: str | None = None, store: Path | None = None
+) -> Dataset:
     """Read a dataset through once: check every row that will be used, name and count them.
 
     Relative paths start at `base_dir`. With `split`, one of the dataset's further splits is opened for
     few-shot examples: the same columns, target, key and filter apply, limit, shuffle, groups and clusters
-    do not. Without a shuffle, reading stops at the limit, and what stands behind it is not looked at.
+    do not. Without a shuffle, reading stops at the limit, and what stands behind it is not looked at. `store`
+    has the key of pseudonyms, for production records.
 
     Raises UserError with all problems found, each with file and line; the first ten in full.
     """
@@ -146,7 +149,7 @@ def open_dataset(spec: DatasetSpec, base_dir: Path, seed: int, split: str | None
         limit=None if examples else spec.limit, shuffle=spec.shuffle and not examples, seed=seed
     )
     shape = Shape(spec, examples=examples)
-    source = open_source(spec, base_dir, split)
+    source = open_source(spec, base_dir, split, store)
     if not examples and (spec.counterfactual or spec.perturb):
         from evalrun.datasets.versions import open_versions
 
@@ -160,7 +163,15 @@ def open_examples(spec: DatasetSpec, path: Path, base_dir: Path) -> Dataset:
     Raises UserError as `open_dataset` does.
     """
     plain = spec.model_copy(
-        update={"path": path, "hub": None, "rows": None, "format": None, "config": None, "revision": None}
+        update={
+            "path": path,
+            "hub": None,
+            "rows": None,
+            "traffic": None,
+            "format": None,
+            "config": None,
+            "revision": None,
+        }
     )
     selection = Selection(limit=None, shuffle=False, seed=0)
     return Dataset(spec.id, open_source(plain, base_dir), Shape(spec, examples=True), selection)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from evalrun.errors import Problem, UserError
-from evalrun.registry import nearest
+from evalrun.registry import import_attribute, nearest
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
@@ -191,8 +191,15 @@ FORMATS = {
 }
 
 
-def open_source(spec: DatasetSpec, base_dir: Path, split: str | None = None) -> Source:
-    """The source of a dataset's rows, or of one of its further splits.
+TRAFFIC = "evalrun.traffic.source:TrafficSource"
+"""What reads production records: a room of its own, that knows datasets."""
+
+
+def open_source(
+    spec: DatasetSpec, base_dir: Path, split: str | None = None, store: Path | None = None
+) -> Source:
+    """The source of a dataset's rows, or of one of its further splits. `store` is where the key of
+    pseudonyms is kept.
 
     Local formats never import `datasets`, and pyarrow only for Parquet. Raises UserError when the file or
     the split does not exist.
@@ -204,6 +211,9 @@ def open_source(spec: DatasetSpec, base_dir: Path, split: str | None = None) -> 
         return _open_file(spec.path, spec.format, base_dir, spec)
     if spec.rows is not None:
         return Inline(spec.rows, spec.id)
+    if spec.traffic is not None and split not in spec.splits:
+        made: Source = import_attribute(TRAFFIC)(spec, base_dir, store)
+        return made
     if split is not None and split in spec.splits:
         path = spec.splits[split]
         return _open_file(path, _format_of_split(spec, path), base_dir, spec)

@@ -6,6 +6,8 @@
     exact_match better than ever                       against the best sweep there was
     exact_match lastingly worse                        a small change that lasts, over all sweeps before
     diverged; eval_loss rising 3                       of the training that checkpoints come from
+    exact_match worse than promoted by 0.05            against what was released, see `gates.released`
+    drift(text) auc > 0.6; drift(label) significant
     exact_match worse than best step by 0.02           the last checkpoint of a training, see gates
 
 Only sweeps of the same project are compared, and of them only runs of the same model, prompt, dataset and
@@ -34,12 +36,14 @@ from evalrun.gates.conditions import (
     parse_gate,
     read_pairs,
 )
+from evalrun.gates.released import DRIFT, SLO, WORSE, check_drift, check_promoted
 from evalrun.tracking.changes import said
 from evalrun.tracking.people import with_own_figures
 from evalrun.webhook import escaped
 from evalrun.webhook import post as post
 
 if TYPE_CHECKING:
+    from evalrun.drift_results import DriftResults
     from evalrun.tracking.folder import SweepFolder
     from evalrun.tracking.store import Store
 
@@ -60,6 +64,7 @@ _LASTING = re.compile(rf"\s*{METRIC_FORM}{SLICE_FORM}\s+lastingly\s+(?P<way>wors
 _REMEDY = (
     "Write one of: exact_match < 0.5; exact_match worse than last 5; exact_match better than last 5 by 0.02; "
     "exact_match better than ever; exact_match lastingly worse; exact_match worse than best step; "
+    "exact_match worse than promoted by 0.05; drift(text) auc > 0.6; drift(label) significant; slo burn; "
     "each may end in: for model=ID"
 )
 
@@ -71,7 +76,7 @@ class Alert:
 
     text: str
     metric: str
-    kind: Literal["threshold", "change", "lasting", "steps", "training"]
+    kind: Literal["threshold", "change", "lasting", "steps", "training", "promoted", "drift", "slo"]
     gate: Gate
     way: Literal["worse", "better"] = "worse"
     count: int | None = None
@@ -108,7 +113,14 @@ class AlertResult:
 
 def parse_alert(text: str) -> Alert | Problem:
     """An alert, or what is wrong with its text."""
-    match = _CHANGE.fullmatch(text) or _LASTING.fullmatch(text)
+    if SLO.fullmatch(text):
+        return Alert(text.strip(), "", "slo", Gate(text.strip(), "", "", 0.0))
+    if (match := DRIFT.fullmatch(text)) is not None:
+        scope = read_pairs(match["scope"])
+        if scope is None or any(key not in SCOPES for key in scope):
+            return Problem(f"cannot read the alert '{text}'", "alerts.when", _REMEDY)
+        return Alert(text.strip(), "", "drift", Gate(text.strip(), "", "", 0.0, scope=scope))
+    match = _CHANGE.fullmatch(text) or WORSE.fullmatch(text) or _LASTING.fullmatch(text)
     if match is None:
         if _TRAINING.fullmatch(text):
             return Alert(text.strip(), "", "training", Gate(text.strip(), "", "", 0.0))
@@ -124,6 +136,10 @@ def parse_alert(text: str) -> Alert | Problem:
         return Problem(f"cannot read the alert '{text}'", "alerts.when", _REMEDY)
     way: Literal["worse", "better"] = "worse" if parts["way"] == "worse" else "better"
     metric = parts["quoted"] or parts["metric"]
+    if "name" in parts:
+        metric = metric.removeprefix("score.")
+        gate = Gate(text.strip(), metric, "", 0.0, slice=slice_, scope=scope)
+        return Alert(text.strip(), metric, "promoted", gate, way, margin=float(parts["margin"] or 0))
     if "count" not in parts:
         gate = Gate(text.strip(), metric, "", 0.0, slice=slice_, scope=scope)
         return Alert(text.strip(), metric, "lasting", gate, way)
@@ -136,9 +152,11 @@ def parse_alert(text: str) -> Alert | Problem:
 
 
 def check_alerts(
-    alerts: Sequence[Alert], folder: SweepFolder, planned: Sequence[Mapping[str, Any]], store: Store
-) -> list[AlertResult]:
-    """Every alert on every planned run that it speaks of; a run without results is reported once.
+    alerts: Sequence[Alert], folder: SweepFolder, planned: Sequence[Mapping[str, Any]], store: Store,
+    alpha: float | None = None,
+) -> list[AlertResult]:  # fmt: skip
+    """Every alert on every planned run that it speaks of; a run without results is reported once. `alpha` is
+    the level at which a change is shown (default: as `fail_alpha` says).
 
     What cannot be checked is said in the results; nothing is raised for it.
     """
@@ -151,8 +169,12 @@ def check_alerts(
     ]
     from evalrun.gates.check import last_steps
 
-    tested = _Tested.of(alerts, folder, planned)
+    tested = _Tested.of(alerts, folder, planned, alpha)
+    compared: dict[tuple[str, str], DriftResults] = {}
     for alert in alerts:
+        if alert.kind == "slo":
+            results.append(_unchecked(alert, "", "`evalrun probe` watches it, turn by turn"))
+            continue
         if alert.kind == "training":
             from evalrun.gates.trainings import check_training_alert
 
@@ -162,7 +184,10 @@ def check_alerts(
         covered = [str(each["run"]) for each in among if alert.covers(each) and each["run"] in runs]
         for run_id in covered:
             try:
-                results.append(_check(alert, runs[run_id], folder, store, tested))
+                if alert.kind == "drift":
+                    results.append(check_drift(alert, run_id, folder, store, compared))
+                else:
+                    results.append(_check(alert, runs[run_id], folder, store, tested))
             except UserError as error:
                 results.append(_unchecked(alert, run_id, error.problems[0].what))
         if not covered and not missing:
@@ -183,12 +208,17 @@ class _Tested:
 
     @classmethod
     def of(
-        cls, alerts: Sequence[Alert], folder: SweepFolder, planned: Sequence[Mapping[str, Any]]
+        cls,
+        alerts: Sequence[Alert],
+        folder: SweepFolder,
+        planned: Sequence[Mapping[str, Any]],
+        alpha: float | None = None,
     ) -> _Tested:
         from evalrun.gates.check import fail_alpha
 
         kinds = [alert.kind for alert in alerts for each in planned if alert.covers(each)]
-        return cls(kinds.count("lasting"), fail_alpha(folder.read_manifest(), kinds.count("change")))
+        changes = kinds.count("change") + kinds.count("promoted")
+        return cls(kinds.count("lasting"), alpha or fail_alpha(folder.read_manifest(), changes))
 
 
 def _check(
@@ -216,6 +246,8 @@ def _check(
         return _unchecked(alert, run_id, f"no value of '{alert.metric}' in this run")
     if metric.get("incomplete"):  # what was lost may have been all that got worse
         return _unchecked(alert, run_id, str(metric["note"]).partition("; ")[0], value)
+    if alert.kind == "promoted":
+        return check_promoted(alert, run_id, metric, folder, store, tested.alpha)
     if alert.kind == "lasting":
         from evalrun.gates.lasting import check_lasting
 

@@ -49,7 +49,7 @@ def check_change(
         if alert.count is None:
             having = [max(having, key=lambda each: sign * each[2])]
         runs = [samples_of(sweep, run["run"]) for sweep, run, _ in having]
-        result = _paired(alert, now, runs, sign, alpha)
+        result = compare_with(alert, now, runs, sign, alpha, _named(alert, len(runs)))
     else:
         before_it = [(sweep.ulid, known) for sweep, _, known in having]
         result = _predicted(alert, run_id, metric, before_it, sign, alpha)
@@ -76,14 +76,16 @@ def _having(
     ]
 
 
-def _paired(
-    alert: Alert, now: RunSamples, before: Sequence[RunSamples], sign: float, alpha: float
+def compare_with(
+    alert: Alert, now: RunSamples, before: Sequence[RunSamples], sign: float, alpha: float, named: str
 ) -> AlertResult:
-    """A test on the differences, sample by sample, from the mean of each sample over the sweeps before."""
+    """A test on the differences, sample by sample, from the mean of each sample over the sweeps before, which
+    are called `named`."""
     measure = find_measure(alert.metric, [now, *before])
     mean = sample_means(measure, before, now, alert.slice)
     values = np.where(in_slice(now, alert.slice), measure.values(now), np.nan)
-    result = paired_difference(mean, values, now.clusters, seed=now.sweep.seeds.get("root") or 0, alpha=alpha)
+    seed = now.sweep.seeds.get("root") or 0
+    result = paired_difference(mean, values, now.clusters, seed=seed, alpha=alpha, weights=now.weights)
     run_id, compared = now.run.run, tuple(each.info.sweep for each in before)
     if result.difference is None or result.ci_low is None or result.ci_high is None:
         return _undecided(alert, run_id, result.mean_b, result.note or "too few pairs", checked=False)
@@ -92,7 +94,7 @@ def _paired(
     reason = (
         f"difference {result.difference:+.4g} ({100 * (1 - alpha):.6g} % interval {result.ci_low:+.4g} to "
         f"{result.ci_high:+.4g}) "
-        f"from {_named(alert, len(before))} over {result.n:,} samples"
+        f"from {named} over {result.n:,} samples"
     )
     return AlertResult(
         alert.text, run_id, fired, result.mean_b, reason, True, result.difference, result.ci_low,

@@ -75,10 +75,11 @@ def check_paired(gate: Gate, pair: RunPair, seed: int = 0, alpha: float = FAIL_A
     joined = join(pair)
     a, b = measure.values(pair.a)[joined.in_a], measure.values(pair.b)[joined.in_b]
     keep = in_slice(pair.b, gate.slice)[joined.in_b] & in_slice(pair.a, gate.slice)[joined.in_a]
-    clusters = joined.clusters(pair)
+    clusters, weights = joined.clusters(pair), joined.weights(pair)
     a, b, clusters = a[keep], b[keep], None if clusters is None else clusters[keep]
-    result = paired_difference(a, b, clusters, seed=seed, margin=gate.bound)
-    strict = paired_difference(a, b, clusters, seed=seed, alpha=alpha)
+    weights = None if weights is None else weights[keep]
+    result = paired_difference(a, b, clusters, seed=seed, margin=gate.bound, weights=weights)
+    strict = paired_difference(a, b, clusters, seed=seed, alpha=alpha, weights=weights)
     unlike = (f"the baseline's run is unlike in {', '.join(pair.differs)}",) if pair.differs else ()
     notes = (*joined.notes, *unlike)
     said = _incomplete(gate, pair)
@@ -101,8 +102,8 @@ def check_paired(gate: Gate, pair: RunPair, seed: int = 0, alpha: float = FAIL_A
             verdicts.append(Verdict.INCONCLUSIVE)
             continue
         before, now = ends[0][joined.in_a][keep], ends[1][joined.in_b][keep]
-        wide = paired_difference(before, now, clusters, seed=seed, margin=gate.bound)
-        narrow = paired_difference(before, now, clusters, seed=seed, alpha=alpha)
+        wide = paired_difference(before, now, clusters, seed=seed, margin=gate.bound, weights=weights)
+        narrow = paired_difference(before, now, clusters, seed=seed, alpha=alpha, weights=weights)
         verdicts.append(_verdict(gate.bound, measure, wide, narrow))
     return replace(held, verdict=_of_extremes(*verdicts, strict=gate.strict), incomplete=True)
 

@@ -71,6 +71,10 @@ _AT_LOAD = re.compile(
 )
 _AGAINST_LOAD = re.compile(r"\bthan\s+load\s*=\s*(?P<load>\S+)")
 _LEVEL = re.compile(r"(?P<number>\d+\.?\d*|\.\d+)\s*(?P<rate>/s|rps)?")
+FEEDBACK = "feedback."
+"""How the names of figures begin that users give (`evalrun feedback`)."""
+TLS = "tls_days"
+"""The days that the certificate of a probed endpoint holds."""
 REFERENCE = "reference"
 COMPARED = "compared with"
 """How a reason names the limit that was made from the baseline."""

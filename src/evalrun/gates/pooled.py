@@ -30,8 +30,10 @@ def check_pooled(
     measure = find_measure(gate.metric, [now, *before])
     mean = sample_means(measure, before, now, gate.slice)
     values = np.where(in_slice(now, gate.slice), measure.values(now), np.nan)
-    result = paired_difference(mean, values, now.clusters, seed=now.seed, margin=gate.bound)
-    strict = paired_difference(mean, values, now.clusters, seed=now.seed, alpha=alpha)
+    result = paired_difference(
+        mean, values, now.clusters, seed=now.seed, margin=gate.bound, weights=now.weights
+    )
+    strict = paired_difference(mean, values, now.clusters, seed=now.seed, alpha=alpha, weights=now.weights)
     sweeps = f"the mean of {len(before)} sweeps before" if len(before) > 1 else "the sweep before"
     notes: tuple[str, ...] = (f"against {sweeps}",)
     pairs = [RunPair(run, now, ()) for run in before]

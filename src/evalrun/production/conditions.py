@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evalrun.analysis.sequential import EProcess
-from evalrun.production.alarms import Alarm
+from evalrun.gates.alarms import Alarm
+from evalrun.gates.conditions import TLS
 from evalrun.production.records import Turn
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ def over_turns(alert: Alert, turns: Sequence[Turn]) -> Alarm | None:
     gate = alert.gate
     if alert.kind != "threshold" or gate.op not in ("<", "<=", ">", ">=") or alert.slice or not turns:
         return None
+    if gate.metric == TLS:
+        days = turns[-1].tls_days
+        return Alarm(
+            alert.text, turns[-1].run, days is not None and gate.holds(days), f"{days} days are left"
+        )
     told = _values(gate.metric, gate.op, gate.bound, turns)
     if told is None:
         return None

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalrun.atomic import replacing
-from evalrun.production.alarms import Episode
+from evalrun.gates.alarms import Episode
 from evalrun.production.probe import releases
 from evalrun.production.records import Turn, history
 from evalrun.production.summary import Bucket, Outage, RunSummary, Summary, buckets
-from evalrun.reports import numbers, page
+from evalrun.reports import numbers
 from evalrun.reports.charts.theme import COLOURS, LINE_LEGEND, base, padded, tips
+from evalrun.reports.sections import Section, Sections, when
 from evalrun.reports.trend import DATES
 from evalrun.reports.view import PALETTE, Chart, Table
 from evalrun.reports.visible import visible
@@ -23,7 +22,19 @@ from evalrun.tracking.changes import Placed
 from evalrun.tracking.store import Store
 
 MOST_ALERTS = 50
-SCRIPTS = ("page.js", "download.js", "charts.js")
+ANSWERED = (
+    "Answered is the share of requests that got an answer; its interval takes account of failures coming "
+    "together. p50 and p95 are of the time until an answer was whole. Unknown turns, in which the control "
+    "did not answer either, are left out."
+)
+BURN = (
+    "A burn rate of 1 spends the error budget just within its window. An alert opens at 14.4 times over 1 h, "
+    "6 times over 6 h or 1 time over 3 days, where the short window agrees and chance does not explain it."
+)
+BOUNDS = (
+    "An outage took at least from its first to its last turn that was down, and at most from the last turn "
+    "before to the first one after that was not."
+)
 _STATES = {"up": COLOURS[2], "degraded": COLOURS[4], "down": COLOURS[1], "unknown": "var(--soft)"}
 Release = tuple[float, Placed]
 
@@ -31,47 +42,38 @@ Release = tuple[float, Placed]
 def write_page(store: Store, project: str, summary: Summary, out: Path, *, since: float = 0.0) -> None:
     """Write the page to `out`, whole or not at all."""
     seen = [turn for turn in history(store, project, since).turns if turn.slot >= since]
-    text = render(project, summary, seen, releases(store, project, since))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        temporary.chmod(page.REPORT_MODE)
+    made(project, summary, seen, releases(store, project, since)).write(out)
 
 
-def render(project: str, summary: Summary, turns: Sequence[Turn], marks: Sequence[Release]) -> str:
-    """The page as HTML."""
+def made(project: str, summary: Summary, turns: Sequence[Turn], marks: Sequence[Release]) -> Sections:
+    """The page."""
     shown = {
         run.run: buckets([turn for turn in turns if turn.run == run.run]) for run in summary.runs[:PALETTE]
     }
     charts = _charts(shown, marks, summary.runs[0].scorer if summary.runs else "")
-    return (
-        page.environment()
-        .get_template("production.html.j2")
-        .render(
-            title=visible(project),
-            said=_sentences(summary),
-            trouble=_trouble(summary),
-            runs=_table(summary),
-            outages=_outages(summary),
-            budgets=_budgets(summary),
-            alerts=_alerts(summary),
-            releases=_releases(marks),
-            charts=charts,
-            made=_when(time.time()),
-            **page.frame(SCRIPTS, charts),
-        )
+    budgets, alerts, outages = _budgets(summary), _alerts(summary), _outages(summary)
+    releases_ = _releases(marks)
+    figures = [_table(summary), *([budgets] if budgets else [])]
+    return Sections(
+        "Probe",
+        visible(project),
+        _sentences(summary),
+        _trouble(summary),
+        [
+            Section("time", "Over time", charts=charts),
+            Section("runs", "Figures", figures, notes=[ANSWERED, *([BURN] if budgets else [])]),
+            *([Section("alerts", "Alerts", [alerts])] if alerts else []),
+            *([Section("outages", "Outages", [outages], notes=[BOUNDS])] if outages else []),
+            *([Section("releases", "Releases", [releases_])] if releases_ else []),
+        ],
     )
-
-
-def _when(seconds: float) -> str:
-    return numbers.moment(datetime.fromtimestamp(seconds, UTC).isoformat())
 
 
 def _sentences(summary: Summary) -> list[str]:
     said = []
     for run in summary.runs:
         down = f"{numbers.plural(len(run.outages), 'outage')}" if run.outages else "no outage"
-        span = f"{_when(run.since)} to {_when(run.until)}"
+        span = f"{when(run.since)} to {when(run.until)}"
         said.append(
             visible(
                 f"{run.run} is {run.state}: {_share(run.availability)} of requests answered, {down}, {span}."
@@ -124,6 +126,8 @@ def _row(run: RunSummary) -> list[str]:
     score = run.score
     measured = numbers.measured(score.value, score.low, score.high, "")
     tls = "-" if run.tls_days is None else f"{run.tls_days:.0f} days left"
+    if run.tls_days is not None and run.tls_days < 0:
+        tls = f"expired {-run.tls_days:.0f} days ago"
     return [
         run.run, run.state, _share(run.availability), f"{run.availability.n:,}", f"{run.turns:,}",
         numbers.seconds(run.e2e_s.p50), numbers.seconds(run.e2e_s.p95),
@@ -144,7 +148,7 @@ def _outage(run: str, outage: Outage) -> list[str]:
     most = numbers.seconds(outage.most_s) if outage.over and outage.most_s is not None else "not known"
     most = most if outage.over else "goes on"
     least = numbers.seconds(outage.least_s)
-    return [run, _when(outage.first), least, most, str(outage.turns), ", ".join(outage.errors)]
+    return [run, when(outage.first), least, most, str(outage.turns), ", ".join(outage.errors)]
 
 
 def _budgets(summary: Summary) -> Table | None:
@@ -168,8 +172,8 @@ def _alerts(summary: Summary) -> Table | None:
         return None
     rows = [
         [
-            visible(each.name), visible(each.run), _state(each), _when(each.opened),
-            "-" if each.closed is None else _when(each.closed), visible(each.why),
+            visible(each.name), visible(each.run), _state(each), when(each.opened),
+            "-" if each.closed is None else when(each.closed), visible(each.why),
         ]
         for each in reversed(summary.alerts[-MOST_ALERTS:])
     ]  # fmt: skip
@@ -187,7 +191,7 @@ def _releases(marks: Sequence[Release]) -> Table | None:
         return None
     rows = [
         [
-            _when(at),
+            when(at),
             _said(place),
             visible(f"{place.sweep}/{place.run}"),
             visible(place.reason or place.url or "-"),
@@ -215,7 +219,7 @@ def _charts(shown: Mapping[str, Sequence[Bucket]], marks: Sequence[Release], sco
         {
             "run": visible(run), "start": each.start * 1000, "end": each.end * 1000, "state": each.state,
             "middle": (each.start + each.end) * 500,
-            "when": _when(each.start), "answered": f"{each.ok} of {each.requests}", "p50": each.p50,
+            "when": when(each.start), "answered": f"{each.ok} of {each.requests}", "p50": each.p50,
             "p95": each.p95, "score": each.score, "low": each.score_low, "high": each.score_high,
         }
         for run, of in shown.items()
@@ -242,7 +246,7 @@ def _date(milliseconds: float) -> dict[str, Any]:
 def _rules(marks: Sequence[Release], axis: Mapping[str, Any], domain: Sequence[float]) -> dict[str, Any]:
     """Upright lines where releases are."""
     values = [
-        {"at": at * 1000, "what": _said(place), "when": _when(at)}
+        {"at": at * 1000, "what": _said(place), "when": when(at)}
         for at, place in marks
         if domain[0] <= at * 1000 <= domain[1]
     ]

@@ -78,7 +78,7 @@ def project_of(suite: Path, overrides: Overrides | None = None) -> tuple[str, An
 def status(store: Store, project: str, rules: Any, *, now: float, since: float = 0.0) -> Summary:
     """How a project's probe stands at a moment, by what is recorded from `since` on; with the alerts that
     were open since then."""
-    from evalrun.production.alarms import episodes
+    from evalrun.gates.alarms import episodes
     from evalrun.production.records import history
     from evalrun.production.slo import Rules
     from evalrun.production.summary import summarise

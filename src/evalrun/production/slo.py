@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.production.alarms import Alarm
+from evalrun.gates.alarms import Alarm
 from evalrun.production.records import History, Turn
 from evalrun.spans import span_s
 from evalrun.suite.probe import ProbeSpec

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from evalrun.analysis.intervals import mean_t, wilson
-from evalrun.production.alarms import Episode
+from evalrun.gates.alarms import Episode
 from evalrun.production.records import History, Missed, Turn
 from evalrun.production.slo import BURN_RULES, HOUR_S, Counts, Floats, Rules
 from evalrun.results import Estimate

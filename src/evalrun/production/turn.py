@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from evalrun.atomic import write_private
 from evalrun.canonical import digest
 from evalrun.errors import Problem, UserError
+from evalrun.gates.alarms import Alarm, tell
 from evalrun.production import records
-from evalrun.production.alarms import Alarm, tell
-from evalrun.production.conditions import over_turns
+from evalrun.production.conditions import DAYS, LEVEL, over_turns
 from evalrun.production.records import Turn
 from evalrun.production.schedule import missed_between
 from evalrun.production.slo import Rules, burn_alarms
@@ -372,6 +372,7 @@ def _conditions(
     if before and len({turn.turn for turn in today}) == 1:
         checks.append(([alert for alert in parsed if alert.kind != "threshold"], store.resolve(before[-1])))
     for alerts, of in checks:
-        results = check_alerts(alerts, of, of.read_manifest()["plan"], store) if alerts else []
+        planned = of.read_manifest()["plan"] if alerts else []
+        results = check_alerts(alerts, of, planned, store, 2 * LEVEL / DAYS) if alerts else []
         alarms += [Alarm(each.alert, each.run, each.fired, each.reason) for each in results if each.checked]
     return alarms

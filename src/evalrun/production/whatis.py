@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from evalrun.errors import UserError
-from evalrun.production.alarms import Episode, current, episodes
+from evalrun.gates.alarms import Episode, current, episodes
 from evalrun.production.records import DAY_S, history, probed
 from evalrun.production.slo import Rules
 from evalrun.production.summary import RunSummary, summarise

@@ -6,16 +6,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalrun.atomic import replacing
 from evalrun.drift_results import ColumnDrift, DriftResults, ScoreDrift, TextDrift
-from evalrun.reports import page
 from evalrun.reports.charts.theme import base, dots
 from evalrun.reports.fit import Column, fit, lines
 from evalrun.reports.numbers import count, fixed, interval, p_value, plural, significant
+from evalrun.reports.sections import Section, Sections
 from evalrun.reports.view import Chart, Table
 from evalrun.reports.visible import terminal, visible
 
-SCRIPTS = ("page.js", "download.js", "charts.js")
 WORDS = {True: "drift", False: "-", None: "too few"}
 DRAWN = 30
 """Columns in the chart; the table has them all."""
@@ -40,6 +38,7 @@ def drift_lines(found: DriftResults) -> list[str]:
             said += ["", terminal(_words_line(text), 400)]
     for score in found.scores:
         said += ["", *(terminal(line, 200) for line in _score_lines(score))]
+    said += [terminal(line, 300) for line in _estimated(found)]
     return [
         *said,
         *(["", *(terminal(f"note: {note}", 400) for note in _notes(found))] if _notes(found) else []),
@@ -101,6 +100,15 @@ def _score_lines(score: ScoreDrift) -> list[str]:
     return [f"{whole} = mix {mix} + quality {quality}{over}"]
 
 
+def _estimated(found: DriftResults) -> list[str]:
+    return [
+        f"{each.score} without labels, by {each.confidence}: {fixed(each.live, 3)} "
+        f"{interval(each.ci_low, each.ci_high)} against {fixed(each.reference, 3)} of the reference "
+        f"({each.note})"
+        for each in found.estimated
+    ]
+
+
 def _notes(found: DriftResults) -> list[str]:
     left = [
         f"only {which} has {', '.join(names[:8])}"
@@ -113,32 +121,43 @@ def _notes(found: DriftResults) -> list[str]:
 
 def write_drift(found: DriftResults, out: Path) -> None:
     """Write the page to `out`, whole or not at all. Raises UserError where it cannot be written."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary:
-        temporary.write_text(render_drift(found), encoding="utf-8", errors="replace")
-        temporary.chmod(page.REPORT_MODE)
+    _page(found).write(out)
 
 
 def render_drift(found: DriftResults) -> str:
     """The page of a comparison."""
+    return _page(found).html()
+
+
+def _page(found: DriftResults) -> Sections:
     charts = [chart for chart in (_psi_chart(found), *map(_score_chart, found.scores)) if chart is not None]
     rows = [[visible(cell) for cell in row] for row in _rows(found)]
-    return (
-        page.environment()
-        .get_template("drift.html.j2")
-        .render(
-            live=visible(found.live),
-            reference=visible(found.reference),
-            sizes=f"{plural(found.n_live, 'row')} against {count(found.n_reference)}",
-            sentences=[visible(sentence) for sentence in found.sentences],
-            charts=charts,
-            columns=Table("Every test", HEADER, rows, frozenset({5, 6, 8})),
-            words=[_words_table(text) for text in found.texts if text.words],
-            segments=[_segments_table(score) for score in found.scores if len(score.segments) > 1],
-            notes=[visible(note) for note in _notes(found)],
-            alpha=f"{found.alpha:.0%}",
-            **page.frame(SCRIPTS, charts),
-        )
+    words = [_words_table(text) for text in found.texts if text.words]
+    segments = [_segments_table(score) for score in found.scores if len(score.segments) > 1]
+    alpha = f"{found.alpha:.0%}"
+    tests = Section(
+        "tests", "Tests", [Table("Every test", HEADER, rows, frozenset({5, 6, 8}))],
+        notes=[
+            f"q is p over all tests of this comparison (Benjamini and Hochberg): at {alpha}, one comparison "
+            "in twenty without any change has a finding at the usual level. Least seen: the effect that so "
+            "many rows show four times in five.",
+            *(visible(note) for note in _notes(found)),
+        ],
+    )  # fmt: skip
+    return Sections(
+        "Drift",
+        visible(f"{found.live} against {found.reference}"),
+        [
+            *(visible(sentence) for sentence in (*found.sentences, *_estimated(found))),
+            f"{plural(found.n_live, 'row')} against {count(found.n_reference)}",
+        ],
+        [],
+        [
+            *([Section("moved", "What moved", charts=charts)] if charts else []),
+            tests,
+            *([Section("words", "Words that separate", words)] if words else []),
+            *([Section("segments", "Segments", segments)] if segments else []),
+        ],
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from evalrun.suite.components import Id
 from evalrun.suite.findings import complaint, describe
+from evalrun.suite.traffic import TrafficSpec, with_defaults
 from evalrun.suite.values import Fraction, LocalPath, Spec, exactly_one
 from evalrun.types import JSON
 
@@ -241,7 +242,8 @@ class PartSpec(Spec):
 
 
 class DatasetSpec(Spec):
-    """Rows to ask about: a local file, a dataset on the Hugging Face Hub, or rows written in the suite."""
+    """Rows to ask about: a local file, a dataset on the Hugging Face Hub, rows written in the suite, or
+    production records."""
 
     id: Id = Field(description="Name of the dataset in this suite, in results and on the command line.")
     path: LocalPath | None = Field(
@@ -252,6 +254,12 @@ class DatasetSpec(Spec):
     hub: str | None = Field(default=None, description="Name of a dataset on the Hugging Face Hub.")
     rows: list[dict[str, JSON]] | None = Field(
         default=None, min_length=1, description="The rows themselves, each a mapping of column to value."
+    )
+    traffic: TrafficSpec | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Production records as rows: traces, logs, exports. Key, weight, strata and cluster are "
+        "set by it.",
     )
     format: Literal["jsonl", "csv", "parquet", "json"] | None = Field(
         default=None, description="Format of the local file. Default: by its suffix."
@@ -331,11 +339,11 @@ class DatasetSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _split_sensitive(cls, data: Any) -> Any:
-        return split_sensitive(data)
+        return split_sensitive(with_defaults(data))
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        exactly_one(self, ("path", "hub", "rows"))
+        exactly_one(self, ("path", "hub", "rows", "traffic"))
         check_withheld(self)
         check_versions(self)
         if self.strata is not None and self.weight is None:

@@ -149,6 +149,9 @@ def _point_at(root: Node, name: str, path: Path, identify: Identify) -> list[Pro
     for entry in entries:
         if identify(entry) != name or not isinstance(entry.value, dict):
             continue
+        if (records := entry.value.get("traffic")) is not None and isinstance(records.value, dict):
+            records.value["path"] = Node(str(path.expanduser().absolute()), place, place)
+            return []
         for key in ("hub", "rows", "config", "revision", "split"):
             entry.value.pop(key, None)
         if path.name.lower().endswith(_DATA_SUFFIXES):

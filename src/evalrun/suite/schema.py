@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from evalrun.spans import hours_of
 from evalrun.suite.checkpoints import CheckpointRules
 from evalrun.suite.components import (
     Id,
@@ -131,19 +132,32 @@ class ReportSpec(Spec):
     )
 
 
+def _hours(text: str) -> str:
+    hours_of(text)
+    return text
+
+
 class AlertsSpec(Spec):
     """Alerts: conditions that are reported when they hold. They never change the exit code."""
 
     when: list[str] = Field(
         min_length=1,
-        description="Conditions: a metric against a number (exact_match < 0.5), or against the sweeps before "
-        "(exact_match worse than last 5; better than last 5; better than ever).",
+        description="Conditions: a metric against a number (exact_match < 0.5), against the sweeps before "
+        "(exact_match worse than last 5; better than last 5; better than ever) or against what was promoted "
+        "(exact_match worse than promoted by 0.05), drift from it (drift(text) auc > 0.6; drift(label) "
+        "significant; drift(answers)), what users said (feedback.down > 0.1), slo burn.",
     )
     webhook: Annotated[str, AfterValidator(_address)] | None = Field(
         default=None,
         exclude=True,
         description="Address that alerts are posted to as JSON that Slack understands; write it as ${NAME}. "
         "It is stored nowhere.",
+    )
+    quiet_hours: Annotated[str, AfterValidator(_hours)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Hours in which nothing is posted: 22:00-07:00, or 22:00-07:00 Europe/Berlin. What is "
+        "still so afterwards is posted then.",
     )
     private_network: bool = Field(
         default=False,

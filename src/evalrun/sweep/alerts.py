@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from evalrun.spans import within_hours
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.schema import Suite
 from evalrun.sweep.prepare import PreparedSweep
@@ -37,13 +39,27 @@ def check(
     return check_alerts(prepared.alerts, folder, planned, store)
 
 
-def tell(suite: Suite, folder: SweepFolder, alerts: Sequence[AlertResult]) -> list[str]:
-    """Record the alerts that fired, and post them where the suite says so. Returns warnings."""
+def tell(suite: Suite, folder: SweepFolder, alerts: Sequence[AlertResult], store: Store) -> list[str]:
+    """Record the alerts that fired, and post them where the suite says so. Returns warnings.
+
+    Alerts of a suite over production traffic have a state, as those of a probe: one message an episode.
+    """
     fired = [alert for alert in alerts if alert.fired]
-    if not fired or suite.alerts is None:
+    if suite.alerts is None:
+        return []
+    if any(dataset.traffic is not None for dataset in suite.datasets):
+        from evalrun.gates import alarms
+
+        told = [
+            alarms.Alarm(each.alert, each.run, each.fired, each.reason) for each in alerts if each.checked
+        ]
+        return list(alarms.tell(store, suite.project, told, suite.alerts, time.time())[1])
+    if not fired:
         return []
     trouble = ""
-    if suite.alerts.webhook is not None:
+    if suite.alerts.quiet_hours is not None and within_hours(suite.alerts.quiet_hours, time.time()):
+        trouble = "not posted: quiet hours" if suite.alerts.webhook is not None else ""
+    elif suite.alerts.webhook is not None:
         from evalrun.gates.alerts import message, post
 
         document = message(suite.name, folder.ulid, fired)

@@ -23,8 +23,8 @@ from evalrun.sweep.inputs import examples_path, rows_path
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import JSON
 
-_HUB = ("hub", "config", "revision", "split")
-_OF_A_FILE = ("config", "revision", "split", "hub", "format")
+_HUB = ("hub", "traffic", "config", "revision", "split")
+_OF_A_FILE = ("config", "revision", "split", "hub", "traffic", "format")
 
 
 @dataclass(slots=True)

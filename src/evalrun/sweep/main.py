@@ -277,7 +277,7 @@ class _Sweep:
         warnings += [text for dataset in self._prepared.datasets.values() for text in dataset.warnings]
         warnings += [*self._told_of_earlier(execution, resumed=resumed), *execution.warnings]
         warnings += _of_runs(runs)
-        warnings += tell(self._suite, folder, alerts)
+        warnings += tell(self._suite, folder, alerts, self._store)
         reported = bool(runs) and self._options.write_report
         if exit_code is ExitCode.OK and self._suite.baseline == "first" and self._baseline is None:
             warnings += self._first_baseline(folder, manifest)

@@ -62,6 +62,7 @@ def first_manifest(
     """
     loaded, suite = prepared.loaded, prepared.loaded.suite
     now = datetime.now(UTC).isoformat()
+    traffic = any(spec.traffic is not None for spec in suite.datasets)
     earlier = folder.read_manifest() if resumed else {}
     asked = {run["run"]: run for run in earlier.get("plan", ()) if run.get("checkpoint")}
     return {
@@ -92,7 +93,8 @@ def first_manifest(
         "reused": earlier.get("reused", {}),
         "models": earlier.get("models", {}),
         "oldest_cached": earlier.get("oldest_cached"),
-        "tags": suite.tags,
+        **({"kind": "traffic"} if traffic else {}),
+        "tags": {**({"kind": "traffic"} if traffic else {}), **suite.tags},
         "seeds": {"root": suite.seed},
         "gates": [],
         "exit_code": None,

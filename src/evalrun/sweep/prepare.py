@@ -169,7 +169,7 @@ def _prepared(
     if any(prompt.ablate for prompt in suite.prompts):
         with problems.collect():
             specs = with_variants(specs, loaded.base_dir)
-    datasets = _open_datasets(loaded, specs, problems)
+    datasets = _open_datasets(loaded, specs, problems, store)
     compiled = _compile_prompts(loaded, specs, datasets, problems)
     problems.found.extend(_emptied(specs, datasets, compiled))
     own = tuple(datasets.values())
@@ -367,7 +367,7 @@ def _unknown(
     alerts: Sequence[Alert],
 ) -> Iterator[Problem]:
     """Gates and alerts that speak of what no run of the suite can have."""
-    from evalrun.gates.conditions import speakable, unknown
+    from evalrun.gates.conditions import FEEDBACK, TLS, speakable, unknown
 
     scopes = {
         "model": {
@@ -386,7 +386,9 @@ def _unknown(
         yield from (replace(each, where=where) for each in unknown(gate, about))
     when = [text.strip() for text in loaded.suite.alerts.when] if loaded.suite.alerts is not None else []
     for alert in alerts:
-        if alert.kind == "training":  # of what a training logs nothing is known before
+        if alert.kind in ("training", "slo"):  # of what a training logs nothing is known before
+            continue
+        if alert.kind == "drift" or alert.metric == TLS or alert.metric.startswith(FEEDBACK):
             continue
         where = loaded.locate("alerts", "when", when.index(alert.text))
         yield from (replace(each, where=where) for each in unknown(alert.gate, about, "alert"))
@@ -454,12 +456,12 @@ def _models_without_columns(
 
 
 def _open_datasets(
-    loaded: LoadedSuite, specs: tuple[RunSpec, ...], problems: _Problems
+    loaded: LoadedSuite, specs: tuple[RunSpec, ...], problems: _Problems, store: Path | None
 ) -> dict[str, Dataset]:
     datasets: dict[str, Dataset] = {}
     for spec in {spec.dataset.id: spec.dataset for spec in specs}.values():
         with problems.collect():
-            datasets[spec.id] = open_dataset(spec, loaded.base_dir, loaded.suite.seed)
+            datasets[spec.id] = open_dataset(spec, loaded.base_dir, loaded.suite.seed, store=store)
     return datasets
 
 

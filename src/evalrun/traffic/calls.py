@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ class Call:
     feedback: JSON = None
     kept: float | None = None
     cut: bool = False
+    plain: bool = False
+    """Whether it is a row with columns of its own, to which `map` was applied where it was read."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -222,6 +225,24 @@ def named(value: Any) -> str | None:
     if value is None or value == "" or isinstance(value, dict | list):
         return None
     return str(value)
+
+
+_STEP = re.compile(r"""\[(-?\d+)\]|\[["']([^"']+)["']\]|([^.\[\]]+)""")
+
+
+def value_at(row: Mapping[str, Any], path: str) -> Any:
+    """What stands at a path such as `reply.text`, `messages[-1].content` or `attributes["a.b"]`; None where
+    nothing does."""
+    if path in row:
+        return row[path]
+    value: Any = row
+    for index, quoted, name in _STEP.findall(path):
+        if index:
+            at = int(index)
+            value = value[at] if isinstance(value, list) and -len(value) <= at < len(value) else None
+        else:
+            value = value.get(quoted or name) if isinstance(value, Mapping) else None
+    return value
 
 
 def first_of(values: Mapping[str, Any], names: Sequence[str]) -> Any:

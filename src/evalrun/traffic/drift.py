@@ -14,6 +14,7 @@ from evalrun.errors import UserError
 if TYPE_CHECKING:
     from evalrun.analysis.drift import Asked, Side
     from evalrun.drift_results import DriftResults
+    from evalrun.tracking.folder import SweepFolder
     from evalrun.tracking.store import Store
     from evalrun.tracking.targets import Target
 
@@ -37,7 +38,8 @@ def compare(store: Store, live: str, against: str, asked: Asked, project: str | 
 
     one, _ = side_of(store, against, project)
     other, target = side_of(store, live, project)
-    for name, role in ((asked.text, "--text"), (asked.by, "--by")):
+    named = ((asked.text, "--text"), (asked.by, "--by"), (asked.confidence, "--confidence"))
+    for name, role in named:
         head = name.removesuffix(".length")
         if name and not (name in one.columns or head in one.columns):
             raise UserError(
@@ -53,6 +55,16 @@ def compare(store: Store, live: str, against: str, asked: Asked, project: str | 
     if target is not None and not store.is_read_only:
         with store.changing(target.folder):
             target.folder.append_event(EVENT, kept(found, against), target=target.run)
+    return found
+
+
+def compare_run(store: Store, folder: SweepFolder, run: str, against: str) -> DriftResults:
+    """Compare a run of a sweep that is being finished with another (SWEEP/RUN); kept among its events."""
+    from evalrun.analysis.drift import Asked, drift
+    from evalrun.tracking.targets import Target, find_run_target
+
+    found = drift(_run_side(find_run_target(store, against)), _run_side(Target(folder, run)), Asked())
+    folder.append_event(EVENT, kept(found, against), target=run)
     return found
 
 

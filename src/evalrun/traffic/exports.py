@@ -19,6 +19,7 @@ from evalrun.traffic.calls import (
     nanoseconds,
     number,
     text_of,
+    value_at,
     whole,
 )
 
@@ -218,7 +219,7 @@ def _frame(row: dict[str, Any], tally: Tally, where: str) -> Call:
 
 def _plain(row: dict[str, Any], mapped: Mapping[str, str], tally: Tally) -> Call:
     """A row with columns of its own: the usual names, or those that `map` gives."""
-    known = {name: value for name, path in mapped.items() if (value := _at(row, path)) is not None}
+    known = {name: value for name, path in mapped.items() if (value := value_at(row, path)) is not None}
     merged = {**row, **known}
     sent = first_of(merged, ("messages", *_INPUT))
     output = _answer(first_of(merged, _OUTPUT))
@@ -257,14 +258,6 @@ def _plain(row: dict[str, Any], mapped: Mapping[str, str], tally: Tally) -> Call
         arm=named(merged.get("arm")),
         feedback=merged.get("feedback"),
         kept=number(merged.get("kept")),
+        plain=True,
         attributes=row,
     )  # fmt: skip
-
-
-def _at(row: Mapping[str, Any], path: str) -> Any:
-    if path in row:
-        return row[path]
-    value: Any = row
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value

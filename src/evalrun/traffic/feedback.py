@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,9 @@ class Brought:
     flagged: Sequence[str]
     worst: str | None = None
     worst_rows: int = 0
+    alerts: Sequence[str] = ()
+    """The suite's alerts on what users said that are open, each with what was seen."""
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ def bring(store: Store, target: Target, path: Path, wanted: Wanted | None = None
     Raises UserError for a file that cannot be read, where nothing fits, and for words that are neither good
     nor bad nor numbers.
     """
-    from evalrun.analysis.feedback import Worst, label, worst_rows
-    from evalrun.tracking.people import LabelColumns, load_labels
+    from evalrun.analysis.feedback import Worst, by_sample, label, worst_rows
+    from evalrun.tracking.people import LabelColumns, as_number, load_labels
 
     wanted = wanted or Wanted()
     tally = Tally()
@@ -109,6 +113,8 @@ def bring(store: Store, target: Target, path: Path, wanted: Wanted | None = None
     labels = load_labels(target.folder, _last(target))
     groups = _groups(samples, labels, target.run, kept.kind)
     _log(store, target, groups[0], kept.kind)
+    said = [as_number(value) for value in by_sample(labels, target.run, kept.kind).values()]
+    open_, warnings = _told(store, target, groups[0], said, kept.kind)
     done = None if wanted.to is None else worst_rows(store, target, Worst(wanted.worst, COLUMN), wanted.to)
     return Brought(
         sweep=target.folder.ulid, run=target.run, kind=kept.kind,
@@ -117,6 +123,7 @@ def bring(store: Store, target: Target, path: Path, wanted: Wanted | None = None
         first_unmatched=tuple(strange[:5]), overall=groups[0], by_arm=groups[1], by_score=groups[2],
         agreement=kept.agreement, flagged=tuple(_flagged(kept.agreement)),
         worst=None if done is None else str(done.path), worst_rows=0 if done is None else done.rows,
+        alerts=open_, warnings=warnings,
     )  # fmt: skip
 
 
@@ -270,7 +277,45 @@ def _log(store: Store, target: Target, overall: Answered, kind: str) -> None:
     figures = {"feedback.response_rate": overall.rate}
     if overall.positive is not None:
         figures["feedback.positive" if kind == "binary" else "feedback.rating"] = overall.positive
+        if kind == "binary":
+            figures["feedback.down"] = 1 - overall.positive
     log(store, target, figures)
+
+
+def _told(
+    store: Store, target: Target, overall: Answered, said: Sequence[float], kind: str
+) -> tuple[list[str], Sequence[str]]:
+    """Open and close the suite's alerts on what users said. Few answer: a bound counts as passed where the
+    one-sided 95 % interval of what they said lies beyond it."""
+    import numpy as np
+
+    from evalrun.analysis.intervals import mean_t, wilson
+    from evalrun.gates import alarms
+    from evalrun.gates.alerts import parse_alert
+    from evalrun.gates.conditions import FEEDBACK, Gate
+
+    how = alarms.alerts_of(target.folder)
+    parsed = [parse_alert(text) for text in how.when] if how is not None else []
+    good = [value > 0.5 for value in said]
+    measured = {"response_rate": wilson(overall.answered, overall.samples, 0.9)}
+    if kind == "binary":
+        measured["positive"] = wilson(sum(good), len(good), 0.9)
+        measured["down"] = wilson(len(good) - sum(good), len(good), 0.9)
+    else:
+        measured["rating"] = mean_t(np.asarray(said, np.float64), level=0.9)
+    made = []
+    for alert in parsed:
+        gate = getattr(alert, "gate", None)
+        found = measured.get(gate.metric.removeprefix(FEEDBACK)) if isinstance(gate, Gate) else None
+        if gate is None or found is None or not gate.metric.startswith(FEEDBACK):
+            continue
+        end = found.low if gate.op in (">", ">=") else found.high
+        on = end is not None and gate.holds(end)
+        seen = f"{found.value or 0:.3g} of {found.n:,} who answered" if found.n else "nobody answered"
+        made.append(alarms.Alarm(gate.text, target.run, on, seen))
+    project = str(target.folder.read_manifest()["project"])
+    left, warnings = alarms.tell(store, project, made, how, time.time())
+    return [f"{each.name}: {each.why}" for each in left], warnings
 
 
 def _flagged(agreement: Sequence[Mapping[str, Any]]) -> Iterator[str]:

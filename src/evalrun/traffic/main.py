@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -25,7 +27,10 @@ from evalrun.traffic.calls import (
     Call,
     Tally,
     dumps,
+    messages_of,
     number,
+    text_of,
+    value_at,
 )
 from evalrun.traffic.files import expand, last_generations, read_calls
 from evalrun.traffic.sample import Row, Sampling, Stratum, redacted
@@ -58,6 +63,7 @@ class Wanted:
     where: str = ""
     since: str = ""
     until: str = ""
+    late: str = ""
     unit: str = "last_generation"
     n: int | None = None
     rate: float | None = None
@@ -68,7 +74,7 @@ class Wanted:
     map: Mapping[str, str] = field(default_factory=dict)
     columns: Sequence[str] = ()
     redact: str = "standard"
-    store: Path = Path(".evalrun")
+    store: Path | None = Path(".evalrun")
     base_dir: Path = Path()
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -89,6 +95,18 @@ class Taken:
     unknown_attributes: Mapping[str, int]
     notes: tuple[str, ...]
 
+    def sentences(self) -> Iterator[str]:
+        """What was left out or noticed, with the first place of each, unknown attributes, and notes."""
+        for how, counted in (("left out", self.left_out), ("noticed", self.noticed)):
+            for what, n in counted.items():
+                first = f" (the first: {self.first[what]})" if what in self.first else ""
+                yield f"{how}: {n:,} {what}{first}"
+        if self.unknown_attributes:
+            listed = [f"{name} ({n:,})" for name, n in list(self.unknown_attributes.items())[:5]]
+            yield f"unknown attributes: {', '.join(listed)}"
+        for note in self.notes:
+            yield f"note: {note}"
+
 
 def take(wanted: Wanted, out: Path) -> Taken:
     """Read, filter, sample and redact; the rows go to `out`, a Parquet file.
@@ -98,7 +116,7 @@ def take(wanted: Wanted, out: Path) -> Taken:
     """
     files = expand(wanted.path)
     tally = Tally()
-    with _Writer(out, wanted) as writer:
+    with _uncollected(), _Writer(out, wanted) as writer:
         sampling = Sampling(writer.write, wanted.n, wanted.rate, wanted.seed, wanted.strata)
         _offer(wanted, files, tally, sampling)
         strata = sampling.finish()
@@ -123,18 +141,27 @@ def take(wanted: Wanted, out: Path) -> Taken:
     )
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the cyclic collector, which would look at every record several times: JSON has no cycles."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
 def _offer(wanted: Wanted, files: Sequence[Path], tally: Tally, sampling: Sampling) -> None:
     pick = Pick(wanted, tally)
-    last: dict[str, tuple[int, str]] = {}
+    last, mapped = None, dict(wanted.map)
     if wanted.unit == "last_generation":
-        last = last_generations(files, wanted.source, dict(wanted.map))
-    for call in read_calls(files, wanted.source, dict(wanted.map), tally):
-        if not pick.is_unit(call):
-            continue
-        tally.calls += 1
-        if last and call.span and last.get(call.trace, (0, call.span))[1] != call.span:
-            continue
-        pick.offer(call, sampling)
+        last = last_generations(files, wanted.source, mapped, tally)
+    for call in read_calls(files, wanted.source, mapped, tally, last):
+        if pick.is_unit(call):
+            tally.calls += last is None
+            pick.offer(call, sampling)
     if tally.records == 0 and tally.wrong:
         what, where = next(iter(tally.first.items()))
         raise UserError(f"holds no record that can be read: {what}", where=where)
@@ -167,7 +194,7 @@ class Pick:
             )
         self._where = _compiled(compile_condition, wanted.where, "where")
         self._always = _compiled(compile_condition, wanted.always, "always")
-        self._since, self._until = moment(wanted.since, wanted.now), moment(wanted.until, wanted.now)
+        self._since, self._until = window(wanted, tally)
         self._late = int((wanted.now + _EARLY).timestamp() * 1e9)
         self._seen: set[int] = set()
         self._before = 0
@@ -213,13 +240,20 @@ class Pick:
         self.weighed |= call.kept is not None
         stratum = ""
         if self._wanted.strata:
-            row = row_of(call)
+            row = self._mapped(call)
             stratum = " / ".join(_label(row.get(n, call.attributes.get(n))) for n in self._wanted.strata)
         always = self._always is not None and self._true(self._always, call)
         sampling.offer(where, lambda: self._row(call), stratum, always)
 
-    def _row(self, call: Call) -> Row:
+    def _mapped(self, call: Call) -> Row:
         row = row_of(call)
+        for name, path in () if call.plain else self._wanted.map.items():
+            value = value_at({**call.attributes, **row, "attributes": call.attributes}, path)
+            row[name] = messages_of(value) if name == "messages" else text_of(value)
+        return row
+
+    def _row(self, call: Call) -> Row:
+        row = self._mapped(call)
         row["kept"] = call.kept or self._wanted.kept or 1.0
         for name in self._wanted.columns:
             row[name] = row[name] if name in row else call.attributes.get(name)
@@ -240,7 +274,9 @@ class Pick:
 
         try:
             return bool(
-                condition.evaluate({**row_of(call), "attributes": _Lenient(call.attributes), "null": None})
+                condition.evaluate(
+                    {**self._mapped(call), "attributes": _Lenient(call.attributes), "null": None}
+                )
             )
         except TemplateFailure as failure:
             raise UserError(f"the condition cannot be applied: {failure}", where=call.request_id) from failure
@@ -285,6 +321,21 @@ def moment(text: str, now: datetime) -> int | None:
             f"'{text}' is no time", remedy="Write 24h, 7d or 2026-01-31T12:00:00+00:00."
         ) from error
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+def window(wanted: Wanted, tally: Tally) -> tuple[int | None, int | None]:
+    """The window of time in Unix nanoseconds. With `late` it ends so long before now, unless its end is
+    given: one that is open still is noted."""
+    since, until = moment(wanted.since, wanted.now), moment(wanted.until, wanted.now)
+    if wanted.late:
+        closed = moment(wanted.late, wanted.now)
+        if until is None:
+            until = closed
+        elif closed is not None and until > closed:
+            tally.notes.append(f"the window is open still: spans may come until {wanted.late} after its end")
+    if since is not None and until is not None and since >= until:
+        raise UserError("the window of time ends before it begins", where="since and until")
+    return since, until
 
 
 def row_of(call: Call) -> Row:

@@ -33,6 +33,8 @@ from evalrun.traffic.calls import (
 )
 
 Attributes = dict[str, Any]
+Last = dict[str, tuple[int, str]]
+"""By trace: when its last generation began, and the span of that."""
 Events = dict[str, list[tuple[str, Attributes, int | None]]]
 """By trace and span: name, attributes and time of each event."""
 
@@ -113,22 +115,26 @@ def log_events(document: Mapping[str, Any], events: Events) -> None:
                 events.setdefault(key, []).append((name, attributes, at))
 
 
-def spans(document: Mapping[str, Any], events: Events, tally: Tally, where: str) -> Iterator[Call]:
-    """The spans of one line, those that are no calls of a model among them."""
+def spans(
+    document: Mapping[str, Any], events: Events, tally: Tally, where: str, last: Last | None = None
+) -> Iterator[Call]:
+    """The spans of one line, those that are no calls of a model among them; with `last` only the last
+    generation of each trace."""
     if "context" in document:
-        yield from _read(
-            _from_sdk(document), document.get("resource", {}).get("attributes") or {}, events, tally, where
-        )
+        about = document.get("resource", {}).get("attributes") or {}
+        yield from _read(_from_sdk(document), about, events, tally, where, last)
         return
     for resource in _listed(document, "resourceSpans", "resource_spans"):
         about = attributes_of((resource.get("resource") or {}).get("attributes"))
         for scope in _listed(resource, "scopeSpans", "scope_spans"):
             for span in _listed(scope, "spans", "spans"):
-                yield from _read(span, about, events, tally, where)
+                yield from _read(span, about, events, tally, where, last)
 
 
-def last_of_traces(document: Mapping[str, Any], last: dict[str, tuple[int, str]]) -> None:
-    """Note the last generation of each trace, by when it began, without reading more of it than that."""
+def last_of_traces(document: Mapping[str, Any], last: Last) -> int:
+    """Note the last generation of each trace, by when it began, without reading more of it than that; how
+    many generations there were."""
+    seen = 0
     flat = [document] if "context" in document else []
     for span in [_from_sdk(each) for each in flat] or _all_spans(document):
         try:
@@ -136,6 +142,7 @@ def last_of_traces(document: Mapping[str, Any], last: dict[str, tuple[int, str]]
             if isinstance(own, list):
                 own = attributes_of([item for item in own if item["key"] in _GENERATION])
             if _is_generation(own):
+                seen += 1
                 trace = _id(_first(span, "traceId", "trace_id"))
                 begin = nanoseconds(_first(span, "startTimeUnixNano", "start_time_unix_nano")) or 0
                 place = (begin, _id(_first(span, "spanId", "span_id")))
@@ -143,6 +150,7 @@ def last_of_traces(document: Mapping[str, Any], last: dict[str, tuple[int, str]]
                     last[trace] = place
         except (KeyError, TypeError, ValueError, AttributeError):
             continue
+    return seen
 
 
 def _all_spans(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -151,9 +159,18 @@ def _all_spans(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield from _listed(scope, "spans", "spans")
 
 
-def _read(span: Any, resource: Attributes, events: Events, tally: Tally, where: str) -> Iterator[Call]:
+_IDS = (("traceId", "trace_id"), ("spanId", "span_id"))
+
+
+def _read(
+    span: Any, resource: Attributes, events: Events, tally: Tally, where: str, last: Last | None
+) -> Iterator[Call]:
     tally.records += 1
     try:
+        if last is not None:
+            trace, own = (_id(_first(span, *names)) for names in _IDS)
+            if trace and own and last.get(trace, (0, ""))[1] != own:
+                return
         yield call_of(span, resource, events, tally, where)
     except (KeyError, TypeError, ValueError, AttributeError):
         tally.note(SHAPE, where)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zlib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,10 @@ def write_traffic(path: Path) -> None:
         for at in range(20)
     ]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(made), path)
+    asked = datetime.now(UTC) - timedelta(hours=1)
+    own = {"gen_ai.operation.name": "chat", "service": "triage", "arm": "a", "ts": asked.isoformat()}
+    (path.parent / "otel").mkdir(exist_ok=True)
+    (path.parent / "otel" / "traces.jsonl").write_text(lines([{**own, **row} for row in made]))
 
 
 def write_modules(blocks: list[Block], folder: Path) -> None:

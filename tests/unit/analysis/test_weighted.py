@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from evalrun.analysis.intervals import mean_clustered
+from evalrun.analysis.paired import decided_difference, paired_difference
+from evalrun.analysis.standings import AllPairs
 from evalrun.analysis.weighted import effective, mean_weighted
 
 
@@ -38,3 +40,35 @@ def test_intervals_of_a_stratified_sample_cover() -> None:
 def test_all_right_has_an_interval() -> None:
     found = mean_weighted(np.ones(50), np.r_[np.full(25, 1.0), np.full(25, 9.0)])
     assert found.value == 1 and found.low is not None and 0.8 < found.low < 0.95
+
+
+def test_a_weighted_difference_is_that_of_the_weighted_means() -> None:
+    """What stands for nine rows counts nine times: by hand, and as rows repeated so often do."""
+    a, b = np.array([1.0, 1.0, 0.0, 0.0] * 10), np.array([1.0, 0.0, 1.0, 1.0] * 10)
+    weights = np.array([9.0, 9.0, 1.0, 1.0] * 10)
+    found = paired_difference(a, b, weights=weights)
+    assert found.mean_a == pytest.approx(0.9) and found.difference == pytest.approx(-0.35)
+    count = weights.astype(int)
+    clusters = np.repeat(np.arange(40), count)
+    repeated = paired_difference(np.repeat(a, count), np.repeat(b, count), clusters)
+    assert found.difference == pytest.approx(repeated.difference)
+    assert found.se == pytest.approx(repeated.se, rel=0.02)
+    assert found.p == pytest.approx(repeated.p, abs=0.02)
+    together = AllPairs(np.stack([a, b, a], axis=1), weights=weights)
+    assert together.difference(1, 0) == pytest.approx(-0.35) and together.se[1, 0] == pytest.approx(found.se)
+    equal = paired_difference(a, b, weights=np.full(40, 3.0))
+    assert equal == paired_difference(a, b), "equal weights change nothing"
+
+
+def test_weighted_differences_hold_their_level_and_cover() -> None:
+    rng = np.random.default_rng(3)
+    wrong = covered = 0
+    for trial in range(400):
+        weights = rng.choice([1.0, 5.0, 20.0], 120)
+        base = rng.random(120)
+        a, b = (rng.random(120) < base).astype(float), (rng.random(120) < base).astype(float)
+        null = decided_difference(a, b, weights=weights, seed=trial)
+        wrong += (null.p or 1.0) <= 0.05
+        moved = paired_difference(a, b + 0.3, weights=weights, seed=trial, permutations=99)
+        covered += (moved.ci_low or 1) <= 0.3 <= (moved.ci_high or 0)
+    assert wrong / 400 <= 0.07 and 0.92 <= covered / 400 <= 0.98

@@ -15,8 +15,8 @@ from scipy import stats
 
 from evalrun.analysis.sequential import BETS
 from evalrun.errors import UserError
+from evalrun.gates.alarms import Alarm, acknowledge, current, episodes, tell
 from evalrun.gates.alerts import Alert, parse_alert
-from evalrun.production.alarms import Alarm, acknowledge, current, episodes, tell
 from evalrun.production.conditions import over_turns
 from evalrun.production.records import History, Turn, append, append_turn, read
 from evalrun.production.slo import (

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evalrun.errors import UserError
 from evalrun.registry import nearest
+from evalrun.spans import within_hours
 from evalrun.tracking.events import read_events
 from evalrun.tracking.store import Store
 from evalrun.webhook import escaped, post
 
 if TYPE_CHECKING:
     from evalrun.suite.schema import AlertsSpec
+    from evalrun.tracking.folder import SweepFolder
 
-OPEN, QUIET, CLOSE, ACKNOWLEDGE = "alarm_open", "alarm_quiet", "alarm_close", "alarm_acknowledge"
+OPEN, QUIET, CLOSE, ACKNOWLEDGE, POST = (
+    "alarm_open", "alarm_quiet", "alarm_close", "alarm_acknowledge", "alarm_post",
+)  # fmt: skip
+HELD = "not posted: quiet hours"
 SETTLE_S = 900.0
 """An alarm is over once it has been off for so long, and for two looks at least."""
 
@@ -59,7 +65,7 @@ def episodes(store: Store, project: str) -> list[Episode]:
     told: list[Episode] = []
     at: dict[tuple[str, str], int] = {}
     for event in read_events(store.events_path):
-        if event["target"] != project or event["action"] not in (OPEN, QUIET, CLOSE, ACKNOWLEDGE):
+        if event["target"] != project or event["action"] not in (OPEN, QUIET, CLOSE, ACKNOWLEDGE, POST):
             continue
         detail = event["detail"]
         key = str(detail.get("alarm")), str(detail.get("run"))
@@ -78,6 +84,8 @@ def _after(episode: Episode, event: Mapping[str, Any], moment: float) -> Episode
         return replace(episode, state="acknowledged", acknowledged_by=str(event["actor"]))
     if event["action"] == QUIET:
         return replace(episode, quiet_since=moment if event["detail"].get("quiet") else None)
+    if event["action"] == POST:
+        return replace(episode, posted=str(event["detail"].get("webhook", "")))
     if event["action"] == CLOSE:
         return replace(episode, state="closed", closed=moment)
     return episode
@@ -98,16 +106,20 @@ def tell(
     for alarm in alarms:
         episode = going_on.get(alarm.key)
         detail = {"alarm": alarm.name, "run": alarm.run, "at": now, "why": alarm.why}
-        if alarm.on and episode is None:
-            trouble = _post(project, alarm, how)
-            said = "none" if how is None or how.webhook is None else trouble or "posted"
-            store.append_event(OPEN, {**detail, "webhook": said}, target=project)
-            warnings += [f"alerts: {trouble}"] if trouble else []
-        elif episode is not None and alarm.on and episode.quiet_since is not None:
+        if alarm.on and (episode is None or (episode.state == "open" and episode.posted == HELD)):
+            said = _post(project, alarm, how, now)
+            if episode is None:
+                store.append_event(OPEN, {**detail, "webhook": said}, target=project)
+            elif said != HELD:
+                store.append_event(POST, {**detail, "webhook": said}, target=project)
+            warnings += [] if said in ("none", "posted", HELD) else [f"alerts: {said}"]
+        if episode is None:
+            continue
+        if alarm.on and episode.quiet_since is not None:
             store.append_event(QUIET, {**detail, "quiet": False}, target=project)
-        elif episode is not None and not alarm.on and episode.quiet_since is None:
+        elif not alarm.on and episode.quiet_since is None:
             store.append_event(QUIET, {**detail, "quiet": True}, target=project)
-        elif episode is not None and not alarm.on and now - (episode.quiet_since or now) >= SETTLE_S:
+        elif not alarm.on and now - (episode.quiet_since or now) >= SETTLE_S:
             store.append_event(CLOSE, detail, target=project)
     left = current(episodes(store, project))
     return tuple(alarm for alarm in alarms if alarm.key in left), tuple(warnings)
@@ -130,11 +142,32 @@ def acknowledge(store: Store, project: str, name: str) -> list[Episode]:
     return chosen
 
 
-def _post(project: str, alarm: Alarm, how: AlertsSpec | None) -> str:
-    """Post an alarm that opens. Returns what went wrong."""
+def _post(project: str, alarm: Alarm, how: AlertsSpec | None, now: float) -> str:
+    """Post an alarm that opens, unless these are quiet hours. Returns "posted", "none" without a webhook,
+    HELD, or what went wrong."""
     if how is None or how.webhook is None:
-        return ""
+        return "none"
+    if how.quiet_hours is not None and within_hours(how.quiet_hours, now):
+        return HELD
     text = (
         f"*evalrun: {escaped(project)}*: {escaped(alarm.name)} ({escaped(alarm.run)}): {escaped(alarm.why)}"
     )
-    return post(how.webhook, {"text": text}, private_network=how.private_network)
+    return post(how.webhook, {"text": text}, private_network=how.private_network) or "posted"
+
+
+def alerts_of(folder: SweepFolder) -> AlertsSpec | None:
+    """The alerts of a finished sweep's suite. The webhook's address is stored nowhere: it is read from the
+    suite's file, where that is still there and valid."""
+    from evalrun.suite.load import load_suite
+    from evalrun.suite.schema import AlertsSpec
+
+    about = folder.read_manifest().get("suite") or {}
+    resolved = (about.get("resolved") or {}).get("alerts")
+    if not isinstance(resolved, dict):
+        return None
+    kept = AlertsSpec.model_validate(resolved)
+    try:
+        now = load_suite(Path(str(about.get("path")))).suite.alerts
+    except (UserError, OSError):
+        return kept
+    return kept if now is None else kept.model_copy(update={"webhook": now.webhook})
