@@ -106,6 +106,8 @@ def check_promoted(
     from evalrun.gates.alerts import AlertResult
     from evalrun.gates.changes import compare_with, samples_of
 
+    if metric["direction"] == "none":
+        raise UserError(f"'{alert.metric}' has no better or worse")
     manifest = folder.read_manifest()
     match = WORSE.fullmatch(alert.text)
     place = promoted_run(store, str(manifest["project"]), match["name"] if match else None)
