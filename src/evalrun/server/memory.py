@@ -15,6 +15,7 @@ class Memory(Generic[_T]):
 
     def __init__(self, most: int) -> None:
         self._kept: OrderedDict[Any, _T] = OrderedDict()
+        self._turns: dict[Any, threading.Lock] = {}
         self._most, self._lock = most, threading.Lock()
 
     def keep(self, key: Any, make: Callable[[], _T]) -> _T:
@@ -23,9 +24,15 @@ class Memory(Generic[_T]):
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        made = make()
+            turn = self._turns.setdefault(key, threading.Lock())
+        with turn:  # of many who ask at once, one makes it
+            if key in self._kept:
+                return self._kept[key]
+            try:
+                made = self._kept[key] = make()
+            finally:
+                self._turns.pop(key, None)
         with self._lock:
-            self._kept[key] = made
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
         return made
