@@ -19,10 +19,16 @@ MOST_VALUES = 200
 
 
 def by_column(
-    table: SampleTable, scorers: Sequence[Scorer], columns: Sequence[str], *, exclude_unparsed: bool
+    table: SampleTable,
+    scorers: Sequence[Scorer],
+    columns: Sequence[str],
+    *,
+    exclude_unparsed: bool,
+    least_shown: int = 0,
 ) -> tuple[list[MetricValue], dict[str, MetricInfo]]:
     """For each column the mean of every score by its values (slice {column: value}), and
-    `<score>.macro.<column>`: the mean of these means. Micro is the score itself."""
+    `<score>.macro.<column>`: the mean of these means. Micro is the score itself. Values of fewer samples
+    than `least_shown` are in the mean, and not shown."""
     metrics: list[MetricValue] = []
     infos: dict[str, MetricInfo] = {}
     present = set(column_names(table.source))
@@ -36,7 +42,7 @@ def by_column(
             continue
         for scorer in scorers:
             found, info = _scored(table, scorer, column, texts, values, exclude_unparsed)
-            metrics += found
+            metrics += [one for one in found if not one.slice or one.n >= least_shown]
             infos |= info
     return metrics, infos
 

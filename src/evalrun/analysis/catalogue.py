@@ -73,6 +73,18 @@ RATES = (
 )
 
 
+FINDINGS = MetricInfo(
+    "privacy.findings",
+    "findings",
+    "lower",
+    "Personal data and secrets that the recognisers of the suite's `privacy` section (the standard ones "
+    "where it has none) find in the run's samples, and in what its judges said, as they are stored. It is "
+    "counted where a gate speaks of it; addresses of this machine itself do not count.",
+    (0.0, None),
+)
+"""What `evalrun privacy scan` finds in a run, as a metric."""
+
+
 def gap_info(column: str, of: MetricInfo) -> MetricInfo:
     """What the gap of a metric between the groups of a column means."""
     return MetricInfo(

@@ -8,6 +8,7 @@ from functools import cache
 
 from evalrun import registry
 from evalrun.analysis.catalogue import (
+    FINDINGS,
     OF_K,
     RATES,
     consistency_info,
@@ -85,6 +86,7 @@ def _built_in(scorers: frozenset[str]) -> Mapping[str, MetricInfo]:
             infos[info.name] = info
     infos.update((rate.info.name, rate.info) for rate in RATES)
     infos.update(DECISIONS)
+    infos[FINDINGS.name] = FINDINGS
     by_label = {f"{name}.{_PLACEHOLDER}": info for name, info in DECISIONS.items()}
     infos.update((name, replace(info, name=name)) for name, info in by_label.items())
     infos.update(performance_catalogue())
@@ -109,6 +111,7 @@ def metric_reference() -> str:
         ("Repeats", [*repeats, consistency_info()]),
         ("Fairness", [*DECISIONS.values(), *between, *criteria]),
         ("Versions of a sample", [*flips, *versions]),
+        ("Personal data", [FINDINGS]),
         ("Speed, memory and cost", [known[name] for name in rest]),
     )
     return "\n".join(_section(title, infos) for title, infos in sections)

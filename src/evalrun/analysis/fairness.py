@@ -317,8 +317,9 @@ def _measure(split: Split, framed: Framed, tested: _Tested) -> tuple[list[Metric
     info, column = split.measure.info, split.groups
     here = split.codes if split.within else column.codes
     present = [*range(len(column.labels)), *([-1] if (here < 0).any() else [])]
-    # Groups of columns that are not stored are shown only where they are large enough.
-    shown = [code for code in present if code in split.compared or not column.withheld]
+    # Groups of columns that are not stored are shown only where they are large enough to be compared.
+    few = {code for code in present if column.withheld or np.count_nonzero(here == code) < column.least_shown}
+    shown = [code for code in present if code in split.compared or code not in few]
     metrics, groups = [], []
     for code in shown:
         estimate, note = _group_estimate(split, code, framed.values.get(code))

@@ -43,7 +43,8 @@ class FairnessPlan:
 
     `positive` is the label of a favourable decision; with `one_vs_rest` every label takes that part in turn.
     `reference` names for a column the group that the others are compared with (else each with the rest).
-    `withheld` are columns that are not stored: their groups below `min_group` are not shown at all.
+    `withheld` are columns that are not stored: their groups below `min_group` are not shown at all. Of no
+    column are groups shown that have fewer than `least_shown` samples.
     """
 
     by: Sequence[str]
@@ -54,23 +55,31 @@ class FairnessPlan:
     intersections: Sequence[Sequence[str]] = ()
     control: Sequence[str] = ()
     withheld: frozenset[str] = frozenset()
+    least_shown: int = 0
     exclude_unparsed: bool = False
     seed: int = 0
 
     @classmethod
     def of(
-        cls, spec: FairnessSpec, *, exclude_unparsed: bool, seed: int, withheld: Sequence[str] = ()
+        cls,
+        spec: FairnessSpec,
+        *,
+        exclude_unparsed: bool,
+        seed: int,
+        withheld: Sequence[str] = (),
+        least_shown: int = 0,
     ) -> FairnessPlan:
         """The plan that a suite declares."""
         return cls(
             by=tuple(spec.by),
-            min_group=spec.min_group,
+            min_group=max(spec.min_group, least_shown),
             positive=spec.positive,
             one_vs_rest=spec.one_vs_rest,
             reference=dict(spec.reference),
             intersections=tuple(tuple(names) for names in spec.intersections),
             control=tuple(spec.control),
             withheld=frozenset(withheld),
+            least_shown=least_shown,
             exclude_unparsed=exclude_unparsed,
             seed=seed,
         )
@@ -91,6 +100,7 @@ class GroupColumn:
     codes: Ints
     reference: int | None = None
     withheld: bool = False
+    least_shown: int = 0
     note: str = ""
 
     def slice_of(self, code: int) -> Mapping[str, str]:
@@ -114,7 +124,8 @@ def control_levels(table: SampleTable, plan: FairnessPlan) -> list[Level]:
         for name in plan.control
         if (column := table.sensitive.get(name)) is not None and len(column.labels) <= MOST_LEVELS
         for code, label in enumerate(column.labels)
-        if (mine := column.codes == code).sum() >= plan.min_group or name not in plan.withheld
+        if (size := (mine := column.codes == code).sum()) >= plan.min_group
+        or (name not in plan.withheld and size >= plan.least_shown)
     ]
 
 
@@ -166,6 +177,7 @@ def _column(columns: tuple[str, ...], parts: Sequence[Labelled], plan: FairnessP
         codes=np.where(known, np.searchsorted(occurring, cells), -1).astype(np.int64),
         reference=labels.index(wanted) if wanted in labels else None,
         withheld=withheld,
+        least_shown=plan.least_shown,
         note="; ".join(notes),
     )
 

@@ -38,7 +38,8 @@ class AnalysisOptions:
 
     `fairness` says which groups are compared, None where none are. `versions` says how the versions of
     samples are compared that `dataset` declares. `stream` is whether answers were streamed.
-    `tolerate` is the share of its rows that a figure may have lost. `load` says what is promised at levels.
+    `tolerate` is the share of its rows that a figure may have lost. Groups of fewer samples than
+    `least_shown` are not shown. `load` says what is promised at levels.
     """
 
     fairness: FairnessPlan | None = None
@@ -49,6 +50,7 @@ class AnalysisOptions:
     seed: int = 0
     tolerate: float = LOST_TOLERATED
     by: tuple[str, ...] = ()
+    least_shown: int = 0
     own: Mapping[str, float | None] = field(default_factory=dict)
     load: LoadSpec | None = None
 
@@ -83,6 +85,7 @@ def analyse_run(
             exclude_unparsed=exclude_unparsed,
             seed=suite.seed,
             withheld=() if spec is None else spec.dataset.withheld,
+            least_shown=_least_shown(suite),
         )
     options = AnalysisOptions(
         fairness=plan,
@@ -93,11 +96,16 @@ def analyse_run(
         seed=suite.seed,
         tolerate=suite.errors.incomplete_above,
         by=tuple(suite.report.by) if suite.report is not None else (),
+        least_shown=_least_shown(suite),
         own=suite.metrics,
         load=suite.load,
     )
     own = suite_scorers(suite) if scorers is None else scorers
     return analyse(table, own, system or SystemSummary(), options)
+
+
+def _least_shown(suite: Suite) -> int:
+    return 0 if suite.privacy is None else suite.privacy.min_group
 
 
 def _version_plan(suite: Suite, spec: RunSpec | None) -> VersionPlan | None:
@@ -137,7 +145,9 @@ def analyse(
     if options.by:
         from evalrun.analysis.by_column import by_column
 
-        by, sliced = by_column(table, scorers, options.by, exclude_unparsed=exclude_unparsed)
+        by, sliced = by_column(
+            table, scorers, options.by, exclude_unparsed=exclude_unparsed, least_shown=options.least_shown
+        )
         metrics += by
     metrics += rate_metrics(table)
     speed, details = performance_metrics(table, system, stream=options.stream, seed=seed)

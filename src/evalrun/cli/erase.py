@@ -12,7 +12,7 @@ from evalrun.errors import UserError
 from evalrun.tracking.store import Store
 
 if TYPE_CHECKING:
-    from evalrun.privacy.erase import Plan
+    from evalrun.privacy.plan import Plan
 
 _yes = click.option("--yes", is_flag=True, help="Do it. Without it is said what would be done.")
 
@@ -61,7 +61,8 @@ def erase(
       evalrun erase --samples ids.txt --reason "withdrawn" --keep-numbers --yes
       evalrun erase --resume
     """
-    from evalrun.privacy.erase import carry_out, read_plan, unfinished
+    from evalrun.privacy.erase import carry_out
+    from evalrun.privacy.plan import read_plan, unfinished
 
     if resume:
         plans = [read_plan(path) for path in unfinished(store)]
@@ -88,7 +89,8 @@ def _find(
     pages: tuple[Path, ...],
     store: Store,
 ) -> Plan:
-    from evalrun.privacy.erase import Rule, find, read_ids
+    from evalrun.privacy.find import find, read_ids
+    from evalrun.privacy.plan import Rule
 
     if sum(each is not None for each in (subject, where, samples)) != 1:
         raise UserError("say which rows: exactly one of --subject, --where and --samples")
@@ -124,7 +126,8 @@ def _add_pages(plan: Plan, pages: tuple[Path, ...], store: Store) -> None:
 
 
 def _conclude(plan: Plan, store: Store, *, yes: bool, as_json: bool) -> None:
-    from evalrun.privacy.erase import carry_out, write_plan
+    from evalrun.privacy.erase import carry_out
+    from evalrun.privacy.plan import write_plan
 
     if not yes or not plan.count:
         document: dict[str, Any] = {
@@ -187,7 +190,8 @@ def retain(target: str, yes: bool, store: Store, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from evalrun.privacy.erase import carry_out, write_plan
+    from evalrun.privacy.erase import carry_out
+    from evalrun.privacy.plan import write_plan
     from evalrun.privacy.subjects import due, plan_texts
     from evalrun.tracking.changes import delete
 

@@ -123,6 +123,7 @@ def gate(
     from evalrun.documents import read
     from evalrun.gates.check import blocks, check_sweep, undecided_for_loss
     from evalrun.gates.conditions import Gate, parse_gate
+    from evalrun.privacy.scan import more_metrics
     from evalrun.reports.gates import publish
     from evalrun.reports.source import Manifest, Source
     from evalrun.reports.visible import visible
@@ -142,7 +143,8 @@ def gate(
     held = choose_baseline(store, name, manifest["project"])
     gates = [each for each in parsed if isinstance(each, Gate)]
     first = resolved.get("baseline") == "first"
-    results = check_sweep(gates, folder, manifest["plan"], held, first=first)
+    more = more_metrics([gate.metric for gate in gates], folder)
+    results = check_sweep(gates, folder, manifest["plan"], held, first=first, more=more)
     strict = (inconclusive or resolved.get("inconclusive")) == "fail"
     manifest["gates"] = [{**asdict(result), "verdict": result.verdict.value} for result in results]
     told, runs = read(Manifest, manifest), Source.of(folder).runs

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from evalrun.analysis.catalogue import FINDINGS
 from evalrun.errors import UserError
 from evalrun.evidence.document import Evidence, Line
 from evalrun.reports import numbers
@@ -176,7 +177,7 @@ def _data(facts: Facts) -> Iterator[Line]:
 
 
 def _procedure(facts: Facts) -> Iterator[Line]:
-    suite, manifest = facts.source.suite, facts.manifest
+    suite = facts.source.suite
     scorers = ", ".join(_component(each) for each in suite.scorers or ()) or "none"
     times = "once" if (suite.repeats or 1) == 1 else f"{suite.repeats} times"
     text = f"every row asked {times}, seed {suite.seed or 0}; scorers: {scorers}"
@@ -191,12 +192,6 @@ def _procedure(facts: Facts) -> Iterator[Line]:
             n=c.samples,
             evidence=in_run(run, "counts", _samples(facts, run)),
         )
-    yield Line(
-        "Test logs",
-        f"{len(facts.events)} events, each with the hash of the one before",
-        n=len(facts.events),
-        evidence=Evidence(EVENTS, "", f"evalrun audit verify {manifest.sweep}"),
-    )
     for run in facts.runs:
         yield Line(
             f"Every answer ({run.dataset})",
@@ -204,6 +199,15 @@ def _procedure(facts: Facts) -> Iterator[Line]:
             n=run.counts.samples,
             evidence=Evidence(f"runs/{run.run}/{SAMPLES}", "", _samples(facts, run)),
         )
+
+
+def _logs(facts: Facts) -> Iterator[Line]:
+    yield Line(
+        "Test logs",
+        f"{len(facts.events)} events, each with the hash of the one before",
+        n=len(facts.events),
+        evidence=Evidence(EVENTS, "", f"evalrun audit verify {facts.manifest.sweep}"),
+    )
 
 
 def _component(value: Any) -> str:
@@ -231,6 +235,31 @@ def _accuracy(facts: Facts) -> Iterator[Line]:
                 n=chance.n,
                 evidence=in_manifest("results.chance"),
             )
+
+
+def _lead(facts: Facts) -> Iterator[Line]:
+    """The metric that leads, of each dataset."""
+    for run in facts.runs:
+        metric = run.metric(run.headline or facts.primary)
+        if metric is not None:
+            yield metric_line(facts, run, metric)
+
+
+def _privacy(facts: Facts) -> Iterator[Line]:
+    """What was removed before it was stored, and what a gate on `privacy.findings` counted since."""
+    from evalrun.suite.privacy import PrivacySpec
+
+    said = (facts.folder.read_manifest()["suite"].get("resolved") or {}).get("privacy")
+    spec = PrivacySpec.model_validate(said) if said else None
+    if spec is not None and spec.active:
+        parts = [f"recognisers: {spec.redact}"]
+        parts += [f"known values: {', '.join(spec.known)}"] if spec.known else []
+        parts += [f"{name}: {rule}" for name, rule in spec.rules.items()]
+        at = in_manifest("suite.resolved.privacy")
+        yield Line("Removed from texts before they were stored", "; ".join(parts), evidence=at)
+    for run in facts.runs:
+        if (metric := run.metric(FINDINGS.name)) is not None:
+            yield metric_line(facts, run, metric)
 
 
 def _standings(facts: Facts) -> Iterator[Line]:
@@ -439,7 +468,7 @@ RESOURCES = ("energy.cpu_j", "energy.gpu_j", "cost.usd")
 FACTS: Mapping[str, Callable[[Facts], Iterator[Line]]] = {
     "system": _system_facts, "software": _software, "prompts": _prompts, "data": _data,
     "procedure": _procedure, "accuracy": _accuracy, "standings": _standings, "groups": _groups,
-    "definitions": _definitions,
+    "definitions": _definitions, "logs": _logs, "lead": _lead, "privacy": _privacy,
     "limits": _limits, "robustness": _robustness, "judges": _judges, "gates": _gates,
     "resources": _resources, "speed": _speed, "changes": _changes, "signed": _signed,
 }  # fmt: skip

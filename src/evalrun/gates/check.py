@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -271,10 +271,12 @@ def check_sweep(
     baseline: SweepFolder | None = None,
     *,
     first: bool = False,
+    more: Callable[[str], Sequence[Mapping[str, Any]]] = lambda _: (),
 ) -> list[GateResult]:
     """Every gate on every planned run that it speaks of.
 
-    `first` lets gates that need a baseline pass where there is none.
+    `first` lets gates that need a baseline pass where there is none. `more` gives metrics of a run that its
+    `run.json` has not.
 
     `planned` are the runs of the plan, each with run, model, prompt and dataset. A run that was not finished
     has no metrics and does not pass; neither does a gate that speaks of no run at all.
@@ -303,7 +305,7 @@ def check_sweep(
             why = "it speaks of no checkpoint" if gate.steps else "it speaks of no run of this sweep"
             results.append(GateResult(gate.text, "", Verdict.FAIL, None, why))
         for run_id in covered:
-            metrics = runs[run_id]["metrics"] if run_id in runs else None
+            metrics = [*runs[run_id]["metrics"], *more(run_id)] if run_id in runs else None
             pair = _level_pair(gate, folder, run_id, planned, runs) if gate.against else pairs.get(run_id)
             pooled = _pooled(gate, folder, run_id, alpha) if metrics is not None else None
             why = NOTHING_BEFORE if gate.pool and missing != FIRST else missing

@@ -3,6 +3,7 @@
     exact_match >= 0.5                                         a metric over all samples, every run
     exact_match[dialect=aave] >= 0.5 for model=served          a slice of it; some runs only
     performance.e2e_s.p95 <= baseline * 1.2                    relative to the same run of the baseline
+    privacy.findings == 0                                      nothing personal is found in what is stored
     exact_match >= 0.7 confidently                             its whole 95 % interval, not the value alone
     exact_match no worse than baseline by 0.02                 a paired test, sample by sample
     exact_match no worse than last 5 by 0.02                   against the mean of the five sweeps before
@@ -24,8 +25,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from evalrun import registry
+from evalrun.analysis.catalogue import FINDINGS, RATES, performance_catalogue
 from evalrun.analysis.catalogue import OF_SCORES as OF_REPEATS
-from evalrun.analysis.catalogue import RATES, performance_catalogue
 from evalrun.analysis.fairness_definitions import CRITERIA, DECISIONS, FLIPS
 from evalrun.analysis.fairness_definitions import OF_SCORES as OF_VERSIONS
 from evalrun.errors import Problem
@@ -50,7 +51,7 @@ _BOUND = (
 _SURE = r"(?P<confidently>\s+confidently)?"
 SCOPE_FORM = r"(?:\s+for\s+(?P<scope>\S.*?))?"
 _COMPARISON = re.compile(
-    rf"\s*{METRIC_FORM}{SLICE_FORM}\s*(?P<op>>=|<=|>|<)\s*{_BOUND}{_SURE}{SCOPE_FORM}\s*"
+    rf"\s*{METRIC_FORM}{SLICE_FORM}\s*(?P<op>>=|<=|>|<|==)\s*{_BOUND}{_SURE}{SCOPE_FORM}\s*"
 )
 _NO_WORSE = re.compile(
     rf"\s*{METRIC_FORM}{SLICE_FORM}\s+(?P<strict>strictly\s+)?no\s+worse\s+than\s+"
@@ -215,6 +216,9 @@ def _parsed(text: str) -> Gate | Problem:
     if match is None:
         return Problem(f"cannot read the gate '{text}'", "gates", _FORMS)
     parts = match.groupdict()
+    if parts.get("op") == "==" and (parts["metric"] != FINDINGS.name or parts["bound"] != "0"):
+        what = f"cannot read the gate '{text}': only {FINDINGS.name} is compared by '==', with 0"
+        return Problem(what, "gates", "Figures are estimates: compare them by >=, <=, > or <.")
     if parts.get("confidently") and parts.get("bound") is None:
         what = (
             f"cannot read the gate '{text}': 'confidently' is for a number, a baseline varies by chance too"
@@ -243,7 +247,7 @@ def _gate(text: str, parts: Mapping[str, str | None], slice_: dict[str, str], sc
         return Gate(
             text, metric, "", margin, "no_worse", "", slice_, scope, strict, pool=int(parts["pool"] or 0)
         )
-    op = parts["op"] or ""
+    op = (parts["op"] or "").replace("==", "<=")  # a count is not below 0
     if parts["bound"] is not None:
         bound = float(parts["bound"]) / (100 if parts["percent"] else 1)
         sure = parts["confidently"] is not None
@@ -430,7 +434,7 @@ class Speakable:
 
 def speakable(suite: Suite, scorers: Sequence[Scorer], declared: Mapping[str, Collection[str]]) -> Speakable:
     """What the conditions of a suite may speak of; `declared` gives the ids of models, prompts, datasets."""
-    patterns = {rate.info.name for rate in RATES} | set(performance_catalogue())
+    patterns = {rate.info.name for rate in RATES} | {FINDINGS.name} | set(performance_catalogue())
     attributes: set[str] = set()
     for dataset in suite.datasets:
         attributes |= {*dataset.counterfactual, *((PERTURB,) if dataset.perturb else ())}
@@ -491,4 +495,4 @@ def _remedy(name: str, about: Speakable) -> str:
     return f"Scores of this suite: {', '.join(own)}."
 
 
-_FAMILIES = frozenset(name.partition(".")[0] for name in performance_catalogue())
+_FAMILIES = frozenset(name.partition(".")[0] for name in (FINDINGS.name, *performance_catalogue()))

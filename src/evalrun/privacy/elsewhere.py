@@ -13,7 +13,9 @@ from typing import Any
 import orjson
 
 from evalrun.atomic import write_private
-from evalrun.privacy.erase import Plan, Scrub, forms
+from evalrun.privacy.plan import Plan
+from evalrun.privacy.scrub import Scrub, forms
+from evalrun.privacy.sealed import SEALED
 from evalrun.tracking.folder import EVENTS, SweepFolder
 from evalrun.tracking.store import Store
 
@@ -36,7 +38,7 @@ def clean_cache(store: Store, plan: Plan) -> int:
         keys = []
         for key, value, parts in connection.execute("SELECT key, value, parts FROM response"):
             named = parts is not None and str(orjson.loads(parts)[1]) in ids
-            if named or orjson.loads(value)[0] in outputs:
+            if named or (not value.startswith(SEALED) and orjson.loads(value)[0] in outputs):
                 keys.append((key,))
         connection.executemany("DELETE FROM response WHERE key = ?", keys)
         connection.commit()
@@ -116,14 +118,6 @@ def unreached(store: Store, plan: Plan, folders: Sequence[SweepFolder]) -> list[
         },
     ]
     for folder in folders:
-        for path in sorted((folder.path / "outbox").glob("*.jsonl")):
-            addresses = {
-                str(orjson.loads(line).get("address")) for line in path.read_bytes().splitlines() if line
-            }
-            left.append(
-                {"what": f"sweep {folder.ulid} was sent to {path.stem} ({', '.join(sorted(addresses))})",
-                 "do": "Ask whoever keeps it to erase it there."}
-            )  # fmt: skip
         left += [
             {
                 "what": f"sweep {folder.ulid}: {event['action']} at {event['ts']}",

@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -94,15 +95,22 @@ class Sample:
     done: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     findings: Counter[str] = field(default_factory=Counter)
+    counting: bool = False
+    """Nothing is stored of the text: it is looked through."""
 
     def placeholder(self, kind: str, value: str) -> str:
         """Such as <EMAIL_1>."""
         self.findings[kind] += 1
-        key = kind, re.sub(r"[\W_]", "", value).casefold() or value
+        key = kind, "".join(filter(str.isalnum, value)).casefold() or value
         if key not in self.numbers:
             self.counts[kind] += 1
-            self.numbers[key] = f"<{re.sub(r'[^A-Z0-9]', '_', kind.upper())}_{self.counts[kind]}>"
+            self.numbers[key] = f"<{_shown(kind)}_{self.counts[kind]}>"
         return self.numbers[key]
+
+
+@cache
+def _shown(kind: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "_", kind.upper())
 
 
 class Redactor:
@@ -142,8 +150,9 @@ class Redactor:
         return self._clean(text, Sample(), None)
 
     def findings(self, text: str) -> Counter[str]:
-        """How often each kind occurs in a text. Raises what a recogniser raises."""
-        sample = Sample()
+        """How often each kind occurs in a text. Raises what a recogniser raises. Addresses of the machine
+        itself (loopback) are nobody's."""
+        sample = Sample(counting=True)
         self._searched(text, sample, None)
         return sample.findings
 
@@ -194,11 +203,11 @@ class Redactor:
         named = any(name in row and str(row[name]) == sample_id for name in self._removed)
         return self.pseudonym(sample_id) if named or self(sample_id) != sample_id else sample_id
 
-    def record(self, record: SampleRecord) -> SampleRecord:
-        """The record as it is stored."""
+    def record(self, record: SampleRecord, row: Mapping[str, JSON] | None = None) -> SampleRecord:
+        """The record as it is stored. `row` is the dataset's, where the record's own columns are others."""
         if self._nothing_in(record):
             return record
-        sample = Sample(self._known_of(record.vars))
+        sample = Sample(self._known_of(record.vars if row is None else row))
         texts: dict[str, Any] = {
             "vars": self._row(record.vars, sample),
             "target": self._value(record.target, sample),
@@ -223,6 +232,22 @@ class Redactor:
             if record.logprobs is not None and any(texts[name] != getattr(record, name) for name in said):
                 texts["logprobs"] = None  # its tokens spell the text
         return replace(record, **texts)
+
+    def reasons(self, raw: Mapping[str, Any], reasons: Mapping[str, str]) -> dict[str, str]:
+        """What scorers said of a sample after its record (`raw`, as it was) was stored, as it is stored: with
+        the numbers that values have in that record."""
+        sample = Sample(self._known_of(raw["vars"]))
+        self._row(raw["vars"], sample)
+        messages = [each["content"] for each in raw.get("messages") or ()]
+        for value in (
+            raw.get("target"),
+            messages,
+            *map(raw.get, ("prompt", "error", "reasons", "sensitive")),
+        ):
+            self._value(value, sample)
+        for name in ("output", "answer", "reasoning", "tool_calls"):
+            self._value(raw.get(name), sample)
+        return {name: str(self._value(reason, sample)) for name, reason in reasons.items()}
 
     def document(self, value: Any) -> Any:
         """A JSON-like value of a sweep (manifest, results, event) as it is stored. Addresses of endpoints
@@ -321,8 +346,8 @@ class Redactor:
     def _searched(self, text: str, sample: Sample, spare: str | None) -> str:
         if not text or (text.startswith("data:") and ";base64," in text[:100]):
             return text
-        if not (sample.known or self._everyone or self._environment or self._quick is None):
-            return self._by_kinds(text, sample, spare) if self._quick(text) else text
+        if not (sample.known or self._everyone or self._environment):
+            return self._by_kinds(text, sample, spare)
         known = [*sample.known, *self._of_others(text)]
         text = self._without_known(text, [one for one in known if one.whole], sample)
         of_environment = self._secrets and any(variable in text for variable in self._environment)
@@ -346,7 +371,10 @@ class Redactor:
         for kind, recognise in kinds.items():
             if kind != spare:
                 shown = SHOWN_AS.get(kind, kind).removeprefix("presidio_")
-                text = _replaced(text, recognise(text), shown, sample)
+                spans = recognise(text)
+                if sample.counting and kind == "ip":
+                    spans = [span for span in spans if not recognisers.is_loopback(text[slice(*span)])]
+                text = _replaced(text, spans, shown, sample)
         return text
 
     def _of_others(self, text: str) -> Iterator[Known]:
@@ -406,7 +434,7 @@ def _replaced(text: str, spans: Iterable[Span], kind: str, sample: Sample) -> st
     """The text with spans replaced; of those that overlap the first counts, then what is left of others."""
     ordered = sorted(spans)
     if not ordered:
-        return text
+        return text  # as most are
     parts, at = [], 0
     for begin, end in ordered:
         begin = max(begin, at)

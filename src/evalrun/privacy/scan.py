@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,14 +18,20 @@ from typing import Any
 
 import orjson
 
+from evalrun.analysis.catalogue import FINDINGS
 from evalrun.errors import UserError
 from evalrun.privacy.keys import KEYS
 from evalrun.privacy.recognisers import may_hold
 from evalrun.privacy.redact import STRUCTURE, Redactor
+from evalrun.tracking.folder import ASKED, SAMPLES, SweepFolder
+from evalrun.tracking.parquet import iter_batches, read_columns
+from evalrun.types import JSON, MetricValue
 
 _TOGETHER = 64
 """Texts that are looked at together: in most there is nothing, which is seen at once."""
 _LONGEST_LINE = 2_000_000
+_NAMED = 3
+"""So many kinds and columns are named beside the count of a run."""
 _PROGRAMS = (".css", ".js", ".py", ".pyc", ".lock", ".so", ".gguf", ".safetensors", ".png", ".bin")
 
 
@@ -64,6 +70,41 @@ def scan(paths: Iterable[Path], redactor: Redactor) -> Scanned:
             _scan_file(file, redactor, scanned)
     scanned.findings.sort(key=lambda each: (each.file, each.column, each.entity))
     return scanned
+
+
+def more_metrics(metrics: Collection[str], folder: SweepFolder) -> Callable[[str], Sequence[dict[str, JSON]]]:
+    """What gates need that a finished run's `run.json` has not: by run id its `privacy.findings`, where
+    `metrics`, which they speak of, name it."""
+
+    def more(run_id: str) -> Sequence[dict[str, JSON]]:
+        if FINDINGS.name not in metrics or folder.run(run_id).metric(FINDINGS.name) is not None:
+            return ()
+        from evalrun.privacy import redactor
+
+        said = (folder.read_manifest()["suite"].get("resolved") or {}).get("privacy") or {}
+        known = {key: value for key, value in said.items() if key in ("redact", "entities", "recognisers")}
+        settings = {} if known.get("redact") == "off" else known
+        return (findings_of_run(folder.run_dir(run_id), redactor(settings, None)).document(),)
+
+    return more
+
+
+def findings_of_run(run: Path, redactor: Redactor) -> MetricValue:
+    """`privacy.findings` of a run: what its samples, and what its judges said, hold as they are stored.
+
+    Raises UserError where one of the files cannot be read: nothing is known of it then.
+    """
+    tables = [run / name for name in (SAMPLES, ASKED) if (run / name).exists()]
+    scanned = scan(tables, redactor)
+    if scanned.unread:
+        file, why = scanned.unread[0]
+        raise UserError(f"cannot be searched for personal data: {why}", where=file)
+    kinds = Counter[str]()
+    for finding in scanned.findings:
+        kinds[f"{finding.entity} in {finding.column}"] += finding.count
+    note = ", ".join(f"{what}: {count:,}" for what, count in kinds.most_common(_NAMED))
+    n = read_columns(run / SAMPLES, ["sample_id"]).num_rows if tables else 0
+    return MetricValue(FINDINGS.name, scanned.total, n, FINDINGS.unit, FINDINGS.direction, note=note)
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -113,8 +154,6 @@ def _texts_of(file: Path) -> Iterator[tuple[str, Iterator[str]]]:
 def _of_parquet(file: Path) -> Iterator[tuple[str, Iterator[str]]]:
     import pyarrow as pa
     import pyarrow.compute as pc
-
-    from evalrun.tracking.parquet import iter_batches
 
     for batch in iter_batches(file, 4096):
         for field_, column in zip(batch.schema, batch.columns, strict=True):

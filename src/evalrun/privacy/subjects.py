@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from evalrun.errors import UserError
-from evalrun.privacy.erase import Rule, find
+from evalrun.privacy.find import find
+from evalrun.privacy.plan import Rule
 from evalrun.suite.privacy import RetentionSpec
 from evalrun.tracking.audit import HOLD, RELEASE, hold_of
 from evalrun.tracking.folder import SweepFolder

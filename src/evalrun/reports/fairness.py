@@ -417,7 +417,10 @@ def _warnings(runs: Sequence[RunView], column: str, metric: str) -> list[str]:
         )
     if measure.withheld:
         few = f"{plural(measure.withheld, 'group')} with fewer than {least} samples"
-        found.append(f"{few} not shown: not stored.")
+        alone = (
+            " The figure of all and those of the others give one group away." if measure.withheld == 1 else ""
+        )
+        found.append(f"{few} not shown, to protect who is in it.{alone}")
     gap = gap_of(best, column, metric)
     if gap and gap.p is not None and not gap.wider_than_chance:
         ends = [

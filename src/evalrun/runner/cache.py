@@ -19,7 +19,7 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -192,6 +192,15 @@ def create_tables(connection: sqlite3.Connection) -> None:
             connection.execute("ALTER TABLE response ADD COLUMN parts BLOB")
 
 
+class Sealing(Protocol):
+    """Names in the place of keys, and answers that cannot be read without a key (`privacy.sealed`)."""
+
+    def name(self, key: bytes) -> bytes: ...
+    def seal(self, name: bytes, answer: bytes) -> bytes: ...
+    def open(self, name: bytes, sealed: bytes) -> bytes: ...
+    def parts(self, parts: bytes | None) -> bytes | None: ...
+
+
 class ResponseCache:
     """A SQLite file of answers. Reads happen on the caller's thread, writes in batches on another.
 
@@ -202,8 +211,9 @@ class ResponseCache:
 
     BATCH = 1000
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, seal: Sealing | None = None) -> None:
+        """With `seal` neither answers nor what they answer can be read in the file."""
+        self._path, self._seal = path, seal
         self.warning: str | None = None
         self._pending: list[tuple[bytes, bytes, float, bytes | None]] = []
         self._run_parts: list[tuple[str, bytes]] = []
@@ -296,12 +306,20 @@ class ResponseCache:
         """The answers that are there, by key."""
         if self._empty or not keys or self._reader is None:
             return {}
+        if (seal := self._seal) is not None:
+            names = {seal.name(key): key for key in keys}
+            return {names[name]: found for name, found in self._read([*names], seal).items()}
+        return self._read(keys)
+
+    def _read(self, keys: Sequence[bytes], seal: Sealing | None = None) -> dict[bytes, Response]:
+        assert self._reader is not None
         marks = ",".join("?" * len(keys))
         try:
             rows = self._reader.execute(
                 f"SELECT key, value, created_at FROM response WHERE key IN ({marks})", keys
             ).fetchall()
-            found = {key: decode_response(value) for key, value, _ in rows}
+            opened = ((key, value if seal is None else seal.open(key, value)) for key, value, _ in rows)
+            found = {key: decode_response(value) for key, value in opened}
         except (sqlite3.Error, ValueError, TypeError) as error:
             self._give_up("cannot be read", error)
             return {}
@@ -318,6 +336,9 @@ class ResponseCache:
             answer = encode_response(response)
         except TypeError:  # text that is no Unicode, from a function of the user's own
             return
+        if self._seal is not None:
+            key, parts = self._seal.name(key), self._seal.parts(parts)
+            answer = self._seal.seal(key, answer)
         self._pending.append((key, answer, time.time(), parts))
         if len(self._pending) >= self.BATCH and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self.flush())

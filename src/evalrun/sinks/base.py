@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -104,6 +104,13 @@ class Sink(ABC):
     @abstractmethod
     def send(self, item: Item) -> str:
         """Send one; returns its id there. Twice leaves one. Raises Refused, Unreachable or Partly."""
+
+    def withdraw(
+        self, folder: SweepFolder, run_id: str, remote: str, samples: Sequence[tuple[str, int]]
+    ) -> int | None:
+        """Delete there what was sent of samples (id, repeat) of a run that is called `remote` there; returns
+        how much that was. None: this sink cannot. Raises Refused or Unreachable."""
+        return None
 
 
 SinkT = TypeVar("SinkT", bound=Sink)

@@ -111,6 +111,21 @@ class MlflowSink(Sink):
             raise Partly(self._kept_back, remote)
         return remote
 
+    def withdraw(
+        self, folder: SweepFolder, run_id: str, remote: str, samples: Sequence[tuple[str, int]]
+    ) -> int | None:
+        """Delete the traces of samples; the report and the run's own file are replaced when they are sent."""
+        if not remote:
+            return 0
+        info = self._call("GET", f"/api/2.0/mlflow/runs/get?run_id={quote(remote, safe='')}")["run"]["info"]
+        run = otlp.Run(folder, folder.read_manifest(), run_id, None)
+        deleted = 0
+        for part in _parts([{"sample_id": name, "repeat": at} for name, at in samples], TRACES_AT_ONCE):
+            ids = [f"tr-{run.own_trace(row)}" for row in part]
+            document = {"experiment_id": info["experiment_id"], "request_ids": ids}
+            deleted += int(self._post("traces/delete-traces", document, "3.0").get("traces_deleted") or 0)
+        return deleted
+
     def _sweep_run(self, sweep: _Sweep) -> str:
         """The run that those of a sweep are under."""
         ended = sweep.manifest.get("finished_at") or sweep.manifest["started_at"]

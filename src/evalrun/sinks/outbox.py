@@ -105,7 +105,7 @@ def deliver(
             count["waits"] += 1
         else:
             receipt = _attempt(item, address, sink)
-            _append(path, receipt)
+            append_receipt(path, receipt)
             count[receipt.state] += 1
             words = receipt.words or words
             reachable = receipt.state != "waits"
@@ -161,7 +161,8 @@ def _attempt(item: Item, address: str, sink: Sink) -> Receipt:
     return Receipt(item.key, item.digest, address, state, words, remote, now)
 
 
-def _append(path: Path, receipt: Receipt) -> None:
+def append_receipt(path: Path, receipt: Receipt) -> None:
+    """Write a receipt, durably."""
     with disk_errors(path.parent):
         private_folder(path.parent)
         descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalrun.results import RunResults
 from evalrun.sinks.base import Unreachable, sink
 from evalrun.sinks.trackers import Tracker, TrackerOptions
+from evalrun.tracking.folder import SweepFolder
 
 
 @sink("trackio")
@@ -18,6 +19,12 @@ class TrackioSink(Tracker):
     summary = "trackio: a run for each run, grouped by sweep (extra: trackio)."
     package = "trackio"
     places = ("TRACKIO_DIR",)
+
+    def withdraw(
+        self, folder: SweepFolder, run_id: str, remote: str, samples: Sequence[tuple[str, int]]
+    ) -> int | None:
+        """Nothing to do: a run that is sent anew replaces the one that is there."""
+        return 0
 
     def log(
         self,

@@ -90,6 +90,21 @@ class PrivacySpec(Spec):
         description="Column that says whose data a row is, for `evalrun erase --subject`; stored as hmac "
         "unless `columns` says otherwise.",
     )
+    judges: Literal["raw", "redacted"] = Field(
+        default="raw",
+        description="What judges, embedding models and scorers that take long are given: texts as they were "
+        "(kept encrypted until the run is scored), or what is stored, where a judge is somebody else's.",
+    )
+    cache: Annotated[Literal["off", "encrypted"], BeforeValidator(_off)] = Field(
+        default="off",
+        description="off: answers are not cached, since the cache keeps them as they came. encrypted: they "
+        "are, under the store's key (needs the package cryptography).",
+    )
+    min_group: int = Field(
+        default=0,
+        ge=0,
+        description="Groups of fewer samples are not shown in results, reports and exports (10, say).",
+    )
     recognisers: list[RecogniserSpec] = Field(default_factory=list, description="Recognisers of one's own.")
     presidio: PresidioSpec = Field(default_factory=PresidioSpec, description="Settings of redact: presidio.")
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evalrun.datasets import Dataset
@@ -41,6 +42,7 @@ from evalrun.sweep.estimate import Spending
 from evalrun.sweep.finish import Finish, Measured
 from evalrun.sweep.manifest import in_order
 from evalrun.sweep.prepare import PreparedSweep
+from evalrun.sweep.private import findings_counter, judged_as_stored, keeper_of
 from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.score import is_deferred
 from evalrun.tracking.folder import SweepFolder
@@ -48,6 +50,7 @@ from evalrun.tracking.folder import SweepFolder
 if TYPE_CHECKING:
     from evalrun.analysis.run import RunAnalysis
     from evalrun.gates.conditions import GateResult
+    from evalrun.privacy.kept import Keeper
     from evalrun.runner.load.level_run import LevelFacts, LevelPlan, LevelRun
     from evalrun.sweep.judging import Judging
     from evalrun.types import SampleRecord
@@ -133,6 +136,8 @@ class Phase:
     just_read: JustRead = field(default_factory=JustRead)
     redact: Callable[[SampleRecord], SampleRecord] | None = None
     """What is journalled in the place of a record."""
+    keeper: Keeper | None = None
+    """Keeps records as they were, where they are scored later."""
 
     async def ask(
         self,
@@ -143,8 +148,10 @@ class Phase:
         throttle: Throttle,
         watch: Watch | None = None,
         plan: LevelPlan | None = None,
+        about: Path | None = None,
     ) -> LevelRun | CellRun:
-        """Ask what is left of a cell, or all of a level of load, which has a `plan`."""
+        """Ask what is left of a cell, or all of a level of load, which has a `plan`. `about` is the folder of
+        the run that a judge is asked about."""
         total = len(cell.samples) * cell.repeats if plan is None else plan.expected
         self.progress.begin(cell.run_id, total, earlier)
         if earlier.damaged:
@@ -153,7 +160,9 @@ class Phase:
             self.execution.warnings.append(f"{what}; the samples they stood for were asked again")
         if throttle.budget is not None:
             throttle.budget.begin_run()
-        journal = Journal(folder.journal, aside=plan is not None, redact=self.redact)
+        kept = None if self.keeper is None else self.keeper.cell(folder.path, about)
+        redact = self.redact if kept is None else kept.stored
+        journal = Journal(folder.journal, aside=plan is not None, redact=redact)
         context = CellContext(journal, self.cache, throttle, self.observer, self.stop, self.purse)
         run: LevelRun | CellRun
         batches = batch_api_of(cell.provider)
@@ -178,6 +187,8 @@ class Phase:
             self.progress.asking(cell.run_id, cell.provider.endpoint, int)  # none: 0
             self.progress.refresh(cell.run_id)
             await journal.close(whole=run.complete)
+            if kept is not None:
+                kept.own.close()
         return run
 
     def options(self, model: ModelSpec, *, stream: bool = False, warmup: int = 0) -> CellOptions:
@@ -218,6 +229,7 @@ async def execute(services: Services) -> Execution:
         clock = asyncio.get_running_loop().create_task(services.spending.watch_clock())
     judges = frozenset(judging.models) if judging is not None else frozenset[str]()
     observer = services.spending or services.progress
+    keeper = keeper_of(prepared, folder, execution.warnings)
     phase = Phase(
         suite,
         prepared.providers,
@@ -231,6 +243,7 @@ async def execute(services: Services) -> Execution:
         in_flight=like_concurrency(prepared),
         neighbours=services.neighbours,
         redact=prepared.redact_record,
+        keeper=keeper,
     )
     finish = Finish(
         folder,
@@ -242,6 +255,8 @@ async def execute(services: Services) -> Execution:
         execution.identities,
         prepared.tasks,
         None if services.conduct is None else services.conduct.enter,
+        None if prepared.redactor is None else prepared.redactor.reasons,
+        findings_counter(prepared),
     )
     try:
         if services.conduct is None:
@@ -249,13 +264,16 @@ async def execute(services: Services) -> Execution:
         else:
             jobs = [MatrixJob(spec, prepared, folder, finish) for spec in prepared.specs]
             await services.conduct.ask(phase, jobs)
+            execution.warnings += judged_as_stored(keeper, folder, finish.is_waiting, prepared.specs)
         for spec in prepared.specs:
             # Left over: what waits for judges, and what an earlier part of the sweep had no time to score.
             own = judging is None or finish.task_of(spec) is not None
             if own and finish.is_waiting(spec.run_id) and await finish.waiting(spec):
                 execution.finished.append(spec.run_id)
         if judging is not None:
-            await _judge(services, judging, finish, execution)
+            await _judge(services, judging, finish, execution, keeper)
+        if keeper is not None:
+            keeper.end(finished=all(folder.is_finished(spec.run_id) for spec in prepared.specs))
     finally:
         if judging is not None:
             await judging.close()
@@ -267,14 +285,20 @@ async def execute(services: Services) -> Execution:
             execution.oldest_cached = services.cache.oldest
             if services.cache.warning:
                 execution.warnings.append(services.cache.warning)
+    execution.faults += _faults(services)
+    return execution
+
+
+def _faults(services: Services) -> Iterator[UserError]:
+    """Why a sweep is not complete as a whole: texts that could not be redacted, a budget that is spent."""
+    prepared, folder = services.prepared, services.folder
     if prepared.redactor is not None and prepared.redactor.failed:
-        execution.faults.append(prepared.redactor.fault())
+        yield prepared.redactor.fault()
     if services.stop.fault is not None and not all(
         folder.is_finished(spec.run_id) for spec in prepared.specs
     ):
         # Made anew: what was in flight when the budget was spent has been counted since.
-        execution.faults.append(services.spending.fault() if services.spending else services.stop.fault)
-    return execution
+        yield services.spending.fault() if services.spending else services.stop.fault
 
 
 def _matrix_jobs(services: Services, phase: Phase, finish: Finish) -> list[Job]:
@@ -346,7 +370,9 @@ def judges_last(models: Iterable[str], judges: Set[str]) -> list[str]:
     return sorted(models, key=lambda model: model in judges)
 
 
-async def _judge(services: Services, judging: Judging, finish: Finish, execution: Execution) -> None:
+async def _judge(
+    services: Services, judging: Judging, finish: Finish, execution: Execution, keeper: Keeper | None
+) -> None:
     """Judge and finish every run that waits for it."""
     from evalrun.sweep.judging import answered_run, judge_runs
 
@@ -373,6 +399,7 @@ async def _judge(services: Services, judging: Judging, finish: Finish, execution
         execution,
         purse=services.spending,
         redact=services.prepared.redact_record,
+        keeper=keeper,
     )
     waiting = [each for each in everything if each.run_id in specs]
     for run in await judge_runs(phase, judging, waiting, everything):

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from evalrun.analysis.definitions import definition
 from evalrun.analysis.performance import SystemSummary
 from evalrun.analysis.run import analyse_run
 from evalrun.analysis.samples import SampleTable
 from evalrun.atomic import write_private
 from evalrun.datasets import Dataset
+from evalrun.results import Definition
 from evalrun.runner import calibration
 from evalrun.runner.cell import Stop
 from evalrun.runner.journal import RunFolder
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from evalrun.sweep.tasks import TaskScores
     from evalrun.sweep.verdicts import RunVerdicts
     from evalrun.tasks.plan import TaskCells, TaskPlan
+    from evalrun.types import MetricValue
 
 ANSWERED = "answered.json"
 
@@ -134,6 +137,10 @@ class Finish:
     identities: dict[str, dict[str, Any]]
     tasks: TaskPlan | None = None
     enter: Callable[[RunSpec, RunAnalysis], RunAnalysis] | None = None
+    reasons: Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, str]] | None = None
+    """What is stored in the place of what scorers say of texts as they were."""
+    findings: Callable[[Path], MetricValue] | None = None
+    """Counts the personal data in a run's folder, where a gate speaks of it."""
     """Gives the figures the intervals that hold, where the run was not asked whole."""
     _rows_kept: set[str] = field(default_factory=set)
     """The datasets of which it was looked whether their rows must be kept."""
@@ -188,7 +195,7 @@ class Finish:
         else:
             # The suite's scorers anew: those that take long run in threads of their own.
             pipeline = Pipeline([each.build() for each in self.suite.parse], self.scorers, "deferred")
-            scoring = Scoring(pipeline, verdicts=verdicts)
+            scoring = Scoring(pipeline, verdicts=verdicts, reasons=self.reasons)
         stage = ScoreStage(path / SAMPLES, path / SAMPLES, scoring, self.stop)
         if not await stage.in_thread():
             return False
@@ -248,6 +255,8 @@ class Finish:
             warnings = [*warnings, *said]
         if self.enter is not None:
             analysis = self.enter(spec, analysis)
+        if self.findings is not None:
+            analysis = _with(analysis, self.findings(run.path))
         self.folder.finish_run(
             spec.run_id,
             {
@@ -281,6 +290,12 @@ class Finish:
             return {}
         planned = next(each for each in self.folder.read_manifest()["plan"] if each["run"] == spec.run_id)
         return {key: planned[key] for key in ("step", "training", "checkpoint")}
+
+
+def _with(analysis: RunAnalysis, metric: MetricValue) -> RunAnalysis:
+    defined = {**analysis.details.definitions, metric.name: Definition.of(definition(metric.name))}
+    details = replace(analysis.details, definitions=defined)
+    return replace(analysis, metrics=[*analysis.metrics, metric], details=details)
 
 
 def _notes(spec: RunSpec) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +157,7 @@ class JudgeJob:
         before: RunFolder | None,
         other: Any,
     ) -> bool:
-        records = read_journal(before.journal) if before is not None else ()
+        records = _records_of(before) if before is not None else ()
         questions = await asyncio.to_thread(self.task.questions, self.about, other, round_, records)
         if not len(questions):
             return True
@@ -176,13 +176,30 @@ class JudgeJob:
             price=asked_price(self.model, provider),
         )
         try:
-            asked = await phase.ask(cell, folder, earlier, phase.options(self.model), throttle)
+            if phase.keeper is not None and isinstance(self.task, EmbeddingTask):
+                phase = replace(phase, cache=None)  # its entries are named by texts as they were
+            options = phase.options(self.model)
+            asked = await phase.ask(cell, folder, earlier, options, throttle, about=self.about.folder)
         finally:
             folder.close()
             folder.system.unlink(missing_ok=True)
         if asked.complete:
             phase.progress.end(name)
         return asked.complete
+
+
+def _records_of(folder: RunFolder) -> Iterator[Mapping[str, Any]]:
+    """What a judge was asked and said, as it was where that is kept."""
+    from evalrun.privacy.kept import raw_texts
+
+    kept = raw_texts(folder.path)
+    for record in read_journal(folder.journal):
+        raw = None if kept is None else kept.find(record["sample_id"], record.get("repeat", 0))
+        yield (
+            record
+            if raw is None
+            else {**record, **{name: raw[name] for name in ("messages", "prompt", "output")}}
+        )
 
 
 def prepare_judging(

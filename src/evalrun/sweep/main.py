@@ -208,8 +208,8 @@ class _Sweep:
 
     def _execute(self, folder: SweepFolder) -> tuple[Execution, bool]:
         cache = None
-        if self._options.use_cache and self._prepared.redactor is None:  # it keeps answers as they were
-            cache = ResponseCache(self._options.store / "cache" / "responses.db")
+        if self._options.use_cache and (self._prepared.redactor is None or self._prepared.seal is not None):
+            cache = ResponseCache(self._options.store / "cache" / "responses.db", self._prepared.seal)
             if cache.warning:
                 self._display.message(f"warning: {cache.warning}")
         stop = Stop()

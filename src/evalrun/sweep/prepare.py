@@ -38,6 +38,7 @@ from evalrun.usercode import code_digests
 if TYPE_CHECKING:
     from evalrun.gates.alerts import Alert
     from evalrun.privacy.redact import Redactor
+    from evalrun.privacy.sealed import Seal
     from evalrun.scoring.base import Scorer
     from evalrun.suite.schema import Suite
     from evalrun.sweep.judging import Judging
@@ -72,6 +73,8 @@ class PreparedSweep:
     tasks: TaskPlan | None = None
     """The published tasks of the suite, where it has any."""
     redactor: Redactor | None = None
+    seal: Seal | None = None
+    """Under what answers are cached, where the suite redacts them and has them cached."""
     """What removes personal data before anything is stored, where the suite says so."""
 
     @property
@@ -212,6 +215,7 @@ def _prepared(
     _check_sinks(suite, problems)
     problems.found.extend(explain_problems(suite, context))
     redactor = _redactor(loaded, datasets, compiled, store, problems, providers)
+    seal = _seal(loaded, redactor, store, problems)
     problems.raise_if_any()
     if pipeline is None:
         raise AssertionError("a pipeline that was not built is a problem that was raised")
@@ -230,6 +234,7 @@ def _prepared(
         judging=judging,
         tasks=tasks,
         redactor=redactor,
+        seal=seal,
         code=code,
         work_digest=_work_digest(loaded, datasets, compiled, judging, {**code, **_code_of_models(providers)}),
     )
@@ -240,6 +245,20 @@ def _check_sinks(suite: Suite, problems: _Problems) -> None:
     for sink in suite.sinks:
         with problems.collect():
             sink.build()
+
+
+def _seal(
+    loaded: LoadedSuite, redactor: Redactor | None, store: Path | None, problems: _Problems
+) -> Seal | None:
+    """What encrypts the cache, where a suite that redacts wants one. Adds what is wrong to `problems`."""
+    privacy = loaded.suite.privacy
+    if redactor is None or store is None or privacy is None or privacy.cache == "off":
+        return None
+    from evalrun.privacy.sealed import Seal
+
+    with problems.collect():
+        return Seal(store)
+    return None
 
 
 def _redactor(

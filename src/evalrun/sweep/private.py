@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING, Any
 from evalrun.errors import Problem, UserError
 from evalrun.registry import nearest
 from evalrun.sweep.alerts import stored_text
+from evalrun.tracking.folder import RAW
 
 if TYPE_CHECKING:
     from evalrun.datasets import Dataset
+    from evalrun.privacy.kept import Keeper
     from evalrun.privacy.redact import Redactor
     from evalrun.prompts import Renderer
     from evalrun.suite.load import LoadedSuite
+    from evalrun.suite.plan import RunSpec
     from evalrun.suite.privacy import PrivacySpec
     from evalrun.suite.schema import Suite
     from evalrun.sweep.prepare import PreparedSweep
+    from evalrun.tracking.folder import SweepFolder
+    from evalrun.types import MetricValue
 
 
 def prepare_redactor(
@@ -136,3 +141,50 @@ def stored_suite(loaded: LoadedSuite, redactor: Redactor | None) -> dict[str, An
     given = loaded.suite.model_dump(mode="json", exclude_unset=True).keys() | {"models", "scorers", "parse"}
     text = suite_text({name: value for name, value in resolved.items() if name in given})
     return {"text": f"# Written anew: the rows that stood here are redacted.\n{text}", "resolved": resolved}
+
+
+def findings_counter(prepared: PreparedSweep) -> Callable[[Path], MetricValue] | None:
+    """What counts `privacy.findings` of a run, where a gate or an alert of the suite speaks of it."""
+    from evalrun.analysis.catalogue import FINDINGS
+
+    conditions = [*prepared.gates, *(alert.gate for alert in prepared.alerts)]
+    if not any(gate.metric == FINDINGS.name for gate in conditions):
+        return None
+    from evalrun.privacy import redactor
+    from evalrun.privacy.scan import findings_of_run
+
+    counter = prepared.redactor or redactor({}, None)
+    return lambda run: findings_of_run(run, counter)
+
+
+def keeper_of(prepared: PreparedSweep, folder: SweepFolder, warnings: list[str]) -> Keeper | None:
+    """What keeps texts as they were for judges and scorers that take long; None where nothing is redacted or
+    scored later, and where the suite wants them to see what is stored."""
+    from evalrun.sweep.score import is_deferred
+
+    privacy, redactor = prepared.loaded.suite.privacy, prepared.redactor
+    if privacy is None or redactor is None or privacy.judges == "redacted":
+        return None
+    if prepared.judging is None and not is_deferred(prepared.pipeline.scorers):
+        return None
+    from evalrun.privacy.kept import Keeper, can_encrypt
+
+    if can_encrypt():
+        return Keeper(folder.path, redactor)
+    warnings.append(
+        "judges and scorers that take long were given redacted texts: to keep texts as they were, encrypted, "
+        "needs the package cryptography (privacy: {judges: redacted} asks for it without this warning)"
+    )
+    return None
+
+
+def judged_as_stored(
+    keeper: Keeper | None, folder: SweepFolder, waits: Callable[[str], bool], specs: Iterable[RunSpec]
+) -> Iterable[str]:
+    """A warning where runs that wait to be scored were asked on other machines, which keep no texts as they
+    were."""
+    if keeper is None:
+        return
+    names = [spec.run_id for spec in specs if waits(spec.run_id)]
+    if any(not (folder.run_dir(name) / RAW).exists() for name in names):
+        yield "runs were asked on other machines: judges and scorers that take long were given redacted texts"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from evalrun.atomic import make_private
 from evalrun.canonical import canonical_json, digest
 from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.privacy.scan import more_metrics
 from evalrun.reports.progress import Silent
 from evalrun.results import Lost
 from evalrun.runner.cell import Stop
@@ -331,7 +332,13 @@ class _Rescoring:
         for run in waiting:
             verdicts = self._verdicts(run, runs)
             self._finish(run.run_id, specs.get(run.run_id), manifest["models"], verdicts)
-        gates = check_sweep(self._scoring.gates, self._child, manifest["plan"], baseline)
+        gates = check_sweep(
+            self._scoring.gates,
+            self._child,
+            manifest["plan"],
+            baseline,
+            more=more_metrics([gate.metric for gate in self._scoring.gates], self._child),
+        )
         inconclusive = self._scoring.suite.inconclusive
         said = [asdict(gate) for gate in gates]
         together = conclude_sweep(self._child, said)

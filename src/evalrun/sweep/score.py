@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -51,6 +51,8 @@ class Scoring:
     pipeline: Pipeline
     again: bool = False
     verdicts: Verdicts | None = None
+    reasons: Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, str]] | None = None
+    """What is stored in the place of reasons, of samples whose texts were redacted (given their records)."""
 
     def scored(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """What one sample is given; nothing where it keeps what it has."""
@@ -82,6 +84,8 @@ class Scoring:
             everything = {**earlier, **scores}
             self.pipeline.derive(everything, reasons)
             scores |= {each.name: everything[each.name] for each in self.pipeline.derived}
+        if self.reasons is not None and "raw" in sample:
+            reasons = self.reasons(sample["raw"], reasons)
         return {**line, "scores": scores, "reasons": reasons}
 
     def expected(self) -> tuple[list[str], list[str]]:

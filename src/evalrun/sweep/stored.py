@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from evalrun.privacy.kept import as_it_was, raw_texts
+from evalrun.tracking.folder import RAW
 from evalrun.tracking.parquet import column_names, iter_samples
 from evalrun.types import JSON, Status
 
@@ -23,17 +25,21 @@ def stored_samples(path: Path, prefixes: Iterable[str] = ()) -> Iterator[dict[st
     """The rows of a run's samples in the file's order: what was asked, said and wanted.
 
     `row` holds the dataset's columns, `target` the target with its type. Columns that begin with one of
-    `prefixes` come as well. Raises UserError where the file cannot be read, or holds no samples.
+    `prefixes` come as well. Of a run that waits to be scored, whose texts were redacted, they come as they
+    were (`raw` then holds the record). Raises UserError where the file cannot be read, or holds no samples.
     """
     also = tuple(prefixes)
     wanted = [
         name for name in column_names(path) if name in _READ or name.startswith(VARS) or name.startswith(also)
     ]
     wanted = [*dict.fromkeys(("sample_id", "status", *wanted))]
+    kept = raw_texts(path.parent) if path.with_name(RAW).exists() else None
     for sample in iter_samples(path, 512, wanted, decode=True):
         row = {name.removeprefix(VARS): value for name, value in sample.items() if name.startswith(VARS)}
         typed = sample.get("target_json")
-        yield {**sample, "row": row, "target": sample.get("target") if typed is None else typed}
+        target = sample.get("target") if typed is None else typed
+        stored = {**sample, "row": row, "target": target}
+        yield stored if kept is None else as_it_was(stored, kept.find(*key_of(sample)))
 
 
 def key_of(sample: Mapping[str, Any]) -> Key:

@@ -215,12 +215,12 @@ def test_numbers_may_stay_and_rows_go_later(world: Path) -> None:
 
 
 STEPS = [
-    "evalrun.privacy.erase:_told_run",  # before anything is told: half of the new files are there
+    "evalrun.privacy.stage:_told_run",  # before anything is told: half of the new files are there
     "evalrun.tracking.folder:SweepFolder.append_event",
     "evalrun.privacy.erase:sync",  # one file has taken the place of the old one
     "evalrun.privacy.elsewhere:clean_cache",
     "evalrun.privacy.elsewhere:clean_pages",
-    "evalrun.privacy.erase:_overwrite",
+    "evalrun.privacy.erase:overwrite",
 ]
 
 

@@ -2,10 +2,13 @@
 scores are those of the texts as they were."""
 
 import json
+import os
 import sqlite3
+import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow.parquet as pq
@@ -31,6 +34,8 @@ OTHERS = ["CUST-991234", "CUST-991235", "CUST-991236", "private remark 77", "mem
 PLANTED = [*EMAILS, *CARDS, *IBANS, *PHONES, *IDS, *SECRETS, *NAMES, *OTHERS]
 
 MODEL = """
+import os
+
 def answer(question):
     row = question.row
     if "fails" in row["text"]:
@@ -42,7 +47,10 @@ def answer(question):
     }
 
 def judge(question):
-    return '{"reason": "' + EXTRA + ' was helped", "grade": "correct"}'
+    if os.environ.get("PLANTED_KILL") and EXTRA in question.text:
+        os._exit(9)
+    grade = "correct" if "@mail" in question.text else "incorrect"
+    return '{"reason": "' + EXTRA + ' was helped", "grade": "' + grade + '"}'
 
 EXTRA = "person9@mail9.example.org"
 """
@@ -126,6 +134,7 @@ def test_nothing_that_was_planted_is_stored_and_scores_stay(folder: Path) -> Non
              if any(form in data for form in forms(item))}  # fmt: skip
     assert not leaks
     assert not (folder / "store" / "cache" / "responses.db").exists()
+    assert not list((folder / "store").rglob("raw.bin"))
 
     def scores(store: Path) -> list[object]:
         (file,) = store.rglob("samples.parquet")
@@ -137,6 +146,92 @@ def test_nothing_that_was_planted_is_stored_and_scores_stay(folder: Path) -> Non
         "<EMAIL_1>" in str(row)
         for row in pq.read_table(next((folder / "store").rglob("judge.parquet"))).to_pylist()
     )
+
+
+def grades(store: Path) -> list[object]:
+    (file,) = store.rglob("samples.parquet")
+    return pq.read_table(file).sort_by("position").column("score.judge").to_pylist()
+
+
+def test_judges_are_given_texts_as_they_were_or_what_is_stored(folder: Path) -> None:
+    (folder / "raw.yaml").write_text(suite({"known": ["name"]}))
+    (folder / "clean.yaml").write_text(suite({"known": ["name"], "judges": "redacted"}))
+    for name in ("raw", "clean"):
+        said = evalrun(folder / f"{name}.yaml", "--store", folder / name, "--no-report")
+        assert said.returncode == 0, said.stderr
+    assert set(grades(folder / "raw")) == {1.0, None}
+    assert set(grades(folder / "clean")) == {0.0, None}
+    assert not list((folder / "raw").rglob("*raw*"))
+
+
+def test_a_killed_sweep_keeps_nothing_readable_and_is_judged_by_the_same_texts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "s.yaml").write_text(suite({"known": ["name"], "subject": "customer"}))
+    store = folder / "store"
+    child = os.fork()
+    if child == 0:
+        os.environ["PLANTED_KILL"] = "1"
+        try:
+            evalrun(folder / "s.yaml", "--store", store, "--no-report")
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 9
+    (kept,) = store.glob("sweeps/*/runs/*/raw.bin")
+    (key,) = store.glob("keys/*.raw")
+    data = b"".join(path.read_bytes() for path in store.rglob("*") if path.is_file())
+    assert kept.stat().st_size > 1000 and stat.S_IMODE(key.stat().st_mode) == 0o600
+    planted = [*EMAILS, *NAMES, *CARDS, *OTHERS[:3]]
+    assert not [item for item in planted if any(form in data for form in forms(item))]
+    aside = key.read_bytes()
+    key.unlink()
+    lost = evalrun(folder / "s.yaml", "--store", store, "--no-report")
+    assert lost.returncode == 3 and "lost its key" in lost.stderr, lost.stderr
+    key.write_bytes(aside)
+    said = evalrun(folder / "s.yaml", "--store", store, "--no-report")
+    assert said.returncode == 0, said.stderr
+    assert set(grades(store)) == {1.0, None}
+    assert not kept.exists() and not key.exists()
+
+
+def test_a_cache_under_the_stores_key_answers_and_cannot_be_read(folder: Path) -> None:
+    (folder / "s.yaml").write_text(suite({"known": ["name"], "cache": "encrypted"}))
+    store = folder / "store"
+    first, again = (
+        json.loads(evalrun(folder / "s.yaml", "--store", store, "--no-report", "--fresh", "--json").stdout)
+        for _ in range(2)
+    )
+    counts = [document["runs"][0]["counts"] for document in (first, again)]
+    assert [each["cached"] for each in counts] == [0, 9]
+    assert grades_of(first) == grades_of(again)
+    cache = b"".join(path.read_bytes() for path in (store / "cache").iterdir())
+    assert not [item for item in PLANTED if any(form in cache for form in forms(item))]
+    (store / "keys" / "privacy.key").write_bytes(os.urandom(32))
+    said = evalrun(folder / "s.yaml", "--store", store, "--no-report", "--fresh", "--json")
+    other = json.loads(said.stdout)
+    assert other["runs"][0]["counts"]["cached"] == 0
+
+
+def grades_of(document: dict[str, Any]) -> object:
+    (metric,) = [m for m in document["runs"][0]["metrics"] if m["name"] == "judge" and not m["slice"]]
+    return metric["value"], metric["n"]
+
+
+def test_a_gate_on_what_is_found(folder: Path) -> None:
+    gates = '\ngates: ["privacy.findings == 0"]\n'
+    (folder / "clean.yaml").write_text(suite({"known": ["name"]}) + gates)
+    (folder / "open.yaml").write_text(suite(None) + gates)
+    clean = evalrun(folder / "clean.yaml", "--store", folder / "store", "--no-report", "--json")
+    assert clean.returncode == 0, clean.stderr
+    opened = evalrun(folder / "open.yaml", "--store", folder / "open", "--no-report", "--json")
+    assert opened.returncode == 1
+    (gate,) = json.loads(opened.stdout)["gates"]
+    assert gate["value"] > 40
+    later = evalrun("gate", "latest", "--gate", "privacy.findings <= 5", "--store", folder / "open")
+    assert later.returncode == 1
+    wrong = evalrun("gate", "latest", "--gate", "exact_match == 0", "--store", folder / "open")
+    assert wrong.returncode == 2 and "compared by '=='" in wrong.stderr
 
 
 def test_scan_finds_what_an_open_sweep_holds_and_prints_no_value(folder: Path) -> None:
