@@ -130,6 +130,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hits = [at % 3 > 0 for at in range(12)]
     rows = yes_no(hits, other=["yes"] * 12)
     rows[1]["m"] = HOSTILE
+    rows[7]["request_id"] = "r-1"
     suite = recorded_suite(folder, rows, ["m", "other"], name="team")
     done = evalrun(suite, "--store", folder / "store", "--no-report", cwd=folder)
     assert done.returncode == 0, done.stderr

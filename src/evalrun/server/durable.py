@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from evalrun.atomic import disk_errors, open_private, private_folder, sync
+from evalrun.tracking.store import Store
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> str:
@@ -34,6 +35,11 @@ def append_line(path: Path, line: Mapping[str, Any]) -> str:
         if is_new:
             sync(path.parent)
     return hashlib.sha256(data).hexdigest()
+
+
+def requests_file(store: Store) -> Path:
+    """Feedback on requests of applications, by which sweeps of production records know them."""
+    return store.root / "feedback" / "requests.jsonl"
 
 
 def _whole(descriptor: int) -> int:

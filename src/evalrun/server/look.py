@@ -19,6 +19,7 @@ from evalrun.reports.numbers import figure
 from evalrun.reports.page import asset
 from evalrun.server.asked import Asked, Json, Refused
 from evalrun.server.database import Queue
+from evalrun.server.durable import requests_file
 from evalrun.server.following import Follower
 from evalrun.server.jobs import page_stamp
 from evalrun.server.live import Followed
@@ -28,7 +29,7 @@ from evalrun.tracking.catalog import SweepRow
 from evalrun.tracking.changes import list_baselines
 from evalrun.tracking.finding import Found, Search
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.people import fold
+from evalrun.tracking.people import LABELS_FOLDER, fold
 
 PAGE, MOST_RUNS, MOST_COMPARED = 50, 200, 12
 _ASSETS = Path(__file__).parent / "assets"
@@ -152,19 +153,23 @@ def _sweep(asked: Asked, row: SweepRow, queues: list[Any]) -> Response:
     said = fold(manifest.tags, asked.folder.events())
     events = [event for event in asked.folder.events() if event["action"] in ("approve", "promote", "deploy")]
     names = [each.name for each in list_baselines(asked.server.store) if each.sweep == row.sweep]
-    feedback = asked.folder.path / "labels" / "feedback.jsonl"
     return asked.page(
         "sweep.html.j2", row=row, runs=found.rows, total=found.total, best=best, said=said, queues=queues,
         events=events[::-1], baselines=names, gates=asked.folder.read_manifest()["gates"],
-        running=row.status == "running", feedback=_feedback(asked, row) if feedback.exists() else None,
+        running=row.status == "running", feedback=_feedback(asked, row),
     )  # fmt: skip
 
 
 def _feedback(asked: Asked, row: SweepRow) -> Any:
     from evalrun.errors import UserError
 
+    files = asked.folder.path / LABELS_FOLDER / "feedback.jsonl", requests_file(asked.server.store)
+    known = [file.stat() for file in files if file.exists()]
+    if not known:
+        return None
     try:
-        return asked.server.jobs.kept("feedback", [page_stamp(asked.folder)], sweep=row.sweep)
+        stamps = [page_stamp(asked.folder), *(f"{each.st_mtime_ns} {each.st_size}" for each in known)]
+        return asked.server.jobs.kept("feedback", stamps, sweep=row.sweep)
     except UserError:
         return None
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evalrun.errors import UserError
-from evalrun.server.durable import read_lines
+from evalrun.server.durable import read_lines, requests_file
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.running import samples_file
 from evalrun.tracking.samples import find_samples
@@ -134,6 +134,21 @@ def _text(value: Any) -> str:
     return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + " …"
 
 
+def _of_requests(store: Store, folder: SweepFolder) -> list[dict[str, Any]]:
+    """Feedback that names a request, as if it named the sample that scored it (its column `request_id`)."""
+    said = {
+        str(line.get("request_id")): line
+        for line in read_lines(requests_file(store))
+        if line.get("project") == folder.manifest().project
+    }
+    return [
+        {**said[key], "run": run, "sample_id": str(row["sample_id"])}
+        for run in (folder.run_ids() if said else ())
+        for row in _first_repeats(_rows(folder, run, "")).values()
+        if (key := str(row.get("vars.request_id"))) in said
+    ]
+
+
 def feedback_agreement(store: Store, sweep: str) -> list[dict[str, Any]]:
     """For each run with feedback: how many ratings, their mean, and how they agree with each score."""
     from evalrun.analysis.feedback import agreements, runs_of
@@ -141,7 +156,7 @@ def feedback_agreement(store: Store, sweep: str) -> list[dict[str, Any]]:
     from evalrun.tracking.targets import Target
 
     folder = store.resolve(sweep)
-    lines = read_lines(folder.path / LABELS_FOLDER / "feedback.jsonl")
+    lines = read_lines(folder.path / LABELS_FOLDER / "feedback.jsonl") + _of_requests(store, folder)
     found: list[dict[str, Any]] = []
     for run in dict.fromkeys(str(line["run"]) for line in lines):
         labels = [Label(str(x["sample_id"]), float(x["rating"]), run) for x in lines if x["run"] == run]

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import Response
 
 from evalrun.server.asked import Asked, Refused
-from evalrun.server.durable import append_line
+from evalrun.server.durable import append_line, requests_file
 from evalrun.tracking import changes
 from evalrun.tracking.events import utc_now
 from evalrun.tracking.folder import SweepFolder
@@ -105,10 +105,9 @@ def feedback(asked: Asked) -> Any:
         project = asked.text("project", most=200, default="") or _only_project(asked)
         if not asked.person.may("feedback", project):
             raise Refused(404, "there is no such project")
-        folder = asked.server.store.root / "feedback"
-        line = {"project": project, "request": request, **said}
+        line = {"project": project, "request_id": request, **said}
         with _feedback_lock:
-            digest = append_line(folder / "requests.jsonl", line)
+            digest = append_line(requests_file(asked.server.store), line)
             asked.server.store.append_event("feedback", {"file": "feedback/requests.jsonl", "line": digest})
         return {"kept": "request"}
     row = asked.server.index.get(ulid)

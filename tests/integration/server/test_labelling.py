@@ -219,7 +219,11 @@ def test_feedback_of_an_application(team: Running, sweep: SweepFolder) -> None:
         assert answer.json == {"kept": "sample"}
     assert app.post("/api/feedback", {**values, "sample": "s9", "rating": 1}).status == 404
     assert app.post("/api/feedback", {**values, "sample": "s0001", "rating": "very"}).status == 400
+    vic, path = team.machine("viewer", name="vic"), f"/s/{sweep.ulid}"
+    assert "other-p-d" not in vic.get(path).body.decode().partition("Feedback from applications")[2]
     assert app.post("/api/feedback", {"request": "r-1", "rating": "up"}).json == {"kept": "request"}
+    shown = vic.get(path).body.decode().partition("Feedback from applications")[2]
+    assert "other-p-d" in shown  # a sample of each run has that request's id
     for path in ("/", f"/s/{sweep.ulid}", "/api/v1/sweeps"):
         assert app.get(path).status in (403, 404)
     page = team.machine("viewer").get(f"/s/{sweep.ulid}").body.decode()
