@@ -39,6 +39,13 @@ def parse_yaml(text: str, path: Path) -> Any:
         if "*" in text and _expanded(value, {}) > MOST_VALUES:
             raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
         return _whole_texts(value) if "\\u" in text or "\\U" in text else value
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(
+            f"{path}{line} is no YAML: {error.problem or error.context}",
+            where=str(path),
+            remedy="Within { } and [ ] a text with ? : , or # stands in quotes.",
+        ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no YAML: {str(error).splitlines()[0]}", where=str(path)) from error
 

@@ -241,3 +241,40 @@ def test_json_is_found_within_a_text() -> None:
         _score({"assertions": [{"type": "contains-json", "value": schema}]}, 'x {"b": 1} y {"a": 2}')[1] == 1
     )
     assert _score({"assertions": [{"type": "contains-json", "value": schema}]}, 'x {"b": 1}')[1] == 0
+
+
+def test_references_scenarios_and_files_of_providers_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("[{id: 'openai:a', label: one}, 'openai:b']")
+    (tmp_path / "c.yaml").write_text(
+        "prompts: ['{{ q }} {{ lang }}']\n"
+        "providers: [file://p.yaml, file://none.yaml]\n"
+        "assertionTemplates: {short: {type: word-count, value: {max: 9}}}\n"
+        "scenarios:\n"
+        "  - config: [{vars: {lang: de}}, {vars: {lang: fr}}]\n"
+        "    tests:\n"
+        "      - {vars: {q: a}, assert: [{$ref: '#/assertionTemplates/short', weight: 2}]}\n"
+        "      - {vars: {q: b}}\n"
+        "tests: [{vars: {q: c, lang: en}, assert: [{$ref: '#/assertionTemplates/none'}]}]\n"
+    )
+    made = convert(tmp_path / "c.yaml")
+    assert [model["model"] for model in made.suite["models"]] == ["a", "b"]
+    assert [(row["q"], row["lang"]) for row in made.rows] == [
+        ("c", "en"), ("a", "de"), ("b", "de"), ("a", "fr"), ("b", "fr"),
+    ]  # fmt: skip
+    assert made.rows[1]["assertions"] == [{"type": "word-count", "value": {"max": 9}, "weight": 2}]
+    assert {"$ref #/assertionTemplates/none", "provider file://none.yaml"} <= {
+        each["what"] for each in made.left_out
+    }
+
+
+def test_a_reference_within_itself_leads_nowhere(tmp_path: Path) -> None:
+    made = converted_from(
+        tmp_path, "$defs: {a: {$ref: '#/$defs/a'}}\ntests: [{assert: [{$ref: '#/$defs/a'}]}]"
+    )
+    assert any(each["what"] == "$ref #/$defs/a" for each in made.left_out)
+
+
+def test_yaml_that_is_none_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("prompts: [p]\ntests: [{vars: {q: who are you?}}]\n")
+    with pytest.raises(UserError, match=r"c\.yaml:2 is no YAML"):
+        convert(tmp_path / "c.yaml")

@@ -35,6 +35,7 @@ def build(data: Data, job: dict[str, Any]) -> tuple[Built, dict[str, Any]]:
     from lm_eval.tasks import TaskManager
 
     options = job["options"]
+    data.task, data.used = "", {}
     data.folder, data.files = job.get("task_data"), job.get("task_files") or {}
     random.seed(0)
     numpy.random.seed(SEED)
@@ -48,11 +49,25 @@ def build(data: Data, job: dict[str, Any]) -> tuple[Built, dict[str, Any]]:
     except Fault:
         raise
     except KeyError as error:
-        raise Fault(f"{job['name']}: {first_line(error)}") from error
+        if data.task not in data.used:
+            raise Fault(f"{job['name']}: {first_line(error)}") from error
+        raise Fault(
+            f"task {data.task} finds no '{first_line(error)}' in its data ({data.used[data.task]})",
+            f"Say which file is which split: --data {data.task}=test.jsonl,train=train.jsonl.",
+            "data",
+        ) from error
     except ModuleNotFoundError as error:
         raise Fault(
             f"task {data.task or job['name']} needs the package {error.name}, which is not there",
             f"Run: pip install {error.name}",
+        ) from error
+    except Exception as error:
+        of = f" with {data.used[data.task]}" if data.task in data.used else ""
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise Fault(
+            f"task {data.task or job['name']} cannot be loaded{of}: {why}",
+            "See its YAML, and what columns it wants: evalrun tasks show.",
+            "data",
         ) from error
     built = Built(loaded, options.get("limit"))
     described = []

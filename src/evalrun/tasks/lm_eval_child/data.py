@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,9 @@ class Data:
         kinds = {SUFFIXES.get(Path(file).suffix.lower(), "json") for file in files.values()}
         if len(kinds) > 1:
             raise Fault(f"the files of task {self.task} are of several formats", "Use one format.", "data")
-        return original(kinds.pop(), data_files=dict(files))
+        kind = kinds.pop()
+        field = _rows_under(next(iter(files.values()))) if kind == "json" else None
+        return original(kind, data_files=dict(files), **({"field": field} if field else {}))
 
     def _in_folder(self, path: str, name: str | None) -> tuple[str, str | None] | dict[str, str] | None:
         """A data set's folder with its configuration, or its files by split; None where there is none."""
@@ -84,12 +87,34 @@ class Data:
                 continue
             if name and (folder / name).is_dir():
                 return _split_files(folder / name) or (str(folder / name), None)
+            if name and (
+                one := next(
+                    (folder / f"{name}{end}" for end in SUFFIXES if (folder / f"{name}{end}").is_file()), None
+                )
+            ):
+                return {"test": str(one)}
             if _has_configs(folder):
                 return str(folder), name
             if name and (named := _split_files(folder, name)):
                 return named
             return _split_files(folder) or (str(folder), None)
         return None
+
+
+def _rows_under(file: str) -> str | None:
+    """The key of a JSON document that holds the rows, where it is an object with one list of objects."""
+    if not file.endswith(".json"):
+        return None
+    try:
+        document = json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError:  # JSON lines; what is neither is told of when it is read
+        return None
+    rows = [
+        key
+        for key, value in (document.items() if isinstance(document, dict) else ())
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
+    ]
+    return rows[0] if len(rows) == 1 else None
 
 
 def _has_configs(folder: Path) -> bool:
