@@ -315,6 +315,8 @@ def test_a_level_whose_answers_get_worse_is_found_by_a_paired_test_and_said_firs
         "results"
     ]["load"]
     assert [point["level"] for point in curve["points"]] == [1, 2, 8]
+    # A closed loop has no queue that could grow, though the first four found an idle server.
+    assert "growing" not in {point["verdict"] for point in curve["points"]}
     same, worse = (point["quality"] for point in curve["points"][1:])
     assert same["verdict"]["word"] != "worse" and same["lost"] == 0 and same["changed"]["value"] == 0
     assert worse["verdict"]["word"] == "worse" and worse["p_corrected"] < 0.001

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from evalrun.analysis.catalogue import performance_info
 from evalrun.analysis.intervals import wilson
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
-from evalrun.analysis.steady import steadiness
+from evalrun.analysis.steady import Steadiness, steadiness
 from evalrun.analysis.throughput import credited
 from evalrun.results import Backlog, Estimate, RunLoad, ScoreInTime
 from evalrun.suite.levels import Bound, LoadSpec, right_of
@@ -118,7 +118,7 @@ def load_metrics(
     kept, right = promise.kept(table)[rows], promise.is_right(table)
     metrics = [*_offered(span), *_certified(table.number("response_s")[rows])]
     metrics += _promised(table, span, promise, kept, right, requests_per_s)
-    verdict = steadiness(*_responses(table, rows), seed)
+    verdict = _steadiness(table, span, facts.get("concurrency"), seed)
     late = table.number("client_queue_s")[rows]
     late = late[~np.isnan(late)]
     response = table.number("response_s")[rows]
@@ -257,6 +257,19 @@ def _alike(hits: Mask) -> str:
         return ""
     alike = f"design effect {effect:.2g} by blocks of {BLOCK}: neighbours end alike"
     return f"{alike}, so the interval is too narrow"
+
+
+def _steadiness(table: SampleTable, span: _Span, in_flight: object, seed: int) -> Steadiness:
+    """The verdict on a level. In closed loop the first requests, as many as are in flight, find an idle
+    server, and no queue can grow: answers that take longer and longer leave it undecided."""
+    if span.open_loop:
+        return steadiness(*_responses(table, span.rows), seed)
+    first = in_flight if isinstance(in_flight, int) else 0
+    found = steadiness(*_responses(table, span.rows[first:]), seed)
+    if found.word != "growing":
+        return found
+    why = f"answers took {found.growth_s or 0:.3g} s longer at the end, though no more were in flight"
+    return replace(found, word="undecided", why=why)
 
 
 def _responses(table: SampleTable, rows: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
