@@ -30,7 +30,7 @@ from evalrun.tracking.trainings import (
 )
 from evalrun.training.alerts import TrainingAlert, watched
 from evalrun.training.architecture import architecture_of
-from evalrun.training.readers import Reading, services, tables, tensorboard, trainer_state
+from evalrun.training.readers import Reading, services, tables, tensorboard, trainer_state, wandb_file
 from evalrun.training.series import Points, Series
 from evalrun.types import JSON
 
@@ -99,7 +99,7 @@ def read_training(options: ImportOptions) -> Reading:
         raise UserError(f"there is no framework '{framework}'", where="--framework", remedy=remedy)
     if source.startswith(("http://", "https://")):
         return services.read_mlflow(source, options.run)
-    if framework == "wandb" or source.startswith("wandb:"):
+    if source.startswith("wandb:") or (framework == "wandb" and not Path(source).exists()):
         return services.read_wandb(source.removeprefix("wandb:"))
     path = Path(source)
     if not path.exists():
@@ -132,7 +132,8 @@ def _read(path: Path, options: ImportOptions) -> Reading:
         f"holds nothing that {'a training' if framework == 'auto' else framework} wrote",
         where=str(path),
         remedy="Known are trainer_state.json, TensorBoard's event files, Lightning's metrics.csv, a CSV or "
-        "JSONL file, trackio's .db, the address of an MLflow run, and wandb:ENTITY/PROJECT/RUN.",
+        "JSONL file, trackio's .db, W&B's .wandb, the address of an MLflow run, and "
+        "wandb:ENTITY/PROJECT/RUN.",
     )
 
 
@@ -149,11 +150,15 @@ def _readers(options: ImportOptions) -> list[tuple[str, _Find, _Read]]:
     def trackio(files: list[Path]) -> Reading:
         return services.read_trackio(_only(files, "files of trackio"), options.run)
 
+    def wandb(files: list[Path]) -> Reading:
+        return wandb_file.read(_only(files, "runs of W&B"))
+
     return [
         ("huggingface", trainer_state.find, trainer_state.read),
         ("lightning", tables.find_lightning, lambda files: tables.read_lightning(files[0])),
         ("tensorboard", tensorboard.find, tensorboard.read),
         ("trackio", services.find_trackio, trackio),
+        (services.WANDB, wandb_file.find, wandb),
         ("table", tables.find_table, table),
     ]
 
@@ -179,6 +184,7 @@ def _looks_like(framework: str, path: Path) -> bool:
         "lightning": path.name == "metrics.csv" and (path.with_name("hparams.yaml")).exists(),
         "tensorboard": ".tfevents." in path.name,
         "trackio": path.suffix == ".db",
+        services.WANDB: path.suffix == ".wandb",
         "table": path.suffix.lower() in tables.SUFFIXES,
     }.get(framework, False)
 

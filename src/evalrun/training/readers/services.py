@@ -217,6 +217,12 @@ def read_wandb(path: str) -> Reading:
         raise UserError(f"W&B cannot be read: {str(error)[:200]}", where=path) from error
     reading = Reading(WANDB, name=str(run.name or path))
     reading.hyperparameters |= {str(k): v for k, v in dict(run.config).items() if not str(k).startswith("_")}
+    add_wandb_rows(reading, rows)
+    return reading
+
+
+def add_wandb_rows(reading: Reading, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of a W&B history, at the trainer's own steps where they are logged."""
     steps = next(
         (
             name
@@ -234,4 +240,3 @@ def read_wandb(path: str) -> Reading:
         _add_row(reading, known, math.nan if wall is None else wall, plain)
     counted = "W&B's own, one for each call of log" if steps == "_step" else f"those of '{steps}'"
     reading.note(f"steps are {counted}")
-    return reading

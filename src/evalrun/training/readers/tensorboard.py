@@ -95,7 +95,7 @@ def _read_file(reading: Reading, path: Path, prefix: str) -> tuple[float, float]
             plain = _PLAIN.fullmatch(body, 0, length)
             if plain is not None and len(plain[5]) == plain[4][0] == plain[3][0] - 7 == plain[2][0] - 9:
                 points.add(
-                    _varint(plain[1] or b"\0", 0)[0], prefix + plain[5].decode("utf-8", "replace"),
+                    varint(plain[1] or b"\0", 0)[0], prefix + plain[5].decode("utf-8", "replace"),
                     _F32.unpack(plain[6])[0], _F64.unpack_from(body, 1)[0],
                 )  # fmt: skip
                 continue
@@ -129,9 +129,9 @@ def _event(body: bytes, end: int) -> tuple[float, int, list[tuple[str, float | s
             wall = _F64.unpack_from(body, at + 1)[0]
             at += 9
         elif tag == 0x10:  # step
-            step, at = _varint(body, at + 1)
+            step, at = varint(body, at + 1)
         elif tag == 0x2A:  # summary
-            length, at = _varint(body, at + 1)
+            length, at = varint(body, at + 1)
             if at + length > end:
                 raise ValueError
             values += _summary(body, at, at + length)
@@ -148,7 +148,7 @@ def _summary(body: bytes, at: int, end: int) -> Iterator[tuple[str, float | str]
         if body[at] != 0x0A:
             at = _skip(body, at, end)
             continue
-        length, at = _varint(body, at + 1)
+        length, at = varint(body, at + 1)
         if at + length > end:
             raise ValueError
         found = _value(body, at, at + length)
@@ -165,7 +165,7 @@ def _value(body: bytes, at: int, end: int) -> tuple[str, float | str] | None:
             value = _F32.unpack_from(body, at + 1)[0]
             at += 5
         elif tag in (0x0A, 0x42):  # tag, tensor
-            length, at = _varint(body, at + 1)
+            length, at = varint(body, at + 1)
             if at + length > end:
                 raise ValueError
             if tag == 0x0A:
@@ -188,9 +188,9 @@ def _tensor(body: bytes, at: int, end: int) -> float | str | None:
     while at < end:
         field, wire = body[at] >> 3, body[at] & 7
         if field == 1 and wire == 0:
-            dtype, at = _varint(body, at + 1)
+            dtype, at = varint(body, at + 1)
         elif field in (4, 5, 6, 8) and wire == 2:  # content, packed floats and doubles, texts
-            length, at = _varint(body, at + 1)
+            length, at = varint(body, at + 1)
             if at + length > end:
                 raise ValueError
             part = body[at : at + length]
@@ -217,7 +217,7 @@ def _tensor(body: bytes, at: int, end: int) -> float | str | None:
     return floats[0] if len(floats) == 1 else None
 
 
-def _varint(body: bytes, at: int) -> tuple[int, int]:
+def varint(body: bytes, at: int) -> tuple[int, int]:
     value = body[at]
     if value < 128:
         return value, at + 1
@@ -235,14 +235,14 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
 
 def _skip(body: bytes, at: int, end: int) -> int:
     """Past a field that is of no use here."""
-    key, at = _varint(body, at)
+    key, at = varint(body, at)
     wire = key & 7
     if wire == 0:
-        at = _varint(body, at)[1]
+        at = varint(body, at)[1]
     elif wire in (1, 5):
         at += 8 if wire == 1 else 4
     elif wire == 2:
-        length, at = _varint(body, at)
+        length, at = varint(body, at)
         at += length
     else:
         raise ValueError
