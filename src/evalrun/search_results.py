@@ -39,6 +39,23 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class LevelEffect:
+    """One value of an axis: the mean of its `candidates` over the first `n` units, which all candidates were
+    asked, and its paired difference from the axis's first value, with interval and p (None for that one).
+    Seen on rows that choose; nothing is corrected."""
+
+    axis: str
+    value: JSON
+    candidates: int
+    n: int
+    mean: float
+    difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RaceResult:
     """How a race went. `left` are the candidates that could not be told from the best; `best` is the one
     of them with the highest mean. `calls` of `grid` scores were made; `ended` says why it ended."""
@@ -79,6 +96,12 @@ class SearchResults:
     """What candidates are that the search made itself: `params` of a trial, `prompt` of a proposal."""
     refused: tuple[str, ...] = ()
     """Why proposals went back to their writer."""
+    axes: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
+    """Where candidates lie on the axes of the search, by their names."""
+    effects: tuple[LevelEffect, ...] = ()
+    importance: Mapping[str, float] = field(default_factory=dict)
+    """Of parameters that were tried from ranges: their share in what the trials' values differ by, as Optuna
+    estimates it."""
     unguarded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Which guards candidates that were left did not hold, and so were not chosen."""
 

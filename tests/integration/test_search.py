@@ -103,6 +103,33 @@ def test_a_candidate_that_worsens_a_guard_is_not_chosen(tmp_path: Path) -> None:
     )
 
 
+def test_worked_examples_are_an_axis_and_the_report_shows_what_the_axes_do(tmp_path: Path) -> None:
+    data = rows(320)
+    shots = [{"id": f"shot {at}", "want": "yes"} for at in range(4)]
+    (tmp_path / "shots.jsonl").write_text("\n".join(json.dumps(row) for row in shots))
+    few_shot = {"count": 2, "path": "shots.jsonl"}
+    search = {"metric": "exact_match", "baseline": "p", "hold_out": 0}
+    over = {"few_shot.count": [0, 2, 4], "models": ["good", "bad"]}
+    prompts = [{"id": "p", "text": "{{ id }}", "few_shot": few_shot}]
+    suite = recorded_suite(tmp_path, data, RATES, prompts=prompts, search={**search, "over": over})
+    done = evalrun("search", suite, "--store", tmp_path / "s", "--no-report", "-q")
+    assert done.returncode == 2 and "2 candidates are the baseline 'p'" in done.stderr
+    search["baseline"] = "bad-p-d"
+    suite = recorded_suite(tmp_path, data, RATES, prompts=prompts, search={**search, "over": over})
+    report = tmp_path / "r.html"
+    found = document_of("search", suite, "--store", tmp_path / "s", "--report", report, "-q")["search"]
+    axes = {(each["model"], each["few_shot.count"]) for each in found["axes"].values()}
+    assert axes == {(model, count) for model in ("good", "bad") for count in (0, 2, 4)}
+    effect = {(each["axis"], each["value"]): each for each in found["effects"]}
+    assert effect["model", "bad"]["difference"] < -0.3 and effect["few_shot.count", 4]["difference"] == 0
+    page = report.read_text()
+    assert "What the axes do" in page and "Candidates over the axes" in page
+    plain = [{"id": "p", "text": "{{ id }}"}]
+    suite = recorded_suite(tmp_path, data, RATES, prompts=plain, search={**search, "over": over})
+    done = evalrun("search", suite, "--store", tmp_path / "s", "-q")
+    assert done.returncode == 2 and "has no few_shot" in done.stderr
+
+
 def _ids(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalrun.analysis.paired import paired_difference
 from evalrun.analysis.sequential import ALPHA, EProcess, Equivalence
-from evalrun.search_results import Candidate, RaceResult, Step
+from evalrun.canonical import canonical_json
+from evalrun.search_results import Candidate, LevelEffect, RaceResult, Step
+from evalrun.types import JSON
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -43,6 +47,36 @@ def optimism(scores: Mapping[str, Floats], resamples: int = 1000, seed: int = 0)
         best = int(drawn.argmax())
         excess += float(drawn[best] - means[best])
     return excess / resamples
+
+
+def level_effects(
+    scores: Mapping[str, Floats], axes: Mapping[str, Mapping[str, JSON]]
+) -> tuple[LevelEffect, ...]:
+    """The means of the values of each axis, each against the first of its axis, over the units that all
+    candidates were asked. `scores` are 1-D by candidate, over the same units as far as they go."""
+    common = min((len(values) for values in scores.values()), default=0)
+    made: list[LevelEffect] = []
+    for axis in dict.fromkeys(name for of in axes.values() for name in of) if common else ():
+        levels: dict[bytes, tuple[JSON, list[Floats]]] = {}
+        for name, of in axes.items():
+            if axis in of and name in scores:
+                levels.setdefault(canonical_json(of[axis]), (of[axis], []))[1].append(scores[name][:common])
+        first: Floats | None = None
+        for value, rows in levels.values() if len(levels) > 1 else ():
+            table = np.vstack(rows)
+            known = ~np.isnan(table).all(axis=0)
+            mean = np.full(common, np.nan)
+            mean[known] = np.nanmean(table[:, known], axis=0)
+            effect = LevelEffect(axis, value, len(rows), int(known.sum()), float(np.nanmean(mean)))
+            if first is None:
+                first = mean
+            else:
+                told = paired_difference(first, mean)
+                effect = replace(
+                    effect, difference=told.difference, ci_low=told.ci_low, ci_high=told.ci_high, p=told.p
+                )
+            made.append(effect)
+    return tuple(made)
 
 
 class Race:
@@ -131,6 +165,10 @@ class Race:
         if not left or not self._scores[left[0]]:
             return None
         return optimism({name: np.concatenate(self._scores[name]) for name in left})
+
+    def effects(self, axes: Mapping[str, Mapping[str, JSON]]) -> tuple[LevelEffect, ...]:
+        """What the values of each axis do, by candidate to axis to value: see `level_effects`."""
+        return level_effects({name: np.concatenate(self._scores[name]) for name in self._names}, axes)
 
     def result(self) -> RaceResult:
         """How it went, so far."""

@@ -111,7 +111,7 @@ class Report:
     def charts(self) -> list[Chart]:
         """All charts of the page."""
         groups = [view.chart for view in self.fairness if view.chart]
-        raced = [self.search.chart] if self.search else []
+        raced = self.search.charts if self.search else []
         every = [*raced, *self.quality, *self.effects.charts, *self.speed, *self.load, *self.levels]
         steps = [chart for line in self.checkpoints for chart in line.charts]
         return [*every, *steps, *groups, *self.resources]

@@ -7,16 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalrun.reports.charts.theme import COLOURS, base
-from evalrun.reports.numbers import count, fixed, listing, measured, plural, significant, tested
+from evalrun.reports.numbers import (
+    NONE,
+    count,
+    fixed,
+    listing,
+    measured,
+    p_value,
+    plural,
+    significant,
+    tested,
+)
 from evalrun.reports.source import Source
 from evalrun.reports.view import PALETTE, Chart, Table
 from evalrun.reports.visible import visible
 from evalrun.search_results import Candidate, SearchResults, difference_held_out
 from evalrun.sweep_results import Standing
+from evalrun.tracking.naming import plain_value
 
 _NAMED = PALETTE - 1
 """So many candidates have a colour of their own in the chart; the others are drawn alike."""
 _OTHERS = "others"
+_LABELLED = 6
 _LEAST = -6.0
 """The least power of ten that is drawn."""
 
@@ -26,8 +38,9 @@ class SearchView:
     """What a page shows of a search."""
 
     sentences: Sequence[str]
-    chart: Chart
+    charts: Sequence[Chart]
     table: Table
+    effects: Table | None
 
 
 def search_view(source: Source) -> SearchView | None:
@@ -35,7 +48,8 @@ def search_view(source: Source) -> SearchView | None:
     found = source.manifest.search
     if found is None:
         return None
-    return SearchView(search_sentences(source), _chart(found), _table(found))
+    charts = [_chart(found), *([_parallel(found)] if len(_axes(found)) > 1 else [])]
+    return SearchView(search_sentences(source), charts, _table(found), _effects(found))
 
 
 def search_sentences(source: Source) -> list[str]:
@@ -181,3 +195,130 @@ def _table(found: SearchResults) -> Table:
         rows,
         frozenset({2, 3, 4}),
     )
+
+
+def _effects(found: SearchResults) -> Table | None:
+    """What the values of the axes do, on the rows that all candidates were asked."""
+    rows = [
+        (
+            each.axis, plain_value(each.value), str(each.candidates), fixed(each.mean, 3),
+            NONE if each.difference is None
+            else measured(each.difference, each.ci_low, each.ci_high, "fraction", sign=True),
+            "" if each.p is None else p_value(each.p),
+        )
+        for each in found.effects
+    ]  # fmt: skip
+    rows += [
+        (name, "(range)", "", "", f"{share:.0%} of what the trials differ by", "")
+        for name, share in found.importance.items()
+    ]
+    if not rows:
+        return None
+    n = f" they all were asked ({count(found.effects[0].n)})" if found.effects else ""
+    columns = (
+        "Axis",
+        "Value",
+        "Candidates",
+        f"{found.metric} (chosen on these)",
+        "From its first value",
+        "p",
+    )
+    return Table(f"What the axes do, on the rows that{n or ' chose'}", columns, rows, frozenset({2, 3, 4, 5}))
+
+
+def _axes(found: SearchResults) -> list[str]:
+    return list(dict.fromkeys(axis for of in found.axes.values() for axis in of))
+
+
+def _parallel(found: SearchResults) -> Chart:
+    """Each candidate as a line over the axes, which ends at its score."""
+    axes, name_of, score = _axes(found), _names(found), f"{found.metric} (chosen on these)"
+    known = [each for each in found.race.candidates if each.mean is not None and each.name in found.axes]
+    of = {each.name: {**found.axes[each.name], score: each.mean} for each in known}
+    places = {axis: _places([each[axis] for each in of.values() if axis in each]) for axis in (*axes, score)}
+    values = []
+    for each in known:
+        kind = (
+            "winner" if each.name == found.winner else "baseline" if each.name == found.baseline else "others"
+        )
+        values += [
+            {
+                "name": name_of(each.name), "kind": kind, "axis": axis, "order": order,
+                "at": places[axis][_said(value)], "value": _said(value),
+            }
+            for order, (axis, value) in enumerate(of[each.name].items())
+        ]  # fmt: skip
+    marks = [
+        {"axis": axis, "at": at, "value": said}
+        for axis, ends in places.items()
+        for said, at in _labels(ends).items()
+    ]
+    kinds = ["others", "baseline", "winner"]
+    across = {
+        "field": "axis",
+        "type": "nominal",
+        "sort": [*axes, score],
+        "title": None,
+        "scale": {"padding": 0.3},
+    }
+    across["axis"] = {"labelAngle": 0, "grid": True}
+    up = {"field": "at", "type": "quantitative", "axis": None, "scale": {"domain": [0, 1]}}
+    colours = {"domain": kinds, "range": ["var(--rule)", COLOURS[1], COLOURS[0]]}
+    dashes = {"domain": kinds, "range": [[1, 0], [6, 3], [1, 0]]}
+    widths = {"domain": kinds, "range": [1, 2, 3]}
+    spec = base(
+        300,
+        layer=[
+            {
+                "data": {"values": values},
+                "mark": {"type": "line", "point": True},
+                "encoding": {
+                    "x": across, "y": up, "detail": {"field": "name"}, "order": {"field": "order"},
+                    "color": {"field": "kind", "type": "nominal", "scale": colours},
+                    "strokeDash": {"field": "kind", "type": "nominal", "scale": dashes, "legend": None},
+                    "strokeWidth": {"field": "kind", "type": "nominal", "scale": widths, "legend": None},
+                    "tooltip": [{"field": "name"}, {"field": "axis"}, {"field": "value"}],
+                },
+            },
+            {
+                "data": {"values": marks},
+                "mark": {"type": "text", "align": "left", "dx": 7, "dy": -7},
+                "encoding": {"x": across, "y": up, "text": {"field": "value"}},
+            },
+        ],
+    )  # fmt: skip
+    rows = [
+        (name_of(each.name), *(_said(of[each.name].get(axis, "")) for axis in (*axes, score)))
+        for each in known
+    ]
+    return Chart(
+        "search-axes",
+        "Candidates over the axes",
+        f"{plural(len(known), 'candidate')}, each a line over {listing(axes)} that ends at its score.",
+        spec,
+        Table("Candidates over the axes", ("Candidate", *axes, score), rows),
+        note="Each line is a candidate; it ends at its score on the rows that chose.",
+        wide=True,
+    )
+
+
+def _places(values: Sequence[Any]) -> dict[str, float]:
+    """Where values lie on an axis from 0 to 1: numbers to scale, names one above the other."""
+    unique = list({_said(value): value for value in values}.values())
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in unique):
+        low, high = min(unique), max(unique)
+        return {_said(value): (value - low) / (high - low) if high > low else 0.5 for value in unique}
+    last = max(1, len(unique) - 1)
+    return {_said(value): at / last for at, value in enumerate(unique)}
+
+
+def _labels(places: dict[str, float]) -> dict[str, float]:
+    """All values of an axis that has few, else its ends."""
+    if len(places) <= _LABELLED:
+        return places
+    ends = sorted(places, key=lambda said: places[said])
+    return {said: places[said] for said in (ends[0], ends[-1])}
+
+
+def _said(value: Any) -> str:
+    return significant(value, 3) if isinstance(value, float) else visible(plain_value(value))

@@ -172,6 +172,7 @@ class CellRun:
         self._journal = context.journal
         self._limit = context.throttle.limit
         self._budget = context.throttle.budget
+        self._slots = context.throttle.slots
         self._observer = context.observer
         self._purse = context.purse
         self._stop = context.stop
@@ -254,7 +255,12 @@ class CellRun:
                 prepared = await self._source.take()
                 if prepared is None:
                     return
-                await self._ask(prepared)
+                if self._slots is None:
+                    await self._ask(prepared)
+                else:
+                    async with self._slots:
+                        if not self._stop.requested:
+                            await self._ask(prepared)
                 if self._workers < self._limit.current:
                     self._grow()
                 elif self._workers > self._limit.current:
@@ -281,7 +287,8 @@ class CellRun:
         asking = Asking(prepared, time.perf_counter_ns(), self._is_warmup())
         if self._budget is not None and not await self._admit(asking):
             return
-        self._limit.started(self._workers - (self._budget.waiting if self._budget is not None else 0))
+        in_flight = self._workers if self._slots is None else self._slots.taken
+        self._limit.started(in_flight - (self._budget.waiting if self._budget is not None else 0))
         try:
             with self._deadlines:
                 response = await self._attempts(asking)

@@ -410,9 +410,41 @@ class EndpointBudget:
         )
 
 
+class Slots:
+    """The requests in flight of cells that are asked at the same time: as many as one limit allows."""
+
+    def __init__(self, limit: Limit) -> None:
+        self._limit = limit
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.taken = 0
+
+    async def __aenter__(self) -> None:
+        if self.taken < self._limit.current and not self._waiting:
+            self.taken += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                await self.__aexit__()  # its turn had come
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self.taken -= 1
+        while self._waiting and self.taken < self._limit.current:
+            turn = self._waiting.popleft()
+            if not turn.cancelled():
+                self.taken += 1
+                turn.set_result(None)
+
+
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """What the requests to one endpoint pass: how many may be in flight, and how many a minute."""
+    """What the requests to one endpoint pass: how many may be in flight, and how many a minute. `slots` are
+    shared by cells that are asked at the same time."""
 
     limit: Limit
     budget: EndpointBudget | None = None
+    slots: Slots | None = None

@@ -41,10 +41,6 @@ def read_guards(loaded: LoadedSuite, suite: Suite, scorers: Sequence[Scorer]) ->
         else:
             problems += [replace(each, where=where) for each in unknown(guard, about, "guard")]
             found.append(guard)
-    if spec is not None and texts and spec.by != "race":
-        what = f"guards are for by: race, and this search is by: {spec.by}"
-        remedy = "Leave them out; look at these metrics on the rows held out."
-        problems.append(Problem(what, loaded.locate("search", "guards"), remedy))
     if problems:
         raise UserError(problems)
     return tuple(found)

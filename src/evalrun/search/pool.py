@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from evalrun.datasets import Item
 from evalrun.errors import ExitCode, UserError
+from evalrun.gates.conditions import Gate
 from evalrun.runner.journal import read_journal
+from evalrun.search_results import SearchResults
 from evalrun.sweep.blocks import Followed, Judged, Rows
 from evalrun.sweep.execute import MatrixJob, Phase, run_jobs
 
@@ -56,7 +58,7 @@ class Pool:
             if not self.jobs[name].folder.is_finished(name):
                 earlier = None if first else self._followed[name].earlier
                 wanted.append(replace(self.jobs[name], samples=rows, finishes=False, earlier=earlier))
-        await run_jobs(self._phase, wanted)
+        await run_jobs(self._phase, wanted, together=True)
         if self._phase.stop.requested or self._phase.execution.faults:
             raise Halted
         for name in names:
@@ -69,6 +71,17 @@ class Pool:
         if not job.folder.is_finished(name):
             rows = Rows(list(chain.from_iterable(self.units[at] for at in sorted(self._asked[name]))))
             await run_jobs(self._phase, [replace(job, samples=rows, earlier=self._followed[name].earlier)])
+
+    async def guarded(self, results: SearchResults | None, guards: Sequence[Gate]) -> SearchResults | None:
+        """The results with a winner that holds the guards. The runs of all that are left are finished for it:
+        only then are their metrics known."""
+        from evalrun.search.guards import guarded
+
+        if results is None or not guards:
+            return results
+        for name in results.race.left:
+            await self.finish(name)
+        return guarded(results, guards, self.jobs[results.baseline].folder)
 
     def records(self, name: str) -> dict[str, Mapping[str, Any]]:
         """What a candidate answered, by sample id."""

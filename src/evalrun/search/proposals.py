@@ -283,6 +283,7 @@ class AskedProposals(Searching):
             labels={self._base.name: self._parts.spec.id, **labels}, made=self._made,
             refused=tuple(self.rejected),
         )  # fmt: skip
+        self.results = await pool.guarded(self.results, self._space.guards)
 
     def _name(self, components: Mapping[str, str]) -> str:
         """The run of a candidate, made where it is new."""

@@ -83,6 +83,7 @@ class AskedRace(Searching):
             await run_jobs(
                 phase,
                 [replace(job, samples=rows, finishes=False, earlier=known[job.name]) for job in todo],
+                together=True,
             )
             if phase.stop.requested or phase.execution.faults:
                 break
@@ -105,5 +106,7 @@ class AskedRace(Searching):
             rows=space.rows,
             data=space.data_digest,
             labels=space.labels(),
+            axes=(axes := space.axes()),
+            effects=race.effects(axes) if race.over else (),
             optimism=race.optimism() if race.over and not space.spec.hold_out else None,
         )

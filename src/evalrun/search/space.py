@@ -3,10 +3,11 @@ and winner against baseline over those held out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+from evalrun.canonical import canonical_json
 from evalrun.datasets import open_dataset
 from evalrun.errors import UserError
 from evalrun.gates.conditions import Gate
@@ -16,7 +17,7 @@ from evalrun.suite.load import LoadedSuite, unknown_parameters
 from evalrun.suite.plan import RunSpec, cells
 from evalrun.suite.prompt import PromptSpec
 from evalrun.suite.schema import CellFilter, Suite
-from evalrun.suite.search import SELECTS, SearchRules
+from evalrun.suite.search import SELECTS, SHOTS, SearchRules
 from evalrun.sweep.blocks import Judged, judged_by
 from evalrun.types import JSON
 
@@ -48,6 +49,22 @@ class Space:
             cell.run_id: " \u00b7 ".join(names[at] for at in told)
             for cell, names in zip(self.candidates, parts, strict=True)
         }
+
+    def axes(self) -> dict[str, dict[str, JSON]]:
+        """Where each candidate lies on the axes: model, prompt, few_shot.count, parameters. Only what some of
+        them differ in."""
+        found: dict[str, dict[str, JSON]] = {}
+        for cell in self.candidates:
+            own: dict[str, JSON] = {"model": cell.model.id, "prompt": cell.prompt.id}
+            if SHOTS in self.spec.over:
+                shown = 0 if cell.prompt.few_shot is None else cell.prompt.few_shot.shown
+                own |= {"prompt": cell.prompt.id.removesuffix(f"-{shown}shot"), SHOTS: shown}
+            found[cell.run_id] = {**own, **cell.swept}
+        names = list(next(iter(found.values()), {}))
+        told = [
+            name for name in names if len({canonical_json(each.get(name)) for each in found.values()}) > 1
+        ]
+        return {run: {name: each[name] for name in told if name in each} for run, each in found.items()}
 
     def searched(self, split_seed: int) -> LoadedSuite:
         """The suite of the race."""
@@ -215,9 +232,29 @@ def _with_axes(loaded: LoadedSuite, spec: SearchRules, suite: Suite) -> Suite:
                         remedy=f"Did you mean '{near}'?" if near else f"There are: {', '.join(entries)}.",
                     )
             update[axis] = [entries[str(value)] for value in values]
-        elif spec.by == "race":
+        elif spec.by == "race" and axis != SHOTS:
             sweep[axis.removeprefix("params.")] = list(values)
-    return suite.model_copy(update={**update, "sweep": sweep})
+    suite = suite.model_copy(update={**update, "sweep": sweep})
+    if SHOTS in spec.over:
+        counts = [int(cast("int", value)) for value in spec.over[SHOTS]]
+        prompts = [made for prompt in suite.prompts for made in _with_shots(loaded, prompt, counts)]
+        suite = suite.model_copy(update={"prompts": prompts})
+    return suite
+
+
+def _with_shots(loaded: LoadedSuite, prompt: PromptSpec, counts: Sequence[int]) -> Iterator[PromptSpec]:
+    """The prompt with each number of worked examples; as it is where that is its own number."""
+    own = prompt.few_shot
+    if own is None or own.ids is not None:
+        what = f"prompt {prompt.id} has no few_shot that could show another number of examples"
+        remedy = "Write few_shot: {count: 4, split: train} there, or choose prompts that have it."
+        raise UserError(what, where=loaded.locate("search", "over", SHOTS), remedy=remedy)
+    for count in dict.fromkeys(counts):
+        if count == own.shown:
+            yield prompt
+            continue
+        shown = own.model_copy(update={"first" if own.first else "count": count}) if count else None
+        yield prompt.model_copy(update={"id": f"{prompt.id}-{count}shot", "few_shot": shown})
 
 
 def _baseline(loaded: LoadedSuite, spec: SearchRules, candidates: Sequence[RunSpec]) -> RunSpec:

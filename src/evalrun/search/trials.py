@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evalrun.analysis.race import level_effects
 from evalrun.analysis.sequential import EProcess
 from evalrun.search.conduct import Searching
 from evalrun.search.pool import Halted, Pool, needs
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 WHOLE = ("max_tokens", "max_completion_tokens", "top_k")
 """Parameters that are whole numbers."""
 _DIGITS = 4
+_FEWEST_TRIALS = 10
+"""With fewer of them nothing is said of how much each range matters."""
 
 
 def check_optuna() -> None:
@@ -64,6 +67,8 @@ class AskedTrials(Searching):
         self._steps: list[Step] = []
         self._candidates: dict[str, Candidate] = {}
         self._made: dict[str, dict[str, JSON]] = {}
+        self._scores: dict[str, Any] = {}
+        self._study: Any = None
 
     async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
         """Make the trials, or as many as there is time for."""
@@ -84,9 +89,9 @@ class AskedTrials(Searching):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         spec, every = self._space.spec, range(len(pool.units))
         sampler = optuna.samplers.TPESampler(seed=phase.suite.seed)
-        study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._study = study = optuna.create_study(direction="maximize", sampler=sampler)
         best = pool.add(base)
-        shares = {best: (await pool.ask([best], every))[best]}
+        shares = self._scores = {best: (await pool.ask([best], every))[best]}
         self._candidates[best] = Candidate(best, len(every), float(np.nanmean(shares[best])), 0.0)
         for number in range(1, spec.trials + 1):
             trial = study.ask(_distributions(self._space))
@@ -96,12 +101,14 @@ class AskedTrials(Searching):
             self._made.setdefault(name, {"params": params, "number": number})
             value, scores = await self._trial(pool, name, best, shares[best], number)
             study.tell(trial, value)
+            shares[name] = scores
             if self._candidates[name].out is None and value > float(np.nanmean(shares[best])):
-                best, shares[name] = name, scores
+                best = name
             said = f"trial {number} of {spec.trials}: {params}, {value:.4g}"
             phase.progress.message(f"{said}{'' if best != name else ', the best so far'}")
             self.results = self._so_far(pool, best, f"all {spec.trials} trials were made")
         await pool.finish(self._space.baseline.run_id)
+        self.results = await pool.guarded(self.results, self._space.guards)
 
     async def _trial(self, pool: Pool, name: str, best: str, against: Any, number: int) -> tuple[float, Any]:
         """Ask a trial until it is shown to be worse than the best so far, or has been asked everything.
@@ -131,14 +138,34 @@ class AskedTrials(Searching):
         space, spec = self._space, self._space.spec
         left = tuple(name for name, each in self._candidates.items() if each.out is None)
         labels = {name: _label(made["params"]) for name, made in self._made.items()}
+        base, params = space.baseline, {name: made["params"] for name, made in self._made.items()}
+        names = [axis.removeprefix("params.") for axis in spec.over]
+        axes: dict[str, Any] = {base.run_id: {n: base.params[n] for n in names if n in base.params}, **params}
+        listed = {name for name in names if isinstance(spec.over[f"params.{name}"], list)}
+        of_lists = {run: {n: v for n, v in of.items() if n in listed} for run, of in params.items()}
         race = RaceResult(
             spec.alpha, 0.0, tuple(self._candidates.values()), tuple(self._steps), left, best, pool.calls,
             len(pool.units) * (spec.trials + 1), ended,
         )  # fmt: skip
         return SearchResults(
             metric=space.by.metric, baseline=space.baseline.run_id, winner=best, race=race, rows=space.rows,
-            data=space.data_digest, labels={space.baseline.run_id: "the baseline", **labels}, made=self._made,
+            data=space.data_digest, labels={space.baseline.run_id: space.baseline.run_id, **labels}, made=self._made,
+            axes=axes, effects=level_effects({run: self._scores[run] for run in of_lists}, of_lists),
+            importance=_importance(self._study, {n for n in names if n not in listed}),
         )  # fmt: skip
+
+
+def _importance(study: Any, ranges: set[str]) -> dict[str, float]:
+    """The share of each range in what the trials differ by; nothing as long as they are too few or alike."""
+    import optuna
+
+    if len(study.trials) < _FEWEST_TRIALS or len(ranges) < 2:
+        return {}
+    try:
+        found = optuna.importance.get_param_importances(study)
+    except (RuntimeError, ValueError):
+        return {}
+    return {name: float(share) for name, share in found.items() if name in ranges and share == share}
 
 
 def trial_spec(space: Space, number: int, params: Mapping[str, JSON]) -> RunSpec:

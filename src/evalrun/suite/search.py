@@ -13,6 +13,9 @@ from evalrun.types import JSON
 SELECTS = ("models", "prompts")
 """Axes whose values are ids of the suite."""
 
+SHOTS = "few_shot.count"
+"""The axis of how many worked examples are shown: each prompt with each of the numbers."""
+
 
 class ProposeRules(Spec):
     """Who writes new prompts, and what of them."""
@@ -48,8 +51,9 @@ class SearchRules(Spec):
     )
     over: dict[str, Annotated[list[JSON], Field(min_length=1)] | dict[str, float]] = Field(
         default_factory=dict,
-        description="The candidates: `models` and `prompts` to ids of the suite, `params.NAME` to values, "
-        "with `tpe` also to a range {from: 0, to: 1}, which may have a step. Default: the whole matrix.",
+        description="The candidates: `models` and `prompts` to ids of the suite, `few_shot.count` to numbers "
+        "of worked examples (0: none), `params.NAME` to values, with `tpe` also to a range {from: 0, to: 1}, "
+        "which may have a step. Default: the whole matrix.",
     )
     trials: int = Field(default=20, ge=1, description="How many settings `tpe` tries.")
     propose: ProposeRules | None = Field(
@@ -87,8 +91,11 @@ class SearchRules(Spec):
             elif name in SELECTS:
                 if not all(isinstance(value, str) for value in values):
                     raise complaint(f"{name} are ids", "Name some of the suite.", ("over", name))
+            elif name == SHOTS:
+                if not all(type(value) is int and value >= 0 for value in values):
+                    raise complaint("few_shot.count are whole numbers", "Write [0, 2, 4].", ("over", name))
             elif not name.startswith("params.") or name == "params.":
-                remedy = f"Axes are {', '.join(SELECTS)} and params.NAME, such as params.temperature."
+                remedy = f"Axes are {', '.join(SELECTS)}, {SHOTS} and params.NAME (params.temperature)."
                 raise complaint(f"'{name}' is no axis of a search", remedy, ("over", name))
         if self.hold_out >= 1:
             raise complaint("no rows are left to search by", "Hold out less, such as 30%.", ("hold_out",))
@@ -100,8 +107,8 @@ class SearchRules(Spec):
         if self.by == "tpe":
             if not self.over:
                 raise complaint("tpe has nothing to try", "Write over: {params.temperature: …}.", ("by",))
-            if any(name in SELECTS for name in self.over):
-                what = "tpe is over parameters, and models or prompts are few enough for a race"
+            if any(name in (*SELECTS, SHOTS) for name in self.over):
+                what = "tpe is over parameters, and models, prompts, examples are few enough for a race"
                 raise complaint(what, "Write by: race, or over: {params.temperature: …}.", ("over",))
 
     def _check_range(self, name: str, values: dict[str, float]) -> None:

@@ -28,6 +28,7 @@ from evalrun.runner.limits import (
     EndpointBudget,
     FixedLimit,
     Limit,
+    Slots,
     Throttle,
     connections_allowed,
 )
@@ -407,15 +408,19 @@ async def _judge(
             execution.finished.append(run.run_id)
 
 
-async def run_jobs(phase: Phase, jobs: Sequence[Job]) -> None:
-    """Run jobs in their order, endpoints side by side. Faults are kept in the phase's execution."""
+async def run_jobs(phase: Phase, jobs: Sequence[Job], *, together: bool = False) -> None:
+    """Run jobs in their order, endpoints side by side. Faults are kept in the phase's execution.
+
+    `together`: those of one endpoint at the same time, with no more requests in flight than one of them would
+    have. Nothing waits then for the slowest answer of a job, and what a job measures is no steady load.
+    """
     places: dict[str, list[Job]] = {}
     for job in jobs:
         provider = phase.providers[job.model.id]
         places.setdefault(_HERE if _is_here(provider) else provider.endpoint, []).append(job)
     async with asyncio.TaskGroup() as tasks:
         for place, some in places.items():
-            tasks.create_task(_Endpoint(phase, some).run(here=place == _HERE))
+            tasks.create_task(_Endpoint(phase, some, together=together).run(here=place == _HERE))
 
 
 def _is_here(provider: Provider) -> bool:
@@ -431,8 +436,10 @@ class _Endpoint:
     one by one, since they share this machine's memory.
     """
 
-    def __init__(self, phase: Phase, jobs: Sequence[Job]) -> None:
+    def __init__(self, phase: Phase, jobs: Sequence[Job], *, together: bool = False) -> None:
         self._phase, self._jobs = phase, jobs
+        self._slots: dict[int, Slots] | None = {} if together else None
+        """Of each limit, where jobs are asked at the same time."""
         self._limits: dict[int | None, Limit] = {}
         self._budget = EndpointBudget.of([job.model.limits for job in jobs])
         self._loads: dict[str, LoadOnce] = {}
@@ -468,7 +475,10 @@ class _Endpoint:
         async with asyncio.TaskGroup() as tasks:
             if batched:
                 tasks.create_task(self._side_by_side(batched, _BATCHES))
-            if any(providers[job.model.id].measured for job in others):
+            batches = any(isinstance(providers[job.model.id], BatchProvider) for job in others)
+            if self._slots is not None and others and not batches:
+                tasks.create_task(self._side_by_side(others, len(others)))
+            elif any(providers[job.model.id].measured for job in others):
                 tasks.create_task(in_turn())
             elif others:
                 tasks.create_task(self._side_by_side(others, _SIDE_BY_SIDE))
@@ -511,7 +521,8 @@ class _Endpoint:
                 )
                 if what not in self._phase.execution.warnings:
                     self._phase.execution.warnings.append(what)
-            await job.run(self._phase, provider, Throttle(limit, self._budget), load)
+            slots = None if self._slots is None else self._slots.setdefault(id(limit), Slots(limit))
+            await job.run(self._phase, provider, Throttle(limit, self._budget, slots), load)
 
     @contextlib.contextmanager
     def _kept(self, model_id: str) -> Iterator[None]:

@@ -260,7 +260,9 @@ class _Sweep:
     ) -> Outcome:
         folder.check_there()
         runs = folder.runs()
-        complete = not interrupted and not execution.faults and len(runs) == len(self._prepared.specs)
+        # A search may finish runs that it made itself, beside those of the plan.
+        there = {spec.run_id for spec in self._prepared.specs} <= {run["run"] for run in runs}
+        complete = not interrupted and not execution.faults and there
         alerts = [] if interrupted else check(self._prepared, folder, manifest["plan"], self._store)
         if self._prepared.tasks is not None:
             from evalrun.sweep.tasks import group_results

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalrun.analysis.race import Race, optimism
+from evalrun.analysis.race import Race, level_effects, optimism
 from evalrun.analysis.sequential import (
     BETS,
     ConfidenceSequence,
@@ -209,3 +209,18 @@ def test_the_score_of_the_chosen_one_is_too_high_by_what_optimism_says() -> None
     assert np.mean(excess) == pytest.approx(0.036, abs=0.012)
     assert 0.6 < np.mean(said) / np.mean(excess) < 1.4
     assert optimism({"c0": np.ones(1)}) is None
+
+
+def test_effects_of_axes_are_paired_over_the_rows_that_all_were_asked() -> None:
+    rng = np.random.default_rng(0)
+    rows = {name: rng.integers(0, 2, 40).astype(float) for name in ("a0", "a1", "b0")} | {"b1": np.ones(25)}
+    axes = {name: {"prompt": name[0], "temperature": float(name[1])} for name in rows}
+    effects = {(each.axis, each.value): each for each in level_effects(rows, axes)}
+    assert all(each.n == 25 and each.candidates == 2 for each in effects.values())
+    a = (rows["a0"][:25] + rows["a1"][:25]) / 2
+    b = (rows["b0"][:25] + rows["b1"]) / 2
+    found = effects["prompt", "b"]
+    assert found.mean == pytest.approx(b.mean()) and effects["prompt", "a"].difference is None
+    assert found.difference == pytest.approx((b - a).mean())
+    assert found.ci_low is not None and found.ci_low < found.difference < (found.ci_high or 0)
+    assert level_effects(rows, {name: {"prompt": "a"} for name in rows}) == ()

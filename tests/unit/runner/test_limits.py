@@ -1,4 +1,6 @@
-from evalrun.runner.limits import AdaptiveLimit
+import asyncio
+
+from evalrun.runner.limits import AdaptiveLimit, FixedLimit, Slots
 
 
 def _round(limit: AdaptiveLimit, now_s: float, in_flight: int | None = None) -> None:
@@ -109,3 +111,25 @@ def test_never_below_one() -> None:
     limit = AdaptiveLimit(start=1)
     limit.rate_limited(0.0, None)
     assert limit.current == 1
+
+
+def test_cells_that_share_slots_have_no_more_in_flight_than_one_would() -> None:
+    limit, most, ended = FixedLimit(3), 0, 0
+    slots = Slots(limit)
+
+    async def one(at: int) -> None:
+        nonlocal most, ended
+        async with slots:
+            most = max(most, slots.taken)
+            await asyncio.sleep(0)
+            ended += 1
+
+    async def all_of_them() -> None:
+        first = [asyncio.create_task(one(at)) for at in range(20)]
+        await asyncio.sleep(0)
+        first[5].cancel()  # while it waits: its turn goes to the next
+        limit.current = 4
+        await asyncio.gather(*first, return_exceptions=True)
+
+    asyncio.run(all_of_them())
+    assert (most, ended, slots.taken) == (4, 19, 0)
