@@ -1,13 +1,15 @@
 """What dies on a cluster, counted at the server: nodes killed at random, and the keeper of limits and budget.
 
     python benchmarks/cluster_faults.py nodes [--samples 2000 --every 6]
+    python benchmarks/cluster_faults.py pause [--seconds 40]
     python benchmarks/cluster_faults.py limits --keeper killed|paused|alive [--rpm 240]
     python benchmarks/cluster_faults.py budget --keeper killed
 
 needs the extra `ray`. A real cluster of two nodes and one that is killed without notice again and again (a
-new one joins each time); the server takes 50 ms for an answer and notes each question and its moment. `nodes`
-says how many requests came for questions that had been asked before, beside what the sweep says of it;
-`limits` the most requests in any 60 seconds.
+new one joins each time); the server takes a quarter of a second for an answer and notes each question and its
+moment. `nodes` says how many requests came for questions that had been asked before, beside what the sweep
+says of it; `pause` the same where one node is stopped for a while and comes back; `limits` the most requests
+in any 60 seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from typing import Any
 import psutil
 from aiohttp import web
 
-SECONDS_A_REQUEST = 0.05
+SECONDS_A_REQUEST = 0.25
 IN_FLIGHT = 4
 
 
@@ -123,6 +125,28 @@ def killing(cluster: Any, driver: subprocess.Popen[str], every_s: float) -> int:
     return killed
 
 
+def pausing(cluster: Any, driver: subprocess.Popen[str], seconds: float) -> None:
+    """Stop a node with all its workers for a while, then let it go on."""
+    node = cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+    while not any("run_shard" in "".join(each.cmdline()) for each in processes(node)):
+        time.sleep(0.2)
+    time.sleep(3)
+    stopped = processes(node)
+    for each in stopped:
+        each.send_signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    for each in stopped:
+        each.send_signal(signal.SIGCONT)
+    driver.wait()
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def processes(node: Any) -> list[psutil.Process]:
+    """The raylet of a node and its workers."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    return [raylet, *raylet.children(recursive=True)]
+
+
 def strike(what: str, server: Server, driver: subprocess.Popen[str], after: int) -> float | None:
     """Kill or pause the keeper once so many requests came; when that was."""
     while len(server.asked) < after and driver.poll() is None:
@@ -140,10 +164,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["nodes", "limits", "budget"])
+    parser.add_argument("what", choices=["nodes", "pause", "limits", "budget"])
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--shard", type=int, default=250)
     parser.add_argument("--every", type=float, default=6.0, help="seconds between two deaths, in the mean")
+    parser.add_argument("--seconds", type=float, default=40.0, help="how long a node is paused")
     parser.add_argument("--keeper", choices=["killed", "paused", "alive"], default="killed")
     parser.add_argument("--rpm", type=int, default=240)
     options = parser.parse_args()
@@ -167,6 +192,8 @@ def main() -> None:
             driver = sweep(suite(folder, server.url, options.samples, **keys), cluster, options.shard)
             if options.what == "nodes":
                 killed = killing(cluster, driver, options.every)
+            elif options.what == "pause":
+                pausing(cluster, driver, options.seconds)
             else:
                 struck = strike(options.keeper, server, driver, options.rpm // 3)
             messages = driver.communicate()[1]
