@@ -22,7 +22,7 @@ from evalrun.cluster.hands import ActorHands, TaskHands, check_fits, result
 from evalrun.cluster.keeping import Keeping, limits_of, purse_of
 from evalrun.cluster.place import Place
 from evalrun.cluster.plan import PLAN, SHARD, Plan, compare, plan_of, read_plan
-from evalrun.cluster.said import lost_again, sentence, too_many, unrunnable
+from evalrun.cluster.said import KEEPERLESS, lost_again, sentence, too_many, unrunnable
 from evalrun.cluster.segments import run_prefix
 from evalrun.cluster.shard import ShardDone, Shared, check
 from evalrun.errors import ExitCode, UserError
@@ -127,6 +127,8 @@ class Asking:
             for run in self._runs:
                 together.update(run.again)
             said |= {"nodes": len(self._nodes), **together}
+            if limits and self._keeper.dead:
+                self._phase.execution.warnings.append(KEEPERLESS)
             stopping.cancel()
             await asyncio.gather(stopping, return_exceptions=True)
             self._keeper.close()

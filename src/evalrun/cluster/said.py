@@ -8,6 +8,11 @@ from typing import Any
 from evalrun.cluster.cut import Run
 from evalrun.errors import ExitCode, UserError
 
+KEEPERLESS = (
+    "what keeps the limits over all nodes was gone: each task kept to its share of them, after a minute in "
+    "which nothing was sent"
+)
+
 
 def lost_again(state: Mapping[str, Any], run: Run) -> dict[str, int]:
     """How many attempts at a run's shards were lost, how many samples that they had answered are in no

@@ -242,23 +242,10 @@ class Host:
         prefix = f"{self.shared.root}/{shard.prefix}"
         before = self.place.names(prefix)
         earlier = {_key(each) for each in records_of(self.place, before)}
-        header: dict[str, JSON] = {
-            "run": shard.run_id,
-            "shard": shard.number,
-            "plan": self.shared.digest,
-            "node": self.node.id,
-            "host": self.node.host,
-        }
-        redact = None if self._redactor is None else self._redactor.record
-        segments = Segments(self.place, prefix, header, self._turns.take, redact)
+        segments = self._segments(shard, prefix)
         done.attempt = segments.attempt
-        cell = Cell.of(
-            spec,
-            _Rows(shard.items),
-            self._renderer(spec),
-            provider,
-            Pipeline((), (), "never") if shard.run_id in self.shared.of_tasks else self.pipeline,
-        )
+        pipeline = Pipeline((), (), "never") if shard.run_id in self.shared.of_tasks else self.pipeline
+        cell = Cell.of(spec, _Rows(shard.items), self._renderer(spec), provider, pipeline)
         limit = limit_of(
             self.suite, spec.model, provider, self._limits.setdefault(provider.endpoint, {}),
             self.shared.in_flight,
@@ -289,23 +276,34 @@ class Host:
                     await segments.close(inline=True)
         finally:
             done.lines, done.segments = segments.left, [*before, *segments.written]
-            done.stopped = not run.complete
-            if self._redactor is not None:
-                done.unredacted = self._redactor.failed, self._redactor.failure
-                self._redactor.failed = 0
-            done.stages = run.stages
-            done.concurrency = limit.current
-            figures = watch.monitor.figures
-            done.client_peak_bytes, done.engine_peak_bytes = (
-                figures.client_peak_bytes,
-                figures.engine_peak_bytes,
-            )
-            done.cpu_s, done.lag_p99_s = figures.client_cpu_s, watch.lag_s(0.99)
+            self._note(done, run, limit, watch)
             await self._line.call(
                 "report", shard.name, segments.attempt, self.node.host, observer.counts, True
             )
         if segments.error is not None and done.fault is None:
             done.fault = segments.error
+
+    def _segments(self, shard: Shard, prefix: str) -> Segments:
+        header: dict[str, JSON] = {
+            "run": shard.run_id,
+            "shard": shard.number,
+            "plan": self.shared.digest,
+            "node": self.node.id,
+            "host": self.node.host,
+        }
+        redact = None if self._redactor is None else self._redactor.record
+        return Segments(self.place, prefix, header, self._turns.take, redact)
+
+    def _note(self, done: ShardDone, run: CellRun, limit: Limit, watch: Watch) -> None:
+        """What was measured of a shard, and what could not be redacted."""
+        done.stopped, done.stages, done.concurrency = not run.complete, run.stages, limit.current
+        if self._redactor is not None:
+            done.unredacted = self._redactor.failed, self._redactor.failure
+            self._redactor.failed = 0
+        figures = watch.monitor.figures
+        done.client_peak_bytes = figures.client_peak_bytes
+        done.engine_peak_bytes = figures.engine_peak_bytes
+        done.cpu_s, done.lag_p99_s = figures.client_cpu_s, watch.lag_s(0.99)
 
     def _options(self, spec: RunSpec, provider: Provider, shard: Shard) -> CellOptions:
         performance, errors = self.suite.performance, self.suite.errors
