@@ -149,7 +149,7 @@ class AskedTrials(Searching):
         )  # fmt: skip
         return SearchResults(
             metric=space.by.metric, baseline=space.baseline.run_id, winner=best, race=race, rows=space.rows,
-            data=space.data_digest, labels={space.baseline.run_id: space.baseline.run_id, **labels}, made=self._made,
+            data=space.data_digest, labels={base.run_id: base.run_id, **labels}, made=self._made,
             axes=axes, effects=level_effects({run: self._scores[run] for run in of_lists}, of_lists),
             importance=_importance(self._study, {n for n in names if n not in listed}),
         )  # fmt: skip
