@@ -96,6 +96,8 @@ def test_no_bytes_raise_anything_else(tmp_path_factory: pytest.TempPathFactory, 
     path = tmp_path_factory.mktemp("hostile") / "run.wandb"
     path.write_bytes(log([data, field(2, data), field(17, data)]))
     wandb_file.read(path)
-    path.write_bytes(data)
+    path.write_bytes(HEAD + data)
+    wandb_file.read(path)
+    path.write_bytes(b"X" + data)
     with pytest.raises(UserError):
         wandb_file.read(path)
