@@ -58,7 +58,9 @@ def carry_out(store: Store, plan: Plan) -> dict[str, Any]:
     certificate["unreached"] = [*unreached(store, plan, touched), *asked]
     for folder in touched:
         destroy(folder.path)
-        store.record(folder)
+        if certificate["sinks"]:  # which leaves events
+            store.record(folder)
+            store.index(folder)
     said = {"erasure": plan.erasure, "rule": plan.rule, "n": plan.count, "sweeps": sorted(plan.rows)}
     if not any(
         event["action"] == ERASE and event["detail"].get("erasure") == plan.erasure

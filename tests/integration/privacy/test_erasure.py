@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +21,8 @@ from tests.program import evalrun
 
 from evalrun.canonical import canonical_json
 from evalrun.privacy.subjects import due
+from evalrun.sinks import otlp
+from evalrun.sinks.outbox import Receipt, append_receipt
 from evalrun.tracking.leaves import SALT_BYTES, leaf, row_bytes, salts_path
 from evalrun.tracking.store import Store
 
@@ -316,6 +320,105 @@ def test_retention(world: Path) -> None:
     assert [each.action for each in due(folders, now + timedelta(days=41))] == ["texts"]
     assert [each.action for each in due(folders, now + timedelta(days=3651))] == ["delete"]
     assert "0 of 1 sweeps" in evalrun("retain", "--store", "store", cwd=world).stdout
+
+
+def in_days(days: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of retention goes ahead."""
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(days=days)
+
+    monkeypatch.setattr("evalrun.privacy.subjects.datetime", Later)
+
+
+def retain(world: Path, *words: str) -> dict[str, Any]:
+    said = evalrun("retain", *words, "--json", "--store", "store", cwd=world)
+    assert said.returncode == 0, said.stderr
+    document: dict[str, Any] = json.loads(said.stdout)
+    return document
+
+
+def test_retain_takes_texts_then_the_sweep_and_leaves_what_is_held(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = next(world.glob("store/sweeps/*/runs/*-d/samples.parquet"))
+    scores = pq.read_table(table).column("score.exact_match").to_pylist()
+    assert retain(world, "--yes")["certificate"] is None  # too young
+    in_days(41, monkeypatch)
+    assert retain(world)["dry_run"] and len(planted_in(everything(world))) == len(PLANTED)
+    evalrun("privacy", "hold", "latest", "--reason", "case 4711", "--store", "store", cwd=world)
+    assert retain(world, "--yes")["due"][0]["why"] == "on hold: case 4711"
+    assert len(planted_in(everything(world))) == len(PLANTED)
+    evalrun("privacy", "release", "latest", "--store", "store", cwd=world)
+    certificate = retain(world, "--yes")["certificate"]
+    assert (certificate["rule"], certificate["rows"], certificate["numbers_kept"]) == ("retention", 105, True)
+    assert planted_in(everything(world)) == []
+    left = pq.read_table(table)
+    assert left.column("score.exact_match").to_pylist() == scores
+    assert set(left.column("output").to_pylist()) == {None}
+    assert verify(world)["intact"]
+    assert [each["action"] for each in retain(world, "--yes")["due"]] == ["nothing"]
+    in_days(3651, monkeypatch)
+    assert [each["action"] for each in retain(world, "--yes")["due"]] == ["delete"]
+    assert not list(world.glob("store/sweeps/*"))
+    assert evalrun("audit", "verify", "--store", "store", cwd=world).returncode == 0
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """What takes results, and of MLflow's API only what finds a run and deletes traces."""
+
+    asked: ClassVar[list[tuple[str, bytes]]] = []
+
+    def do_GET(self) -> None:
+        self._answer({"run": {"info": {"experiment_id": "7"}}})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append((self.path, body))
+        self._answer({"traces_deleted": len(json.loads(body).get("request_ids", []))})
+
+    def _answer(self, document: dict[str, Any]) -> None:
+        data = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Elsewhere.asked.clear()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_was_sent_elsewhere_is_asked_back_or_named(world: Path, elsewhere: str) -> None:
+    to = f"openlineage={elsewhere}"
+    assert evalrun("sync", "latest", "--to", to, "--store", "store", cwd=world).returncode == 0
+    (folder,) = Store(world / "store").folders()
+    run_id = next(each for each in folder.run_ids() if each.endswith("-d"))
+    sent = Receipt(f"run/{run_id}", "x", elsewhere, "sent", remote="run-of-theirs")
+    append_receipt(folder.path / "outbox" / "mlflow.jsonl", sent)
+    run = otlp.Run(folder, folder.read_manifest(), run_id, None)
+    rows = pq.read_table(folder.samples_path(run_id)).to_pylist()
+    traces = {f"tr-{run.own_trace(row)}" for row in rows if row["vars.customer"] == SUBJECT}
+    certificate = erase(world, "--subject", SUBJECT)
+    deleted = [body for path, body in Elsewhere.asked if path == "/api/3.0/mlflow/traces/delete-traces"]
+    assert traces <= {each for body in deleted for each in json.loads(body)["request_ids"]}
+    by_sink = {each["sink"]: each for each in certificate["sinks"]}
+    assert by_sink["mlflow"]["deleted"] >= 34 and by_sink["openlineage"]["deleted"] is None
+    (named,) = [left for left in certificate["unreached"] if f"openlineage ({elsewhere})" in left["what"]]
+    assert "Ask whoever keeps it" in named["do"]
+    assert "rows were erased since" in (folder.path / "outbox" / "openlineage.jsonl").read_text()
+    result = verify(world)
+    assert result["intact"], result["broken"]
 
 
 def test_rows_of_a_run_that_is_not_finished_go_too(world: Path) -> None:

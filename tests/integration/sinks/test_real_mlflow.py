@@ -114,6 +114,20 @@ def test_what_the_suite_names_is_there_once_and_equal(tmp_path: Path, url: str) 
     assert all(len(trace.info.assessments) == 2 for trace in traces_again)
 
 
+def test_an_erasure_deletes_traces_and_sends_the_rest_anew(tmp_path: Path, url: str) -> None:
+    store = _sweep(tmp_path, url, "erased")
+    _sync(store)
+    assert len(_seen(url, "erased")[2]) == 3
+    words = ("--where", "vars.id == 'r1'", "--reason", "asked", "--yes", "--json", "--store", store)
+    done = evalrun("erase", *words)
+    assert done.returncode == 0, done.stderr
+    (sink,) = json.loads(done.stdout)["sinks"]
+    assert sink["deleted"] == 1 and sink["sent_anew"] == 5
+    _, runs, traces = _seen(url, "erased")
+    assert len(traces) == 2 and len(runs) == 3
+    assert _sync(store)["sent"] == 0
+
+
 def test_a_promotion_is_an_alias_of_the_model_version(tmp_path: Path, url: str) -> None:
     from mlflow import MlflowClient
 

@@ -40,12 +40,16 @@ def record(number: int, group: str | None, score: float | None, **more: Any) -> 
 
 
 def compare(
-    rows: list[SampleRecord], min_group: int = 30, seed: int = 0, by: tuple[str, ...] = ("dialect",)
+    rows: list[SampleRecord],
+    min_group: int = 30,
+    seed: int = 0,
+    by: tuple[str, ...] = ("dialect",),
+    least_shown: int = 0,
 ) -> tuple[dict[tuple[str, str], MetricValue], dict[str, Any]]:
     found, details = fairness_metrics(
         sample_table(rows),
         [exact_match()],
-        FairnessPlan(by, min_group, seed=seed),
+        FairnessPlan(by, min_group, seed=seed, least_shown=least_shown),
     )
     return {(metric.name, metric.slice.get("dialect", "")): metric for metric in found}, {
         name: asdict(column) for name, column in details.items()
@@ -107,6 +111,16 @@ def test_small_groups_are_shown_and_not_compared() -> None:
     assert compared == {"aave": True, "few": False, "sae": True}
     all_compared, _ = compare(rows_of({"aave": (20, 20), "sae": (30, 10), "few": (0, 5)}), min_group=1)
     assert all_compared[GAP].value == pytest.approx(0.75)
+
+
+def test_groups_below_a_size_may_be_left_out() -> None:
+    rows = rows_of({"aave": (20, 20), "sae": (30, 10), "ten": (5, 5), "few": (0, 9), None: (2, 3)})
+    found, details = compare(rows, least_shown=10)
+    assert {group for name, group in found if name == "exact_match"} == {"aave", "sae", "ten"}
+    measure = details["dialect"]["metrics"]["exact_match"]
+    assert [group["group"] for group in measure["groups"]] == ["aave", "sae", "ten"]
+    assert measure["withheld"] == 2
+    assert "'few'" not in repr(details) and found[GAP].value == pytest.approx(0.25)
 
 
 def test_samples_without_a_group_are_a_row_of_their_own() -> None:
