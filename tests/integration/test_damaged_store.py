@@ -423,3 +423,24 @@ def test_a_disk_that_is_full_when_the_cache_is_opened_is_said(
         pytest.skip(f"no file system of one's own can be mounted here: {done.stderr.strip()}")
     assert done.returncode == 3 and "the disk is full" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and chat_server.bodies == []
+
+
+def test_a_full_disk_keeps_nothing_from_being_looked_at(tmp_path: Path) -> None:
+    suite, store = recorded_suite(tmp_path, yes_no([True] * 4), ["m"]), tmp_path / "store"
+    store.mkdir()
+    run = f"{sys.executable} -m evalrun"
+    script = (
+        f"mount -t tmpfs -o size=4m tmpfs {store} || exit 77\n"
+        f"{run} {suite} -q --no-report --store {store} || exit 78\n"
+        f"cat /dev/zero > {store}/fill 2>/dev/null\n"
+        f"exec {run} list --store {store}"
+    )
+    try:
+        command = ["unshare", "-rm", "sh", "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare")
+    if done.returncode in (1, 77) and "evalrun" not in done.stderr and "disk" not in done.stderr:
+        pytest.skip(f"no file system of one's own can be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert "complete" in done.stdout

@@ -43,6 +43,8 @@ SweepRows: TypeAlias = "list[SweepRow]"
 
 _Answer = TypeVar("_Answer")
 _SLUG_LENGTH = 60
+_LEAST_ROOM = 1 << 16
+"""Bytes; with less free the catalog is read from a copy elsewhere."""
 _log = logging.getLogger(__name__)
 
 
@@ -98,6 +100,13 @@ class Store:
             and os.access(self.sweeps, os.W_OK | os.X_OK)
             and (os.access(catalog, os.R_OK | os.W_OK) or not catalog.exists())
         )
+
+    def _is_full(self) -> bool:
+        """Whether SQLite could not even read here: it makes files beside a database that is looked at."""
+        with contextlib.suppress(OSError):
+            disk = os.statvfs(self.root)
+            return self.sweeps.is_dir() and disk.f_bavail * disk.f_frsize < _LEAST_ROOM
+        return False
 
     def create_root(self) -> None:
         """Make the store's folders. Raises UserError (exit 3) when they cannot be made."""
@@ -421,7 +430,7 @@ class Store:
     def _place(self) -> Place:
         from evalrun.tracking.database import CopiedPlace, SqlitePlace, catalog_place
 
-        if not self.is_read_only:
+        if not (self.is_read_only or self._is_full()):
             self._prepare()
             return catalog_place(self.root)
         place = catalog_place(self.root)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("evalrun.track")
 _RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 SYSTEM_INTERVAL_S = 1.0
+BEGIN_S = 30.0
+"""A store that hangs (a network disk) keeps a training from beginning no longer than this."""
 MAX_STEP = (1 << 53) - 1
 
 
@@ -89,10 +91,12 @@ class Tracked:
 
         name = fit_name(str(options.name))
         self._name = f"{name}-rank{rank}" if options.per_rank and rank else name
-        try:
-            self._begin()
-        except Exception as error:
-            self._failed(error)
+        beginning = threading.Thread(target=self._begin_or_tell, name="evalrun-track-begin", daemon=True)
+        beginning.start()
+        beginning.join(BEGIN_S)
+        if beginning.is_alive():  # it may come to an end yet, and then tracks nothing
+            self._ended = True
+            self._failed(OSError(f"the store did not answer within {BEGIN_S:g} s"))
 
     # What a training calls
 
@@ -212,6 +216,12 @@ class Tracked:
 
     # How it is done
 
+    def _begin_or_tell(self) -> None:
+        try:
+            self._begin()
+        except Exception as error:
+            self._failed(error)
+
     def _begin(self) -> None:
         from evalrun.paths import default_store
         from evalrun.tracking.store import Store
@@ -235,6 +245,9 @@ class Tracked:
                 resumed=(*known.resumed, max(self._step, 0)),
             )  # fmt: skip
             self._lock.enter_context(folder.lock())
+        if self._ended:  # it took so long that the training went on without
+            self._lock.close()
+            return
         self._folder = folder
         self._journal = JournalWriter(folder.path / JOURNAL, self._failed, self._written)
         atexit.register(self._at_exit)

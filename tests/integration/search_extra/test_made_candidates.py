@@ -116,9 +116,7 @@ def test_gepa_finds_the_planted_text_and_the_writer_sees_no_row_held_out(tmp_pat
     assert len(lines) <= len(set(lines)) + 1
 
 
-@pytest.mark.parametrize(
-    "search", [{**TPE, "trials": 3}, GEPA]
-)
+@pytest.mark.parametrize("search", [{**TPE, "trials": 3}, GEPA])
 def test_what_is_made_and_breaks_a_guard_is_not_chosen(tmp_path: Path, search: dict[str, Any]) -> None:
     suite = suite_of(tmp_path, f"guarded_{search['by']}", 350, guards=["exact_match <= 0.5"], **search)
     found = _found(suite)["search"]

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,27 @@ def test_a_store_that_cannot_be_made_ends_no_training(
         run.log({"loss": 1.0}, step=1)
     assert len(caplog.records) == 1
     assert "not tracked" in caplog.text
+
+
+def test_a_store_that_hangs_does_not_keep_a_training_from_beginning(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, left = threading.Event(), threading.Event()
+
+    def hangs(*_: Any) -> Any:
+        answers.wait(60)
+        left.set()
+        raise OSError("too late")
+
+    monkeypatch.setattr("evalrun.tracking.trainings.create_training", hangs)
+    monkeypatch.setattr("evalrun.training.track.BEGIN_S", 0.05)
+    run = evalrun.track("tiny", store=store.root)
+    run.log({"loss": 1.0}, step=1)
+    run.finish()
+    assert not left.is_set() and run.path is None
+    assert "the store did not answer within 0.05 s" in caplog.text
+    answers.set()
+    assert left.wait(60)
 
 
 def test_what_cannot_be_written_is_counted_and_told_once(
