@@ -42,7 +42,7 @@ def edit_documents(folder: Path, change: Callable[[dict[str, Any]], dict[str, An
 
 def definition_of(page: Path, metric: str) -> str:
     """The definition of a metric as a report gives it, without notes on its interval."""
-    tables = tables_below(page, "How each number was made")
+    tables = tables_below(page, "Method")
     (found,) = [row[1] for rows in tables for row in rows if row[0] == metric]
     return str(found.partition(" Note: ")[0])
 

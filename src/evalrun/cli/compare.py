@@ -96,6 +96,6 @@ def compare(
     if markdown:
         click.echo(comparison_markdown(comparison), nl=False)
     else:
-        from evalrun.reports.comparison import lead_of
+        from evalrun.reports.comparison_words import lead_of
 
         print_comparison(comparison, *lead_of(comparison, [each.folder for each in chosen]))

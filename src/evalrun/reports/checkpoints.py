@@ -3,7 +3,7 @@ forgotten."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -28,10 +28,13 @@ class LineView:
     forgotten: Table | None = None
 
 
-def checkpoint_views(lines: Sequence[CheckpointLine], runs: Sequence[RunResults]) -> list[LineView]:
-    """The lines of checkpoints of a sweep, as its results have them."""
+def checkpoint_views(
+    lines: Sequence[CheckpointLine], runs: Sequence[RunResults], chances: Mapping[str, float]
+) -> list[LineView]:
+    """The lines of checkpoints of a sweep, as its results have them. `chances` are the levels of chance of
+    the first metric, by run."""
     by_id = {run.run: run for run in runs}
-    return [_view(at, line, by_id, several=len(lines) > 1) for at, line in enumerate(lines)]
+    return [_view(at, line, by_id, chances, several=len(lines) > 1) for at, line in enumerate(lines)]
 
 
 def advised(answer: Answer, lines: Sequence[CheckpointLine]) -> Answer:
@@ -50,8 +53,17 @@ def advised(answer: Answer, lines: Sequence[CheckpointLine]) -> Answer:
     return answer
 
 
-def _view(at: int, line: CheckpointLine, runs: dict[str, RunResults], *, several: bool) -> LineView:
-    charts = [curve_chart(f"steps-{at}-{number}", curve) for number, curve in enumerate(line.curves)]
+def _view(
+    at: int,
+    line: CheckpointLine,
+    runs: Mapping[str, RunResults],
+    chances: Mapping[str, float],
+    *,
+    several: bool,
+) -> LineView:
+    levels = [chances[point.run] for point in line.curves[0].points if point.run in chances]
+    first = curve_chart(f"steps-{at}-0", line.curves[0], max(levels, default=None))
+    charts = [first, *(curve_chart(f"steps-{at}-{n}", curve) for n, curve in enumerate(line.curves[1:], 1))]
     losses = loss_chart(f"losses-{at}", line)
     charts += [losses] if losses else []
     charts += [gap_chart(f"gaps-{at}-{number}", gap) for number, gap in enumerate(line.gaps)]
@@ -61,7 +73,7 @@ def _view(at: int, line: CheckpointLine, runs: dict[str, RunResults], *, several
     return LineView(visible(title), visible(line.sentence), charts, _table(line, runs), _forgotten(line))
 
 
-def _table(line: CheckpointLine, runs: dict[str, RunResults]) -> Table:
+def _table(line: CheckpointLine, runs: Mapping[str, RunResults]) -> Table:
     curve, others = line.curves[0], line.curves[1:]
     rows, links = [], []
     for point in curve.points:

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evalrun.reports import numbers
-from evalrun.reports.charts.theme import padded
+from evalrun.reports.charts.theme import padded, reaching
 from evalrun.reports.numbers import NONE, count, fixed
 from evalrun.reports.view import (
     RunView,
     behind,
+    chance_of,
     equal,
     lower_is_better,
     varying_params,
 )
+from evalrun.reports.visible import visible
 from evalrun.sweep_results import Primary
 from evalrun.tracking.naming import params_of, plain_value
 from evalrun.types import MetricValue
@@ -132,6 +134,8 @@ class Leaderboard:
     """All runs of a dataset from best to worst.
 
     `orders` are the parts of their names that runs can be sorted by; `same` is what all have in common.
+    `chance` says what is reached without reading the input; `chance_at` is its place in the drawing, None
+    where that does not reach so far.
     """
 
     dataset: str
@@ -147,6 +151,8 @@ class Leaderboard:
     same: str
     absent: Sequence[str] = ()
     tied: int = 0
+    chance: str = ""
+    chance_at: float | None = None
 
 
 def standing_word(run: RunView, runs: Sequence[RunView]) -> str:
@@ -168,7 +174,8 @@ def leaderboard(
     others: Sequence[str] = (),
 ) -> Leaderboard:  # fmt: skip
     """The leaderboard of runs that are ranked already. `others` are the metrics of further scorers."""
-    domain = _domain([run.primary for run in runs if run.primary])
+    chance = chance_of(runs, primary)
+    domain = _domain([run.primary for run in runs if run.primary], chance.level if chance else None)
     shown, common = _apart(columns(runs, others))
     params = varying_params([run.results for run in runs])
     models, prompts = {run.model for run in runs}, {run.prompt for run in runs}
@@ -203,17 +210,25 @@ def leaderboard(
         same=", ".join([*same, *common]),
         absent=[name for name in _COUNTED if not any(getattr(run.counts, name) for run in runs)],
         tied=0 if equal(runs) else sum(run.standing == "tied" for run in runs),
+        chance=f"{visible(chance.by)}, {fixed(chance.level)}" if chance else "",
+        chance_at=_within(chance.level, domain) if chance else None,
     )
 
 
-def _domain(figures: Sequence[MetricValue]) -> tuple[float, float]:
+def _domain(figures: Sequence[MetricValue], level: float | None = None) -> tuple[float, float]:
     values = [v for f in figures for v in (f.value, f.ci_low, f.ci_high) if v is not None]
     if not values:
         return 0.0, 1.0
-    low, high = padded(values, 0.06)
+    low, high = padded(reaching(values, level), 0.06)
     if all(figure.unit == "fraction" for figure in figures):
         low, high = max(0.0, low), min(1.0, high)
     return low, high if high > low else low + 1
+
+
+def _within(value: float, domain: tuple[float, float]) -> float | None:
+    """Its place in the drawing, None outside."""
+    low, high = domain
+    return round(WIDTH * (value - low) / (high - low), 1) if low <= value <= high else None
 
 
 def _mark(figure: MetricValue | None, domain: tuple[float, float]) -> Mark | None:

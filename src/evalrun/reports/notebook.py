@@ -124,7 +124,12 @@ class Plots:
 
     def quality(self, dataset: str | None = None) -> Plot:
         """Quality against time or cost: one point a run, with intervals."""
-        return self._draw(dataset, lambda name, runs: quality.quality_charts(0, name, runs, named=False))
+        return self._draw(
+            dataset,
+            lambda name, runs: quality.quality_charts(
+                0, name, runs, lead_of(runs, self._verdicts.primary), named=False
+            ),
+        )
 
     def differences(self, dataset: str | None = None) -> Plot:
         """Each run minus the best, with its interval."""

@@ -38,6 +38,7 @@ from evalrun.reports.view import (
     RunView,
     Sentence,
     Table,
+    chance_of,
     lead_of,
     make_runs,
     other_scores,
@@ -258,8 +259,12 @@ def build_report(source: Source) -> Report:
         groups=details.task_groups(source.manifest.groups),
         matrix=matrix(by_dataset, metric),
         prompts=prompts(by_dataset, source.manifest.prompts),
-        quality=[chart for at, name, runs in datasets for chart in _quality(at, name, runs, named=named)],
-        checkpoints=checkpoint_views(source.results.checkpoints, source.runs),
+        quality=[
+            chart
+            for at, name, runs in datasets
+            for chart in _quality(at, name, runs, lead_of(runs, primary), named=named)
+        ],
+        checkpoints=checkpoint_views(source.results.checkpoints, source.runs, _chances(everything, primary)),
         effects=effects(source.results),
         search=search_view(source),
         judges=judges(source, by_dataset),
@@ -296,14 +301,22 @@ def build_report(source: Source) -> Report:
     )
 
 
+def _chances(views: Sequence[RunView], primary: Primary | None) -> dict[str, float]:
+    """The level of chance of the primary metric, by run."""
+    found = {view.id: chance_of([view], primary) for view in views}
+    return {run: chance.level for run, chance in found.items() if chance}
+
+
 def column_titles(suite: Suite) -> dict[str, str]:
     """How columns taken together are called: `a-b` is a \N{MULTIPLICATION SIGN} b."""
     crossed = suite.fairness.intersections if suite.fairness else ()
     return {"-".join(names): " \N{MULTIPLICATION SIGN} ".join(names) for names in crossed}
 
 
-def _quality(at: int, dataset: str, runs: Sequence[RunView], *, named: bool) -> list[Chart]:
-    quality = quality_charts(at, dataset, runs, named=named)
+def _quality(
+    at: int, dataset: str, runs: Sequence[RunView], primary: Primary | None, *, named: bool
+) -> list[Chart]:
+    quality = quality_charts(at, dataset, runs, primary, named=named)
     # A single chart has room beside it.
     apart = forest(f"forest-{at}", dataset, runs, named=named, wide=len(quality) != 1)
     return [*quality, apart] if apart else quality

@@ -1,12 +1,8 @@
 """The samples inside the report: compressed chunks that the browser unpacks when they are looked at.
 
-A chunk is JSON (see `chunk`), deflated, in base64. Beside the chunks lies an index of a few bytes a sample
-(ending, score, time, group), so that filters need not unpack anything. The writer holds one chunk and the
-index.
-
-`{"const": {…}, "fields": […], "rows": [[…], …], "texts": […]}`: columns with one value stand under `const`,
-message contents that occur again in the chunk stand under `texts` and are numbers in the rows; empty columns
-are left out.
+A chunk is JSON (sample_chunks.py), deflated, in base64. Beside the chunks lies an index of a few bytes a
+sample (ending, score, time, group), so that filters need not unpack anything. The writer holds one chunk and
+the index.
 """
 
 from __future__ import annotations
@@ -17,14 +13,13 @@ import logging
 import sys
 import zlib
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
 from evalrun.errors import UserError
+from evalrun.reports.sample_chunks import TEXT_LIMIT, UNREAD, Rows, chunk
 from evalrun.reports.view import RunView, ScoreColumn
 from evalrun.tracking.parquet import iter_batches, without_secrets
 from evalrun.types import Status
@@ -33,194 +28,6 @@ _log = logging.getLogger(__name__)
 
 _STATUS_CODES: Mapping[str, int] = {status.value: code for code, status in enumerate(Status)}
 """Codes of the four endings, in the order of `Status`."""
-
-TEXT_LIMIT = 200_000
-"""Longer texts are cut in the report; they are whole in samples.parquet."""
-
-TOKENS = 2_000
-OTHERS = 3
-"""Tokens of an answer, and other likely tokens of each, whose probabilities the report keeps."""
-
-_SKIPPED = {"position", "answer_json", "target_json", "status", "cached", "warmup", "sent_s", "done_s"}
-_SECONDS = {"ttft_s": 4, "e2e_s": 4, "tpot_s": 6, "client_queue_s": 4}
-_WHOLE = {"sample_id", "cluster", "messages"}
-"""Columns that are never cut here; messages are cut one by one."""
-
-
-def chunk(batch: Any, limit: int = TEXT_LIMIT, shown: str = "") -> bytes:
-    """The JSON of a chunk. Texts longer than `limit` are cut, but for those that name a sample or a group.
-    The column `shown`, which stands for the row in the grid, is kept even where the prompt has its text."""
-    names = [name for name in batch.schema.names if name not in _SKIPPED]
-    columns = {name: _values(batch, name, limit) for name in names}
-    texts = _Texts()
-    prompts = _prompts(columns, texts, limit)
-    constants, fields, kept = {}, [], []
-    for name, values in columns.items():
-        if name.startswith("vars.") and name != shown:
-            values = _not_in_prompt(values, prompts)
-        elif name == "answer" and "output" in columns:
-            values = _not_the_output(values, columns["output"])
-        first = values[0]
-        if values.count(first) == len(values):
-            if first is not None:
-                constants[name] = first
-            continue
-        fields.append(name)
-        kept.append(values)
-    rows = list(zip(*kept, strict=True)) if kept else [()] * batch.num_rows
-    return orjson.dumps({"const": constants, "fields": fields, "rows": rows, "texts": texts.shared})
-
-
-def _values(batch: Any, name: str, limit: int) -> list[Any]:
-    """A column as Python values: times rounded, long texts cut, first attempts not logged."""
-    column = batch.column(name)
-    if column.null_count == len(column):
-        return [None] * len(column)
-    values: list[Any] = column.to_pylist()
-    if name in _SECONDS:
-        return [None if value is None else round(value, _SECONDS[name]) for value in values]
-    if name == "attempt_log" and "attempts" in batch.schema.names:
-        tries = batch.column("attempts").to_pylist()
-        return [log if (n or 0) > 1 else None for log, n in zip(values, tries, strict=True)]
-    if name in _PARSED:
-        return [None if value is None else _PARSED[name](value, limit) for value in values]
-    if column.nbytes > limit and name not in _WHOLE and not name.startswith("sensitive."):
-        return [cut(value, limit) if isinstance(value, str) else value for value in values]
-    return values
-
-
-def _tokens(text: str, limit: int) -> list[Any] | None:
-    """Log-probabilities as `[token, value, [[other, value], …]]`, in the form of chat or of completions."""
-    try:
-        found = orjson.loads(text)
-        if isinstance(found.get("content"), list):
-            given = [
-                (each["token"], each["logprob"],
-                 {one["token"]: one["logprob"] for one in each.get("top_logprobs") or ()})
-                for each in found["content"]
-            ]  # fmt: skip
-        else:
-            tops = found.get("top_logprobs") or [{}] * len(found["tokens"])
-            given = list(
-                zip(found["tokens"], found["token_logprobs"], (top or {} for top in tops), strict=True)
-            )
-        return [
-            [token, _rounded(value), _likely(token, top)]
-            for token, value, top in given[: min(TOKENS, limit // 4)]
-        ]
-    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
-
-
-def _likely(token: str, top: dict[str, float]) -> list[list[Any]]:
-    others = sorted(((value, other) for other, value in top.items() if other != token), reverse=True)
-    return [[other, round(value, 3)] for value, other in others[:OTHERS]]
-
-
-def _document(text: str, _: int) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-
-
-_PARSED: Mapping[str, Callable[[str, int], Any]] = {"logprobs": _tokens, "likelihood": _document}
-"""Columns of JSON that the browser shows as more than text."""
-
-
-def cut(text: str, limit: int = TEXT_LIMIT) -> str:
-    """A text of at most about `limit` characters: its beginning and its end."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n[… {left_out:,} characters are left out of the report …]\n{text[-half:]}"
-
-
-class _Texts:
-    """Message contents that occur more than once in a chunk."""
-
-    def __init__(self) -> None:
-        self.shared: list[str] = []
-        self._at: dict[str, int] = {}
-
-    def share(self, contents: Counter[str]) -> None:
-        """Choose what is shared: what occurs again and is longer than the number that stands for it."""
-        for text, times in contents.items():
-            if times > 1 and len(text) > 8:
-                self._at[text] = len(self.shared)
-                self.shared.append(text)
-
-    def short(self, content: Any) -> Any:
-        """The number of a shared text, else the content itself."""
-        return self._at.get(content, content) if isinstance(content, str) else content
-
-
-def _prompts(columns: dict[str, list[Any]], texts: _Texts, limit: int) -> list[str]:
-    """Replace `messages` and `prompt` by their short forms; returns each sample's prompt as one text."""
-    given = columns.get("messages")
-    raw = columns.get("prompt") or [None] * len(given or ())
-    contents: Counter[str] = Counter(text for text in raw if text)
-    longest = max((len(text) for text in given or () if text), default=0)
-    prompts: list[str] = []
-    kept: list[list[list[Any]]] = []
-    for text, prompt in zip(given or [None] * len(raw), raw, strict=True):
-        messages = _messages(text)
-        said = [content for _, content in messages if isinstance(content, str)]
-        prompts.append("\n".join([*said, prompt or ""]))
-        if longest > limit:
-            messages = [[role, _cut(content, limit)] for role, content in messages]
-            said = [content for _, content in messages if isinstance(content, str)]
-        contents.update(said)
-        kept.append(messages)
-    texts.share(contents)
-    if given is not None:
-        columns["messages"] = [
-            [[role, texts.short(content)] for role, content in messages] or None for messages in kept
-        ]
-    if "prompt" in columns:
-        columns["prompt"] = [texts.short(text) for text in raw]
-    return prompts
-
-
-def _cut(content: Any, limit: int) -> Any:
-    return cut(content, limit) if isinstance(content, str) else content
-
-
-def _messages(text: str | None) -> list[list[Any]]:
-    """Role and content of each message; content that is not text stays as it is."""
-    if not text:
-        return []
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return [["", text]]
-    return [
-        [str(message.get("role", "")), message.get("content")]
-        for message in (found if isinstance(found, list) else [found])
-        if isinstance(message, dict)
-    ]
-
-
-def _not_in_prompt(values: list[Any], prompts: list[str]) -> list[Any]:
-    """Input columns without the texts that the prompt shows anyway."""
-    return [
-        None if isinstance(value, str) and value in prompt else value
-        for value, prompt in zip(values, prompts, strict=True)
-    ]
-
-
-def _not_the_output(answers: list[Any], outputs: list[Any]) -> list[Any]:
-    """Answers; 0 stands for "the output, stripped"."""
-    return [
-        0 if isinstance(answer, str) and output is not None and answer == output.strip() else answer
-        for answer, output in zip(answers, outputs, strict=True)
-    ]
-
 
 CHUNK_ROWS = 500
 CHUNK_BYTES = 2 << 20
@@ -270,12 +77,14 @@ class SampleWriter:
         shown = ""
         start = len(self._flags)
         try:
-            for whole in iter_batches(path, CHUNK_ROWS):
-                batch = self._chosen(without_secrets(whole) if self._scrubbed else whole)
+            batches = iter_batches(path, CHUNK_ROWS, without=UNREAD)
+            if self._scrubbed:
+                batches = map(without_secrets, batches)
+            for batch in _ahead(map(self._chosen, batches)):
                 self._columns.update(dict.fromkeys(filter(_searchable, batch.schema.names)))
                 shown = shown or _input_column(batch)
                 for part in _parts(batch):
-                    sizes.append(part.num_rows)
+                    sizes.append(part.n)
                     self._index(part, start)
                     self._write("data-chunk", self._chunks, self._fitting(part, shown))
                     self._chunks += 1
@@ -294,7 +103,7 @@ class SampleWriter:
         if self._all <= MOST_SHOWN:
             return batch
         least = MOST_SHOWN / self._all * 2**32
-        ids = _list(batch, "sample_id", batch.num_rows)
+        ids = Rows(batch).list("sample_id")
         return batch.take([at for at, name in enumerate(ids) if zlib.crc32(str(name).encode()) < least])
 
     def finish(self) -> None:
@@ -346,12 +155,12 @@ class SampleWriter:
                 also.append(_plain(name))
         return kept
 
-    def _fitting(self, part: Any, shown: str) -> bytes:
+    def _fitting(self, part: Rows, shown: str) -> bytes:
         """The chunk, packed, with its texts cut so far that all samples together keep to their room."""
         room = BUDGET * len(self._flags) / max(self._total, len(self._flags)) - self._spent
         packed = _packed(chunk(part, self._limit, shown))
         while len(packed) > room and self._limit > SHORTEST:
-            shrunk = min(self._limit, _longest(part)) * max(0.2, 0.9 * room / len(packed))
+            shrunk = min(self._limit, _longest(part.batch)) * max(0.2, 0.9 * room / len(packed))
             self._limit = max(SHORTEST, min(int(shrunk), self._limit - 1))
             packed = _packed(chunk(part, self._limit, shown))
         self._spent += len(packed)
@@ -366,37 +175,40 @@ class SampleWriter:
         self._out.write(packed)
         self._out.write(b"</script>\n")
 
-    def _index(self, batch: Any, run_start: int) -> None:
-        n = batch.num_rows
-        flags = [_STATUS_CODES.get(status, 3) for status in _list(batch, "status", n)]
-        for name, bit in zip(_FLAG_COLUMNS, (CACHED, WARMUP), strict=True):
-            flags = [
-                flag | bit if on else flag for flag, on in zip(flags, _list(batch, name, n), strict=True)
-            ]
-        attempts = _list(batch, "attempts", n)
-        flags = [
-            flag | RETRIED if (tries or 0) > 1 else flag for flag, tries in zip(flags, attempts, strict=True)
-        ]
+    def _index(self, rows: Rows, run_start: int) -> None:
         start = len(self._flags)
-        self._flags += bytes(flags)
+        self._flags += bytes(_flags(rows))
         for score, values in self._scores:
-            values.extend(_floats(batch, f"score.{score.name}", n))
-        self._times.extend(_floats(batch, "e2e_s", n))
-        pairs = zip(_list(batch, "sample_id", n), _list(batch, "repeat", n), strict=True)
+            values.extend(_floats(rows, f"score.{score.name}"))
+        self._times.extend(_floats(rows, "e2e_s"))
+        pairs = zip(rows.list("sample_id"), rows.list("repeat"), strict=True)
         keys = [f"{key}/{repeat or 0}".encode("utf-8", "replace") for key, repeat in pairs]
         self._keys.extend(map(zlib.crc32, keys))
         self._mirrors.extend(zlib.crc32(key[::-1]) for key in keys)
-        given = zip(_list(batch, "answer", n), _list(batch, "output", n), strict=True)
+        given = zip(rows.list("answer"), rows.list("output"), strict=True)
         said = [output if answer is None else answer for answer, output in given]
         digests = {answer: _digest(answer) for answer in set(said)}
         self._answers.extend([digests[answer] for answer in said])
-        present = batch.schema.names
-        for name in [*_TOLD_APART, *(name for name in present if name.startswith(("sensitive.", "vars.")))]:
-            if name in present:
+        for name in [
+            *_TOLD_APART,
+            *(name for name in rows.names if name.startswith(("sensitive.", "vars."))),
+        ]:
+            if name in rows.names:
                 limit = _Codes.LIMIT if name.startswith("sensitive.") else MOST_LABELS
                 codes = self._groups.setdefault(name, _Codes(limit))
                 codes.fill(start)
-                codes.add(batch, name)
+                codes.add(rows, name)
+
+
+def _flags(rows: Rows) -> list[int]:
+    """The first byte of each row's entry in the index: its ending and what else is known in a bit."""
+    flags = [_STATUS_CODES.get(status, 3) for status in rows.list("status")]
+    bits = [(rows.list(name), bit) for name, bit in zip(_FLAG_COLUMNS, (CACHED, WARMUP), strict=True)]
+    bits.append(([(tries or 0) > 1 for tries in rows.list("attempts")], RETRIED))
+    for given, bit in bits:
+        if any(given):
+            flags = [flag | bit if on else flag for flag, on in zip(flags, given, strict=True)]
+    return flags
 
 
 def _plain(name: str) -> str:
@@ -440,11 +252,11 @@ class _Codes:
         if not self._many:
             self.codes.extend([0] * (length - len(self.codes)))
 
-    def add(self, batch: Any, name: str) -> None:
+    def add(self, rows: Rows, name: str) -> None:
         """The codes of a batch's column."""
         if self._many:
             return
-        values = batch.column(name).to_pylist()
+        values = rows.list(name)
         if any(type(value) is not str for value in dict.fromkeys(values)):
             values = [None if value is None else str(value) for value in values]
         known = self._known
@@ -472,32 +284,37 @@ def _input_column(batch: Any) -> str:
     import pyarrow as pa
 
     lengths: dict[str, float] = {}
-    targets = _list(batch, "target", batch.num_rows)
-    for name in batch.schema.names:
+    rows = Rows(batch)
+    targets = rows.list("target")
+    for name in rows.names:
         if name.startswith("vars.") and pa.types.is_string(batch.column(name).type):
-            values = batch.column(name).to_pylist()
+            values = rows.list(name)
             if values != targets:
                 lengths[name] = sum(len(value or "") for value in values)
     return max(lengths, key=lambda name: lengths[name], default="")
 
 
-def _list(batch: Any, name: str, n: int) -> list[Any]:
-    found: list[Any] = batch.column(name).to_pylist() if name in batch.schema.names else [None] * n
-    return found
-
-
-def _floats(batch: Any, name: str, n: int) -> array[float]:
+def _floats(rows: Rows, name: str) -> array[float]:
     """A column of numbers as single-precision floats, NaN where there is none."""
     nan = float("nan")
-    return array("f", [nan if value is None else value for value in _list(batch, name, n)])
+    return array("f", [nan if value is None else value for value in rows.list(name)])
 
 
-def _parts(batch: Any) -> Iterator[Any]:
+def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches, the next one read by another thread while this one is written."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
+def _parts(batch: Any) -> Iterator[Rows]:
     """The batch in pieces of no more than about CHUNK_BYTES, one sample at least."""
     pieces = max(1, -(-batch.nbytes // CHUNK_BYTES))
     step = max(1, -(-batch.num_rows // pieces))
     for start in range(0, batch.num_rows, step):
-        yield batch.slice(start, step)
+        yield Rows(batch.slice(start, step))
 
 
 def _packed(data: bytes) -> bytes:

@@ -26,8 +26,8 @@ from evalrun.reports.report import judge, write_report
 from evalrun.reports.source import Source
 from evalrun.reports.trend import figure, trend_of, write_trend
 from evalrun.reports.view import words
-from evalrun.tracking.catalog import SweepRow
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.glance import SweepRow
 from evalrun.tracking.naming import read_numbers
 from evalrun.tracking.store import Store, slug
 from evalrun.tracking.trend import Line, Trend

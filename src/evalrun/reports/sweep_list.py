@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from evalrun.reports.best import BestScore
-    from evalrun.tracking.catalog import SweepRow
+    from evalrun.tracking.glance import SweepRow
 
 _SELDOM = ("#", "best", "metric", "failed", "stands for", "tags")
 """Columns that are left out where they would be empty."""

@@ -137,6 +137,13 @@ def equal(runs: Sequence[RunView]) -> bool:
     return len(runs) > 1 and runs[0].standing == "tied"
 
 
+def chance_of(runs: Sequence[RunView], primary: Primary | None) -> Chance | None:
+    """What is reached on the runs' dataset without reading the input, the highest where they differ. None
+    where that is not known, or where runs are ranked by something else than the mean of the score."""
+    known = [run.chance for run in runs if run.chance is not None]
+    return max(known, key=lambda each: each.level, default=None) if primary and primary.exact else None
+
+
 def verdict_word(verdict: Verdict | None) -> str:
     """A verdict's word as it is shown: what the samples cannot tell apart is tied."""
     return "" if verdict is None else "tied" if verdict.word == "inconclusive" else verdict.word

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from evalrun.server.accounts import Person
-from evalrun.tracking.catalog import SweepRow
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.glance import SweepRow
 
 if TYPE_CHECKING:
     from evalrun.server.app import Server

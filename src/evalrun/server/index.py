@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from evalrun.errors import UserError
 from evalrun.reports.best import BestScore, best_score
-from evalrun.tracking.catalog import SweepRow
 from evalrun.tracking.folder import SweepFolder, stamp
+from evalrun.tracking.glance import SweepRow
 from evalrun.tracking.store import Store
 
 PAUSE_S, ANYWAY_S, IDLE_S = 1.0, 20.0, 300.0

@@ -25,10 +25,10 @@ from evalrun.server.jobs import page_stamp
 from evalrun.server.live import Followed
 from evalrun.server.routes import openapi as document
 from evalrun.server.security import SANDBOX
-from evalrun.tracking.catalog import SweepRow
 from evalrun.tracking.changes import list_baselines
 from evalrun.tracking.finding import Found, Search
 from evalrun.tracking.folder import SweepFolder
+from evalrun.tracking.glance import SweepRow
 from evalrun.tracking.people import LABELS_FOLDER, fold
 
 PAGE, MOST_RUNS, MOST_COMPARED = 50, 200, 12

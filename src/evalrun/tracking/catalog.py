@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,12 +13,13 @@ import sqlalchemy as sa
 from evalrun.errors import Problem, UserError
 from evalrun.tracking.database import BrokenCatalog, Place, database_errors, writing
 from evalrun.tracking.folder import SweepFolder, stamp
+from evalrun.tracking.glance import SweepRow
 from evalrun.tracking.tables import metadata, project, sweep, sweep_tag
 
 if TYPE_CHECKING:
     from evalrun.tracking.entries import SweepEntry
 
-__all__ = ["BrokenCatalog", "Catalog"]
+__all__ = ["BrokenCatalog", "Catalog", "SweepRow"]
 
 _Answer = TypeVar("_Answer")
 
@@ -27,32 +28,6 @@ _BATCH = 100
 
 _VALUES = 500
 """Ids that one statement may name; for more, all is read."""
-
-
-@dataclass(frozen=True, slots=True)
-class SweepRow:
-    """One sweep, as a list shows it. Times are ISO 8601 in UTC; `runs` counts those with results.
-
-    `samples` and `failed` are sums over the runs; `note` is the latest one.
-    """
-
-    sweep: str
-    project: str
-    name: str
-    status: str
-    started_at: str
-    finished_at: str | None
-    exit_code: int | None
-    planned: int
-    runs: int
-    samples: int
-    failed: int
-    user: str | None
-    git_commit: str | None
-    folder: Path
-    tags: Mapping[str, str] = field(default_factory=dict)
-    note: str | None = None
-    archived: bool = False
 
 
 @dataclass(frozen=True, slots=True)

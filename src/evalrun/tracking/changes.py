@@ -122,9 +122,7 @@ def objections(store: Store, target: Target) -> tuple[str, ...]:
 def placed(store: Store, project: str | None = None, *, in_step: bool = False) -> list[Placed]:
     """All promotions and deployments, the oldest first, those of deleted sweeps included. `in_step`: the
     catalog was brought up to date just now."""
-    from evalrun.tracking.finding import events_of
-
-    rows = store.read(lambda connection: events_of(connection, (PROMOTE, DEPLOY)), in_step=in_step)
+    rows = store.events_of((PROMOTE, DEPLOY), in_step=in_step)
     found = [_read(row, row["sweep"], row["project"], True) for row in rows]
     for event in read_events(store.events_path):
         if event["action"] == "delete":

@@ -29,11 +29,11 @@ from evalrun.atomic import disk_errors, no_room, open_private, write_private
 from evalrun.errors import ExitCode, UserError
 from evalrun.secrets import scrub
 from evalrun.tracking.folder import PATTERN, new_ulid
+from evalrun.tracking.glance import SETTING, SQLITE, VARIABLE
 from evalrun.tracking.plain import document_bytes, read_document
 from evalrun.tracking.tables import SCHEMA, metadata
 
-VARIABLE = "EVALRUN_CATALOG"
-SETTING, STORE_ID, SQLITE = "catalog.json", "store-id", "catalog.db"
+STORE_ID = "store-id"
 BUSY_TIMEOUT_S = 30.0
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 DEFAULT_SCHEMA = "evalrun"

@@ -234,11 +234,13 @@ def changed(path: Path, digests: Mapping[str, str]) -> str | None:
     return "it was changed, or damaged, after the run was finished"
 
 
-def iter_batches(path: Path, size: int) -> Iterator[Any]:
-    """The rows as Arrow record batches of `size` rows. Raises UserError where the file cannot be read on."""
+def iter_batches(path: Path, size: int, without: Collection[str] = ()) -> Iterator[Any]:
+    """The rows as Arrow record batches of `size` rows, without some columns. Raises UserError where the file
+    cannot be read on."""
     with reading(path) as file:
+        columns = [name for name in file.schema_arrow.names if name not in without] if without else None
         # One thread: of a small file the others only cost time.
-        yield from file.iter_batches(batch_size=size, use_threads=False)
+        yield from file.iter_batches(batch_size=size, columns=columns, use_threads=False)
 
 
 def without_secrets(rows: Any) -> Any:

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -28,18 +28,20 @@ from evalrun.atomic import (
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.events import append_event
 from evalrun.tracking.folder import ENDED, MANIFEST, PATTERN, SweepFolder, names_of, new_ulid
+from evalrun.tracking.glance import SweepRow, events_of, glance, sweep_rows
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from evalrun.tracking.catalog import Catalog, Reindexed, SweepRow
+    from evalrun.tracking.catalog import Catalog, Reindexed
     from evalrun.tracking.database import CopiedPlace, Place
     from evalrun.tracking.finding import Found, Search
 
 Folders: TypeAlias = list[SweepFolder]
 Names: TypeAlias = list[str]
 Paths: TypeAlias = list[Path]
-SweepRows: TypeAlias = "list[SweepRow]"
+SweepRows: TypeAlias = list[SweepRow]
+Events: TypeAlias = list[dict[str, Any]]
 
 _Answer = TypeVar("_Answer")
 _SLUG_LENGTH = 60
@@ -306,11 +308,25 @@ class Store:
         if not self.sweeps.is_dir():
             return []
 
+        quick = glance(self, self._names(), lambda asked: sweep_rows(asked, self, limit, project, archived))
+        if quick is not None:
+            return quick
+
         def read(catalog: Catalog) -> SweepRows:
             self._sync(catalog)
             return catalog.sweeps(limit, project, archived=archived)
 
         return self._ask(read)
+
+    def events_of(self, actions: Sequence[str], *, in_step: bool = False) -> Events:
+        """The events of these kinds with their project, the oldest first; `detail` as JSON text. `in_step`
+        as for `read`."""
+        quick = glance(self, None if in_step else self._names(), lambda asked: events_of(asked, actions))
+        if quick is not None:
+            return quick
+        from evalrun.tracking.finding import events_of as of_catalog
+
+        return self.read(lambda connection: of_catalog(connection, actions), in_step=in_step)
 
     def find(self, search: Search) -> Found:
         """The runs that a search asks for; what the catalog lacks is entered on the way.

@@ -25,8 +25,7 @@ from sqlalchemy import (
 from sqlalchemy import Text as PlainText
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SCHEMA = "0005"
-"""The number of these tables, four digits; a test holds the two together."""
+from evalrun.tracking.glance import SCHEMA as SCHEMA
 
 
 class Text(TypeDecorator[str]):

@@ -26,7 +26,7 @@ FOREIGN: Mapping[str, set[str]] = {
     "gates.py": {  # the environment
         "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS", "GITHUB_WORKSPACE", "CI_PROJECT_DIR",
     },
-    "samples.py": {"content", "top_logprobs", "messages", "prompt", "role"},  # answers of servers, messages
+    "sample_chunks.py": {"content", "top_logprobs", "messages", "prompt", "role"},  # what servers said
     # What a manifest says of where a sweep came from is shown as it is, and so are options of a suite.
     "details.py": {
         "args", "git", "machine", "python", "argv", "evalrun", "branch", "version", "user", "ci_url", "root",

@@ -19,7 +19,8 @@ from sweep_data import Cell, make_sweep
 
 from evalrun.reports import samples as writing
 from evalrun.reports.report import judge
-from evalrun.reports.samples import SampleWriter, cut
+from evalrun.reports.sample_chunks import cut
+from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
 from evalrun.reports.view import ScoreColumn, score_columns
 

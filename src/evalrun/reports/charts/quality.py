@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalrun.reports import numbers
-from evalrun.reports.charts.theme import base, padded, run_scale, shape_scale
+from evalrun.reports.charts.theme import base, level_rule, padded, reaching, run_scale, shape_scale
 from evalrun.reports.leaderboard import COST, E2E, MEMORY
 from evalrun.reports.numbers import count, listing, metric_interval, seconds, size, usd
-from evalrun.reports.view import Chart, RunView, Table, lower_is_better
+from evalrun.reports.view import Chart, RunView, Table, chance_of, lower_is_better
 from evalrun.results import like_loads
+from evalrun.sweep_results import Primary
 from evalrun.types import MetricValue
 
 PLOT = (430.0, 270.0)
@@ -138,8 +139,11 @@ SPREAD = 1.02
 Point = tuple[RunView, MetricValue, MetricValue]
 
 
-def quality_charts(at: int, dataset: str, runs: Sequence[RunView], *, named: bool) -> list[Chart]:
+def quality_charts(
+    at: int, dataset: str, runs: Sequence[RunView], primary: Primary | None, *, named: bool
+) -> list[Chart]:
     """Quality against time, cost and memory, as far as two runs have the figures and differ in them."""
+    level = chance.level if (chance := chance_of(runs, primary)) else None
     found = []
     for price in PRICES:
         points = _points(runs, price)
@@ -147,7 +151,8 @@ def quality_charts(at: int, dataset: str, runs: Sequence[RunView], *, named: boo
             continue  # times under unlike loads say nothing of which run is quicker
         prices = [own.value or 0.0 for _, _, own in points]
         if len(points) >= 2 and max(prices) > SPREAD * min(prices):
-            found.append(_chart(f"quality-{price.key}-{at}", dataset, points, price, named=named))
+            title = f"{price.title}{f', {dataset}' if named else ''}"
+            found.append(_chart(f"quality-{price.key}-{at}", title, points, price, level))
     return found
 
 
@@ -160,7 +165,7 @@ def _points(runs: Sequence[RunView], price: Price) -> list[Point]:
     ]
 
 
-def _chart(key: str, dataset: str, points: Sequence[Point], price: Price, *, named: bool) -> Chart:
+def _chart(key: str, title: str, points: Sequence[Point], price: Price, chance: float | None) -> Chart:
     runs = [run for run, _, _ in points]
     lower = lower_is_better(runs)
     coordinates = [(own.value or 0.0, quality.value or 0.0) for _, quality, own in points]
@@ -172,10 +177,10 @@ def _chart(key: str, dataset: str, points: Sequence[Point], price: Price, *, nam
     better = "lower" if lower else "higher"
     return Chart(
         key=key,
-        title=f"{price.title}{f', {dataset}' if named else ''}",
+        title=title,
         alt=f"Scatter plot of {metric} ({better} is better) against {price.axis} for "
         f"{len(points)} runs. No run beats {listing(names)} on both.",
-        spec=_spec(runs, rows, [rows[at] for at in front], Axes(metric, price)),
+        spec=_spec(runs, rows, [rows[at] for at in front], Axes(metric, price, chance)),
         table=_table(points, set(front), metric, price),
         note=f"The dotted line joins the runs that no other run beats on both, in quality and in {price.noun}"
         f"{f': {listing(names)}' if told else ''}. Bars are 95 % intervals.",
@@ -199,10 +204,11 @@ def _row(point: Point, price: Price) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """The chart's two axes: the metric upwards, the price to the right."""
+    """The chart's two axes: the metric upwards, with its level of chance, the price to the right."""
 
     metric: str
     price: Price
+    chance: float | None = None
 
 
 def _spec(
@@ -216,10 +222,10 @@ def _spec(
                   "nice": False},
         "axis": {"grid": False, "tickCount": 6},
     }  # fmt: skip
+    heights = [v for r in rows for v in (r["q"], r["ql"], r["qh"]) if v is not None]
     y: dict[str, Any] = {
         "field": "q", "type": "quantitative", "title": axes.metric,
-        "scale": {"domain": padded([v for r in rows for v in (r["q"], r["ql"], r["qh"]) if v is not None]),
-                  "nice": False, "zero": False},
+        "scale": {"domain": padded(reaching(heights, axes.chance)), "nice": False, "zero": False},
         "axis": {"tickCount": 6, "format": ".2~f"},
     }  # fmt: skip
     colour: dict[str, Any] = {
@@ -252,7 +258,11 @@ def _spec(
         },
     ]  # fmt: skip
     wanted = sorted(front if many else rows, key=lambda row: row["standing"] != "best")
-    return base(340, data={"values": list(rows)}, layer=[*layers, *_names(rows, wanted, x, y)])
+    return base(
+        340,
+        data={"values": list(rows)},
+        layer=[*level_rule("y", y, axes.chance), *layers, *_names(rows, wanted, x, y)],
+    )
 
 
 def _names(

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalrun.reports.charts.theme import COLOURS, DASHES, LINE_LEGEND, base, padded, tips
+from evalrun.reports.charts.theme import (
+    COLOURS,
+    DASHES,
+    LINE_LEGEND,
+    base,
+    level_rule,
+    padded,
+    reaching,
+    tips,
+)
 from evalrun.reports.numbers import measured, significant
 from evalrun.reports.view import Chart, Table
 from evalrun.reports.visible import visible
@@ -26,8 +35,8 @@ def verdict_of(curve: StepCurve, step: int, verdict: str) -> str:
     return "looks best" if step == curve.looks_best else "behind" if verdict == "behind" else "tied"
 
 
-def curve_chart(key: str, curve: StepCurve) -> Chart:
-    """A metric over the steps, with its band for all steps at once."""
+def curve_chart(key: str, curve: StepCurve, chance: float | None = None) -> Chart:
+    """A metric over the steps, with its band for all steps at once, and its level of chance."""
     rows = [
         {
             "step": point.step,
@@ -43,7 +52,7 @@ def curve_chart(key: str, curve: StepCurve) -> Chart:
     values = [
         value for point in curve.points for value in (point.value, point.low, point.high) if value is not None
     ]
-    y = _y("value", values)
+    y = _y("value", reaching(values, chance))
     x = _x([row["step"] for row in rows])
     shown = [word for word in VERDICTS if any(row["verdict"] == word for row in rows)]
     shape = {
@@ -57,6 +66,7 @@ def curve_chart(key: str, curve: StepCurve) -> Chart:
         "tooltip": tips({"step": "step", "score": curve.metric, "verdict": "verdict"}),
     }  # fmt: skip
     layers = [
+        *level_rule("y", y, chance),
         {"mark": {"type": "area", "opacity": 0.18}, "encoding": band},
         {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"x": x, "y": y, "color": colour}},
         {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 1}, "encoding": point},

@@ -114,6 +114,38 @@ def _colours(runs: Sequence[RunView]) -> dict[str, int]:
     return {name: run.colour for run in runs for name in (run.label, run.full, run.family)}
 
 
+WIDER = 2.5
+"""An axis grows by no more than this for a level beside the values."""
+
+
+def reaching(values: Sequence[float], level: float | None) -> list[float]:
+    """The values, with the level where it lies so near that they still fill a good part of the axis."""
+    if level is None or not values:
+        return list(values)
+    low, high = min(*values, level), max(*values, level)
+    own = max(values) - min(values)
+    return [*values, level] if high - low <= WIDER * own else list(values)
+
+
+def level_rule(axis: str, encoding: Mapping[str, Any], level: float | None) -> list[dict[str, Any]]:
+    """A dashed line across the chart at the level of chance, where the axis (`x` or `y`) reaches it."""
+    low, high = encoding["scale"]["domain"]
+    if level is None or not low <= level <= high:
+        return []
+    at = {"field": "chance", "type": "quantitative"}
+    own = {name: each for name, each in encoding.items() if name in ("scale", "axis", "title")}
+    across = {"text": {"value": "chance"}, axis: {**own, **at}}
+    side = {"x": {"value": 2}} if axis == "y" else {"y": {"value": 6}}
+    place = {"align": "left", "dx": 2, "dy": -6 if axis == "y" else 0, "fontSize": 11, "color": "var(--soft)"}
+    return [
+        {"data": {"values": [{"chance": level}]},
+         "mark": {"type": "rule", "strokeDash": [6, 4], "strokeWidth": 1.25, "color": "var(--soft)"},
+         "encoding": {axis: {**own, **at}}},
+        {"data": {"values": [{"chance": level}]}, "mark": {"type": "text", **place},
+         "encoding": {**across, **side}},
+    ]  # fmt: skip
+
+
 def padded(values: Sequence[float], share: float = 0.08) -> list[float]:
     """A domain around values, a little wider than they reach."""
     low, high = min(values), max(values)
