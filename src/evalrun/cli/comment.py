@@ -30,12 +30,14 @@ def comment(sweep: str, body: Path | None, dry_run: bool, store: Store, as_json:
     from evalrun.errors import UserError
     from evalrun.reports.gates import markdown
     from evalrun.reports.source import Source
+    from evalrun.reports.terminal import lead_lines
     from evalrun.sinks import forges
 
     source = Source.of(store.resolve(sweep))
     project = source.manifest.project or source.manifest.name
     try:
-        text = markdown(source.manifest, source.runs) if body is None else body.read_text("utf-8", "replace")
+        summary = markdown(source.manifest, source.runs, lead_lines(source)) if body is None else ""
+        text = summary if body is None else body.read_text("utf-8", "replace")
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(body)) from error
     if dry_run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -126,6 +126,7 @@ def gate(
     from evalrun.privacy.scan import more_metrics
     from evalrun.reports.gates import publish
     from evalrun.reports.source import Manifest, Source
+    from evalrun.reports.terminal import lead_lines
     from evalrun.reports.visible import visible
     from evalrun.tracking.changes import choose_baseline
 
@@ -147,9 +148,15 @@ def gate(
     results = check_sweep(gates, folder, manifest["plan"], held, first=first, more=more)
     strict = (inconclusive or resolved.get("inconclusive")) == "fail"
     manifest["gates"] = [{**asdict(result), "verdict": result.verdict.value} for result in results]
-    told, runs = read(Manifest, manifest), Source.of(folder).runs
+    told, source = replace(read(Manifest, manifest), baseline=held.ulid if held else None), Source.of(folder)
     for line in publish(
-        told, runs, junit_file=junit, summary_file=summary, quality_file=code_quality, strict=strict
+        told,
+        source.runs,
+        junit_file=junit,
+        summary_file=summary,
+        quality_file=code_quality,
+        strict=strict,
+        said=lambda: lead_lines(replace(source, manifest=told)),
     ):
         click.echo(line, err=True)
     if attest is not None:

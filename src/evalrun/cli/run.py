@@ -234,6 +234,7 @@ def _publish(outcome: Outcome, junit: Path | None, summary: Path | None, quality
     """Write the files of CI; returns the lines about alerts and gates for the log."""
     from evalrun.reports.gates import alert_lines, publish
     from evalrun.reports.source import Source
+    from evalrun.reports.terminal import lead_lines
 
     source = Source.of(outcome.folder)
     strict = source.manifest.inconclusive == "fail"
@@ -244,6 +245,8 @@ def _publish(outcome: Outcome, junit: Path | None, summary: Path | None, quality
         summary_file=summary,
         quality_file=quality,
         strict=strict,
+        said=lambda: lead_lines(source),
+        report=str(outcome.report or ""),
     )
     return [*alert_lines(source.manifest), *lines]
 

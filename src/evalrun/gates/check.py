@@ -20,6 +20,7 @@ from evalrun.gates.conditions import (
     Verdict,
     check_gate,
     level_words,
+    signed,
     value_of,
 )
 from evalrun.served import KINDS, as_served, served_change
@@ -203,8 +204,8 @@ def _verdict(margin: float, measure: Measure, result: PairedResult, strict: Pair
 def _sentence(result: PairedResult) -> str:
     interval = ""
     if result.ci_low is not None and result.ci_high is not None:
-        interval = f" (95 % interval {result.ci_low:+.4g} to {result.ci_high:+.4g})"
-    return f"difference {result.difference:+.4g}{interval} over {result.n:,} pairs"
+        interval = f" [{signed(result.ci_low)}, {signed(result.ci_high)}]"
+    return f"difference {signed(result.difference or 0.0)}{interval} over {result.n:,} pairs"
 
 
 def _detectable(gate: Gate, strict: PairedResult) -> float | None:

@@ -334,6 +334,11 @@ def _by_interval(gate: Gate, run_id: str, value: float, metric: Mapping[str, Any
     return replace(plain, reason=f"by the value alone: its {interval} reaches both sides")
 
 
+def signed(value: float) -> str:
+    """A difference as every page and table writes it: a sign always, and a minus, not a hyphen."""
+    return f"{value:+.3g}".replace("-", "\N{MINUS SIGN}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Ends:
     """The least and the greatest value that a figure may have; `sentence` where it is incomplete."""

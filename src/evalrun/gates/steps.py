@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from evalrun.analysis.correction import ALPHA
 from evalrun.canonical import canonical_json
 from evalrun.gates.check import FAIL_ALPHA, in_slice
-from evalrun.gates.conditions import Gate, GateResult, Verdict
+from evalrun.gates.conditions import Gate, GateResult, Verdict, signed
 from evalrun.tracking.folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def _result(
         verdict = Verdict.PASS
     elif strict.behind_low is not None and strict.behind_low > 0 and wide.behind > gate.bound:
         verdict = Verdict.FAIL
-    shown = f" (95 % interval {ends[0]:+.4g} to {ends[-1]:+.4g}, for all pairs of steps)" if ends else ""
+    shown = f" [{signed(ends[0])}, {signed(ends[-1])}, for all pairs of steps]" if ends else ""
     return replace(
         plain,
         verdict=verdict,
         reason=f"step {wide.step} against step {best.step}, which looks best: "
-        f"difference {sign * wide.behind:+.4g}{shown} over {wide.n:,} samples",
+        f"difference {signed(sign * wide.behind)}{shown} over {wide.n:,} samples",
         difference=sign * wide.behind,
         ci_low=ends[0] if ends else None,
         ci_high=ends[-1] if ends else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,10 +124,12 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>@$:])")
 _VERDICTS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "⚠️ inconclusive"}
 _MOST_RUNS = 50
 _MOST_NAMED = 4
+_MOST_FAILED = 10
 
 
-def junit(manifest: Manifest, strict: bool = False) -> str:
-    """The gates as JUnit XML, one test case a gate and run. Inconclusive: skipped, or failed if `strict`."""
+def junit(manifest: Manifest, strict: bool = False, report: str = "") -> str:
+    """The gates as JUnit XML, one test case a gate and run. Inconclusive: skipped, or failed if `strict`.
+    `report` is where the HTML report lies."""
     gates = manifest.gates
     failed = [gate for gate in gates if _fails(gate, strict)]
     errors = [] if strict else [gate for gate in gates if lost_rows(gate)]
@@ -141,7 +143,7 @@ def junit(manifest: Manifest, strict: bool = False) -> str:
         lines.append(f"<testcase classname={place} name={_attribute(gate.gate)}>")
         said = _sentence(gate)
         if _fails(gate, strict):
-            body = _text(f"{said}\n{_more(gate, manifest.sweep)}")
+            body = _text("\n".join([said, *_more(gate, manifest, report)]))
             lines.append(f"<failure message={_attribute(said)}>{body}</failure>")
         elif lost_rows(gate):
             lines.append(f"<error message={_attribute('inconclusive: ' + said)}>{_text(said)}</error>")
@@ -151,15 +153,27 @@ def junit(manifest: Manifest, strict: bool = False) -> str:
     return "\n".join([*lines, "</testsuite>", "</testsuites>"]) + "\n"
 
 
-def markdown(manifest: Manifest, runs: Sequence[RunResults]) -> str:
-    """The sweep as a Markdown summary: gates, then the first metrics of each run."""
+def markdown(
+    manifest: Manifest, runs: Sequence[RunResults], said: Sequence[str] = (), report: str = ""
+) -> str:
+    """The sweep as a Markdown summary: what it comes to (`said`), gates with the samples that speak against
+    them, then the first metrics of each run. `report` is where the HTML report lies."""
     title = f"## evalrun: {_plain(manifest.name)} ({_plain(manifest.status)})"
-    lines = [title, "", f"Sweep `{re.sub(r'[^0-9A-Z]', '', manifest.sweep)}`"]
+    lines = [title, ""]
+    for at, line in enumerate(said):
+        lines += [f"{_plain(line)}" if at else f"**{_plain(line)}**", ""]
+    where = f", report {_plain(report)}" if report else ""
+    lines.append(f"Sweep `{re.sub(r'[^0-9A-Z]', '', manifest.sweep)}`{where}")
     if manifest.gates:
         lines += ["", "| gate | run | verdict | value | |", "| --- | --- | --- | ---: | --- |"]
         for gate in manifest.gates:
             cells = (_plain(gate.gate), _plain(gate.run), _VERDICTS[gate.verdict], _short(gate.value))
             lines.append("| " + " | ".join((*cells, _plain(_why(gate)))) + " |")
+        failed = [gate for gate in manifest.gates if gate.verdict == "fail" and gate.run]
+        lines += [""] if failed else []
+        for gate in failed[:_MOST_FAILED]:
+            told = "; ".join(_more(gate, manifest))
+            lines.append(f"- {_plain(gate.gate)}, {_plain(gate.run)}: {_plain(told)}")
     fired = [alert for alert in manifest.alerts if alert.fired]
     if fired:
         lines += ["", "| alert | run | value | |", "| --- | --- | ---: | --- |"]
@@ -265,21 +279,24 @@ def publish(
     summary_file: Path | None = None,
     quality_file: Path | None = None,
     strict: bool = False,
+    said: Callable[[], Sequence[str]] = tuple,
+    report: str = "",
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Write what was asked for, add to `$GITHUB_STEP_SUMMARY` where it is set, and give back the lines to
-    print on stderr (none outside GitHub Actions). Raises UserError where a file cannot be written."""
+    print on stderr (none outside GitHub Actions). `said` gives the sentences of the summary, `report` is
+    where the HTML report lies. Raises UserError where a file cannot be written."""
     environment = os.environ if environment is None else environment
     if junit_file is not None:
-        _write(junit_file, junit(manifest, strict))
+        _write(junit_file, junit(manifest, strict, report))
     if summary_file is not None:
-        _write(summary_file, markdown(manifest, runs))
+        _write(summary_file, markdown(manifest, runs, said(), report))
     if quality_file is not None:
         _write(quality_file, code_quality(manifest, strict))
     if environment.get("GITHUB_STEP_SUMMARY"):
         target = Path(environment["GITHUB_STEP_SUMMARY"])
         with disk_errors(target.parent), target.open("a", encoding="utf-8", errors="replace") as file:
-            file.write(markdown(manifest, runs))
+            file.write(markdown(manifest, runs, said(), report))
     return workflow_lines(manifest, strict) if environment.get("GITHUB_ACTIONS") == "true" else []
 
 
@@ -326,11 +343,24 @@ def _why(gate: GateVerdict) -> str:
     return "; ".join(filter(None, (gate.reason, numbers.where(gate.where))))
 
 
-def _more(gate: GateVerdict, sweep: str) -> str:
-    """For whoever looks at a failed gate in a CI job: some of its samples, and the next command."""
+def _more(gate: GateVerdict, manifest: Manifest, report: str = "") -> list[str]:
+    """For whoever looks at a failed gate in a CI job: some of its samples, the report, and the command that
+    shows more: both sides where it failed against a baseline, else the run's samples."""
     ids = list(dict.fromkeys(name for each in gate.where for name in each.sample_ids))
-    samples = f"Samples: {', '.join(ids[:10])}\n" if ids else ""
-    return f"{samples}Next: evalrun samples {sweep}/{gate.run}" if gate.run else f"Next: evalrun show {sweep}"
+    lines = [f"Samples: {', '.join(ids[:10])}"] if ids else []
+    lines += [f"Report: {report}"] if report else []
+    if gate.difference is not None and manifest.baseline:
+        return [*lines, f"Next: evalrun compare {manifest.baseline} {manifest.sweep} --html compared.html"]
+    if not gate.run:
+        return [*lines, f"Next: evalrun show {manifest.sweep}"]
+    asked = _asked(gate.gate)
+    return [*lines, f"Next: evalrun samples {manifest.sweep}/{gate.run}{asked}"]
+
+
+def _asked(gate: str) -> str:
+    """The query for the samples that speak against a gate of endings; of scores it needs the run's own."""
+    ending = _ENDINGS.get(gate.partition(" ")[0])
+    return f" 'status == \"{ending}\"'" if ending else ""
 
 
 def _short(value: float | None) -> str:

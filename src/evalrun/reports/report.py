@@ -26,6 +26,7 @@ from evalrun.reports.judges import JudgesView, judges
 from evalrun.reports.leaderboard import Leaderboard, Matrix, leaderboard, matrix
 from evalrun.reports.numbers import moment, plural, seconds
 from evalrun.reports.people import PeopleView, people_view
+from evalrun.reports.previous import previous_line
 from evalrun.reports.prompts import PromptView, prompts
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.search import SearchView, search_view
@@ -54,7 +55,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the sweep is, and how it ended. `trouble` is a line where it is not complete."""
+    """What the sweep is, and how it ended. `trouble` is a line where it is not complete, `before` one against
+    the sweep before it."""
 
     name: str
     description: str
@@ -63,6 +65,7 @@ class Header:
     status: str
     size: str
     trouble: str
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +363,15 @@ def _header(source: Source, views: Sequence[RunView]) -> Header:
         status=manifest.status,
         size=f"{plural(len(views), 'run')}, {plural(samples, 'sample')}",
         trouble=trouble,
+        before=_before(manifest, views),
     )
+
+
+def _before(manifest: Manifest, views: Sequence[RunView]) -> str:
+    if manifest.previous is None:
+        return ""
+    labels = {view.id: view.full for view in views}
+    return f"{previous_line(manifest.previous, manifest.started_at, labels, now=False)}."
 
 
 def missing_runs(source: Source) -> str:

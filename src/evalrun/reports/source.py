@@ -117,6 +117,7 @@ class Manifest:
     plan: tuple[Planned, ...] = ()
     gates: tuple[GateVerdict, ...] = ()
     groups: tuple[TaskGroup, ...] = ()
+    baseline: str | None = None
     alerts: tuple[AlertVerdict, ...] = ()
     faults: tuple[str, ...] = ()
     provenance: Mapping[str, JSON] = field(default_factory=dict)

@@ -113,6 +113,19 @@ def _answers(console: Console, source: Source, verdicts: Verdicts) -> None:
         print_line(console, line.sentence)
 
 
+def lead_lines(source: Source) -> list[str]:
+    """What a sweep comes to, in a few sentences: which run is best, what to ship, what changed since."""
+    verdicts = judge(source)
+    lines = [words(verdicts.overall)] if verdicts.overall else []
+    for answer in verdicts.answers:
+        lines += [words(sentence) for sentence in (answer.verdict, answer.advice) if sentence]
+    previous = source.manifest.previous
+    if previous is not None:
+        labels = {run.id: run.label for run in verdicts.views}
+        lines.append(previous_line(previous, source.manifest.started_at, labels, now=False))
+    return lines
+
+
 def _head(console: Console, source: Source, name: str, running: Sequence[RunningRun]) -> None:
     samples = sum(run.counts.samples for run in [*source.runs, *(run.results for run in running)])
     parts = [name, source.manifest.sweep, source.manifest.status]

@@ -14,7 +14,7 @@ from tests import program
 
 from evalrun.errors import UserError
 from evalrun.gates.check import check_sweep
-from evalrun.gates.conditions import Gate, GateResult, Verdict, parse_gate
+from evalrun.gates.conditions import Gate, GateResult, Verdict, parse_gate, signed
 from evalrun.tracking import changes
 from evalrun.tracking.changes import choose_baseline, list_baselines, set_baseline
 from evalrun.tracking.folder import SweepFolder
@@ -111,7 +111,7 @@ def test_a_true_drop_of_five_points_fails_and_says_what_it_saw(night: MakeNight)
     assert result.verdict is Verdict.FAIL
     assert result.difference == pytest.approx(-0.05)
     assert "over 500 pairs" in result.reason and "n = 500 sees" in result.reason
-    assert f"(95 % interval {result.ci_low:+.4g} to {result.ci_high:+.4g})" in result.reason
+    assert f"[{signed(result.ci_low or 0.0)}, {signed(result.ci_high or 0.0)}] over" in result.reason
     assert result.detectable is not None and 0.02 < result.detectable < 0.05
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from evalrun.reports.gates import junit, markdown, publish, workflow_lines
 from evalrun.reports.source import Manifest
 from evalrun.results import RunResults
-from evalrun.sweep_results import GateVerdict
+from evalrun.sweep_results import Concentration, GateVerdict
 from evalrun.types import Counts, MetricValue
 
 HOSTILE = (
@@ -57,9 +58,9 @@ def test_any_text_gives_whole_xml_with_the_same_cases(text: str) -> None:
 @given(st.text(max_size=60))
 @settings(deadline=None)
 def test_markdown_keeps_its_rows_and_no_markup_gets_through(text: str) -> None:
-    document = manifest(gate("fail", HOSTILE + text, text + HOSTILE, text), name=HOSTILE)
+    document = manifest(gate("fail", HOSTILE + text, text + HOSTILE, f"r{text}"), name=HOSTILE)
     lines = markdown(document, [run(HOSTILE + text)]).split("\n")
-    assert len(lines) == 12
+    assert len(lines) == 14
     assert not [line for line in lines if line.startswith(("::", "<")) or "<img" in line]
     cells = lines[6].replace("\\|", "")
     assert cells.count("|") == 6
@@ -81,3 +82,20 @@ def test_the_summary_is_added_to_what_github_names(tmp_path: Path) -> None:
     assert len(lines) == 1
     assert summary.read_text().startswith("before\n## evalrun: triage")
     assert publish(manifest(gate("fail")), [run()], environment={}) == []
+
+
+def test_a_failed_gate_names_samples_report_and_the_next_command() -> None:
+    kitchen = Concentration("dept", "kitchen", 9, 9, 10, 100, 0.001, ("s1", "s2"))
+    lost = replace(gate("fail", "exact_match no worse than baseline"), difference=-0.2, where=(kitchen,))
+    document = replace(manifest(lost, gate("fail", "error_rate <= 0")), baseline="01JBASE")
+    first, second = ElementTree.fromstring(junit(document, report="out/r.html")).iter("failure")
+    sweep = document.sweep
+    assert (first.text or "").split("\n")[1:] == [
+        "Samples: s1, s2",
+        "Report: out/r.html",
+        f"Next: evalrun compare 01JBASE {sweep} --html compared.html",
+    ]
+    assert (second.text or "").endswith(f"Next: evalrun samples {sweep}/r 'status == \"failed\"'")
+    told = markdown(document, [run()], ["rules is worse", "Ship nothing"], "out/r.html")
+    assert told.index("**rules is worse**") < told.index("Ship nothing") < told.index("| gate |")
+    assert "Samples: s1, s2" in told.replace("\\", "") and "report out/r.html" in told.replace("\\", "")
