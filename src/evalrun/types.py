@@ -367,3 +367,7 @@ class Counts:
     cached: int = 0
     warmup: int = 0
     retried: int = 0
+
+
+PERTURB = "perturb"
+"""The column of groups that says of a perturbed dataset's samples which version they are."""

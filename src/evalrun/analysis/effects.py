@@ -26,7 +26,6 @@ from evalrun.analysis.paired import agreeing, paired_difference
 from evalrun.analysis.standings import Pairs
 from evalrun.analysis.verdict import verdict
 from evalrun.canonical import digest
-from evalrun.prompts.sections import parts_of
 from evalrun.sweep_results import (
     AxisEffect,
     Interaction,
@@ -302,6 +301,8 @@ def prompt_ablations(
 def _taken_apart(
     prompt: str, runs: Sequence[RunSamples], measure: Measure, alpha: float, seed: int
 ) -> PromptAblation | None:
+    from evalrun.prompts.sections import parts_of  # few sweeps leave anything out
+
     variants = {run.run.prompt: tuple(parts_of(run.left_out)) for run in runs if run.ablates}
     levels = [prompt, *variants]
     cells: dict[str, dict[str, RunSamples]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
 from evalrun.scoring.info import MetricInfo, fraction
-from evalrun.suite.dataset import PERTURB
+from evalrun.types import PERTURB
 
 _STAY = (
     " Unparsed and refused answers stay in as answers that do not name it (unless the suite says `unparsed: "

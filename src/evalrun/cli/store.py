@@ -309,7 +309,8 @@ def use(url: str, store: Store) -> None:
       evalrun catalog use postgresql://me@db.example.org/evals
       evalrun catalog use sqlite
     """
-    from evalrun.tracking.database import VARIABLE, set_catalog, setting
+    from evalrun.tracking.database import set_catalog, setting
+    from evalrun.tracking.glance import VARIABLE
 
     before = setting(store.root)
     store.create_root()

@@ -32,10 +32,10 @@ from evalrun.analysis.fairness_definitions import OF_SCORES as OF_VERSIONS
 from evalrun.errors import Problem
 from evalrun.floats import COMPARISONS
 from evalrun.registry import nearest
-from evalrun.suite.dataset import PERTURB
 from evalrun.suite.findings import did_you_mean
 from evalrun.sweep_results import Concentration
 from evalrun.tracking.people import TAG_FIGURE
+from evalrun.types import PERTURB
 
 if TYPE_CHECKING:
     from evalrun.scoring.base import Scorer

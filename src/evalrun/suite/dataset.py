@@ -11,6 +11,7 @@ from evalrun.suite.findings import complaint, describe
 from evalrun.suite.traffic import TrafficSpec, with_defaults
 from evalrun.suite.values import Fraction, LocalPath, Spec, exactly_one
 from evalrun.types import JSON
+from evalrun.types import PERTURB as PERTURB
 
 SENSITIVE: dict[str, Any] = {
     "type": "array",
@@ -197,9 +198,6 @@ class PerturbationSpec(Spec):
 
 ORIGINAL = "original"
 """The version of a sample that is not perturbed."""
-
-PERTURB = "perturb"
-"""The column of groups that says of a perturbed dataset's samples which version they are."""
 
 MOST_VERSIONS = 100
 """Versions of each sample at most."""

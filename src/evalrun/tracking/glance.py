@@ -104,6 +104,10 @@ FROM sweep s JOIN project p ON s.project_id = p.id
 WHERE (:project IS NULL OR p.name = :project) AND (:archived OR s.archived = 0)
 ORDER BY s.ulid DESC LIMIT :limit
 """
+_PLAIN = (
+    "sweep", "project", "name", "status", "started_at", "finished_at", "exit_code", "planned", "runs",
+    "samples", "failed", "user", "git_commit",
+)  # fmt: skip
 _EVENTS = """
 SELECT e.sweep, e.seq, e.ts, e.actor, e.action, e.target, e.detail, e.hash, p.name AS project
 FROM event e JOIN sweep s ON e.sweep = s.ulid JOIN project p ON s.project_id = p.id
@@ -123,9 +127,21 @@ def sweep_rows(
         for sweep, key, value in connection.execute(asked_tags, (rows[-1][0], rows[0][0])):
             tags.setdefault(sweep, {})[key] = value
     return [
-        SweepRow(*row[:13], store.sweeps / row[13], tags.get(row[0], {}), row[14], bool(row[15]))
+        SweepRow(
+            **dict(zip(_PLAIN, row, strict=False)),
+            folder=store.sweeps / row[13],
+            tags=tags.get(row[0], {}),
+            note=row[14],
+            archived=bool(row[15]),
+        )
         for row in rows
     ]
+
+
+def folder_named(connection: sqlite3.Connection, name: str) -> tuple[str | None]:
+    """As `finding.folder_named`, in a tuple: that there is none is an answer too."""
+    asked = "SELECT folder FROM sweep WHERE name = ? ORDER BY ulid DESC LIMIT 1"
+    return connection.execute(asked, (name,)).fetchone() or (None,)
 
 
 def events_of(connection: sqlite3.Connection, actions: Sequence[str]) -> list[dict[str, Any]]:

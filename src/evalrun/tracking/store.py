@@ -28,7 +28,7 @@ from evalrun.atomic import (
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.events import append_event
 from evalrun.tracking.folder import ENDED, MANIFEST, PATTERN, SweepFolder, names_of, new_ulid
-from evalrun.tracking.glance import SweepRow, events_of, glance, sweep_rows
+from evalrun.tracking.glance import SweepRow, events_of, folder_named, glance, sweep_rows
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -229,13 +229,18 @@ class Store:
 
     def _renamed(self, name: str) -> SweepFolder | None:
         """The newest sweep that was given this name after it ended; the catalog knows."""
-        from evalrun.tracking.finding import folder_named
-
+        if not name or not self.sweeps.is_dir():
+            return None
         with contextlib.suppress(UserError):
-            named = name and self.sweeps.is_dir()
-            found = self.read(lambda connection: folder_named(connection, name)) if named else None
+            quick = glance(self, self._names(), lambda asked: folder_named(asked, name))
+            found = quick[0] if quick is not None else self._folder_named(name)
             return SweepFolder(self.sweeps / found) if found else None
         return None
+
+    def _folder_named(self, name: str) -> str | None:
+        from evalrun.tracking.finding import folder_named as of_catalog
+
+        return self.read(lambda connection: of_catalog(connection, name))
 
     def _baseline(self, name: str, folders: Folders) -> SweepFolder | None:
         """What the name stands for where gates compare with it (`tracking.changes` sets such names)."""
