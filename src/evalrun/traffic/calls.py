@@ -33,7 +33,7 @@ TORN, SHAPE, NO_CONTENT, CUT_OFF, TWICE, FUTURE, NO_TIME, UNSORTED, THRESHOLD, E
 """What records are counted as. Of these TORN, SHAPE, NO_CONTENT, CUT_OFF, TWICE and EVENTS are left out."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """A call, as far as it is known. Times are Unix nanoseconds, `kept` is the share of such traces that was
     kept when they were recorded, `cut` says that content was cut off."""

@@ -76,6 +76,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "feedback": ("feedback",),
 }  # fmt: skip
 """The names of each field, newest first."""
+_NAMED = frozenset(_NAMES) - {"prompt_tokens", "completion_tokens", "ttft_s", "feedback"}
+"""Those that are plain names."""
 _SLOTS = {name: (field, rank) for field, names in _NAMES.items() for rank, name in enumerate(names)}
 _GENERATION = frozenset(
     {*_NAMES["operation"], "gen_ai.request.model", "llm.model_name", "openinference.span.kind"}
@@ -122,13 +124,15 @@ def spans(
     generation of each trace."""
     if "context" in document:
         about = document.get("resource", {}).get("attributes") or {}
-        yield from _read(_from_sdk(document), about, events, tally, where, last)
+        if (call := _read(_from_sdk(document), about, events, tally, where, last)) is not None:
+            yield call
         return
     for resource in _listed(document, "resourceSpans", "resource_spans"):
         about = attributes_of((resource.get("resource") or {}).get("attributes"))
         for scope in _listed(resource, "scopeSpans", "scope_spans"):
             for span in _listed(scope, "spans", "spans"):
-                yield from _read(span, about, events, tally, where, last)
+                if (call := _read(span, about, events, tally, where, last)) is not None:
+                    yield call
 
 
 def last_of_traces(document: Mapping[str, Any], last: Last) -> int:
@@ -140,7 +144,8 @@ def last_of_traces(document: Mapping[str, Any], last: Last) -> int:
         try:
             own = span["attributes"]
             if isinstance(own, list):
-                own = attributes_of([item for item in own if item["key"] in _GENERATION])
+                few = {item["key"]: item["value"] for item in own if item["key"] in _GENERATION}
+                own = {k: v["stringValue"] if "stringValue" in v else _value(v) for k, v in few.items()}
             if _is_generation(own):
                 seen += 1
                 trace = _id(_first(span, "traceId", "trace_id"))
@@ -159,21 +164,24 @@ def _all_spans(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield from _listed(scope, "spans", "spans")
 
 
-_IDS = (("traceId", "trace_id"), ("spanId", "span_id"))
+_NONE = (0, "")
 
 
 def _read(
     span: Any, resource: Attributes, events: Events, tally: Tally, where: str, last: Last | None
-) -> Iterator[Call]:
+) -> Call | None:
     tally.records += 1
     try:
-        if last is not None:
-            trace, own = (_id(_first(span, *names)) for names in _IDS)
-            if trace and own and last.get(trace, (0, ""))[1] != own:
-                return
-        yield call_of(span, resource, events, tally, where)
+        trace, own = _id(_first(span, "traceId", "trace_id")), _id(_first(span, "spanId", "span_id"))
+        if not trace or not own:
+            raise ValueError("no ids")
+        if last is not None and last.get(trace, _NONE)[1] != own:
+            events.pop(trace + own, None)
+            return None
+        return call_of(span, resource, events, tally, where)
     except (KeyError, TypeError, ValueError, AttributeError):
         tally.note(SHAPE, where)
+        return None
 
 
 def call_of(
@@ -222,9 +230,6 @@ def call_of(
     return call
 
 
-_SEEN: dict[str, bool] = {}
-
-
 def _is_generation(attributes: Attributes) -> bool:
     kind = attributes.get("openinference.span.kind")
     if kind is not None:
@@ -237,30 +242,41 @@ def _is_generation(attributes: Attributes) -> bool:
 
 def _fill(call: Call, attributes: Attributes, tally: Tally) -> None:
     """The fields that are attributes, each under the newest of its names; unknown names are counted."""
-    values: dict[str, Any] = {}
-    ranks: dict[str, int] = {}
-    for key, value in attributes.items():
+    fields, unknown = _plan(tuple(key for key, value in attributes.items() if value is not None))
+    for field, key, plain in fields:
+        value = attributes[key]
+        setattr(call, field, value or None if plain and type(value) is str else _field(field, value))
+    for key in unknown:
+        tally.unknown[key] += 1
+
+
+@lru_cache(maxsize=1024)
+def _plan(keys: tuple[str, ...]) -> tuple[list[tuple[str, str, bool]], list[str]]:
+    """Which attribute each field is read of, and whether it is a plain name; and the unknown names. Spans of
+    one instrumentation have the same attributes."""
+    ranked: dict[str, tuple[int, str]] = {}
+    for key in keys:
         if (slot := _SLOTS.get(key)) is not None:
-            field, rank = slot
-            if value is not None and rank < ranks.get(field, 99):
-                values[field], ranks[field] = value, rank
-        elif key[:7] == "gen_ai." or key[:4] == "llm.":
-            known = _SEEN.get(key)
-            if known is None:
-                known = _SEEN.setdefault(key, _KNOWN.match(key) is not None) if len(_SEEN) < 10_000 else True
-            if not known:
-                tally.unknown[key] += 1
-    for field, value in values.items():
-        if field in ("prompt_tokens", "completion_tokens"):
-            setattr(call, field, whole(value))
-        elif field == "ttft_s":
-            call.ttft_s = number(value)
-        elif field == "feedback":
-            call.feedback = value
-        elif field == "finish_reason" and isinstance(value, list):
-            call.finish_reason = named(value[0]) if value else None
-        else:
-            setattr(call, field, named(value))
+            ranked[slot[0]] = min(ranked.get(slot[0], (99, "")), (slot[1], key))
+    unknown = [key for key in keys if key.startswith(("gen_ai.", "llm.")) and key not in _SLOTS]
+    return (
+        [(field, key, field in _NAMED) for field, (_, key) in ranked.items()],
+        [key for key in unknown if _KNOWN.match(key) is None],
+    )
+
+
+def _field(field: str, value: Any) -> Any:
+    """The value of a field that is no plain name, or none as yet."""
+    match field:
+        case "prompt_tokens" | "completion_tokens":
+            return whole(value)
+        case "ttft_s":
+            return number(value)
+        case "feedback":
+            return value
+        case "finish_reason" if isinstance(value, list):
+            return named(value[0]) if value else None
+    return named(value)
 
 
 def _content(
@@ -471,16 +487,19 @@ def _first(value: Mapping[str, Any], one: str, other: str = "") -> Any:
     return value.get(other) if found is None else found
 
 
+_HEX = "0123456789abcdef"
+
+
 def _id(text: Any) -> str:
     """An id as hexadecimal digits, also where an exporter wrote base64, or 0x before it."""
     if not isinstance(text, str) or not text:
         return ""
     if len(text) in (16, 32):
-        try:
-            int(text, 16)
-            return text.lower()
-        except ValueError:
-            pass
+        if not text.strip(_HEX):
+            return text
+        lowered = text.lower()
+        if not lowered.strip(_HEX):
+            return lowered
     if text.startswith("0x"):
         return text[2:].lower()
     try:
