@@ -87,6 +87,15 @@ class Tally:
     """Attributes of the conventions' namespaces that are not known here, by name."""
     notes: list[str] = field(default_factory=list)
 
+    def absorb(self, other: Tally) -> None:
+        """What was counted elsewhere."""
+        self.records, self.calls = self.records + other.records, self.calls + other.calls
+        self.matching += other.matching
+        self.wrong.update(other.wrong)
+        self.unknown.update(other.unknown)
+        self.first = {**other.first, **self.first}
+        self.notes = list(dict.fromkeys([*self.notes, *other.notes]))
+
     def note(self, what: str, where: str = "") -> None:
         """Count one."""
         self.wrong[what] += 1

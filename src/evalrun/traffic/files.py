@@ -12,7 +12,7 @@ import orjson
 from evalrun.errors import UserError
 from evalrun.traffic.calls import TORN, Call, Tally
 from evalrun.traffic.exports import calls, source_of
-from evalrun.traffic.otlp import Events, Last, is_otlp, last_of_traces, log_events, spans
+from evalrun.traffic.otlp import Events, Last, Mine, is_otlp, last_of_traces, log_events, spans
 
 _WHOLE = 512 << 20
 """A file that is one JSON value is read up to this size."""
@@ -48,18 +48,20 @@ def _matching(pattern: Path) -> list[Path]:
 
 
 def read_calls(
-    files: Sequence[Path], source: str, mapped: dict[str, str], tally: Tally, last: Last | None = None
-) -> Iterator[Call]:
-    """Every span and call of the files; of traces that are in `last` the last generation only. Raises
-    UserError for a file that cannot be read."""
+    files: Sequence[Path], source: str, mapped: dict[str, str], tally: Tally, last: Last | None = None,
+    mine: Mine | None = None,
+) -> Iterator[Call]:  # fmt: skip
+    """Every span and call of the files; of traces that are in `last` the last generation only, of OTLP those
+    of traces that are `mine` (other records are those of the empty trace). Raises UserError for a file that
+    cannot be read."""
     events = _events(files)
     for path in files:
         for where, row in records(path, tally):
             kind = source if source not in ("auto", "jsonl", "parquet") else source_of(row)
             if kind == "otlp" or (kind == "openinference" and source_of(row) == "otlp"):
                 if isinstance(row, dict):
-                    yield from spans(row, events, tally, where, last)
-            else:
+                    yield from spans(row, events, tally, where, last, mine)
+            elif mine is None or mine(""):
                 for call in calls(row, kind, mapped, tally, where):
                     if not (last and call.span) or last.get(call.trace, (0, call.span))[1] == call.span:
                         yield call
@@ -69,7 +71,9 @@ def read_calls(
         tally.wrong[EVENTS] += len(events)
 
 
-def last_generations(files: Sequence[Path], source: str, mapped: dict[str, str], tally: Tally) -> Last:
+def last_generations(
+    files: Sequence[Path], source: str, mapped: dict[str, str], tally: Tally, mine: Mine | None = None
+) -> Last:
     """When the last generation of each trace began, and its span. Counts the generations in `tally`."""
     last: Last = {}
     scratch = Tally()
@@ -77,9 +81,9 @@ def last_generations(files: Sequence[Path], source: str, mapped: dict[str, str],
         for where, row in records(path, scratch):
             kind = source if source not in ("auto", "jsonl", "parquet") else source_of(row)
             if isinstance(row, dict) and is_otlp(row):
-                tally.calls += last_of_traces(row, last)
+                tally.calls += last_of_traces(row, last, mine)
                 continue
-            for call in calls(row, kind, mapped, scratch, where):
+            for call in calls(row, kind, mapped, scratch, where) if mine is None or mine("") else ():
                 tally.calls += call.generation
                 place = (call.begin_ns or 0, call.span)
                 if call.generation and call.span and place > last.get(call.trace, (-1, "")):

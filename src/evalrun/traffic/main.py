@@ -13,15 +13,18 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from evalrun.atomic import replacing
 from evalrun.errors import UserError
 from evalrun.registry import nearest
 from evalrun.traffic.calls import (
     CUT_OFF,
+    EVENTS,
     FUTURE,
     NO_CONTENT,
     NO_TIME,
+    TORN,
     TWICE,
     UNSORTED,
     Call,
@@ -33,6 +36,8 @@ from evalrun.traffic.calls import (
     value_at,
 )
 from evalrun.traffic.files import expand, last_generations, read_calls
+from evalrun.traffic.otlp import Mine
+from evalrun.traffic.parts import Part, parts_of, read_parts
 from evalrun.traffic.sample import Row, Sampling, Stratum, redacted
 
 if TYPE_CHECKING:
@@ -153,15 +158,47 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _offer(wanted: Wanted, files: Sequence[Path], tally: Tally, sampling: Sampling) -> None:
+def _look(
+    wanted: Wanted, files: Sequence[Path], tally: Tally, sampling: Sampling, mine: Mine | None = None
+) -> bool:
+    """Offer every call to the sample; whether any says what share of its like was kept."""
     pick = Pick(wanted, tally)
     last, mapped = None, dict(wanted.map)
     if wanted.unit == "last_generation":
-        last = last_generations(files, wanted.source, mapped, tally)
-    for call in read_calls(files, wanted.source, mapped, tally, last):
+        last = last_generations(files, wanted.source, mapped, tally, mine)
+    for call in read_calls(files, wanted.source, mapped, tally, last, mine):
         if pick.is_unit(call):
             tally.calls += last is None
             pick.offer(call, sampling)
+    return pick.weighed
+
+
+def part_of(wanted: Wanted, files: Sequence[Path], at: int, count: int) -> Part:
+    """What one of `count` processes sees: traces whose id's CRC leaves the rest `at`."""
+    tally, rows = Tally(), list[Row]()
+    sampling = Sampling(rows.append, wanted.n, wanted.rate, wanted.seed, wanted.strata)
+    with _uncollected():
+        weighed = _look(wanted, files, tally, sampling, lambda trace: crc32(trace.encode()) % count == at)
+    if at:  # lines that belong to no trace are seen by all
+        for what in (TORN, EVENTS):
+            tally.wrong.pop(what, None)
+            tally.first.pop(what, None)
+    return Part(tally, sampling, rows, weighed)
+
+
+def _offer(wanted: Wanted, files: Sequence[Path], tally: Tally, sampling: Sampling) -> None:
+    count = parts_of(wanted.n, wanted.source, files)
+    if count == 1:
+        weighed = _look(wanted, files, tally, sampling)
+    else:
+        weighed = False
+        Pick(wanted, Tally())  # what is wrong with a condition is said once
+        for part in read_parts(wanted, files, count):
+            tally.absorb(part.tally)
+            sampling.absorb(part.sampling)
+            weighed |= part.weighed
+            for row in part.rows:
+                sampling.keep(row)
     if tally.records == 0 and tally.wrong:
         what, where = next(iter(tally.first.items()))
         raise UserError(f"holds no record that can be read: {what}", where=where)
@@ -171,7 +208,7 @@ def _offer(wanted: Wanted, files: Sequence[Path], tally: Tally, sampling: Sampli
             where=str(files[0]),
             remedy="See source, unit, where and the window of time.",
         )
-    if not pick.weighed and wanted.kept is None:
+    if not weighed and wanted.kept is None:
         tally.notes.append("nothing says what share of the traces was kept: weights are of those that were")
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from evalrun.traffic.calls import (
     CHOICES,
@@ -23,6 +24,7 @@ from evalrun.traffic.calls import (
     Tally,
     first_of,
     loaded,
+    mapping,
     message_text,
     messages_of,
     named,
@@ -35,6 +37,8 @@ from evalrun.traffic.calls import (
 Attributes = dict[str, Any]
 Last = dict[str, tuple[int, str]]
 """By trace: when its last generation began, and the span of that."""
+Mine: TypeAlias = Callable[[str], bool]
+"""Whether a trace is one of those that are looked at."""
 Events = dict[str, list[tuple[str, Attributes, int | None]]]
 """By trace and span: name, attributes and time of each event."""
 
@@ -102,53 +106,69 @@ def is_otlp(line: Any) -> bool:
 
 
 def log_events(document: Mapping[str, Any], events: Events) -> None:
-    """Put the events that log records hold into `events`, by trace and span."""
+    """Put the events that log records hold into `events`, by trace and span; records of an unknown shape hold
+    none."""
     for resource in _listed(document, "resourceLogs", "resource_logs"):
         for scope in _listed(resource, "scopeLogs", "scope_logs"):
             for record in _listed(scope, "logRecords", "log_records"):
-                attributes = attributes_of(record.get("attributes"))
-                name = record.get("eventName") or record.get("event_name") or attributes.get("event.name")
-                key = _id(_first(record, "traceId", "trace_id")) + _id(_first(record, "spanId", "span_id"))
-                if not isinstance(name, str) or not name.startswith("gen_ai."):
-                    continue
-                body = _value(record.get("body") or {})
-                attributes.update(body if isinstance(body, dict) else {"content": body})
-                at = nanoseconds(_first(record, "timeUnixNano", "time_unix_nano"))
-                events.setdefault(key, []).append((name, attributes, at))
+                with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+                    _log_event(record, events)
+
+
+def _log_event(record: Mapping[str, Any], events: Events) -> None:
+    attributes = attributes_of(record.get("attributes"))
+    name = record.get("eventName") or record.get("event_name") or attributes.get("event.name")
+    key = _id(_first(record, "traceId", "trace_id")) + _id(_first(record, "spanId", "span_id"))
+    if not isinstance(name, str) or not name.startswith("gen_ai."):
+        return
+    body = _value(record.get("body") or {})
+    attributes.update(body if isinstance(body, dict) else {"content": body})
+    at = nanoseconds(_first(record, "timeUnixNano", "time_unix_nano"))
+    events.setdefault(key, []).append((name, attributes, at))
 
 
 def spans(
-    document: Mapping[str, Any], events: Events, tally: Tally, where: str, last: Last | None = None
-) -> Iterator[Call]:
+    document: Mapping[str, Any], events: Events, tally: Tally, where: str, last: Last | None = None,
+    mine: Mine | None = None,
+) -> Iterator[Call]:  # fmt: skip
     """The spans of one line, those that are no calls of a model among them; with `last` only the last
-    generation of each trace."""
-    if "context" in document:
-        about = document.get("resource", {}).get("attributes") or {}
-        if (call := _read(_from_sdk(document), about, events, tally, where, last)) is not None:
+    generation of each trace, with `mine` only those of traces that it says yes to."""
+    if isinstance(document.get("context"), dict):
+        about = mapping(mapping(document.get("resource")).get("attributes"))
+        if (call := _read(_from_sdk(document), about, events, tally, where, last, mine)) is not None:
             yield call
         return
     for resource in _listed(document, "resourceSpans", "resource_spans"):
-        about = attributes_of((resource.get("resource") or {}).get("attributes"))
+        about = _about(resource, tally, where)
         for scope in _listed(resource, "scopeSpans", "scope_spans"):
             for span in _listed(scope, "spans", "spans"):
-                if (call := _read(span, about, events, tally, where, last)) is not None:
+                if (call := _read(span, about, events, tally, where, last, mine)) is not None:
                     yield call
 
 
-def last_of_traces(document: Mapping[str, Any], last: Last) -> int:
+def _about(resource: Mapping[str, Any], tally: Tally, where: str) -> Attributes:
+    """The attributes of a resource; one of an unknown shape has none."""
+    try:
+        return attributes_of(mapping(resource.get("resource")).get("attributes"))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        tally.note(SHAPE, where)
+        return {}
+
+
+def last_of_traces(document: Mapping[str, Any], last: Last, mine: Mine | None = None) -> int:
     """Note the last generation of each trace, by when it began, without reading more of it than that; how
     many generations there were."""
     seen = 0
-    flat = [document] if "context" in document else []
+    flat = [document] if isinstance(document.get("context"), dict) else []
     for span in [_from_sdk(each) for each in flat] or _all_spans(document):
         try:
             own = span["attributes"]
             if isinstance(own, list):
                 few = {item["key"]: item["value"] for item in own if item["key"] in _GENERATION}
                 own = {k: v["stringValue"] if "stringValue" in v else _value(v) for k, v in few.items()}
-            if _is_generation(own):
+            trace = _id(_first(span, "traceId", "trace_id"))
+            if _is_generation(own) and (mine is None or mine(trace)):
                 seen += 1
-                trace = _id(_first(span, "traceId", "trace_id"))
                 begin = nanoseconds(_first(span, "startTimeUnixNano", "start_time_unix_nano")) or 0
                 place = (begin, _id(_first(span, "spanId", "span_id")))
                 if place > last.get(trace, (-1, "")):
@@ -168,11 +188,20 @@ _NONE = (0, "")
 
 
 def _read(
-    span: Any, resource: Attributes, events: Events, tally: Tally, where: str, last: Last | None
+    span: Any,
+    resource: Attributes,
+    events: Events,
+    tally: Tally,
+    where: str,
+    last: Last | None,
+    mine: Mine | None,
 ) -> Call | None:
-    tally.records += 1
     try:
         trace, own = _id(_first(span, "traceId", "trace_id")), _id(_first(span, "spanId", "span_id"))
+        if mine is not None and not mine(trace):
+            events.pop(trace + own, None)
+            return None
+        tally.records += 1
         if not trace or not own:
             raise ValueError("no ids")
         if last is not None and last.get(trace, _NONE)[1] != own:
@@ -510,7 +539,7 @@ def _id(text: Any) -> str:
 
 def _from_sdk(span: Mapping[str, Any]) -> dict[str, Any]:
     """A span as `ReadableSpan.to_json` writes it, in the names of OTLP."""
-    context, status = span.get("context") or {}, span.get("status") or {}
+    context, status = mapping(span.get("context")), mapping(span.get("status"))
     state = context.get("trace_state")
     return {
         "traceId": context.get("trace_id"),
@@ -524,6 +553,6 @@ def _from_sdk(span: Mapping[str, Any]) -> dict[str, Any]:
         "status": {"code": status.get("status_code"), "message": status.get("description")},
         "events": [
             {"name": e.get("name"), "timeUnixNano": e.get("timestamp"), "attributes": e.get("attributes")}
-            for e in span.get("events") or ()
+            for e in _listed(span, "events")
         ],
     }

@@ -78,6 +78,15 @@ class Sampling:
         elif (-at, request_id) > heap[0][:2]:
             heapq.heapreplace(heap, (-at, request_id, make()))
 
+    def absorb(self, other: Sampling) -> None:
+        """What another looked at, of other records: the smallest hashes of both are those of all."""
+        for name, theirs in other._heaps.items():
+            known = {entry[1]: entry for entry in (*self._heaps.get(name, ()), *theirs)}
+            self._heaps[name] = heapq.nlargest(self.n or 0, known.values(), key=lambda entry: entry[:2])[::-1]
+        for own, count in ((self._of, other._of), (self._taken, other._taken)):
+            for name, number in count.items():
+                own[name] = own.get(name, 0) + number
+
     def _take(self, row: Row, stratum: str, chance: float) -> None:
         self._taken[stratum] = self._taken.get(stratum, 0) + 1
         row["weight"] = 1 / (chance * row.pop("kept"))

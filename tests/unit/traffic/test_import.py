@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalrun.errors import UserError
-from evalrun.traffic import calls
+from evalrun.traffic import calls, parts
 from evalrun.traffic.main import Taken, Wanted, read_rows, take
 from evalrun.traffic.otlp import kept_share
 
@@ -295,3 +295,38 @@ def test_no_json_breaks_a_reader(tmp_path_factory: pytest.TempPathFactory, row: 
     wrong = sum(done.left_out.values())
     assert done.rows == done.read["matching"] and done.rows + wrong <= done.read["records"] + wrong
     assert any(each["output"] == otlp.ANSWER for each in read_rows(done.path))
+
+
+def test_two_processes_take_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has traces of its own: counts, weights and rows are the same."""
+    monkeypatch.setenv("EVALRUN_PSEUDONYM_KEY", "k")
+    by_log, log = otlp.details()
+    lines = [otlp.line(otlp.newest(at), otlp.newest(at + 1)) for at in range(3, 60, 2)]
+    lines += [lines[0], lines[1][:-20], otlp.line(by_log), log, log.replace("0002", "0999"), '{"no": 1}']
+    made = []
+    for large in (1 << 40, 1):
+        monkeypatch.setattr(parts, "LARGE", large)
+        monkeypatch.setattr(parts.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+        made.append(taken(tmp_path, lines, n=20, always='request_id == "x"', unit="each_generation"))
+    assert made[0] == made[1] and len(made[0][0]) == 20 and made[0][1].left_out[calls.TORN] == 1
+    with pytest.raises(UserError, match="no record is left"):
+        taken(tmp_path, lines, n=20, where='model == "none"')
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"resourceSpans": [{"resource": "triage", "scopeSpans": []}]},
+        {"resourceSpans": [{"resource": {"attributes": [7]}, "scopeSpans": [{"spans": [{"traceId": 1}]}]}]},
+        {
+            "resourceLogs": [
+                {"scopeLogs": [{"logRecords": [{"attributes": [7]}, {"body": {"kvlistValue": 3}}]}]}
+            ]
+        },
+        {"context": 1, "attributes": {}, "resourceSpans": None},
+        {"context": {"trace_id": "0x1"}, "attributes": {}, "status": 3, "events": 4, "resource": 5},
+    ],
+)
+def test_odd_shapes_are_counted_and_end_nothing(tmp_path: Path, odd: Any) -> None:
+    rows, _ = taken(tmp_path, [json.dumps(odd), otlp.line(otlp.newest())])
+    assert len(rows) == 1
