@@ -167,6 +167,11 @@ def dumps(value: Any) -> str:
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
+def labelled(value: Any) -> str:
+    """A value as the name of a group: as it is where it is text, "none" where it is missing."""
+    return "none" if value is None or value == "" else value if isinstance(value, str) else dumps(value)
+
+
 def loaded(value: Any) -> tuple[Any, bool]:
     """A value that may be JSON in a text, and whether it was cut: it begins like JSON and is none."""
     if isinstance(value, str) and value[:1] in ("[", "{"):

@@ -330,3 +330,11 @@ def test_two_processes_take_what_one_does(tmp_path: Path, monkeypatch: pytest.Mo
 def test_odd_shapes_are_counted_and_end_nothing(tmp_path: Path, odd: Any) -> None:
     rows, _ = taken(tmp_path, [json.dumps(odd), otlp.line(otlp.newest())])
     assert len(rows) == 1
+
+
+def test_columns_are_found_where_map_says(tmp_path: Path) -> None:
+    mapped = {"text": "messages[-1].content", "e2e_s": "took", "gold": 'attributes["a.b"]'}
+    own = otlp.newest(own={"a.b": "to ann@example.org", "took": "0.25"})
+    (row,), _ = taken(tmp_path, [otlp.line(own)], map=mapped, redact="standard", store=tmp_path / "st")
+    assert row["text"] == otlp.SENT[0]["content"] and row["e2e_s"] == 0.25
+    assert row["gold"].startswith("to <EMAIL")
