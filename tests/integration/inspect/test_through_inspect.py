@@ -55,3 +55,28 @@ def test_a_log_of_inspect_becomes_a_sweep(tmp_path: Path) -> None:
     assert document["taken_over"] == 8
     run = json.loads(next((tmp_path / document["folder"] / "runs").glob("*/run.json")).read_text())
     assert next(each["value"] for each in run["metrics"] if each["name"] == "includes") == accuracy
+
+
+def test_limits_are_one_number_for_all_models_at_an_address(tmp_path: Path) -> None:
+    """The evaluated model and a grader on the same server share the stricter of their limits."""
+    import asyncio
+
+    from evalrun.integrations.inspect_ai import _budget_of
+    from evalrun.suite.load import load_suite
+
+    one = "provider: openai_compatible, base_url: 'http://127.0.0.1:1/v1', model: m"
+    (tmp_path / "suite.yaml").write_text(
+        f"name: s\nmodels:\n  - {{id: a, {one}, limits: {{requests_per_minute: 60}}}}\n"
+        f"  - {{id: b, {one}, limits: {{requests_per_minute: 30}}}}\n"
+        "  - {id: c, provider: openai_compatible, base_url: 'http://127.0.0.1:2/v1', model: m}\n"
+        "prompts: [{id: p, text: '{{ q }}'}]\ndatasets: [{id: d, rows: [{q: a}]}]\nscorers: [exact_match]\n"
+    )
+    suite = load_suite(tmp_path / "suite.yaml").suite
+
+    async def budgets() -> list[object]:
+        return [_budget_of(suite, model, model.options.base_url) for model in suite.models]
+
+    first, second, third = asyncio.run(budgets())
+    assert first is second and third is None
+    assert first.requests.per_minute == 30  # type: ignore[attr-defined]
+    assert asyncio.run(budgets())[0] is not first  # another loop, whose turns are its own
