@@ -55,7 +55,8 @@ class LmEval:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        runner = json.dumps([sys.executable, "-m", "evalrun.tasks.code_runner"])
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "EVALRUN_CODE_RUNNER": runner}
         self._process = subprocess.Popen(
             [interpreter(), str(CHILD)],
             stdin=subprocess.PIPE,

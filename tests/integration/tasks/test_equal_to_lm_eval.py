@@ -158,3 +158,41 @@ def test_without_a_tokenizer_the_run_says_that_it_is_not_comparable(tmp_path: Pa
     note = next(each["note"] for each in by_task["own_choice"]["metrics"] if each["name"] == "acc")
     assert "not comparable to lm_eval" in note
     assert all(each["counts"]["failed"] == 0 for each in document["runs"])
+
+
+def test_programs_of_models_run_by_leave_and_locked_down(tmp_path: Path) -> None:
+    """HumanEval with local rows and without the Hub's code_eval: two of four answers are right, one would
+    write outside its folder."""
+    rows = tmp_path / "data" / "openai_humaneval" / "test.jsonl"
+    rows.parent.mkdir(parents=True)
+    check = "def check(candidate):\n    assert candidate(2, 3) == 5\n"
+    rows.write_text("".join(
+        json.dumps({"task_id": f"H/{at}", "prompt": f"def add{at}(a, b):\n", "canonical_solution": "",
+                    "test": check, "entry_point": f"add{at}"}) + "\n"
+        for at in range(4)
+    ))  # fmt: skip
+    server = LmEvalServer()
+    mark = tmp_path / "written"
+    wrong = f"    open({str(mark)!r}, 'w').close()\n    return 5\n"
+    said = {"add0": "    return a + b\n", "add1": "    return a - b\n", "add2": "    return b + a\n"}
+
+    def answer(prompt: str, body: dict[str, Any]) -> str:
+        return next((text for name, text in said.items() if f"def {name}(" in prompt), wrong)
+
+    server.said = answer  # type: ignore[method-assign]
+    text = (
+        f'name: own\nmodels: [{{id: m, provider: openai_compatible, base_url: "{server.url}", model: m, '
+        f'api: completions}}]\ntasks: [humaneval]\ntask_data: "{tmp_path / "data"}"\n'
+    )
+    try:
+        (tmp_path / "suite.yaml").write_text(text)
+        refused = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=240)
+        assert refused.returncode == 2 and "allow: [code_execution]" in refused.stderr
+        assert not server.asked
+        (tmp_path / "suite.yaml").write_text(text + "allow: [code_execution]\n")
+        (only,) = run(tmp_path)["runs"]
+    finally:
+        server.close()
+    figure = next(each for each in only["metrics"] if each["name"] == "pass_1.create_test")
+    assert (figure["value"], figure["n"]) == (0.5, 4)
+    assert not mark.exists()

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+from . import code
 from .build import Built, build, show
 from .data import Data
 from .names import index_of, tasks_folder, version
@@ -31,6 +32,7 @@ class Server:
         if self.data is None:
             self.data = Data()
             self.data.install()
+            code.install()
         if job["op"] == "build":
             self.built[job["key"]], described = build(self.data, job)
             return described
