@@ -187,7 +187,10 @@ _MIRRORED: Mapping[Operator, Operator] = {
     "<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!=",
 }  # fmt: skip
 _EXAMPLE = "For example: metric.exact_match > 0.8 and (\"llama\" in model or tag.team == 'nlp')"
-_BRACKETS = 'Names that are not plain words go in brackets: metric("my-score"), tag["team name"].'
+_BRACKETS = (
+    'Names that are not plain words go in brackets: metric("my-score"), tag["team name"]; of samples '
+    'vars["Message text"].'
+)
 _SLIPS = (
     (re.compile(r"=(?!=)"), "To compare is ==."),
     (re.compile(r"<?>|like\b", re.IGNORECASE), '"Not equal" is !=, and a part of a text: "llama" in model.'),
