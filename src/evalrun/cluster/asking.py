@@ -195,6 +195,8 @@ class Asking:
             except UserError as error:
                 said = error
             except Exception as error:
+                if node["NodeID"] not in {each["NodeID"] for each in await self._alive()}:
+                    continue  # it died meanwhile, as it may at any moment
                 said = unrunnable(error, node["NodeManagerHostname"])
             if isinstance(said, UserError):
                 problems |= dict.fromkeys(said.problems)

@@ -78,12 +78,20 @@ class ActorHands:
         self, nodes: Sequence[Mapping[str, Any]], note: Callable[[str, dict[str, Any]], None]
     ) -> None:
         """Start the engines; `note` is told who answers. Raises UserError where none can be."""
+        from ray.exceptions import RayError
+
         for started, ref in self._started(nodes):
-            _, said = await result(ref)
+            try:
+                _, said = await result(ref)
+            except RayError:  # its node died meanwhile
+                self._actors.remove(started)
+                continue
             if isinstance(said, UserError):
                 raise said
             note(self._model.id, said[self._model.id])
             self._free.put_nowait(started)
+        if not self._actors:
+            raise self._gone()
 
     def start_more(
         self, nodes: Sequence[Mapping[str, Any]], note: Callable[[str, dict[str, Any]], None]
@@ -137,8 +145,11 @@ class ActorHands:
                 continue
             self._free.put_nowait(actor)
             return done
-        raise UserError(
-            f"all engines of model {model.id} are gone",
+        raise self._gone()
+
+    def _gone(self) -> UserError:
+        return UserError(
+            f"all engines of model {self._model.id} are gone",
             remedy="See to the nodes, then run the same command again: it goes on from the segments.",
             exit_code=ExitCode.INCOMPLETE,
         )
