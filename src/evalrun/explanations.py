@@ -118,12 +118,12 @@ class Attention:
     """Where heads look. It is no importance.
 
     `answer` are the rows of every head at the `made` places that make the first tokens of the answer, the
-    last of the prompt first: layers by heads by `made` by tokens; `answer_from` is the first
-    token of the answer. `means` are whole maps, the mean of each
-    layer's heads: layers by tokens by tokens. Both are base64 of zlib of bytes b for shares of (b / 15)^2;
-    shares below `least` of them are left out, so that a sample takes little room. The whole maps of all heads
-    are in `attention.npz` beside the explanations, under `key`. `places` are the tokens' places in the
-    messages, None for those of the frame and the answer.
+    last of the prompt first: layers by heads by `made` by tokens; `answer_from` is the first token of the
+    answer. `means` are whole maps, the mean of all heads of `span` layers each: maps by tokens by tokens.
+    Both are base64 of zlib of bytes b for shares of (b / 15)^2; shares below `least` of them are left out, so
+    that a sample takes little room. The whole maps of all heads are in `attention.npz` beside the
+    explanations, under `key`. `places` are the tokens' places in the messages, None for those of the frame
+    and the answer.
     """
 
     layers: int
@@ -133,6 +133,7 @@ class Attention:
     answer_from: int
     answer: str
     means: str
+    span: int
     least: tuple[float, float]
     places: tuple[Place | None, ...]
     first: float

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     Maps = NDArray[np.uint8]
 
-ANSWER_BYTES, MEANS_BYTES = 4_500, 4_500
+ANSWER_BYTES, MEANS_BYTES = 1_500, 1_500
 """What a page may hold, before base64, of the answer's rows and of the whole maps."""
 MOST_MADE = 3
 _STEPS = 15
+_FINE = 0.03
 _CUTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8)
 
 
@@ -38,21 +39,37 @@ def shown(told: Mapping[str, Any], places: tuple[Place | None, ...], key: str) -
         coded, cut = _small(maps[:, :, first : first + count] / 255, ANSWER_BYTES)
         if not answer or cut < least:  # more rows only where they cost nothing of the first
             made, answer, least = count, coded, cut
-    means, cut = _small(maps.mean(axis=1) / 255, MEANS_BYTES)
+    span, means, cut = _means(maps)
     note = (
         f"{told['first']:.0%} of the attention of the prompt's last position goes to the first token "
         "(mean over all heads). Attention says where heads look, not what the answer depends on."
     )
     if max(least, cut):
         note += f" Shares below {least:.0%} (single heads) and {cut:.0%} (means) are not drawn."
+    if span > 1:
+        note += f" Whole maps are means over {span} layers each, to keep the page small."
     if told["cut"]:
         note += f" Only the last {size} tokens are shown."
     lens = tuple(Lens(str(token), float(value), float(own)) for token, value, own in told["lens"])
     found = Attention(
-        layers, heads, size, made, first + 1, answer, means, (least, cut), places, float(told["first"]),
+        layers, heads, size, made, first + 1, answer, means, span, (least, cut), places, float(told["first"]),
         lens, key, note,
     )  # fmt: skip
     return found, maps
+
+
+def _means(maps: Maps) -> tuple[int, str, float]:
+    """Whole maps, the mean of all heads of a few layers each: of as few as leaves most shares in. The number
+    of layers, the maps, and the limit below which shares are left out."""
+    import numpy as np
+
+    layers = maps.mean(axis=1) / 255
+    for span in (1, 2, 3, 5, 10, len(layers)):
+        together = np.stack([layers[at : at + span].mean(axis=0) for at in range(0, len(layers), span)])
+        coded, cut = _small(together, MEANS_BYTES)
+        if cut <= _FINE:
+            break
+    return span, coded, cut
 
 
 def _small(shares: Any, most: int) -> tuple[str, float]:

@@ -19,8 +19,10 @@ from evalrun.tracking.folder import SweepFolder
 
 STEPS = 8
 """So many shades a word may have to either side of none."""
-_ROWS = 40
+_ROWS = 12
 _TEXT = 60
+_LAYERS = 6
+"""So many layers of the logit lens are told, evenly spaced up to the last."""
 SCRIPTS = ("page.js", "download.js", "explain.js")
 
 
@@ -33,11 +35,6 @@ class Piece:
     shade: int = 0
     said: str = ""
     at: int = -1
-
-    @property
-    def sign(self) -> str:
-        """What stands before a coloured word."""
-        return "+" if self.shade > 0 else "\N{MINUS SIGN}" if self.shade < 0 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +78,7 @@ class AttentionView:
     heads: int
     size: int
     made: int
+    span: int
     first: int
     labels: Sequence[str]
     note: str
@@ -188,12 +186,14 @@ def _attention(found: Attention, texts: SampleTexts, tokens: Sequence[TokenView]
     rows = [
         (str(at), f"{lens.token!r}", fixed(lens.logprob, 3), fixed(lens.answer, 3))
         for at, lens in enumerate(found.lens, 1)
+        if (len(found.lens) - at) % -(-len(found.lens) // _LAYERS) == 0
     ]
     columns = ("layer", "likeliest token", "log p", "log p of the answer's first token")
     title = "What each layer would answer (logit lens)"
+    lens = Table(title, columns, rows, frozenset({0, 2, 3})) if rows else None
     return AttentionView(
-        found.answer, found.means, found.layers, found.heads, found.tokens, found.made, found.answer_from,
-        labels, found.note, Table(title, columns, rows, frozenset({0, 2, 3})) if rows else None,
+        found.answer, found.means, found.layers, found.heads, found.tokens, found.made, found.span,
+        found.answer_from, labels, found.note, lens,
     )  # fmt: skip
 
 

@@ -34,7 +34,10 @@ def test_pages_show_the_same_values_without_a_network(pages: Path, opened: Opene
     page = opened.open(pages / "why.html", charts=False, samples=False)
     assert page.locator("h3").inner_text() == "m-p-d: sample a"
     charged = page.locator(".why-text span.w.p8")
-    assert (charged.text_content() or "").strip() == "+charged (+4.000 nats)"
+    assert (charged.text_content() or "").strip() == "charged (+4.000 nats)"
+    style = "getComputedStyle(document.querySelector('.why-text .{}'), '::before').content"
+    signs = [page.evaluate(style.format(shade)) for shade in ("p8", "m2")]
+    assert signs == ['"+"', '"\N{MINUS SIGN}"']
     assert page.locator(".why-text span.w.m2").get_attribute("title") == "\N{MINUS SIGN}1.000 nats"
     coloured = page.locator(".why-text span[data-at][title]").all()
     assert len(coloured) == 2 and all("nats" in (word.text_content() or "") for word in coloured)

@@ -40,6 +40,7 @@ def test_small_maps_keep_every_share_to_a_step() -> None:
     assert (whole == maps).all() and (found.made, found.answer_from, found.least) == (3, 5, (0.0, 0.0))
     rows = decoded(found.answer, 2, 3, 3, 8)
     assert np.abs(rows - maps[:, :, 4:7] / 255).max() <= 1 / 15  # half a step of a square root, at most
+    assert found.span == 1
     means = decoded(found.means, 2, 8, 8)
     assert np.abs(means - maps.mean(axis=1) / 255).max() <= 1 / 15
 
@@ -49,6 +50,7 @@ def test_whatever_the_maps_a_page_holds_little() -> None:
     found, _ = shown(told(maps, 120), (None,) * 128, "key")
     assert len(found.answer) < ANSWER_BYTES * 4 / 3 + 4 and len(found.means) < MEANS_BYTES * 4 / 3 + 4
     rows = decoded(found.answer, 30, 9, found.made, 128)
+    assert decoded(found.means, -1, 128, 128).shape[0] == -(-30 // found.span) < 30
     kept = maps[:, :, 119 : 119 + found.made] / 255 >= found.least[0]
     assert 0 < found.least[0] < 1 and (rows[~kept] == 0).all() and (rows[kept] > 0).all()
     assert f"Shares below {found.least[0]:.0%}" in found.note

@@ -1,6 +1,7 @@
 // Explanations: what each word adds to one token of the answer, and maps of attention.
 (() => {
   "use strict";
+  for (const said of document.querySelectorAll(".why-text .unseen")) said.parentElement.title = said.textContent.trim().slice(1, -1);
   const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
   const shadeOf = (value, most) => {
     if (!most || Math.abs(value) < most / 16) return "";
@@ -8,18 +9,9 @@
   };
   for (const group of document.querySelectorAll(".why-tokens")) {
     const words = [...group.closest(".why").querySelectorAll("[data-at]")];
-    const kept = words.map(word => [word.className, word.firstElementChild && word.firstElementChild.textContent]);
+    const kept = words.map(word => word.className);
     const values = new Int8Array(bytes(group.dataset.rows).buffer);
     const tokens = values.length / Number(group.dataset.units);
-    const mark = (word, text) => {
-      let sign = word.querySelector("sup");
-      if (!sign && text) {
-        sign = document.createElement("sup");
-        sign.setAttribute("aria-hidden", "true");
-        word.prepend(sign);
-      }
-      if (sign) sign.textContent = text;
-    };
     group.addEventListener("click", event => {
       const button = event.target.closest("button");
       if (!button) return;
@@ -27,13 +19,11 @@
       const token = Number(button.dataset.token);
       words.forEach((word, number) => {
         if (token < 0) {
-          word.className = kept[number][0];
-          mark(word, kept[number][1] && word.className !== "w" ? kept[number][1] : "");
+          word.className = kept[number];
           return;
         }
         const shade = shadeOf(values[Number(word.dataset.at) * tokens + token], 127);
         word.className = shade ? "w " + shade : "w";
-        mark(word, shade ? (shade[0] === "p" ? "+" : "\u2212") : "");
       });
     });
   }
@@ -60,6 +50,9 @@
     const number = name => Number(part.dataset[name]);
     const layers = number("layers"), heads = number("heads"), size = number("size"), made = number("made");
     const labels = [...part.querySelectorAll(".why-labels li")].map(item => item.textContent);
+    const option = (where, at, value) => part.querySelector(`[data-what=${where}]`).add(new Option(at + 1, value));
+    for (let at = 0; at < layers; at++) option("layer", at, at);
+    for (let at = 0; at < heads; at++) option("head", at, at);
     const chosen = name => part.querySelector(`[data-what=${name}]`);
     const all = part.querySelector(".why-heads"), map = part.querySelector(".why-map");
     const cell = Math.max(1, Math.floor(1024 / (heads * size))), high = 8;
@@ -74,7 +67,7 @@
       paint(all, strips, heads * (size * cell + 4), layers * high, ink);
       const layer = chosen("layer").selectedIndex, head = Number(chosen("head").value), one = head >= 0;
       const rows = one ? made : size, data = one ? answer : means;
-      const base = one ? (layer * heads + head) * made * size : layer * size * size;
+      const base = one ? (layer * heads + head) * made * size : Math.floor(layer / number("span")) * size * size;
       lines = Array.from({length: rows}, (_, row) => rowOf(data, base + row * size, size, first));
       const step = 1024 / size, tall = one ? 24 : step;
       paint(map, lines.map((values, row) => ({x: 0, y: row * tall, w: step, h: tall, values})), 1024, rows * tall, ink);
