@@ -34,8 +34,12 @@ def _has_other_sign(text: str) -> bool:
     escaped = "%" in text or "&" in text or "\\" in text
     if (escaped and ("%40" in text or "&#64;" in text or "\\u0040" in text)) or _WIDE_AT in text:
         return True
-    if "]" in text or ")" in text:
-        return "at]" in text or "at)" in text or "AT]" in text or "AT)" in text
+    for bracket in "])":
+        at = text.find(bracket)
+        while at >= 0:
+            if text[max(0, at - 2) : at].lower() == "at":
+                return True
+            at = text.find(bracket, at + 1)
     return False
 
 
@@ -288,7 +292,8 @@ def _valid(address: str) -> bool:
 _NAMES_SECRETS = (
     "key", "token", "secret", "passw", "passphrase", "credential", "authorization", "sig=", "auth=", "pwd=",
 )  # fmt: skip
-_SENT_WITH = ("bearer", "basic", "token", "negotiate", "hooks.slack")
+_SENT_WITH = ("bearer", "basic", "token", "negotiate")
+"""What stands before a key that is sent."""
 _LEAST_KEY = 12
 
 
@@ -302,15 +307,15 @@ def hides_secret(text: str) -> bool:
         if any(name in lower for name in _NAMES_SECRETS):
             return True
     words = text.split()
-    if max(map(len, words), default=0) < _LEAST_KEY:
-        return False
-    odd = [word for word in words if len(word) >= _LEAST_KEY and not word.isalpha() and _odd(word)]
+    places = [at for at, word in enumerate(words) if len(word) >= _LEAST_KEY and not word.isalpha()]
+    odd = [at for at in places if _odd(words[at])]
     if not odd:
         return False
-    lower = text.lower()
-    if "-----begin" in lower or any(name in lower for name in _SENT_WITH):
+    if "-----" in text and "-----begin" in text.lower():
         return True
-    return any(may_hold_key(token) and scrub(token) != token for token in odd)
+    if any(at and words[at - 1].lower().endswith(_SENT_WITH) for at in odd):
+        return True
+    return any(may_hold_key(words[at]) and scrub(words[at]) != words[at] for at in odd)
 
 
 def _gives_value(text: str) -> bool:

@@ -351,8 +351,7 @@ class Redactor:
         known = [*sample.known, *self._of_others(text)]
         text = self._without_known(text, [one for one in known if one.whole], sample)
         of_environment = self._secrets and any(variable in text for variable in self._environment)
-        if self._quick is None or of_environment or self._quick(text):
-            text = self._by_kinds(text, sample, spare, surely=of_environment)
+        text = self._by_kinds(text, sample, spare, surely=of_environment)
         return self._without_known(text, [one for one in known if not one.whole], sample)
 
     def _by_kinds(self, text: str, sample: Sample, spare: str | None, *, surely: bool = False) -> str:

@@ -11,11 +11,13 @@ from evalrun.privacy import redactor
 from evalrun.privacy.recognisers import (
     STANDARD,
     STRICT,
+    hides_secret,
     iban_valid,
     luhn,
     may_hold,
     mod_11_10,
 )
+from evalrun.secrets import scrub
 
 CLEAN = redactor({"redact": "standard"}, None)
 STRICTLY = redactor({"redact": "strict"}, None)
@@ -99,6 +101,35 @@ def test_national_numbers_are_found_by_strict(kind: str, right: str, wrong: str)
 
 def test_a_key_is_a_secret() -> None:
     assert CLEAN("use sk-abcdefghijklmnopqrstuvwx now") == "use [redacted] now"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: Basic abc12345",
+        "sent with Bearer abcdefgh12345678 today",
+        '{"api_key": "correcthorse,battery"}',
+        "password=s3cretWord1234 for it",
+        "https://x.example/?sig=abc",
+        "https://hooks.slack.com/services/T0/B0/xyz123",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7\n-----END RSA PRIVATE KEY-----",
+    ],
+)
+def test_what_the_quick_look_passes_is_what_the_slow_one_hides(text: str) -> None:
+    assert scrub(text) != text
+    assert CLEAN(f"{text} and more") == scrub(f"{text} and more")
+
+
+@settings(max_examples=60)
+@given(
+    st.text(alphabet="abz09 :=\"'?&#.,-_/@\n", max_size=40),
+    st.sampled_from(["api_key", "Token", "password", "sig", "Authorization"]),
+    st.sampled_from([": ", "=", '": "', " = ", ": Bearer "]),
+    st.text(alphabet="aZ09+/=_", min_size=1, max_size=24),
+)
+def test_no_secret_goes_by_the_quick_look(before: str, name: str, sign: str, value: str) -> None:
+    text = f"{before} {name}{sign}{value}"
+    assert hides_secret(text) or scrub(text) == text
 
 
 @settings(max_examples=40)
