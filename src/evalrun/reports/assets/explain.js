@@ -58,6 +58,7 @@
     const cell = Math.max(1, Math.floor(1024 / (heads * size))), high = 8;
     let answer = null, means = null, lines = [];
     const draw = () => {
+      part.dataset.drawn = "";
       const ink = getComputedStyle(part).getPropertyValue("--shade").trim(), first = chosen("first").checked;
       const strips = [];
       for (let at = 0; at < layers * heads; at++) {
