@@ -97,7 +97,10 @@ def read_wish(values: Mapping[str, Any]) -> Wish:
     except orjson.JSONDecodeError as error:
         raise Refused(400, "'schema' is no JSON object") from error
     except ValidationError as error:
-        told = [(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()[:5]]
+        told = [
+            (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))
+            for each in error.errors()[:5]
+        ]
         raise Refused(
             400, "; ".join(f"{where}: {what}" if where else what for where, what in told)
         ) from error
