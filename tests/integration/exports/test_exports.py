@@ -75,6 +75,7 @@ def test_samples_as_csv_are_no_formulas_and_as_parquet_whole(store: Path, tmp_pa
     _export(store, "parquet", "--out", tmp_path / "s.parquet")
     table = pq.read_table(tmp_path / "s.parquet")
     assert len(table) == 12 and {*table["run.model"].to_pylist()} == {"m_1", "n"}
+    assert SECRET not in str(table.to_pylist()) and "redacted" in str(table["vars.q"].to_pylist())
 
 
 def test_a_leaderboard_as_latex_and_markdown(store: Path) -> None:
