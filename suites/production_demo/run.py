@@ -25,6 +25,7 @@ from evalrun.drift_results import DriftResults
 from evalrun.gates.alarms import episodes
 from evalrun.production.assignment import ExperimentSpec, load_experiment
 from evalrun.production.experiment import analyse, promote_winner, read_rows
+from evalrun.production.experiment_page import write_page as write_experiment
 from evalrun.production.page import write_page
 from evalrun.production.probe import project_of, status
 from evalrun.production.turn import Due, take_turn
@@ -173,6 +174,7 @@ def run(demo: Demo, days: int, out: Path) -> None:
     for each in episodes(demo.store, project):
         click.echo(f"alert: {each.name}, {each.state}: {each.why}")
     if analysis is not None:
+        write_experiment(analysis, out / "experiment.html")
         click.echo(f"experiment: {analysis.verdict} ({analysis.winner}): {analysis.reason()}")
     for sentence in drifted.sentences if drifted is not None else ():
         click.echo(f"drift: {sentence}")
