@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Maps = NDArray[np.uint8]
 
-ANSWER_BYTES, MEANS_BYTES = 1_500, 1_500
+ANSWER_BYTES, MEANS_BYTES = 900, 900
 """What a page may hold, before base64, of the answer's rows and of the whole maps."""
 MOST_MADE = 3
 _STEPS = 15
