@@ -217,7 +217,9 @@ _SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("ChooseSpec", "prompts: ask: choose", ""),
     ("PerplexitySpec", "prompts: ask: perplexity", ""),
     ("AblateSpec", "prompts: ablate", ""),
-    ("DatasetSpec", "datasets", "Exactly one of `path`, `hub` and `rows`."),
+    ("DatasetSpec", "datasets", "Exactly one of `path`, `hub`, `rows` and `traffic`."),
+    ("TrafficSpec", "datasets: traffic", "See [traffic](traffic.md)."),
+    ("TrafficSampleSpec", "datasets: traffic: sample", "At most one of `n` and `rate`."),
     (
         "AttributeSpec",
         "datasets: counterfactual",
