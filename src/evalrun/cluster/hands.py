@@ -135,7 +135,8 @@ class ActorHands:
 
         while self._actors:
             try:
-                actor = await asyncio.wait_for(self._free.get(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):
+                    actor = await self._free.get()
             except TimeoutError:
                 continue  # the last one may be gone
             try:
@@ -160,7 +161,8 @@ class ActorHands:
             starting.cancel()
         for actor in self._actors:
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(result(actor.close.remote()), _CLOSING_S)
+                async with asyncio.timeout(_CLOSING_S):
+                    await result(actor.close.remote())
             self._ray.kill(actor)
         self._actors = []
 

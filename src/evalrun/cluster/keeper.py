@@ -209,7 +209,9 @@ class Line:
         if self.dead:
             return None
         try:
-            return await asyncio.wait_for(getattr(self._handle, method).remote(*arguments), SILENT_S)
+            # Not asyncio.wait_for: until Python 3.12 that drops a cancellation which comes with the answer.
+            async with asyncio.timeout(SILENT_S):
+                return await getattr(self._handle, method).remote(*arguments)
         except ActorDiedError:
             self.dead = True
         except TimeoutError:

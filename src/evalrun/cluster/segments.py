@@ -162,8 +162,9 @@ class Segments:
     async def _keep_flushing(self) -> None:
         while self.error is None and not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), _LOOK_S)
-                return
+                async with asyncio.timeout(_LOOK_S):
+                    await self._closing.wait()
+                    return
             waited = time.monotonic() - self._since_s
             due = self._now or waited >= FLUSH_S or len(self.left) >= FLUSH_SAMPLES
             if self.left and due and self._turn():

@@ -121,7 +121,8 @@ class Journal:
             await self._wake.wait()
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), FSYNC_INTERVAL_S)
+                async with asyncio.timeout(FSYNC_INTERVAL_S):
+                    await self._closing.wait()
             if not self._closing.is_set():
                 await self._sync()
 
