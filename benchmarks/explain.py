@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from evalrun.cli.main import cli
@@ -36,12 +37,24 @@ from evalrun.tracking.store import Store
 FILLER = "The shop sells lamps and chairs, and most parcels arrive within three days of the order."
 
 
-def suite(words: int, weights: Path | None) -> dict[str, object]:
-    """One prompt of four sections with so many words."""
+TEMPLATE = (
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
+"""SmolLM2's."""
+
+
+def sections_of(words: int) -> dict[str, str]:
+    """Four sections with so many words."""
     parts = ["You sort messages.", "Teams: billing, delivery, account.", "Answer with the team only."]
     rest = words - sum(len(part.split()) for part in parts)
     message = " ".join((FILLER.split() * words)[: rest - 4]) + " I was charged twice."
-    texts = {"task": parts[0], "teams": parts[1], "message": message, "ask": parts[2]}
+    return {"task": parts[0], "teams": parts[1], "message": message, "ask": parts[2]}
+
+
+def suite(words: int, weights: Path | None) -> dict[str, object]:
+    """One prompt of four sections with so many words."""
+    texts = sections_of(words)
     text = "\n".join(f"{{% section {name} %}}{part}{{% endsection %}}" for name, part in texts.items())
     model = {"id": "smollm2", "provider": "llamacpp", "model": "smollm2-135m-instruct"}
     if weights is not None:
@@ -69,14 +82,15 @@ def explained(store: Store, name: str, options: Options) -> int:
     return made.samples[0].evaluations
 
 
-def together(store: Store, name: str, prompts: int) -> int:
-    """Ask about so many prompts at once."""
+def together(store: Store, name: str, sections: Iterable[str]) -> int:
+    """Ask at once about the prompts that every choice of sections makes."""
     run = open_run(store.resolve("latest"), name)
     context = ProviderContext(run.base_dir, store.root / "engines")
-    texts = [f"Number {at}. {FILLER} {FILLER} {FILLER}" for at in range(prompts)]
+    choices = itertools.product(*[("", f"{section}\n") for section in sections])
+    texts = [TEMPLATE.format("".join(chosen)) for chosen in choices]
     with Asker.of(run.model, context, likelihood_params(run.params), None) as asker:
         asker.likelihoods(texts, ["billing"])
-    return prompts
+    return len(texts)
 
 
 def row(what: str, work: Callable[[], int]) -> None:
@@ -107,7 +121,8 @@ def main() -> None:
         row("occlusion of its words (bar: 60 s)", lambda: explained(store, name, words))
         sections = Options(method="shapley", units=("section",), target="target", faithfulness=False)
         row("exact Shapley of 4 sections", lambda: explained(store, name, sections))
-        row("16 prompts at once (bar for it)", lambda: together(store, name, 16))
+        texts = sections_of(arguments.words).values()
+        row("its 16 prompts at once (bar for it)", lambda: together(store, name, texts))
         judged = Options(units=("word",), target="target", attention=int(arguments.weights is not None))
         row("occlusion with 20 random rankings", lambda: explained(store, name, judged))
         kept_there = read_explanations(store.resolve("latest"), name)
