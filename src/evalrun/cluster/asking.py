@@ -32,7 +32,8 @@ from evalrun.sweep.private import carried, note_failed
 from evalrun.tracking.folder import CLUSTER
 
 if TYPE_CHECKING:
-    from evalrun.sweep.execute import MatrixJob, Phase
+    from evalrun.sweep.matrix_job import MatrixJob
+    from evalrun.sweep.phase import Phase
     from evalrun.sweep.prepare import PreparedSweep
 
 GATHERED = "gathered.json"

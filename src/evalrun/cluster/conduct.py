@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from evalrun.analysis.run import RunAnalysis
     from evalrun.gates.conditions import GateResult
     from evalrun.suite.plan import RunSpec
-    from evalrun.sweep.execute import MatrixJob, Phase
+    from evalrun.sweep.matrix_job import MatrixJob
+    from evalrun.sweep.phase import Phase
 
 
 def open_conduct(loaded: LoadedSuite, overrides: Overrides, options: OnOptions) -> OnRay:
@@ -48,7 +49,7 @@ def open_conduct(loaded: LoadedSuite, overrides: Overrides, options: OnOptions) 
 
 
 class OnRay:
-    """How the runs of a sweep are asked (`evalrun.sweep.execute.Conduct`)."""
+    """How the runs of a sweep are asked (`evalrun.sweep.phase.Conduct`)."""
 
     whole = True
 

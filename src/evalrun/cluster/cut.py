@@ -13,7 +13,7 @@ from evalrun.datasets import Item
 from evalrun.errors import UserError
 
 if TYPE_CHECKING:
-    from evalrun.sweep.execute import MatrixJob
+    from evalrun.sweep.matrix_job import MatrixJob
 
 
 @dataclass(slots=True)

@@ -23,8 +23,8 @@ from evalrun.types import JSON, Message, SampleRecord, Status
 
 if TYPE_CHECKING:
     from evalrun.runner.cell import Observer
-    from evalrun.sweep.execute import MatrixJob
     from evalrun.sweep.finish import Measured
+    from evalrun.sweep.matrix_job import MatrixJob
 
 Key = tuple[str, int]
 

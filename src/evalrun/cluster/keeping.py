@@ -11,7 +11,8 @@ from evalrun.errors import UserError
 from evalrun.suite.values import LimitsSpec
 
 if TYPE_CHECKING:
-    from evalrun.sweep.execute import MatrixJob, Phase
+    from evalrun.sweep.matrix_job import MatrixJob
+    from evalrun.sweep.phase import Phase
 
 _LOOK_S = 0.5
 _STATE_TRIES = 10

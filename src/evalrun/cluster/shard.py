@@ -233,7 +233,7 @@ class Host:
 
     async def _run(self, shard: Shard, done: ShardDone) -> None:
         from evalrun.scoring.pipeline import Pipeline
-        from evalrun.sweep.execute import limit_of
+        from evalrun.sweep.endpoints import limit_of
 
         spec = self.specs[shard.run_id]
         stop = Stop()

@@ -32,9 +32,11 @@ from evalrun.scoring.derived import Derived
 from evalrun.spans import span_s
 from evalrun.suite.load import LoadedSuite, load_suite
 from evalrun.suite.probe import ProbeSpec
-from evalrun.sweep.execute import MatrixJob, Phase, run_jobs
+from evalrun.sweep.endpoints import run_jobs
 from evalrun.sweep.main import Outcome, run_sweep
+from evalrun.sweep.matrix_job import MatrixJob
 from evalrun.sweep.options import SweepOptions
+from evalrun.sweep.phase import Phase
 from evalrun.tracking.store import Store
 from evalrun.types import SampleRecord, Status
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Searching:
-    """The part of `evalrun.sweep.execute.Conduct` that does not depend on how candidates are asked.
+    """The part of `evalrun.sweep.phase.Conduct` that does not depend on how candidates are asked.
 
     `results` are there once the search has looked.
     """

@@ -17,9 +17,11 @@ from evalrun.search.race import AskedRace
 from evalrun.search.space import Space, check_held_out, space_of
 from evalrun.search_results import SearchResults
 from evalrun.suite.load import load_suite
-from evalrun.sweep.execute import Conduct, MatrixJob, Phase, run_jobs
+from evalrun.sweep.endpoints import run_jobs
 from evalrun.sweep.main import Outcome, run_sweep
+from evalrun.sweep.matrix_job import MatrixJob
 from evalrun.sweep.options import SweepOptions
+from evalrun.sweep.phase import Conduct, Phase
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
 

@@ -16,7 +16,9 @@ from evalrun.gates.conditions import Gate
 from evalrun.runner.journal import read_journal
 from evalrun.search_results import SearchResults
 from evalrun.sweep.blocks import Followed, Judged, Rows
-from evalrun.sweep.execute import MatrixJob, Phase, run_jobs
+from evalrun.sweep.endpoints import run_jobs
+from evalrun.sweep.matrix_job import MatrixJob
+from evalrun.sweep.phase import Phase
 
 
 class Halted(Exception):

@@ -32,7 +32,9 @@ from evalrun.search_results import SearchResults
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.prompt import PromptSpec
 from evalrun.sweep.blocks import Rows, units_of
-from evalrun.sweep.execute import MatrixJob, Phase, run_jobs
+from evalrun.sweep.endpoints import run_jobs
+from evalrun.sweep.matrix_job import MatrixJob
+from evalrun.sweep.phase import Phase
 from evalrun.sweep.prepare import api_of, prepare
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import JSON, Message

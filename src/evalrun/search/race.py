@@ -17,7 +17,9 @@ from evalrun.datasets import Item
 from evalrun.search.conduct import Searching
 from evalrun.search_results import SearchResults
 from evalrun.sweep.blocks import Followed, Rows, units_of
-from evalrun.sweep.execute import MatrixJob, Phase, run_jobs
+from evalrun.sweep.endpoints import run_jobs
+from evalrun.sweep.matrix_job import MatrixJob
+from evalrun.sweep.phase import Phase
 
 if TYPE_CHECKING:
     pass

@@ -20,7 +20,8 @@ from evalrun.search.pool import Halted, Pool, needs
 from evalrun.search_results import Candidate, RaceResult, SearchResults, Step
 from evalrun.suite.plan import RunSpec, cells
 from evalrun.sweep.blocks import units_of
-from evalrun.sweep.execute import MatrixJob, Phase
+from evalrun.sweep.matrix_job import MatrixJob
+from evalrun.sweep.phase import Phase
 from evalrun.types import JSON
 
 if TYPE_CHECKING:

@@ -24,7 +24,9 @@ from evalrun.gates.conditions import Gate, GateResult, value_of
 from evalrun.gates.early import LookedGate
 from evalrun.results import RunResults
 from evalrun.sweep.blocks import Followed, Judged, Rows, drawn, judged_by, units_of
-from evalrun.sweep.execute import MatrixJob, Phase, run_jobs
+from evalrun.sweep.endpoints import run_jobs
+from evalrun.sweep.matrix_job import MatrixJob
+from evalrun.sweep.phase import Phase
 from evalrun.sweep_results import Standing, StandingVerdict, StoppedEarly
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import MetricValue

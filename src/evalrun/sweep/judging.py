@@ -23,7 +23,8 @@ from evalrun.scoring.asking import AskingScorer
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.scorers.embedding import EmbeddingSimilarity
 from evalrun.scoring.scorers.judge import GIVEN, Judge, judge_prompt
-from evalrun.sweep.execute import Phase, run_jobs
+from evalrun.sweep.endpoints import run_jobs
+from evalrun.sweep.phase import Phase
 from evalrun.sweep.questions import (
     AnsweredRun,
     EmbeddingTask,

@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from evalrun.sweep.execute import Execution, Services, execute
+from evalrun.sweep.execute import execute
+from evalrun.sweep.phase import Execution, Services
 
 
 class Messages(Protocol):

@@ -24,12 +24,12 @@ from evalrun.sweep.alerts import check, tell
 from evalrun.sweep.cards import model_cards
 from evalrun.sweep.ending import exit_code_of, nothing_scored, status_of
 from evalrun.sweep.estimate import Spending, running_s, spent_earlier
-from evalrun.sweep.execute import Conduct, Execution, Services
 from evalrun.sweep.inputs import keep_inputs
 from evalrun.sweep.lock import cell_digests, check_lock
 from evalrun.sweep.loop import run_sweep_loop
 from evalrun.sweep.manifest import first_manifest, order_made
 from evalrun.sweep.options import SweepOptions
+from evalrun.sweep.phase import Conduct, Execution, Services
 from evalrun.sweep.prepare import PreparedSweep, prepare
 from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.resume import Unfinished, find_unfinished

@@ -160,7 +160,7 @@ class _Check:
         from evalrun.runner.cell import Cell, CellContext, CellOptions, CellRun, Stop
         from evalrun.runner.journal import Journal
         from evalrun.runner.limits import Throttle
-        from evalrun.sweep.execute import limit_of
+        from evalrun.sweep.endpoints import limit_of
 
         before = _chosen(self._folder.samples_path(spec.run_id), count)
         performance, stored = self._suite.performance, _Stored(before)
