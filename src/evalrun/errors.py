@@ -6,7 +6,8 @@ problems collects them and raises once, so that a suite is fixed in one pass and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -61,3 +62,23 @@ class UserError(Exception):
 
 def _rebuild(problems: tuple[Problem, ...], exit_code: ExitCode) -> UserError:
     return UserError(problems, exit_code=exit_code)
+
+
+class Problems:
+    """Collects the problems of several steps, so that they are reported together."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """What a UserError within says is collected; what comes after it within is not done."""
+        try:
+            yield
+        except UserError as error:
+            self.found.extend(error.problems)
+
+    def raise_if_any(self) -> None:
+        """Raise UserError with all that was collected, each once."""
+        if self.found:
+            raise UserError(list(dict.fromkeys(self.found)))

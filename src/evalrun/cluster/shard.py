@@ -138,7 +138,7 @@ class Host:
         from evalrun.scoring.pipeline import Pipeline, suite_scorers
         from evalrun.suite.load import load_suite
         from evalrun.suite.plan import cells, matrix
-        from evalrun.sweep.prepare import scoring_code
+        from evalrun.sweep.code import scoring_code
         from evalrun.sweep.private import redactor_there
 
         self.shared, self.node = shared, node_info()
@@ -182,7 +182,7 @@ class Host:
 
     def _add_prompt(self, spec: RunSpec, digests: dict[str, str]) -> None:
         from evalrun.prompts import compile_prompt
-        from evalrun.sweep.prepare import api_of
+        from evalrun.sweep.prompting import api_of
 
         api = api_of(spec.model)
         key = (spec.prompt.id, spec.dataset.id, api)
@@ -192,7 +192,8 @@ class Host:
             self._renderers[key] = prompt.bind(self.shared.pools.get(key), self.suite.seed)
 
     def _renderer(self, spec: RunSpec) -> Renderer:
-        from evalrun.sweep.prepare import api_of, task_renderer
+        from evalrun.sweep.prepare import task_renderer
+        from evalrun.sweep.prompting import api_of
 
         if spec.run_id in self.shared.of_tasks:
             return task_renderer()

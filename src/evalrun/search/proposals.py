@@ -35,7 +35,8 @@ from evalrun.sweep.blocks import Rows, units_of
 from evalrun.sweep.endpoints import run_jobs
 from evalrun.sweep.matrix_job import MatrixJob
 from evalrun.sweep.phase import Phase
-from evalrun.sweep.prepare import api_of, prepare
+from evalrun.sweep.prepare import prepare
+from evalrun.sweep.prompting import api_of
 from evalrun.tracking.folder import SweepFolder
 from evalrun.types import JSON, Message
 

@@ -16,7 +16,8 @@ from evalrun.canonical import digest
 from evalrun.errors import Problem, UserError
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.overrides import Overrides
-from evalrun.sweep.prepare import PreparedSweep, api_of
+from evalrun.sweep.prepare import PreparedSweep
+from evalrun.sweep.prompting import api_of
 from evalrun.tracking.plain import document_bytes, read_document
 from evalrun.types import JSON
 

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from evalrun import registry
 from evalrun.canonical import digest
 from evalrun.datasets import Dataset, open_dataset
-from evalrun.errors import Problem, UserError
-from evalrun.gates.conditions import Gate, parse_gate
-from evalrun.prompts import Api, FewShotPool, Prompt, Renderer, compile_prompt, open_pool, with_variants
-from evalrun.providers.base import (
-    Pinned,
-    Provider,
-    ProviderContext,
-    ReadsRows,
-    capability,
-    create,
-    likelihood_problem,
-)
+from evalrun.errors import Problem, Problems
+from evalrun.gates.conditions import Gate
+from evalrun.prompts import Prompt, Renderer, compile_prompt, with_variants
+from evalrun.providers.base import Provider, ProviderContext, create
 from evalrun.providers.batch_api import batch_api_of
-from evalrun.sandbox import reaches_by_computed_names
 from evalrun.scoring.pipeline import Pipeline, suite_scorers
-from evalrun.suite.components import PYTHON, ModelSpec
 from evalrun.suite.load import LoadedSuite
 from evalrun.suite.plan import RunSpec, cells, matrix
+from evalrun.sweep.code import code_of_models, scoring_code
+from evalrun.sweep.conditions import parse_alerts, parse_gates, unknown_conditions
 from evalrun.sweep.estimate import budget_problems
 from evalrun.sweep.explaining import explain_problems
+from evalrun.sweep.fits import models_without_columns, prompts_beyond_models
+from evalrun.sweep.prompting import Compiled, api_of, compile_prompts, emptied
 from evalrun.types import JSON
-from evalrun.usercode import code_digests
 
 if TYPE_CHECKING:
     from evalrun.gates.alerts import Alert
@@ -73,9 +63,9 @@ class PreparedSweep:
     tasks: TaskPlan | None = None
     """The published tasks of the suite, where it has any."""
     redactor: Redactor | None = None
+    """What removes personal data before anything is stored, where the suite says so."""
     seal: Seal | None = None
     """Under what answers are cached, where the suite redacts them and has them cached."""
-    """What removes personal data before anything is stored, where the suite says so."""
 
     @property
     def redact_record(self) -> Callable[[SampleRecord], SampleRecord] | None:
@@ -103,30 +93,6 @@ class PreparedSweep:
         return self.renderers[spec.prompt.id, spec.dataset.id, api_of(spec.model)]
 
 
-def api_of(model: ModelSpec) -> Api:
-    """Which of the two, chat or completions, a model is asked through."""
-    api: Api = getattr(model.options, "api", "chat")
-    return api
-
-
-class _Problems:
-    """Collects the problems of several steps, so that they are reported together."""
-
-    def __init__(self) -> None:
-        self.found: list[Problem] = []
-
-    @contextmanager
-    def collect(self) -> Iterator[None]:
-        try:
-            yield
-        except UserError as error:
-            self.found.extend(error.problems)
-
-    def raise_if_any(self) -> None:
-        if self.found:
-            raise UserError(list(dict.fromkeys(self.found)))
-
-
 def prepare(loaded: LoadedSuite, work_dir: Path, store: Path | None = None) -> PreparedSweep:
     """Open the datasets, compile and check the prompts, build scorers and providers.
 
@@ -134,7 +100,7 @@ def prepare(loaded: LoadedSuite, work_dir: Path, store: Path | None = None) -> P
     key of pseudonyms is (None: nothing will be stored). Raises UserError with all problems found.
     """
     tasks = _plan_tasks(loaded, work_dir)
-    problems = _Problems()
+    problems = Problems()
     try:
         return _prepared(loaded, work_dir, problems, tasks, store)
     except BaseException:
@@ -162,7 +128,7 @@ def _task_specs(suite: Suite, tasks: TaskPlan | None) -> tuple[RunSpec, ...]:
 def _prepared(
     loaded: LoadedSuite,
     work_dir: Path,
-    problems: _Problems,
+    problems: Problems,
     tasks: TaskPlan | None,
     store: Path | None,
 ) -> PreparedSweep:
@@ -173,39 +139,28 @@ def _prepared(
         with problems.collect():
             specs = with_variants(specs, loaded.base_dir)
     datasets = _open_datasets(loaded, specs, problems, store)
-    compiled = _compile_prompts(loaded, specs, datasets, problems)
-    problems.found.extend(_emptied(specs, datasets, compiled))
+    compiled = compile_prompts(loaded, specs, datasets, problems)
+    problems.found.extend(emptied(specs, datasets, compiled))
     own = tuple(datasets.values())
     if tasks is not None:
         _add_tasks(tasks, task_specs, datasets, compiled)
         specs = (*specs, *task_specs)
-    pipeline: Pipeline | None = None
-    with problems.collect():
-        pipeline = Pipeline([each.build() for each in suite.parse], suite_scorers(suite), "at once")
-        for dataset in own:
-            for scorer in pipeline.scorers:
-                problems.found.extend(scorer.check(dataset.columns, f"dataset {dataset.id}"))
-    gates = _parse_gates(loaded, problems)
-    alerts = _parse_alerts(loaded, problems)
+    pipeline = _pipeline(suite, own, problems)
+    gates = parse_gates(loaded, problems)
+    alerts = parse_alerts(loaded, problems)
     if pipeline is not None and (gates or alerts):
-        problems.found.extend(_unknown(loaded, specs, _all_scorers(pipeline, task_specs), gates, alerts))
+        scorers = _all_scorers(pipeline, task_specs)
+        problems.found.extend(unknown_conditions(loaded, specs, scorers, gates, alerts))
     context = ProviderContext(
         base_dir=loaded.base_dir, work_dir=work_dir, deterministic=suite.deterministic, seed=suite.seed
     )
-    providers = {}
-    for spec in specs:
-        if spec.model.id not in providers:
-            with problems.collect():
-                provider = create(spec.model, context)
-                if suite.performance.workers and batch_api_of(provider) is None:
-                    provider = _spread(loaded, provider)
-                providers[spec.model.id] = provider
+    providers = _providers(loaded, specs, context, problems)
     judging = None
     if pipeline is not None and any(scorer.asks for scorer in pipeline.scorers):
         with problems.collect():
             judging = _judging(loaded, pipeline, context, providers, datasets)
-    problems.found.extend(_prompts_beyond_models(specs, providers))
-    problems.found.extend(_models_without_columns(specs, providers, datasets))
+    problems.found.extend(prompts_beyond_models(specs, providers))
+    problems.found.extend(models_without_columns(specs, providers, datasets))
     asked = {**(judging.providers if judging is not None else {}), **providers}
     problems.found.extend(budget_problems(loaded, specs, asked))
     if suite.load is not None:
@@ -236,11 +191,37 @@ def _prepared(
         redactor=redactor,
         seal=seal,
         code=code,
-        work_digest=_work_digest(loaded, datasets, compiled, judging, {**code, **_code_of_models(providers)}),
+        work_digest=_work_digest(loaded, datasets, compiled, judging, {**code, **code_of_models(providers)}),
     )
 
 
-def _check_sinks(suite: Suite, problems: _Problems) -> None:
+def _pipeline(suite: Suite, datasets: Iterable[Dataset], problems: Problems) -> Pipeline | None:
+    """The suite's parsers and scorers, whose columns the rows have. None where they cannot be built."""
+    with problems.collect():
+        pipeline = Pipeline([parser.build() for parser in suite.parse], suite_scorers(suite), "at once")
+        for dataset in datasets:
+            for scorer in pipeline.scorers:
+                problems.found.extend(scorer.check(dataset.columns, f"dataset {dataset.id}"))
+        return pipeline
+    return None
+
+
+def _providers(
+    loaded: LoadedSuite, specs: Sequence[RunSpec], context: ProviderContext, problems: Problems
+) -> dict[str, Provider]:
+    """What the models are asked through, by model."""
+    providers: dict[str, Provider] = {}
+    for spec in specs:
+        if spec.model.id not in providers:
+            with problems.collect():
+                provider = create(spec.model, context)
+                if loaded.suite.performance.workers and batch_api_of(provider) is None:
+                    provider = _spread(loaded, provider)
+                providers[spec.model.id] = provider
+    return providers
+
+
+def _check_sinks(suite: Suite, problems: Problems) -> None:
     """A sink whose package or variable is missing is known before anything is asked."""
     for sink in suite.sinks:
         with problems.collect():
@@ -248,7 +229,7 @@ def _check_sinks(suite: Suite, problems: _Problems) -> None:
 
 
 def _seal(
-    loaded: LoadedSuite, redactor: Redactor | None, store: Path | None, problems: _Problems
+    loaded: LoadedSuite, redactor: Redactor | None, store: Path | None, problems: Problems
 ) -> Seal | None:
     """What encrypts the cache, where a suite that redacts wants one. Adds what is wrong to `problems`."""
     privacy = loaded.suite.privacy
@@ -264,9 +245,9 @@ def _seal(
 def _redactor(
     loaded: LoadedSuite,
     datasets: Mapping[str, Dataset],
-    compiled: _Compiled,
+    compiled: Compiled,
     store: Path | None,
-    problems: _Problems,
+    problems: Problems,
     providers: Mapping[str, Provider],
 ) -> Redactor | None:
     privacy = loaded.suite.privacy
@@ -288,28 +269,8 @@ def _redactor(
     return None
 
 
-def _emptied(
-    specs: Sequence[RunSpec], datasets: Mapping[str, Dataset], compiled: _Compiled
-) -> Iterator[Problem]:
-    """The prompts of which nothing is left when their parts are left out, by the first row."""
-    for spec in specs:
-        key = (spec.prompt.id, spec.dataset.id, api_of(spec.model))
-        item = next(iter(datasets.get(spec.dataset.id) or ()), None)
-        if not spec.prompt.without or key not in compiled.renderers or item is None:
-            continue
-        with suppress(UserError):
-            rendered = compiled.renderers[key].render(item)
-            texts = [message.content for message in rendered.messages] or [rendered.prompt]
-            if all(isinstance(text, str) and not text.strip() for text in texts):
-                yield Problem(
-                    f"without {spec.prompt.without} nothing is left of the prompt",
-                    f"prompt {spec.prompt.ablates}, ablate",
-                    "Keep what is always there, such as the row's own text, outside the sections.",
-                )
-
-
 def _add_tasks(
-    tasks: TaskPlan, specs: Sequence[RunSpec], datasets: dict[str, Dataset], compiled: _Compiled
+    tasks: TaskPlan, specs: Sequence[RunSpec], datasets: dict[str, Dataset], compiled: Compiled
 ) -> None:
     """The documents and prompts of tasks among those of the suite's own."""
     for spec in specs:
@@ -367,115 +328,8 @@ def _judging(
     return prepare_judging(loaded.suite, pipeline.scorers, context, providers, columns)
 
 
-def _parse_gates(loaded: LoadedSuite, problems: _Problems) -> tuple[Gate, ...]:
-    gates = []
-    for at, text in enumerate(loaded.suite.gates):
-        gate = parse_gate(text)
-        if isinstance(gate, Problem):
-            problems.found.append(replace(gate, where=loaded.locate("gates", at)))
-        else:
-            gates.append(gate)
-    return tuple(gates)
-
-
-def _unknown(
-    loaded: LoadedSuite,
-    specs: Sequence[RunSpec],
-    scorers: Sequence[Scorer],
-    gates: Sequence[Gate],
-    alerts: Sequence[Alert],
-) -> Iterator[Problem]:
-    """Gates and alerts that speak of what no run of the suite can have."""
-    from evalrun.gates.conditions import FEEDBACK, TLS, speakable, unknown
-
-    scopes = {
-        "model": {
-            *loaded.declared["models"],
-            *(spec.model.id for spec in specs),
-            *(spec.model.checkpoint.of for spec in specs if spec.model.checkpoint is not None),
-        },
-        "prompt": {*loaded.declared["prompts"], *(spec.prompt.id for spec in specs)},
-        "dataset": {*loaded.declared["datasets"], *(spec.dataset.id for spec in specs)},
-        "load": {word for spec in specs for word in _level_words(spec)},
-    }
-    about = speakable(loaded.suite, scorers, scopes)
-    written = [text.strip() for text in loaded.suite.gates]
-    for gate in gates:
-        where = loaded.locate("gates", written.index(gate.text))
-        yield from (replace(each, where=where) for each in unknown(gate, about))
-    when = [text.strip() for text in loaded.suite.alerts.when] if loaded.suite.alerts is not None else []
-    for alert in alerts:
-        if alert.kind in ("training", "slo"):  # of what a training logs nothing is known before
-            continue
-        if alert.kind == "drift" or alert.metric == TLS or alert.metric.startswith(FEEDBACK):
-            continue
-        where = loaded.locate("alerts", "when", when.index(alert.text))
-        yield from (replace(each, where=where) for each in unknown(alert.gate, about, "alert"))
-
-
-def _level_words(spec: RunSpec) -> tuple[str, ...]:
-    from evalrun.gates.conditions import level_words
-
-    return level_words({"params": spec.axes, "role": spec.load.role}) if spec.load is not None else ()
-
-
-def _parse_alerts(loaded: LoadedSuite, problems: _Problems) -> tuple[Alert, ...]:
-    if loaded.suite.alerts is None:
-        return ()
-    from evalrun.gates.alerts import parse_alert
-
-    alerts = []
-    for at, text in enumerate(loaded.suite.alerts.when):
-        alert = parse_alert(text)
-        if isinstance(alert, Problem):
-            problems.found.append(replace(alert, where=loaded.locate("alerts", "when", at)))
-        else:
-            alerts.append(alert)
-    return tuple(alerts)
-
-
-def _prompts_beyond_models(
-    specs: tuple[RunSpec, ...], providers: Mapping[str, Provider]
-) -> Iterator[Problem]:
-    """Prompts that ask a model for what its provider cannot give."""
-    for spec in specs:
-        provider = providers.get(spec.model.id)
-        if provider is not None and (problem := _without_tokens(spec, provider)) is not None:
-            yield problem
-        if spec.prompt.ask is not None and provider is not None:
-            problem = likelihood_problem(provider, spec.prompt.ask.via)
-            if problem is not None:
-                yield replace(problem, what=f"prompt {spec.prompt.id}: {problem.what}")
-
-
-def _without_tokens(spec: RunSpec, provider: Provider) -> Problem | None:
-    """Why a model cannot be asked for the likelihoods of a published task."""
-    from evalrun.suite.tasks import TaskDataset
-
-    if not (isinstance(spec.dataset, TaskDataset) and spec.dataset.asks_likelihoods):
-        return None
-    if "token_ids" in provider.supports:
-        return None
-    problem = likelihood_problem(provider, "prompt_logprobs")
-    what = problem.what if problem else f"provider '{spec.model.provider}' cannot be asked by token ids"
-    remedy = "Ask it by openai_compatible, vllm or llamacpp with api: completions, or set ask: written."
-    return Problem(f"task {spec.dataset.id}: {what}", f"model {spec.model.id}", remedy)
-
-
-def _models_without_columns(
-    specs: tuple[RunSpec, ...], providers: Mapping[str, Provider], datasets: Mapping[str, Dataset]
-) -> Iterator[Problem]:
-    """Models that answer from the rows, and rows without what they need."""
-    for model, name in dict.fromkeys((spec.model.id, spec.dataset.id) for spec in specs):
-        provider, dataset = providers.get(model), datasets.get(name)
-        if provider is not None and dataset is not None:
-            reader, columns = capability(provider, ReadsRows), (*dataset.columns, *dataset.partial)
-            if reader is not None and (problem := reader.check(columns, f"dataset {name}")) is not None:
-                yield replace(problem, what=f"model {model}: {problem.what}")
-
-
 def _open_datasets(
-    loaded: LoadedSuite, specs: tuple[RunSpec, ...], problems: _Problems, store: Path | None
+    loaded: LoadedSuite, specs: tuple[RunSpec, ...], problems: Problems, store: Path | None
 ) -> dict[str, Dataset]:
     datasets: dict[str, Dataset] = {}
     for spec in {spec.dataset.id: spec.dataset for spec in specs}.values():
@@ -484,92 +338,10 @@ def _open_datasets(
     return datasets
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """The prompts of a suite by (prompt id, api), what renders them by (prompt id, dataset id, api), and
-    the digests of the few-shot examples by "prompt id/dataset id"."""
-
-    prompts: dict[tuple[str, str], Prompt] = field(default_factory=dict)
-    renderers: dict[tuple[str, str, str], Renderer] = field(default_factory=dict)
-    examples: dict[str, str] = field(default_factory=dict)
-
-
-def _compile_prompts(
-    loaded: LoadedSuite, specs: tuple[RunSpec, ...], datasets: Mapping[str, Dataset], problems: _Problems
-) -> _Compiled:
-    compiled = _Compiled()
-    for spec in specs:
-        api = api_of(spec.model)
-        key = (spec.prompt.id, api)
-        if key not in compiled.prompts:
-            with problems.collect():
-                compiled.prompts[key] = compile_prompt(spec.prompt, loaded.base_dir, api)
-        dataset, prompt = datasets.get(spec.dataset.id), compiled.prompts.get(key)
-        place = (spec.prompt.id, spec.dataset.id, api)
-        if dataset is None or prompt is None or place in compiled.renderers:
-            continue
-        before = len(problems.found)
-        problems.found.extend(
-            prompt.check(dataset.columns, f"dataset {dataset.id}", dataset.partial, dataset.binary)
-        )
-        said = prompt.left_empty(dataset.nulls)
-        dataset.warnings.extend(text for text in said if text not in dataset.warnings)
-        with problems.collect():
-            pool = None
-            if spec.prompt.few_shot is not None and spec.prompt.few_shot.shown:
-                pool = open_pool(spec.dataset, spec.prompt.few_shot, loaded.base_dir, loaded.suite.seed)
-                compiled.examples[f"{prompt.id}/{dataset.id}"] = pool.digest
-            compiled.renderers[place] = _bound(prompt, pool, loaded.suite.seed, dataset)
-            if len(problems.found) == before:
-                _try_out(prompt, compiled.renderers[place], dataset)
-    return compiled
-
-
-def _bound(prompt: Prompt, pool: FewShotPool | None, seed: int, dataset: Dataset) -> Renderer:
-    """The renderer of a prompt, after a look at which of its examples are tested rows. Raises UserError."""
-    renderer = prompt.bind(pool, seed)
-    tested = renderer.tested(dataset) if pool is not None else set()
-    if pool is None or prompt.few_shot is None or not tested:
-        return renderer
-    what = (
-        f"{len(tested):,} of the {len(pool):,} few-shot examples of {pool.name} ask what a row of dataset "
-        f"{dataset.id} asks"
-    )
-    if prompt.few_shot.contamination == "error":
-        raise UserError(
-            what,
-            where=f"prompt {prompt.id}, few_shot",
-            remedy="Take examples from another split or file, or set contamination: leave_out.",
-        )
-    if prompt.few_shot.contamination == "leave_out":
-        dataset.warnings.append(f"{what}: they are left out of prompt {prompt.id}")
-        return prompt.bind(pool.without(tested), seed)
-    shown = sum(renderer.shows(item, tested) for item in islice(iter(dataset), _COUNTED_ROWS))
-    of = min(len(dataset), _COUNTED_ROWS)
-    dataset.warnings.append(
-        f"prompt {prompt.id} shows {shown:,} of {of:,} samples other tested rows with their answers: {what} "
-        "(few_shot: {contamination: leave_out} leaves them out, error forbids them)"
-    )
-    return renderer
-
-
-_COUNTED_ROWS = 20_000
-"""In so many rows it is counted what examples they are shown."""
-_TRIED_ROWS = 8
-
-
-def _try_out(prompt: Prompt, renderer: Renderer, dataset: Dataset) -> None:
-    """Render the first rows, and all where a template makes up the names that it looks up: what the sandbox
-    refuses must be known before anything is sent. Raises UserError."""
-    every = any(map(reaches_by_computed_names, prompt.source.values()))
-    for item in islice(iter(dataset), None if every else _TRIED_ROWS):
-        renderer.render(item)
-
-
 def _work_digest(
     loaded: LoadedSuite,
     datasets: Mapping[str, Dataset],
-    compiled: _Compiled,
+    compiled: Compiled,
     judging: Judging | None,
     code: Mapping[str, JSON],
 ) -> str:
@@ -584,35 +356,3 @@ def _work_digest(
             **({"code": dict(code)} if code else {}),
         }
     )
-
-
-def scoring_code(suite: Suite, pipeline: Pipeline, base_dir: Path) -> dict[str, str]:
-    """The digests of scorers and parsers that are not evalrun's own, with the modules that they import.
-
-    They are the suite's (`python:`, also within other scorers) and those of other packages.
-    """
-    sections: list[JSON] = [each.resolved() for each in (*suite.parse, *suite.scorers)]
-    own = [registry.import_attribute(target) for target in _python_targets(sections)]
-    return code_digests([*own, *pipeline.scorers, *pipeline.parsers], base_dir)
-
-
-def _python_targets(value: JSON) -> Iterator[str]:
-    """What components name by `python:`, at any depth: a scorer may hold parsers and another scorer."""
-    if isinstance(value, Mapping):
-        target = value.get(PYTHON)
-        if isinstance(target, str):
-            yield target
-        for each in value.values():
-            yield from _python_targets(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _python_targets(each)
-
-
-def _code_of_models(providers: Mapping[str, Provider]) -> dict[str, JSON]:
-    """The digests of the functions that stand in a model's place."""
-    return {
-        f"model {name}": pinned.pins()
-        for name, provider in providers.items()
-        if provider.spec.provider == PYTHON and (pinned := capability(provider, Pinned)) is not None
-    }

@@ -26,9 +26,9 @@ from evalrun.results import Lost
 from evalrun.runner.cell import Stop
 from evalrun.scoring.asking import AskingScorer
 from evalrun.suite.load import parse_suite
+from evalrun.sweep.code import scoring_code
 from evalrun.sweep.finish import drop_judge_journals
 from evalrun.sweep.phase import Execution, Phase
-from evalrun.sweep.prepare import scoring_code
 from evalrun.sweep.private import refuse_redacted
 from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.score import ScoreStage, Scoring
