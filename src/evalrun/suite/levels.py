@@ -25,6 +25,8 @@ _SLO = re.compile(rf"\s*(?P<of>[\w.]+)\s*(?P<op><=|<)\s*(?P<bound>{_NUMBER})\s*s
 _RIGHT = re.compile(rf"\s*(?P<of>[\w.\-]+)\s*(?P<op>>=|>|<=|<)\s*(?P<bound>{_NUMBER})\s*")
 TIMES = ("ttft_s", "tpot_s", "e2e_s", "response_s", "ttft_scheduled_s")
 """What a promise may speak of."""
+MOST_RATE = 100_000
+"""Requests a second. No engine that is evaluated answers a tenth of it, and no machine asks more."""
 _OF_SCHEDULE = {"e2e_s": "response_s", "ttft_s": "ttft_scheduled_s"}
 
 
@@ -40,6 +42,11 @@ def _rate(value: Any) -> Any:
 def _above_zero(value: float) -> float:
     if not 0 < value < float("inf"):
         raise complaint(f"a rate of {value:g} requests a second is none", "Give one above 0.")
+    if value > MOST_RATE:
+        raise complaint(
+            f"one machine does not send {value:,.0f} requests a second",
+            f"Give a rate of at most {MOST_RATE:,}/s; thousands want performance: {{workers: N}}.",
+        )
     return value
 
 
@@ -103,7 +110,7 @@ class RampSpec(Spec):
     """A rate that changes evenly from one value to another, and then stays."""
 
     start: Annotated[float, BeforeValidator(_rate), WithJsonSchema({"type": "number"})] = Field(
-        alias="from", ge=0, description="Requests a second at the beginning."
+        alias="from", ge=0, le=MOST_RATE, description="Requests a second at the beginning."
     )
     to: Rate = Field(description="Requests a second at the end.")
     seconds: float = Field(gt=0, description="How long the change takes.")
