@@ -31,6 +31,14 @@ os.environ["EVALRUN_SYNC_TRIES"] = "1"
 IN_MEMORY = Path("/dev/shm")
 ROOM_BYTES = 2 << 30
 TESTS_A_COLLECTION = 200
+MOST_WORKERS = 4
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Folders are tested side by side, by as many as there is work for; files and single tests here."""
+    if all("::" in word or Path(word).is_file() for word in config.args):
+        return 0
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 def pytest_configure(config: pytest.Config) -> None:

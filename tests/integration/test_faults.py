@@ -1,7 +1,7 @@
 """Servers that misbehave on purpose, through the whole program: each sample ends in the status it should
 have, with the attempts it should have taken, and nothing waits past its deadline.
 
-All faults are models of one suite, so that one sweep meets them all. What a provider makes of each fault is
+All faults are models of a few suites, swept side by side. What a provider makes of each fault is
 tested closer by in `tests/integration/providers`.
 """
 
@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from evalrun.tracking.parquet import iter_samples
 
 DEADLINE_S = 3.0
 SAMPLES = 2
+SWEEPS = 4
 
 
 def http(status: str, body: bytes = b"", kind: str = "application/json", *headers: str) -> bytes:
@@ -237,22 +239,31 @@ def evalrun(folder: Path, timeout_s: float = 240) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, list[Any]], FaultServer]]:
-    """The samples by fault of one sweep that met them all, and the server."""
-    folder = tmp_path_factory.mktemp("faults")
-    with FaultServer() as server:
-        models = "\n".join(
-            f"  - {{id: '{name}', provider: openai_compatible, model: m,"
-            f" base_url: 'http://127.0.0.1:{server.port}/{name}/v1'}}"
-            for name in FAULTS
-        )
-        performance = f"performance: {{stream: true, concurrency: 4, retries: 1, timeout_s: {DEADLINE_S}}}"
-        write_suite(folder, models, f"errors: {{tolerate: 100%}}\n{performance}")
-        done = evalrun(folder)
-        assert done.returncode == 0, done.stderr[-3000:]
-        found: dict[str, list[Any]] = {}
-        for run in json.loads(done.stdout)["runs"]:
-            (samples,) = folder.glob(f"s/sweeps/*/runs/{run['run']}/samples.parquet")
-            found[run["model"]] = list(iter_samples(samples, decode=True))
+    """The samples by fault of sweeps that met them all, and the server. Most of a sweep's time is waiting."""
+    names = list(FAULTS)
+    with FaultServer() as server, ThreadPoolExecutor() as together:
+
+        def sweep(names: list[str]) -> dict[str, list[Any]]:
+            folder = tmp_path_factory.mktemp("faults")
+            models = "\n".join(
+                f"  - {{id: '{name}', provider: openai_compatible, model: m,"
+                f" base_url: 'http://127.0.0.1:{server.port}/{name}/v1'}}"
+                for name in names
+            )
+            performance = (
+                f"performance: {{stream: true, concurrency: 4, retries: 1, timeout_s: {DEADLINE_S}}}"
+            )
+            write_suite(folder, models, f"errors: {{tolerate: 100%}}\n{performance}")
+            done = evalrun(folder)
+            assert done.returncode == 0, done.stderr[-3000:]
+            found = {}
+            for run in json.loads(done.stdout)["runs"]:
+                (samples,) = folder.glob(f"s/sweeps/*/runs/{run['run']}/samples.parquet")
+                found[run["model"]] = list(iter_samples(samples, decode=True))
+            return found
+
+        parts = together.map(sweep, [names[at::SWEEPS] for at in range(SWEEPS)])
+        found = {name: samples for part in parts for name, samples in part.items()}
         yield found, server
 
 
