@@ -86,7 +86,8 @@ class Chance:
     """What a run's first metric is beside what is reached without reading the input.
 
     `level` is reached `by` the commonest target always, or by one of k labels at random. `above`: the run is
-    better than that, by a test (p, corrected for the runs of the dataset).
+    better than that, by a test (p, corrected for the `tests` runs of the dataset). `difference` is the run
+    minus the level, with bounds that agree with that p.
     """
 
     run: str
@@ -97,6 +98,10 @@ class Chance:
     p: float
     n: int
     above: bool
+    difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    tests: int = 1
 
 
 def leading(run: RunResults | None, primary: Primary | None) -> Primary | None:

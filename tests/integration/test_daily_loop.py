@@ -258,12 +258,13 @@ def test_nothing_is_shipped_that_is_no_better_than_chance(project: Path) -> None
     run = ("run", "--no-report", "-q")
     said = " ".join(output_of(*run, chance_suite(project, ["always", "guess"])).split())
     assert (
-        "Ship nothing: always scores no better than chance (always \u201cyes\u201d reaches 0.70, p = 1"
-        in said
+        "Ship nothing: always is not shown to beat chance (always \u201cyes\u201d reaches 0.70; "
+        "0.00 [\u22120.04, +0.04], p = 1.000 corrected for 2 runs)." in said
     )
     assert "Ship nothing" in " ".join(output_of(*run, chance_suite(project, ["guess"])).split()), "one alone"
     said = " ".join(output_of(*run, chance_suite(project, ["reads", "always"])).split())
-    assert "Ship reads." in said and "No better than chance: always." in said
+    blind = "(always \u201cyes\u201d reaches 0.70): always (0.00 [\u22120.04, +0.04], p = 1.000 corrected"
+    assert "Ship reads." in said and f"Not shown to beat chance {blind}" in said
     suite = chance_suite(project, ["always", "reads"], gates=["exact_match <= 0.8"])
     said = " ".join(output_of(*run, suite, code=1).split())
     assert "Ship nothing" in said and "Ship always" not in said, "it passes the gate, and knows nothing"
@@ -273,7 +274,7 @@ def test_nothing_is_shipped_that_is_no_better_than_chance(project: Path) -> None
         ("always-p-d", 0.7, False),
     ]
     said = output_of(*run, chance_suite(project, ["always", "guess"], parse=[]))
-    assert "no better than chance" not in said, "answers in free words have no level of chance"
+    assert "beat chance" not in said, "answers in free words have no level of chance"
 
 
 def test_the_metrics_of_a_sweep_are_rows_of_csv(twice: Path) -> None:

@@ -48,7 +48,7 @@ def test_one_table_says_what_was_compared_and_how_it_reads(project: Path) -> Non
         ["side", "fair", "exact_match"],
         ["third", "fair", "exact_match"],
     ]
-    assert {row[7] for row in rows[1:]} <= {"within chance", "no gap"}
+    assert {row[7] for row in rows[1:]} <= {"tied", "no gap"}
     assert "corrected for all" in page
     # A column with one group that is large enough is folded.
     assert re.search(r"<summary>By size: nothing to compare</summary>", page)

@@ -232,6 +232,21 @@ def test_keyboard_and_the_link_to_a_sample(opened: Opened, quickstart: Path) -> 
     opened.assert_quiet()
 
 
+def test_back_closes_the_open_sample(opened: Opened, quickstart: Path) -> None:
+    page = opened.open(quickstart)
+    cell(page, 0, 1)
+    until(page, "location.hash.includes('open=')")
+    page.go_back()
+    until(page, "document.getElementById('drawer').hidden && !location.hash.includes('open=')")
+    page.click("#chips [data-kind=wrong]")
+    cell(page, 0, 1)
+    until(page, "location.hash.includes('open=')")
+    page.keyboard.press("j")
+    page.go_back()
+    until(page, "document.getElementById('drawer').hidden && location.hash.includes('kind=wrong')")
+    opened.assert_quiet()
+
+
 def test_sorting_marks_its_column(opened: Opened, quickstart: Path) -> None:
     page = opened.open(quickstart)
     header = page.locator(".board th", has_text="whole answer")

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalrun.analysis.intervals import mean
+from evalrun.analysis.distributions import normal_quantile
+from evalrun.analysis.intervals import mean, wilson
 from evalrun.analysis.measures import Measure, RunSamples, bounds_of, by_dataset
 from evalrun.analysis.paired import decided_difference
 from evalrun.errors import UserError
@@ -122,25 +123,41 @@ def _level(
         blind = (target[known] == most).astype(np.float64)
         apart = decided_difference(blind, values, clusters, seed=seed, alpha=alpha, tests=tests)
         p, difference = (1.0 if apart.p is None else apart.p), apart.difference or 0.0
-        return Chance(
-            *place, always, f"always \u201c{names[most]}\u201d", p, len(values), p <= alpha and difference > 0
-        )
+        by, above = f"always \u201c{names[most]}\u201d", p <= alpha and difference > 0
+        low, high = apart.ci_low, apart.ci_high
+        return Chance(*place, always, by, p, len(values), above, difference, low, high, tests)
     if not guessed:
         return None
-    p = min(1.0, tests * _p_of_level(values, clusters, guessed, bounds_of(measure)))
-    above = p <= alpha and float(values.mean()) > guessed
-    return Chance(*place, guessed, f"one of {number} at random", p, len(values), above)
+    p, low, high = _against_level(values, clusters, guessed, bounds_of(measure), alpha / tests)
+    p, difference = min(1.0, tests * p), float(values.mean()) - guessed
+    above, by = p <= alpha and difference > 0, f"one of {number} at random"
+    return Chance(*place, guessed, by, p, len(values), above, difference, low, high, tests)
 
 
-def _p_of_level(
-    values: Floats, clusters: NDArray[Any] | None, level: float, bounds: tuple[float | None, float | None]
-) -> float:
-    """Two-sided p of the mean being `level`: of 0/1 samples the score test (the one that Wilson's interval
-    inverts), else by the standard error, which is that of clusters where there are any."""
+def _against_level(
+    values: Floats,
+    clusters: NDArray[Any] | None,
+    level: float,
+    bounds: tuple[float | None, float | None],
+    alpha: float,
+) -> tuple[float, float | None, float | None]:
+    """Two-sided p of the mean being `level`, and the bounds of mean - level at 1 - alpha.
+
+    Of 0/1 samples by the score test and Wilson's interval, which inverts it, else by the standard error,
+    which is that of clusters where there are any.
+    """
     binary = clusters is None and bool(np.isin(values, (0.0, 1.0)).all())
-    se = math.sqrt(level * (1 - level) / len(values)) if binary else mean(values, clusters, bounds=bounds).se
-    apart = abs(float(values.mean()) - level)
-    return math.erfc(apart / se / math.sqrt(2)) if se else 0.0 if apart else 1.0
+    apart = float(values.mean()) - level
+    if binary:
+        se = math.sqrt(level * (1 - level) / len(values))
+        found = wilson(float(values.sum()), len(values), 1 - alpha)
+        ends = tuple(None if end is None else end - level for end in (found.low, found.high))
+    else:
+        se = mean(values, clusters, bounds=bounds).se or 0.0
+        half = normal_quantile(1 - alpha / 2) * se
+        ends = (apart - half, apart + half) if se else (None, None)
+    p = math.erfc(abs(apart) / se / math.sqrt(2)) if se else 0.0 if apart else 1.0
+    return p, ends[0], ends[1]
 
 
 def _targets(run: RunSamples, fold: bool) -> tuple[NDArray[np.int64], list[str]]:

@@ -114,7 +114,7 @@ def _gap(step: int, gap: GapCurve) -> str:
     if point is None:
         return NONE
     shown = measured(point.value, point.low, point.high, gap.unit)
-    return f"{shown}, as by chance" if point.p is not None and point.p >= ALPHA else shown
+    return f"{shown}, tied" if point.p is not None and point.p >= ALPHA else shown
 
 
 def _forgotten(line: CheckpointLine) -> Table | None:

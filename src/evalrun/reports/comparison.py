@@ -86,7 +86,7 @@ def view(
 ) -> ComparisonView:
     """The page of a comparison of these sweeps, the first of which the others are compared with. `beside` are
     the same pairs by what else they have (analysis/beside.py)."""
-    from evalrun.reports.report import judge
+    from evalrun.reports.verdicts import judge
 
     folders = list({folder.ulid: folder for folder in folders}.values())
     sources = {folder.ulid: Source.of(folder) for folder in folders}

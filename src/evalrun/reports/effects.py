@@ -179,7 +179,7 @@ def _sensitive(each: PromptSensitivity, several: bool, alpha: float) -> str:
     lead = f"Between the prompts{where} {each.metric} goes from {estimated(lowest)} ({worst})"
     lead += f" to {estimated(highest)} ({best})"
     if each.p > alpha:
-        return f"{lead}: that may be chance."
+        return f"{lead}: tied, that may be chance."
     return (
         f"{lead}: {_apart(each)} apart. Another prompt of this kind would move it by about "
         f"{significant(each.sd_beyond_chance, 2)} either way (one standard deviation)."

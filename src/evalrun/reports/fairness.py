@@ -138,8 +138,8 @@ def _verdict(contrast: GroupContrast) -> str:
     if contrast.p_holm < ALPHA:
         return "Unlikely to be chance alone."
     if contrast.p is not None and contrast.p < ALPHA:
-        return "May be chance: among several groups one looks so different easily."
-    return "May well be chance."
+        return "Tied: among several groups one looks so different easily."
+    return "Tied: such a difference may be chance."
 
 
 CRITERIA: Mapping[str, str] = {
@@ -399,7 +399,7 @@ def _reads(size: float | None, chance: ByChance) -> str:
         return "no gap"
     if chance.p is None:
         return NONE
-    return "wider than chance" if chance.wider_than_chance else "within chance"
+    return "wider than chance" if chance.wider_than_chance else "tied"
 
 
 def _warnings(runs: Sequence[RunView], column: str, metric: str) -> list[str]:

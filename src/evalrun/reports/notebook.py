@@ -14,8 +14,8 @@ from evalrun.reports import numbers, page
 from evalrun.reports.charts import groups, quality, speed
 from evalrun.reports.charts.dots import forest
 from evalrun.reports.leaderboard import leaderboard
-from evalrun.reports.report import judge
 from evalrun.reports.source import Source
+from evalrun.reports.verdicts import judge
 from evalrun.reports.view import Chart, RunView, lead_of, other_scores, verdict_word
 from evalrun.tracking.folder import SweepFolder
 

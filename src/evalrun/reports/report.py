@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,12 @@ from evalrun.atomic import replacing
 from evalrun.explain.words import CAUTION
 from evalrun.explanations import EXPLANATIONS
 from evalrun.reports import details, page
-from evalrun.reports.answer import EVERY_RUN, answer, overall
 from evalrun.reports.charts.dots import forest
 from evalrun.reports.charts.load import cautions, level_charts, level_table, names_of, sentences
 from evalrun.reports.charts.quality import quality_charts
 from evalrun.reports.charts.resources import MANY_READINGS, read_system, resources
 from evalrun.reports.charts.speed import NAMES, latency, load_charts
-from evalrun.reports.checkpoints import LineView, advised, checkpoint_views
+from evalrun.reports.checkpoints import LineView, checkpoint_views
 from evalrun.reports.effects import Effects, effects
 from evalrun.reports.fairness import FairnessView, correction, fairness, overview
 from evalrun.reports.gates import GateView, gates
@@ -32,6 +30,7 @@ from evalrun.reports.samples import SampleWriter
 from evalrun.reports.search import SearchView, search_view
 from evalrun.reports.source import MANY_UNREADABLE, Manifest, Source, Suite
 from evalrun.reports.stages import Bars, stage_bars
+from evalrun.reports.verdicts import judge
 from evalrun.reports.versions import VersionsView, bbq_tables, pair_table, versions
 from evalrun.reports.view import (
     Answer,
@@ -41,13 +40,11 @@ from evalrun.reports.view import (
     Table,
     chance_of,
     lead_of,
-    make_runs,
     other_scores,
     score_columns,
 )  # fmt: skip
-from evalrun.sweep_results import GateVerdict, Primary
+from evalrun.sweep_results import Primary
 from evalrun.tracking.folder import SweepFolder
-from evalrun.types import Status
 
 if TYPE_CHECKING:
     from evalrun.reports.explain import ExplanationView
@@ -133,81 +130,8 @@ class Report:
         return {definition.name: definition.definition for definition in self.definitions}
 
 
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """The runs, ranked within each dataset, and what that says. `views` are in the order of the plan.
-
-    `variants` are the runs of prompts with a part left out (`ablate: true`): nobody means to use these, so
-    they are not ranked.
-    """
-
-    primary: Primary | None
-    views: Sequence[RunView]
-    by_dataset: Mapping[str, Sequence[RunView]]
-    answers: Sequence[Answer]
-    variants: Sequence[RunView] = ()
-
-    @property
-    def named(self) -> bool:
-        """Whether datasets must be named, because there are several."""
-        return len(self.by_dataset) > 1
-
-    @property
-    def overall(self) -> Sentence:
-        """Which run leads over several datasets, if that can be said."""
-        return overall(self.answers)
-
-
 SLOWED = 2
 """So many runs that evalrun slowed are told one by one."""
-
-
-def judge(source: Source) -> Verdicts:
-    """How the runs stand, as the sweep's results have it, and what that means in words."""
-    primary, plan = source.results.primary, source.manifest.plan
-    standings = source.results.standings
-    order = {place.run: at for at, place in enumerate(standings)}
-    chance = {each.run: each for each in source.results.chance}
-    everything = [
-        replace(
-            view,
-            place=standings[order[view.id]] if view.id in order else None,
-            chance=chance.get(view.id),
-        )
-        for view in make_runs(plan, source.runs, primary)
-    ]
-    ablated = {cell.run for cell in plan if cell.ablates}
-    by_dataset: dict[str, list[RunView]] = {}
-    for view in everything:
-        if view.id not in ablated:
-            by_dataset.setdefault(view.dataset, []).append(view)
-    for views in by_dataset.values():
-        views.sort(key=lambda view: order.get(view.id, len(order)))
-    failed: dict[str, list[GateVerdict]] = {}
-    for gate in source.manifest.gates:
-        if gate.verdict not in ("pass", "inconclusive"):
-            failed.setdefault(gate.run or EVERY_RUN, []).append(gate)
-    answers = [
-        answer(
-            name,
-            runs,
-            lead_of(runs, primary),
-            named=len(by_dataset) > 1,
-            failed_gates=failed,
-            causes=_causes(runs),
-        )
-        for name, runs in by_dataset.items()
-    ]
-    if source.results.load:  # a level of load is nothing to ship
-        answers = [replace(each, advice=[]) for each in answers]
-    return Verdicts(
-        primary,
-        everything,
-        by_dataset,
-        [advised(each, source.results.checkpoints) for each in answers]
-        or [answer("", [], primary, named=False)],
-        [view for view in everything if view.id in ablated],
-    )
 
 
 def _slowed(runs: Sequence[RunView]) -> list[str]:
@@ -221,14 +145,6 @@ def _slowed(runs: Sequence[RunView]) -> list[str]:
     told = limited[:SLOWED]
     rest = len(limited) - len(told)
     return [*told, f"{plural(rest, 'more run')} alike."] if rest else told
-
-
-def _causes(runs: Sequence[RunView]) -> list[str]:
-    """The kinds of failures of some runs, the commonest first."""
-    totals: Counter[str] = Counter()
-    for run in runs:
-        totals.update(run.details.errors.get(Status.FAILED, {}))
-    return [kind for kind, _ in totals.most_common()]
 
 
 def build_report(source: Source) -> Report:

@@ -22,9 +22,10 @@ from evalrun.atomic import disk_errors, replacing
 from evalrun.errors import UserError
 from evalrun.reports import page
 from evalrun.reports.numbers import moment
-from evalrun.reports.report import judge, write_report
+from evalrun.reports.report import write_report
 from evalrun.reports.source import Source
 from evalrun.reports.trend import figure, trend_of, write_trend
+from evalrun.reports.verdicts import judge
 from evalrun.reports.view import words
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.glance import SweepRow

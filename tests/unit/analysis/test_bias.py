@@ -6,7 +6,7 @@ import pytest
 
 from evalrun import registry
 from evalrun.analysis.bias import bias_findings
-from evalrun.reports.answer import NOT_BY_ACCURACY
+from evalrun.reports.advice import NOT_BY_ACCURACY
 from evalrun.scoring.base import Scorer
 from evalrun.types import MetricValue
 

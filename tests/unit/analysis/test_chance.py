@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from evalrun.analysis.chance import _p_of_level, labels_of
+from evalrun.analysis.chance import _against_level, labels_of
 from evalrun.sweep_results import Primary
 
 CHOICE = {"choice": {"labels": ["a", "b", "c"], "options": None, "option_columns": None}}
@@ -61,12 +61,17 @@ def test_answers_in_free_words_have_no_level() -> None:
 def test_a_guess_is_tested_as_a_binomial(right: int, n: int, level: float) -> None:
     values = np.repeat([1.0, 0.0], [right, n - right])
     exact = binomtest(right, n, level).pvalue
-    assert _p_of_level(values, None, level, (0.0, 1.0)) == pytest.approx(exact, abs=0.06)
-    assert (_p_of_level(values, None, level, (0.0, 1.0)) <= 0.05) == (exact <= 0.05)
+    for alpha in (0.05, 0.0125):
+        p, low, high = _against_level(values, None, level, (0.0, 1.0), alpha)
+        assert p == pytest.approx(exact, abs=0.06) and (p <= 0.05) == (exact <= 0.05)
+        assert low is not None and high is not None and low < right / n - level < high
+        assert (p <= alpha) == (low > 0 or high < 0), "test and interval agree"
 
 
 def test_rows_of_one_cluster_count_as_one() -> None:
     values = np.repeat([1.0, 0.0], [40, 60])
-    alone = _p_of_level(values, None, 0.25, (0.0, 1.0))
-    together = _p_of_level(values, np.arange(100) // 10, 0.25, (0.0, 1.0))
+    alone, *ends = _against_level(values, None, 0.25, (0.0, 1.0), 0.05)
+    together, low, high = _against_level(values, np.arange(100) // 10, 0.25, (0.0, 1.0), 0.05)
     assert alone < 0.01 < together
+    assert low is not None and high is not None and ends[0] is not None and ends[1] is not None
+    assert low < 0 < ends[0] and high - low > ends[1] - ends[0]

@@ -11,8 +11,8 @@ from sweep_data import Cell, make_sweep
 from evalrun.reports.charts.quality import quality_charts
 from evalrun.reports.charts.theme import level_rule, reaching
 from evalrun.reports.leaderboard import WIDTH, leaderboard
-from evalrun.reports.report import judge
 from evalrun.reports.source import Source
+from evalrun.reports.verdicts import judge
 from evalrun.reports.view import RunView
 from evalrun.sweep_results import Chance, Primary
 

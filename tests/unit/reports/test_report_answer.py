@@ -9,8 +9,9 @@ import pytest
 from sweep_data import QUICKSTART, Cell, make_sweep
 
 from evalrun.reports.leaderboard import standing_word
-from evalrun.reports.report import Verdicts, build_report, judge
+from evalrun.reports.report import build_report
 from evalrun.reports.source import Source
+from evalrun.reports.verdicts import Verdicts, judge
 from evalrun.reports.view import words
 
 

@@ -9,7 +9,8 @@ import orjson
 import pytest
 from sweep_data import Cell, make_sweep
 
-from evalrun.reports.answer import ALL_WORST, ALL_WRONG, CHECK_THE_JUDGE
+from evalrun.reports.advice import CHECK_THE_JUDGE
+from evalrun.reports.cautions import ALL_WORST, ALL_WRONG
 from evalrun.reports.judges import JudgesView, alpha_words, kappa_words, order_words
 from evalrun.reports.report import Report, build_report, write_report
 from evalrun.reports.source import Source

@@ -11,8 +11,9 @@ from sweep_data import QUICKSTART, Cell, make_sweep
 from evalrun.reports.charts.resources import resources
 from evalrun.reports.fairness import contrast_words, plain_table
 from evalrun.reports.gates import tally
-from evalrun.reports.report import Report, build_report, judge
+from evalrun.reports.report import Report, build_report
 from evalrun.reports.source import Source
+from evalrun.reports.verdicts import judge
 from evalrun.reports.versions import bbq_tables, sample_link, versions
 from evalrun.results import GroupContrast
 from evalrun.tracking.folder import SweepFolder
@@ -144,7 +145,7 @@ def test_a_contrast_in_everyday_words() -> None:
     weak = contrast_words(replace(contrast, p_holm=0.03), "", "fraction")
     assert weak.endswith("Unlikely to be chance alone.")
     assert contrast_words(replace(contrast, p_holm=0.2, p=0.3), "", "fraction").endswith(
-        "May well be chance."
+        "Tied: such a difference may be chance."
     )
     several = contrast_words(replace(contrast, p_holm=0.2, p=0.04), "", "fraction")
     assert several.endswith("among several groups one looks so different easily.")

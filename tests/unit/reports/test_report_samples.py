@@ -18,10 +18,10 @@ import pytest
 from sweep_data import Cell, make_sweep
 
 from evalrun.reports import samples as writing
-from evalrun.reports.report import judge
 from evalrun.reports.sample_chunks import cut
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
+from evalrun.reports.verdicts import judge
 from evalrun.reports.view import ScoreColumn, score_columns
 
 BLOCK = re.compile(rb'<script type="([^"]+)" ([\w-]+)="([^"]+)">(.*?)</script>', re.DOTALL)

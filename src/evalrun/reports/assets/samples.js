@@ -411,6 +411,7 @@
   // One sample
 
   async function show(at) {
+    const fresh = open < 0;
     open = at;
     const sample = await store.sample(at);
     const other = await against(at, sample);
@@ -419,14 +420,18 @@
     document.body.classList.add("with-drawer");
     detail.replaceChildren(...sampleSections(store, sample, verdict(at), marked(), other));
     drawer.scrollTop = 0;
-    remember();
+    remember(fresh);
   }
 
-  function shut() {
+  function closed() {
     open = -1;
     drawer.hidden = true;
     document.body.classList.remove("with-drawer");
     detail.replaceChildren();
+  }
+
+  function shut() {
+    closed();
     remember();
     by("grid").focus({ preventScroll: true });
   }
@@ -478,7 +483,8 @@
     return `${said} ${state.runs} ${state.vs}`;
   }
 
-  async function remember() {
+  // `fresh`: a sample was opened where none was, so that Back closes it.
+  async function remember(fresh = false) {
     const said = written();
     if (open >= 0) {
       const sample = await store.sample(open);
@@ -486,7 +492,7 @@
     }
     const text = [...said].length ? `#grid?${said}` : location.hash.startsWith("#grid") || location.hash.startsWith("#sample=") ? "#samples" : location.hash;
     if (text === location.hash) return;
-    try { history.replaceState(null, "", text || location.pathname); } catch { /* some viewers forbid it */ }
+    try { history[fresh ? "pushState" : "replaceState"](null, "", text || location.pathname); } catch { /* some viewers forbid it */ }
   }
 
   async function named(text) {
@@ -522,7 +528,7 @@
   // Go where the address says; true where it speaks of samples.
   async function follow() {
     const hash = location.hash, one = /^#sample=(.+)$/.exec(hash), many = /^#grid\??(.*)$/s.exec(hash);
-    if (!one && !many) return false;
+    if (!one && !many) { if (open >= 0) closed(); return false; }
     const said = new URLSearchParams(many ? many[1] : "");
     const wanted = one ? one[1] : said.get("open");
     const at = wanted ? await named(wanted) : -1;
@@ -533,7 +539,7 @@
     open = at;
     controls();
     await filter();
-    if (at >= 0) await show(at); else if (!drawer.hidden) { drawer.hidden = true; document.body.classList.remove("with-drawer"); }
+    if (at >= 0) await show(at); else if (!drawer.hidden) closed();
     if (wanted && at < 0) found.textContent = "The sample that the address names is not in this report.";
     by("samples").scrollIntoView();
     return true;
