@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.paired import paired_difference
-from evalrun.analysis.sequential import ALPHA, EProcess, Equivalence
+from evalrun.analysis.sequential import ALPHA, BETS, log_growth, log_mean
 from evalrun.canonical import canonical_json
 from evalrun.search_results import Candidate, LevelEffect, RaceResult, Step
 from evalrun.types import JSON
@@ -90,8 +89,13 @@ class Race:
         self._names = tuple(names)
         self._units = units
         self._alpha, self._within = alpha, within
-        self._better = {(i, j): EProcess() for i in names for j in names if i != j}
-        self._close = {pair: Equivalence(within) for pair in combinations(names, 2)} if within else {}
+        if within and not 0 < within < 1:
+            raise ValueError("the margin lies between 0 and 1")
+        self._at = {name: at for at, name in enumerate(names)}
+        # By pair (i, j) and bet, as the logarithm of the wealth: that i is better than j, and that it is
+        # better by less than the margin.
+        shape = (len(names), len(names), len(BETS))
+        self._better, self._near = np.zeros(shape), np.zeros(shape)
         self._scores: dict[str, list[Floats]] = {name: [] for name in names}
         self._out: dict[str, int] = {}
         self._aside: dict[str, str] = {}
@@ -111,7 +115,7 @@ class Race:
             return "one is left" if left else "none is left"
         if self._told >= self._units:
             return "there are no more rows"
-        if self._within and all(self._close[pair].shown(self._alpha) for pair in combinations(left, 2)):
+        if self._within and self._all_near(left):
             return f"those left are within {self._within:g} of one another"
         return ""
 
@@ -124,14 +128,20 @@ class Race:
         self._told += sizes.pop()
         for name, values in scores.items():
             self._scores[name].append(np.asarray(values, dtype=np.float64))
-        for i, j in combinations(scores, 2):
-            known = scores[i] - scores[j]
-            known = known[~np.isnan(known)]
-            self._better[i, j].update(known)
-            self._better[j, i].update(-known)
-            if self._close:
-                self._close[i, j].update(known)
+        asked = [self._at[name] for name in scores]
+        table = np.vstack([*scores.values()])
+        for i, own in zip(asked, table, strict=True):
+            better = own - table
+            self._better[i, asked] += log_growth(better)
+            if self._within:
+                self._near[i, asked] += log_growth((self._within - better) / (1 + self._within))
         self._decide(tuple(scores))
+
+    def _all_near(self, left: Sequence[str]) -> bool:
+        """Whether each of these is shown to be better than no other by the margin (see `Equivalence`)."""
+        at = [self._at[name] for name in left]
+        near = log_mean(self._near[np.ix_(at, at)])
+        return bool((near >= -math.log(self._alpha))[~np.eye(len(at), dtype=bool)].all())
 
     def _decide(self, asked: Iterable[str]) -> None:
         block = len(self._steps) + 1
@@ -153,11 +163,8 @@ class Race:
 
     def _against(self, name: str) -> float:
         """The natural logarithm of the average of the e-values of all others being better."""
-        logs = [self._better[other, name].log_value for other in self._names if other != name]
-        if not logs:
-            return 0.0
-        greatest = max(logs)
-        return greatest + math.log(sum(math.exp(log - greatest) for log in logs) / len(logs))
+        others = [at for other, at in self._at.items() if other != name]
+        return float(log_mean(log_mean(self._better[others, self._at[name]]))) if others else 0.0
 
     def optimism(self) -> float | None:
         """`optimism` over the rows that all candidates left were asked."""

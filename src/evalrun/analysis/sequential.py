@@ -67,7 +67,7 @@ class EProcess:
     @property
     def log_value(self) -> float:
         """The natural logarithm of the e-value."""
-        return float(_log_mean(self._wealth))
+        return float(log_mean(self._wealth))
 
     @property
     def value(self) -> float:
@@ -160,7 +160,7 @@ class ConfidenceSequence:
         self._narrow()
 
     def _narrow(self) -> None:
-        against = np.logaddexp(_log_mean(self._up), _log_mean(self._down)) - math.log(2)
+        against = np.logaddexp(log_mean(self._up), log_mean(self._down)) - math.log(2)
         kept = self._means[against < -math.log(self.alpha)]
         half = 0.5 / _CELLS
         low, high = (kept[0] - half, kept[-1] + half) if len(kept) else (self.low, self.high)
@@ -189,7 +189,19 @@ def e_bh(values: Sequence[float], alpha: float = ALPHA) -> list[int]:
     return sorted(order[:most])
 
 
-def _log_mean(logs: Floats) -> Floats:
+def log_growth(values: Floats) -> Floats:
+    """By how much values in [-1, 1] (last axis; NaN: no value) let the wealth of each of `BETS` grow, as a
+    logarithm; the bets are the last axis of the result. Raises ValueError for a value outside."""
+    if (np.abs(values) > 1).any():
+        raise ValueError("an e-process takes values between -1 and 1")
+    growth = np.zeros((*values.shape[:-1], len(BETS)))
+    known = np.nan_to_num(values)[..., None]
+    for start in range(0, values.shape[-1], _CHUNK):
+        growth += np.log(np.prod(1 + known[..., start : start + _CHUNK, :] * BETS, axis=-2))
+    return growth
+
+
+def log_mean(logs: Floats) -> Floats:
     """log of the mean of exp over the last axis."""
     greatest = logs.max(axis=-1)
     shifted = np.exp(logs - greatest[..., None]).mean(axis=-1)

@@ -85,12 +85,14 @@ def _alike(value: JSON) -> Hashable:
 
 def open_pool(spec: DatasetSpec, few_shot: FewShotSpec, base_dir: Path, seed: int) -> FewShotPool:
     """Read the examples of a prompt for a dataset: from one of its splits, or from a file, with its settings.
+    They are the same whichever part of the dataset is asked.
 
     Raises UserError when the dataset names no target, when an example has none, and as `open_dataset` does.
     """
     where = f"dataset {spec.id}"
     if spec.target is None:
         raise UserError("few-shot examples need the dataset's target", where=where, remedy="Set 'target'.")
+    spec = spec.model_copy(update={"part": None})
     dataset: Dataset
     if few_shot.path is not None:
         dataset, name = open_examples(spec, few_shot.path, base_dir), str(few_shot.path)

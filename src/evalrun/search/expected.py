@@ -9,6 +9,7 @@ import numpy as np
 
 from evalrun.analysis.distributions import normal_quantile
 from evalrun.analysis.race import Race
+from evalrun.search.leaks import check_prompts
 from evalrun.search.space import Space, check_held_out
 from evalrun.suite.load import LoadedSuite
 
@@ -52,6 +53,7 @@ def expected_calls(loaded: LoadedSuite) -> ExpectedCalls:
     space = space_of(loaded)
     way_of(space)  # what is missing for it is said here
     held = check_held_out(space, loaded.suite.seed)
+    check_prompts(space, loaded.suite.seed)
     repeats, spec = space.suite.repeats, space.spec
     rows, chosen = space.rows - held, 2 * held
     if spec.by == "tpe":

@@ -13,6 +13,7 @@ import orjson
 from evalrun.atomic import replacing
 from evalrun.documents import read
 from evalrun.errors import ExitCode, UserError
+from evalrun.search.leaks import check_prompts
 from evalrun.search.race import AskedRace
 from evalrun.search.space import Space, check_held_out, space_of
 from evalrun.search_results import SearchResults
@@ -82,6 +83,7 @@ def search(
     ledger = _Ledger(options.store / LEDGER, space.data_digest)
     split = space.suite.seed + (ledger.next_split(space.suite.seed) if fresh_split else 0)
     held_out = check_held_out(space, split)
+    check_prompts(space, split)
     ledger.check()
     folder = _raced_before(Store(options.store), space, split)
     if folder is not None:

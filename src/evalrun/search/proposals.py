@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -27,6 +28,7 @@ from evalrun.runner.cell import Cell, CellRun
 from evalrun.runner.journal import RunFolder, read_journal
 from evalrun.scoring.pipeline import Pipeline
 from evalrun.search.conduct import Searching
+from evalrun.search.leaks import HeldOut
 from evalrun.search.pool import Halted, Pool, needs
 from evalrun.search_results import SearchResults
 from evalrun.suite.components import ModelSpec
@@ -54,6 +56,8 @@ VALIDATED = 4
 """Blocks of rows by which proposals are compared before the race."""
 ACCEPTED = 2.0
 """The e-value on a minibatch from which a proposal is taken up."""
+LONGEST = 10_000
+"""Characters that a part may have, or three times those of the old one: a prompt is paid for by the token."""
 _TRIES = 3
 _SECTION = re.compile(r"({%-?\s*section\s+(\w+)\s*-?%})(.*?)({%-?\s*endsection\s*-?%})", re.DOTALL)
 _BLOCK = re.compile(r"```[\w-]*\n(.*?)```", re.DOTALL)
@@ -146,14 +150,15 @@ def variables_of(text: str) -> frozenset[str]:
     from jinja2 import Environment, TemplateSyntaxError, meta
 
     try:
-        tree = Environment(autoescape=True).parse(text)
-    except TemplateSyntaxError as error:
+        return frozenset(meta.find_undeclared_variables(Environment(autoescape=True).parse(text)))
+    except TemplateSyntaxError as error:  # a filter that is not there, too
         raise ValueError(f"it is no template: {error.message}") from None
-    return frozenset(meta.find_undeclared_variables(tree))
 
 
 def fault_of(old: str, new: str) -> str:
     """Why a part cannot stand in the place of another; empty where it can."""
+    if not new.strip():
+        return "it is empty"
     try:
         before, now = variables_of(old), variables_of(new)
     except ValueError as error:
@@ -164,7 +169,7 @@ def fault_of(old: str, new: str) -> str:
         return (
             f"it uses {', '.join(f'{{{{ {name} }}}}' for name in sorted(added))}, which the old one did not"
         )
-    return "" if new.strip() else "it is empty"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +235,8 @@ class AskedProposals(Searching):
         self._phase = replace(phase, providers=providers, needed_later=models)
         units = units_of(self._base.prepared.datasets[self._base.spec.dataset.id])
         self._pool = Pool(self._phase, units, self._space.by)
+        loaded, spec = self._base.prepared.loaded, self._base.spec.dataset
+        self._held_out = HeldOut(spec, loaded.base_dir, loaded.suite.seed)
         self._name(self._parts.components())
         try:
             found = await self._propose(len(units))
@@ -289,7 +296,7 @@ class AskedProposals(Searching):
         self.results = await pool.guarded(self.results, self._space.guards)
 
     def _name(self, components: Mapping[str, str]) -> str:
-        """The run of a candidate, made where it is new."""
+        """The run of a candidate, made where it is new. Raises UserError for one that cannot be rendered."""
         key = digest(dict(components))
         if key in self._names:
             return self._names[key]
@@ -310,6 +317,9 @@ class AskedProposals(Searching):
         job = replace(
             self._base, spec=replace(self._base.spec, run_id=spec.run_id, prompt=prompt), prepared=own
         )
+        renderer = own.renderer(job.spec)
+        for item in chain.from_iterable(self._pool.units):
+            renderer.render(item)
         self._names[key] = self._pool.add(job)
         self._made[job.name] = {"prompt": document, "number": number}
         return self._names[key]
@@ -335,8 +345,11 @@ class AskedProposals(Searching):
             found.append({"Inputs": asked, "Generated Outputs": record.get("output"), "Feedback": feedback})
         return found
 
-    async def write(self, component: str, text: str, examples: Sequence[Mapping[str, Any]]) -> str:
+    async def write(
+        self, component: str, candidate: Mapping[str, str], examples: Sequence[Mapping[str, Any]]
+    ) -> str:
         """A new text for a part; the old one where the writer gives none that can stand in its place."""
+        text = candidate[component]
         shown = "\n".join(
             f"Example {at}\nAsked: {each['Inputs']}\nAnswered: {each['Generated Outputs']}\n"
             f"{each['Feedback']}\n"
@@ -350,12 +363,27 @@ class AskedProposals(Searching):
             fault = "there is no text between lines of ```" if block is None else ""
             if block is not None:
                 new = block[1].strip("\n")
-                fault = fault_of(text, new)
+                fault = self._fault(component, candidate, new)
                 if not fault:
                     return new
             self.rejected.append(f"{component}: {fault}")
             question += f"\nYour last answer cannot be used: {fault}. Write it again.\n"
         return text
+
+    def _fault(self, component: str, candidate: Mapping[str, str], new: str) -> str:
+        """Why a text cannot stand in a candidate, without a word of a row held out; empty where it can."""
+        text = candidate[component]
+        if len(new) > (most := max(LONGEST, 3 * len(text))):
+            return f"it has {len(new):,} characters, and {most:,} are the most"
+        if fault := fault_of(text, new):
+            return fault
+        if self._held_out.quoted(new) is not None:
+            return "it quotes a row that is held out"
+        try:
+            self._name({**candidate, component: new})
+        except UserError as error:
+            return f"it cannot be rendered for every row: {error.problems[0].what}"
+        return ""
 
     async def _ask_writer(self, text: str) -> str:
         folder: SweepFolder = self._base.folder
@@ -421,6 +449,6 @@ class _Adapter:
         """New texts of some components, checked."""
         self.proposals += 1
         return {
-            name: self._wait(self._search.write(name, candidate[name], reflective_dataset[name]))
+            name: self._wait(self._search.write(name, candidate, reflective_dataset[name]))
             for name in components_to_update
         }

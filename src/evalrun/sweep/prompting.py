@@ -9,8 +9,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from evalrun.errors import Problem, Problems, UserError
-from evalrun.prompts import Api, FewShotPool, Prompt, Renderer, compile_prompt, open_pool
+from evalrun.prompts import Api, Prompt, Renderer, compile_prompt, open_pool
 from evalrun.sandbox import reaches_by_computed_names
+from evalrun.sweep.examples import bound
 
 if TYPE_CHECKING:
     from evalrun.datasets import Dataset
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from evalrun.suite.load import LoadedSuite
     from evalrun.suite.plan import RunSpec
 
-_COUNTED_ROWS = 20_000
-"""In so many rows it is counted what examples they are shown."""
 _TRIED_ROWS = 8
 
 
@@ -64,38 +63,10 @@ def compile_prompts(
             if spec.prompt.few_shot is not None and spec.prompt.few_shot.shown:
                 pool = open_pool(spec.dataset, spec.prompt.few_shot, loaded.base_dir, loaded.suite.seed)
                 compiled.examples[f"{prompt.id}/{dataset.id}"] = pool.digest
-            compiled.renderers[place] = _bound(prompt, pool, loaded.suite.seed, dataset)
+            compiled.renderers[place] = bound(prompt, pool, loaded, spec.dataset, dataset)
             if len(problems.found) == before:
                 _try_out(prompt, compiled.renderers[place], dataset)
     return compiled
-
-
-def _bound(prompt: Prompt, pool: FewShotPool | None, seed: int, dataset: Dataset) -> Renderer:
-    """The renderer of a prompt, after a look at which of its examples are tested rows. Raises UserError."""
-    renderer = prompt.bind(pool, seed)
-    tested = renderer.tested(dataset) if pool is not None else set()
-    if pool is None or prompt.few_shot is None or not tested:
-        return renderer
-    what = (
-        f"{len(tested):,} of the {len(pool):,} few-shot examples of {pool.name} ask what a row of dataset "
-        f"{dataset.id} asks"
-    )
-    if prompt.few_shot.contamination == "error":
-        raise UserError(
-            what,
-            where=f"prompt {prompt.id}, few_shot",
-            remedy="Take examples from another split or file, or set contamination: leave_out.",
-        )
-    if prompt.few_shot.contamination == "leave_out":
-        dataset.warnings.append(f"{what}: they are left out of prompt {prompt.id}")
-        return prompt.bind(pool.without(tested), seed)
-    shown = sum(renderer.shows(item, tested) for item in islice(iter(dataset), _COUNTED_ROWS))
-    of = min(len(dataset), _COUNTED_ROWS)
-    dataset.warnings.append(
-        f"prompt {prompt.id} shows {shown:,} of {of:,} samples other tested rows with their answers: {what} "
-        "(few_shot: {contamination: leave_out} leaves them out, error forbids them)"
-    )
-    return renderer
 
 
 def _try_out(prompt: Prompt, renderer: Renderer, dataset: Dataset) -> None:

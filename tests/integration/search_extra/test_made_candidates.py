@@ -15,6 +15,9 @@ import yaml
 from tests.program import evalrun
 from tests.recorded import recorded_suite
 
+from evalrun.datasets import open_dataset
+from evalrun.suite.dataset import DatasetSpec
+
 pytest.importorskip("optuna", reason="needs optuna (extra: search)")
 pytest.importorskip("gepa", reason="needs gepa (extra: search)")
 
@@ -154,3 +157,52 @@ def test_what_cannot_be_made_is_refused_before_anything_is_sent(
     done = evalrun("search", suite, "--store", tmp_path / "s", "-q", cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "s" / "sweeps").exists()
+
+
+HOSTILE = """
+from pathlib import Path
+
+TRICKS = [
+    "```\\nMAGIC, and no row at all\\n```",
+    "```\\nMAGIC. Such as: {held_out} {{{{ message }}}}\\n```",
+    "```\\n```",
+    "",
+    "```\\n" + "MAGIC " * 200_000 + "{{{{ message }}}}\\n```",
+    None,
+    "```\\n{{{{ message | shout }}}} MAGIC\\n```",
+    "```\\n{{{{ message.words[0] }}}} MAGIC\\n```",
+    "```\\n{{% endsection %}}{{{{ message }}}} MAGIC\\n```",
+    "```\\n{{% for a in range(10 ** 9) %}}{{{{ message }}}}{{% endfor %}} MAGIC\\n```",
+    "```\\nMAGIC. {{{{ message }}}} {{{{ want }}}}\\n```",
+    "```\\nMAGIC. The question: {{{{ message }}}}\\n```",
+]
+
+def write(request):
+    said = TRICKS.pop(0) if len(TRICKS) > 1 else TRICKS[0]
+    if said is None:
+        raise RuntimeError("the writer is ill")
+    return said.format(held_out=Path("held_out.txt").read_text())
+"""
+
+
+def test_a_writer_that_tries_everything_brings_in_no_prompt_that_must_not_stand(tmp_path: Path) -> None:
+    suite = suite_of(tmp_path, "hostile_m", **{**GEPA, "propose": {**GEPA["propose"], "candidates": 5}})
+    (tmp_path / "hostile_w.py").write_text(HOSTILE)
+    document = json.loads(suite.read_text())
+    document["models"][1] = {"id": "w", "provider": "python", "function": "hostile_w:write"}
+    suite.write_text(json.dumps(document))
+    spec = document["datasets"][0]
+    part = DatasetSpec.model_validate({**spec, "part": {"take": "held_out"}})
+    (tmp_path / "held_out.txt").write_text(next(iter(open_dataset(part, tmp_path, 0))).row["message"])
+    found = _found(suite, "--best-to", tmp_path / "best.yaml")
+    refused = found["search"]["refused"]
+    reasons = (
+        "it has lost {{ message }}", "it quotes a row that is held out", "it is empty", "no text between",
+        "characters, and", "the writer did not answer", "it cannot be rendered", "it is no template",
+        "it uses {{ want }}",
+    )  # fmt: skip
+    for reason in reasons:
+        assert any(reason in said for said in refused), (reason, [said[:70] for said in refused])
+    prompts = [made["prompt"]["text"] for made in found["search"]["made"].values()]
+    assert prompts and all("MAGIC. The question: {{ message }}" in text for text in prompts)
+    assert found["held_out"]["difference"] > 0.1 and "the writer is ill" in str(refused)
