@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,16 @@ class Chosen:
     folder: SweepFolder
     run: str | None = None
     columns: tuple[str, ...] | None = None
+    _loaded: list[RunSamples] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def load(self) -> list[RunSamples]:
-        """Its finished runs. Raises UserError where there are none, or the named one is not among them."""
+        """Its finished runs, read once. Raises UserError where there are none, or the named one is not among
+        them."""
+        if not self._loaded:
+            self._loaded.extend(self._read())
+        return [*self._loaded]
+
+    def _read(self) -> list[RunSamples]:
         sweep = self.folder.manifest()
         ids = self.folder.run_ids()
         if self.run is not None:
@@ -228,8 +235,13 @@ class Joined:
 def join(pair: RunPair) -> Joined:
     """Join two runs by sample id. Where their datasets differ, an id counts only if its content is the same:
     an id from a key column says nothing of the rest of the row."""
-    ids, in_a, in_b = np.intersect1d(pair.a.ids, pair.b.ids, assume_unique=True, return_indices=True)
-    only_a, only_b = len(pair.a.ids) - len(ids), len(pair.b.ids) - len(ids)
+    a, b = pair.a.table, pair.b.table
+    # By their hashes, as everywhere, and then in the order of the ids: texts are slow to sort and compare.
+    _, in_a, in_b = np.intersect1d(a.keys, b.keys, assume_unique=True, return_indices=True)
+    names = pair.a.ids[in_a].tolist()
+    order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+    ids, in_a, in_b = pair.a.ids[in_a[order]], in_a[order], in_b[order]
+    only_a, only_b = a.distinct - len(ids), b.distinct - len(ids)
     notes, changed = [], 0
     if not same_data(pair.a, pair.b):
         same = _same_content(pair, ids)
@@ -237,7 +249,7 @@ def join(pair: RunPair) -> Joined:
         ids, in_a, in_b = ids[same], in_a[same], in_b[same]
         notes.append(
             f"{_unlike(pair)}: only the {len(ids)} samples that both have are compared, "
-            f"of {len(pair.a.ids)} and {len(pair.b.ids)}"
+            f"of {a.distinct} and {b.distinct}"
         )
         if changed:
             notes.append(f"left out: {changed} samples with the same id and other content")

@@ -8,7 +8,8 @@ Holm's correction over all slices that were looked at: where chance alone decide
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ import orjson
 from numpy.typing import NDArray
 
 from evalrun.analysis.correction import ALPHA, corrected
-from evalrun.analysis.samples import plain_values
 from evalrun.scoring.base import as_text
 from evalrun.sweep_results import Concentration
 from evalrun.tracking.folder import MANIFEST
@@ -33,6 +33,7 @@ MOST_VALUES = 50
 MOST_SHOWN = 3
 SHOWN_IDS = 5
 _HEAD = 200
+_LOOKED_AT = 1_000
 _SAME = 0.8
 """A slice that holds this share of the affected samples of one shown already says nothing more."""
 
@@ -124,16 +125,18 @@ def _units(
 ) -> tuple[list[str], _Ints, _Bools]:
     """Sample ids by row, the row that stands for each unit, and whether the unit is affected."""
     table = read_columns(path, [name for name in ("sample_id", "cluster") if name in names])
-    ids = [str(each) for each in table.column("sample_id").to_pylist()]
-    clusters = table.column("cluster").to_pylist() if "cluster" in names else [None] * len(ids)
-    row_of: dict[str, int] = {}
-    hit: dict[str, bool] = {}
-    for row, (name, cluster) in enumerate(zip(ids, clusters, strict=True)):
-        if among is None or name in among:
-            unit = name if cluster is None else f"cluster {cluster}"
-            row_of.setdefault(unit, row)
-            hit[unit] = hit.get(unit, False) or name in affected
-    return ids, np.fromiter(row_of.values(), np.int64), np.fromiter(hit.values(), np.bool_)
+    ids = [*map(str, table.column("sample_id").to_pylist())]
+    units = ids
+    if "cluster" in names and table.column("cluster").null_count < len(ids):
+        clusters = table.column("cluster").to_pylist()
+        units = [
+            name if cluster is None else f"cluster {cluster}"
+            for name, cluster in zip(ids, clusters, strict=True)
+        ]
+    rows = [row for row, name in enumerate(ids) if among is None or name in among]
+    first = sorted(dict(zip([units[row] for row in reversed(rows)], reversed(rows), strict=True)).values())
+    hit = {units[row] for row in rows if ids[row] in affected}
+    return ids, np.array(first, np.int64), np.array([units[row] in hit for row in first], np.bool_)
 
 
 def _slices(path: Path, names: list[str], rows: _Ints, hit: _Bools) -> Iterator[_Slice]:
@@ -177,21 +180,20 @@ def _recorded(path: Path) -> set[str]:
 def _coded(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str], str]:
     """A column as codes (-1: no value) and labels; many numbers by quarters, many texts by length."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    # pa.array of a NumPy array, and to_numpy, import pandas, which takes a third of a second.
-    places = pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
-    values = pc.take(column.combine_chunks(), places)
-    numeric = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
-    if not (numeric or pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        values = pa.array([None if v is None else as_text(v) for v in values.to_pylist()], pa.string())
-    encoded = values.dictionary_encode()
-    if len(encoded.dictionary) <= MOST_VALUES and name not in _LENGTHS:
-        labels = ["" if each is None else as_text(each) for each in encoded.dictionary.to_pylist()]
-        return plain_values(pc.cast(encoded.indices, pa.int64()), np.int64, -1), labels, ""
+    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    every = column.to_pylist()
+    values = every if len(rows) == len(every) else [every[row] for row in rows.tolist()]
+    if pa.types.is_floating(column.type):  # each NaN is another object, and no two are equal
+        values = [value if value == value else math.nan for value in values]
+    if not (numeric or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        values = [None if value is None else as_text(value) for value in values]
+    few = None if name in _LENGTHS else _few(values)
+    if few is not None:
+        return few[0], [as_text(label) for label in few[1]], ""
     if not numeric:
-        values = pc.utf8_length(values)
-    numbers = plain_values(pc.cast(values, pa.float64()), np.float64, np.nan)
+        values = [None if value is None else len(value) for value in values]
+    numbers = np.array(values, np.float64)
     there = np.isfinite(numbers)
     if not there.any():
         return np.full(len(numbers), -1), [], ""
@@ -200,6 +202,17 @@ def _coded(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str], str]:
     bounds = (f"up to {ends[0]:g}", f"to {ends[1]:g}", f"to {ends[2]:g}", f"above {ends[2]:g}")
     quarters = [f"{quarter} ({bound})" for quarter, bound in zip(_QUARTERS, bounds, strict=True)]
     return codes.astype(np.int64), quarters, "" if numeric else "length of "
+
+
+def _few(values: Sequence[Any]) -> tuple[_Ints, list[Any]] | None:
+    """Values as codes (-1: no value) and the distinct ones; None of more than MOST_VALUES."""
+    known: dict[Any, int] = {None: -1}
+    for begin in range(0, len(values), _LOOKED_AT):
+        for value in dict.fromkeys(values[begin : begin + _LOOKED_AT]):
+            known.setdefault(value, len(known) - 1)
+        if len(known) - 1 > MOST_VALUES:
+            return None
+    return np.array([known[value] for value in values], np.int64), [*known][1:]
 
 
 def _tail(hits: int, total: int, affected: int, size: int, logs: NDArray[np.float64]) -> float:

@@ -8,7 +8,7 @@ are left out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -49,8 +49,7 @@ def chunk(rows: Rows, limit: int = TEXT_LIMIT, shown: str = "") -> bytes:
     """The JSON of a chunk. Texts longer than `limit` are cut, but for those that name a sample or a group.
     The column `shown`, which stands for the row in the grid, is kept even where the prompt has its text."""
     columns = {name: _values(rows, name, limit) for name in rows.names if name not in _SKIPPED}
-    texts = _Texts()
-    prompts = _prompts(columns, texts, limit)
+    prompts, shared = _prompts(columns, limit)
     constants, fields, kept = {}, [], []
     for name, values in columns.items():
         if name.startswith("vars.") and name != shown:
@@ -65,7 +64,7 @@ def chunk(rows: Rows, limit: int = TEXT_LIMIT, shown: str = "") -> bytes:
         fields.append(name)
         kept.append(values)
     lines = list(zip(*kept, strict=True)) if kept else [()] * rows.n
-    return orjson.dumps({"const": constants, "fields": fields, "rows": lines, "texts": texts.shared})
+    return orjson.dumps({"const": constants, "fields": fields, "rows": lines, "texts": [*shared]})
 
 
 def _values(rows: Rows, name: str, limit: int) -> list[Any]:
@@ -137,67 +136,69 @@ def cut(text: str, limit: int = TEXT_LIMIT) -> str:
     return f"{text[:half]}\n[… {left_out:,} characters are left out of the report …]\n{text[-half:]}"
 
 
-class _Texts:
-    """Message contents that occur more than once in a chunk."""
-
-    def __init__(self) -> None:
-        self.shared: list[str] = []
-        self._at: dict[str, int] = {}
-
-    def share(self, contents: Counter[str]) -> None:
-        """Choose what is shared: what occurs again and is longer than the number that stands for it."""
-        for text, times in contents.items():
-            if times > 1 and len(text) > 8:
-                self._at[text] = len(self.shared)
-                self.shared.append(text)
-
-    def short(self, content: Any) -> Any:
-        """The number of a shared text, else the content itself."""
-        return self._at.get(content, content) if isinstance(content, str) else content
+def _shared(contents: Sequence[str]) -> dict[str, int]:
+    """Message contents that are written once for the chunk, and the number that stands for each: what occurs
+    again and is longer than that number."""
+    again = (text for text, times in Counter(contents).items() if times > 1 and len(text) > 8)
+    return {text: number for number, text in enumerate(again)}
 
 
-def _prompts(columns: dict[str, list[Any]], texts: _Texts, limit: int) -> list[str]:
-    """Replace `messages` and `prompt` by their short forms; returns each sample's prompt as one text."""
+def _prompts(columns: dict[str, list[Any]], limit: int) -> tuple[list[str], dict[str, int]]:
+    """Replace `messages` and `prompt` by their short forms; returns each sample's prompt as one text, and
+    the texts that numbers stand for."""
     given = columns.get("messages")
     raw = columns.get("prompt") or [None] * len(given or ())
     contents = [text for text in raw if text]
     longest = max((len(text) for text in given or () if text), default=0)
     prompts: list[str] = []
-    kept: list[list[list[Any]]] = []
-    for text, prompt in zip(given or [None] * len(raw), raw, strict=True):
-        messages = _messages(text)
+    asked = _asked(given or [None] * len(raw))
+    for messages, prompt in zip(asked, raw, strict=True):
         said = [content for _, content in messages if type(content) is str]
-        prompts.append("\n".join(said) if not prompt else "\n".join([*said, prompt]))
+        prompts.append("\n".join([*said, prompt] if prompt else said))
         if longest > limit:
-            messages = [[role, _cut(content, limit)] for role, content in messages]
+            for message in messages:
+                message[1] = _cut(message[1], limit)
             said = [content for _, content in messages if type(content) is str]
         contents += said
-        kept.append(messages)
-    texts.share(Counter(contents))
+    shared = _shared(contents)
     if given is not None:
-        columns["messages"] = [
-            [[role, texts.short(content)] for role, content in messages] or None for messages in kept
-        ]
+        for messages in asked if shared else ():
+            for message in messages:
+                if type(message[1]) is str:
+                    message[1] = shared.get(message[1], message[1])
+        columns["messages"] = [messages or None for messages in asked]
     if "prompt" in columns:
-        columns["prompt"] = [texts.short(text) for text in raw]
-    return prompts
+        columns["prompt"] = [text if text is None else shared.get(text, text) for text in raw]
+    return prompts, shared
 
 
 def _cut(content: Any, limit: int) -> Any:
     return cut(content, limit) if isinstance(content, str) else content
 
 
-def _messages(text: str | None) -> list[list[Any]]:
-    """Role and content of each message; content that is not text stays as it is."""
-    if not text:
-        return []
+def _asked(texts: Sequence[str | None]) -> list[list[list[Any]]]:
+    """The messages of each sample, out of JSON that is parsed at once where all of it can be."""
     try:
-        found = orjson.loads(text)
+        documents = orjson.loads(f"[{','.join([text or '[]' for text in texts])}]")
     except orjson.JSONDecodeError:
-        return [["", text]]
+        documents = []
+    if len(documents) != len(texts):
+        documents = [_parsed(text) for text in texts]
+    return [_messages(document) for document in documents]
+
+
+def _parsed(text: str | None) -> Any:
+    try:
+        return orjson.loads(text or "[]")
+    except orjson.JSONDecodeError:
+        return {"role": "", "content": text}
+
+
+def _messages(document: Any) -> list[list[Any]]:
+    """Role and content of each message; content that is not text stays as it is."""
     return [
         [str(message.get("role", "")), message.get("content")]
-        for message in (found if isinstance(found, list) else [found])
+        for message in (document if isinstance(document, list) else [document])
         if isinstance(message, dict)
     ]
 

@@ -20,8 +20,8 @@ from evalrun.reports.charts.training import Drawn, training_charts
 from evalrun.reports.numbers import moment
 from evalrun.reports.view import Table
 from evalrun.reports.visible import terminal, visible
-from evalrun.tracking.entries import flatten
 from evalrun.tracking.naming import plain_value
+from evalrun.tracking.plain import flatten
 from evalrun.tracking.store import Store
 from evalrun.tracking.trainings import (
     CheckpointRow,

@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 from evalrun.canonical import canonical_json
 from evalrun.served import KINDS
-from evalrun.tracking.entries import flatten
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.model import SweepManifest
 from evalrun.tracking.parquet import column_names, iter_samples
-from evalrun.tracking.plain import plain
+from evalrun.tracking.plain import flatten, plain
 from evalrun.types import JSON
 
 SHOWN = 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from evalrun.results import RunResults
 from evalrun.tracking.folder import MANIFEST, RUN, SweepFolder, stamp
 from evalrun.tracking.model import SweepManifest, SweepStatus
 from evalrun.tracking.people import Said, as_figure, fold, own_figures
-from evalrun.tracking.plain import plain
+from evalrun.tracking.plain import flatten, plain
 from evalrun.tracking.running import running_runs
 from evalrun.tracking.tables import (
     dataset_version,
@@ -234,15 +234,6 @@ def _event_rows(ulid: str, events: Sequence[Mapping[str, Any]]) -> list[dict[str
         for each in events
     }
     return list(rows.values())
-
-
-def flatten(params: Mapping[str, JSON], prefix: str = "") -> Iterator[tuple[str, JSON]]:
-    """Parameters with dotted names: {"a": {"b": 1}} gives ("a.b", 1). Empty objects are values."""
-    for key, value in params.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _typed(value: JSON) -> dict[str, Any]:

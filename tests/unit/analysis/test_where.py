@@ -134,3 +134,24 @@ def test_columns_of_recorded_answers_are_no_slices(tmp_path: Path) -> None:
     assert concentrations(path, _ids(range(30))) == ()
     (tmp_path / "sweep.json").unlink()
     assert concentrations(path, _ids(range(30)))
+
+
+def test_columns_of_any_kind_are_looked_at(tmp_path: Path) -> None:
+    bad = [at % 4 == 0 for at in range(120)]
+    kinds: list[list[Any]] = [
+        bad,
+        [float("nan") if each else 1.5 for each in bad],
+        [None if each else "a" for each in bad],
+        [["x"] if each else ["y"] for each in bad],
+    ]
+    found = [
+        [
+            (each.value, each.inside)
+            for each in concentrations(_file(tmp_path, vars__c=kind), _ids(range(0, 120, 4)))
+        ]
+        for kind in kinds
+    ]
+    # What has no value is no slice.
+    assert found == [[("true", 30)], [("null", 30)], [], [('["x"]', 30)]]
+    many = [float("nan") if each else float(at) for at, each in enumerate(bad)]
+    assert concentrations(_file(tmp_path, vars__c=many), _ids(range(0, 120, 4))) == ()

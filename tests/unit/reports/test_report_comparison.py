@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from html import unescape
 from pathlib import Path
 
@@ -91,6 +93,14 @@ def test_what_ties_says_what_the_samples_could_have_shown(sweeps: list[str], tmp
     assert "long is tied with short by exact_match: 0.50 \N{RIGHTWARDS ARROW} 0.50, 0.00" in text
 
 
+def called(folder: SweepFolder, name: str) -> SweepFolder:
+    """The sweep with an id of its own."""
+    ulid = f"01JDATA000000000000000000{name.upper()}"
+    folder = SweepFolder(folder.path.rename(folder.path.with_name(f"{ulid}-sweep")))
+    folder.write_manifest({**folder.read_manifest(), "sweep": ulid})
+    return folder
+
+
 def test_speed_memory_and_gaps_stand_beside_the_scores(tmp_path: Path) -> None:
     cells = [Cell("m", "p", e2e_s=0.4), Cell("m", "p", e2e_s=0.8, bias=0.5)]
     before, after = (
@@ -113,15 +123,34 @@ def test_of_many_samples_means_stand_for_percentiles(tmp_path: Path, monkeypatch
     assert "performance.e2e_s.mean" in names and "performance.e2e_s.p50" not in names
 
 
+def test_writing_the_page_imports_nothing_that_it_can_do_without(tmp_path: Path) -> None:
+    folders = [called(make_sweep(tmp_path / name, [Cell("m", "p")], n=90), name) for name in "ab"]
+    paths = [str(folder.path) for folder in folders]
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from evalrun.analysis.compare import compare\n"
+        "from evalrun.analysis.pairing import Chosen\n"
+        "from evalrun.reports import comparison, samples\n"
+        "from evalrun.tracking.folder import SweepFolder\n"
+        "samples.MOST_SHOWN = 100\n"
+        f"folders = [SweepFolder(Path(name)) for name in {paths!r}]\n"
+        f"page = Path({str(tmp_path / 'page.html')!r})\n"
+        "comparison.write_comparison(compare([Chosen(each) for each in folders]), folders, page)\n"
+        "heavy = ('pandas', 'sqlalchemy', 'rich', 'scipy', 'fairlearn', 'vl_convert')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_speeds_under_unlike_loads_get_no_verdict(tmp_path: Path) -> None:
     folders = []
     for name, at_once in (("a", 4), ("b", 16)):
         folder = make_sweep(tmp_path / name, [Cell("m", "p", e2e_s=0.1 * at_once)], n=60, by=())
         (run,) = folder.runs()
         load = {"concurrency": {"adaptive": False, "final": at_once}}
-        ulid = f"01JDATA000000000000000000{name.upper()}"
-        folder = SweepFolder(folder.path.rename(folder.path.with_name(f"{ulid}-sweep")))
-        folder.write_manifest({**folder.read_manifest(), "sweep": ulid})
+        folder = called(folder, name)
         folder.finish_run(run["run"], {**run, "timings": load})
         folders.append(folder)
     found = compare_beside([Chosen(each) for each in folders], CompareOptions(), ["exact_match"])

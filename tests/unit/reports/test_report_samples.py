@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sweep_data import Cell, make_sweep
 
+from evalrun.reports import sample_chunks
 from evalrun.reports import samples as writing
-from evalrun.reports.sample_chunks import cut
+from evalrun.reports.sample_chunks import Rows, cut
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.source import Source
 from evalrun.reports.verdicts import judge
@@ -214,3 +216,36 @@ def test_every_scorer_has_its_scores_and_the_headline_comes_first(tmp_path: Path
     assert [score["name"] for score in written.index["scores"]] == ["classification", "exact_match"]
     first = struct.unpack_from("<40f", written.columns, 0)
     assert list(first) == pq.read_table(path)["score.classification"].to_pylist()
+
+
+def test_of_too_many_samples_the_same_are_shown_of_every_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "MOST_SHOWN", 200)
+    written = write(Source.of(make_sweep(tmp_path, [Cell("m", "p"), Cell("m", "q")], n=300)))
+    first, second = (run["start"] for run in written.index["runs"])
+    ids = [sample["sample_id"] for sample in written.samples()]
+    assert ids[first:second] == ids[second:] == [name for name in ids[:second] if _shown(name, 200 / 600)]
+    assert 60 < second < 140 and written.index["of"] == 600
+
+
+def _shown(name: str, share: float) -> bool:
+    return zlib.crc32(name.encode()) < share * 2**32
+
+
+def test_messages_that_are_no_json_are_shown_as_they_are() -> None:
+    def table(*texts: str | None) -> Rows:
+        ids, asked = pa.array([f"s{at}" for at in range(len(texts))]), pa.array(texts, pa.string())
+        return Rows(pa.RecordBatch.from_arrays([ids, asked], names=["sample_id", "messages"]))
+
+    sound = '[{"role":"user","content":"What is it?"}]'
+    one, other = {"role": "user", "content": [{"type": "image"}]}, {"content": "Say it"}
+    written = orjson.loads(
+        sample_chunks.chunk(table(sound, orjson.dumps([one, other]).decode(), None, sound))
+    )
+    shared, image = [["user", 0]], [["user", one["content"]], ["", "Say it"]]
+    assert [row[1] for row in written["rows"]] == [shared, image, None, shared]
+    assert written["texts"] == ["What is it?"]
+    for broken in ("no [ JSON", '"a", "b"', "1], [2"):
+        written = orjson.loads(sample_chunks.chunk(table(sound, broken, sound)))
+        assert [row[1] for row in written["rows"]] == [shared, [["", broken]], shared]
