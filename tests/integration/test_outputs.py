@@ -67,7 +67,8 @@ def test_a_plain_sweep_with_its_report_imports_no_slow_library(suite: Path) -> N
         "sys.argv = ['evalrun', 'suite.yaml', '--quiet']\n"
         "try:\n    main()\n"
         "finally:\n"
-        "    slow = ('pandas', 'pyarrow.compute', 'scipy.stats', 'sklearn', 'datasets', 'duckdb', 'openai')\n"
+        "    slow = ('pandas', 'pyarrow.compute', 'scipy.stats', 'sklearn', 'datasets', 'duckdb', 'openai',\n"
+        "            'sqlalchemy')\n"
         "    print('imported:', [name for name in slow if name in sys.modules], file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -35,7 +35,6 @@ from evalrun.sweep.progress import ProgressAdapter
 from evalrun.sweep.resume import Unfinished, find_unfinished
 from evalrun.tracking.changes import DEFAULT_BASELINE, choose_baseline, set_baseline
 from evalrun.tracking.folder import SweepFolder
-from evalrun.tracking.indexing import Indexing
 from evalrun.tracking.reuse import find_earlier, note_cells, take_over
 from evalrun.tracking.store import Store
 
@@ -167,7 +166,7 @@ class _Sweep:
         if self._prepared.redactor is not None:
             folder.redact = self._prepared.redactor.document
         bundle = _begin_bundle() if self._options.write_report else None
-        with Indexing(self._store, beside=self._options.write_report) as index, folder.lock():
+        with folder.lock():
             manifest = first_manifest(self._prepared, folder, self._cells, self._lock, resumed=resumed)
             self._cells = {planned["run"]: planned["cell_digest"] for planned in manifest["plan"]}
             folder.write_manifest(manifest)
@@ -183,7 +182,7 @@ class _Sweep:
             self._done_before = sum(run["counts"]["samples"] for run in folder.runs()) if resumed else 0
             self._look_back(folder, manifest)
             execution, interrupted = self._execute(folder)
-            return self._finish(folder, manifest, execution, interrupted, resumed, bundle, index)
+            return self._finish(folder, manifest, execution, interrupted, resumed, bundle)
 
     def _look_back(self, folder: SweepFolder, manifest: dict[str, Any]) -> None:
         """Point out the runs that were done before with the same digests; take them over if asked."""
@@ -256,7 +255,6 @@ class _Sweep:
         interrupted: bool,
         resumed: bool,
         bundle: Callable[[], None] | None,
-        index: Indexing,
     ) -> Outcome:
         folder.check_there()
         runs = folder.runs()
@@ -296,17 +294,16 @@ class _Sweep:
                 use_cache=self._options.use_cache,
                 say=self._display.message,
             )
-        index.begin(folder)
         report, faults = None, list(execution.faults)
         try:
             report = self._report(folder, bundle) if reported else None
         except UserError as fault:  # the sweep is stored: say how it ended, and that there is no report
             faults.append(fault)
             exit_code = ExitCode.INCOMPLETE
-        finally:
-            # The folder is complete without the catalog: a failure is a warning.
-            if fault_of_index := index.fault():
-                warnings.append(f"not in the catalog yet: {fault_of_index}")
+        try:
+            self._store.index(folder)
+        except UserError as fault:  # the folder is complete without the catalog: a failure is a warning
+            warnings.append(f"not in the catalog yet: {fault}")
         return Outcome(folder, manifest, runs, report, exit_code, tuple(faults), tuple(warnings), resumed)
 
     def _first_baseline(self, folder: SweepFolder, manifest: Mapping[str, Any]) -> list[str]:

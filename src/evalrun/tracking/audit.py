@@ -547,7 +547,7 @@ def _expected(folders: Sequence[SweepFolder]) -> Iterator[dict[str, dict[str, Ro
                 with contextlib.suppress(UserError):
                     if not folder.is_locked():
                         entries.append(read_entry(folder))
-            insert(connection, *entries)
+            insert(t.TableRows(connection), *entries)
             yield _rows(connection, [entry.folder.ulid for entry in entries])
             connection.execute(t.sweep.delete())  # and what hangs on it
     engine.dispose()

@@ -14,7 +14,7 @@ from evalrun.errors import Problem, UserError
 from evalrun.tracking.database import BrokenCatalog, Place, database_errors, writing
 from evalrun.tracking.folder import SweepFolder, stamp
 from evalrun.tracking.glance import SweepRow
-from evalrun.tracking.tables import metadata, project, sweep, sweep_tag
+from evalrun.tracking.tables import TableRows, metadata, project, sweep, sweep_tag
 
 if TYPE_CHECKING:
     from evalrun.tracking.entries import SweepEntry
@@ -71,7 +71,7 @@ class Catalog:
 
         entry = read_entry(folder)
         with writing(self._engine) as connection:
-            insert(connection, fresh(entry))
+            insert(TableRows(connection), fresh(entry))
 
     def sync(self, names: Sequence[str]) -> tuple[Problem, ...]:
         """Enter what the catalog lacks or holds in an older state, and drop what is gone from the disk.
@@ -193,7 +193,7 @@ class Catalog:
                             current.append(fresh(entry))
                         except UserError as error:
                             problems.extend(error.problems)
-                    insert(connection, *current)
+                    insert(TableRows(connection), *current)
         if len(folders) > _BATCH:
             with writing(self._engine) as connection:
                 connection.exec_driver_sql("ANALYZE")  # else a new index is searched as if it were empty

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import fcntl
 import json
 import os
 import re
@@ -31,10 +30,10 @@ from evalrun.secrets import scrub
 from evalrun.tracking.folder import PATTERN, new_ulid
 from evalrun.tracking.glance import SETTING, SQLITE, VARIABLE
 from evalrun.tracking.plain import document_bytes, read_document
+from evalrun.tracking.rows import BUSY_TIMEOUT_S, PRAGMAS, alone
 from evalrun.tracking.tables import SCHEMA, metadata
 
 STORE_ID = "store-id"
-BUSY_TIMEOUT_S = 30.0
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 DEFAULT_SCHEMA = "evalrun"
 CONNECT_TIMEOUT_S = 10
@@ -96,10 +95,9 @@ class Place(ABC):
                 raise
         return engine
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
         """One process at a time, where the database's own locks are not enough to begin with."""
-        yield
+        return contextlib.nullcontext()
 
     def _prepare(self, engine: sa.Engine) -> None:
         with engine.connect() as connection:
@@ -181,9 +179,8 @@ def connect(path: Path, pool: type[sa.Pool] = sa.NullPool) -> sa.Engine:
     def on_connect(connection: Any, _record: Any) -> None:
         # The driver's own idea of when to begin a transaction is switched off; `on_begin` says it.
         connection.isolation_level = None
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
 
     def on_begin(connection: sa.Connection) -> None:
         # Taking the write lock at the start means waiting for it, where upgrading a read lock would fail.
@@ -258,17 +255,9 @@ class SqlitePlace(Place):
             exit_code=ExitCode.INCOMPLETE,
         )
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
         """Two that start in a fresh store must not both make the file."""
-        path = self._path
-        with disk_errors(path.parent):
-            descriptor = open_private(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        return alone(self._path)
 
 
 class CopiedPlace(SqlitePlace):

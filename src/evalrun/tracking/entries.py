@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING, Any
 
 from evalrun.canonical import canonical_json
 from evalrun.errors import UserError
@@ -16,17 +14,10 @@ from evalrun.tracking.model import SweepManifest, SweepStatus
 from evalrun.tracking.people import Said, as_figure, fold, own_figures
 from evalrun.tracking.plain import flatten, plain
 from evalrun.tracking.running import running_runs
-from evalrun.tracking.tables import (
-    dataset_version,
-    event,
-    project,
-    run,
-    run_metric,
-    run_param,
-    sweep,
-    sweep_tag,
-)
 from evalrun.types import JSON
+
+if TYPE_CHECKING:
+    from evalrun.tracking.rows import Rows
 
 _TEXT_LENGTH = 500
 """Longest text of a parameter in the catalog, as databases limit what an index takes. `run.json` has all."""
@@ -106,29 +97,29 @@ def _check_numbers(folder: SweepFolder, manifest: SweepManifest, runs: Mapping[s
             raise UserError(f"holds a count that cannot be: {too_large[0]}", where=str(path))
 
 
-def insert(connection: sa.Connection, *entries: SweepEntry) -> None:
+def insert(into: Rows, *entries: SweepEntry) -> None:
     """Put sweeps in the place of what was known of them: a statement or two a table for all of them."""
     if not entries:
         return
     ulids = [entry.folder.ulid for entry in entries]
-    connection.execute(sweep.delete().where(sweep.c.ulid.in_(ulids)))
+    into.forget(ulids)
     told = [fold(entry.manifest.tags, entry.events) for entry in entries]
     names = dict.fromkeys(entry.manifest.project for entry in entries)
-    projects = {name: id_of(connection, project, {"name": name}) for name in names}
+    projects = {name: into.id_of("project", {"name": name}) for name in names}
     rows = [
         _sweep_row(entry, said, projects[entry.manifest.project])
         for entry, said in zip(entries, told, strict=True)
     ]
-    _insert_many(connection, sweep, rows)
+    into.add("sweep", rows)
     tags = [
         {"sweep": ulid, "key": key, "value": value, "num": as_figure(value)}
         for ulid, said in zip(ulids, told, strict=True)
         for key, value in said.tags.items()
     ]
-    _insert_many(connection, sweep_tag, tags)
-    _insert_runs(connection, entries, told)
+    into.add("sweep_tag", tags)
+    _insert_runs(into, entries, told)
     events = [row for entry in entries for row in _event_rows(entry.folder.ulid, entry.events)]
-    _insert_many(connection, event, events)
+    into.add("event", events)
 
 
 def _sweep_row(entry: SweepEntry, said: Said, project_id: int) -> dict[str, Any]:
@@ -156,7 +147,7 @@ def _sweep_row(entry: SweepEntry, said: Said, project_id: int) -> dict[str, Any]
     }
 
 
-def _insert_runs(connection: sa.Connection, entries: Sequence[SweepEntry], told: Sequence[Said]) -> None:
+def _insert_runs(into: Rows, entries: Sequence[SweepEntry], told: Sequence[Said]) -> None:
     """The runs in one statement, then the parameters and the metrics of all of them in one each."""
     versions: dict[tuple[str, JSON], int | None] = {}
     rows = []
@@ -164,12 +155,12 @@ def _insert_runs(connection: sa.Connection, entries: Sequence[SweepEntry], told:
         for each in entry.runs:
             key = each.dataset, entry.manifest.datasets.get(each.dataset, {}).get("digest")
             if key not in versions:
-                versions[key] = _dataset_version(connection, each.dataset, entry.manifest.datasets)
+                versions[key] = _dataset_version(into, each.dataset, entry.manifest.datasets)
             rows.append(_run_row(entry, each, versions[key]))
     if not rows:
         return
-    made = connection.execute(run.insert().returning(run.c.sweep, run.c.run, run.c.id), rows)
-    ids = {(row.sweep, row.run): row.id for row in made}
+    into.add("run", rows)
+    ids = into.run_ids([entry.folder.ulid for entry in entries])
     params: list[dict[str, Any]] = []
     metrics: list[dict[str, Any]] = []
     for entry, said in zip(entries, told, strict=True):
@@ -181,8 +172,8 @@ def _insert_runs(connection: sa.Connection, entries: Sequence[SweepEntry], told:
             known = {row["name"] for row in measured}
             own = {name: value for name, value in own_figures(said, each.run).items() if name not in known}
             metrics += [_own_row(run_id, name, value, each) for name, value in own.items()]
-    _insert_many(connection, run_param, params)
-    _insert_many(connection, run_metric, metrics)
+    into.add("run_param", params)
+    into.add("run_metric", metrics)
 
 
 def _run_row(entry: SweepEntry, result: RunResults, version: int | None) -> dict[str, Any]:
@@ -248,9 +239,7 @@ def _typed(value: JSON) -> dict[str, Any]:
     return {"type": kind, "num": None, "text": canonical_json(plain(value)).decode()[:_TEXT_LENGTH]}
 
 
-def _dataset_version(
-    connection: sa.Connection, name: str, datasets: Mapping[str, Mapping[str, JSON]]
-) -> int | None:
+def _dataset_version(into: Rows, name: str, datasets: Mapping[str, Mapping[str, JSON]]) -> int | None:
     known = datasets.get(name, {})
     digest = known.get("digest")
     if not isinstance(digest, str):
@@ -258,26 +247,7 @@ def _dataset_version(
     source = canonical_json(plain(known.get("source"))).decode()
     n = known.get("n")
     extra = {"n": n if isinstance(n, int) and abs(n) < _INT32 else None, "source": source}
-    return id_of(connection, dataset_version, {"name": name, "digest": digest}, extra)
-
-
-def id_of(
-    connection: sa.Connection, table: sa.Table, key: Mapping[str, str], extra: Mapping[str, Any] | None = None
-) -> int:
-    """The id of the row with this key, which is made where there is none. The caller holds the write lock."""
-    query = sa.select(table.c.id).where(*(table.c[name] == value for name, value in key.items()))
-    found = connection.scalar(query)
-    if found is None:
-        made = connection.execute(table.insert(), {**key, **(extra or {})}).inserted_primary_key
-        if made is None:
-            raise AssertionError("the table has a primary key")
-        found = made[0]
-    return int(found)
-
-
-def _insert_many(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(table.insert(), rows)
+    return into.id_of("dataset_version", {"name": name, "digest": digest}, extra)
 
 
 def _text(values: JSON, key: str) -> str | None:

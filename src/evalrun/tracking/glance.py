@@ -65,10 +65,7 @@ def glance(
     """The answer to a question that only reads, or None where there is no catalog in step with the folders.
     `names` are those of all sweep folders; None where they were looked at just now."""
     path = store.root / SQLITE
-    elsewhere = os.environ.get(VARIABLE)
-    if (elsewhere or "sqlite") != "sqlite" or (not elsewhere and (store.root / SETTING).exists()):
-        return None
-    if not path.is_file() or store.is_read_only:
+    if not is_sqlite(store.root) or not path.is_file() or store.is_read_only:
         return None
     import sqlite3
 
@@ -78,6 +75,12 @@ def glance(
             connection.execute("PRAGMA query_only = ON")
             return question(connection) if _in_step(connection, store, names) else None
     return None
+
+
+def is_sqlite(root: Path) -> bool:
+    """Whether the catalog of the store at `root` is the file beside the sweeps."""
+    elsewhere = os.environ.get(VARIABLE)
+    return elsewhere == "sqlite" or not (elsewhere or (root / SETTING).exists())
 
 
 def _in_step(connection: sqlite3.Connection, store: Store, names: Sequence[str] | None) -> bool:

@@ -293,6 +293,12 @@ class Store:
         if folder.path.parent.name == "trainings":  # entered with the next question, by its stamp
             self._ask(self._sync)
             return
+        if not (self.is_read_only or self._is_full()):
+            from evalrun.tracking.rows import enter
+
+            self._prepare()
+            if enter(self.root, folder):
+                return
         self._ask(lambda catalog: catalog.index(folder))
 
     def record(self, folder: SweepFolder) -> None:
@@ -413,16 +419,6 @@ class Store:
 
     def _marked(self) -> Paths:
         return [*self.marks.iterdir()] if self.marks.is_dir() else []
-
-    def imported(self) -> None:
-        """Import what entering a sweep needs, which takes some tenths of a second."""
-        import importlib
-
-        from evalrun.tracking.database import catalog_place
-
-        importlib.import_module("evalrun.tracking.entries")
-        with contextlib.suppress(UserError):  # told when the catalog is asked
-            catalog_place(self.root)
 
     def _ask(self, question: Callable[[Catalog], _Answer]) -> _Answer:
         """Put a question to the catalog. A broken one, which holds nothing of its own, is made anew first."""

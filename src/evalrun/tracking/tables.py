@@ -6,11 +6,12 @@ JSON is kept as text with sorted keys, so that it can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
     Column,
+    Connection,
     Dialect,
     Float,
     ForeignKey,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    select,
 )
 from sqlalchemy import Text as PlainText
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -261,3 +263,34 @@ def runs_joined() -> Join:
         .join(project, sweep.c.project_id == project.c.id)
         .outerjoin(dataset_version, run.c.dataset_version_id == dataset_version.c.id)
     )
+
+
+class TableRows:
+    """Rows of these tables (`rows.Rows`), by a connection inside a write transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def forget(self, sweeps: Sequence[str]) -> None:
+        self._connection.execute(sweep.delete().where(sweep.c.ulid.in_(sweeps)))
+
+    def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            self._connection.execute(metadata.tables[table].insert(), rows)
+
+    def id_of(self, table: str, key: Mapping[str, str], extra: Mapping[str, Any] | None = None) -> int:
+        of = metadata.tables[table]
+        query = select(of.c.id).where(*(of.c[name] == value for name, value in key.items()))
+        known = self._connection.scalar(query)
+        if known is None:
+            made = self._connection.execute(of.insert(), {**key, **(extra or {})}).inserted_primary_key
+            if made is None:
+                raise AssertionError("the table has a primary key")
+            known = made[0]
+        return int(known)
+
+    def run_ids(self, sweeps: Sequence[str]) -> dict[tuple[str, str], int]:
+        rows = self._connection.execute(
+            select(run.c.sweep, run.c.run, run.c.id).where(run.c.sweep.in_(sweeps))
+        )
+        return {(row.sweep, row.run): row.id for row in rows}

@@ -337,9 +337,8 @@ def training_stamp(folder: TrainingFolder) -> str:
 
 def enter_training(connection: sa.Connection, folder: TrainingFolder) -> None:
     """Put a training in the place of what was known of it."""
-    from evalrun.tracking.entries import id_of
     from evalrun.tracking.people import fold
-    from evalrun.tracking.tables import project, training, training_metric_last, training_tag
+    from evalrun.tracking.tables import TableRows, training, training_metric_last, training_tag
 
     stamp, manifest = training_stamp(folder), folder.training()
     said = fold(manifest.tags, folder.events())
@@ -347,7 +346,7 @@ def enter_training(connection: sa.Connection, folder: TrainingFolder) -> None:
     same = ("framework", "started_at", "finished_at")
     row = {
         "ulid": folder.ulid,
-        "project_id": id_of(connection, project, {"name": manifest.project}),
+        "project_id": TableRows(connection).id_of("project", {"name": manifest.project}),
         "name": said.name or manifest.name,
         "folder": folder.path.name,
         "status": folder.status(),

@@ -24,7 +24,7 @@ from evalrun.tracking.entries import fresh, insert, read_entry
 from evalrun.tracking.finding import Search
 from evalrun.tracking.folder import PATTERN, new_ulid
 from evalrun.tracking.store import Store, slug
-from evalrun.tracking.tables import SCHEMA, metadata
+from evalrun.tracking.tables import SCHEMA, TableRows, metadata
 
 CATALOGS = BOTH
 
@@ -390,7 +390,7 @@ def test_an_older_reading_of_a_folder_does_not_replace_a_newer(store: Store, mak
     older = read_entry(folder)
     changes.tag(store, folder, {"seen": "yes"})
     with writing(engine_of(store)) as connection:
-        insert(connection, fresh(older))
+        insert(TableRows(connection), fresh(older))
     assert store.list()[0].tags["seen"] == "yes"
     assert len(query(store, "SELECT * FROM event")) == len(folder.events())
 
