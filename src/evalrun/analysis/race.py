@@ -100,7 +100,8 @@ class Race:
         self._out: dict[str, int] = {}
         self._aside: dict[str, str] = {}
         self._steps: list[Step] = []
-        self._told = 0
+        self._told = self._calls = 0
+        self._lost = dict.fromkeys(names, 0)
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -128,13 +129,14 @@ class Race:
         self._told += sizes.pop()
         for name, values in scores.items():
             self._scores[name].append(np.asarray(values, dtype=np.float64))
-        asked = [self._at[name] for name in scores]
+            self._lost[name] += int(np.isnan(values).sum())
+            self._calls += len(values)
+        pairs = np.ix_(*[[self._at[name] for name in scores]] * 2)
         table = np.vstack([*scores.values()])
-        for i, own in zip(asked, table, strict=True):
-            better = own - table
-            self._better[i, asked] += log_growth(better)
-            if self._within:
-                self._near[i, asked] += log_growth((self._within - better) / (1 + self._within))
+        better = table[:, None] - table
+        self._better[pairs] += log_growth(better)
+        if self._within:
+            self._near[pairs] += log_growth((self._within - better) / (1 + self._within))
         self._decide(tuple(scores))
 
     def _all_near(self, left: Sequence[str]) -> bool:
@@ -145,7 +147,8 @@ class Race:
 
     def _decide(self, asked: Iterable[str]) -> None:
         block = len(self._steps) + 1
-        against = {name: self._against(name) for name in asked}
+        evidence = self._against()
+        against = {name: evidence[name] for name in asked}
         limit = -math.log(self._alpha)
         worse = [name for name in asked if against[name] >= limit]
         # Not all at once: should every one be shown to be worse than some other, the least so stays.
@@ -153,18 +156,21 @@ class Race:
             worse.remove(min(worse, key=lambda name: against[name]))
         self._out |= dict.fromkeys(worse, block)
         for name in asked:
-            values = np.concatenate(self._scores[name])
-            lost = int(np.isnan(values).sum())
-            if name not in self._out and lost > MISSING * len(values):
-                self._aside[name] = f"{lost} of its {len(values)} rows have no score"
-        calls = sum(len(values) for blocks in self._scores.values() for values in blocks)
+            lost = self._lost[name]
+            if name not in self._out and lost > MISSING * self._told:  # who is asked was asked all so far
+                self._aside[name] = f"{lost} of its {self._told} rows have no score"
         common = {name: value / math.log(10) for name, value in against.items()}
-        self._steps.append(Step(block, calls, common))
+        self._steps.append(Step(block, self._calls, common))
 
-    def _against(self, name: str) -> float:
-        """The natural logarithm of the average of the e-values of all others being better."""
-        others = [at for other, at in self._at.items() if other != name]
-        return float(log_mean(log_mean(self._better[others, self._at[name]]))) if others else 0.0
+    def _against(self) -> dict[str, float]:
+        """The natural logarithm of the average of the e-values of all others being better, by candidate."""
+        others = len(self._names) - 1
+        if not others:
+            return dict.fromkeys(self._names, 0.0)
+        logs = log_mean(self._better)
+        np.fill_diagonal(logs, -np.inf)  # nobody is better than itself: left out of the average
+        means = log_mean(logs.T) + math.log((others + 1) / others)
+        return dict(zip(self._names, means.tolist(), strict=True))
 
     def optimism(self) -> float | None:
         """`optimism` over the rows that all candidates left were asked."""
@@ -179,7 +185,8 @@ class Race:
 
     def result(self) -> RaceResult:
         """How it went, so far."""
-        candidates = tuple(self._candidate(name) for name in self._names)
+        against = self._against()
+        candidates = tuple(self._candidate(name, against[name]) for name in self._names)
         means = {each.name: each.mean for each in candidates}
         left = self.left
         known = [name for name in left if means[name] is not None]
@@ -196,14 +203,14 @@ class Race:
             ended=self.over,
         )
 
-    def _candidate(self, name: str) -> Candidate:
+    def _candidate(self, name: str, against: float) -> Candidate:
         values = np.concatenate([*self._scores[name], np.empty(0)])
         known = values[~np.isnan(values)]
         return Candidate(
             name=name,
             rows=len(values),
             mean=float(known.mean()) if len(known) else None,
-            against=self._against(name) / math.log(10),
+            against=against / math.log(10),
             out=self._out.get(name),
             aside=self._aside.get(name, ""),
         )

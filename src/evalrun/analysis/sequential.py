@@ -29,6 +29,8 @@ BETS: Floats = np.arange(1, 20) / 20
 ALPHA = 0.05
 _CHUNK = 128
 """Values taken at once: the product of so many bets is still a float."""
+_MOST = 1_000_000
+"""Bets held in memory at once."""
 _CELLS = 1000
 """Means between 0 and 1 that a confidence sequence looks at."""
 _LOOK = 32
@@ -195,9 +197,10 @@ def log_growth(values: Floats) -> Floats:
     if (np.abs(values) > 1).any():
         raise ValueError("an e-process takes values between -1 and 1")
     growth = np.zeros((*values.shape[:-1], len(BETS)))
-    known = np.nan_to_num(values)[..., None]
-    for start in range(0, values.shape[-1], _CHUNK):
-        growth += np.log(np.prod(1 + known[..., start : start + _CHUNK, :] * BETS, axis=-2))
+    known = np.where(np.isnan(values), 0.0, values)[..., None]
+    step = max(1, min(_CHUNK, _MOST // growth.size)) if growth.size else 1
+    for start in range(0, values.shape[-1], step):
+        growth += np.log(np.prod(1 + known[..., start : start + step, :] * BETS, axis=-2))
     return growth
 
 
