@@ -92,6 +92,8 @@ class SearchResults:
     held_out: int = 0
     looks: int = 0
     optimism: float | None = None
+    shared: int = 0
+    """Scores for which nothing was sent: another candidate, which differs by its parsers alone, had asked."""
     made: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
     """What candidates are that the search made itself: `params` of a trial, `prompt` of a proposal."""
     refused: tuple[str, ...] = ()

@@ -66,7 +66,10 @@ def labels_of(run: RunSamples, primary: Primary) -> Labels | None:
     fold = bool(options.get("ignore_case"))
     if options.get("labels"):
         return Labels(len(options["labels"]), fold)
-    for parser in (*(suite.get("parse") or ()), *(options.get("parse") or ())):
+    prompts = {each.get("id"): each.get("parse") for each in suite.get("prompts") or ()}
+    parsers = prompts.get(run.run.prompt)
+    parsers = suite.get("parse") if parsers is None else parsers
+    for parser in (*(parsers or ()), *(options.get("parse") or ())):
         if isinstance(parser, Mapping) and isinstance(choice := parser.get("choice"), Mapping):
             return Labels(_choices(choice), fold)
     return Labels(None, fold) if kind == "classification" else None

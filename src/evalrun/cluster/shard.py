@@ -245,7 +245,8 @@ class Host:
         earlier = {_key(each) for each in records_of(self.place, before)}
         segments = self._segments(shard, prefix)
         done.attempt = segments.attempt
-        pipeline = Pipeline((), (), "never") if shard.run_id in self.shared.of_tasks else self.pipeline
+        task = shard.run_id in self.shared.of_tasks
+        pipeline = Pipeline((), (), "never") if task else self.pipeline.for_prompt(spec.prompt)
         cell = Cell.of(spec, _Rows(shard.items), self._renderer(spec), provider, pipeline)
         limit = limit_of(
             self.suite, spec.model, provider, self._limits.setdefault(provider.endpoint, {}),

@@ -44,8 +44,9 @@ class Run:
 
     @property
     def labels(self) -> list[str]:
-        """The labels between which the suite's parser `choice` chooses; none without one."""
-        for parser in self.suite.parse:
+        """The labels between which the parser `choice` of prompt or suite chooses; none without one."""
+        own = None if self.prompt is None else self.prompt.parse
+        for parser in self.suite.parse if own is None else own:
             labels = getattr(parser.options, "labels", None) or getattr(parser.options, "options", None)
             if parser.name == "choice" and labels:
                 return [str(label) for label in labels]

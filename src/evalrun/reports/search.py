@@ -72,6 +72,11 @@ def search_sentences(source: Source) -> list[str]:
         f"race ended because {race.ended or 'it was stopped'}. The best candidate is dropped in at most "
         f"{race.alpha:.0%} of races."
     )
+    if found.shared:
+        said.append(
+            f"For {found.shared:,} of these scores nothing was sent: candidates that differ by their parsers "
+            "alone read the same answers."
+        )
     for name, broken in list(found.unguarded.items())[:3]:
         said.append(
             f"{name_of(name)} was not chosen, since it does not hold {listing(map(visible, broken))}."

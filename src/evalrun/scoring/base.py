@@ -13,16 +13,16 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, get_args
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_serializer, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 from typing_extensions import TypeVar
 
 from evalrun.errors import Problem
 from evalrun.scoring.info import MetricInfo as MetricInfo
 from evalrun.scoring.info import fraction as fraction
-from evalrun.suite.components import ParserSpec
+from evalrun.suite.components import Chain, ParserSpec
 from evalrun.types import JSON, Row, Score, Status, hot_value
 
 if TYPE_CHECKING:
@@ -85,15 +85,6 @@ class Options(BaseModel):
     """The base of every component's options: frozen, and no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-
-Chain = Annotated[
-    list[ParserSpec],
-    WithJsonSchema(
-        {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}, "default": []}
-    ),
-]
-"""Parsers one after the other, each in any of the forms that a suite's `parse` takes."""
 
 
 class ScorerOptions(Options):

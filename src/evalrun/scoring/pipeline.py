@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -24,6 +25,7 @@ from evalrun.templates import compile_value, is_template
 from evalrun.types import JSON, ErrorKind, Row, Score, Status, hot_value
 
 if TYPE_CHECKING:
+    from evalrun.suite.prompt import PromptSpec
     from evalrun.suite.schema import Suite
 
 
@@ -70,6 +72,16 @@ class Pipeline:
             if scorer.own_target is not None
         }
         self.derived: Sequence[Derived] = derived_in_order(self.scorers)
+
+    def for_prompt(self, prompt: PromptSpec | None) -> Pipeline:
+        """What reads the answers to a prompt: this, with the prompt's own parsers where it has any. Raises
+        UserError for one that cannot be built."""
+        if prompt is None or prompt.parse is None:
+            return self
+        made = copy(self)
+        made.parsers = _as_parsers(each.build() for each in prompt.parse)
+        made._chain = _Chain(made.parsers)
+        return made
 
     @property
     def active(self) -> list[Scorer]:

@@ -68,7 +68,7 @@ def expected_calls(loaded: LoadedSuite) -> ExpectedCalls:
         total, held_out = (most + chosen) * repeats, chosen * repeats
         return ExpectedCalls("gepa", made, total, None, held_out, (made + 1) * rows, 3 * made)
     arms = len(space.candidates)
-    most = arms * rows
+    most = len(set(space.alike.values())) * rows
     share = simulated_share(arms, rows, space)
     expected = round((share * most + chosen) * repeats)
     return ExpectedCalls("race", arms, (most + chosen) * repeats, expected, chosen * repeats, most)

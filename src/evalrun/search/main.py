@@ -145,11 +145,20 @@ def write_best(outcome: SearchOutcome, out: Path) -> None:
     suite = space.winners(winner)
     document = suite.model_dump(mode="json", exclude_defaults=True, exclude={"models", "parse", "scorers"})
     resolved = suite.resolved()
-    document |= {name: _said(resolved[name]) for name in ("models", "parse", "scorers") if resolved[name]}
+    document["models"] = _said(resolved["models"])
+    document |= {name: _components(resolved[name]) for name in ("parse", "scorers") if resolved[name]}
+    for prompt in document["prompts"]:
+        prompt |= {"parse": _components(prompt["parse"])} if "parse" in prompt else {}
     document = {name: document[name] for name in type(suite).model_fields if name in document}
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _components(entries: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Parsers or scorers, those without options by their names."""
+    said = [_said(entry) for entry in entries]
+    return [found or next(iter(entry)) for found, entry in zip(said, entries, strict=True)]
 
 
 def _said(value: Any) -> Any:

@@ -6,23 +6,22 @@ where it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from evalrun.analysis.race import Race
 from evalrun.canonical import seeded_bytes
 from evalrun.datasets import Item
+from evalrun.runner.cache import ResponseCache
 from evalrun.search.conduct import Searching
+from evalrun.search.space import Space
 from evalrun.search_results import SearchResults
 from evalrun.sweep.blocks import Followed, Rows, units_of
 from evalrun.sweep.endpoints import run_jobs
 from evalrun.sweep.matrix_job import MatrixJob
 from evalrun.sweep.phase import Phase
-
-if TYPE_CHECKING:
-    pass
 
 INTERLEAVED = (
     "candidates were asked in blocks, one after the other, as long as they were left: their speed says "
@@ -33,12 +32,20 @@ INTERLEAVED = (
 class AskedRace(Searching):
     """Asks the candidates of a search. `results` are there once it has looked."""
 
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        self._alike = space.alike
+
     async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
         """Race until it is over or stopped, then finish the run of every candidate."""
         units = units_of(list(jobs[0].prepared.datasets[jobs[0].spec.dataset.id]))
         if len(units) == 0:
             return
         kept = replace(phase, needed_later=frozenset(job.model.id for job in jobs))
+        own = jobs[0].folder.path / "answers"
+        shares = len(set(self._alike.values())) < len(jobs)
+        if shares and phase.cache is None and phase.redact is None:
+            kept = replace(kept, cache=ResponseCache(own / "responses.db"))
         try:
             followed = {
                 job.name: Followed(job.folder.run_dir(job.name), [self._space.by.column]) for job in jobs
@@ -54,6 +61,10 @@ class AskedRace(Searching):
         finally:
             for job in jobs:
                 await phase.providers[job.model.id].close()
+            if kept.cache is not None and phase.cache is None:
+                await kept.cache.close()
+        if not phase.stop.requested and not phase.execution.faults:
+            shutil.rmtree(own, ignore_errors=True)
 
     def _guard(self, job: MatrixJob) -> None:
         if self.results is not None and self._space.guards:
@@ -82,11 +93,9 @@ class AskedRace(Searching):
             todo = [jobs[name] for name in order if not jobs[name].folder.is_finished(name)]
             # From the second block on it is known what a run has: its journal is read on, not anew.
             known = {job.name: followed[job.name].earlier if at else None for job in todo}
-            await run_jobs(
-                phase,
-                [replace(job, samples=rows, finishes=False, earlier=known[job.name]) for job in todo],
-                together=True,
-            )
+            asking = [replace(job, samples=rows, finishes=False, earlier=known[job.name]) for job in todo]
+            for wave in self._waves(asking):
+                await run_jobs(phase, wave, together=True)
             if phase.stop.requested or phase.execution.faults:
                 break
             for name in race.left:
@@ -98,8 +107,19 @@ class AskedRace(Searching):
             phase.progress.message(f"{said} after {min(at, len(units)):,} of {len(units):,} rows")
         return asked
 
+    def _waves(self, jobs: Sequence[MatrixJob]) -> Iterator[list[MatrixJob]]:
+        """Those that ask what no other does, then those that find their answers given."""
+        first = {self._alike[job.name]: job for job in reversed(jobs)}
+        yield [job for job in jobs if first[self._alike[job.name]] is job]
+        if rest := [job for job in jobs if first[self._alike[job.name]] is not job]:
+            yield rest
+
     def _so_far(self, race: Race) -> SearchResults:
         space, found = self._space, race.result()
+        most: dict[bytes, int] = {}
+        for each in found.candidates:
+            asked = self._alike[each.name]
+            most[asked] = max(most.get(asked, 0), each.rows)
         return SearchResults(
             metric=space.by.metric,
             baseline=space.baseline.run_id,
@@ -111,4 +131,5 @@ class AskedRace(Searching):
             axes=(axes := space.axes()),
             effects=race.effects(axes) if race.over else (),
             optimism=race.optimism() if race.over and not space.spec.hold_out else None,
+            shared=found.calls - sum(most.values()),
         )

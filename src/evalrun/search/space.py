@@ -17,7 +17,7 @@ from evalrun.suite.load import LoadedSuite, unknown_parameters
 from evalrun.suite.plan import RunSpec, cells
 from evalrun.suite.prompt import PromptSpec
 from evalrun.suite.schema import CellFilter, Suite
-from evalrun.suite.search import SELECTS, SHOTS, SearchRules
+from evalrun.suite.search import PARSE, SELECTS, SHOTS, SearchRules
 from evalrun.sweep.blocks import Judged, judged_by
 from evalrun.types import JSON
 
@@ -38,6 +38,11 @@ class Space:
     rows: int
     guards: tuple[Gate, ...] = ()
 
+    @property
+    def alike(self) -> dict[str, bytes]:
+        """What each candidate is asked: the same for those that differ by their parsers alone."""
+        return {cell.run_id: asked_alike(cell) for cell in self.candidates}
+
     def labels(self) -> dict[str, str]:
         """The short names of the candidates: what tells each apart, of model, prompt and parameters."""
         parts = [
@@ -55,11 +60,14 @@ class Space:
         them differ in."""
         found: dict[str, dict[str, JSON]] = {}
         for cell in self.candidates:
-            own: dict[str, JSON] = {"model": cell.model.id, "prompt": cell.prompt.id}
+            prompt, more = cell.prompt.id, dict[str, JSON]()
+            for name, chain in self.spec.chains.items():
+                if _reads(self.suite, cell.prompt) == [each.resolved() for each in chain]:
+                    prompt, more[PARSE] = prompt.removesuffix(f"-{name}"), name
             if SHOTS in self.spec.over:
                 shown = 0 if cell.prompt.few_shot is None else cell.prompt.few_shot.shown
-                own |= {"prompt": cell.prompt.id.removesuffix(f"-{shown}shot"), SHOTS: shown}
-            found[cell.run_id] = {**own, **cell.swept}
+                prompt, more[SHOTS] = prompt.removesuffix(f"-{shown}shot"), shown
+            found[cell.run_id] = {"model": cell.model.id, "prompt": prompt, **more, **cell.swept}
         names = list(next(iter(found.values()), {}))
         told = [
             name for name in names if len({canonical_json(each.get(name)) for each in found.values()}) > 1
@@ -112,6 +120,12 @@ class Space:
         # A project of its own: neither baselines nor trends of the suite's runs are of a part of the rows.
         update = {"datasets": datasets, "project": f"{suite.project}-search"}
         return replace(self.loaded, suite=suite.model_copy(update=update))
+
+
+def asked_alike(cell: RunSpec) -> bytes:
+    """What a cell sends, and to whom, as a key; its parsers are no part of it."""
+    prompt = cell.prompt.model_dump(mode="json", exclude={"id", "parse"})
+    return canonical_json([cell.model.id, prompt, dict(cell.params)])
 
 
 def space_of(loaded: LoadedSuite) -> Space:
@@ -232,14 +246,32 @@ def _with_axes(loaded: LoadedSuite, spec: SearchRules, suite: Suite) -> Suite:
                         remedy=f"Did you mean '{near}'?" if near else f"There are: {', '.join(entries)}.",
                     )
             update[axis] = [entries[str(value)] for value in values]
-        elif spec.by == "race" and axis != SHOTS:
+        elif spec.by == "race" and axis not in (SHOTS, PARSE):
             sweep[axis.removeprefix("params.")] = list(values)
     suite = suite.model_copy(update={**update, "sweep": sweep})
     if SHOTS in spec.over:
         counts = [int(cast("int", value)) for value in spec.over[SHOTS]]
         prompts = [made for prompt in suite.prompts for made in _with_shots(loaded, prompt, counts)]
         suite = suite.model_copy(update={"prompts": prompts})
+    if PARSE in spec.over:
+        prompts = [made for prompt in suite.prompts for made in _with_parsers(suite, prompt, spec)]
+        suite = suite.model_copy(update={"prompts": prompts})
     return suite
+
+
+def _reads(suite: Suite, prompt: PromptSpec) -> list[JSON]:
+    """The parsers of the answers to a prompt, as a suite has them."""
+    chain = suite.parse if prompt.parse is None else prompt.parse
+    return [each.resolved() for each in chain]
+
+
+def _with_parsers(suite: Suite, prompt: PromptSpec, spec: SearchRules) -> Iterator[PromptSpec]:
+    """The prompt with each chain of parsers; as it is where that is its own."""
+    for name, chain in spec.chains.items():
+        if [each.resolved() for each in chain] == _reads(suite, prompt):
+            yield prompt
+        else:
+            yield prompt.model_copy(update={"id": f"{prompt.id}-{name}", "parse": chain})
 
 
 def _with_shots(loaded: LoadedSuite, prompt: PromptSpec, counts: Sequence[int]) -> Iterator[PromptSpec]:

@@ -20,6 +20,7 @@ from pydantic import (
     ModelWrapValidatorHandler,
     SerializeAsAny,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -313,6 +314,15 @@ class ParserSpec(ComponentSpec):
         if self.otherwise and isinstance(entry.get(self.name), dict):
             entry[self.name] = {**entry[self.name], ELSE: self.otherwise[0]}
         return entry
+
+
+Chain = Annotated[
+    list[ParserSpec],
+    WithJsonSchema(
+        {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}, "default": []}
+    ),
+]
+"""Parsers one after the other, each in any of the forms that a suite's `parse` takes."""
 
 
 class ScorerSpec(ComponentSpec):

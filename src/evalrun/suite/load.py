@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -438,7 +439,12 @@ def _validate(
 @contextmanager
 def _own_code(data: Mapping[str, Any], base_dir: Path | None) -> Iterator[None]:
     """Let `python:` find modules beside the suite and in the current folder, after all installed ones."""
-    entries = [*_listed(data.get("parse")), *_listed(data.get("scorers"))]
+    own = [each.get("parse") for each in _listed(data.get("prompts")) if isinstance(each, dict)]
+    search = data.get("search")
+    over = search.get("over") if isinstance(search, dict) else None
+    own += _listed(over.get("parse")) if isinstance(over, dict) else []
+    lists = map(_listed, (data.get("parse"), data.get("scorers"), *own))
+    entries = [*chain.from_iterable(lists)]
     if not any(isinstance(entry, dict) and PYTHON in entry for entry in entries):
         yield
         return

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    field_serializer,
+    model_validator,
+)
 from pydantic_core import core_schema
 
-from evalrun.suite.components import Id
+from evalrun.suite.components import Chain, Id, ParserSpec
 from evalrun.suite.findings import complaint
 from evalrun.suite.values import LocalPath, Spec, exactly_one
 from evalrun.types import JSON
@@ -235,6 +242,11 @@ class PromptSpec(Spec):
         default=None, description="System message put before a file or text prompt; a template too."
     )
     few_shot: FewShotSpec | None = Field(default=None, description="Worked examples before the question.")
+    parse: Chain | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Parsers for the answers to this prompt, in place of the suite's `parse`.",
+    )
     ask: Asked = Field(
         default=None,
         description="What is wanted: generate (an answer in words, the default), {choose: …} (the likeliest "
@@ -249,6 +261,10 @@ class PromptSpec(Spec):
 
     _ablates: str = PrivateAttr(default="")
     _without: str = PrivateAttr(default="")
+
+    @field_serializer("parse")
+    def _as_written(self, chain: list[ParserSpec] | None) -> list[JSON] | None:
+        return None if chain is None else [each.resolved() for each in chain]
 
     @property
     def ablates(self) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from evalrun.suite.components import Chain, ParserSpec
 from evalrun.suite.findings import complaint
 from evalrun.suite.values import Fraction, Spec
 from evalrun.types import JSON
@@ -15,6 +18,12 @@ SELECTS = ("models", "prompts")
 
 SHOTS = "few_shot.count"
 """The axis of how many worked examples are shown: each prompt with each of the numbers."""
+
+PARSE = "parse"
+"""The axis of what reads the answers: each prompt with each chain of parsers. It costs no further request."""
+
+
+_CHAIN: TypeAdapter[list[ParserSpec]] = TypeAdapter(Chain)
 
 
 class ProposeRules(Spec):
@@ -53,7 +62,8 @@ class SearchRules(Spec):
         default_factory=dict,
         description="The candidates: `models` and `prompts` to ids of the suite, `few_shot.count` to numbers "
         "of worked examples (0: none), `params.NAME` to values, with `tpe` also to a range {from: 0, to: 1}, "
-        "which may have a step. Default: the whole matrix.",
+        "which may have a step; `parse` to lists of parsers, which all read the same answers. Default: the "
+        "whole matrix.",
     )
     trials: int = Field(default=20, ge=1, description="How many settings `tpe` tries.")
     propose: ProposeRules | None = Field(
@@ -94,12 +104,34 @@ class SearchRules(Spec):
             elif name == SHOTS:
                 if not all(type(value) is int and value >= 0 for value in values):
                     raise complaint("few_shot.count are whole numbers", "Write [0, 2, 4].", ("over", name))
+            elif name == PARSE:
+                self._check_chains(values)
             elif not name.startswith("params.") or name == "params.":
-                remedy = f"Axes are {', '.join(SELECTS)}, {SHOTS} and params.NAME (params.temperature)."
+                axes = ", ".join((*SELECTS, SHOTS, PARSE))
+                remedy = f"Axes are {axes} and params.NAME (params.temperature)."
                 raise complaint(f"'{name}' is no axis of a search", remedy, ("over", name))
         if self.hold_out >= 1:
             raise complaint("no rows are left to search by", "Hold out less, such as 30%.", ("hold_out",))
         return self
+
+    @property
+    def chains(self) -> dict[str, list[ParserSpec]]:
+        """The chains of parsers of the axis `parse`, each under a name."""
+        made: dict[str, list[ParserSpec]] = {}
+        for value in self.over.get(PARSE, ()):
+            chain = _CHAIN.validate_python(value if isinstance(value, list) else [value])
+            name = "_then_".join(re.sub(r"\W", "_", each.id) for each in chain) or "as_is"
+            same = sum(other == name or other.startswith(f"{name}_") for other in made)
+            made[f"{name}_{same + 1}" if same else name] = chain
+        return made
+
+    def _check_chains(self, values: Sequence[JSON]) -> None:
+        for at, value in enumerate(values):
+            try:
+                _CHAIN.validate_python(value if isinstance(value, list) else [value])
+            except ValidationError as error:
+                said = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise complaint(said, "Each value is a list of parsers.", ("over", PARSE, at)) from None
 
     def _check_ways(self) -> None:
         if self.by == "gepa" and self.propose is None:
@@ -107,8 +139,8 @@ class SearchRules(Spec):
         if self.by == "tpe":
             if not self.over:
                 raise complaint("tpe has nothing to try", "Write over: {params.temperature: …}.", ("by",))
-            if any(name in (*SELECTS, SHOTS) for name in self.over):
-                what = "tpe is over parameters, and models, prompts, examples are few enough for a race"
+            if any(name in (*SELECTS, SHOTS, PARSE) for name in self.over):
+                what = "tpe is over parameters; models, prompts, examples, parsers are few enough for a race"
                 raise complaint(what, "Write by: race, or over: {params.temperature: …}.", ("over",))
 
     def _check_range(self, name: str, values: dict[str, float]) -> None:

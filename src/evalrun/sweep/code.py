@@ -22,7 +22,8 @@ def scoring_code(suite: Suite, pipeline: Pipeline, base_dir: Path) -> dict[str, 
 
     They are the suite's (`python:`, also within other scorers) and those of other packages.
     """
-    sections: list[JSON] = [each.resolved() for each in (*suite.parse, *suite.scorers)]
+    parsers = [*suite.parse, *(each for prompt in suite.prompts for each in prompt.parse or ())]
+    sections: list[JSON] = [each.resolved() for each in (*parsers, *suite.scorers)]
     own = [registry.import_attribute(target) for target in _python_targets(sections)]
     return code_digests([*own, *pipeline.scorers, *pipeline.parsers], base_dir)
 

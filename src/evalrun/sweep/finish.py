@@ -195,6 +195,7 @@ class Finish:
         else:
             # The suite's scorers anew: those that take long run in threads of their own.
             pipeline = Pipeline([each.build() for each in self.suite.parse], self.scorers, "deferred")
+            pipeline = pipeline.for_prompt(spec.prompt)
             scoring = Scoring(pipeline, verdicts=verdicts, reasons=self.reasons)
         stage = ScoreStage(path / SAMPLES, path / SAMPLES, scoring, self.stop)
         if not await stage.in_thread():

@@ -73,10 +73,11 @@ class PreparedSweep:
         return None if self.redactor is None else self.redactor.record
 
     def pipeline_of(self, spec: RunSpec) -> Pipeline:
-        """What reads the answers of a run: the suite's parsers and scorers, or nothing where lm_eval does."""
+        """What reads the answers of a run: the prompt's or the suite's parsers, and the scorers; nothing
+        where lm_eval does."""
         if self.tasks is not None and self.tasks.of(spec) is not None:
             return Pipeline((), (), "never")
-        return self.pipeline
+        return self.pipeline.for_prompt(spec.prompt)
 
     def dataset(self, spec: RunSpec) -> Dataset:
         """The rows of a run. A task has others for models that chat than for those that do not."""
@@ -199,6 +200,8 @@ def _pipeline(suite: Suite, datasets: Iterable[Dataset], problems: Problems) -> 
     """The suite's parsers and scorers, whose columns the rows have. None where they cannot be built."""
     with problems.collect():
         pipeline = Pipeline([parser.build() for parser in suite.parse], suite_scorers(suite), "at once")
+        for prompt in suite.prompts:
+            pipeline.for_prompt(prompt)
         for dataset in datasets:
             for scorer in pipeline.scorers:
                 problems.found.extend(scorer.check(dataset.columns, f"dataset {dataset.id}"))

@@ -79,6 +79,11 @@ def read_scoring(file: Path, manifest: Mapping[str, Any]) -> NewScoring:
         raise UserError(problems or [Problem("the file is empty", str(file), "List scorers in it.")])
     given = _given(tree, file)
     data = {**manifest["suite"]["resolved"], "gates": [], **given}
+    if "parse" in given:  # it reads all answers, whatever prompts had of their own
+        data["prompts"] = [
+            {key: value for key, value in prompt.items() if key != "parse"}
+            for prompt in data.get("prompts") or ()
+        ]
     if "scorers" in given and "derive" not in given:
         data["derive"] = {}  # formulas over scores that are gone would be errors
     with _located(tree), _modules_beside(file):
@@ -323,7 +328,7 @@ class _Rescoring:
         specs = _specs(self._scoring.suite, manifest["plan"])
         todo = [run_id for run_id in self._parent.run_ids() if not self._child.is_finished(run_id)]
         for run_id in todo:
-            self._score(run_id)
+            self._score(run_id, specs.get(run_id))
         runs = [self._answered(run) for run in manifest["plan"] if run["run"] in self._parent.run_ids()]
         waiting = [run for run in runs if run.run_id in todo]
         if self._judging is not None:
@@ -389,11 +394,12 @@ class _Rescoring:
             "exit_code": None,
         }
 
-    def _score(self, run_id: str) -> None:
+    def _score(self, run_id: str, spec: RunSpec | None) -> None:
         """The samples of a run parsed and scored anew, but by scorers that ask models."""
         folder = self._child.run_dir(run_id)
         source = self._parent.samples_path(run_id)
-        ScoreStage(source, folder / SAMPLES, Scoring(self._scoring.pipeline, again=True)).run()
+        pipeline = self._scoring.pipeline.for_prompt(None if spec is None else spec.prompt)
+        ScoreStage(source, folder / SAMPLES, Scoring(pipeline, again=True)).run()
         if (source.parent / SYSTEM).exists():
             shutil.copyfile(source.parent / SYSTEM, folder / SYSTEM)
             make_private(folder / SYSTEM)

@@ -167,7 +167,8 @@ class _Check:
         collected: dict[tuple[str, int], SampleRecord] = {}
         journal = Journal(self._temporary / f"{len(list(self._temporary.iterdir()))}.jsonl")
         # Each stored sample stands for one repeat.
-        cell = Cell(spec.run_id, stored, stored, provider, self._pipeline, sent_params(spec))
+        reader = self._pipeline.for_prompt(spec.prompt)
+        cell = Cell(spec.run_id, stored, stored, provider, reader, sent_params(spec))
         options = CellOptions(
             stream=performance.stream and "stream" in provider.supports,
             warmup=0,
