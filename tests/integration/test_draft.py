@@ -45,6 +45,7 @@ def suite_of(folder: Path) -> dict[str, Any]:
         (["1", "0"] * 20, "choice", "exact_match"),
         ([True, False] * 10, "choice", "exact_match"),
         (["12", "1,300.5", "-3", "$7"], "last_number", "numeric"),
+        (["2,5", "1.234,5", "7"], "last_number", "numeric"),
         ([3, 4.5, 7, 8], "last_number", "numeric"),
         ([{"a": 1}, {"a": 2}], "json", "json_fields"),
         (['{"a": 1}', '{"a": [2]}'], "json", "json_fields"),
@@ -74,6 +75,46 @@ def test_letters_of_option_columns_are_a_choice(tmp_path: Path) -> None:
     assert suite["parse"] == [{"choice": {"letters": True, "option_columns": ["A", "B", "C", "D"]}}]
     assert "A. {{ A }}\nB. {{ B }}" in suite["prompts"][0]["text"]
     assert evalrun("validate", tmp_path / "suite.yaml").returncode == 0
+
+
+CAPITALS = [("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid"), ("Peru", "Lima")]
+
+
+def _options(at: int) -> list[str]:
+    """The right one stands in place `at`."""
+    others = [city for _, city in CAPITALS if city != CAPITALS[at][1]]
+    return [*others[:at], CAPITALS[at][1], *others[at:]]
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "why"),
+    [
+        ("list", lambda at: at, "places, from 0, of the options in the list 'choices'"),
+        ("list", lambda at: at + 1, "places, from 1,"),
+        ("list", lambda at: CAPITALS[at][1], "each one of the options"),
+        ("list", lambda at: "abcd"[at], "letters, of the options in the list"),
+        ("columns", lambda at: str(at + 1), "places, from 1, of the options in 'option1', 'option2'"),
+        ("columns", lambda at: f" {CAPITALS[at][1]}", "each one of the options"),
+    ],
+)
+def test_options_are_asked_for_by_letter_however_the_target_names_them(
+    project: Path, chat_server: ChatServer, options: str, target: Any, why: str
+) -> None:
+    rows = []
+    for at, (country, _) in enumerate(CAPITALS):
+        listed = {f"option{place}": city for place, city in enumerate(_options(at), 1)}
+        cells = {"choices": _options(at)} if options == "list" else listed
+        rows.append({"question": f"What is the capital of {country}?", **cells, "answer": target(at)})
+    draft = write_draft(
+        project, write_jsonl(project / "x.jsonl", rows), "answer", f"m@{chat_server.base_url}"
+    )
+    assert why in " ".join(draft.said), draft.said
+    asked: list[str] = []
+    chat_server.answer = lambda body: asked.append(body["messages"][0]["content"]) or "Paris"  # type: ignore[func-returns-value]
+    document = json.loads(evalrun("suite.yaml", "--no-report", "-q", "--json").stdout)
+    assert document["runs"][0]["metrics"][0]["value"] == 0.25
+    first = next(text for text in asked if "France" in text)
+    assert "What is the capital of France?\n\nA. Paris\nB. Rome\nC. Madrid\nD. Lima\n\nAnswer" in first
 
 
 def test_columns_of_rows_are_told_apart(tmp_path: Path) -> None:

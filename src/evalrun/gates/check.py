@@ -231,9 +231,10 @@ def _power(gate: Gate, result: PairedResult, strict: PairedResult, verdict: Verd
     if seen is None:
         return ["too few pairs to find any difference"]
     other = strict.mde_independent
-    assumed = "" if other is None else f", {max(other, gate.bound):.3g} if answers were independent"
+    assumed = "" if other is None else f"; {max(other, gate.bound):.2g} if answers were independent"
     said = [
-        f"n = {result.n:,} sees {seen:.3g} at 80 % (it fails at {100 * (1 - strict.alpha):.6g} %{assumed})"
+        f"n = {result.n:,} sees a change of {seen:.2g} 4 times in 5 "
+        f"(it fails at {100 * (1 - strict.alpha):.6g} %{assumed})"
     ]
     if verdict is not Verdict.INCONCLUSIVE or gate.bound <= 0:
         return said

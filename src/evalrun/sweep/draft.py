@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import yaml
 
 from evalrun.errors import UserError
 from evalrun.suite.scaffold import schema_bytes, write_files
+from evalrun.sweep.choices import LETTERS, Choices
 from evalrun.sweep.guess import Guess, guess
 from evalrun.sweep.tables import Table, read_table
 from evalrun.templates import reference
@@ -60,7 +61,8 @@ def _said(table: Table, guessed: Guess, data: Path, *, copied: bool) -> list[str
     lines.append(f"target: '{guessed.target}'; {guessed.why}")
     if guessed.empty:
         lines.append(f"{guessed.empty:,} without a target are left out")
-    lines.append(f"asked about: {', '.join(map(repr, (*guessed.texts, *guessed.options)))}")
+    options = guessed.choices.columns if guessed.choices else ()
+    lines.append(f"asked about: {', '.join(map(repr, (*guessed.texts, *options)))}")
     lines.append(f"key: '{guessed.key}'" if guessed.key else "key: none, rows are named by their content")
     return lines
 
@@ -123,8 +125,8 @@ class _Form:
 def _form(guessed: Guess) -> _Form:
     labels = [*guessed.labels]
     case = {"ignore_case": True} if guessed.ignore_case else {}
-    if guessed.kind == "letters":
-        columns: JSON = {"choice": {"letters": True, "option_columns": [*guessed.options]}}
+    if guessed.choices is not None:
+        columns: JSON = {"choice": {"letters": True, "option_columns": [*guessed.choices.columns]}}
         return _Form(
             "Answer with the letter of the right option only.", 8,
             [(columns, "the letter that the answer names, or whose option it repeats")],
@@ -217,18 +219,29 @@ def _prompt(guessed: Guess, ask: str) -> str:
 
     texts = [*guessed.texts]
     parts = [shown(name) if len(texts) == 1 else f"{_literal(name)}: {shown(name)}" for name in texts]
-    options = [
-        f"{letter}. {shown(name)}" for letter, name in zip("ABCDEFGHIJ", guessed.options, strict=False)
-    ]
-    blocks = ["\n".join(parts), "\n".join(options), ask]
-    return "\n\n".join(block for block in blocks if block)
+    blocks = ["\n".join(parts), _options(guessed.choices, shown) if guessed.choices else "", ask]
+    text = "\n\n".join(block for block in blocks if block)
+    return text.replace(f"{_END}\n\n", f"{_END}\n")  # the last option ends its line itself
+
+
+_END = "{% endfor %}"
+
+
+def _options(choices: Choices, shown: Callable[[str], str]) -> str:
+    """The options, a line each, under letters."""
+    if choices.listed:
+        each = f"{{{{ '{LETTERS}'[loop.index0] }}}}. {{{{ option }}}}"
+        return f"{{% for option in {reference(choices.columns[0])} %}}{each}\n{_END}"
+    return "\n".join(
+        f"{letter}. {shown(name)}" for letter, name in zip(LETTERS, choices.columns, strict=False)
+    )
 
 
 def _target_lines(guessed: Guess) -> list[str]:
     column = reference(guessed.target)
     value = guessed.target
-    if guessed.kind == "letters":
-        value = f"{{{{ {column} | string | trim | upper }}}}"
+    if guessed.choices is not None:
+        value = guessed.choices.target(guessed.target)
     elif guessed.trim and guessed.kind != "json":
         value = f"{{{{ {column} | string | trim }}}}"
     return [f"    target: {_flow(value)}{' ' * 8}# the right answer: a column, or a template"]

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from evalrun.errors import UserError
 from evalrun.registry import nearest
+from evalrun.sweep.choices import Choices, choices
 from evalrun.sweep.tables import Table
 from evalrun.types import JSON
 
@@ -27,17 +28,20 @@ FEW_ROWS = 20
 TEXT_LENGTH = 12
 """A column whose cells are at least so long on average is a text to ask about."""
 
-_NUMBER = re.compile(r"[$€£]?\s*[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?\s*[%$€£]?\Z")
+_NUMBER = re.compile(
+    r"[$€£]?\s*[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?|(?:\d{1,3}(?:\.\d{3})+|\d+),\d+)"
+    r"\s*[%$€£]?\Z"
+)
+"""With a point or a comma before the decimals."""
 _KEY = re.compile(
     r"(?:.*[\s_.-])?(?:id|key|uuid|guid|nr|no|number|index)\.?\Z|.*[a-z]I[dD]\Z|#", re.IGNORECASE
 )
-_OPTION = re.compile(r"(?:(?:option|choice|answer|antwort|opt)[\s_.-]?)?\(?([A-J])\)?\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
     """`target` is its column; `labels` those of a choice, the commonest first, with `ignore_case` where they
-    differ in case only; `options` the columns of options A, B, C, …; `texts` what is asked about."""
+    differ in case only; `choices` the options of multiple choice; `texts` what is asked about."""
 
     target: str
     kind: Kind
@@ -47,7 +51,7 @@ class Guess:
     labels: Sequence[str] = ()
     ignore_case: bool = False
     trim: bool = False
-    options: Sequence[str] = ()
+    choices: Choices | None = None
     empty: int = 0
     groups: Sequence[str] = ()
     nulls: frozenset[str] = field(default=frozenset())
@@ -61,8 +65,9 @@ def guess(table: Table, target: str | None, where: str) -> Guess:
     listed = f"Its columns are: {', '.join(table.columns)}."
     if not values:
         raise UserError(f"the column '{column}' is empty in every row", where=where, remedy=listed)
-    options = _options(table, column, values)
-    kind, why, labels = ("letters", _letters_said(options), ()) if options else _kind(values)
+    chosen = choices(table, column)
+    options = [*chosen.columns] if chosen else []
+    kind, why, labels = ("letters", chosen.why, ()) if chosen else _kind(values)
     key = _key(table, column)
     others = [name for name in table.columns if name not in (column, key, *options)]
     others = [name for name in others if any(not _empty(row[name]) for row in table.rows)]
@@ -82,7 +87,7 @@ def guess(table: Table, target: str | None, where: str) -> Guess:
         labels=labels,
         ignore_case=bool(labels) and len({word.strip() for word in words}) > len(labels),
         trim=any(isinstance(value, str) and value != value.strip() for value in values),
-        options=options,
+        choices=chosen,
         empty=len(cells) - len(values),
         groups=[name for name in others if name not in texts and _is_group(table, name)][:2],
         nulls=frozenset(name for name in table.columns if any(row[name] is None for row in table.rows)),
@@ -161,23 +166,6 @@ def _labels(texts: Sequence[str]) -> list[str]:
         spellings.setdefault(text.casefold(), Counter())[text] += 1
     ordered = sorted(spellings.values(), key=lambda each: (-each.total(), min(each)))
     return [" ".join(each.most_common(1)[0][0].split()) for each in ordered]
-
-
-def _options(table: Table, target: str, values: Sequence[JSON]) -> Sequence[str]:
-    """The columns of the options A, B, C, … where the targets are such letters."""
-    columns: dict[str, str] = {}
-    for name in table.columns:
-        if name != target and (match := _OPTION.match(name.strip())):
-            columns.setdefault(match[1].upper(), name)
-    letters = "ABCDEFGHIJ"[: next((at for at, c in enumerate("ABCDEFGHIJ") if c not in columns), 10)]
-    wanted = {str(value).strip().upper() for value in values}
-    if len(letters) < 2 or not wanted <= set(letters):
-        return ()
-    return [columns[letter] for letter in letters]
-
-
-def _letters_said(options: Sequence[str]) -> str:
-    return f"the targets are letters, of the options in {', '.join(map(repr, options))}"
 
 
 def _key(table: Table, target: str) -> str | None:
