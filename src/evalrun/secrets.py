@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -213,9 +213,15 @@ def scrub(text: str) -> str:
     return _scrub(text, environment_secrets())
 
 
-def may_hold_key(text: str) -> bool:
-    """Whether anything stands in a short text that keys begin with: quick, and True of many other texts."""
-    return _hinted(text.lower())
+def holds_key(token: str) -> bool:
+    """Whether a short text holds something of the shape of a well-known key: what `scrub` finds by shape."""
+    return _any_shape().search(token) is not None or "hooks.slack.com/" in token
+
+
+@cache
+def _any_shape() -> re.Pattern[str]:
+    """All shapes at once: quicker for a word, and ten times as slow for a text."""
+    return re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(shape for _, shape in _KEY_SHAPES)})")
 
 
 def _hinted(lower: str) -> bool:

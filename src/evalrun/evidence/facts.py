@@ -14,6 +14,7 @@ from typing import Any
 from evalrun.analysis.catalogue import FINDINGS
 from evalrun.errors import UserError
 from evalrun.evidence.document import Evidence, Line
+from evalrun.evidence.monitoring import monitoring
 from evalrun.reports import numbers
 from evalrun.reports.source import Source
 from evalrun.results import HEADLINES, Gap, RunResults
@@ -471,6 +472,7 @@ FACTS: Mapping[str, Callable[[Facts], Iterator[Line]]] = {
     "definitions": _definitions, "logs": _logs, "lead": _lead, "privacy": _privacy,
     "limits": _limits, "robustness": _robustness, "judges": _judges, "gates": _gates,
     "resources": _resources, "speed": _speed, "changes": _changes, "signed": _signed,
+    "monitoring": monitoring,
 }  # fmt: skip
 
 

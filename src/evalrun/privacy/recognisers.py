@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from functools import lru_cache
+from typing import Any, TypeAlias
 
-from evalrun.secrets import may_hold_key, scrub
+from evalrun.secrets import holds_key
 
 Span: TypeAlias = tuple[int, int]
 Recogniser: TypeAlias = Callable[[str], Iterable[Span]]
@@ -25,10 +26,6 @@ _LOCAL = re.compile(r"[\w.!#$&'*+/=?^`{|}~-]{1,64}")
 _DOMAIN = re.compile(r"(?:[^\W_](?:[\w-]{0,62})\.|\[?\(?dot\)?\]?)+[^\W\d_][\w-]{1,62}|\[[\d.]{7,15}\]")
 
 
-def _has_at(text: str) -> bool:
-    return "@" in text or _has_other_sign(text)
-
-
 def _has_other_sign(text: str) -> bool:
     # Single characters first: they are found ten times as fast.
     escaped = "%" in text or "&" in text or "\\" in text
@@ -37,7 +34,7 @@ def _has_other_sign(text: str) -> bool:
     for bracket in "])":
         at = text.find(bracket)
         while at >= 0:
-            if text[max(0, at - 2) : at].lower() == "at":
+            if text[at - 1] in "tT" and text[max(0, at - 2) : at].lower() == "at":
                 return True
             at = text.find(bracket, at + 1)
     return False
@@ -57,8 +54,6 @@ def _signs(text: str) -> Iterator[Span]:
 
 def email(text: str) -> Iterator[Span]:
     """E-mail addresses, percent-encoded and "name [at] host" too. Hosts need a dot."""
-    if not _has_at(text):
-        return
     for at, after in _signs(text):
         local = _LOCAL.match(text[max(0, at - 64) : at][::-1])
         domain = _DOMAIN.match(text, after)
@@ -76,24 +71,26 @@ _USERINFO = re.compile(r"(?<=://)[^\s/?#@\"'<>]+@")
 
 def url_userinfo(text: str) -> Iterator[Span]:
     """User and password in an address."""
-    if "://" in text and "@" in text:
+    if "@" in text and "://" in text:
         for match in _USERINFO.finditer(text):
             yield match.start(), match.end() - 1
 
 
 # Numbers. One pattern finds runs of digits with what people put between them; checks decide what each is.
-_RUN = re.compile(
-    r"(?<![\w.,])(?<!\d:)(?:\+|\(\+?)?\d(?:[ \u00a0\u202f()./\u2010-\u2013-]{0,3}\d){6,29}(?!\w)"
+_RUN = re.compile(  # it begins with one of few characters and looks back: the engine skips all others
+    r"[\d+(](?<![\w.,][\d+(])(?<!\d:[\d+(])(?>(?<=\d)|(?:(?<=\()\+)?\d)"
+    r"\d*+(?:[ \u00a0\u202f()./\u2010-\u2013-]{1,3}+\d++)*(?!\w)"
 )
 
 
 def luhn(digits: str) -> bool:
     """The check digit of cards (ISO/IEC 7812)."""
-    doubled = sum(map(_DOUBLED.__getitem__, map(int, digits[-2::-2])))
-    return (sum(map(int, digits[-1::-2])) + doubled) % 10 == 0
+    plain = digits.encode()
+    total = sum(plain[-1::-2]) + sum(plain[-2::-2].translate(_DOUBLED))
+    return (total - 48 * len(plain)) % 10 == 0
 
 
-_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
 """Of twice a digit the sum of its own digits."""
 
 
@@ -109,7 +106,12 @@ _PLAIN_GROUPS = re.compile(r"\d+(?:[ \u00a0\u202f\u2010-\u2013-]\d+)*")
 _LEAST_CARD = 13
 
 
+_NO_DIGITS = bytes(code for code in range(256) if not 48 <= code < 58)
+
+
 def _digits(text: str) -> str:
+    if text.isascii():
+        return text.encode().translate(None, _NO_DIGITS).decode()
     digits = "".join(filter(str.isdecimal, text))
     return digits if digits.isascii() else "".join(str(int(digit)) for digit in digits)
 
@@ -117,17 +119,23 @@ def _digits(text: str) -> str:
 def credit_card(text: str) -> Iterator[Span]:
     """Card numbers: 13 to 19 digits, a known prefix, and the check digit."""
     for begin, _, run in _runs(text):
-        for part in _PLAIN_GROUPS.finditer(run) if run[0] != "+" and len(run) >= _LEAST_CARD else ():
+        first = run.find(" ") if run[0] == "+" else 0
+        for part in _PLAIN_GROUPS.finditer(run, first) if first >= 0 and len(run) >= _LEAST_CARD else ():
             yield from _cards_in(part.group(), begin + part.start(), begin + part.end())
 
 
 def _cards_in(run: str, begin: int, end: int) -> Iterator[Span]:
     """A run that is a card, or one with an expiry date, a code or another card after it."""
-    groups = list(_GROUP.finditer(run))
     whole = _digits(run)
-    if 13 <= len(whole) <= 19 and len(groups[0].group()) >= 4 and _CARD.fullmatch(whole) and luhn(whole):
+    if (
+        _LEAST_CARD <= len(whole) <= 19
+        and whole.startswith(run[:4])
+        and _CARD.fullmatch(whole)
+        and luhn(whole)
+    ):
         yield begin, end
         return
+    groups = list(_GROUP.finditer(run))
     at = 0
     while at < len(groups):
         if len(groups[at].group()) < 4:  # cards are written in fours, or in one
@@ -143,9 +151,10 @@ def _cards_in(run: str, begin: int, end: int) -> Iterator[Span]:
         at += 1
 
 
-def _runs(text: str) -> Iterator[tuple[int, int, str]]:
-    for match in _RUN.finditer(text):
-        yield match.start(), match.end(), match.group()
+@lru_cache(8)  # cards and telephone numbers are looked for in the same ones
+def _runs(text: str) -> list[tuple[int, int, str]]:
+    runs = [(match.start(), match.end(), match.group()) for match in _RUN.finditer(text)]
+    return [run for run in runs if run[1] - run[0] >= _LEAST_TOGETHER]
 
 
 _IBAN = re.compile(
@@ -194,7 +203,8 @@ def iban(text: str) -> Iterator[Span]:
 
 # It begins with digits and looks back from there: the engine then skips all else at once.
 _SSN = re.compile(
-    r"\d{3}(?<![\w.-]\d{3})(?<!000)(?<!666)(?<!9\d\d)([- \u2010-\u2013])(?!00)\d\d\1(?!0000)\d{4}(?![\w-])"
+    r"\d{3}([- \u2010-\u2013])(?!00)\d\d\1(?!0000)\d{4}(?![\w-])"
+    r"(?<![\w.-]\d{3}.\d\d.\d{4})(?<!(?:000|666).\d\d.\d{4})(?<!9\d\d.\d\d.\d{4})"
 )
 
 
@@ -204,65 +214,92 @@ def us_ssn(text: str) -> Iterator[Span]:
         yield match.span()
 
 
-_DATE = re.compile(
-    r"(?:\d{4}([-./])\d{1,2}\1\d{1,2}|\d{1,2}([-./])\d{1,2}\2(?:\d{4}|\d\d))(?!\d)(?:[ T]\d{1,2}:\d*)?"
+_DATE = r"(?:\d{4}([-./])\d{1,2}\1\d{1,2}|\d{1,2}([-./])\d{1,2}\2(?:\d{4}|\d\d))(?!\d)(?:[ T]\d{1,2}:\d*)?"
+_NO_PHONE = re.compile(rf"{_DATE}|\d{{4}}(?:[ -]\d{{4}}){{2,}}(?:[ -]\d{{1,3}})?(?!\d)")
+"""Dates, and the groups of a card or an account whose check digit is wrong."""
+_NORTH_AMERICA = re.compile(
+    r"(?:1[ .-]?)?\(?[2-9]\d\d\)?[ .\u2010-\u2013-]{1,2}\d{3}[ .\u2010-\u2013-]\d{4}"
+    r"(?=\Z|[ /](?!\d{4}(?!\d)))"  # what follows may be another, and no more groups of an account's number
 )
-_NORTH_AMERICA = re.compile(r"(?:1[ .-]?)?\(?[2-9]\d\d\)?[ .\u2010-\u2013-]{1,2}\d{3}[ .\u2010-\u2013-]\d{4}")
 _NATIONAL = re.compile(r"\(?0(?:0 ?[1-9]\d|[1-9])")
-_FOURS = re.compile(r"\d{4}[ -]\d{4}(?:[ -]\d{4})")
 _COUNTED = "01234567890123456789"
-_LEAST_DIGITS, _MOST_DIGITS = 8, 15
+_LEAST_DIGITS, _MOST_DIGITS, _LEAST_LEFT = 8, 15, 4
 _INTERNATIONAL = re.compile(r"\(?\+[1-9]")
-_BEGINS = re.compile(r"(?:(?<=\s)|\A)[+(]*\d+")
+_PIECE = re.compile(r"\S+")
 
 
 def phone(text: str) -> Iterator[Span]:
     """Telephone numbers: +country, 0 and 00 prefixes, North American groups. Digits alone are none."""
     for begin, _, run in _runs(text):
-        date = _DATE.match(run)
-        at = date.end() if date else 0
-        if (
-            _FOURS.match(run) or _digits(run) in _COUNTED
-        ):  # a card's or account's number, with a wrong check digit; an alphabet
-            continue
-        for group in _BEGINS.finditer(run[at:]):
-            start = at + group.start()
-            end = _number_end(run, start)
-            if end > start:
+        if not _is_counted(run):
+            for start, end in _phones(run):
                 yield begin + start, begin + end
-                break
+
+
+def _phones(run: str) -> Iterator[Span]:
+    at, left = 0, -1
+    for piece in _PIECE.finditer(run):
+        start = piece.start()
+        if start < at:
+            continue
+        other = _NO_PHONE.match(run, start) if run[start].isdecimal() else None
+        end = other.end() if other else _number_end(run, start)
+        if end > start:
+            yield from _left_over(run, left, start)
+            if other:  # "2026-11-30(030) 1234567"
+                start, end = end, _number_end(run, end)
+            at = end
+            left = end if end > start else -1
+            if left == end:
+                yield start, end
+    yield from _left_over(run, left, len(run))
+
+
+def _left_over(run: str, begin: int, end: int) -> Iterator[Span]:
+    """What of a list of numbers stands after one, and is none by itself: it has no prefix."""
+    rest = _GROUP.search(run, begin, end) if begin >= 0 else None
+    if rest and len(_digits(run[begin:end])) >= _LEAST_LEFT:
+        yield rest.start(), len(run[:end].rstrip())
+
+
+def _is_counted(run: str) -> bool:
+    first = run[:2]
+    return (not first.isdecimal() or first in _COUNTED) and _digits(run) in _COUNTED
 
 
 def _number_end(run: str, start: int) -> int:
     """Where a telephone number ends that begins there; `start` where none does."""
     rest = run[start:]
-    if _NORTH_AMERICA.fullmatch(rest):
-        return len(run)
+    if match := _NORTH_AMERICA.match(rest):
+        return start + match.end()
     if not (_INTERNATIONAL.match(rest) or _NATIONAL.match(rest)):
         return start
     digits, end = 0, start
     for group in _GROUP.finditer(rest):
+        at = group.start()
         if digits + len(group.group()) > _MOST_DIGITS:
+            break
+        if digits >= _LEAST_DIGITS and rest[at - 1].isspace() and _NO_PHONE.match(rest, at):
             break
         digits, end = digits + len(group.group()), start + group.end()
     return end if digits >= _LEAST_DIGITS else start
 
 
-_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"(?<![\w.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\w|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}|:)?:[0-9A-Fa-f:]*(?:\d{1,3}(?:\.\d{1,3}){3})?(?![\w:])")
 
 
 def ip(text: str) -> Iterator[Span]:
     """IP addresses of both kinds; 1.2.3.4.5 is a version."""
-    if not may_hold_address(text):
-        return
     for part in _FOUR_PARTS.finditer(text):  # its dot is found at once; the pattern as a whole is not
         begin = part.start()
         while begin and text[begin - 1].isdecimal():
             begin -= 1
-        if (match := _IPV4.match(text, begin)) and _octets(match.group()):
+        if match := _IPV4.match(text, begin):
             yield match.span()
-    if "::" in text or text.count(":") >= 7:
+    colons = text.count(":")
+    if colons >= 7 or (colons and "::" in text):
         for match in _IPV6.finditer(text):
             if any(letter.isdigit() for letter in match.group()) and _valid(match.group()):
                 yield match.span()
@@ -272,13 +309,6 @@ def is_loopback(address: str) -> bool:
     """Whether an IP address is that of whatever machine uses it: 127.0.0.0/8, ::1, and 0.0.0.0 or ::."""
     known = ipaddress.ip_address(address)
     return known.is_loopback or known.is_unspecified
-
-
-def _octets(address: str) -> bool:
-    """Whether an IPv4 address is valid, as `ipaddress` has it, which takes five times as long."""
-    return address.isascii() and all(
-        int(part) < 256 and (part == "0" or part[0] != "0") for part in address.split(".")
-    )
 
 
 def _valid(address: str) -> bool:
@@ -295,8 +325,12 @@ _NAMES_SECRETS = (
 _SENT_WITH = ("bearer", "basic", "token", "negotiate")
 """What stands before a key that is sent."""
 _LEAST_KEY = 12
-
-
+_OF_KEYS = (
+    bytes(ord("x") if chr(code).isalnum() or chr(code) in "_-.+/=~:" else ord(" ") for code in range(128))
+    + b" " * 128
+)
+"""Of each character whether keys are written with it."""
+_KEY = b"x" * _LEAST_KEY
 _VALUE = re.compile(r"[:=]\s*[\"']?\s*(?:(?:bearer|basic|token)\s+)?[^\s\"']{8}", re.IGNORECASE)
 
 
@@ -306,16 +340,25 @@ def hides_secret(text: str) -> bool:
         lower = text.lower()
         if any(name in lower for name in _NAMES_SECRETS):
             return True
-    words = text.split()
-    places = [at for at, word in enumerate(words) if len(word) >= _LEAST_KEY and not word.isalpha()]
-    odd = [at for at in places if _odd(words[at])]
-    if not odd:
-        return False
-    if "-----" in text and "-----begin" in text.lower():
+    if "----" in text and "-----begin" in text.lower():
         return True
-    if any(at and words[at - 1].lower().endswith(_SENT_WITH) for at in odd):
+    if "@" in text and "://" in text and _USERINFO.search(text):
         return True
-    return any(may_hold_key(words[at]) and scrub(words[at]) != words[at] for at in odd)
+    classes = text.encode("ascii", "replace").translate(_OF_KEYS)  # a byte a character
+    at = classes.find(_KEY)
+    while at >= 0:
+        begin, end = at, classes.find(b" ", at)
+        end = len(text) if end < 0 else end
+        token = text[begin:end]
+        if holds_key(token) or _is_sent(text, begin, token):
+            return True
+        at = classes.find(_KEY, end)
+    return False
+
+
+def _is_sent(text: str, begin: int, token: str) -> bool:
+    before = text[max(0, begin - 99) : begin].rstrip()
+    return before.lower().endswith(_SENT_WITH) and not token.isalpha()
 
 
 def _gives_value(text: str) -> bool:
@@ -329,10 +372,6 @@ def _gives_value(text: str) -> bool:
                 return True
             at = text.find(sign, at + 1)
     return False
-
-
-def _odd(token: str) -> bool:
-    return not token.strip(".,;:!?\"'()").isalpha()
 
 
 # More, for `strict`.
@@ -399,7 +438,7 @@ def es_dni(text: str) -> Iterator[Span]:
 def loose_phone(text: str) -> Iterator[Span]:
     """Ten digits in a row, and numbers in any groups: more is found, and more is taken for one."""
     for begin, end, run in _runs(text):
-        if 8 <= len(_digits(run)) <= 15 and not _DATE.match(run):
+        if 8 <= len(_digits(run)) <= 15 and not re.match(_DATE, run):
             yield begin, end
 
 
@@ -437,31 +476,24 @@ SHOWN_AS: Mapping[str, str] = {"loose_phone": "phone"}
 NUMBERS = frozenset(STRICT) - {"url_userinfo", "email", "ip", "mac_address", "uk_nino"}
 """What holds seven digits or more, close together: looked for only where these are."""
 _LEAST_TOGETHER = 7
-_TOGETHER = re.compile(r"\d(?:[^\d\n]{0,10}+\d){6,}+")
-_TOGETHER_ASCII = re.compile(r"[0-9](?:[^0-9\n]{0,10}+[0-9]){6,}+")
-"""The same of texts in ASCII, in a third of the time."""
+_TOGETHER = re.compile(r"\d(?<!\d\d)(?:[^\d\n]{0,10}+\d){6,}+")
+_TOGETHER_ASCII = re.compile(rb"0(?<!00)(?:[^0\n]{0,10}+0){6,}+")
+"""The same of texts in ASCII with zeros in the place of digits, in a fifth of the time."""
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 
 
 def windows(text: str) -> list[Span]:
     """Where digits stand close together: the parts of a text that numbers can be in, whole words."""
-    if _few_digits(text):
-        return []
-    spans = [match.span() for match in _together(text).finditer(text)]
+    spans = [match.span() for match in _together(text)]
     return _to_words(text, spans) if spans else spans
 
 
-def _together(text: str) -> re.Pattern[str]:
-    return _TOGETHER_ASCII if text.isascii() else _TOGETHER
-
-
-def _few_digits(text: str) -> bool:
-    """Whether there are too few digits for any number, seen at once (texts in ASCII alone)."""
-    data = text.encode() if text.isascii() else b""
-    return bool(data) and len(data) - len(data.translate(None, b"0123456789")) < _LEAST_TOGETHER
-
-
-def _holds_numbers(text: str) -> bool:
-    return not _few_digits(text) and _together(text).search(text) is not None
+def _together(text: str) -> Iterator[re.Match[Any]]:
+    """Where at least so many digits stand together, as a number can have."""
+    if not text.isascii():
+        return _TOGETHER.finditer(text)
+    zeros = text.encode().translate(_ZEROS)
+    return iter(()) if zeros.count(b"0") < _LEAST_TOGETHER else _TOGETHER_ASCII.finditer(zeros)
 
 
 def _to_words(text: str, spans: list[Span]) -> list[Span]:
@@ -491,6 +523,13 @@ def may_hold_address(text: str) -> bool:
 
 def may_hold(text: str) -> bool:
     """Whether a standard recogniser could find anything: False for most texts, and quickly."""
+    if text.isalpha() or (len(text) < _LEAST_DIGITS and text.isalnum()):
+        return False  # labels, ids and small numbers
     return (
-        _has_at(text) or "://" in text or hides_secret(text) or _holds_numbers(text) or may_hold_address(text)
+        "@" in text
+        or _has_other_sign(text)
+        or "://" in text
+        or next(_together(text), None) is not None
+        or may_hold_address(text)
+        or hides_secret(text)
     )

@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -37,6 +37,7 @@ _WORD = re.compile(r"\w+")
 _VECTOR = re.compile(r"\[[-\d.,eE+\s\[\]]*\]")
 _LEAST_APART = 6
 _HUGE = 1e300
+_LONG = 40
 _LEAST_INTEGER = 10_000_000
 
 
@@ -93,19 +94,20 @@ class Sample:
     known: list[Known] = field(default_factory=list)
     numbers: dict[tuple[str, str], str] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    findings: Counter[str] = field(default_factory=Counter)
-    counting: bool = False
-    """Nothing is stored of the text: it is looked through."""
+    counts: dict[str, int] = field(default_factory=dict)
+    findings: Counter[str] | None = None
+    """How much was found of each kind, where the text is only looked through and nothing of it stored."""
 
     def placeholder(self, kind: str, value: str) -> str:
         """Such as <EMAIL_1>."""
-        self.findings[kind] += 1
+        if self.findings is not None:
+            self.findings[kind] += 1
         key = kind, "".join(filter(str.isalnum, value)).casefold() or value
-        if key not in self.numbers:
-            self.counts[kind] += 1
-            self.numbers[key] = f"<{_shown(kind)}_{self.counts[kind]}>"
-        return self.numbers[key]
+        put = self.numbers.get(key)
+        if put is None:
+            count = self.counts[kind] = self.counts.get(kind, 0) + 1
+            put = self.numbers[key] = f"<{_shown(kind)}_{count}>"
+        return put
 
 
 @cache
@@ -132,9 +134,9 @@ class Redactor:
         self.settings = settings
         self._key = key
         # Addresses first, then numbers, where digits are; then what may see what these have left.
-        self._texts = {kind: kinds[kind] for kind in kinds if kind in STRICT and kind not in NUMBERS}
-        self._numbers = {kind: kinds[kind] for kind in kinds if kind in NUMBERS}
-        self._own = {kind: kinds[kind] for kind in kinds if kind not in STRICT}
+        self._texts = [each for each in kinds.items() if each[0] in STRICT and each[0] not in NUMBERS]
+        self._numbers = [each for each in kinds.items() if each[0] in NUMBERS]
+        self._own = [each for each in kinds.items() if each[0] not in STRICT]
         self._secrets = secrets
         self._quick = quick
         self._rules: Mapping[str, ColumnRule] = settings.rules
@@ -152,9 +154,15 @@ class Redactor:
     def findings(self, text: str) -> Counter[str]:
         """How often each kind occurs in a text. Raises what a recogniser raises. Addresses of the machine
         itself (loopback) are nobody's."""
-        sample = Sample(counting=True)
-        self._searched(text, sample, None)
-        return sample.findings
+        findings = Counter[str]()
+        self._searched(text, Sample(findings=findings), None)
+        return findings
+
+    def may_hold(self, text: str) -> bool:
+        """Whether anything could be found in a text: quick, and True of some others."""
+        if self._quick is None or self._removed or self._everyone or self._quick(text):
+            return True
+        return bool(self._environment) and any(variable in text for variable in self._environment)
 
     def pseudonym(self, value: JSON) -> str:
         """16 hexadecimal digits of HMAC-SHA256 with the store's key: equal for equal values."""
@@ -270,17 +278,24 @@ class Redactor:
         """Whether a record clearly holds nothing: one look at all its texts together."""
         if self._quick is None or self._removed or self._everyone:
             return False
-        texts: list[str] = []
-        for value in (record.vars, record.target, record.prompt, record.error, record.output, record.answer,
-                      record.reasoning, record.tool_calls, record.reasons, record.sensitive, record.cluster,
-                      record.likelihood):  # fmt: skip
-            if value is not None:
-                _gather(value, texts)
+        asked: list[str] = []
         for message in record.messages:
-            _gather(message.content, texts)
+            _gather(message.content, asked)
+        texts: list[str] = []
+        for value in (record.prompt, record.output, record.answer, record.target, record.error,
+                      record.reasoning, record.tool_calls, record.cluster, record.likelihood,
+                      record.model, record.fingerprint, record.finish_reason):  # fmt: skip
+            if type(value) is str:
+                texts.append(value)
+            elif value is not None:
+                _gather(value, texts)
+        for of_names in (record.vars, record.reasons, record.sensitive):
+            if of_names:
+                _gather(of_names, texts)
         texts += [attempt.message for attempt in record.attempt_log if attempt.message]
-        together = "\n".join(dict.fromkeys(texts))
-        return not (self._quick(together) or any(variable in together for variable in self._environment))
+        together = "\n".join(asked)
+        rest = [text for text in texts if not (len(text) > _LONG and _stands_in(text, together))]
+        return not self.may_hold("\n".join([together, *dict.fromkeys(rest)]))
 
     def _known_of(self, row: Mapping[str, JSON]) -> list[Known]:
         found: list[Known] = []
@@ -355,9 +370,12 @@ class Redactor:
         return self._without_known(text, [one for one in known if not one.whole], sample)
 
     def _by_kinds(self, text: str, sample: Sample, spare: str | None, *, surely: bool = False) -> str:
+        if not surely and self._quick is not None and not self._quick(text):
+            return text
         if surely or (self._secrets and recognisers.hides_secret(text)):
             clean = scrub(text)
-            sample.findings["secret"] += clean.count(MASK) - text.count(MASK)
+            if sample.findings is not None:
+                sample.findings["secret"] += clean.count(MASK) - text.count(MASK)
             text = clean
         text = self._by_some(text, self._texts, sample, spare)
         for begin, end in reversed(windows(text)) if self._numbers else ():
@@ -366,14 +384,15 @@ class Redactor:
         return self._by_some(text, self._own, sample, spare)
 
     @staticmethod
-    def _by_some(text: str, kinds: Mapping[str, Recogniser], sample: Sample, spare: str | None) -> str:
-        for kind, recognise in kinds.items():
-            if kind != spare:
-                shown = SHOWN_AS.get(kind, kind).removeprefix("presidio_")
-                spans = recognise(text)
-                if sample.counting and kind == "ip":
-                    spans = [span for span in spans if not recognisers.is_loopback(text[slice(*span)])]
-                text = _replaced(text, spans, shown, sample)
+    def _by_some(
+        text: str, kinds: Sequence[tuple[str, Recogniser]], sample: Sample, spare: str | None
+    ) -> str:
+        for kind, recognise in kinds:
+            spans = sorted(recognise(text)) if kind != spare else ()
+            if spans and sample.findings is not None and kind == "ip":
+                spans = [span for span in spans if not recognisers.is_loopback(text[slice(*span)])]
+            if spans:
+                text = _replaced(text, spans, SHOWN_AS.get(kind, kind).removeprefix("presidio_"), sample)
         return text
 
     def _of_others(self, text: str) -> Iterator[Known]:
@@ -400,6 +419,13 @@ STRUCTURE = frozenset(
     | {"started_at", "finished_at", "resumed_at", "schema_version"}
 )
 """Keys of documents whose texts name things of evalrun's: nothing is searched there."""
+
+
+def _stands_in(text: str, other: str) -> bool:
+    """Whether a text stands in another as words of its own, so that whoever looked at that has seen it."""
+    at = other.find(text)
+    end = at + len(text)
+    return at >= 0 and not (other[at - 1 : at].isalnum() or other[end : end + 1].isalnum())
 
 
 def _gather(value: Any, texts: list[str]) -> None:  # noqa: C901 - a list of types
@@ -430,12 +456,10 @@ def _gather(value: Any, texts: list[str]) -> None:  # noqa: C901 - a list of typ
 
 
 def _replaced(text: str, spans: Iterable[Span], kind: str, sample: Sample) -> str:
-    """The text with spans replaced; of those that overlap the first counts, then what is left of others."""
-    ordered = sorted(spans)
-    if not ordered:
-        return text  # as most are
+    """The text with spans, in their order, replaced; of those that overlap the first counts, then what is
+    left of others."""
     parts, at = [], 0
-    for begin, end in ordered:
+    for begin, end in spans:
         begin = max(begin, at)
         if end > begin:
             parts += [text[at:begin], sample.placeholder(kind, text[begin:end])]

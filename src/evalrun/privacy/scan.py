@@ -21,7 +21,6 @@ import orjson
 from evalrun.analysis.catalogue import FINDINGS
 from evalrun.errors import UserError
 from evalrun.privacy.keys import KEYS
-from evalrun.privacy.recognisers import may_hold
 from evalrun.privacy.redact import STRUCTURE, Redactor
 from evalrun.tracking.folder import ASKED, SAMPLES, SweepFolder
 from evalrun.tracking.parquet import iter_batches, read_columns
@@ -126,7 +125,7 @@ def _scan_file(file: Path, redactor: Redactor, scanned: Scanned) -> None:
             counter = counts.setdefault(column, Counter())
             while some := list(islice(texts, _TOGETHER)):
                 scanned.texts += len(some)
-                for text in some if may_hold("\n".join(some)) else ():
+                for text in some if redactor.may_hold("\n".join(some)) else ():
                     counter.update(redactor.findings(text))
     except (OSError, UserError, sqlite3.Error, ValueError) as error:
         scanned.unread.append((str(file), f"{type(error).__name__}: {error}"[:200]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from evalrun.errors import UserError
 from evalrun.gates.alarms import Episode, current, episodes
 from evalrun.production.records import DAY_S, history, probed
 from evalrun.production.slo import Rules
-from evalrun.production.summary import RunSummary, summarise
+from evalrun.production.summary import RunSummary, Summary, summarise
 from evalrun.tracking.changes import Placed, said
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.store import Store
@@ -110,20 +110,39 @@ def beside(store: Store, now: Placed, deployments: Sequence[Placed], at: float |
         )
         for each in now.metrics
     ]  # fmt: skip
-    projects = [name for name, env in probed(store).items() if env in names or name == now.project]
-    for project in projects:
-        since = max(moment - BACK_S, _since(now, deployments))
-        turns = history(store, project, since)
-        own = replace(turns, turns=tuple(turn for turn in turns.turns if turn.begun >= since))
-        seen = summarise(project, own, Rules(None), moment)
+    since = max(moment - BACK_S, _since(now, deployments))
+    probes = probes_of(store, now.project, names, since, moment)
+    for seen in probes.values():
         for run in seen.runs[:1]:
             sides += _of_probe(run)
     of_traffic, drift = _of_traffic(store, now.project, names)
     sides += of_traffic
     open_ = [
-        each for project in {*projects, now.project} for each in current(episodes(store, project)).values()
+        each for project in {*probes, now.project} for each in current(episodes(store, project)).values()
     ]
     return Beside(tuple(sides), _origin(store, now), tuple(open_), drift)
+
+
+def probes_of(
+    store: Store, project: str, names: Collection[str], since: float, until: float
+) -> dict[str, Summary]:
+    """What probes of a project, and of environments that are named, saw between two moments (Unix seconds),
+    by the probe's own project."""
+    seen = {}
+    for probe in [name for name, env in probed(store).items() if env in names or name == project]:
+        turns = history(store, probe, since)
+        own = replace(turns, turns=tuple(turn for turn in turns.turns if turn.begun >= since))
+        seen[probe] = summarise(probe, own, Rules(None), until)
+    return seen
+
+
+def traffic_of(store: Store, project: str, names: Collection[str]) -> SweepFolder | None:
+    """The newest sweep over traffic (tag `kind: traffic`) of a project, or of an environment (tag `env`)."""
+    for row in store.list(200, None):
+        tags = row.tags
+        if tags.get("kind") == TRAFFIC and (tags.get("env") in names or row.project == project):
+            return store.resolve(row.sweep)
+    return None
 
 
 def _since(now: Placed, deployments: Sequence[Placed]) -> float:
@@ -149,31 +168,30 @@ def _of_probe(run: RunSummary) -> list[Side]:
 
 
 def _of_traffic(store: Store, project: str, names: set[str]) -> tuple[list[Side], tuple[str, ...]]:
-    """The newest sweep over traffic (tag `kind: traffic`) of the project or the environment (tag `env`); what
-    users said are its metrics whose names begin with `feedback`. With what drift was last seen on it."""
-    for row in store.list(200, None):
-        tags = row.tags
-        if tags.get("kind") != TRAFFIC or not (tags.get("env") in names or row.project == project):
-            continue
-        folder = store.resolve(row.sweep)
-        metrics = [each for run in folder.runs()[:1] for each in run["metrics"] if not each["slice"]]
-        seen = [event["detail"] for event in folder.events() if event["action"] == "drift"]
-        told = tuple(map(str, (seen[-1].get("sentences") or ())[:5])) if seen else ()
-        logged = [
-            Side(FEEDBACK, name, value, run["counts"]["samples"], None, None, row.sweep, row.started_at[:10])
-            for run in folder.runs()[:1]
-            for name, value in said(folder).figures.get(run["run"], {}).items()
-            if name.startswith(FEEDBACK)
-        ]
-        return logged + [
-            Side(
-                FEEDBACK if each["name"].startswith(FEEDBACK) else TRAFFIC, each["name"], each["value"],
-                each["n"], each["ci_low"], each["ci_high"], row.sweep, row.started_at[:10],
-            )
-            for each in metrics
-            if each["value"] is not None and not each["name"].startswith(_OF_US)
-        ], told  # fmt: skip
-    return [], ()
+    """The newest sweep over traffic of the project or the environment; what users said are its metrics whose
+    names begin with `feedback`. With what drift was last seen on it."""
+    folder = traffic_of(store, project, names)
+    if folder is None:
+        return [], ()
+    sweep, day = folder.ulid, folder.manifest().started_at[:10]
+    seen = [event["detail"] for event in folder.events() if event["action"] == "drift"]
+    told = tuple(map(str, (seen[-1].get("sentences") or ())[:5])) if seen else ()
+    runs = folder.runs()[:1]
+    logged = [
+        Side(FEEDBACK, name, value, run["counts"]["samples"], None, None, sweep, day)
+        for run in runs
+        for name, value in said(folder).figures.get(run["run"], {}).items()
+        if name.startswith(FEEDBACK)
+    ]
+    return logged + [
+        Side(
+            FEEDBACK if each["name"].startswith(FEEDBACK) else TRAFFIC, each["name"], each["value"],
+            each["n"], each["ci_low"], each["ci_high"], sweep, day,
+        )
+        for run in runs
+        for each in run["metrics"]
+        if not each["slice"] and each["value"] is not None and not each["name"].startswith(_OF_US)
+    ], told  # fmt: skip
 
 
 def _origin(store: Store, now: Placed) -> Origin:

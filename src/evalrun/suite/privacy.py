@@ -16,6 +16,7 @@ def _off(value: Any) -> Any:
     return "off" if value is False else value
 
 
+JudgesSee = Literal["raw", "redacted"]
 ColumnRule = Literal["full", "redact", "hmac", "drop", "withhold"]
 
 
@@ -90,10 +91,11 @@ class PrivacySpec(Spec):
         description="Column that says whose data a row is, for `evalrun erase --subject`; stored as hmac "
         "unless `columns` says otherwise.",
     )
-    judges: Literal["raw", "redacted"] = Field(
+    judges: JudgesSee | dict[str, JudgesSee] = Field(
         default="raw",
         description="What judges, embedding models and scorers that take long are given: texts as they were "
-        "(kept encrypted until the run is scored), or what is stored, where a judge is somebody else's.",
+        "(kept encrypted until the run is scored), or what is stored, where a judge is somebody else's. By "
+        "the id of a judge, for that one alone: {theirs: redacted}.",
     )
     cache: Annotated[Literal["off", "encrypted"], BeforeValidator(_off)] = Field(
         default="off",
@@ -119,6 +121,10 @@ class PrivacySpec(Spec):
         """Whether anything is removed at all."""
         removes = any(rule != "full" for rule in self.rules.values())
         return self.redact != "off" or removes or bool(self.known or self.recognisers)
+
+    def sees_raw(self, judge: str) -> bool:
+        """Whether a judge is given texts as they were."""
+        return (self.judges.get(judge, "raw") if isinstance(self.judges, dict) else self.judges) == "raw"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -233,6 +233,9 @@ def prepare_judging(
             except UserError as error:
                 problems += error.problems
                 continue
+            if suite.privacy is not None and not suite.privacy.sees_raw(model_id):
+                task.redacted = True
+                problems += _apart(task, suite.privacy.judges)
             tasks.append(task)
             if prompt is not None:
                 prompts[f"{scorer.name}--{model_id}"] = prompt.digest
@@ -244,6 +247,13 @@ def prepare_judging(
         raise UserError(list(dict.fromkeys(problems)))
     models = {model_id: known[model_id] for model_id in made}
     return Judging(asking, tuple(tasks), models, made, digest(prompts))
+
+
+def _apart(task: Task, judges: object) -> Iterator[Problem]:
+    """A vector is found again by its text: a model of embeddings is given what the scorer is given."""
+    if isinstance(task, EmbeddingTask) and isinstance(judges, dict):
+        remedy = "Say it of all: judges: redacted."
+        yield Problem(f"'{task.model}' makes embeddings", f"privacy.judges.{task.model}", remedy)
 
 
 def _task(scorer: AskingScorer, provider: Provider, base_dir: Path) -> tuple[Task, Prompt | None]:

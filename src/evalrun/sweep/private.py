@@ -38,7 +38,7 @@ def prepare_redactor(
     from evalrun.privacy import redactor
 
     assert suite.privacy is not None
-    problems = [*_unknown_columns(suite.privacy, datasets), *_withheld_groups(suite)]
+    problems = [*_unknown_columns(suite.privacy, datasets), *_withheld_groups(suite), *_unfit_judges(suite)]
     if problems:
         raise UserError(problems)
     made = redactor(suite.privacy, store, base_dir)
@@ -114,6 +114,17 @@ def _withheld_groups(suite: Suite) -> Iterable[Problem]:
                 )
 
 
+def _unfit_judges(suite: Suite) -> Iterable[Problem]:
+    """Judges that are named and not there."""
+    assert suite.privacy is not None
+    named = suite.privacy.judges if isinstance(suite.privacy.judges, dict) else {}
+    known = [model.id for model in (*suite.judges, *suite.models)]
+    for name in named.keys() - known:
+        near = nearest(name, known)
+        remedy = f"Did you mean '{near}'?" if near else f"There are: {', '.join(known)}."
+        yield Problem(f"there is no judge '{name}'", "privacy.judges", remedy)
+
+
 def refuse_redacted(manifest: Mapping[str, Any], sweep: str, what: str) -> None:
     """Raise UserError where the texts of a sweep were redacted: `what` needs them as they were."""
     from evalrun.suite.privacy import PrivacySpec
@@ -165,7 +176,8 @@ def keeper_of(prepared: PreparedSweep, folder: SweepFolder, warnings: list[str])
     privacy, redactor = prepared.loaded.suite.privacy, prepared.redactor
     if privacy is None or redactor is None or privacy.judges == "redacted":
         return None
-    if prepared.judging is None and not is_deferred(prepared.pipeline.scorers):
+    asked = () if prepared.judging is None else prepared.judging.models
+    if not any(map(privacy.sees_raw, asked)) and not is_deferred(prepared.pipeline.scorers):
         return None
     from evalrun.privacy.kept import Keeper, can_encrypt
 

@@ -83,6 +83,8 @@ class Task(ABC):
 
     def __init__(self, scorer: AskingScorer, model: str) -> None:
         self.scorer, self.model = scorer, model
+        self.redacted = False
+        """Whether the model is given what is stored of texts, where others are given them as they were."""
 
     def folder(self, run: Path, round_: Round) -> Path:
         """Where the journal of a cell is, within the folder of the run that it is about."""
@@ -132,10 +134,10 @@ class JudgeTask(Task):
             again = _unread(before)
             renderer = _AskAgain(self.scorer.menu)
             return Questions(again.__iter__, len(again), renderer, reader, self._params(reason=False))
-        texts = _others(other, self.scorer) if other is not None else {}
+        texts = _others(other, self) if other is not None else {}
 
         def items() -> Iterator[Item]:
-            for sample in stored_samples(run.samples):
+            for sample in stored_samples(run.samples, redacted=self.redacted):
                 if (item := self._item(sample, texts, round_.order)) is not None:
                     yield item
 
@@ -186,12 +188,10 @@ def judged_text(sample: Mapping[str, Any], of: str) -> str:
     return (sample.get("output" if of == "output" else "answer") or "").strip()
 
 
-def _others(path: Path, scorer: Judge) -> dict[Key, str]:
+def _others(path: Path, task: JudgeTask) -> dict[Key, str]:
     """The answers that those of a run are compared with."""
-    samples = stored_samples(path)
-    return {
-        key_of(sample): judged_text(sample, scorer.options.of) for sample in samples if is_answered(sample)
-    }
+    of, samples = task.scorer.options.of, stored_samples(path, redacted=task.redacted)
+    return {key_of(sample): judged_text(sample, of) for sample in samples if is_answered(sample)}
 
 
 def _unread(records: Iterable[Mapping[str, Any]]) -> list[Item]:

@@ -21,19 +21,22 @@ _READ = frozenset(
 )
 
 
-def stored_samples(path: Path, prefixes: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+def stored_samples(
+    path: Path, prefixes: Iterable[str] = (), *, redacted: bool = False
+) -> Iterator[dict[str, Any]]:
     """The rows of a run's samples in the file's order: what was asked, said and wanted.
 
     `row` holds the dataset's columns, `target` the target with its type. Columns that begin with one of
     `prefixes` come as well. Of a run that waits to be scored, whose texts were redacted, they come as they
-    were (`raw` then holds the record). Raises UserError where the file cannot be read, or holds no samples.
+    were (`raw` then holds the record), unless they are wanted `redacted`. Raises UserError where the file
+    cannot be read, or holds no samples.
     """
     also = tuple(prefixes)
     wanted = [
         name for name in column_names(path) if name in _READ or name.startswith(VARS) or name.startswith(also)
     ]
     wanted = [*dict.fromkeys(("sample_id", "status", *wanted))]
-    kept = raw_texts(path.parent) if path.with_name(RAW).exists() else None
+    kept = raw_texts(path.parent) if path.with_name(RAW).exists() and not redacted else None
     for sample in iter_samples(path, 512, wanted, decode=True):
         row = {name.removeprefix(VARS): value for name, value in sample.items() if name.startswith(VARS)}
         typed = sample.get("target_json")

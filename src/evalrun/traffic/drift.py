@@ -74,6 +74,7 @@ def kept(found: DriftResults, against: str) -> dict[str, Any]:
         "against": against,
         "drifted": [each.column for each in found.tested if each.drift],
         "tests": len(found.columns) + len(found.texts),
+        "rows": found.n_live,
         "inputs_changed": found.inputs_changed,
         "answers_worse": found.answers_worse,
         "sentences": list(found.sentences),

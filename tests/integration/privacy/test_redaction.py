@@ -156,11 +156,15 @@ def grades(store: Path) -> list[object]:
 def test_judges_are_given_texts_as_they_were_or_what_is_stored(folder: Path) -> None:
     (folder / "raw.yaml").write_text(suite({"known": ["name"]}))
     (folder / "clean.yaml").write_text(suite({"known": ["name"], "judges": "redacted"}))
-    for name in ("raw", "clean"):
+    (folder / "apart.yaml").write_text(suite({"known": ["name"], "judges": {"j": "redacted"}}))
+    (folder / "wrong.yaml").write_text(suite({"known": ["name"], "judges": {"jj": "redacted"}}))
+    said = evalrun(folder / "wrong.yaml", "--store", folder / "wrong")
+    assert said.returncode == 2 and "there is no judge 'jj'" in said.stderr
+    for name in ("raw", "clean", "apart"):
         said = evalrun(folder / f"{name}.yaml", "--store", folder / name, "--no-report")
         assert said.returncode == 0, said.stderr
     assert set(grades(folder / "raw")) == {1.0, None}
-    assert set(grades(folder / "clean")) == {0.0, None}
+    assert set(grades(folder / "clean")) == set(grades(folder / "apart")) == {0.0, None}
     assert not list((folder / "raw").rglob("*raw*"))
 
 

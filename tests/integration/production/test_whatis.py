@@ -37,6 +37,8 @@ def test_the_figures_of_all_sources_stand_side_by_side(tmp_path: Path) -> None:
         run("traffic.yaml", "--no-report", "--limit", "1")
         document = json.loads(run("whatis", "production", "--json"))
         text = run("whatis", "production")
+        run("drift", "latest", "--against", "production")
+        before = json.loads(run("card", promoted["sweep"], "--as", "annex-iv", "--json"))
     of = {(side["source"], side["metric"]): side for side in document["sides"]}
     assert of["offline", "exact_match"]["value"] == 0.5
     assert of["probe", "exact_match"]["value"] == 0.5
@@ -48,3 +50,11 @@ def test_the_figures_of_all_sources_stand_side_by_side(tmp_path: Path) -> None:
     assert "offline" in text
     assert "traffic" in text
     assert "from the sweep triage" in text
+    (seen,) = (section["lines"] for section in before["sections"] if section["reference"] == "9")
+    lines = {line["label"].partition(" (")[0]: line for line in seen}
+    assert lines["Availability"]["n"] == 2 and "n = 2" in lines["Availability"]["text"]
+    assert [line["value"] for line in seen if line["label"].startswith("exact_match (")] == [0.5, 1.0]
+    assert any(label.startswith("Drift of ") for label in lines)
+    assert lines["Post-market monitoring plan"]["state"] == "to be completed"
+    (folder,) = (tmp_path / ".evalrun" / "sweeps").glob(f"{promoted['sweep']}-*")
+    assert all((folder / line["evidence"]["file"]).is_file() for line in seen if line["evidence"])

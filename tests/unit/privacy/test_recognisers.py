@@ -17,7 +17,7 @@ from evalrun.privacy.recognisers import (
     may_hold,
     mod_11_10,
 )
-from evalrun.secrets import scrub
+from evalrun.secrets import _KEY_SHAPES, scrub
 
 CLEAN = redactor({"redact": "standard"}, None)
 STRICTLY = redactor({"redact": "strict"}, None)
@@ -55,6 +55,28 @@ def test_what_is_recognised(kind: str, text: str) -> None:
     assert list(STANDARD[kind](text))
     assert CLEAN(text) != text
     assert may_hold(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0301234567 0307654321",
+        "(415) 555-2671 (415) 555-2672",
+        "1-202-555-0143 202-555-0144 202.555.0145 202 555 0146",
+        "030 1234567 030 7654321",
+        "01 23 45 67 89 01 23 45 67 80",
+        "555-123-4567 42",
+        "4111 1111 1111 1112 (415) 555-2671",
+        "0301234567 2026-11-30 0301234568",
+        "2026-11-30(030) 1234567",
+        "536-90-4399 536 90 4398",
+    ],
+)
+def test_of_a_list_of_numbers_all_are_found(text: str) -> None:
+    """Of telephone numbers that stand side by side none is left, and no part of one; what is no such number
+    stays."""
+    left = re.sub(r"<[A-Z_]+\d>", "", CLEAN(text)).split()
+    assert " ".join(left) in ("", "42", "4111 1111 1111 1112", "2026-11-30")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +134,7 @@ def test_a_key_is_a_secret() -> None:
         "password=s3cretWord1234 for it",
         "https://x.example/?sig=abc",
         "https://hooks.slack.com/services/T0/B0/xyz123",
+        "AKIAABCDEFGHIJKLMNOP",
         "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7\n-----END RSA PRIVATE KEY-----",
     ],
 )
@@ -129,6 +152,23 @@ def test_what_the_quick_look_passes_is_what_the_slow_one_hides(text: str) -> Non
 )
 def test_no_secret_goes_by_the_quick_look(before: str, name: str, sign: str, value: str) -> None:
     text = f"{before} {name}{sign}{value}"
+    assert hides_secret(text) or scrub(text) == text
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from([shape for _, shape in _KEY_SHAPES]).flatmap(
+        lambda shape: st.from_regex(
+            shape.replace(r"\d", "[0-9]").replace(r"(?![A-Za-z0-9])", ""), fullmatch=True
+        )
+    ),
+    st.sampled_from(
+        ["", " ", '"', "'", ",", "(", "=", ":", "\u00e9", "\n", "@", "word ", "a@b.org ", "Bearer "]
+    ),
+    st.sampled_from(["", " ", '"', "'", ",", ")", "\u00e9", "\n", "@", " word", " a@b.org"]),
+)
+def test_no_key_goes_by_the_quick_look(key: str, before: str, after: str) -> None:
+    text = f"{before}{key}{after}"
     assert hides_secret(text) or scrub(text) == text
 
 

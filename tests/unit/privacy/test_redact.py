@@ -147,3 +147,11 @@ def test_presidio_is_named_where_it_is_not_installed(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "tldextract", None)
     with pytest.raises(UserError, match="pip install presidio-analyzer"):
         redactor({"redact": "presidio"}, None)
+
+
+def test_a_quick_look_passes_what_only_strict_or_ones_own_recognisers_find() -> None:
+    own = [{"name": "staff_no", "pattern": r"\bE-\d{5}\b"}]
+    for settings, text in (({"redact": "strict"}, "no. AB123456C"), ({"recognisers": own}, "ask E-12345")):
+        clean = redactor(settings, None)
+        assert clean.may_hold(text) and clean.findings(text).total() == 1
+    assert not redactor({}, None).may_hold("ask E-12345")
