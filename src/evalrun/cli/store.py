@@ -216,7 +216,7 @@ def reindex(store: Store, as_json: bool) -> None:
 def site(out: Path, project: str | None, store: Store, as_json: bool) -> None:
     """Write the store as a site of static files into DIR: projects, sweeps, trends, reports, search.
 
-    Nothing in it needs a network or a server: it can be store from disk, kept as a CI artifact, or served by
+    Nothing in it needs a network or a server: it can be opened from disk, kept as a CI artifact, or served by
     any host of static pages. The next time only what changed is written again.
     """
     from evalrun.reports.site import write_site

@@ -14,6 +14,7 @@ from evalrun.reports.effects import Section, change, estimated
 from evalrun.reports.fit import Column, fit, lines
 from evalrun.reports.numbers import SHARES, figure, measured, p_value, plural
 from evalrun.reports.view import Table, verdict_word
+from evalrun.reports.visible import terminal
 from evalrun.sweep_results import PairedResult
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ FEW = 3
 """Of so many rows each has its remarks below the table."""
 LONGEST_NAME = 16
 """A column of figures is headed by no longer name."""
+LONGEST_ID, LONGEST_LINE = 60, 2000
 
 _COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan", "tied": "yellow"}
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "none": "descriptive"}
@@ -168,7 +170,8 @@ def _flip_lines(each: Compared) -> list[str]:
     for ids, what in ((each.flips.lost, "right to wrong"), (each.flips.won, "wrong to right")):
         if ids:
             more = f", … {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
-            named.append(f"{len(ids)} went from {what}: {', '.join(ids[:SHOWN_IDS])}{more}")
+            shown = ", ".join(terminal(each, LONGEST_ID) for each in ids[:SHOWN_IDS])
+            named.append(f"{len(ids)} went from {what}: {shown}{more}")
     return named
 
 
@@ -234,9 +237,8 @@ def footer(comparison: Comparison) -> list[str]:
     if comparison.tests:
         what = _CORRECTIONS[comparison.correction]
         over = "" if comparison.correction == "none" else f" over {plural(comparison.tests, 'comparison')}"
-        lines.append(
-            f"p: {what}{over}. Intervals: {100 * (1 - comparison.alpha):g} %, of each difference alone."
-        )
+        together = " for all of them together" if over and comparison.tests > 1 else ""
+        lines.append(f"p: {what}{over}. Intervals: {100 * (1 - comparison.alpha):g} %{together}.")
     return lines
 
 
@@ -245,7 +247,7 @@ def _sweep(run: RunInfo) -> str:
 
 
 def _print_line(console: Console, text: str, indent: int, style: str = "default") -> None:
-    margin = " " * indent
+    margin, text = " " * indent, terminal(text, LONGEST_LINE)
     console.print(fill(text, console.width, initial_indent=margin, subsequent_indent=margin), style=style)
 
 
@@ -257,13 +259,13 @@ def _print_table(console: Console, table: Table) -> None:
         (
             head.removesuffix(" [interval]"),
             "right" if at in table.numeric else "left",
-            [row[at] for row in table.rows],
+            [terminal(row[at]) for row in table.rows],
         )
         for at, head in enumerate(table.columns)
     ]
     fitted = fit(columns, console.width, least=len(columns), rigid={"verdict"})
     if table.caption:
-        console.print(fill(table.caption, console.width), style="bold")
+        _print_line(console, table.caption, 0, "bold")
     head, *rows = lines(fitted)
     console.print(Text(head, "dim"), soft_wrap=True)
     for line, row in zip(rows, table.rows, strict=True):

@@ -219,3 +219,22 @@ def test_one_run_of_several_that_moved_is_named_with_where_it_broke(tmp_path: Pa
     first, second = shown.overview
     assert (first.pair.word, second.pair.word) == ("worse", "tied")
     assert shown.samples[0][0].full.startswith("p"), "the grid begins with what became worse"
+
+
+def test_ids_can_neither_colour_nor_clear_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    marks = ["\x00", "\x07", "\x1b[2J", "\x9b31m", "\u202e", "x" * 5000]
+    rows = [
+        {"id": f"{at}{marks[at % 6]}", "q": "?", "target": "yes", "old": "yes", "new": "no"}
+        for at in range(12)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for column in ("old", "new"):
+        (tmp_path / "suite.yaml").write_text(SUITE.format(column=column))
+        evalrun("suite.yaml", "--fresh", "--no-report", "-q")
+    for more in ((), ("--markdown",)):
+        said = evalrun("compare", "latest~1", "latest", *more)
+        assert "12 went from right to wrong: 0" in said
+        assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", said) is None
+        assert max(map(len, said.splitlines())) < 500
+    assert "Intervals: 95 % for all of them together." in evalrun("compare", "latest~1", "latest")

@@ -152,13 +152,14 @@ def differences(key: str, metric: str, rows: Sequence[tuple[str, Compared]], tab
         return None
     better = {"higher": "Right of 0 is better. ", "lower": "Left of 0 is better. ", "none": ""}
     more = f" The first {MOST_PAIRS} are drawn." if len(drawn) > MOST_PAIRS else ""
+    together = " for all differences together" if any(each.result.tests > 1 for _, each in drawn) else ""
     return Chart(
         key=key,
         title=f"Difference in {metric}",
         alt=f"Forest plot of the difference in {metric} for {len(drawn)} pairs of runs, with 95 % intervals.",
         spec=_by_verdict(metric, [_pair_row(label, each) for label, each in drawn[:MOST_PAIRS]]),
         table=table,
-        note=f"{better[drawn[0][1].direction]}Bars are 95 % intervals of each difference alone.{more}",
+        note=f"{better[drawn[0][1].direction]}Bars are 95 % intervals{together}.{more}",
         wide=True,
     )
 
