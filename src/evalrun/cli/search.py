@@ -83,7 +83,8 @@ def _show(outcome: SearchOutcome, *, as_json: bool) -> None:
         return
     from evalrun.reports.terminal import print_result
 
-    print_result(outcome.last.folder, outcome.last.report, now=True)
     if outcome.results is not None:
         for sentence in search_sentences(source):
             click.echo(sentence)
+        click.echo()
+    print_result(outcome.last.folder, outcome.last.report, now=True)
