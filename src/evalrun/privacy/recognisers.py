@@ -121,7 +121,8 @@ def credit_card(text: str) -> Iterator[Span]:
     for begin, _, run in _runs(text):
         first = run.find(" ") if run[0] == "+" else 0
         for part in _PLAIN_GROUPS.finditer(run, first) if first >= 0 and len(run) >= _LEAST_CARD else ():
-            yield from _cards_in(part.group(), begin + part.start(), begin + part.end())
+            if run[part.start() - 1 : part.start()] != ".":  # the digits of a fraction
+                yield from _cards_in(part.group(), begin + part.start(), begin + part.end())
 
 
 def _cards_in(run: str, begin: int, end: int) -> Iterator[Span]:
@@ -221,7 +222,7 @@ _NORTH_AMERICA = re.compile(
     r"(?:1[ .-]?)?\(?[2-9]\d\d\)?[ .\u2010-\u2013-]{1,2}\d{3}[ .\u2010-\u2013-]\d{4}"
     r"(?=\Z|[ /](?!\d{4}(?!\d)))"  # what follows may be another, and no more groups of an account's number
 )
-_NATIONAL = re.compile(r"\(?0(?:0 ?[1-9]\d|[1-9])")
+_NATIONAL = re.compile(r"\(?\+?0(?:0 ?[1-9]\d|[1-9])")
 _COUNTED = "01234567890123456789"
 _LEAST_DIGITS, _MOST_DIGITS, _LEAST_LEFT = 8, 15, 4
 _INTERNATIONAL = re.compile(r"\(?\+[1-9]")

@@ -34,6 +34,8 @@ _SHORT_WORDS = frozenset(
     ["and", "the", "von", "van", "der", "den", "del", "dos", "das", "bin", "ibn", "san", "mrs"]
 )
 _WORD = re.compile(r"\w+")
+_FROM_SERVERS = ("prompt", "error", "model", "fingerprint", "finish_reason")
+"""A server may say of itself whatever it was asked."""
 _VECTOR = re.compile(r"\[[-\d.,eE+\s\[\]]*\]")
 _LEAST_APART = 6
 _HUGE = 1e300
@@ -222,8 +224,7 @@ class Redactor:
             "messages": tuple(
                 Message(each.role, self._value(each.content, sample)) for each in record.messages
             ),
-            "prompt": self._value(record.prompt, sample),
-            "error": self._value(record.error, sample),
+            **{name: self._value(getattr(record, name), sample) for name in _FROM_SERVERS},
             "reasons": self._value(record.reasons, sample),
             "attempt_log": tuple(
                 replace(each, message=self._value(each.message, sample)) for each in record.attempt_log
@@ -262,16 +263,18 @@ class Redactor:
         stay: they say who was asked."""
         return self._document(value, Sample())
 
-    def _document(self, value: Any, sample: Sample) -> Any:
+    def _document(self, value: Any, sample: Sample, spare: str | None = "ip") -> Any:
         if isinstance(value, str):
-            return self._clean(value, sample, "ip") if len(value) > 4 else value
+            return self._clean(value, sample, spare) if len(value) > 4 else value
         if isinstance(value, Mapping):
             return {
-                name: item if name in STRUCTURE else self._document(item, sample)
+                name: item
+                if name in STRUCTURE
+                else self._document(item, sample, None if name == "diff" else spare)
                 for name, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self._document(item, sample) for item in value]
+            return [self._document(item, sample, spare) for item in value]
         return value
 
     def _nothing_in(self, record: SampleRecord) -> bool:

@@ -213,7 +213,7 @@ class _Sweep:
                 self._display.message(f"warning: {cache.warning}")
         stop = Stop()
         score = self._suite.scorers[0].id if self._suite.scorers else ""
-        progress = ProgressAdapter(self._display, score, self._metrics)
+        progress = ProgressAdapter(self._display, score, self._metrics, self._prepared.redact_record)
         spending = None
         if (budget := self._suite.budget) is not None:
             asked = self._prepared.providers

@@ -39,9 +39,17 @@ class _Running:
 
 
 class ProgressAdapter:
-    """The runner's observer. `score` names the score whose running mean is shown; `metrics` counts too."""
+    """The runner's observer. `score` names the score whose running mean is shown; `metrics` counts too;
+    `redact` gives a record as it may be shown."""
 
-    def __init__(self, display: Progress, score: str, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        display: Progress,
+        score: str,
+        metrics: Metrics | None = None,
+        redact: Callable[[SampleRecord], SampleRecord] | None = None,
+    ) -> None:
+        self._redact = redact
         self._display = display
         self._metrics = metrics
         self._score = score
@@ -75,7 +83,8 @@ class ProgressAdapter:
         run.done += 1
         if record.status is Status.FAILED:
             run.errors += 1
-            cause = record.error or "failed"
+            shown = record if self._redact is None else self._redact(record)
+            cause = shown.error or "failed"
             kind = cause.partition(":")[0]
             run.causes[kind] += 1
             run.last[kind] = cause

@@ -133,6 +133,7 @@ def test_nothing_that_was_planted_is_stored_and_scores_stay(folder: Path) -> Non
     leaks = {(path.name, item) for item in PLANTED for path, data in whole.items()
              if any(form in data for form in forms(item))}  # fmt: skip
     assert not leaks
+    assert not [item for item in PLANTED if item in said.stdout + said.stderr]
     assert not (folder / "store" / "cache" / "responses.db").exists()
     assert not list((folder / "store").rglob("raw.bin"))
 

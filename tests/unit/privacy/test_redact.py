@@ -89,6 +89,23 @@ def test_numbers_in_columns_are_texts_too() -> None:
     assert made == {"card": "<CREDIT_CARD_1>", "n": 7, "f": 0.5, "ok": True, "list": ["<EMAIL_1>"]}
 
 
+def test_what_a_server_says_of_itself_is_searched_too() -> None:
+    echoed = {"model": "m of a@x.org", "fingerprint": "4111 1111 1111 1111", "finish_reason": "stop a@x.org"}
+    made = redactor({}, None).record(record(vars={}, **echoed))
+    assert (made.model, made.finish_reason) == ("m of <EMAIL_1>", "stop <EMAIL_1>")
+    assert made.fingerprint == "<CREDIT_CARD_1>"
+
+
+def test_addresses_of_endpoints_stay_in_a_manifest_and_no_others() -> None:
+    document = {
+        "suite": "url: http://192.0.2.9:8000",
+        "git": {"diff": {"text": "+192.0.2.9\n+0803 555 1234"}},
+    }
+    made = redactor({}, None).document(document)
+    assert made["suite"] == document["suite"]
+    assert made["git"]["diff"]["text"] == "+<IP_1>\n<PHONE_1>"
+
+
 def test_a_record_without_anything_is_the_record() -> None:
     plain = record(vars={"q": "How many apples?"}, output="Seven.", target="7")
     assert redactor({}, None).record(plain) is plain
