@@ -66,7 +66,8 @@ def search_sentences(source: Source) -> list[str]:
         return []
     race = found.race
     saved = 1 - race.calls / race.grid if race.grid else 0.0
-    made = f"{race.calls:,} of the {race.grid:,} scores of the whole matrix were made ({saved:.0%} saved)"
+    whole = "that all candidates would take on all rows" if found.made else "of the whole matrix"
+    made = f"{race.calls:,} of the {race.grid:,} scores {whole} were made ({saved:.0%} saved)"
     said = [f"{_result(found, source.results.standings)}; {made}."]
     name_of = _names(found)
     others = [name for name in race.left if name != found.winner]
@@ -75,11 +76,7 @@ def search_sentences(source: Source) -> list[str]:
         said.append(
             f"{could}: {listing(map(name_of, others[:5]))}{' and others' if len(others) > 5 else ''}."
         )
-    said.append(
-        f"The race ended because {race.ended or 'it was stopped'}; however often one looks, the best "
-        f"candidate is dropped in at most {race.alpha:.0%} of races. Scores below are of the rows that "
-        "chose: those of the best are too high."
-    )
+    said.append(_how_sure(found))
     if found.shared:
         said.append(
             f"For {found.shared:,} of these scores nothing was sent: candidates that differ by their parsers "
@@ -95,6 +92,19 @@ def search_sentences(source: Source) -> list[str]:
     if found.looks > 1:
         said.append(f"The rows held out have been looked at {found.looks} times now.")
     return said
+
+
+def _how_sure(found: SearchResults) -> str:
+    """Why it ended, and what may be said of who was dropped."""
+    race = found.race
+    ended = f"It ended because {race.ended or 'it was stopped'}"
+    flatters = "Scores below are of the rows that chose: those of the best are too high."
+    if not found.made:
+        sure = f"however often one looks, the best candidate is dropped in at most {race.alpha:.0%} of races"
+        return f"{ended}; {sure}. {flatters}"
+    # Candidates were made, or compared with one that was chosen, by these very rows.
+    how = f"One is ended when it is shown at {race.alpha:.0%} to be worse than others that these rows chose"
+    return f"{ended}. {how}, so that only rows held out say what the winner is worth. {flatters}"
 
 
 def _result(found: SearchResults, standings: Sequence[Standing]) -> str:
@@ -141,16 +151,17 @@ def _chart(found: SearchResults) -> Chart:
     rank = sorted(race.candidates, key=lambda each: (each.out is not None, -(each.mean or 0.0)))
     name_of = _names(found)
     named = [name_of(each.name) for each in rank[:_NAMED]]
-    values: list[dict[str, Any]] = [  # everyone begins with nothing for or against him
-        {"calls": 0, "e": 1, "name": said, "shown": said if said in named else _OTHERS}
-        for said in (name_of(each.name) for each in race.candidates)
-    ]
+    values: list[dict[str, Any]] = []
+    begun, before = set[str](), 0
     for step in race.steps:
         for name, against in step.against.items():
             said = name_of(name)
-            shown = said if said in named else _OTHERS
-            e = 10 ** min(max(against, _LEAST), -_LEAST)
-            values.append({"calls": step.calls, "e": e, "name": said, "shown": shown})
+            line = {"name": said, "shown": said if said in named else _OTHERS}
+            if name not in begun:  # with nothing for or against it
+                begun.add(name)
+                values.append({"calls": before, "e": 1, **line})
+            values.append({"calls": step.calls, "e": 10 ** min(max(against, _LEAST), -_LEAST), **line})
+        before = step.calls
     groups = [*named, *([_OTHERS] if len(rank) > len(named) else [])]
     grey = ["var(--rule)"] if len(groups) > len(named) else []
     scale = {"domain": groups, "range": [*COLOURS[: len(named)], *grey]}

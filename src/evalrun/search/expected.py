@@ -15,7 +15,7 @@ from evalrun.suite.load import LoadedSuite
 
 BEST, SPREAD, CORRELATION = 0.75, 0.15, 0.6
 """The candidates of a simulated race: rates spread evenly below the best, found right by what they share."""
-_WORK = 40_000
+_WORK = 300_000
 """So many pairs and blocks are simulated at most, so that a plan takes a second."""
 
 
@@ -78,7 +78,7 @@ def simulated_share(arms: int, rows: int, space: Space) -> float:
     """The share of the whole grid that a few simulated races ask."""
     spec = space.spec
     blocks = max(1, math.ceil(rows / spec.block))
-    races = max(2, min(20, _WORK // (arms * arms * blocks)))
+    races = max(2, min(100, _WORK // (arms * arms * blocks)))
     rates = np.linspace(BEST, BEST - SPREAD, arms)
     limits = np.array([normal_quantile(rate) for rate in rates])
     calls = 0

@@ -192,7 +192,7 @@ def tuned(space: Space, number: int, params: Mapping[str, JSON]) -> Any:
 
 
 def _label(params: Any) -> str:
-    return ", ".join(f"{name}={value}" for name, value in params.items())
+    return " \u00b7 ".join(f"{name}={value}" for name, value in params.items())
 
 
 def _short(value: Any) -> JSON:

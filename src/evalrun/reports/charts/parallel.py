@@ -33,11 +33,12 @@ def parallel(found: SearchResults, name_of: Callable[[str], str]) -> Chart:
     of = {each.name: {**found.axes[each.name], score: each.mean} for each in known}
     places = {axis: _places([each[axis] for each in of.values() if axis in each]) for axis in (*axes, score)}
     ranks = {each.name: at for at, each in enumerate(sorted(known, key=lambda each: each.mean or 0.0))}
+    shared = {axis for axis in axes if len(places[axis]) <= _LABELLED}
     values = [
         {
             "name": name_of(each.name), "kind": _kind(found, each), "axis": axis, "order": order,
             "at": places[axis][_said(value)]
-            + (0 if axis == score else _SPREAD * (ranks[each.name] / max(1, len(known) - 1) - 0.5)),
+            + (_SPREAD * (ranks[each.name] / max(1, len(known) - 1) - 0.5) if axis in shared else 0),
             "value": _said(value), score: _said(each.mean),
         }
         for each in known
@@ -48,6 +49,7 @@ def parallel(found: SearchResults, name_of: Callable[[str], str]) -> Chart:
         for axis, ends in places.items()
         for said, at in _labels(ends).items()
     ]
+    higher = " Of those with the same value the better lie higher." if shared else ""
     rows = [
         (name_of(each.name), *(_said(of[each.name].get(axis, "")) for axis in (*axes, score)))
         for each in reversed(known)
@@ -59,7 +61,7 @@ def parallel(found: SearchResults, name_of: Callable[[str], str]) -> Chart:
         _spec(values, marks, [*axes, score], score),
         Table("Candidates over the axes", ("Candidate", *axes, score), rows),
         note=f"Each line is a candidate: its value on each axis, and at the right its {score} on the rows "
-        "that chose, as far as it was asked. Where many go through one value, the better lie higher.",
+        f"that chose, as far as it was asked.{higher}",
         wide=True,
     )
 
