@@ -11,13 +11,14 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 
 SETTLED_S = 30.0
 """So long nothing may have changed in a checkpoint without trainer_state.json, which is written last."""
@@ -29,7 +30,7 @@ _STEP = re.compile(r"(?:global_?step|checkpoint|step|iter(?:ation)?)[-_=]?(\d+)(
 _NUMBER = re.compile(r"\d+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checkpoint:
     """A folder (or a GGUF file) with weights. `step` counts optimizer steps done. `lacks` says what it has
     not yet, where it is not whole; `note` how its step is known, where that is a guess."""
@@ -194,7 +195,7 @@ def _changed(path: Path) -> float:
     return max(times)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tensor:
     """One tensor of a safetensors file, by its header."""
 

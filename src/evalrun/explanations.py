@@ -3,15 +3,16 @@ sample, only places in it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
+from evalrun.frozen import frozen
 from evalrun.types import JSON
 
 Word: TypeAlias = Literal["faithful", "no better than chance", "did not converge", "nothing to explain"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A stretch of the prompt: of the message with that number (0 for a prompt that is one text), from a
     character to the one after the last."""
@@ -21,7 +22,7 @@ class Place:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unit:
     """A part of the prompt and its weight. `parent` is the place in the list of the unit that it lies in, or
     -1. `value` is in nats of the target: what it adds, below 0 what it takes away; None where it was not
@@ -41,7 +42,7 @@ class Unit:
     left_out: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Curve:
     """Faithfulness at one share of the units: what removing the top ones takes away (comprehensiveness), what
     remains to be had with them alone (sufficiency), and the means of both over random rankings."""
@@ -54,7 +55,7 @@ class Curve:
     random_sufficiency: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Faithfulness:
     """Whether the ranking of one level tells more than a random one. `comprehensiveness` and `sufficiency`
     are means over the curve; of `rankings` random ones `beaten` have a lower comprehensiveness; `z` is how
@@ -77,7 +78,7 @@ class Faithfulness:
         return sum(known) / len(known) if known else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OverSamples:
     """How faithful the explanations of a run's samples by one method are together: of `n` samples `faithful`
     are. `comprehensiveness` and `random` are means in nats, of the rankings and of the random ones beside
@@ -96,7 +97,7 @@ class OverSamples:
     p: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rows:
     """The answer's tokens, and how much each unit of the finest level adds to each of them.
 
@@ -113,7 +114,7 @@ class Rows:
     alternatives: tuple[tuple[tuple[str, float], ...], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attention:
     """Where heads look. It is no importance.
 
@@ -143,7 +144,7 @@ class Attention:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lens:
     """What a layer would answer, by the final norm and the unembedding on its last position (logit lens):
     the likeliest token, its log-probability, and that of the answer's first token."""
@@ -153,7 +154,7 @@ class Lens:
     answer: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explanation:
     """Why a model gave one answer, as far as removing parts of its prompt can tell.
 
@@ -181,7 +182,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explained:
     """The explanations of one run, with who was asked and how."""
 

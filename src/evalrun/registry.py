@@ -60,6 +60,15 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A remedy for a mistyped word: the nearest known one, else all of them."""
+    names = list(known)
+    near = nearest(word, names)
+    if near:
+        return f"Did you mean '{near}'?"
+    return f"Known: {', '.join(sorted(names))}." if names else ""
+
+
 @cache
 def entry_points_of(kind: Kind) -> Mapping[str, str]:
     """The names that installed packages give, with what each stands for; looked up once."""

@@ -7,9 +7,10 @@ that the data could not give has None, and its note says why.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol, TypeAlias
 
+from evalrun.frozen import frozen
 from evalrun.types import JSON, Clustering, Counts, Direction, MetricValue
 
 ALPHA = 0.05
@@ -19,7 +20,7 @@ ALPHA = 0.05
 # What figures are made of
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Estimate:
     """A value with n, standard error and interval. `value` is None without data; `note` says why. `clusters`
     says what clusters do to it, where there are any."""
@@ -47,7 +48,7 @@ class Described(Protocol):
     def bounds(self) -> tuple[float | None, float | None]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Definition:
     """What a metric meant on the day it was computed. `bounds` are its least and greatest possible values."""
 
@@ -72,7 +73,7 @@ HEADLINES = (
 # What run.json holds
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BiasCategory:
     """BBQ in one category (None: over all): figures and what each is a share of (scoring/scorers/bbq.py)."""
 
@@ -96,7 +97,7 @@ class BiasCategory:
     right_nonaligned: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupValue(Estimate):
     """One group's value. Only a `compared` group takes part in the gap."""
 
@@ -104,7 +105,7 @@ class GroupValue(Estimate):
     compared: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ByChance:
     """A largest difference between groups beside what shuffled group labels give: mean and 95th percentile,
     p = (1 + as large) / (1 + permutations), and `how` labels were shuffled. `p_corrected` is corrected for
@@ -129,7 +130,7 @@ class ByChance:
         return self.p if self.p_corrected is None else self.p_corrected
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gap(ByChance):
     """The gap between the best and the worst group."""
 
@@ -138,7 +139,7 @@ class Gap(ByChance):
     worst: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupContrast:
     """Mean of one group minus that of another, or of the rest; `p_holm` is adjusted over the groups."""
 
@@ -161,7 +162,7 @@ class GroupContrast:
         return 1.96 * self.se if self.se else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupMeasure:
     """One measure by the groups of a column. `withheld` counts groups too small to be shown."""
 
@@ -174,7 +175,7 @@ class GroupMeasure:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Criterion(ByChance):
     """A criterion of decisions (demographic parity, equal opportunity, equalized odds) over the groups.
 
@@ -187,7 +188,7 @@ class Criterion(ByChance):
     groups: tuple[Mapping[str, JSON], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupLevel:
     """A column's measures within one value of a control column."""
 
@@ -195,7 +196,7 @@ class GroupLevel:
     criteria: Mapping[str, Criterion] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ColumnGroups:
     """Everything by the groups of one column (`a-b` for an intersection).
 
@@ -213,14 +214,14 @@ class ColumnGroups:
     correction: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VersionFlips(Estimate):
     """How often one version has another answer than the reference."""
 
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Flips:
     """How often another version of a sample has another answer, and how often asking again has."""
 
@@ -230,7 +231,7 @@ class Flips:
     flip_rate_beyond_resampling: Estimate | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VersionDifference(Estimate):
     """One version minus the reference, unit by unit; `p_holm` is adjusted over the versions."""
 
@@ -244,7 +245,7 @@ class VersionDifference(Estimate):
     discordant: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Robustness:
     """A score as the data stand, on average over the changes, and at each sample's worst version."""
 
@@ -254,7 +255,7 @@ class Robustness:
     worst_drop: Estimate = Estimate(None, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VersionExample:
     """Two versions of one sample whose answers differ."""
 
@@ -267,7 +268,7 @@ class VersionExample:
     against_answer: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AxisVersions:
     """What the versions of samples along one axis (an attribute, or a perturbation) came to."""
 
@@ -281,7 +282,7 @@ class AxisVersions:
     examples: tuple[VersionExample, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Confusion:
     """Counts by target (rows) and answer (columns); without labels where there are too many classes."""
 
@@ -291,7 +292,7 @@ class Confusion:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Curve:
     """A distribution function: values and the share of samples up to each."""
 
@@ -299,7 +300,7 @@ class Curve:
     p: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Histogram:
     """Counts between `edges`."""
 
@@ -307,7 +308,7 @@ class Histogram:
     counts: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Distribution:
     """How one latency is distributed, in seconds."""
 
@@ -316,7 +317,7 @@ class Distribution:
     histogram: Histogram = Histogram()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ThroughputWindow:
     """The span, in seconds after the start, that rates are taken over; `why` it is not a steady one."""
 
@@ -328,7 +329,7 @@ class ThroughputWindow:
     peak_in_flight: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OverTime:
     """Rates between the edges `t_s` (one more than there are rates)."""
 
@@ -338,7 +339,7 @@ class OverTime:
     in_flight: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Backlog:
     """Requests that were due and not ended, between the edges `t_s` (seconds after the first was due)."""
 
@@ -346,7 +347,7 @@ class Backlog:
     waiting: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadProbe:
     """One probe of a search: `kept` of `n` requests kept the promise with `concurrency` in flight or at
     `rate`; what a test that may be looked at any time made of it. One that `confirms` what was found was not
@@ -363,7 +364,7 @@ class LoadProbe:
     decision: Literal["pass", "fail", "undecided"] = "undecided"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ScoreInTime:
     """The mean score of `n` answers of a level that kept its promise, or of those that did not, and their
     mean output tokens (None where none is known): a late answer is often a long one."""
@@ -373,7 +374,7 @@ class ScoreInTime:
     tokens: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunLoad:
     """What a level of load came to. `level` is its value on the axis, `role` says whether scores are compared
     with it; `start_s` and `end_s` are the window on the run's clock, in which `requests` were scheduled and
@@ -410,7 +411,7 @@ class RunLoad:
     attain: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TimedSamples:
     """How many samples the latencies are over, and how many were left out for which reason."""
 
@@ -420,7 +421,7 @@ class TimedSamples:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Machine:
     """What was seen of the machine, and why what was not seen was not."""
 
@@ -428,7 +429,7 @@ class Machine:
     gpus: tuple[Mapping[str, JSON], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JudgeBill:
     """What one model was asked as a judge about a run, and what it cost."""
 
@@ -445,7 +446,7 @@ class JudgeBill:
     e2e_s_p50: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnsweredBy:
     """What responses said of the model and build that gave them: samples by name, and how often it
     changed."""
@@ -456,7 +457,7 @@ class AnsweredBy:
     fingerprint_changes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lost:
     """The rows of a run that one scorer has no score of though it should: of `of` rows `lost`, among them
     `failed` ones, of which the model gave no answer. `incomplete` says that they are more than the suite
@@ -482,7 +483,7 @@ BiasWord: TypeAlias = Literal["with", "against", "none shown", "unknown"]
 """Where answers lean: with the stereotype or against it, where the interval leaves the neutral value out."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BiasFinding:
     """What one measure of bias says of a run. `neutral` is its value without bias."""
 
@@ -497,7 +498,7 @@ class BiasFinding:
     sentence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stage:
     """What one stage of a run took: `seconds` of the run, and of requests the sum of their own."""
 
@@ -506,7 +507,7 @@ class Stage:
     requests_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunDetails:
     """What stands behind the metrics of a run.
 
@@ -542,7 +543,7 @@ class RunDetails:
     beside: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Concurrency:
     """How many requests were under way at most: fixed, or found by an adaptive limit."""
 
@@ -570,7 +571,7 @@ def like_loads(loads: Collection[str]) -> bool:
     return len(set(known)) < 2 and not (len(known) > 1 and known[0].startswith("up to "))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timings:
     """When a run was asked and how: times are ISO 8601, `wall_s` seconds."""
 
@@ -584,7 +585,7 @@ class Timings:
     load: Mapping[str, JSON] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointOf:
     """Which checkpoint a run asked: of the suite's model `of`, at a `step` (optimizer steps done), at `path`.
     `training` names the training that wrote it, as the suite says it; `note` says how the step is known,
@@ -604,7 +605,7 @@ ERASED_SINCE = "erased since: the figures are of all that there were then"
 """How the warning ends that a run gets when some of its samples are erased."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunResults:
     """What `run.json` holds: the results of one run.
 

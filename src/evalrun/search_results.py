@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from evalrun.frozen import frozen
 from evalrun.types import JSON
 
 if TYPE_CHECKING:
     from evalrun.sweep_results import Standing
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """Where a race stands after a block: scores made so far over all candidates, and the e-value (as its
     common logarithm) against each candidate that was still in."""
@@ -22,7 +23,7 @@ class Step:
     against: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Candidate:
     """What became of one candidate. `mean` is over its `rows`, all of them search rows.
 
@@ -38,7 +39,7 @@ class Candidate:
     aside: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LevelEffect:
     """One value of an axis: the mean of its `candidates` over the first `n` units, which all candidates were
     asked, and its paired difference from the axis's first value, with interval and p (None for that one).
@@ -55,7 +56,7 @@ class LevelEffect:
     p: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RaceResult:
     """How a race went. `left` are the candidates that could not be told from the best; `best` is the one
     of them with the highest mean. `calls` of `grid` scores were made; `ended` says why it ended."""
@@ -71,7 +72,7 @@ class RaceResult:
     ended: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SearchResults:
     """A search as its end says: the race, and who was compared with whom on the rows held out.
 

@@ -12,10 +12,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import quote
+
+from evalrun.frozen import frozen
 
 MASK = "[redacted]"
 """What stands in a secret's place."""
@@ -111,7 +112,7 @@ _OPTION = re.compile(rf"^--?(?:[\w-]*-)?{_WORDS}$", re.IGNORECASE)
 _QUERY_NAME = r"(?:[\w.-]*(?:key|token|secret|password|passwd|signature|credential)|sig|auth|pwd|pass)"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Net:
     """A pattern, what replaces it, and literals (lower case) one of which must occur for it to match."""
 

@@ -6,9 +6,10 @@ Standings, effects, gates, comparisons and where it broke: everything that is fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
+from evalrun.frozen import frozen
 from evalrun.results import Estimate, Lost, RunResults, ScoreInTime
 from evalrun.types import JSON, Direction, MetricValue
 
@@ -23,7 +24,7 @@ Word: TypeAlias = Literal["better", "worse", "higher", "lower", "equivalent", "i
 for the very same answers."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """`word` is b's, compared with a."""
 
@@ -31,7 +32,7 @@ class Verdict:
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PairedResult:
     """What the pairs say of b - a. Figures are None where the data cannot give them, and `note` says why.
 
@@ -67,7 +68,7 @@ class PairedResult:
     tests: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Primary:
     """The metric that runs are ranked by, and the score of each sample that stands behind it.
 
@@ -81,7 +82,7 @@ class Primary:
     judged: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chance:
     """What a run's first metric is beside what is reached without reading the input.
 
@@ -113,7 +114,7 @@ def leading(run: RunResults | None, primary: Primary | None) -> Primary | None:
     return Primary(run.headline, run.headline, exact=mean)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Standing:
     """One run against the best of its dataset by one metric.
 
@@ -138,7 +139,7 @@ class Standing:
     incomplete: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoppedEarly:
     """A sweep whose runs end as soon as enough is known: `decided` when gates or comparisons are, `until` at
     that half width of the headline's interval, which is `of` the dataset or of the population. `asked` of
@@ -152,7 +153,7 @@ class StoppedEarly:
     rows: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Level:
     """One value of an axis: the mean over all the rest, and its difference from the axis' first value."""
 
@@ -163,7 +164,7 @@ class Level:
     verdict: Verdict | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AxisEffect:
     """What an axis (model, prompt, a swept parameter) does to a metric.
 
@@ -182,7 +183,7 @@ class AxisEffect:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromptSensitivity:
     """How much the prompts of a sweep move one model on one dataset, over the `n` samples all of them have.
 
@@ -207,7 +208,7 @@ class PromptSensitivity:
     p: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """A part of a prompt. `gain` is the whole prompt minus the prompt without it, sample by sample: what the
     part adds. `verdict` says so in words: better means that the part helps. `tokens` are the prompt tokens
@@ -225,7 +226,7 @@ class Part:
     """With Shapley values in `gain`: what the part adds to all others, by leaving out it alone."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Interaction:
     """What two parts of a prompt do together beyond what each does, over all combinations of the others
     (Shapley's interaction index): below 0 they say the same, above 0 they need one another."""
@@ -237,7 +238,7 @@ class Interaction:
     """"say the same", "need one another", or "tied" where that may be chance."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromptAblation:
     """One prompt of one model on one dataset, taken apart, over the `n` samples that all its runs have.
 
@@ -260,7 +261,7 @@ class PromptAblation:
     interactions: tuple[Interaction, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Concentration:
     """A slice that holds more of the affected samples (regressions, errors) than chance: `inside` of its
     `size` samples, where `affected` of all `total` are. `p` is corrected over all slices that were looked at;
@@ -276,7 +277,7 @@ class Concentration:
     sample_ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PooledEstimate:
     """One metric of one model and prompt over several datasets: `macro` with each dataset counting alike,
     `micro` with each sample. The datasets are strata and no sample of datasets: the errors say how well these
@@ -293,7 +294,7 @@ class PooledEstimate:
     sentence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GateVerdict:
     """A gate on one run, and what came of it."""
 
@@ -314,7 +315,7 @@ class GateVerdict:
     where: tuple[Concentration, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunBefore:
     """One run against the run like it of the sweep before: `difference` is this one minus that one, with
     bounds of its own, `p` corrected over the runs that were tested. `better` and `worse` count samples."""
@@ -332,7 +333,7 @@ class RunBefore:
     where: tuple[Concentration, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Previous:
     """A sweep against the one before it in its project, by its primary metric.
 
@@ -353,7 +354,7 @@ class Previous:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GradeShare(Estimate):
     """How often one grade of the menu was given; "undecided": judges who voted equally often for two; "no
     grade": none could be read."""
@@ -362,7 +363,7 @@ class GradeShare(Estimate):
     hits: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GradesOf:
     """The grades that one judge, or all of them together, gave the `n` answers that were asked about."""
 
@@ -371,7 +372,7 @@ class GradesOf:
     shares: tuple[GradeShare, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JudgeKappa(Estimate):
     """Cohen's kappa of a judge with another, or with people (`other` is "")."""
 
@@ -379,7 +380,7 @@ class JudgeKappa(Estimate):
     other: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JudgeExample:
     """A sample on which grades differ: `what` says between whom, `grades` are the judges' in their order; ""
     where there is none. `reason` is the beginning of what the judges wrote."""
@@ -392,7 +393,7 @@ class JudgeExample:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JudgedRun:
     """What the judges of one scorer gave the answers of one run.
 
@@ -413,7 +414,7 @@ class JudgedRun:
     only_grade: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepPoint:
     """One checkpoint on a curve. `low` and `high` hold for all steps of the curve at once. `behind` is how
     much worse than the step that looks best it is, sample by sample, with bounds and p for all pairs of steps
@@ -433,7 +434,7 @@ class StepPoint:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trend:
     """Whether a metric goes with the steps: Kendall's tau between step and mean (positive: it gets better), p
     by turning the order of steps around in random samples; and the last third of the steps minus the middle
@@ -444,7 +445,7 @@ class Trend:
     late: PairedResult | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepCurve:
     """One metric over the steps of a line of checkpoints, over the `n` samples that all steps have.
 
@@ -466,7 +467,7 @@ class StepCurve:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GapPoint:
     """The gap between groups at one step, what chance alone gives 19 times in 20, p corrected for all steps
     (Holm), and bounds that hold for all pairs of groups at all steps at once."""
@@ -480,7 +481,7 @@ class GapPoint:
     high: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GapCurve:
     """The gap between the groups of a column by one metric, over the steps."""
 
@@ -490,7 +491,7 @@ class GapCurve:
     points: tuple[GapPoint, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Forgotten:
     """Samples that an earlier step answered right and the last one does not: `share` of the `n` samples, the
     first of them by `sample_ids`. `against_best` compares the last step with the best one."""
@@ -504,7 +505,7 @@ class Forgotten:
     against_best: PairedResult | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LossPoint:
     """The training's own loss at a step, the loss that it found on its evaluation data, and evalrun's
     negative log-likelihood by token; `gap` is the last minus the first."""
@@ -516,7 +517,7 @@ class LossPoint:
     gap: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointLine:
     """The checkpoints of one model under one prompt, on one dataset, in step order. The first of `curves` is
     the metric that decides. `sentence` is for people."""
@@ -533,7 +534,7 @@ class CheckpointLine:
     sentence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RateAtLoad:
     """How many of the `n` samples that both asked ended in one way (truncated, unparsed, refused, failed) at
     the reference and at the level."""
@@ -546,7 +547,7 @@ class RateAtLoad:
     p_corrected: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class QualityAtLoad:
     """A level's scores against those of the reference, `n` samples that both answered.
 
@@ -575,7 +576,7 @@ class QualityAtLoad:
     verdict: Verdict | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadPoint:
     """One level of load of a curve. Response times are from the schedule in open loop, else from sending.
     `in_time` and `late` are the answers that kept the promise, and those that did not."""
@@ -616,7 +617,7 @@ class LoadPoint:
         return self.words if self.rate is None else f"{self.rate:g} requests/s"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadCurve:
     """The levels of load of one model, prompt and dataset, from low to high.
 
@@ -646,7 +647,7 @@ class LoadCurve:
     sentence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TaskGroup:
     """A group of published tasks as lm_eval aggregates it, of one model at one point of the matrix.
 
@@ -661,7 +662,7 @@ class TaskGroup:
     metrics: tuple[MetricValue, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SweepResults:
     """What a sweep as a whole came to.
 

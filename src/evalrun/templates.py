@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,7 @@ from jinja2.environment import Template as JinjaTemplate
 from jinja2.runtime import Context, Undefined
 
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.sandbox import BUDGET, MAX_STEPS, SandboxEnvironment
 from evalrun.types import JSON
 
@@ -50,7 +50,7 @@ class TemplateFailure(Exception):
         super().__init__(message)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Variables:
     """What a template reads: `lines` has every undeclared variable with the line of its first use.
 
@@ -81,7 +81,7 @@ class Variables:
         return absent
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Compiled:
     """A template as a function of a row: its text, or for an expression its value as it is."""
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
+from evalrun.frozen import frozen
+
 JSON: TypeAlias = Any
 """A value that JSON can hold: None, bool, int, float, str, list or dict of the same."""
 
@@ -287,7 +289,7 @@ class SampleRecord:
     """Microseconds between the chunks of a streamed answer, in their order; see `Timing.gaps`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Clustering:
     """What clusters do to a figure.
 
@@ -305,7 +307,7 @@ class Clustering:
     icc: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MetricValue:
     """An aggregate over samples, with all that is needed to defend it.
 
@@ -341,7 +343,7 @@ class MetricValue:
     def document(self) -> dict[str, JSON]:
         """As JSON; what only incomplete figures have is left out of the others."""
         # By hand, since `asdict` takes a hundred times as long, and a sweep of many runs has many of these.
-        document: dict[str, JSON] = {key: getattr(self, key) for key in self.__slots__}
+        document: dict[str, JSON] = {key: getattr(self, key) for key in self.__match_args__}
         document["slice"] = dict(self.slice)
         document["clusters"] = None if self.clusters is None else asdict(self.clusters)
         if not self.incomplete:
@@ -350,7 +352,7 @@ class MetricValue:
         return document
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Counts:
     """How the samples of a run ended. scored + unparsed + refused + failed = samples.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, TypeAlias
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from evalrun.analysis.distributions import normal_quantile, single_threaded, sorted_quantile
 from evalrun.analysis.intervals import LEVEL, Bounds, Ints, clipped
+from evalrun.frozen import frozen
 from evalrun.results import Estimate
 
 Floats = NDArray[np.float64]
@@ -116,7 +116,7 @@ def percentile_interval(
     return clipped(found, bounds)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Draws:
     """A figure of the data, of every resample (NaN dropped), and of the data without each unit in turn."""
 

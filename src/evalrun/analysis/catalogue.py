@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from evalrun.frozen import frozen
 from evalrun.scoring.info import MetricInfo, fraction
 from evalrun.types import Direction, Status
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evalrun.analysis.samples import SampleTable
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rate:
     """The share of samples that ended in one way, among all or among those that were answered."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from evalrun.analysis.intervals import mean, wilson
 from evalrun.analysis.measures import Measure, RunSamples, bounds_of, by_dataset
 from evalrun.analysis.paired import decided_difference
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.sweep_results import Chance, Primary
 
 Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ RIGHT_OR_WRONG = ("exact_match", "classification")
 CHOSEN = "option_likelihood"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Labels:
     """How many labels an answer can be; None where that differs from row to row. `fold`: in either case."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import orjson
@@ -19,6 +18,7 @@ from evalrun.analysis.distributions import t_quantile
 from evalrun.analysis.intervals import FEW, FEW_FREEDOM, LEVEL
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
+from evalrun.frozen import frozen
 from evalrun.results import Estimate
 from evalrun.tracking.parquet import reading
 from evalrun.types import JSON, MetricValue
@@ -34,7 +34,7 @@ _HISTOGRAM_BINS = 40
 _CDF_POINTS = 200
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answers:
     """Some answers: their gaps in microseconds, one answer after the other, and how many each has."""
 
@@ -52,7 +52,7 @@ Read = Callable[[], Iterable[Answers]]
 """Gives the answers, batch by batch, as often as it is called."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gaps:
     """All gaps: `gap_s` are the middles of the bins that have any, `count` how many each has."""
 

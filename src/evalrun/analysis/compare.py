@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,6 +37,7 @@ from evalrun.analysis.standings import Apart, DatasetStandings, Ranking, dataset
 from evalrun.analysis.verdict import verdict
 from evalrun.analysis.where import concentrations
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.served import as_served, served_change
 from evalrun.sweep_results import (
     AxisEffect,
@@ -51,7 +52,7 @@ from evalrun.types import JSON, Direction
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Flips:
     """Ids of samples whose 0/1 score changed: from 1 in a to 0 in b, and the other way."""
 
@@ -59,7 +60,7 @@ class Flips:
     won: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Compared:
     """One metric of one pair of runs: b against a.
 
@@ -116,7 +117,7 @@ class Compared:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Comparison:
     """Everything that was compared, `tests` of which gave a p value that `correction` takes into account.
 
@@ -196,7 +197,7 @@ def _ablation(found: PromptAblation) -> dict[str, JSON]:
 AnyMeasure: TypeAlias = Measure | FigureMeasure
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CompareOptions:
     """What is compared and how.
 

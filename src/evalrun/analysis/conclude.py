@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from evalrun.analysis.correction import ALPHA
 from evalrun.canonical import canonical_json
 from evalrun.documents import read
+from evalrun.frozen import frozen
 from evalrun.results import RunResults
 from evalrun.served import served_by_model
 from evalrun.sweep_results import CheckpointLine, Primary, SweepResults, leading
@@ -29,7 +30,7 @@ MANY_PROMPTS = 3
 """With so many prompts of one model, how much they matter is said even where nothing else varies."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Concluded:
     """A sweep as it lies on disk: its manifest, its finished runs in the order of the plan, and what they
     together came to."""

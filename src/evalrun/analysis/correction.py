@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from evalrun.frozen import frozen
 
 Correction: TypeAlias = Literal["holm", "bh", "none"]
 
 ALPHA = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Testing:
     """How several differences of a sweep are tested together: the level, the correction over all of them, the
     difference below which runs count as equivalent, and the root seed."""

@@ -4,7 +4,7 @@ prompt moves each model, and what each part of a prompt (a marked section, a few
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from math import comb
 
@@ -26,6 +26,7 @@ from evalrun.analysis.paired import agreeing, paired_difference
 from evalrun.analysis.standings import Pairs
 from evalrun.analysis.verdict import verdict
 from evalrun.canonical import digest
+from evalrun.frozen import frozen
 from evalrun.sweep_results import (
     AxisEffect,
     Interaction,
@@ -38,7 +39,7 @@ from evalrun.sweep_results import (
 from evalrun.types import JSON
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SweepEffects:
     """What moves the metrics of one sweep; `tests` p values were corrected together."""
 

@@ -38,6 +38,7 @@ from evalrun.analysis.permutation import Chance, Part, by_chance, corrected_toge
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
 from evalrun.canonical import figure_seed
+from evalrun.frozen import frozen
 from evalrun.results import (
     ByChance,
     ColumnGroups,
@@ -89,7 +90,7 @@ class Split:
         return Part(own.values, labels, own.clusters)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Framed:
     """What a MetricFrame says of a split: values by group code, and greatest difference and least ratio
     between its compared groups; None for fewer than two groups, and for a ratio of zeros."""
@@ -99,7 +100,7 @@ class Framed:
     ratio: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Place:
     """A column, or a column within one level of a control column: its splits, and those of each criterion."""
 
@@ -246,7 +247,7 @@ def _rows(split: Split, at: int) -> tuple[Floats, Ints, Ints, Ints]:
     return value_of, group, 2 * at + np.isin(group, list(split.compared)), weights
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Tested:
     """What chance alone gives for each gap (by its split) and criterion (by its splits) of a run, and the p
     values corrected over all of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from evalrun.analysis.catalogue import RATES, performance_info
 from evalrun.analysis.fairness_definitions import DECISIONS, FPR, SELECTION, TPR
 from evalrun.analysis.quality import counted, score_column, score_infos, units
 from evalrun.analysis.samples import SampleTable
+from evalrun.frozen import frozen
 from evalrun.registry import nearest
 from evalrun.scoring.base import Labelled, MetricInfo, Scorer
 from evalrun.types import Status
@@ -37,7 +38,7 @@ MOST_LEVELS = 50
 _NAMED = 5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FairnessPlan:
     """Which groups are compared, by what, and against whom.
 
@@ -85,7 +86,7 @@ class FairnessPlan:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupColumn:
     """The groups of one column, or of several taken together.
 
@@ -108,7 +109,7 @@ class GroupColumn:
         return self.slices[code] if code >= 0 else dict.fromkeys(self.columns, MISSING)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Level:
     """One value of a control column: `codes` is 1 for its samples, 0 for the others."""
 
@@ -188,7 +189,7 @@ MOST_LABELS = 30
 NUMBERS = ("completion_tokens", "e2e_s", "ttft_s")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Measure:
     """Something that is compared between groups: what it is, one value a unit (a sample id, the mean over its
     repeats), the first sample and the cluster of each, and a note on all of it."""
@@ -213,7 +214,7 @@ class Measure:
         return replace(self, values=self.values[keep], rows=self.rows[keep], clusters=clusters)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decision:
     """The rates of one positive label: who is given it, of those who should be, and of those who should not.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,14 @@ from evalrun.analysis.correction import ALPHA, holm
 from evalrun.analysis.distributions import t_quantile, t_tail
 from evalrun.analysis.intervals import FEW_CLUSTERS, LEVEL, wilson
 from evalrun.analysis.permutation import Family
+from evalrun.frozen import frozen
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Contrast:
     """Mean of one group minus that of another. `n` and `n_against` are their sizes in units."""
 

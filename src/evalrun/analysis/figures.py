@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,13 @@ from evalrun.analysis.measures import LATENCIES, QUEUEING, Measure, RunSamples, 
 from evalrun.analysis.pairing import Joined, RunPair
 from evalrun.analysis.power import POWER
 from evalrun.analysis.quality import counted, score_column
-from evalrun.scoring.base import Corpus, Labelled, ScoreColumns, Scorer
+from evalrun.frozen import frozen
+from evalrun.scoring.columns import Corpus, Labelled, ScoreColumns
 from evalrun.sweep_results import PairedResult
 from evalrun.types import Direction, MetricValue
+
+if TYPE_CHECKING:
+    from evalrun.scoring.base import Scorer
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,7 +42,7 @@ _NUMBERS = 20_000_000
 _PERCENTILE = re.compile(rf"performance\.({'|'.join(LATENCIES)})\.({'|'.join(PERCENTILES)})")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Level:
     """How a figure is tested: as one of so many `tests` that are corrected together."""
 
@@ -52,7 +55,7 @@ class Level:
 Compare: TypeAlias = Callable[[RunPair, Joined, Level], PairedResult]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FigureMeasure:
     """A figure of a whole run; `result` compares it between two."""
 

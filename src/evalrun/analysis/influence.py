@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evalrun.analysis.distributions import t_quantile
 from evalrun.analysis.intervals import LEVEL, Bounds, clipped
 from evalrun.results import Estimate
-from evalrun.scoring.base import Smooth
+from evalrun.scoring.columns import Smooth
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,9 +19,10 @@ from evalrun.analysis.samples import SampleTable
 from evalrun.analysis.weighted import mean_weighted
 from evalrun.canonical import figure_seed
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.registry import nearest
 from evalrun.results import Estimate, RunResults
-from evalrun.scoring.base import MetricInfo, Scorer
+from evalrun.scoring.info import MetricInfo
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.model import SweepManifest
 from evalrun.tracking.parquet import read_columns
@@ -30,6 +30,7 @@ from evalrun.types import JSON, Direction, MetricValue
 
 if TYPE_CHECKING:
     from evalrun.analysis.figures import FigureMeasure
+    from evalrun.scoring.base import Scorer
 
 
 Floats = NDArray[np.float64]
@@ -45,7 +46,7 @@ QUEUEING = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunInfo:
     """Which run: enough to find it, and what makes it different from others."""
 
@@ -59,7 +60,7 @@ class RunInfo:
 
     def document(self) -> dict[str, JSON]:
         """As JSON."""
-        return {each: getattr(self, each) for each in self.__slots__} | {"params": dict(self.params)}
+        return {each: getattr(self, each) for each in self.__match_args__} | {"params": dict(self.params)}
 
 
 KeptTables: TypeAlias = "dict[tuple[str, int, int, tuple[str, ...] | None], SampleTable]"
@@ -169,6 +170,7 @@ class RunSamples:
     @cached_property
     def scorers(self) -> tuple[Scorer, ...]:
         """The scorers of the run's suite that are at hand. Code that a suite brings itself is not run."""
+        from evalrun.scoring.base import Scorer
         from evalrun.suite.components import ScorerSpec
 
         resolved = self.sweep.suite.resolved
@@ -222,7 +224,7 @@ class RunSamples:
         return np.asarray(np.divide(sums, count, out=np.full(size, np.nan), where=count > 0))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Measure:
     """A metric that is a mean over samples: `values` gives one value a sample id of a run, NaN if missing."""
 
@@ -374,7 +376,7 @@ def _number(run: RunSamples, name: str, keep: Mask) -> Floats:
     return run.by_id(run.table.number(name), keep)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Matrix:
     """Values of several runs over the samples that all of them have: shape (n, k)."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from evalrun.analysis.distributions import normal_quantile, t_tail
 from evalrun.floats import same
+from evalrun.frozen import frozen
 
 NIGHTS = 365
 YEARLY = 0.05
@@ -40,7 +40,7 @@ def false_alarm_sentence(levels: Sequence[float], nights: int = NIGHTS) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lasting:
     """A change that lasts: the values from index `since` on lie on one side of those before. `at` is where it
     was told of."""

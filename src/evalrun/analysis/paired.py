@@ -7,7 +7,7 @@ costs more than the tests do."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from evalrun.analysis.power import (
     rescaled,
 )
 from evalrun.analysis.weighted import effective, mean_weighted
+from evalrun.frozen import frozen
 from evalrun.results import Estimate
 from evalrun.sweep_results import PairedResult
 from evalrun.types import Direction
@@ -105,7 +106,7 @@ def score_interval(a_only: float, b_only: float, n: float, level: float = 0.95) 
     return bound(found, -1.0, z), bound(found, 1.0, z)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignFlip:
     """`p`, two-sided; `permutations` that it rests on; `exact` where these are all there are."""
 
@@ -161,7 +162,7 @@ def _flipped(sizes: Floats, permutations: int, rng: np.random.Generator) -> Floa
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Pairs:
     """The pairs without the missing ones. `clusters` are codes 0 … count - 1, or None."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from evalrun.analysis.measures import RunSamples
 from evalrun.canonical import canonical_json
 from evalrun.errors import Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.registry import nearest
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parquet import read_columns
 from evalrun.tracking.store import Store
-from evalrun.tracking.targets import find_run_target
 
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chosen:
     """A sweep, or one run of it, that takes part in a comparison. Of its samples only `columns` are read,
     where these are named."""
@@ -70,6 +70,8 @@ def choose(store: Store, name: str) -> Chosen:
         return Chosen(store.resolve(name))
     except UserError as error:
         failed = error
+    from evalrun.tracking.targets import find_run_target
+
     try:
         target = find_run_target(store, name)
     except UserError as error:
@@ -78,7 +80,7 @@ def choose(store: Store, name: str) -> Chosen:
     return Chosen(target.folder, target.run)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunPair:
     """b is compared with a. `differs` names what makes the two runs different, besides the sweep."""
 
@@ -203,7 +205,7 @@ def _unlike(pair: RunPair) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Joined:
     """The samples of two runs that are the same: entry i of a's ids `in_a` is entry i of b's ids `in_b`.
 
@@ -285,12 +287,14 @@ def _contents(run: RunSamples, columns: Sequence[str]) -> dict[str, int]:
 def same_answers(pair: RunPair, joined: Joined) -> bool:
     """Whether both runs have the same samples with the very same outputs: taken from the cache, or given
     again by a model that never varies."""
-    if joined.only_a or joined.only_b or joined.changed or len(pair.a.table) != len(pair.b.table):
+    a, b = pair.a.table, pair.b.table
+    if joined.only_a or joined.only_b or joined.changed or not np.array_equal(a.ids, b.ids):
         return False
-    return bool(_answers(pair.a).equals(_answers(pair.b)))
+    return _answers(pair.a) == _answers(pair.b)
 
 
-def _answers(run: RunSamples) -> Any:
-    path = run.folder.samples_path(run.run.run)
-    order = [("sample_id", "ascending"), ("repeat", "ascending")]
-    return read_columns(path, ["sample_id", "repeat", "output"]).sort_by(order).combine_chunks()
+def _answers(run: RunSamples) -> list[tuple[int, str | None]]:
+    """The repeat and the output of each entry of the run's table."""
+    columns = read_columns(run.folder.samples_path(run.run.run), ["repeat", "output"])
+    rows = [*zip(*(columns.column(name).to_pylist() for name in ("repeat", "output")), strict=True)]
+    return [rows[at] for at in run.table.order.tolist()]

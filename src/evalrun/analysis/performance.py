@@ -7,7 +7,7 @@ each other, which queueing makes only roughly true; where neighbours are alike a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,7 @@ from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
 from evalrun.analysis.stages import stage_times
 from evalrun.analysis.throughput import Answers, Window, lag_one, over_time, steady_window, throughput_metrics
+from evalrun.frozen import frozen
 from evalrun.results import Estimate
 from evalrun.types import JSON, MetricValue
 
@@ -49,7 +50,7 @@ CLIENT_SHARE = 0.8
 """From this share of evalrun's own highest rate on, what is measured may be evalrun and not the server."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SystemSummary:
     """What was measured of the machine while a run ran.
 
@@ -80,7 +81,7 @@ class SystemSummary:
     """A sentence where others evaluated on this machine or endpoint meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timed:
     """The samples whose timing counts, and how many were left out for which reason."""
 

@@ -13,13 +13,13 @@ labels with one another.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.analysis.distributions import t_quantile
+from evalrun.frozen import frozen
 from evalrun.results import ByChance
 
 Floats = NDArray[np.float64]
@@ -47,7 +47,7 @@ WITHIN = "labels swapped between the groups of a cluster"
 WHOLE = "labels shuffled among whole clusters"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """Values and the group of each; every code 0 … k-1 occurs. `clusters` is None where all are apart."""
 
@@ -61,7 +61,7 @@ class Part:
         return self.clusters is None and bool(((self.values == 0) | (self.values == 1)).all())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stacks:
     """Means and variances of their differences, row by row: the data first, then each permutation.
 
@@ -78,7 +78,7 @@ class Stacks:
     counterpart_units: Floats
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Family:
     """The contrasts of one measure and column: how far apart by chance, for all of them at once.
 
@@ -114,7 +114,7 @@ class Family:
         return float(limit * (1 + 1e-9) * self.se[at])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chance:
     """A largest difference beside what permuted labels give. `t` is the greatest studentised difference of
     the data, `drawn` that of each permutation; `se` is of the difference seen, in the values' unit."""
@@ -192,7 +192,7 @@ def chance_of_largest(parts: Sequence[Part], seed: int) -> ByChance:
     return by_chance(parts, seed).result
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Studentised:
     greatest: Floats
     se_of_gap: float

@@ -63,7 +63,7 @@ def previous_sweep(
         return None
     with contextlib.suppress(UserError):
         served = served_by_model(folder.run(run_id) for run_id in folder.run_ids())
-        manifest = folder.manifest().model_copy(update={"models": dict(models), "served": served})
+        manifest = replace(folder.manifest(), models=dict(models), served=served)
         before = next(_before(store, folder, manifest.project), None)
         return None if before is None else _against(store, before, folder, manifest, primary)
     return None

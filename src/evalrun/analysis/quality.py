@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,14 @@ from evalrun.analysis.intervals import (
 )
 from evalrun.analysis.samples import SampleTable
 from evalrun.canonical import figure_seed
+from evalrun.frozen import frozen
 from evalrun.results import Estimate
-from evalrun.scoring.base import Corpus, Interval, Labelled, MetricInfo, ScoreColumns, Scorer
+from evalrun.scoring.columns import Corpus, Interval, Labelled, ScoreColumns
+from evalrun.scoring.info import MetricInfo
 from evalrun.types import JSON, Clustering, MetricValue, Status
+
+if TYPE_CHECKING:
+    from evalrun.scoring.base import Scorer
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -46,7 +52,7 @@ _MANY_KINDS = 1_000
 """With more kinds of samples than this, drawing the samples themselves is quicker than drawing counts."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Units:
     """A column of scores with one entry a sample id: the mean over its repeats.
 
@@ -194,6 +200,8 @@ def corpus_metrics(
     table: SampleTable, scorer: Scorer, *, exclude_unparsed: bool, seed: int
 ) -> tuple[list[MetricValue], dict[str, JSON]]:
     """The figures of a scorer that are no means, with bootstrap intervals, and its details."""
+    from evalrun.scoring.base import Scorer
+
     if type(scorer).aggregate is Scorer.aggregate:
         return [], {}
     values = score_column(table, scorer.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from evalrun.analysis.quality import rate_metrics, score_infos, score_metrics
 from evalrun.analysis.samples import SampleTable, error_counts
 from evalrun.analysis.shared_text import ROWS_ALIKE, shared_text
 from evalrun.documents import read
+from evalrun.frozen import frozen
 from evalrun.results import Definition, RunDetails
 from evalrun.scoring.base import MetricInfo, Scorer
 from evalrun.scoring.pipeline import suite_scorers
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["AnalysisOptions", "RunAnalysis", "SystemSummary", "analyse", "analyse_run"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnalysisOptions:
     """What of a suite shapes the figures.
 
@@ -55,7 +56,7 @@ class AnalysisOptions:
     load: LoadSpec | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunAnalysis:
     """The metrics of a run, and what stands behind them."""
 

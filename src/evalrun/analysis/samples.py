@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalrun.errors import UserError
-from evalrun.scoring.base import Labelled, as_text
+from evalrun.frozen import frozen
+from evalrun.scoring.columns import Labelled, as_text
 from evalrun.tracking.parquet import reading
 from evalrun.types import Counts, Status
 
@@ -31,7 +32,7 @@ LABEL_CHARACTERS = 200
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Read:
     """What was read, in the order of the file."""
 

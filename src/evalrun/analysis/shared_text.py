@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalrun.frozen import frozen
 from evalrun.tracking.parquet import reading
 
 ROWS = 250
@@ -34,7 +34,7 @@ Words: TypeAlias = dict[str, None]
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shared:
     """`rows` of `looked_at` have the text of another row up to a few words; they make `templates`."""
 

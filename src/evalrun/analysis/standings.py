@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from evalrun.analysis.bootstrap import resampled_sums, unit_totals
 from evalrun.analysis.distributions import single_threaded, t_quantile
 from evalrun.analysis.measures import Matrix, Measure, RunInfo, RunSamples, bounds_of, by_dataset, joined
 from evalrun.analysis.paired import decided_difference, paired_difference
+from evalrun.frozen import frozen
 from evalrun.results import Estimate, like_loads
 from evalrun.sweep_results import PairedResult, Standing, StandingVerdict
 from evalrun.types import JSON, Direction
@@ -146,7 +147,7 @@ def _greatest(means: Floats, se: Floats) -> Floats:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Apart:
     """How far two runs are apart over `n` sample ids; p and bounds hold among all pairs that there are.
 
@@ -340,7 +341,7 @@ def _median_s(run: RunSamples) -> float:
     return next(found, None) or math.inf
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """One run of a dataset's standings: its mean over the samples that all runs have, and its standing.
 
@@ -357,7 +358,7 @@ class Place:
     verdict: StandingVerdict
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DatasetStandings:
     """The runs of one dataset from best to worst, over the `n` samples that all of them have.
 

@@ -7,7 +7,6 @@ all, most of what a server writes within a window belongs to answers that end af
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from evalrun.analysis.catalogue import performance_info
 from evalrun.analysis.distributions import t_quantile
 from evalrun.analysis.intervals import LEVEL
 from evalrun.analysis.quality import metric
+from evalrun.frozen import frozen
 from evalrun.results import Estimate
 from evalrun.types import JSON, MetricValue
 
@@ -34,7 +34,7 @@ _STEPS = 10
 """Blocks begin at so many places within the length of one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Window:
     """A span of the run's clock. `steady` is False where it is the whole span, and `why` says why.
 
@@ -65,7 +65,7 @@ class Window:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answers:
     """When requests were sent and ended, when each began to write, and how many tokens it wrote (NaN where
     that is not known). All of shape (n,), times in seconds of the run's clock."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ import orjson
 from numpy.typing import NDArray
 
 from evalrun.analysis.correction import ALPHA, corrected
-from evalrun.scoring.base import as_text
+from evalrun.frozen import frozen
+from evalrun.scoring.columns import as_text
 from evalrun.sweep_results import Concentration
 from evalrun.tracking.folder import MANIFEST
 from evalrun.tracking.parquet import column_names, read_columns, read_head
@@ -47,7 +47,7 @@ _Bools = NDArray[np.bool_]
 _Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Slice:
     column: str
     value: str

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, TypeAlias
 
 from evalrun.canonical import canonical_json, derived_seed
 from evalrun.errors import Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.templates import Compiled, TemplateFailure, compile_condition, compile_value, is_template
 from evalrun.types import JSON, Row, hot_value
 
@@ -42,7 +43,7 @@ class BadRow(Exception):
     """A row that a setting cannot be applied to. The message names the setting."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Setting:
     """One setting of a dataset: what it is called in messages, and how it reads a row."""
 

@@ -19,6 +19,7 @@ from evalrun.canonical import canonical_json, derived_seed
 from evalrun.datasets.shape import BadRow, Shape
 from evalrun.datasets.source import Findings, Source
 from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.registry import nearest
 from evalrun.templates import holds_bytes, reference
 from evalrun.types import JSON, Row
@@ -133,7 +134,7 @@ class Spool:
 ID_DIGITS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Selection:
     """Which rows to take: the first `limit` of the file, or of a shuffle by `seed`."""
 

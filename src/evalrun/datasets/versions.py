@@ -12,7 +12,6 @@ import inspect
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -22,6 +21,7 @@ import orjson
 from evalrun.canonical import derived_seed
 from evalrun.datasets.shape import BadRow
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.registry import import_attribute, importable_from
 from evalrun.suite.dataset import ORIGINAL, PERTURB
 from evalrun.types import JSON
@@ -186,7 +186,7 @@ Change: TypeAlias = Callable[[dict[str, JSON], str], dict[str, JSON] | None]
 """From a row and its sample id to the changed row; None where this sample has no such version."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Axis:
     """One attribute, or all perturbations: the name of each version and how it changes a row."""
 
@@ -194,7 +194,7 @@ class Axis:
     changes: Mapping[str, Change]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Versions:
     """What the versions of every sample are. `keeps_target` says that they all have the original's target,
     groups and cluster; `identity` is all that shapes them, for the dataset's digest."""

@@ -45,7 +45,7 @@ def sweep_schema() -> Schema:
     from evalrun.sweep_results import SweepResults
     from evalrun.tracking.model import SweepManifest
 
-    schema = SweepManifest.model_json_schema()
+    schema = TypeAdapter(SweepManifest).json_schema()
     together = TypeAdapter(SweepResults).json_schema()
     definitions = {**together.pop("$defs", {}), **schema.pop("$defs", {})}
     schema["properties"]["results"] = {"$ref": "#/$defs/SweepResults"}

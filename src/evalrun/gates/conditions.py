@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,8 +31,8 @@ from evalrun.analysis.fairness_definitions import CRITERIA, DECISIONS, FLIPS
 from evalrun.analysis.fairness_definitions import OF_SCORES as OF_VERSIONS
 from evalrun.errors import Problem
 from evalrun.floats import COMPARISONS
-from evalrun.registry import nearest
-from evalrun.suite.findings import did_you_mean
+from evalrun.frozen import frozen
+from evalrun.registry import did_you_mean, nearest
 from evalrun.sweep_results import Concentration
 from evalrun.tracking.people import TAG_FIGURE
 from evalrun.types import PERTURB
@@ -96,7 +96,7 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gate:
     """`metric` (of a slice) compared with `bound`. `text` is the gate as written.
 
@@ -148,7 +148,7 @@ class Gate:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GateResult:
     """One gate on one run. `value` is None where the metric has none; `reason` then says why.
 
@@ -339,7 +339,7 @@ def signed(value: float) -> str:
     return f"{value:+.3g}".replace("-", "\N{MINUS SIGN}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Ends:
     """The least and the greatest value that a figure may have; `sentence` where it is incomplete."""
 
@@ -383,7 +383,7 @@ _LABEL = "<label>"
 _OF_K = re.compile(r"pass_(at|hat)_[1-9][0-9]*")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Speakable:
     """What a condition of a suite may speak of.
 

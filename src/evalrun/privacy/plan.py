@@ -10,6 +10,7 @@ from typing import Literal
 import orjson
 
 from evalrun.atomic import private_folder, sync, write_private
+from evalrun.frozen import frozen
 from evalrun.tracking.store import Store
 
 ERASURES, PLAN, CERTIFICATE = "erasures", "plan.json", "certificate.json"
@@ -17,7 +18,7 @@ LEAST_ID = 12
 """Ids and texts of fewer characters are not looked for in other rows."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """Which rows: those of a subject, those that a query holds for, or those with some ids."""
 

@@ -7,13 +7,13 @@ imported files alike see the row's columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import jinja2
 from jinja2 import nodes
 
 from evalrun.errors import Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.prompts.sections import allow_sections
 from evalrun.registry import nearest
 from evalrun.sandbox import SandboxEnvironment
@@ -133,7 +133,7 @@ def open_prompt_file(
 _References = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Use:
     """The variables that one template reads. `place` gives where a line of it stands."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from evalrun.canonical import canonical_json, digest
 from evalrun.errors import Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.prompts.few_shot import FewShotPool
 from evalrun.prompts.library import Library, PromptFolder, Use, open_prompt_file
 from evalrun.prompts.rendering import Asking, Renderer, compile_ask
@@ -57,7 +58,7 @@ GIVEN = ("row", "examples")
 """Names that a prompt may use besides the columns: the whole row, and the few-shot examples."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """One message of a prompt: who speaks, and the template of what is said."""
 
@@ -67,7 +68,7 @@ class Part:
     place: Callable[[int], str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prompt:
     """A compiled prompt for one kind of endpoint.
 
@@ -230,7 +231,7 @@ def _whole(
     return messages
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Written:
     """A template as the suite gives it."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING
 
 from evalrun.datasets import Item
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.prompts.few_shot import FewShotPool, question_of, target_text
 from evalrun.prompts.library import Library
 from evalrun.prompts.sections import left_out_examples
@@ -24,7 +24,7 @@ Values = Mapping[str, JSON]
 _Texts = Callable[[Values], tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Asking:
     """Makes the `Ask` of a sample. Raises TemplateFailure for rows that give none."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, cast, get_args
 
@@ -19,6 +18,7 @@ from typing_extensions import TypeVar
 
 from evalrun import registry
 from evalrun.errors import Problem
+from evalrun.frozen import frozen
 from evalrun.types import JSON, Message, ProviderError, Request, Response, Via
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from evalrun.suite.components import ModelSpec
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProviderContext:
     """Where and how a provider works.
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
+from evalrun.frozen import frozen
 from evalrun.providers.base import Provider, ProviderOptions, capability
 from evalrun.types import ProviderError, Request, Response
 
@@ -34,7 +34,7 @@ class BatchOptions(ProviderOptions):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BatchState:
     """How a batch stands. `total` counts its requests, `done` those that ended so far.
 

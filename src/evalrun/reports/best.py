@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from evalrun.documents import read
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.tracking.folder import MANIFEST, RUN
 from evalrun.tracking.plain import read_document
 from evalrun.types import JSON
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BestScore:
     """The metric that the sweep ranks its runs by, and its value in the run that comes first."""
 
@@ -23,22 +24,22 @@ class BestScore:
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Ranked:
     run: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Primary:
     metric: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Results:
     primary: _Primary | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Manifest:
     """What is needed of `sweep.json`: a list of thousands of sweeps reads no more than that."""
 
@@ -46,7 +47,7 @@ class _Manifest:
     results: _Results | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Figure:
     name: str
     value: float | None = None
@@ -54,7 +55,7 @@ class _Figure:
     slice: Mapping[str, JSON] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Run:
     """What is needed of `run.json`."""
 

@@ -4,9 +4,10 @@ forgotten."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import quote
 
+from evalrun.frozen import frozen
 from evalrun.reports.charts.steps import curve_chart, gap_chart, loss_chart, verdict_of
 from evalrun.reports.numbers import NONE, measured, p_value
 from evalrun.reports.view import Answer, Chart, Phrase, Table
@@ -17,7 +18,7 @@ from evalrun.sweep_results import CheckpointLine, GapCurve, StepPoint
 MOST_FORGOTTEN = 30
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LineView:
     """One line of checkpoints. `forgotten` are samples that an earlier step could; each leads to its row."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from evalrun.analysis.compare import Compared, Comparison
 from evalrun.analysis.standings import DatasetStandings
 from evalrun.atomic import disk_errors, replacing
+from evalrun.frozen import frozen
 from evalrun.reports import page
 from evalrun.reports.compared import footer
 from evalrun.reports.comparison_tables import (
@@ -40,7 +41,7 @@ from evalrun.reports.visible import visible
 from evalrun.tracking.folder import SweepFolder
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Side:
     """One of the sweeps, by the name that it goes by on the page."""
 
@@ -52,7 +53,7 @@ class Side:
     commit: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ComparisonView:
     """The page. `samples` are the runs whose samples are inside, with their files and the run that each is
     compared with."""

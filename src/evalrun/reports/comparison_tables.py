@@ -4,11 +4,12 @@ sides, and what is different between the sweeps."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from evalrun.analysis.compare import Compared, Comparison
 from evalrun.analysis.previous import what_changed
+from evalrun.frozen import frozen
 from evalrun.reports.charts.dots import behind_best, differences
 from evalrun.reports.compared import by_metric, means, pairs_table, sections
 from evalrun.reports.comparison_words import MOVED, Names, notes_of, rank
@@ -24,7 +25,7 @@ LINKS = 8
 """Samples that changed sides are linked to, so many each way."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FlipsView:
     """Samples that changed sides: how many, which way, links to all, to the first few, and to the slices that
     hold more of them than chance."""
@@ -37,7 +38,7 @@ class FlipsView:
     where: Sequence[tuple[str, str]] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FigureRow:
     """One figure of both sides with its difference (`change` is that as a share of the first side); `note`
     says what is to be known about it."""
@@ -54,7 +55,7 @@ class FigureRow:
     judged: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pair:
     """One run against another: all figures of both, and the samples that changed sides. `word` is what the
     first figure amounts to; `key` names it in the page's address."""
@@ -85,7 +86,7 @@ class Pair:
         return next((by_name[name] for name in metrics if name in by_name), None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Overview:
     """A line of the table of all pairs: the first figure of both sides, and what stands beside it. `more` has
     a cell for each of the page's `beside` columns."""
@@ -96,7 +97,7 @@ class Overview:
     more: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Changes:
     """What is different in a side from the first one: in a few words, as tables by title, and prompts word by
     word."""

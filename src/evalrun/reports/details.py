@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from evalrun.frozen import frozen
 from evalrun.reports import numbers
 from evalrun.reports.card import card_rows as card_rows
 from evalrun.reports.numbers import NONE, count, moment, plural, size
@@ -20,7 +20,7 @@ MOST_CAUSES = 12
 """Causes of failures that are told one by one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConfusionCell:
     """A count, its share of the row, and a shade from 0 to 9. `right` where target and answer agree."""
 
@@ -30,7 +30,7 @@ class ConfusionCell:
     right: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConfusionView:
     """A confusion matrix: rows are targets with their totals, columns answers."""
 
@@ -126,7 +126,7 @@ def failures(runs: Sequence[RunView]) -> Table | None:
     return Table(title, names, rows, frozenset({3, 4})) if rows else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DefinitionView:
     """What a metric means, and how its values here were made."""
 

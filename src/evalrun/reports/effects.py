@@ -4,8 +4,8 @@ in a terminal, its Markdown and its page show the same tables."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from evalrun.frozen import frozen
 from evalrun.reports.charts.dots import level_chart
 from evalrun.reports.numbers import (
     NONE,
@@ -27,7 +27,7 @@ TOLD = 2
 """So many models and datasets are told one by one; more are counted."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Section:
     """A table with what is to be said of it, and a chart where there is one."""
 
@@ -36,7 +36,7 @@ class Section:
     chart: Chart | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Effects:
     """What moves the primary metric. Empty where the sweep varies in one thing only."""
 

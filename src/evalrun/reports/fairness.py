@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from evalrun.frozen import frozen
 from evalrun.reports.charts.groups import by_group, column_of, gap_of, measure_of
 from evalrun.reports.numbers import (
     NONE,
@@ -278,7 +279,7 @@ PLAIN = 12
 _RATES = ("error_rate", "unparsed_rate", "refused_rate")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FairnessView:
     """One sensitive column (or several taken together) on one dataset.
 

@@ -10,10 +10,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from evalrun.atomic import disk_errors
+from evalrun.frozen import frozen
 from evalrun.gates.conditions import FIRST
 from evalrun.reports import numbers
 from evalrun.reports.source import AlertVerdict, Manifest
@@ -24,7 +24,7 @@ from evalrun.sweep_results import Concentration, GateVerdict
 from evalrun.types import MetricValue
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GateView:
     """One gate on one run. `verdict` is "pass", "inconclusive" (the samples cannot tell) or "fail"; `link`
     shows the samples that it is about, `broke` the slices that hold more of these than chance."""

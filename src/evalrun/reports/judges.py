@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evalrun.analysis.conclude import has_judges
+from evalrun.frozen import frozen
 from evalrun.reports.numbers import count, listing, measured, plural, seconds, usd
 from evalrun.reports.source import Source, Suite
 from evalrun.reports.view import FEW_SAMPLES, RunView, Table
@@ -125,7 +125,7 @@ OPEN = 3
 """Runs whose grades are shown; those of more are folded away."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JudgesView:
     """One judge (a scorer, of one model or several) on one dataset. `grades` are the heads of `shares`;
     `open` are the runs that are shown at once, `rest` how many others there are."""
@@ -148,7 +148,7 @@ class JudgesView:
     rest: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Judged:
     """A judge of the suite: the scorer's name, its options, and the models behind its judges' ids."""
 

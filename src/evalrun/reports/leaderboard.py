@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from evalrun.frozen import frozen
 from evalrun.reports import numbers
 from evalrun.reports.charts.theme import padded, reaching
 from evalrun.reports.numbers import NONE, count, fixed
@@ -31,7 +31,7 @@ CLIENT_MEMORY = "memory.client_peak_bytes"
 COST = "cost.usd"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Measured:
     """A column of what was measured beside the scores. `terminal` is its title in a terminal and its rank
     there: where the terminal is narrow the highest ranks are left out. `instead` is a metric that says it
@@ -84,7 +84,7 @@ WIDTH = 132
 _COUNTED = ("unparsed", "refused", "failed", "cached")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mark:
     """An interval as drawn: positions of its ends and its value, 0 to WIDTH; None where there is none."""
 
@@ -93,7 +93,7 @@ class Mark:
     high: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cell:
     """One figure: its text, the number that it is sorted by, what is said beside it."""
 
@@ -103,7 +103,7 @@ class Cell:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Column:
     """A column of figures, `cells` in the order of the runs: its title, its unit, the metric whose definition
     explains it, and what a terminal calls it, by rank; None where a terminal does not show it."""
@@ -116,7 +116,7 @@ class Column:
     system: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """One run. `tag` is its standing in a word; `difference` says how far behind the best it is."""
 
@@ -129,7 +129,7 @@ class Row:
     cells: Sequence[Cell]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leaderboard:
     """All runs of a dataset from best to worst.
 
@@ -347,7 +347,7 @@ MOST_COLUMNS = 24
 SHADES = 9
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MatrixCell:
     """One run, or None where the matrix has none there. `shade` is 0 (worst) to 9 (best) in its dataset."""
 
@@ -358,7 +358,7 @@ class MatrixCell:
     shade: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Matrix:
     """Rows are `down`, columns are `across` within each dataset."""
 
@@ -412,7 +412,7 @@ def matrix(by_dataset: Mapping[str, Sequence[RunView]], metric: str) -> Matrix |
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Scale:
     """The least and the greatest value of a dataset's runs, and whether the least is best."""
 

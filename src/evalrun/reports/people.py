@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from evalrun.frozen import frozen
 from evalrun.reports import numbers
 from evalrun.reports.numbers import plural
 from evalrun.reports.view import grid_link, sample_path
@@ -14,7 +14,7 @@ from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.people import Note
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Remark:
     """A note: on what (empty: the whole sweep), where that leads on the page, and who wrote it when."""
 
@@ -24,7 +24,7 @@ class Remark:
     who: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeopleView:
     """All that people said of one sweep. `figures` are rows of run, name and number."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from evalrun.frozen import frozen
 from evalrun.reports.numbers import MINUS, count, fixed, plural, seconds, significant
 from evalrun.reports.visible import terminal
 
@@ -21,7 +22,7 @@ Clock: TypeAlias = Callable[[], float]
 Phase: TypeAlias = Literal["starting", "running", "done"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class News:
     """How far one run is: samples `done`, the mean `score` of those that are scored, samples that failed, and
     samples and output tokens a second (None: not known). A run that is "starting" waits for its engine.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from evalrun.frozen import frozen
 from evalrun.reports import numbers
 from evalrun.reports.details import texts_of
 from evalrun.reports.view import RunView
@@ -15,7 +15,7 @@ MOST_LETTERS = 20_000
 """Longer prompts are cut: the whole text stands under Provenance."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromptView:
     """A prompt: the scores of its runs, each with what it is of, and its text. `anchor` names the text on the
     page; `against` is that of the best prompt, from which differences are marked; "" for the best itself."""

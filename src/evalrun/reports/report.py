@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalrun.atomic import replacing
 from evalrun.explain.words import CAUTION
 from evalrun.explanations import EXPLANATIONS
+from evalrun.frozen import frozen
 from evalrun.reports import details, page
 from evalrun.reports.charts.dots import forest
 from evalrun.reports.charts.load import cautions, level_charts, level_table, names_of, sentences
@@ -28,7 +28,7 @@ from evalrun.reports.previous import previous_line
 from evalrun.reports.prompts import PromptView, prompts
 from evalrun.reports.samples import SampleWriter
 from evalrun.reports.search import SearchView, search_view
-from evalrun.reports.source import MANY_UNREADABLE, Manifest, Source, Suite
+from evalrun.reports.source import MANY_UNREADABLE, Manifest, Source, Suite, column_titles, missing_runs
 from evalrun.reports.stages import Bars, stage_bars
 from evalrun.reports.verdicts import judge
 from evalrun.reports.versions import VersionsView, bbq_tables, pair_table, versions
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from evalrun.reports.explain import ExplanationView
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Header:
     """What the sweep is, and how it ended. `trouble` is a line where it is not complete, `before` one against
     the sweep before it."""
@@ -65,7 +65,7 @@ class Header:
     before: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """The sections of the page, in their order. Empty sections are left out by the templates."""
 
@@ -226,12 +226,6 @@ def _chances(views: Sequence[RunView], primary: Primary | None) -> dict[str, flo
     return {run: chance.level for run, chance in found.items() if chance}
 
 
-def column_titles(suite: Suite) -> dict[str, str]:
-    """How columns taken together are called: `a-b` is a \N{MULTIPLICATION SIGN} b."""
-    crossed = suite.fairness.intersections if suite.fairness else ()
-    return {"-".join(names): " \N{MULTIPLICATION SIGN} ".join(names) for names in crossed}
-
-
 def _quality(
     at: int, dataset: str, runs: Sequence[RunView], primary: Primary | None, *, named: bool
 ) -> list[Chart]:
@@ -288,12 +282,6 @@ def _before(manifest: Manifest, views: Sequence[RunView]) -> str:
         return ""
     labels = {view.id: view.full for view in views}
     return f"{previous_line(manifest.previous, manifest.started_at, labels, now=False)}."
-
-
-def missing_runs(source: Source) -> str:
-    """How many of the planned runs have no results."""
-    have = "has" if source.missing == 1 else "have"
-    return f"{source.missing} of {plural(source.missing + len(source.runs), 'run')} {have} no results."
 
 
 def _sentences(fault: str) -> str:

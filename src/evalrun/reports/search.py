@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from evalrun.frozen import frozen
 from evalrun.reports.charts.parallel import axes_of, parallel
 from evalrun.reports.charts.theme import COLOURS, LINE_LEGEND, base, nominal
 from evalrun.reports.numbers import (
@@ -35,7 +36,7 @@ _LEAST = -6.0
 """The least power of ten that is drawn."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SearchView:
     """What a page shows of a search."""
 

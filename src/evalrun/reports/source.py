@@ -6,12 +6,13 @@ Only the documented files are read, so that a folder copied from another machine
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from evalrun.analysis.conclude import read_sweep
 from evalrun.documents import read
-from evalrun.reports.numbers import moment
+from evalrun.frozen import frozen
+from evalrun.reports.numbers import moment, plural
 from evalrun.results import ERASED_SINCE, RunResults
 from evalrun.search_results import SearchResults
 from evalrun.sweep_results import GateVerdict, Previous, StoppedEarly, SweepResults, TaskGroup
@@ -23,7 +24,7 @@ MANY_UNREADABLE = 5
 """Runs whose samples cannot be read that are named one by one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Planned:
     """One cell of the matrix. `ablates` names the prompt of which it leaves a part out."""
 
@@ -35,7 +36,7 @@ class Planned:
     ablates: JSON = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AlertVerdict:
     """An alert on one run: whether it could be `checked`, and whether it `fired`."""
 
@@ -47,7 +48,7 @@ class AlertVerdict:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Performance:
     """How answers were asked for."""
 
@@ -56,7 +57,7 @@ class Performance:
     timeout_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FairnessColumns:
     """The columns whose groups are compared, and those taken together."""
 
@@ -64,7 +65,7 @@ class FairnessColumns:
     intersections: tuple[tuple[str, ...], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NamedModel:
     """A model of the suite, or one that judges only: its id, and what it is called where it is served."""
 
@@ -72,7 +73,7 @@ class NamedModel:
     model: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Suite:
     """The suite as it was understood, as far as a report speaks of it."""
 
@@ -89,7 +90,7 @@ class Suite:
     fairness: FairnessColumns | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SuiteText:
     """The suite as it was read (`text`) and as it was understood (`resolved`)."""
 
@@ -99,7 +100,7 @@ class SuiteText:
     resolved: Suite | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     """What `sweep.json` says: what was asked for, of whom, with what, and how it ended.
 
@@ -134,7 +135,7 @@ class Manifest:
     stopped_while_looking: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """A sweep as it lies on disk: its manifest, its finished runs in the order of the plan, and what they
     together came to."""
@@ -229,3 +230,15 @@ class Source:
     def _file(self, run_id: str, name: str) -> Path | None:
         path = self.path / "runs" / run_id / name
         return path if damage(path) is None else None
+
+
+def column_titles(suite: Suite) -> dict[str, str]:
+    """How columns taken together are called: `a-b` is a \N{MULTIPLICATION SIGN} b."""
+    crossed = suite.fairness.intersections if suite.fairness else ()
+    return {"-".join(names): " \N{MULTIPLICATION SIGN} ".join(names) for names in crossed}
+
+
+def missing_runs(source: Source) -> str:
+    """How many of the planned runs have no results."""
+    have = "has" if source.missing == 1 else "have"
+    return f"{source.missing} of {plural(source.missing + len(source.runs), 'run')} {have} no results."

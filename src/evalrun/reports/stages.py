@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from evalrun.frozen import frozen
 from evalrun.reports import numbers
 from evalrun.reports.view import RunView
 
@@ -14,7 +14,7 @@ _LEAST = 0.002
 """A stage of a smaller share of the longest run is not drawn."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """One stage in a bar: where it begins and its width, in thousandths of the longest run's bar, and what is
     said of it."""
@@ -25,7 +25,7 @@ class Part:
     said: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bar:
     """One run: its name, its stages in order, and what they took together."""
 
@@ -34,7 +34,7 @@ class Bar:
     total: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bars:
     """The bars, the stages that occur (in order), and how many runs have none here."""
 

@@ -19,8 +19,7 @@ from evalrun.reports.gates import gates, lost_sentences
 from evalrun.reports.leaderboard import columns, standing_word
 from evalrun.reports.numbers import count, plural
 from evalrun.reports.previous import previous_line
-from evalrun.reports.report import column_titles, missing_runs
-from evalrun.reports.source import MANY_UNREADABLE, Source
+from evalrun.reports.source import MANY_UNREADABLE, Source, column_titles, missing_runs
 from evalrun.reports.sweep_list import print_line, table_of
 from evalrun.reports.verdicts import Verdicts, judge
 from evalrun.reports.view import RunView, lead_of, other_scores, words

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from evalrun.frozen import frozen
 from evalrun.reports.advice import EVERY_RUN
 from evalrun.reports.answer import answer, overall
 from evalrun.reports.checkpoints import advised
@@ -15,7 +16,7 @@ from evalrun.sweep_results import GateVerdict, Primary
 from evalrun.types import Status
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdicts:
     """The runs, ranked within each dataset, and what that says. `views` are in the order of the plan.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from evalrun.analysis.conclude import scorer_kinds
+from evalrun.frozen import frozen
 from evalrun.reports import numbers
 from evalrun.reports.numbers import NONE, count, figure, fixed, interval, metric_interval, p_value
 from evalrun.reports.source import Suite
@@ -72,7 +72,7 @@ PAIRS = frozenset({"crows_pairs", "stereoset", "winobias"})
 EXAMPLES = 8
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VersionsView:
     """One axis of versions (an attribute, or the perturbations) on one dataset.
 

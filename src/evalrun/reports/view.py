@@ -6,10 +6,11 @@ Everything here is made from `sweep.json`, `run.json` and the columns of `sample
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from evalrun.analysis.conclude import scorer_names
+from evalrun.frozen import frozen
 from evalrun.reports.source import Planned, Suite
 from evalrun.reports.visible import visible
 from evalrun.results import RunDetails, RunResults
@@ -18,7 +19,7 @@ from evalrun.tracking.naming import Cell, params_of, plain_value
 from evalrun.types import JSON, Counts, MetricValue
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ScoreColumn:
     """A score that the grid of samples can go by: its name without `score.`; `lower` says that it gets better
     downwards, so that there is no right and wrong."""
@@ -34,7 +35,7 @@ PALETTE = 8
 """Colours and shapes that runs can be told apart by."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunView:
     """A run's results with the names it goes by: `label` is the shortest that tells it apart within its
     dataset, `full` within the sweep, `spoken` the label as it stands in a sentence; `parts` are the label's
@@ -155,7 +156,7 @@ def behind(place: Standing) -> tuple[float, float | None, float | None]:
     return -(place.difference or 0.0), None if high is None else -high, None if low is None else -low
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Phrase:
     """A piece of a sentence; `kind` is "run" for a run's name, "value" for a figure, "whole" for what is not
     broken over two lines, else empty."""
@@ -172,7 +173,7 @@ def words(sentence: Sentence) -> str:
     return "".join(phrase.text for phrase in sentence)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fact:
     """One figure of the best run, shown large; `anchor` is the section that says more."""
 
@@ -182,7 +183,7 @@ class Fact:
     anchor: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """What the sweep says about one dataset: sentences from the verdict down to its limits. `chance` says
     what is reached there without reading the input."""
@@ -219,7 +220,7 @@ PHONE = 40
 """Characters of a row that fit on a phone beside one another."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Table:
     """A small table of texts; the first column names the row. `numeric` columns are set right; `links` say
     where the names of the rows lead."""
@@ -240,7 +241,7 @@ class Table:
         return sum(map(max, zip(longest, heads, strict=True))) > PHONE
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chart:
     """A Vega-Lite specification with what stands in for it where it cannot be seen.
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
+from evalrun.frozen import frozen
 from evalrun.runner.limits import Ticket
 from evalrun.runner.source import Prepared
 from evalrun.types import RETRYABLE, Attempt, ErrorKind, ProviderError
@@ -31,7 +32,7 @@ async def sleep_unless(ends: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RetryPolicy:
     """Exponential back-off with full jitter over its upper half; a server's Retry-After comes first.
 

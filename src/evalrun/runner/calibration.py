@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ import orjson
 from evalrun._version import __version__
 from evalrun.atomic import write_private
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.paths import cache_dir
 
 FILE = "calibration.json"
 _PACKAGES = ("aiohttp", "uvloop", "orjson")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Calibration:
     """The client's own cost on one machine, from whole runs of evalrun against a server that costs nothing.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from evalrun.errors import ExitCode, UserError
+from evalrun.frozen import frozen
 from evalrun.providers.base import BatchProvider, Provider
 from evalrun.providers.batch_api import batch_api_of
 from evalrun.runner.attempts import (
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from evalrun.suite.values import PriceSpec
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cell:
     """One run, ready to go: samples, how each is asked, and how its answer is read.
 
@@ -77,7 +78,7 @@ def asked_price(model: ModelSpec, provider: Provider) -> PriceSpec | None:
     return price.batched() if price is not None and batch_api_of(provider) is not None else price
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CellOptions:
     """How to ask, apart from what is asked."""
 
@@ -98,7 +99,7 @@ class Observer(Protocol):
     def sample(self, run_id: str, record: SampleRecord) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reservation:
     """What one request may cost."""
 
@@ -129,7 +130,7 @@ class Stop:
     fault: UserError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CellContext:
     """What a run works with, and shares with others."""
 

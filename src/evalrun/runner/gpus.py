@@ -11,15 +11,16 @@ import importlib
 import os
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from evalrun.frozen import frozen
 
 DRIVER_TRACES = (Path("/dev/nvidiactl"), Path("/proc/driver/nvidia"), Path("/dev/dxg"))
 _QUERIES = ("use", "memory_bytes", "power_w", "energy_j")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GpuReading:
     """One device at one moment. `use` is the fraction of the last sampling period (up to 1 s) in which a
     kernel ran; `energy_j` counts since the driver was loaded; None where the device does not say."""

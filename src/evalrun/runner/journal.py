@@ -10,7 +10,7 @@ import dataclasses
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ import orjson
 from evalrun.atomic import open_private, sync, write_private
 from evalrun.canonical import digest
 from evalrun.errors import ExitCode, UserError
+from evalrun.frozen import frozen
 from evalrun.lines import has_checksum, read_record, with_checksum
 from evalrun.runner.monitor import SystemSample
 from evalrun.types import JSON, SampleRecord
@@ -217,7 +218,7 @@ def read_journal(path: Path, damaged: list[int] | None = None) -> Iterator[dict[
                 damaged.append(number)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Served:
     """The models and builds that answers came from, as servers name them."""
 
@@ -275,7 +276,7 @@ def repair_journal(path: Path) -> None:
             file.truncate(keep)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Earlier:
     """What a run that is taken up again has already: the samples done (sample id, repeat), where its clock
     ended (seconds), the samples that failed (they are asked again, after those that were never asked), and

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from evalrun.frozen import frozen
 from evalrun.types import JSON, Message, Request
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _open_files() -> int:
     return 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LimitChange:
     """One change of an adaptive limit, for the record. `at_s` is in the caller's clock."""
 
@@ -440,7 +441,7 @@ class Slots:
                 turn.set_result(None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Throttle:
     """What the requests to one endpoint pass: how many may be in flight, and how many a minute. `slots` are
     shared by cells that are asked at the same time."""

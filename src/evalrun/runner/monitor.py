@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from evalrun.frozen import frozen
 from evalrun.runner.processes import Cgroup, JustRead, MemoryWatch, Usage, usage
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _larger(known: int | None, new: int | None) -> int | None:
 INTERVAL_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SystemSample:
     """One reading. `t_s` is the run's clock (that of `sent_s` of its samples; the load phase comes before
     0); CPU times and disk bytes are totals since the processes began. None: not read this time."""
@@ -224,7 +225,7 @@ class SystemSample:
     def row(self) -> dict[str, Any]:
         """Flat, for the time series: `gpu.<index>.<query>` and `engine.<figure>` beside the others."""
         row: dict[str, Any] = {
-            name: getattr(self, name) for name in self.__slots__ if name not in ("gpus", "engine")
+            name: getattr(self, name) for name in self.__match_args__ if name not in ("gpus", "engine")
         }
         for gpu in self.gpus:
             values = asdict(gpu)
@@ -233,7 +234,7 @@ class SystemSample:
         return row | {f"engine.{name}": value for name, value in self.engine.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Watched:
     """What a monitor reads. `engine_pid` is asked each time, since an engine may start after the monitor;
     `gpus` are those of this machine where the model may run on them, else `no_gpus` says why there are

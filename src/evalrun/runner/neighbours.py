@@ -23,6 +23,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from evalrun.frozen import frozen
+
 PLACE = "EVALRUN_RUNNING"
 """The variable that names another folder for the files; empty: nobody is looked for, or told of us."""
 LOOK_S = 0.5
@@ -55,7 +57,7 @@ class _Other:
     seen: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Beside:
     """How long others were there during a span of `of_s` seconds: on this machine, and on one's endpoint."""
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from evalrun.frozen import frozen
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -19,7 +20,7 @@ _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _Number = TypeVar("_Number", int, float)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """What processes used since they began; None where it cannot be read. Disk bytes are those that went
     to or came from a device, so what the page cache served is not in them."""
@@ -184,7 +185,7 @@ _AT_LEAST_S = 30.0
 """Without a change PSS is read this often: pages may come to be shared with more or fewer processes."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pss:
     """Bytes of the engine's tree and of ours; None where they were not read this time, or cannot be."""
 

@@ -10,12 +10,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Protocol
 
 from evalrun.canonical import derived_seed
 from evalrun.datasets import Item
+from evalrun.frozen import frozen
 from evalrun.prompts.rendering import Rendered
 from evalrun.runner.cache import KeyMaker, ResponseCache
 from evalrun.types import JSON, Request, Response, hot_value
@@ -48,7 +48,7 @@ class Prepared:
     key: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SourceOptions:
     """What shapes the requests of one run besides row and prompt."""
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+from evalrun.frozen import frozen
 from evalrun.providers.base import HasWorkers, Provider, RunsEngine, capability
 from evalrun.runner.gpus import Gpus, open_gpus
 from evalrun.runner.monitor import Monitor, SystemSample, Watched
@@ -73,7 +74,7 @@ _STATS_SHARE = 0.02
 _STATS_PATIENCE_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Load:
     """What starting an engine took. `seconds` is None where no engine of ours was started; `rows` are its
     readings, with the end of the load as the zero of their clock."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from evalrun.frozen import frozen
 from evalrun.types import Direction
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MetricInfo:
     """What a metric means: shown as a tooltip beside every number and in docs/metrics.md.
 

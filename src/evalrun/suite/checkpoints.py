@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from evalrun.checkpoints import SETTLED_S, Checkpoint, find_checkpoints
 from evalrun.errors import Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.suite.findings import complaint, describe
 from evalrun.suite.values import Spec
 
@@ -129,7 +130,7 @@ class CheckpointRules(Spec):
     watch: WatchSpec = Field(default_factory=WatchSpec, description="For `evalrun watch`.")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expansion:
     """The models with checkpoints in their place, and what is said of those that are not taken."""
 
@@ -137,7 +138,7 @@ class Expansion:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Awaiting:
     """How checkpoints are taken while a training goes on: nothing is wrong where there are none yet, the last
     one counts as such once the training `finished`, and what was `kept` stays though it is deleted."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
+from evalrun.frozen import frozen
+from evalrun.registry import did_you_mean as did_you_mean
 from evalrun.registry import nearest
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ FINDINGS = "evalrun_findings"
 """The pydantic error type that carries findings of our own validators in its context."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """One problem at a path. `at_key`: the key itself is what is wrong, not its value; `unknown`: nobody
     knows it; `missing` is the key that is not there."""
@@ -74,15 +76,6 @@ def describe(value: Any) -> str:
         case dict():
             return "a mapping"
     return f"a {type(value).__name__}"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A remedy for a mistyped word: the nearest known one, else all of them."""
-    names = list(known)
-    near = nearest(word, names)
-    if near:
-        return f"Did you mean '{near}'?"
-    return f"Known: {', '.join(sorted(names))}." if names else ""
 
 
 def from_pydantic(

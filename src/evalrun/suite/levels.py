@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from evalrun.floats import COMPARISONS
+from evalrun.frozen import frozen
 from evalrun.suite.findings import complaint, describe
 from evalrun.suite.values import Fraction, LocalPath, Spec
 from evalrun.types import JSON
@@ -59,7 +59,7 @@ Rate = Annotated[
 """Requests a second: 2, "2/s" or "120/min"."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bound:
     """`of op bound`: a latency in seconds, or a score."""
 
@@ -302,7 +302,7 @@ class LoadSpec(Spec):
 Role = Literal["level", "reference", "again", "search"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Level:
     """One level of load: `concurrency` requests in flight, or arrivals at `rate` a second (None: those of a
     ramp or a trace). The reference for scores is run twice: as `reference` and once more as `again`."""

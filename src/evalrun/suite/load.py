@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from evalrun.errors import Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.registry import load, nearest
 from evalrun.suite import overrides as changes
 from evalrun.suite.checkpoints import Awaiting, CheckpointsSpec, NothingYetError, expand_models
@@ -242,7 +242,7 @@ def _missing_file(file: Path, base_dir: Path, path: DataPath) -> str:
     return where
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadedSuite:
     """A suite, the file it came from, and the way back from a value to its line.
 

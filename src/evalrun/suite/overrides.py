@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TypeAlias
 
 from evalrun.errors import Problem
+from evalrun.frozen import frozen
 from evalrun.suite.findings import describe, did_you_mean
 from evalrun.suite.tree import Node, Place, Unexpanded, expanded, parse_yaml
 
@@ -20,7 +21,7 @@ COMPONENTS = ("parse", "scorers")
 _DATA_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".json", ".csv", ".parquet")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Overrides:
     """Options of the command line that change a suite.
 

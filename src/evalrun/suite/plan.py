@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import product
 
 from evalrun.canonical import canonical_json, digest
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.dataset import DatasetSpec
 from evalrun.suite.levels import Level, level_requests, levels_of
@@ -24,7 +25,7 @@ MAX_RUN_ID = 100
 """Characters; a run id names a folder, and file systems allow 255 bytes for it and its suffixes."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunSpec:
     """One cell of the matrix.
 

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import yaml
 
 from evalrun.errors import Problem
+from evalrun.frozen import frozen
 from evalrun.registry import nearest
 from evalrun.secrets import is_secret_variable, scrub
 from evalrun.suite.findings import DataPath, describe
@@ -26,7 +27,7 @@ MAX_VALUES = 2_000_000
 MAX_DEPTH = 60
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """Where a value stands: a line of a file, or an option of the command line (then `line` is 0)."""
 
@@ -37,7 +38,7 @@ class Place:
         return f"{self.source}:{self.line}" if self.line else self.source
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unexpanded:
     """Text with `${` in it. `plain`: written without quotes, so that the result may be a number."""
 

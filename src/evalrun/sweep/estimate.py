@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.providers.batch_api import batch_api_of
 from evalrun.runner.attempts import LOOK_S
 from evalrun.runner.cell import Observer, Reservation, Stop
@@ -36,7 +37,7 @@ RENDERED_ROWS = 200
 """Rows rendered to estimate the mean prompt length; the rest are taken to be like them."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunEstimate:
     """One run of the plan. Tokens are estimates; `usd` is None where the model has no price."""
 
@@ -58,7 +59,7 @@ class RunEstimate:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JudgeEstimate:
     """What one scorer asks one model about one run. `requests` is the most without asking again."""
 
@@ -71,7 +72,7 @@ class JudgeEstimate:
     usd: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Estimate:
     """All runs of a plan, and what is asked about them."""
 

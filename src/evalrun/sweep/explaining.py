@@ -61,7 +61,7 @@ def explain_sweep_runs(
     warnings = []
     for planned in folder.manifest().plan:
         wanted = not rules.models or planned.model in rules.models
-        variant = "ablates" in (planned.model_extra or {})
+        variant = planned.ablates is not None
         if not wanted or variant or not folder.is_finished(planned.run):
             continue
         say(f"{planned.run}: explaining {rules.samples.n} answers")

@@ -11,7 +11,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from evalrun.analysis.run import analyse_run
 from evalrun.analysis.samples import SampleTable
 from evalrun.atomic import write_private
 from evalrun.datasets import Dataset
+from evalrun.frozen import frozen
 from evalrun.results import Definition
 from evalrun.runner import calibration
 from evalrun.runner.cell import Stop
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 ANSWERED = "answered.json"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Measured:
     """What was measured about a run as a whole, while it ran."""
 
@@ -124,7 +125,7 @@ class Measured:
         return replace(self, system=replace(self.system, stages=stages))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finish:
     """Finishes the runs of a sweep. `identities` say who answered, by model id."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evalrun.analysis.conclude import RESULTS, conclude_sweep
 from evalrun.atomic import place_for
 from evalrun.errors import ExitCode, UserError
+from evalrun.frozen import frozen
 from evalrun.gates.check import check_sweep
 from evalrun.reports.progress import Progress
 from evalrun.results import Lost
@@ -47,7 +48,7 @@ _POINTED_OUT = 5
 """Runs done before that are named one by one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """A sweep that ended, one way or another. Manifest and runs are as on disk."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from evalrun.datasets import Dataset
+from evalrun.frozen import frozen
 from evalrun.providers.base import Provider
 from evalrun.providers.batch_api import batch_api_of
 from evalrun.runner.cell import Cell, CellRun
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from evalrun.runner.load.level_run import LevelFacts, LevelPlan
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MatrixJob:
     """One run of the matrix, or what is left of it."""
 

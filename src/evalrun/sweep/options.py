@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
+from evalrun.frozen import frozen
 from evalrun.paths import default_store as default_store
 from evalrun.suite.overrides import Overrides
 from evalrun.sweep.resume import DEFAULT_WITHIN
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SweepOptions:
     """What the command line or `evalrun.run` asks for, besides the suite itself.
 

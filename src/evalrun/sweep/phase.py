@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.providers.base import Provider
 from evalrun.providers.batch_api import batch_api_of
 from evalrun.runner.cache import ResponseCache
@@ -74,7 +75,7 @@ class Conduct(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Services:
     """What all cells of a sweep share."""
 
@@ -90,7 +91,7 @@ class Services:
     conduct: Conduct | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Phase:
     """What the cells of one phase share. The engines of models in `needed_later` run on after it."""
 

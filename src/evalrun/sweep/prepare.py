@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from evalrun.canonical import digest
 from evalrun.datasets import Dataset, open_dataset
 from evalrun.errors import Problem, Problems
+from evalrun.frozen import frozen
 from evalrun.gates.conditions import Gate
 from evalrun.prompts import Prompt, Renderer, compile_prompt, with_variants
 from evalrun.providers.base import Provider, ProviderContext, create
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from evalrun.types import SampleRecord
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PreparedSweep:
     """A suite whose data, prompts, models and scorers are at hand and fit together.
 

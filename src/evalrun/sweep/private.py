@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalrun.errors import Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.registry import nearest
 from evalrun.sweep.alerts import stored_text
 from evalrun.tracking.folder import RAW
@@ -53,7 +54,7 @@ def prepare_redactor(
     return made
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Carried:
     """What a redactor elsewhere needs of the sweep's: its key, and the values that are removed everywhere."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from evalrun.errors import Problem, Problems, UserError
+from evalrun.frozen import frozen
 from evalrun.prompts import Api, Prompt, Renderer, compile_prompt, open_pool
 from evalrun.sandbox import reaches_by_computed_names
 from evalrun.sweep.examples import bound
@@ -28,7 +29,7 @@ def api_of(model: ModelSpec) -> Api:
     return api
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Compiled:
     """The prompts of a suite by (prompt id, api), what renders them by (prompt id, dataset id, api), and
     the digests of the few-shot examples by "prompt id/dataset id"."""

@@ -9,12 +9,12 @@ are with a batch API is taken up whatever its age: they are paid for.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.tracking.folder import CLUSTER, MANIFEST, SAMPLES, SweepFolder
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def seconds_of(span: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unfinished:
     """The unfinished sweep of the same work, if any: `folder` where it is taken up, and what to say of it."""
 

@@ -13,13 +13,13 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import orjson
 
+from evalrun.frozen import frozen
 from evalrun.runner.cell import Stop
 from evalrun.scoring.base import Scorer
 from evalrun.scoring.pipeline import Pipeline
@@ -44,7 +44,7 @@ class Verdicts(Protocol):
     def of(self, sample: Mapping[str, Any]) -> Mapping[str, Score]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scoring:
     """By what samples are scored. With `again` they are parsed anew too, and lose the scores they had."""
 

@@ -6,13 +6,13 @@ import contextlib
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
 from evalrun.atomic import disk_errors
 from evalrun.errors import ExitCode, Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.registry import nearest
 from evalrun.secrets import scrub_url
 from evalrun.tracking.events import read_events
@@ -34,7 +34,7 @@ _MOST_METRICS = 14
 _MOST_REASON = 2_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Placed:
     """A run that was promoted to `name`, or deployed to the environment `name`.
 
@@ -56,7 +56,7 @@ class Placed:
     present: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wish:
     """What is asked for: the name, why, and whether objections are passed over."""
 
@@ -362,7 +362,7 @@ def _epitaph(folder: SweepFolder, reason: str) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Baseline:
     """A name, the sweep it stands for, who set it and when. `present` is False if the sweep is gone."""
 

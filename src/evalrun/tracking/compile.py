@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
+from evalrun.frozen import frozen
 from evalrun.tracking.query import (
     Call,
     Compare,
@@ -35,7 +36,7 @@ _WORDS: Mapping[Kind, str] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Term:
     """A name as SQL. Of kind "any" are those whose type is only known row by row: `sql` is then the value as
     a number, `text` as a text, and `type` says which of them counts. A text may also be meant as a number:

@@ -6,11 +6,12 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
 from evalrun.canonical import canonical_json
+from evalrun.frozen import frozen
 from evalrun.served import KINDS
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.model import SweepManifest
@@ -25,7 +26,7 @@ _PREFIXES = ("vars.", "sensitive.")
 _COLUMNS = ("target", "target_json", "cluster")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RowChange:
     """A row with the same id and other content: column to (before, after)."""
 
@@ -33,7 +34,7 @@ class RowChange:
     columns: dict[str, tuple[Any, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DataDiff:
     """How the rows of one dataset differ. Counts are of all rows; ids and changes are the first few.
 
@@ -135,7 +136,7 @@ _MOST_WORDS = 20_000
 _CODE = ("git.commit", "git.branch", "git.dirty", "git.diff.sha256")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """One value that differs. None stands for what one side does not have."""
 
@@ -144,7 +145,7 @@ class Change:
     after: JSON
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Piece:
     """A piece of a text: in both, only before ("removed") or only after ("added")."""
 
@@ -152,7 +153,7 @@ class Piece:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromptDiff:
     """How one text of a prompt (its template, a message or an include) differs, word by word."""
 
@@ -161,7 +162,7 @@ class PromptDiff:
     pieces: tuple[Piece, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SweepDiff:
     """All that differs between two sweeps. Empty tuples where nothing does; `data` names every dataset."""
 

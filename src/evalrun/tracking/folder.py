@@ -99,36 +99,40 @@ class SweepFolder:
         except OSError:
             return True
 
-    def write_manifest(self, manifest: SweepManifest | Mapping[str, Any]) -> None:
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write `sweep.json`, whole or not at all, without anything that looks like a secret.
 
         Raises UserError (exit 3) when the disk is full, and where the manifest is not of its form.
         """
-        # Not at the top: whoever only looks for folders does without pydantic, a tenth of a second.
         from evalrun.tracking.model import SweepManifest
 
-        where = self.path / MANIFEST
-        checked = SweepManifest.read(
-            plain(dict(manifest)) if isinstance(manifest, Mapping) else _plain(manifest), where
-        )
+        where, document = self.path / MANIFEST, plain(dict(manifest))
+        checked = SweepManifest.read(document, where)
         if checked.status not in ENDED:
             write_private(self.path / UNFINISHED, checked.spec_digest.encode())
         # The mark of one that is complete now goes when the trail says so: see `append_event`.
-        self._write_document(where, _plain(checked))
+        self._write_document(where, plain(checked.document(document)))
 
     def manifest(self) -> SweepManifest:
         """The manifest, checked. Raises UserError that names the file if it is missing, broken or later."""
+        return self._manifest()[0]
+
+    def _manifest(self) -> tuple[SweepManifest, Mapping[str, Any]]:
         from evalrun.tracking.model import SweepManifest
 
+        def checked() -> tuple[SweepManifest, Mapping[str, Any]]:
+            document = read_document(where)
+            return SweepManifest.read(document, where), document
+
         where = self.path / MANIFEST
-        found: SweepManifest = _kept(
-            self.path, where, lambda: SweepManifest.read(read_document(where), where)
-        )
-        return found
+        known: tuple[SweepManifest, Mapping[str, Any]] = _kept(self.path, where, checked)
+        return known
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest as plain JSON values, with every key of the document's form present."""
-        return _plain(self.manifest())
+        manifest, document = self._manifest()
+        values: dict[str, Any] = plain(manifest.document(document))
+        return values
 
     def update_manifest(self, **changes: Any) -> SweepManifest:
         """Change some of the manifest's fields. For the process that holds the lock."""
@@ -418,11 +422,6 @@ def _locked_soon(descriptor: int) -> bool:
         else:
             return True
     return False
-
-
-def _plain(document: SweepManifest) -> dict[str, Any]:
-    values: dict[str, Any] = plain(document.model_dump(mode="python"))
-    return values
 
 
 def with_defaults(document: Mapping[str, Any], checked: RunResults) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import signal
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalrun.frozen import frozen
 from evalrun.secrets import scrub, scrub_url
 
 TIMEOUT_S = 2.0
@@ -31,7 +31,7 @@ _GIT = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Answer:
     """What a git command wrote. `total` and `sha256` speak of all of it, `text` of the part that was kept."""
 

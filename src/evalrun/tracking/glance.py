@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from evalrun.frozen import frozen
 from evalrun.tracking.folder import SweepFolder, stamp
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ BEGUN = 20
 VARIABLE, SETTING, SQLITE = "EVALRUN_CATALOG", "catalog.json", "catalog.db"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SweepRow:
     """One sweep, as a list shows it. Times are ISO 8601 in UTC; `runs` counts those with results.
 

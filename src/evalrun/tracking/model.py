@@ -8,12 +8,13 @@ else there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from evalrun.errors import Problem, UserError
+from evalrun.documents import read
+from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.tracking.events import utc_now as utc_now
 from evalrun.types import JSON
 
@@ -35,10 +36,11 @@ def check_version(document: Mapping[str, Any], where: Path) -> None:
         )
 
 
-class SuiteSource(BaseModel):
+@frozen
+class SuiteSource:
     """The suite as it was read (`text`) and as it was understood (`resolved`)."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "allow"}
 
     path: str = ""
     text: str = ""
@@ -46,20 +48,25 @@ class SuiteSource(BaseModel):
     resolved: JSON = None
 
 
-class PlannedRun(BaseModel):
-    """One cell of the matrix."""
+@frozen
+class PlannedRun:
+    """One cell of the matrix. `cell_digest` identifies its work, `ablates` names the prompt of which a part
+    is left out; a document has them only where they are known."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "allow"}
 
     run: str
     model: str
     prompt: str
     dataset: str
-    params: dict[str, JSON] = Field(default_factory=dict)
+    params: dict[str, JSON] = field(default_factory=dict)
     repeats: int = 1
+    cell_digest: JSON = None
+    ablates: JSON = None
 
 
-class SweepManifest(BaseModel):
+@frozen
+class SweepManifest:
     """`sweep.json`: what was asked for, of whom, with what, and how it ended. (What came of it are
     `evalrun.sweep_results.SweepResults`, and `RunResults` in each `run.json`.)
 
@@ -67,38 +74,50 @@ class SweepManifest(BaseModel):
     `spec_digest` identifies the work (suite, data and prompts): a sweep is taken up again by it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", coerce_numbers_to_str=True)
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "allow"}
 
-    schema_version: int = SCHEMA_VERSION
     sweep: str
     name: str
     project: str
     status: SweepStatus = "running"
-    started_at: str = Field(default_factory=utc_now)
+    started_at: str = field(default_factory=utc_now)
     finished_at: str | None = None
     spec_digest: str = ""
-    suite: SuiteSource = Field(default_factory=SuiteSource)
+    suite: SuiteSource = field(default_factory=SuiteSource)
     plan: tuple[PlannedRun, ...] = ()
-    provenance: dict[str, JSON] = Field(default_factory=dict)
-    datasets: dict[str, dict[str, JSON]] = Field(default_factory=dict)
-    prompts: dict[str, dict[str, JSON]] = Field(default_factory=dict)
-    models: dict[str, dict[str, JSON]] = Field(default_factory=dict)
-    served: dict[str, dict[str, JSON]] = Field(default_factory=dict)
-    tags: dict[str, str] = Field(default_factory=dict)
-    seeds: dict[str, JSON] = Field(default_factory=dict)
+    provenance: dict[str, JSON] = field(default_factory=dict)
+    datasets: dict[str, dict[str, JSON]] = field(default_factory=dict)
+    prompts: dict[str, dict[str, JSON]] = field(default_factory=dict)
+    models: dict[str, dict[str, JSON]] = field(default_factory=dict)
+    served: dict[str, dict[str, JSON]] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    seeds: dict[str, JSON] = field(default_factory=dict)
     gates: tuple[dict[str, JSON], ...] = ()
     exit_code: int | None = None
+    schema_version: int = SCHEMA_VERSION
 
     @classmethod
-    def read(cls, data: Mapping[str, Any], where: Path) -> Self:
-        """Check a document that was read from `where`. Raises UserError that names the file and the keys."""
+    def read(cls, data: Mapping[str, Any], where: Path) -> SweepManifest:
+        """Check a document that was read from `where`. Raises UserError that names the file and the key."""
         check_version(data, where)
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise UserError(
-                [
-                    Problem(f"{'.'.join(map(str, each['loc']))}: {each['msg']}", str(where))
-                    for each in error.errors()[:10]
-                ]
-            ) from error
+        return read(cls, data, where)
+
+    def document(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The document `given` with every key of its form, and with those that this version does not know."""
+        cells = zip(self.plan, given.get("plan") or (), strict=True)
+        parts = {
+            "suite": _whole(self.suite, given.get("suite") or {}),
+            "plan": [_whole(planned, cell) for planned, cell in cells],
+        }
+        return {"schema_version": self.schema_version, **_whole(self, given), **parts}
+
+
+_SOMETIMES = ("cell_digest", "ablates")
+
+
+def _whole(checked: SweepManifest | SuiteSource | PlannedRun, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that every such document has, then what else was given."""
+    names = [name for name in checked.__match_args__ if name not in _SOMETIMES]
+    return {name: getattr(checked, name) for name in names} | {
+        name: value for name, value in given.items() if name not in names
+    }

@@ -14,7 +14,6 @@ import contextlib
 import os
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +22,7 @@ import orjson
 
 from evalrun.atomic import open_private, private_folder, replacing
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.lines import read_record
 from evalrun.registry import nearest
 from evalrun.secrets import scrub_json
@@ -278,7 +278,7 @@ def column_names(path: Path) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Index:
     """Which lines of a journal count, in the order of the output: where they begin and how long they are."""
 

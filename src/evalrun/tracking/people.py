@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import orjson
 
 from evalrun.atomic import private_folder, write_private
 from evalrun.errors import Problem, UserError
+from evalrun.frozen import frozen
 from evalrun.secrets import scrub_json
 from evalrun.tracking.folder import SweepFolder, file_sha256
 from evalrun.types import JSON
@@ -31,7 +32,7 @@ MAX_NAME = 100
 _MAX_TAG = 200
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Note:
     """A note with who wrote it and when (ISO 8601, UTC). `target` is RUN or RUN/SAMPLE; empty: the sweep."""
 
@@ -41,7 +42,7 @@ class Note:
     target: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LabelSet:
     """Labels or ratings that people gave to samples, from one file; what was read lies in `file`.
 
@@ -58,7 +59,7 @@ class LabelSet:
     agreement: tuple[Mapping[str, Any], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Said:
     """All that people have said of a sweep. `tags` start from those of its suite.
 
@@ -217,7 +218,7 @@ BAD = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LabelColumns:
     """Which columns of the file hold what. `run` may be missing in it."""
 
@@ -226,7 +227,7 @@ class LabelColumns:
     run: str = "run"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Label:
     """What one person said of one sample. `run` is empty where the file does not say."""
 

@@ -10,10 +10,11 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeAlias
 
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.registry import nearest
 
 Operator: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">="]
@@ -23,7 +24,7 @@ _SHOWN = 90
 """Characters of a query that a message shows around the place it speaks of."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """Where in the text something stands, in characters."""
 
@@ -31,7 +32,7 @@ class Place:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Literal_:
     """A value that was written down."""
 
@@ -39,7 +40,7 @@ class Literal_:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Name:
     """A name: `model`, `tag.team`, `metric("exact_match", dialect="aave").ci_low`.
 
@@ -66,7 +67,7 @@ class Name:
         return ".".join(self.path)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Call:
     """`len(x)` or `lower(x)`."""
 
@@ -78,7 +79,7 @@ class Call:
 Operand: TypeAlias = Literal_ | Name | Call
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Compare:
     """Two operands, not both literals."""
 
@@ -88,7 +89,7 @@ class Compare:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Contains:
     """`"needle" in haystack`."""
 
@@ -97,7 +98,7 @@ class Contains:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OneOf:
     """`operand in (…, …)`; never empty."""
 
@@ -106,7 +107,7 @@ class OneOf:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Holds:
     """A name on its own, which must be true or false."""
 
@@ -114,14 +115,14 @@ class Holds:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Not:
     """The opposite."""
 
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Several:
     """All of them (`and`) or any (`or`)."""
 
@@ -132,7 +133,7 @@ class Several:
 Node: TypeAlias = Compare | Contains | OneOf | Holds | Not | Several
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Query:
     """A query as text and as tree; the tree is None where the text is empty, which finds everything."""
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalrun.atomic import disk_errors, open_private, write_private
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.tracking.folder import ASKED, MANIFEST, RUN, SAMPLES, SYSTEM, SweepFolder, file_sha256
 from evalrun.tracking.parts import copy_table
 from evalrun.tracking.plain import read_document
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 INDEX = "cells.index"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Earlier:
     """A finished run of the same cell."""
 
@@ -117,7 +117,7 @@ def _lines(known: bytes, digest: str) -> list[list[str]]:
     return [line for line in lines if len(line) == 3]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Known:
     """An earlier sweep with what its manifest says: read once, however many of its runs are asked for."""
 
@@ -128,8 +128,7 @@ class _Known:
 
 
 def _cell_digest(planned: PlannedRun) -> str | None:
-    found = (planned.model_extra or {}).get("cell_digest")
-    return found if isinstance(found, str) else None
+    return planned.cell_digest if isinstance(planned.cell_digest, str) else None
 
 
 def _of_id(store: Store, ulid: str) -> list[_Known]:

@@ -10,11 +10,11 @@ import contextlib
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.lines import read_record
 from evalrun.results import RunResults, Timings
 from evalrun.tracking.folder import SAMPLES, SweepFolder
@@ -26,7 +26,7 @@ RUNNING = "running"
 _SO_FAR = "of the samples so far"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunningRun:
     """A run that has answers and no results yet: `results` so far, how many samples it will have (None where
     that is not known), and when the last one was written (ISO 8601, UTC)."""

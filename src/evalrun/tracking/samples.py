@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.registry import nearest
 from evalrun.tracking.compile import Compiler, Kind, Term
 from evalrun.tracking.folder import SweepFolder
@@ -18,7 +19,7 @@ from evalrun.tracking.parts import files_of
 from evalrun.tracking.query import Name, did_you_mean_name, fault, parse, parse_name, spelled
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FoundSamples:
     """Samples as flat dicts (the columns of `samples.parquet`, JSON columns decoded), and how many in all."""
 

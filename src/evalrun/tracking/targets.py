@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.tracking.folder import SweepFolder
 from evalrun.tracking.parts import files_of
 from evalrun.tracking.samples import find_run
 from evalrun.tracking.store import Store
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """A sweep, a run of it, or a sample of that. `run` and `sample` are empty where not meant."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from evalrun.frozen import frozen
 from evalrun.reports import numbers
 from evalrun.reports.charts.theme import base, level_rule, padded, reaching, run_scale, shape_scale
 from evalrun.reports.leaderboard import COST, E2E, MEMORY
@@ -30,7 +30,7 @@ ASIDE = (8, -9, 15)
 _Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Spot:
     """Where a name stands beside its point."""
 
@@ -115,7 +115,7 @@ def frontier(points: Sequence[tuple[float, float]], *, lower: bool) -> list[int]
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Price:
     """What quality is compared with: a metric of which less is better, and how it is said and written."""
 
@@ -202,7 +202,7 @@ def _row(point: Point, price: Price) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Axes:
     """The chart's two axes: the metric upwards, with its level of chance, the price to the right."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evalrun.errors import UserError
+from evalrun.frozen import frozen
 from evalrun.reports.charts.theme import LINE_LEGEND, base, dash_scale, run_scale
 from evalrun.reports.numbers import NONE, fixed, seconds, significant, size
 from evalrun.reports.view import Chart, RunView, Table
@@ -42,7 +42,7 @@ def read_system(path: Path) -> list[dict[str, Any]]:
     return sorted(during, key=lambda row: row["t_s"])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reading:
     """What is drawn in one chart: its title and unit; `factor` scales what was read, of a `rate` the increase
     a second. `folded` ones are for those who want them."""
