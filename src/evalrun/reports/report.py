@@ -11,6 +11,7 @@ from evalrun.explain.words import CAUTION
 from evalrun.explanations import EXPLANATIONS
 from evalrun.frozen import frozen
 from evalrun.reports import details, page
+from evalrun.reports.by_column import by_column
 from evalrun.reports.charts.dots import forest
 from evalrun.reports.charts.load import cautions, level_charts, level_table, names_of, sentences
 from evalrun.reports.charts.quality import quality_charts
@@ -75,6 +76,7 @@ class Report:
     gates: Sequence[GateView]
     leaderboards: Sequence[Leaderboard]
     groups: Table | None
+    by_column: Sequence[Table]
     matrix: Matrix | None
     prompts: Sequence[PromptView]
     quality: Sequence[Chart]
@@ -176,8 +178,9 @@ def build_report(source: Source) -> Report:
             for _, name, runs in datasets
         ],
         groups=details.task_groups(source.manifest.groups),
+        by_column=by_column(by_dataset, suite.report.by if suite.report else (), named=named),
         matrix=matrix(by_dataset, metric),
-        prompts=prompts(by_dataset, source.manifest.prompts),
+        prompts=prompts(by_dataset, source.manifest.prompts, suite.prompts or ()),
         quality=[
             chart
             for at, name, runs in datasets

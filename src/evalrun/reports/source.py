@@ -74,6 +74,55 @@ class NamedModel:
 
 
 @frozen
+class ReportColumns:
+    """The columns by whose values scores are told."""
+
+    by: tuple[str, ...] = ()
+
+
+@frozen
+class Examples:
+    """Which worked examples a prompt shows before the question."""
+
+    count: int | None = None
+    first: int | None = None
+    ids: tuple[JSON, ...] | None = None
+    same: bool | None = None
+    of_own: str | None = None
+    split: str | None = None
+    path: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """`the first 3 rows of few.jsonl (the same for every sample)`; empty for none."""
+        number = len(self.ids or ()) or self.first or self.count or 0
+        if not number:
+            return ""
+        rows = "row" if number == 1 else "rows"
+        which = f"{number} chosen {rows}" if self.ids else f"the first {number} {rows}" if self.first else ""
+        lead = which or f"{number} {rows} drawn by the seed"
+        of = self.path or (f"the split {self.split}" if self.split else "the dataset")
+        own = f" with the sample's own {self.of_own}" if self.of_own else ""
+        same = " (the same for every sample)" if self.same or ((self.ids or self.first) and not own) else ""
+        return f"{lead} of {of}{own}{same}"
+
+
+@frozen
+class AskedBy:
+    """A prompt as the suite has it, as far as its text does not say it."""
+
+    id: str = ""
+    messages: JSON = None
+    few_shot: Examples | None = None
+
+    @property
+    def roles(self) -> list[str]:
+        """Who speaks, message by message; empty where the messages stand in the data."""
+        listed = self.messages if isinstance(self.messages, list) else []
+        return [str(each["role"]) for each in listed if isinstance(each, Mapping) and "role" in each]
+
+
+@frozen
 class Suite:
     """The suite as it was understood, as far as a report speaks of it."""
 
@@ -83,6 +132,8 @@ class Suite:
     parse: tuple[JSON, ...] | None = ()
     scorers: tuple[JSON, ...] | None = ()
     models: tuple[NamedModel, ...] | None = ()
+    prompts: tuple[AskedBy, ...] | None = ()
+    report: ReportColumns | None = None
     judges: tuple[NamedModel, ...] | None = ()
     unparsed: str | None = None
     performance: Performance | None = Performance()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalrun.gates.conditions import FIRST
 from evalrun.reports import numbers
+from evalrun.reports.by_column import by_column
 from evalrun.reports.details import task_groups
 from evalrun.reports.fairness import fairness
 from evalrun.reports.fit import Column, fit
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from evalrun.tracking.changes import Placed
     from evalrun.tracking.people import Note, Said
 
+MOST_VALUES = 21
+"""Of a column with more values than twenty only the mean over them is printed."""
 MOST_LOST = 8
 """So many runs are listed with their unparsed, refused and failed samples."""
 
@@ -83,6 +86,7 @@ def result_table(
         console.print(_runs_table(ranked, verdicts, other_scores(source.suite, ranked), console.width))
         _lost(console, ranked)
     _groups(console, source)
+    _by_column(console, source, verdicts)
     _fairness(console, verdicts, source)
     _gates(console, source, verdicts)
     cautions = dict.fromkeys(caution for answer in verdicts.answers for caution in answer.cautions)
@@ -176,6 +180,20 @@ def _groups(console: Console, source: Source) -> None:
         for at, title in enumerate(groups.columns)
     ]
     console.print(table_of(fit(shown, console.width, rigid={"value"})))
+
+
+def _by_column(console: Console, source: Source, verdicts: Verdicts) -> None:
+    """Scores by the values of columns, of as many runs as fit; long tables stand in the report alone."""
+    columns = source.suite.report.by if source.suite.report else ()
+    for table in by_column(verdicts.by_dataset, columns, named=verdicts.named):
+        rows = table.rows if len(table.rows) <= MOST_VALUES else table.rows[-1:]
+        shown: list[Column] = [
+            (title, "right" if at == 1 else "left", [row[at] for row in rows])
+            for at, title in enumerate(table.columns)
+        ]
+        console.print()
+        print_line(console, table.caption, "bold")
+        console.print(table_of(fit(shown, console.width, rigid={*table.columns[2:]})))
 
 
 def _score(run: RunView) -> str:
