@@ -243,6 +243,40 @@ def test_the_parts_of_a_dataset_are_drawn_by_cluster_and_move_for_no_other_row(t
     assert sorted(held_out)[:3] == ["r0", "r1", "r117"], "the same on every machine"
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("key", ["id", None])
+def test_a_limit_holds_for_both_parts_together(tmp_path: Path, shuffle: bool, key: str | None) -> None:
+    data = [{"id": f"r{at}", "text": f"t{at // 2 if at < 40 else at}", "want": "yes"} for at in range(300)]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, data)))
+
+    def names(part: dict[str, Any] | None) -> list[str]:
+        spec = {"id": "d", "path": "d.jsonl", "key": key, "target": "want", "limit": 120, "shuffle": shuffle}
+        made = DatasetSpec.model_validate({**spec, **({"part": part} if part else {})})
+        return [item.sample_id for item in open_dataset(made, tmp_path, 5)]
+
+    whole = names(None)
+    search, held_out = (names({"take": take, "seed": 4}) for take in ("search", "held_out"))
+    assert len(whole) == 120 and sorted(search + held_out) == sorted(whole)
+    assert search == [name for name in whole if name in search], "in the order of the whole"
+    assert 20 < len(held_out) < 60
+
+
+def test_with_a_limit_a_search_asks_no_other_rows_in_drawn_order(tmp_path: Path) -> None:
+    data = rows(500)
+    suite = suite_of(tmp_path, data)
+    words = (suite, "--limit", "400")
+    planned = document_of("plan", *words)["search"]
+    found = document_of("search", *words, "--store", tmp_path / "s", "--no-report", "-q")
+    asked = [_ids(path) for path in (tmp_path / "s").glob("sweeps/*/runs/*/samples.parquet")]
+    first = {row["id"] for row in data[:400]}
+    assert all(first.issuperset(ids) for ids in asked), "the first 400 rows and no other"
+    n = found["held_out"]["n"]
+    assert planned["greatest"] == 4 * (400 - n) + 2 * n and found["search"]["rows"] == 400
+    race, _ = sorted((tmp_path / "s" / "sweeps").iterdir())
+    bad = [int(name[1:]) for name in _ids(race / "runs" / "bad-p-d" / "samples.parquet")]
+    assert len(bad) < 200 and max(bad) > 300, "not the first of the file before all others"
+
+
 SLOW = """
 import time
 from pathlib import Path

@@ -114,7 +114,7 @@ class Dataset:
         for number, _, row in self._source.records(findings):
             findings.raise_if_any()
             full = self._shape.complete(row)
-            if self._shape.keeps(full, row):
+            if self._shape.keeps(full) and self._shape.in_part(full, row):
                 yield number, row, full
 
     def _found_again(self) -> Iterator[tuple[int, dict[str, JSON], dict[str, JSON]]]:

@@ -13,7 +13,7 @@ from evalrun.templates import Compiled, TemplateFailure, compile_condition, comp
 from evalrun.types import JSON, Row, hot_value
 
 if TYPE_CHECKING:
-    from evalrun.suite.dataset import DatasetSpec, PartSpec
+    from evalrun.suite.dataset import DatasetSpec
 
 
 @hot_value
@@ -169,14 +169,16 @@ class Shape:
             full[name] = setting.read(full)
         return full
 
-    def keeps(self, full: Row, row: Row) -> bool:
-        """Whether the filter keeps a complete row, and the part it is in (`row` is as the source has it).
-        Raises BadRow."""
-        if self.condition is not None and not self.condition.read(full):
-            return False
-        return self._part is None or self._in_part(self._part, full, row)
+    def keeps(self, full: Row) -> bool:
+        """Whether the filter keeps a complete row. Raises BadRow."""
+        return self.condition is None or bool(self.condition.read(full))
 
-    def _in_part(self, part: PartSpec, full: Row, row: Row) -> bool:
+    def in_part(self, full: Row, row: Row) -> bool:
+        """Whether a complete row is in the part that is used; `row` is as the source has it. Raises
+        BadRow."""
+        part = self._part
+        if part is None:
+            return True
         name = _label(self.cluster, full) if self.cluster else None
         name = name or self.key_of(full) or canonical_json(dict(row)).decode()
         held_out = derived_seed(part.seed, "held out", name) < part.held_out * 2**64

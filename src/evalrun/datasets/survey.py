@@ -143,6 +143,10 @@ class Selection:
     seed: int
 
 
+_DIGEST = 32
+"""Bytes of a row's digest."""
+
+
 @dataclass(slots=True)
 class Chosen:
     """The outcome: how to find the selected rows again, in order.
@@ -182,6 +186,9 @@ class Survey:
         self._remember = indirect or selection.shuffle
         self._ranks = array("Q")
         self._digests = bytearray()
+        self._inside = bytearray()
+        """Of each rank, whether its row is in the part that is used."""
+        self._kept = 0
 
     def run(self) -> Chosen:
         """Read the source. Raises UserError with everything that is wrong with the rows."""
@@ -200,11 +207,13 @@ class Survey:
             if entry is None:
                 continue
             if self._selection.shuffle:
-                self._digests += entry
+                # One for each rank: of rows of another part there is none without a limit.
+                self._digests += entry or bytes(_DIGEST if self._selection.limit else 0)
             else:
                 hasher.update(entry)
-            self._chosen.count += 1
-            if self._chosen.count == stop_at:
+            self._chosen.count += bool(entry)
+            self._kept += 1
+            if self._kept == stop_at:
                 break
         return self._finish(hasher)
 
@@ -246,10 +255,14 @@ class Survey:
         return not absent
 
     def _take(self, number: int, place: int, row: dict[str, JSON]) -> bytes | None:
-        """Name one row and note where it stands. Gives its digest, or None where the filter drops it."""
+        """Name one row and note where it stands. Gives its digest; None where the filter drops it, no byte
+        where it is in another part (and counts towards the limit all the same)."""
         full = self._shape.complete(row)
-        if not self._shape.keeps(full, row):
+        if not self._shape.keeps(full):
             return None
+        selection, inside = self._selection, self._shape.in_part(full, row)
+        if not inside and not (selection.shuffle and selection.limit):
+            return b""
         canonical = _canonical(row)
         hasher = hashlib.sha256(canonical)
         key = self._shape.key_of(full)
@@ -257,6 +270,13 @@ class Survey:
             sample_id = self._by_content(number, hasher.hexdigest()[:ID_DIGITS])
         else:
             sample_id = self._by_key(key)
+        if selection.shuffle:
+            self._ranks.append(rank(selection.seed, sample_id))
+            self._inside.append(inside)
+        if not inside:
+            self._chosen.numbers.append(number)
+            self._chosen.places.append(0)
+            return b""
         hasher.update(b"\n" + _canonical(self._shape.target_of(full)))
         self.presence.see(number, full)
         if None in full.values():
@@ -268,8 +288,6 @@ class Survey:
         if self._remember:
             self._chosen.numbers.append(number)
             self._chosen.places.append(self._chosen.spool.add(row) if self._chosen.spool else place)
-        if self._selection.shuffle:
-            self._ranks.append(rank(self._selection.seed, sample_id))
         return hasher.digest()
 
     def _note_binary(self, row: Row) -> None:
@@ -324,7 +342,7 @@ class Survey:
                 continue
             try:
                 full = self._shape.complete(row)
-                key = self._shape.key_of(full) if self._shape.keeps(full, row) else None
+                key = self._shape.key_of(full) if self._shape.keeps(full) else None
             except BadRow:
                 continue
             if key is not None:
@@ -333,6 +351,9 @@ class Survey:
     def _refuse_nothing(self) -> None:
         if self._chosen.count or self.findings:
             return
+        if self._kept:
+            what = f"of its {self._kept:,} rows none is in this part"
+            raise UserError(what, where=f"dataset {self._name}, part", remedy="Take another share or seed.")
         if self._read:
             what = f"the filter keeps none of the {self._read:,} rows"
             raise UserError([Problem(what, f"dataset {self._name}, where", "Correct 'where'.")])
@@ -343,13 +364,14 @@ class Survey:
         """Puts the chosen rows in the order of their ranks and cuts at the limit."""
         ranks, chosen = self._ranks, self._chosen
         order = sorted(range(len(ranks)), key=ranks.__getitem__)[: self._selection.limit]
+        order = [index for index in order if self._inside[index]]
         chosen.numbers = array("Q", [chosen.numbers[index] for index in order])
         chosen.places = array("Q", [chosen.places[index] for index in order])
         chosen.count = len(order)
         hasher = hashlib.sha256()
         for index in order:
-            hasher.update(self._digests[32 * index : 32 * index + 32])
-        self._ranks, self._digests = array("Q"), bytearray()
+            hasher.update(self._digests[_DIGEST * index : _DIGEST * (index + 1)])
+        self._ranks, self._digests, self._inside = array("Q"), bytearray(), bytearray()
         return hasher
 
 

@@ -30,10 +30,11 @@ from evalrun.scoring.pipeline import Pipeline
 from evalrun.search.conduct import Searching
 from evalrun.search.leaks import HeldOut
 from evalrun.search.pool import Halted, Pool, needs
+from evalrun.search.space import asked_order
 from evalrun.search_results import SearchResults
 from evalrun.suite.components import ModelSpec
 from evalrun.suite.prompt import PromptSpec
-from evalrun.sweep.blocks import Rows, units_of
+from evalrun.sweep.blocks import Rows
 from evalrun.sweep.endpoints import run_jobs
 from evalrun.sweep.matrix_job import MatrixJob
 from evalrun.sweep.phase import Phase
@@ -233,7 +234,7 @@ class AskedProposals(Searching):
         models = frozenset({self._base.model.id, self._writer.id})
         providers = {**phase.providers, self._writer.id: writer}
         self._phase = replace(phase, providers=providers, needed_later=models)
-        units = units_of(self._base.prepared.datasets[self._base.spec.dataset.id])
+        units = asked_order(self._base)
         self._pool = Pool(self._phase, units, self._space.by)
         loaded, spec = self._base.prepared.loaded, self._base.spec.dataset
         self._held_out = HeldOut(spec, loaded.base_dir, loaded.suite.seed)

@@ -16,9 +16,9 @@ from evalrun.canonical import seeded_bytes
 from evalrun.datasets import Item
 from evalrun.runner.cache import ResponseCache
 from evalrun.search.conduct import Searching
-from evalrun.search.space import Space
+from evalrun.search.space import Space, asked_order
 from evalrun.search_results import SearchResults
-from evalrun.sweep.blocks import Followed, Rows, units_of
+from evalrun.sweep.blocks import Followed, Rows
 from evalrun.sweep.endpoints import run_jobs
 from evalrun.sweep.matrix_job import MatrixJob
 from evalrun.sweep.phase import Phase
@@ -38,7 +38,7 @@ class AskedRace(Searching):
 
     async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
         """Race until it is over or stopped, then finish the run of every candidate."""
-        units = units_of(list(jobs[0].prepared.datasets[jobs[0].spec.dataset.id]))
+        units = asked_order(jobs[0])
         if len(units) == 0:
             return
         kept = replace(phase, needed_later=frozenset(job.model.id for job in jobs))

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from evalrun.canonical import canonical_json
-from evalrun.datasets import open_dataset
+from evalrun.datasets import Item, open_dataset
 from evalrun.errors import UserError
 from evalrun.gates.conditions import Gate
 from evalrun.registry import nearest
@@ -18,8 +18,11 @@ from evalrun.suite.plan import RunSpec, cells
 from evalrun.suite.prompt import PromptSpec
 from evalrun.suite.schema import CellFilter, Suite
 from evalrun.suite.search import PARSE, SELECTS, SHOTS, SearchRules
-from evalrun.sweep.blocks import Judged, judged_by
+from evalrun.sweep.blocks import Judged, drawn, judged_by, units_of
 from evalrun.types import JSON
+
+if TYPE_CHECKING:
+    from evalrun.sweep.matrix_job import MatrixJob
 
 FEWEST_HELD_OUT = 100
 
@@ -116,10 +119,19 @@ class Space:
         datasets: list[DatasetSpec] = []
         for dataset in suite.datasets:
             drawn = PartSpec(take=part, held_out=self.spec.hold_out, seed=seed)
-            datasets.append(dataset.model_copy(update={"part": drawn, "shuffle": True}))
+            # The first rows of a file are drawn from when they are chosen: see `asked_order`.
+            shuffle = dataset.shuffle or dataset.limit is None
+            datasets.append(dataset.model_copy(update={"part": drawn, "shuffle": shuffle}))
         # A project of its own: neither baselines nor trends of the suite's runs are of a part of the rows.
         update = {"datasets": datasets, "project": f"{suite.project}-search"}
         return replace(self.loaded, suite=suite.model_copy(update=update))
+
+
+def asked_order(job: MatrixJob) -> list[Sequence[Item]]:
+    """The units of a candidate's dataset in drawn order."""
+    spec = job.spec.dataset
+    units = units_of(job.prepared.datasets[spec.id])
+    return list(units) if spec.shuffle else drawn(units, job.prepared.loaded.suite.seed)
 
 
 def asked_alike(cell: RunSpec) -> bytes:

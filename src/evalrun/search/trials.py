@@ -17,9 +17,9 @@ from evalrun.analysis.race import level_effects
 from evalrun.analysis.sequential import EProcess
 from evalrun.search.conduct import Searching
 from evalrun.search.pool import Halted, Pool, needs
+from evalrun.search.space import asked_order
 from evalrun.search_results import Candidate, RaceResult, SearchResults, Step
 from evalrun.suite.plan import RunSpec, cells
-from evalrun.sweep.blocks import units_of
 from evalrun.sweep.matrix_job import MatrixJob
 from evalrun.sweep.phase import Phase
 from evalrun.types import JSON
@@ -74,7 +74,7 @@ class AskedTrials(Searching):
     async def ask(self, phase: Phase, jobs: Sequence[MatrixJob]) -> None:
         """Make the trials, or as many as there is time for."""
         base = next(job for job in jobs if job.name == self._space.baseline.run_id)
-        units = units_of(base.prepared.datasets[base.spec.dataset.id])
+        units = asked_order(base)
         kept = replace(phase, needed_later=frozenset({base.model.id}))
         pool = Pool(kept, units, self._space.by)
         try:
