@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 LEDGER = "hold_out.json"
 """In the store: which searches looked at which rows held out."""
 _LOOKED_BACK = 20
+_LONGEST_PATH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,8 @@ def _raced_before(store: Store, space: Space, split: int) -> SweepFolder | None:
 
 
 def write_best(outcome: SearchOutcome, out: Path) -> None:
-    """Write the winner as a suite of its own, prompts and parameters written out."""
+    """Write the winner as a suite of its own, prompts and parameters written out. Files that it names are
+    read where they lie, wherever it is written to."""
     import yaml
 
     results, space = outcome.results, outcome.space
@@ -147,12 +151,38 @@ def write_best(outcome: SearchOutcome, out: Path) -> None:
     resolved = suite.resolved()
     document["models"] = _said(resolved["models"])
     document |= {name: _components(resolved[name]) for name in ("parse", "scorers") if resolved[name]}
+    base_dir = space.loaded.base_dir
     for prompt in document["prompts"]:
         prompt |= {"parse": _components(prompt["parse"])} if "parse" in prompt else {}
+        if "file" in prompt and not _INCLUDES.search(
+            text := (base_dir / prompt["file"]).read_text(encoding="utf-8")
+        ):
+            prompt |= {"text": text}
+            del prompt["file"]
     document = {name: document[name] for name in type(suite).model_fields if name in document}
+    if out.resolve().parent != base_dir:
+        document = _moved(document, base_dir, out.resolve().parent)
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+_INCLUDES = re.compile(r"{%-?\s*(include|import|from|extends)\b")
+_SAID = ("text", "system", "content", "rows", "description")
+"""Keys of what is said, and names no file."""
+
+
+def _moved(value: Any, base_dir: Path, folder: Path) -> Any:
+    """With the names of files beside one folder as seen from another."""
+    if isinstance(value, Mapping):
+        return {key: each if key in _SAID else _moved(each, base_dir, folder) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_moved(each, base_dir, folder) for each in value]
+    if isinstance(value, str) and "." in value and len(value) < _LONGEST_PATH and "\n" not in value:
+        there = base_dir / value
+        if not Path(value).is_absolute() and there.exists():
+            return Path(os.path.relpath(there, folder)).as_posix()
+    return value
 
 
 def _components(entries: Sequence[Mapping[str, Any]]) -> list[Any]:
