@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from evalrun.errors import UserError
 from evalrun.privacy.keys import store_key
-from evalrun.privacy.recognisers import STANDARD, STRICT, Recogniser, Span, may_hold
+from evalrun.privacy.national import STRICT
+from evalrun.privacy.recognisers import STANDARD, Recogniser, Span, may_hold
 from evalrun.privacy.redact import Redactor
 from evalrun.registry import import_attribute, importable_from, nearest
 from evalrun.suite.privacy import PrivacySpec, RecogniserSpec

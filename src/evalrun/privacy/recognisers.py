@@ -103,13 +103,15 @@ _GROUP = re.compile(r"\d+")
 _PLAIN_GROUPS = re.compile(r"\d+(?:[ \u00a0\u202f\u2010-\u2013-]\d+)*")
 
 
-_LEAST_CARD = 13
+_IN_FOURS = re.compile(r"\d{4}(?:[ \u00a0\u202f\u2010-\u2013-]?\d+)*")
+_LEAST_CARD, _MOST_GROUPS = 13, 16
 
 
 _NO_DIGITS = bytes(code for code in range(256) if not 48 <= code < 58)
 
 
-def _digits(text: str) -> str:
+def digits_of(text: str) -> str:
+    """The decimal digits of a text in ASCII."""
     if text.isascii():
         return text.encode().translate(None, _NO_DIGITS).decode()
     digits = "".join(filter(str.isdecimal, text))
@@ -118,42 +120,39 @@ def _digits(text: str) -> str:
 
 def credit_card(text: str) -> Iterator[Span]:
     """Card numbers: 13 to 19 digits, a known prefix, and the check digit."""
-    for begin, _, run in _runs(text):
-        first = run.find(" ") if run[0] == "+" else 0
-        for part in _PLAIN_GROUPS.finditer(run, first) if first >= 0 and len(run) >= _LEAST_CARD else ():
-            if run[part.start() - 1 : part.start()] != ".":  # the digits of a fraction
-                yield from _cards_in(part.group(), begin + part.start(), begin + part.end())
+    for begin, end, run in runs_of(text):
+        digits = digits_of(run)
+        if _is_card(digits) and _IN_FOURS.fullmatch(run):
+            yield begin, end
+        elif len(digits) >= _LEAST_CARD and (first := run.find(" ") if run[0] == "+" else 0) >= 0:
+            for part in _PLAIN_GROUPS.finditer(run, first):
+                yield from _cards_in(run, list(_GROUP.finditer(run, *part.span())), begin)
 
 
-def _cards_in(run: str, begin: int, end: int) -> Iterator[Span]:
-    """A run that is a card, or one with an expiry date, a code or another card after it."""
-    whole = _digits(run)
-    if (
-        _LEAST_CARD <= len(whole) <= 19
-        and whole.startswith(run[:4])
-        and _CARD.fullmatch(whole)
-        and luhn(whole)
-    ):
-        yield begin, end
-        return
-    groups = list(_GROUP.finditer(run))
+def _is_card(digits: str) -> bool:
+    return _LEAST_CARD <= len(digits) <= 19 and _CARD.fullmatch(digits) is not None and luhn(digits)
+
+
+def _cards_in(run: str, groups: list[re.Match[str]], begin: int) -> Iterator[Span]:
+    """A card, or one with an expiry date, a code or another card beside it. Cards are written in fours, or in
+    one; what follows "0." in one is a fraction."""
     at = 0
     while at < len(groups):
-        if len(groups[at].group()) < 4:  # cards are written in fours, or in one
-            at += 1
-            continue
-        taken = ""
-        for last in range(at, len(groups)):
-            taken += _digits(groups[last].group())
-            if 13 <= len(taken) <= 19 and _CARD.fullmatch(taken) and luhn(taken):
-                yield begin + groups[at].start(), begin + groups[last].end()
-                at = last
+        size = len(groups[at].group())
+        before = run[: groups[at].start()]
+        fraction = size >= _LEAST_CARD and before.endswith("0.") and not before[-3:-2].isdecimal()
+        most = min(len(groups), at + _MOST_GROUPS)
+        for last in range(most, at, -1) if size >= 4 and not fraction else ():
+            if _is_card(digits_of(run[groups[at].start() : groups[last - 1].end()])):
+                yield begin + groups[at].start(), begin + groups[last - 1].end()
+                at = last - 1
                 break
         at += 1
 
 
 @lru_cache(8)  # cards and telephone numbers are looked for in the same ones
-def _runs(text: str) -> list[tuple[int, int, str]]:
+def runs_of(text: str) -> list[tuple[int, int, str]]:
+    """Runs of digits with what people put between them: where each begins and ends, and the run."""
     runs = [(match.start(), match.end(), match.group()) for match in _RUN.finditer(text)]
     return [run for run in runs if run[1] - run[0] >= _LEAST_TOGETHER]
 
@@ -215,8 +214,8 @@ def us_ssn(text: str) -> Iterator[Span]:
         yield match.span()
 
 
-_DATE = r"(?:\d{4}([-./])\d{1,2}\1\d{1,2}|\d{1,2}([-./])\d{1,2}\2(?:\d{4}|\d\d))(?!\d)(?:[ T]\d{1,2}:\d*)?"
-_NO_PHONE = re.compile(rf"{_DATE}|\d{{4}}(?:[ -]\d{{4}}){{2,}}(?:[ -]\d{{1,3}})?(?!\d)")
+DATE = r"(?:\d{4}([-./])\d{1,2}\1\d{1,2}|\d{1,2}([-./])\d{1,2}\2(?:\d{4}|\d\d))(?!\d)(?:[ T]\d{1,2}:\d*)?"
+_NO_PHONE = re.compile(rf"{DATE}|\d{{4}}(?:[ -]\d{{4}}){{2,}}(?:[ -]\d{{1,3}})?(?!\d)")
 """Dates, and the groups of a card or an account whose check digit is wrong."""
 _NORTH_AMERICA = re.compile(
     r"(?:1[ .-]?)?\(?[2-9]\d\d\)?[ .\u2010-\u2013-]{1,2}\d{3}[ .\u2010-\u2013-]\d{4}"
@@ -231,13 +230,17 @@ _PIECE = re.compile(r"\S+")
 
 def phone(text: str) -> Iterator[Span]:
     """Telephone numbers: +country, 0 and 00 prefixes, North American groups. Digits alone are none."""
-    for begin, _, run in _runs(text):
+    for begin, _, run in runs_of(text):
         if not _is_counted(run):
             for start, end in _phones(run):
                 yield begin + start, begin + end
 
 
 def _phones(run: str) -> Iterator[Span]:
+    plain = not ("-" in run or "." in run or "/" in run)  # no date is in it
+    if plain and _LEAST_DIGITS <= len(digits_of(run)) <= _MOST_DIGITS and _has_prefix(run):
+        yield 0, len(run)
+        return
     at, left = 0, -1
     for piece in _PIECE.finditer(run):
         start = piece.start()
@@ -259,13 +262,17 @@ def _phones(run: str) -> Iterator[Span]:
 def _left_over(run: str, begin: int, end: int) -> Iterator[Span]:
     """What of a list of numbers stands after one, and is none by itself: it has no prefix."""
     rest = _GROUP.search(run, begin, end) if begin >= 0 else None
-    if rest and len(_digits(run[begin:end])) >= _LEAST_LEFT:
+    if rest and len(digits_of(run[begin:end])) >= _LEAST_LEFT:
         yield rest.start(), len(run[:end].rstrip())
+
+
+def _has_prefix(run: str) -> bool:
+    return _INTERNATIONAL.match(run) is not None or _NATIONAL.match(run) is not None
 
 
 def _is_counted(run: str) -> bool:
     first = run[:2]
-    return (not first.isdecimal() or first in _COUNTED) and _digits(run) in _COUNTED
+    return (not first.isdecimal() or first in _COUNTED) and digits_of(run) in _COUNTED
 
 
 def _number_end(run: str, start: int) -> int:
@@ -273,7 +280,7 @@ def _number_end(run: str, start: int) -> int:
     rest = run[start:]
     if match := _NORTH_AMERICA.match(rest):
         return start + match.end()
-    if not (_INTERNATIONAL.match(rest) or _NATIONAL.match(rest)):
+    if not _has_prefix(rest):
         return start
     digits, end = 0, start
     for group in _GROUP.finditer(rest):
@@ -375,82 +382,6 @@ def _gives_value(text: str) -> bool:
     return False
 
 
-# More, for `strict`.
-_CPF = re.compile(r"(?<![\w.])\d{3}\.?\d{3}\.?\d{3}-?\d\d(?!\w)")
-
-
-def de_tax_id(text: str) -> Iterator[Span]:
-    """German tax numbers (IdNr): 11 digits by ISO 7064 MOD 11,10."""
-    for match in re.finditer(r"(?<!\w)[1-9]\d[ ]?\d{3}[ ]?\d{3}[ ]?\d{3}(?!\w)", text):
-        if mod_11_10(_digits(match.group())):
-            yield match.span()
-
-
-def mod_11_10(digits: str) -> bool:
-    """ISO 7064 MOD 11,10 over all but the last digit."""
-    product = 10
-    for digit in digits[:-1]:
-        total = (int(digit) + product) % 10 or 10
-        product = 2 * total % 11
-    return (11 - product) % 10 == int(digits[-1])
-
-
-def uk_nino(text: str) -> Iterator[Span]:
-    """UK national insurance numbers."""
-    pattern = (
-        r"(?<!\w)(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D](?!\w)"
-    )
-    for match in re.finditer(pattern, text, re.IGNORECASE):
-        yield match.span()
-
-
-def fr_nir(text: str) -> Iterator[Span]:
-    """French social security numbers: 13 digits and 97 - (number mod 97)."""
-    pattern = r"(?<!\w)[12] ?\d\d ?(?:0[1-9]|1[0-2]|[2-9]\d) ?(?:\d\d|2[AB]) ?\d{3} ?\d{3} ?\d\d(?!\w)"
-    for match in re.finditer(pattern, text):
-        plain = match.group().replace(" ", "").replace("2A", "19").replace("2B", "18")
-        if 97 - int(plain[:13]) % 97 == int(plain[13:]):
-            yield match.span()
-
-
-def br_cpf(text: str) -> Iterator[Span]:
-    """Brazilian CPF numbers with both check digits."""
-    for match in _CPF.finditer(text):
-        digits = [int(digit) for digit in _digits(match.group())]
-        checks = [
-            sum(value * weight for value, weight in zip(digits, range(n + 1, 1, -1), strict=False))
-            * 10
-            % 11
-            % 10
-            for n in (9, 10)
-        ]
-        if digits[9:] == checks and len(set(digits)) > 1:
-            yield match.span()
-
-
-def es_dni(text: str) -> Iterator[Span]:
-    """Spanish DNI and NIE with their check letter."""
-    for match in re.finditer(r"(?<!\w)([XYZ]?)-?(\d{7,8})[ -]?([A-Z])(?!\w)", text, re.IGNORECASE):
-        number = str("XYZ".find(match[1].upper())) + match[2] if match[1] else match[2]
-        if len(number) == 8 and "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23] == match[3].upper():
-            yield match.span()
-
-
-def loose_phone(text: str) -> Iterator[Span]:
-    """Ten digits in a row, and numbers in any groups: more is found, and more is taken for one."""
-    for begin, end, run in _runs(text):
-        if 8 <= len(_digits(run)) <= 15 and not re.match(_DATE, run):
-            yield begin, end
-
-
-def mac_address(text: str) -> Iterator[Span]:
-    """Addresses of network cards."""
-    for match in re.finditer(
-        r"(?<![\w:-])[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}(?![\w:-])", text
-    ):
-        yield match.span()
-
-
 STANDARD: Mapping[str, Recogniser] = {
     "url_userinfo": url_userinfo,
     "iban": iban,
@@ -462,20 +393,6 @@ STANDARD: Mapping[str, Recogniser] = {
 }
 """In the order in which they are asked: what one has taken the next does not see."""
 
-STRICT: Mapping[str, Recogniser] = {
-    **STANDARD,
-    "de_tax_id": de_tax_id,
-    "uk_nino": uk_nino,
-    "fr_nir": fr_nir,
-    "br_cpf": br_cpf,
-    "es_dni": es_dni,
-    "mac_address": mac_address,
-    "loose_phone": loose_phone,
-}
-SHOWN_AS: Mapping[str, str] = {"loose_phone": "phone"}
-
-NUMBERS = frozenset(STRICT) - {"url_userinfo", "email", "ip", "mac_address", "uk_nino"}
-"""What holds seven digits or more, close together: looked for only where these are."""
 _LEAST_TOGETHER = 7
 _TOGETHER = re.compile(r"\d(?<!\d\d)(?:[^\d\n]{0,10}+\d){6,}+")
 _TOGETHER_ASCII = re.compile(rb"0(?<!00)(?:[^0\n]{0,10}+0){6,}+")

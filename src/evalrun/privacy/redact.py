@@ -20,7 +20,8 @@ from urllib.parse import quote
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.privacy import recognisers
-from evalrun.privacy.recognisers import NUMBERS, SHOWN_AS, STRICT, Recogniser, Span, windows
+from evalrun.privacy.national import NUMBERS, SHOWN_AS, STRICT
+from evalrun.privacy.recognisers import Recogniser, Span, windows
 from evalrun.secrets import MASK, environment_secrets, scrub
 from evalrun.suite.privacy import ColumnRule, PrivacySpec
 from evalrun.types import JSON, Message, SampleRecord
@@ -36,11 +37,12 @@ _SHORT_WORDS = frozenset(
 _WORD = re.compile(r"\w+")
 _FROM_SERVERS = ("prompt", "error", "model", "fingerprint", "finish_reason")
 """A server may say of itself whatever it was asked."""
+_SAID = ("output", "answer", "reasoning", "tool_calls", "likelihood")
 _VECTOR = re.compile(r"\[[-\d.,eE+\s\[\]]*\]")
 _LEAST_APART = 6
 _HUGE = 1e300
 _LONG = 40
-_LEAST_INTEGER = 10_000_000
+LEAST_INTEGER = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ class Redactor:
         self._everyone: dict[str, dict[str, Known]] = {}
         """Values of all rows seen, by a word that occurs in them."""
         self._environment = environment_secrets()
+        self._harmless: tuple[str | None, ...] = ()
+        """What a server last called itself, where nothing is in it."""
         self.failed = 0
         self.failure = ""
 
@@ -236,7 +240,7 @@ class Redactor:
         if record.cluster is not None and self._value(record.cluster, sample) != record.cluster:
             texts["cluster"] = self.pseudonym(record.cluster)
         if self.settings.outputs == "redact" and not _VECTOR.fullmatch(record.output or ""):
-            said = ("output", "answer", "reasoning", "tool_calls", "likelihood")
+            said = [name for name in _SAID if getattr(record, name) is not None]
             texts |= {name: self._value(getattr(record, name), sample) for name in said}
             if record.logprobs is not None and any(texts[name] != getattr(record, name) for name in said):
                 texts["logprobs"] = None  # its tokens spell the text
@@ -281,24 +285,27 @@ class Redactor:
         """Whether a record clearly holds nothing: one look at all its texts together."""
         if self._quick is None or self._removed or self._everyone:
             return False
-        asked: list[str] = []
-        for message in record.messages:
-            _gather(message.content, asked)
         texts: list[str] = []
+        for message in record.messages:
+            _gather(message.content, texts)
+        asked = "\n".join(texts)
+        texts = [asked]
         for value in (record.prompt, record.output, record.answer, record.target, record.error,
-                      record.reasoning, record.tool_calls, record.cluster, record.likelihood,
-                      record.model, record.fingerprint, record.finish_reason):  # fmt: skip
-            if type(value) is str:
-                texts.append(value)
-            elif value is not None:
+                      record.reasoning, record.tool_calls, record.cluster, record.likelihood):  # fmt: skip
+            if value is not None:
                 _gather(value, texts)
         for of_names in (record.vars, record.reasons, record.sensitive):
             if of_names:
-                _gather(of_names, texts)
-        texts += [attempt.message for attempt in record.attempt_log if attempt.message]
-        together = "\n".join(asked)
-        rest = [text for text in texts if not (len(text) > _LONG and _stands_in(text, together))]
-        return not self.may_hold("\n".join([together, *dict.fromkeys(rest)]))
+                _gather(of_names, texts, asked)
+        for attempt in record.attempt_log:
+            if attempt.message:
+                texts.append(attempt.message)
+        of_server = record.model, record.fingerprint, record.finish_reason
+        if of_server == self._harmless:
+            return not self.may_hold("\n".join(texts))
+        nothing = not self.may_hold("\n".join([*texts, *filter(None, of_server)]))
+        self._harmless = of_server if nothing else self._harmless
+        return nothing
 
     def _known_of(self, row: Mapping[str, JSON]) -> list[Known]:
         found: list[Known] = []
@@ -318,7 +325,9 @@ class Redactor:
 
     def _row(self, row: Mapping[str, JSON], sample: Sample) -> dict[str, JSON]:
         return {
-            self._clean(name, sample, None) if "@" in name else name: self._column(name, value, sample)
+            name if name.isidentifier() else self._clean(name, sample, None): self._column(
+                name, value, sample
+            )
             for name, value in row.items()
             if self._rules.get(name) != "drop"
         }
@@ -331,24 +340,29 @@ class Redactor:
             return self.pseudonym(value)
         return WITHHELD if rule in ("withhold", "drop") else self._value(value, sample)
 
-    def _value(self, value: JSON, sample: Sample) -> JSON:
-        if isinstance(value, str):
+    def _value(self, value: Any, sample: Sample) -> Any:
+        kind = type(value)
+        if kind is str:
             clean = sample.done.get(value)
             if clean is None:
                 clean = sample.done[value] = self._clean(value, sample, None)
             return clean
+        if value is None or kind is bool:
+            return value
+        if kind is int or kind is float:
+            return self._number(value, sample)
         if isinstance(value, Mapping):
             return {self._value(name, sample): self._value(item, sample) for name, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._value(item, sample) for item in value]
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            whole = isinstance(value, int) or value.is_integer()
-            if (whole and abs(value) >= _LEAST_INTEGER) or any(
-                one.value == str(value) for one in sample.known
-            ):
-                text = str(int(value)) if whole else str(value)
-                clean = self._clean(text, sample, None)
-                return value if clean == text else clean
+        return value
+
+    def _number(self, value: int | float, sample: Sample) -> JSON:
+        whole = isinstance(value, int) or value.is_integer()
+        if (whole and abs(value) >= LEAST_INTEGER) or any(one.value == str(value) for one in sample.known):
+            text = str(int(value)) if whole else str(value)
+            clean = self._clean(text, sample, None)
+            return value if clean == text else clean
         return value
 
     # Texts
@@ -431,26 +445,28 @@ def _stands_in(text: str, other: str) -> bool:
     return at >= 0 and not (other[at - 1 : at].isalnum() or other[end : end + 1].isalnum())
 
 
-def _gather(value: Any, texts: list[str]) -> None:  # noqa: C901 - a list of types
-    """The texts in a value. By type and not by kind: this is asked of every field of every record."""
+def _gather(value: Any, texts: list[str], seen: str = "") -> None:  # noqa: C901 - a list of types
+    """The texts in a value, but those that stand in `seen`. By type and not by kind: this is asked of every
+    field of every record."""
     kind = type(value)
     if kind is str:
         texts.append(value)
     elif kind is dict:
         for name, item in value.items():
             if type(item) is str:
-                texts.append(item)
+                if len(item) <= _LONG or not _stands_in(item, seen):
+                    texts.append(item)
             elif item is not None:
                 _gather(item, texts)
-            if len(name) > _LEAST_APART and ("@" in name or not name.isidentifier()):
+            if len(name) > _LEAST_APART and not name.isidentifier():
                 texts.append(name)
     elif kind is int or kind is float:
-        if value >= _LEAST_INTEGER or value <= -_LEAST_INTEGER:
+        if value >= LEAST_INTEGER or value <= -LEAST_INTEGER:
             texts.append(str(int(value)) if abs(value) < _HUGE else "")
     elif kind is bool or value is None:
         return
     elif isinstance(value, Mapping):
-        _gather(dict(value), texts)
+        _gather(dict(value), texts, seen)
     elif isinstance(value, list | tuple):
         for item in value:
             _gather(item, texts)
@@ -458,9 +474,14 @@ def _gather(value: Any, texts: list[str]) -> None:  # noqa: C901 - a list of typ
         texts.append(str(value))
 
 
-def _replaced(text: str, spans: Iterable[Span], kind: str, sample: Sample) -> str:
+def _replaced(text: str, spans: Sequence[Span], kind: str, sample: Sample) -> str:
     """The text with spans, in their order, replaced; of those that overlap the first counts, then what is
     left of others."""
+    if len(spans) == 1:
+        begin, end = spans[0]
+        return (
+            f"{text[:begin]}{sample.placeholder(kind, text[begin:end])}{text[end:]}" if end > begin else text
+        )
     parts, at = [], 0
     for begin, end in spans:
         begin = max(begin, at)

@@ -21,9 +21,9 @@ import orjson
 from evalrun.analysis.catalogue import FINDINGS
 from evalrun.errors import UserError
 from evalrun.privacy.keys import KEYS
-from evalrun.privacy.redact import STRUCTURE, Redactor
+from evalrun.privacy.redact import LEAST_INTEGER, STRUCTURE, Redactor
 from evalrun.tracking.folder import ASKED, SAMPLES, SweepFolder
-from evalrun.tracking.parquet import iter_batches, read_columns
+from evalrun.tracking.parquet import column_names, iter_batches, read_columns
 from evalrun.types import JSON, MetricValue
 
 _TOGETHER = 64
@@ -154,6 +154,9 @@ def _of_parquet(file: Path) -> Iterator[tuple[str, Iterator[str]]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from evalrun.tracking.arrow import ENCODING
+
+    yield "names of columns", iter(column_names(file))
     for batch in iter_batches(file, 4096):
         for field_, column in zip(batch.schema, batch.columns, strict=True):
             if pa.types.is_integer(field_.type) and field_.name.startswith("vars."):
@@ -161,7 +164,10 @@ def _of_parquet(file: Path) -> Iterator[tuple[str, Iterator[str]]]:
             if pa.types.is_dictionary(column.type):
                 column = column.dictionary_decode()
             if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                yield field_.name, iter([text for text in pc.unique(column).to_pylist() if text])
+                texts = [text for text in pc.unique(column).to_pylist() if text]
+                if (field_.metadata or {}).get(ENCODING) == b"json":  # times in it are no numbers of cards
+                    texts = [text for value in texts for _, text in _walked(orjson.loads(value), "")]
+                yield field_.name, iter(texts)
 
 
 def _of_database(file: Path) -> Iterator[tuple[str, Iterator[str]]]:
@@ -203,11 +209,15 @@ def _walked(value: Any, path: str) -> Iterator[tuple[str, str]]:
         yield path or "value", value
     elif isinstance(value, dict):
         for name, item in value.items():
+            if not name.isidentifier():
+                yield path or "names", name
             if name not in STRUCTURE:
                 yield from _walked(item, f"{path}.{name}" if path.count(".") < 2 and path else path or name)
     elif isinstance(value, list):
         for item in value:
             yield from _walked(item, path)
+    elif type(value) is int and abs(value) >= LEAST_INTEGER:
+        yield path or "value", str(value)
 
 
 def _of_lines(file: Path) -> Iterator[tuple[str, Iterator[str]]]:

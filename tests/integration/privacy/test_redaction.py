@@ -253,6 +253,11 @@ def test_scan_finds_what_an_open_sweep_holds_and_prints_no_value(folder: Path) -
     with sqlite3.connect(folder / "notes.db") as connection:
         connection.execute("CREATE TABLE note (words TEXT)")
         connection.execute("INSERT INTO note VALUES (?)", (IBANS[0],))
+    (folder / "d.json").write_text(
+        json.dumps({"by": {EMAILS[3]: 1}, "card": 4111111111111111, "t": 4539148803436467.5})
+    )
+    named = json.loads(evalrun("privacy", "scan", folder / "d.json", "--json").stdout)["findings"]
+    assert [(each["column"], each["entity"]) for each in named] == [("by", "email"), ("card", "credit_card")]
     said = evalrun("privacy", "scan", folder / "notes.db")
     assert "note.words  iban: 1" in said.stdout
     assert evalrun("privacy", "scan", "nowhere", "--store", store).returncode == 2

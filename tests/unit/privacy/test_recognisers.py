@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalrun.privacy import redactor
-from evalrun.privacy.recognisers import (
-    STANDARD,
-    STRICT,
-    hides_secret,
-    iban_valid,
-    luhn,
-    may_hold,
-    mod_11_10,
-)
+from evalrun.privacy.national import STRICT, mod_11_10
+from evalrun.privacy.recognisers import STANDARD, hides_secret, iban_valid, luhn, may_hold
 from evalrun.secrets import _KEY_SHAPES, scrub
 
 CLEAN = redactor({"redact": "standard"}, None)
