@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from evalrun.analysis.effects import sweep_effects
 from evalrun.analysis.figures import FigureMeasure, Level, find_figure
 from evalrun.analysis.measures import (
     Floats,
+    Mask,
     Measure,
     RunInfo,
     RunSamples,
@@ -26,6 +27,7 @@ from evalrun.analysis.measures import (
 from evalrun.analysis.paired import agreeing, paired_difference
 from evalrun.analysis.pairing import (
     Chosen,
+    Ints,
     Joined,
     RunPair,
     check_digests,
@@ -35,7 +37,7 @@ from evalrun.analysis.pairing import (
 )
 from evalrun.analysis.standings import Apart, DatasetStandings, Ranking, dataset_standings
 from evalrun.analysis.verdict import verdict
-from evalrun.analysis.where import concentrations
+from evalrun.analysis.where import concentrations_of
 from evalrun.errors import UserError
 from evalrun.frozen import frozen
 from evalrun.served import as_served, served_change
@@ -304,7 +306,7 @@ def _compared(
         differ = not np.array_equal(a, b, equal_nan=True)
         if result.p is not None and result.p <= options.alpha and measure.direction != "none":
             lost = b < a if measure.direction == "higher" else b > a
-            where = _where(pair.b, joined.ids[lost], joined.ids)
+            where = _where(pair.b, joined.in_b, lost)
     apart = _among_runs(pair, measure, seed, options.alpha)
     p = None if apart is None else apart.p
     if apart is not None:
@@ -335,11 +337,10 @@ def _compared(
     )
 
 
-def _where(run: RunSamples, lost: Iterable[Any], among: Iterable[Any]) -> tuple[Concentration, ...]:
+def _where(run: RunSamples, samples: Ints, lost: Mask) -> tuple[Concentration, ...]:
     """Where the samples lie that became worse; nothing is said where the run has no samples to look at."""
     with contextlib.suppress(UserError):
-        path = run.folder.samples_path(run.run.run)
-        return concentrations(path, {*map(str, lost)}, {*map(str, among)})
+        return concentrations_of(run, samples, lost)
     return ()
 
 

@@ -11,18 +11,19 @@ import contextlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from evalrun.analysis.correction import ALPHA, corrected
+from evalrun.analysis.samples import plain_values
 from evalrun.frozen import frozen
 from evalrun.scoring.columns import as_text
 from evalrun.sweep_results import Concentration
 from evalrun.tracking.folder import MANIFEST
-from evalrun.tracking.parquet import column_names, read_columns, read_head
+from evalrun.tracking.parquet import column_names, read_columns, read_head, reading
 
 LEAST = 5
 """So few affected samples, or samples in a slice, say nothing of where."""
@@ -42,6 +43,9 @@ _LENGTHS = ("prompt_tokens", "completion_tokens")
 _QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 
 _RATES = {"error_rate": "failed", "unparsed_rate": "unparsed", "refused_rate": "refused"}
+
+if TYPE_CHECKING:
+    from evalrun.analysis.measures import RunSamples
 
 _Bools = NDArray[np.bool_]
 _Ints = NDArray[np.int64]
@@ -67,31 +71,52 @@ def concentrations(
     """
     if len(affected) < LEAST:
         return ()
-    names = column_names(path)
-    ids, first, hit = _units(path, names, set(affected), None if among is None else set(among))
+    return _told(path, *_units(path, set(affected), None if among is None else set(among)), alpha)
+
+
+def concentrations_of(run: RunSamples, samples: _Ints, affected: _Bools) -> tuple[Concentration, ...]:
+    """As `concentrations`, of a run whose samples were read: `samples` are the codes of the ids that could
+    have been affected, shape (n,), and `affected` says which of them were."""
+    table, clusters = run.table, run.clusters
+    first = np.full(table.distinct, len(table))
+    np.minimum.at(first, table.ids, table.order)
+    rows = first[samples]
+    if clusters is not None:
+        of = clusters[samples]
+        first, hit = np.full(int(clusters.max()) + 1, len(table)), np.zeros(int(clusters.max()) + 1, np.bool_)
+        np.minimum.at(first, of, rows)
+        hit[of[affected]] = True
+        rows, affected = first[first < len(table)], hit[first < len(table)]
+    order = np.argsort(rows)
+    return _told(run.folder.samples_path(run.run.run), rows[order], affected[order], ALPHA)
+
+
+def _told(path: Path, first: _Ints, hit: _Bools, alpha: float) -> tuple[Concentration, ...]:
+    """The slices to tell of, by the row that stands for each unit and whether the unit is affected."""
     total, hits = len(first), int(hit.sum())
     if hits < LEAST or hits == total:
         return ()
-    slices = list(_slices(path, names, first, hit))
+    slices = list(_slices(path, first, hit))
     logs = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, total + 1)))))
-    ps = corrected([_tail(each.hits, total, hits, each.size, logs) for each in slices], "holm")
+    ps = corrected([_tail(part.hits, total, hits, part.size, logs) for part in slices], "holm")
     apart = [
-        (p, each)
-        for each, p in zip(slices, ps, strict=True)
-        if p is not None and p <= alpha and each.hits * total > each.size * hits
+        (p, part)
+        for part, p in zip(slices, ps, strict=True)
+        if p is not None and p <= alpha and part.hits * total > part.size * hits
     ]
     apart.sort(key=lambda pair: (pair[0], pair[1].size, pair[1].column))
     shown: list[tuple[float, _Slice]] = []
-    for p, each in apart:
-        repeated = any((each.inside & other.inside & hit).sum() >= _SAME * each.hits for _, other in shown)
+    for p, part in apart:
+        repeated = any((part.inside & other.inside & hit).sum() >= _SAME * part.hits for _, other in shown)
         if not repeated and len(shown) < MOST_SHOWN:
-            shown.append((p, each))
+            shown.append((p, part))
+    ids = read_columns(path, ["sample_id"]).column(0) if shown else ()
     return tuple(
         Concentration(
-            each.column, each.value, each.hits, each.size, hits, total, p,
-            tuple(ids[first[at]] for at in np.flatnonzero(each.inside & hit)[:SHOWN_IDS]),
+            part.column, part.value, part.hits, part.size, hits, total, p,
+            tuple(str(ids[row].as_py()) for row in first[part.inside & hit][:SHOWN_IDS].tolist()),
         )
-        for p, each in shown
+        for p, part in shown
     )  # fmt: skip
 
 
@@ -120,11 +145,10 @@ def ended_badly(path: Path, metric: str, scorer: str, slice_: Mapping[str, str])
     return {name for name, scores in given.items() if sum(scores) / len(scores) < 0.5}, {*given}
 
 
-def _units(
-    path: Path, names: list[str], affected: set[str], among: set[str] | None
-) -> tuple[list[str], _Ints, _Bools]:
-    """Sample ids by row, the row that stands for each unit, and whether the unit is affected."""
-    table = read_columns(path, [name for name in ("sample_id", "cluster") if name in names])
+def _units(path: Path, affected: set[str], among: set[str] | None) -> tuple[_Ints, _Bools]:
+    """The row that stands for each unit, and whether the unit is affected."""
+    names = [name for name in ("sample_id", "cluster") if name in column_names(path)]
+    table = read_columns(path, names)
     ids = [*map(str, table.column("sample_id").to_pylist())]
     units = ids
     if "cluster" in names and table.column("cluster").null_count < len(ids):
@@ -136,21 +160,24 @@ def _units(
     rows = [row for row, name in enumerate(ids) if among is None or name in among]
     first = sorted(dict(zip([units[row] for row in reversed(rows)], reversed(rows), strict=True)).values())
     hit = {units[row] for row in rows if ids[row] in affected}
-    return ids, np.array(first, np.int64), np.array([units[row] in hit for row in first], np.bool_)
+    return np.array(first, np.int64), np.array([units[row] in hit for row in first], np.bool_)
 
 
-def _slices(path: Path, names: list[str], rows: _Ints, hit: _Bools) -> Iterator[_Slice]:
-    answers = _answers(path, names)
-    for name in names:
+def _slices(path: Path, rows: _Ints, hit: _Bools) -> Iterator[_Slice]:
+    with reading(path) as file:
+        kinds = {field.name: str(field.type) for field in file.schema_arrow}
+    answers = _answers(path, [*kinds])
+    for name, kind in kinds.items():
         looked_at = name.startswith(("vars.", "sensitive.")) or name in _ENDINGS or name in _LENGTHS
         if looked_at and name not in answers:
             said = name.removeprefix("vars.").removeprefix("sensitive.")
-            codes, labels, what = _coded(read_columns(path, [name]).column(name), rows, name)
+            column = read_columns(path, [name], coded=kind == "string").column(name)
+            codes, labels, what = _coded(column, rows, name)
             size = np.bincount(codes + 1, minlength=len(labels) + 1)[1:]
             hits = np.bincount(codes[hit] + 1, minlength=len(labels) + 1)[1:]
             for code in np.flatnonzero((size >= LEAST) & (size < len(rows))):
-                column = f"{what}{said}"
-                yield _Slice(column, labels[code], codes == code, int(hits[code]), int(size[code]))
+                called = f"{what}{said}"
+                yield _Slice(called, labels[code], codes == code, int(hits[code]), int(size[code]))
 
 
 def _answers(path: Path, names: list[str]) -> set[str]:
@@ -181,27 +208,51 @@ def _coded(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str], str]:
     """A column as codes (-1: no value) and labels; many numbers by quarters, many texts by length."""
     import pyarrow as pa
 
+    if pa.types.is_dictionary(column.type):
+        return _coded_texts(column, rows, name)
+    values = column.to_pylist()
+    values = values if len(rows) == len(values) else [values[row] for row in rows.tolist()]
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-    every = column.to_pylist()
-    values = every if len(rows) == len(every) else [every[row] for row in rows.tolist()]
-    if pa.types.is_floating(column.type):  # each NaN is another object, and no two are equal
-        values = [value if value == value else math.nan for value in values]
-    if not (numeric or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    if not numeric:
         values = [None if value is None else as_text(value) for value in values]
+    elif pa.types.is_floating(column.type):  # each NaN is another object, and no two are equal
+        values = [value if value == value else math.nan for value in values]
     few = None if name in _LENGTHS else _few(values)
     if few is not None:
         return few[0], [as_text(label) for label in few[1]], ""
     if not numeric:
         values = [None if value is None else len(value) for value in values]
-    numbers = np.array(values, np.float64)
+    return *_quarters(np.array(values, np.float64)), "" if numeric else "length of "
+
+
+def _coded_texts(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str], str]:
+    """The same of texts that come as codes and labels, of which each part of the file has its own."""
+    known: dict[str, int] = {}
+    parts = []
+    for part in column.chunks:
+        labels = [known.setdefault(as_text(label), len(known)) for label in part.dictionary.to_pylist()]
+        parts.append(np.array([*labels, -1])[plain_values(part.indices, np.int64, -1)])
+    codes = np.concatenate(parts)[rows]
+    used = np.flatnonzero(np.bincount(codes + 1, minlength=len(known) + 1)[1:]).tolist()
+    if len(used) > MOST_VALUES or name in _LENGTHS:
+        return *_quarters(np.array([*map(len, known), np.nan])[codes]), "length of "
+    used.sort(key=lambda code: int(np.argmax(codes == code)))  # by their first rows
+    place = np.full(len(known) + 1, -1)
+    place[used] = np.arange(len(used))
+    names = [*known]
+    return place[codes], [names[code] for code in used], ""
+
+
+def _quarters(numbers: NDArray[np.float64]) -> tuple[_Ints, list[str]]:
+    """Numbers as codes of their quarters (-1: no number) and what these are called."""
     there = np.isfinite(numbers)
     if not there.any():
-        return np.full(len(numbers), -1), [], ""
+        return np.full(len(numbers), -1), []
     ends = np.quantile(numbers[there], (0.25, 0.5, 0.75))
     codes = np.where(there, np.searchsorted(ends, np.where(there, numbers, 0), side="left"), -1)
     bounds = (f"up to {ends[0]:g}", f"to {ends[1]:g}", f"to {ends[2]:g}", f"above {ends[2]:g}")
     quarters = [f"{quarter} ({bound})" for quarter, bound in zip(_QUARTERS, bounds, strict=True)]
-    return codes.astype(np.int64), quarters, "" if numeric else "length of "
+    return codes.astype(np.int64), quarters
 
 
 def _few(values: Sequence[Any]) -> tuple[_Ints, list[Any]] | None:

@@ -205,6 +205,11 @@ def _messages(document: Any) -> list[list[Any]]:
 
 def _not_in_prompt(values: list[Any], prompts: list[str]) -> list[Any]:
     """Input columns without the texts that the prompt shows anyway."""
+    kinds = {*map(type, values)}
+    if kinds == {str}:
+        return [None if value in prompt else value for value, prompt in zip(values, prompts, strict=True)]
+    if str not in kinds:
+        return values
     return [
         None if isinstance(value, str) and value in prompt else value
         for value, prompt in zip(values, prompts, strict=True)

@@ -256,9 +256,10 @@ def without_secrets(rows: Any) -> Any:
     return type(rows).from_arrays(columns, schema=rows.schema)
 
 
-def read_columns(path: Path, names: Sequence[str]) -> Any:
-    """Some columns of a Parquet file as a `pyarrow.Table`. Raises UserError for one that is not there."""
-    with reading(path) as file:
+def read_columns(path: Path, names: Sequence[str], *, coded: bool = False) -> Any:
+    """Some columns of a Parquet file as a `pyarrow.Table`; texts as codes and labels where `coded`. Raises
+    UserError for one that is not there."""
+    with reading(path, dictionary=names if coded else ()) as file:
         return file.read(columns=_present(file.schema_arrow.names, names, path))
 
 

@@ -16,6 +16,7 @@ from evalrun.analysis.compare import CompareOptions, compare
 from evalrun.analysis.measures import runs_of
 from evalrun.analysis.pairing import Chosen, choose
 from evalrun.analysis.pilot import planned_power
+from evalrun.analysis.where import concentrations, concentrations_of
 from evalrun.errors import UserError
 from evalrun.reports.compared import comparison_markdown, print_comparison
 from evalrun.tracking.folder import SweepFolder
@@ -656,3 +657,31 @@ def test_bounds_of_several_metrics_hold_together(sweep: MakeSweep) -> None:
     assert together.result.ci_high >= 0
     assert (together.result.mde or 0) > (alone.result.mde or 1)
     assert "2 tests at once" in together.verdict.sentence
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_where_it_broke_is_the_same_of_samples_that_were_read_and_of_their_file(
+    sweep: MakeSweep, clustered: bool, repeated: bool
+) -> None:
+    rng = np.random.default_rng(5)
+    n = 160
+    ids = [f"q{at:04d}" for at in rng.permutation(n)]
+    team = [("a", "b", "c", None)[at % 4] for at in range(n)]
+    row = {
+        "vars": [
+            {"team": each, "text": f"{at} " + "x" * (at % 70), "level": at % 3}
+            for at, each in enumerate(team)
+        ],
+        "cluster": [f"c{at // 8}" if at < 80 else None for at in range(n)] if clustered else None,
+    }
+    rows = rows_of([1.0] * n, ids, **row)
+    again = [{**each, "repeat": 1, "position": n + at} for at, each in enumerate(rows)] if repeated else []
+    (run,) = runs_of(sweep(cell([*rows, *again]), name="s"))
+    path = run.folder.samples_path(run.run.run)
+    samples = np.sort(rng.permutation(n)[: n - 20])
+    worse = {name for name, each in zip(ids, team, strict=True) if each == "b"}
+    affected = np.array([name in worse for name in run.ids[samples]])
+    told = concentrations_of(run, samples, affected)
+    assert told == concentrations(path, worse & {*run.ids[samples]}, {*run.ids[samples]})
+    assert ("team", "b") in [(each.column, each.value) for each in told]
