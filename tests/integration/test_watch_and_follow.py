@@ -21,7 +21,7 @@ from tests.servers import ChatServer
 
 from evalrun.reports.progress import LineProgress
 from evalrun.sweep.follow import follow
-from evalrun.sweep.watch import files_of
+from evalrun.sweep.watch import files_of, state
 from evalrun.tracking.store import Store
 
 PATIENCE_S = 120
@@ -84,7 +84,10 @@ def test_what_a_suite_is_made_of(project: Path, chat_server: ChatServer) -> None
     (project / "own" / "code.py").write_text("")
     (project / ".venv").mkdir()
     (project / ".venv" / "no.py").write_text("")
-    names = {path.relative_to(project.resolve()).as_posix() for path in files_of(suite)}
+    names = {path.relative_to(project.resolve()).as_posix() for path in files_of(suite) or ()}
+    before = state(suite, {})
+    suite.write_text("name: [broken")
+    assert {path for path, seen in state(suite, before).items() if before[path] != seen} == {suite.resolve()}
     assert names == {"rows.jsonl", "prompts/ask.j2", "prompts/part.j2", "own/code.py"}
 
 

@@ -31,10 +31,11 @@ def watch(
 ) -> None:
     """Run `evalrun ARGUMENTS`, and again after each change, until Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt):
+        before: State = {}
         while True:
-            before = state(suite)
+            before = state(suite, before)
             _run(arguments)
-            say(f"watching {len(before)} files; Ctrl-C ends")
+            say(f"watching {len(before)} file{'' if len(before) == 1 else 's'}; Ctrl-C ends")
             changed = _changed(suite, before, pause_s)
             say(f"changed: {', '.join(sorted(_shown(path) for path in changed))}")
 
@@ -50,11 +51,11 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _changed(suite: Path, before: State, pause_s: float) -> set[Path]:
     """Wait until something is otherwise than before, and has settled; which files that is."""
-    while (now := state(suite)) == before:
+    while (now := state(suite, before)) == before:
         time.sleep(pause_s)
     while True:
         time.sleep(SETTLE_S)
-        if (later := state(suite)) == now:
+        if (later := state(suite, before)) == now:
             break
         now = later
     return {path for path in {*before, *now} if before.get(path) != now.get(path)}
@@ -66,24 +67,26 @@ def _shown(path: Path) -> str:
     return str(path)
 
 
-def state(suite: Path) -> State:
-    """Time and size of every file that the suite is made of, as far as they are there."""
+def state(suite: Path, before: State) -> State:
+    """Time and size of every file that the suite is made of, as far as they are there. A suite that cannot be
+    read, half saved or with a typo, is made of what it was `before`."""
     found: dict[Path, tuple[int, int]] = {}
-    for path in {suite.resolve(), *files_of(suite)}:
+    files = files_of(suite)
+    for path in {suite.resolve(), *(before if files is None else files)}:
         with contextlib.suppress(OSError):
             status = path.stat()
             found[path] = status.st_mtime_ns, status.st_size
     return found
 
 
-def files_of(suite: Path) -> set[Path]:
+def files_of(suite: Path) -> set[Path] | None:
     """The files that a suite names, what lies beside its prompts (they may include it), and the Python files
-    of its folder (its own code, and what that imports). A suite that cannot be read names none."""
+    of its folder (its own code, and what that imports). None where the suite cannot be read."""
     base = suite.resolve().parent
     try:
         document = yaml.safe_load(suite.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        document = None
+        return None
     named = {path for text in _texts(document) if (path := _file(base, text)) is not None}
     beside = {
         other
