@@ -102,7 +102,9 @@ def test_a_prompt_of_any_suite_has_parsers_of_its_own_and_rescoring_keeps_or_rep
         assert done.returncode == 0, done.stderr
         return [run["metrics"][0]["value"] for run in json.loads(done.stdout)["runs"]]
 
-    assert values(suite, "--no-report", "-q") == [0, 0.75]
+    report = tmp_path / "r.html"
+    assert values(suite, "--report", report, "-q") == [0, 0.75]
+    assert "parsers of prompt q" in report.read_text() and "last_line" in report.read_text()
     scorers, both = tmp_path / "scorers.yaml", tmp_path / "both.yaml"
     scorers.write_text("scorers: [{exact_match: {ignore_case: true}}]\n")
     both.write_text("parse: [last_line]\nscorers: [exact_match]\n")

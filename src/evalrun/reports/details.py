@@ -192,10 +192,16 @@ def _definition(name: str, own: Definition | None, figures: Sequence[MetricValue
 def pipeline(suite: Suite) -> list[tuple[str, str]]:
     """What was done to each answer, in words: parsers, scorers, repeats, warm-up."""
     asked = suite.performance or Performance()
-    parsers = [_component(each) for each in suite.parse or ()]
+    none = "none: the output, stripped, is the answer"
+    own = [
+        (f"parsers of prompt {prompt.id}", " → ".join(map(_component, prompt.parse)) or none)
+        for prompt in suite.prompts or ()
+        if prompt.parse is not None
+    ]
     deadline = NONE if asked.timeout_s is None else f"{asked.timeout_s:g}"
     found = [
-        ("parsers, in order", " → ".join(parsers) or "none: the output, stripped, is the answer"),
+        ("parsers, in order", " → ".join(map(_component, suite.parse or ())) or none),
+        *own,
         ("scorers", ", ".join(_component(scorer) for scorer in suite.scorers or ())),
         ("unparsed answers", "left out of scores" if suite.unparsed == "exclude" else "count as wrong"),
         ("repeats of each row", str(suite.repeats or 1)),

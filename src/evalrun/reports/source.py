@@ -114,6 +114,7 @@ class AskedBy:
     id: str = ""
     messages: JSON = None
     few_shot: Examples | None = None
+    parse: tuple[JSON, ...] | None = None
 
     @property
     def roles(self) -> list[str]:
