@@ -105,6 +105,13 @@ def test_a_prompt_of_any_suite_has_parsers_of_its_own_and_rescoring_keeps_or_rep
     report = tmp_path / "r.html"
     assert values(suite, "--report", report, "-q") == [0, 0.75]
     assert "parsers of prompt q" in report.read_text() and "last_line" in report.read_text()
+    assert values(suite, "--no-report", "-q", "--reuse") == [0, 0.75]
+    prompts[1]["parse"] = ["first_line"]
+    other = recorded_suite(tmp_path, rows, ["m"], prompts=prompts, parse=["first_line"])
+    assert values(other, "--no-report", "-q", "--reuse") == [0, 0], "not what another parser read"
+    prompts[1]["parse"] = ["last_line"]
+    suite = recorded_suite(tmp_path, rows, ["m"], prompts=prompts, parse=["first_line"])
+    assert values(suite, "--no-report", "-q") == [0, 0.75]
     scorers, both = tmp_path / "scorers.yaml", tmp_path / "both.yaml"
     scorers.write_text("scorers: [{exact_match: {ignore_case: true}}]\n")
     both.write_text("parse: [last_line]\nscorers: [exact_match]\n")

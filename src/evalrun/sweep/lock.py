@@ -94,9 +94,11 @@ def _cell(
     model = {key: value for key, value in spec.model.resolved().items() if key not in _NOT_IN_A_CELL}
     dataset = spec.dataset
     shared_load = prepared.loaded.suite.resolved().get("load")
+    own = spec.prompt.parse
     return digest(
         {
             **shared,
+            **({"parse": [each.resolved() for each in own]} if own is not None else {}),
             "model": model,
             "weights": known["models"][spec.model.id],
             "price": spec.model.price.model_dump(mode="json", exclude_none=True)
