@@ -33,6 +33,7 @@ MOST_VALUES = 50
 
 MOST_SHOWN = 3
 SHOWN_IDS = 5
+_LENGTH = "length of "
 _HEAD = 200
 _LOOKED_AT = 1_000
 _SAME = 0.8
@@ -104,7 +105,8 @@ def _told(path: Path, first: _Ints, hit: _Bools, alpha: float) -> tuple[Concentr
         for part, p in zip(slices, ps, strict=True)
         if p is not None and p <= alpha and part.hits * total > part.size * hits
     ]
-    apart.sort(key=lambda pair: (pair[0], pair[1].size, pair[1].column))
+    # Of slices that say the same, a value says more than a length.
+    apart.sort(key=lambda pair: (pair[0], pair[1].size, pair[1].column.startswith(_LENGTH), pair[1].column))
     shown: list[tuple[float, _Slice]] = []
     for p, part in apart:
         repeated = any((part.inside & other.inside & hit).sum() >= _SAME * part.hits for _, other in shown)
@@ -166,13 +168,15 @@ def _units(path: Path, affected: set[str], among: set[str] | None) -> tuple[_Int
 def _slices(path: Path, rows: _Ints, hit: _Bools) -> Iterator[_Slice]:
     with reading(path) as file:
         kinds = {field.name: str(field.type) for field in file.schema_arrow}
-    answers = _answers(path, [*kinds])
+    answers, keys = _answers(path, [*kinds]), _same_as(path, [*kinds], "sample_id")
     for name, kind in kinds.items():
         looked_at = name.startswith(("vars.", "sensitive.")) or name in _ENDINGS or name in _LENGTHS
         if looked_at and name not in answers:
             said = name.removeprefix("vars.").removeprefix("sensitive.")
             column = read_columns(path, [name], coded=kind == "string").column(name)
             codes, labels, what = _coded(column, rows, name)
+            if what and name in keys:
+                continue  # how long a row's name is says nothing of where
             size = np.bincount(codes + 1, minlength=len(labels) + 1)[1:]
             hits = np.bincount(codes[hit] + 1, minlength=len(labels) + 1)[1:]
             for code in np.flatnonzero((size >= LEAST) & (size < len(rows))):
@@ -184,13 +188,17 @@ def _answers(path: Path, names: list[str]) -> set[str]:
     """Columns of the row that hold answers (provider: recorded), of this model or of others: they say nothing
     of where."""
     recorded = _recorded(path)
-    columns = ["output", *(name for name in names if name.startswith("vars.") and name not in recorded)]
-    if "output" not in names:
-        return recorded
-    head = read_head(path, columns, _HEAD)
-    output = head.column("output").to_pylist()
-    same = {name for name in columns[1:] if any(output) and head.column(name).to_pylist() == output}
-    return recorded | same
+    return recorded | _same_as(path, [name for name in names if name not in recorded], "output")
+
+
+def _same_as(path: Path, names: Sequence[str], what: str) -> set[str]:
+    """The columns of the row that hold the very texts of another column, in the first rows."""
+    if what not in names:
+        return set()
+    columns = [name for name in names if name.startswith("vars.")]
+    head = read_head(path, [what, *columns], _HEAD)
+    texts = head.column(what).to_pylist()
+    return {name for name in columns if any(texts) and head.column(name).to_pylist() == texts}
 
 
 def _recorded(path: Path) -> set[str]:
@@ -222,7 +230,7 @@ def _coded(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str], str]:
         return few[0], [as_text(label) for label in few[1]], ""
     if not numeric:
         values = [None if value is None else len(value) for value in values]
-    return *_quarters(np.array(values, np.float64)), "" if numeric else "length of "
+    return *_quarters(np.array(values, np.float64)), "" if numeric else _LENGTH
 
 
 def _coded_texts(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str], str]:
@@ -235,7 +243,7 @@ def _coded_texts(column: Any, rows: _Ints, name: str) -> tuple[_Ints, list[str],
     codes = np.concatenate(parts)[rows]
     used = np.flatnonzero(np.bincount(codes + 1, minlength=len(known) + 1)[1:]).tolist()
     if len(used) > MOST_VALUES or name in _LENGTHS:
-        return *_quarters(np.array([*map(len, known), np.nan])[codes]), "length of "
+        return *_quarters(np.array([*map(len, known), np.nan])[codes]), _LENGTH
     used.sort(key=lambda code: int(np.argmax(codes == code)))  # by their first rows
     place = np.full(len(known) + 1, -1)
     place[used] = np.arange(len(used))

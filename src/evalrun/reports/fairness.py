@@ -188,7 +188,7 @@ def contrast_table(runs: Sequence[RunView], column: str, metric: str) -> Table |
         "n",
         "note",
     )
-    return Table("Signed differences between groups", columns, rows, frozenset({4, 6, 7}))
+    return Table(f"Signed differences between groups of {column}", columns, rows, frozenset({4, 6, 7}))
 
 
 def _contrast_row(run: RunView, measure: str, unit: str, each: GroupContrast) -> tuple[str, ...]:
@@ -371,7 +371,7 @@ def _sentence(run: RunView, column: str, metric: str, shown: str) -> str:
             f"{lead} Chance alone gives gaps up to {fixed(chance)} here; that one of all the gaps tested is "
             f"as wide as this is no surprise (p = {p_value(gap.p_decides)})."
         )
-    return f"{lead} Chance alone gives gaps up to {fixed(chance)} here, so no difference can be made out."
+    return f"{lead} Chance alone gives gaps up to {fixed(chance)} here: the groups are tied."
 
 
 def _no_gap(run: RunView, column: str, metric: str, shown: str, gap: Gap) -> str:
@@ -432,7 +432,7 @@ def _warnings(runs: Sequence[RunView], column: str, metric: str) -> list[str]:
         ]
         if ends:
             found.append(
-                f"That nothing can be made out is not that nothing is there: with these samples a true "
+                f"Tied is not shown to be alike: with these samples a true "
                 f"difference of up to {fixed(max(ends))} would still fit."
             )
     return found

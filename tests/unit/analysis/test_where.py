@@ -155,3 +155,13 @@ def test_columns_of_any_kind_are_looked_at(tmp_path: Path) -> None:
     assert found == [[("true", 30)], [("null", 30)], [], [('["x"]', 30)]]
     many = [float("nan") if each else float(at) for at, each in enumerate(bad)]
     assert concentrations(_file(tmp_path, vars__c=many), _ids(range(0, 120, 4))) == ()
+
+
+def test_a_value_says_more_than_a_length_and_the_length_of_a_name_nothing(tmp_path: Path) -> None:
+    kinds = ["date" if at % 4 == 0 else "navigation" for at in range(80)]
+    ids = [f"{kind}-{at:03d}" for at, kind in enumerate(kinds)]
+    texts = ["?" * (9 if kind == "date" else 20 + at % 30) for at, kind in enumerate(kinds)]
+    path = _file(tmp_path, sample_id=ids, **{"vars.case": ids, "vars.kind": kinds, "vars.text": texts})
+    affected = {name for name, kind in zip(ids, kinds, strict=True) if kind == "date"}
+    [found] = concentrations(path, affected)
+    assert (found.column, found.value, found.inside) == ("kind", "date", 20)
