@@ -169,7 +169,7 @@ class Comparison:
 
     def __str__(self) -> str:
         lines = [
-            f"{each.metric}: {each.b.run} against {each.a.run}: {each.verdict.word}, {each.verdict.sentence}"
+            f"{each.metric}: {_against(each.a, each.b)}: {each.verdict.word}, {each.verdict.sentence}"
             for each in self.compared
         ]
         return "\n".join(lines) or "nothing compared"
@@ -180,6 +180,13 @@ class Comparison:
         for each in self.compared:
             found[each.verdict.word] = found.get(each.verdict.word, 0) + 1
         return found
+
+
+def _against(a: RunInfo, b: RunInfo) -> str:
+    """The later side against the first one; sweeps where both are the same run."""
+    if a.run != b.run:
+        return f"{b.run} against {a.run}"
+    return f"{b.run} of {b.sweep} against {a.sweep}"
 
 
 def _places(standing: DatasetStandings) -> list[dict[str, JSON]]:

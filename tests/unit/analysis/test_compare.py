@@ -612,6 +612,7 @@ def test_from_python(sweep: MakeSweep, store: Store) -> None:
     first, second = sweep(cell(rows_of(A)), name="first"), sweep(cell(rows_of(B)), name="second")
     found = evalrun.compare("first", "second", store=store.root, metrics=["exact_match"], correction="none")
     assert found.compared[0].verdict.word == "better"
+    assert f" of {second.ulid} against {first.ulid}: better, " in str(found), "both are the same run"
     opened = [evalrun.open_store(store.root).sweep(folder.ulid) for folder in (first, second)]
     assert evalrun.compare(*opened).compared[0].result == found.compared[0].result
     runs = [each.runs[0] for each in opened]
