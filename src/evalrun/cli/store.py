@@ -83,7 +83,7 @@ def _standing(store: Store) -> dict[str, list[str]]:
 
 
 @click.command(no_args_is_help=True)
-@click.argument("sweep")
+@click.argument("sweep", default="latest")
 @click.option("--live", is_flag=True, help="Follow the sweep while it runs, then show its results.")
 @store_option
 @json_option
@@ -97,7 +97,7 @@ def show(sweep: str, live: bool, store: Store, as_json: bool, as_csv: bool) -> N
     Examples:
       evalrun show latest
       evalrun show 01K5 --json
-      evalrun show latest --live
+      evalrun show --live
     """
     from evalrun.tracking.changes import list_baselines, said
 

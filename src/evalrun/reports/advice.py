@@ -25,6 +25,7 @@ MARGIN = 0.05
 NAMED_LONG = 3
 """So many runs are named in a sentence where their names are long; the rest are counted."""
 
+LOST = ": every run lost too many rows. Mend what lost them, and run it again."
 CHECK_THE_JUDGE = "Choose nothing by these grades before the judge has been checked."
 NOT_BY_ACCURACY = "These questions measure bias: how many are answered rightly is no reason to ship."
 
@@ -32,8 +33,8 @@ NOT_BY_ACCURACY = "These questions measure bias: how many are answered rightly i
 def advice(
     best: RunView, runs: Sequence[RunView], failed: Mapping[str, Sequence[GateVerdict]], doubted: str
 ) -> Sentence:
-    """What to ship. It obeys, in this order: gates, the level of chance, what the judge is worth, few
-    samples, groups that are served worse."""
+    """What to ship. It obeys, in this order: gates, the level of chance, rows that were lost, what the judge
+    is worth, few samples, groups that are served worse."""
     if failed:
         passing = [run for run in runs if run.id not in failed and EVERY_RUN not in failed]
         leading = [run for run in passing if run is best or run.standing == "tied"]
@@ -48,6 +49,8 @@ def advice(
             return [Phrase("Ship "), said(sighted[0]), *beside]
     if best.blind:
         return _not_above_chance(best)
+    if len(runs) > 1 and best.primary is not None and best.primary.incomplete:
+        return [Phrase("Ship nothing yet", "value"), Phrase(LOST)]  # complete runs stand before such ones
     if doubted:
         return [Phrase(CHECK_THE_JUDGE)]
     if any(run.details.bias for run in runs):

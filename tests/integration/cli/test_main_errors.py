@@ -15,6 +15,7 @@ from tests.program import evalrun
         (["missing.yaml"], 2, "there is no suite 'missing.yaml'"),
         (["show"], 2, "Usage: evalrun show"),
         (["show", "--nope"], 2, "No such option"),
+        (["show", "--live"], 2, "there is no sweep"),
         (["verify", "a" * 5000], 3, "error: aaa"),
     ],
 )

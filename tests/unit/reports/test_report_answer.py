@@ -102,6 +102,19 @@ def test_beside_failed_runs_there_is_nothing_to_choose(tmp_path: Path) -> None:
     assert [standing_word(run, answer.runs) for run in answer.runs] == ["", ""]
 
 
+def test_nothing_is_shipped_where_every_run_lost_too_many_rows(tmp_path: Path) -> None:
+    lost = [Cell("m", "p", failed=0.3), Cell("m", "q", failed=0.4)]
+    (answer,) = verdicts(tmp_path / "a", lost, by=()).answers
+    assert words(answer.advice).startswith("Ship nothing yet: every run lost too many rows.")
+    whole = [
+        Cell("m", "p", failed=0.3, accuracy=0.9),
+        Cell("m", "q", accuracy=0.5),
+        Cell("m", "r", accuracy=0.2),
+    ]
+    (answer,) = verdicts(tmp_path / "b", whole, by=()).answers
+    assert answer.best is not None and answer.best.label == "q" and "nothing yet" not in words(answer.advice)
+
+
 def test_a_gap_wider_than_chance_is_owned_up_to(tmp_path: Path) -> None:
     cells = [Cell("m", "p", accuracy=0.9, bias=0.6), Cell("m", "q", accuracy=0.3)]
     (answer,) = verdicts(tmp_path, cells, n=240).answers
