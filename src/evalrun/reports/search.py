@@ -147,14 +147,12 @@ def _chosen_alone(found: SearchResults, winner: Candidate) -> str:
     return f"{said}: it is too high by about {significant(found.optimism, 2)}"
 
 
-def _chart(found: SearchResults) -> Chart:
-    race = found.race
-    rank = sorted(race.candidates, key=lambda each: (each.out is not None, -(each.mean or 0.0)))
-    name_of = _names(found)
-    named = [name_of(each.name) for each in rank[:_NAMED]]
+def _lines(found: SearchResults, named: Sequence[str]) -> list[dict[str, Any]]:
+    """The e-value against each candidate over the scores made; of its own colour where it is `named`."""
     values: list[dict[str, Any]] = []
+    name_of = _names(found)
     begun, before = set[str](), 0
-    for step in race.steps:
+    for step in found.race.steps:
         for name, against in step.against.items():
             said = name_of(name)
             line = {"name": said, "shown": said if said in named else _OTHERS}
@@ -163,6 +161,15 @@ def _chart(found: SearchResults) -> Chart:
                 values.append({"calls": before, "e": 1, **line})
             values.append({"calls": step.calls, "e": 10 ** min(max(against, _LEAST), -_LEAST), **line})
         before = step.calls
+    return values
+
+
+def _chart(found: SearchResults) -> Chart:
+    race = found.race
+    rank = sorted(race.candidates, key=lambda each: (each.out is not None, -(each.mean or 0.0)))
+    name_of = _names(found)
+    named = [name_of(each.name) for each in rank[:_NAMED]]
+    values = _lines(found, named)
     groups = [*named, *([_OTHERS] if len(rank) > len(named) else [])]
     grey = ["var(--rule)"] if len(groups) > len(named) else []
     scale = {"domain": groups, "range": [*COLOURS[: len(named)], *grey]}
