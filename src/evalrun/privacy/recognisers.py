@@ -348,7 +348,7 @@ def hides_secret(text: str) -> bool:
         lower = text.lower()
         if any(name in lower for name in _NAMES_SECRETS):
             return True
-    if "----" in text and "-----begin" in text.lower():
+    if "-" in text and "----" in text and "-----begin" in text.lower():
         return True
     if "@" in text and "://" in text and _USERINFO.search(text):
         return True
@@ -376,7 +376,11 @@ def _gives_value(text: str) -> bool:
     for sign in ":=":
         at = text.find(sign)
         while at >= 0:
-            if _VALUE.match(text, at):
+            # Of prose: a space, and a word of less than eight letters.
+            short = (
+                text.find(" ", at + 2, at + 10) > at + 2 and text[at + 1] == " " and text[at + 2].isalnum()
+            )
+            if not (short and text[at + 2] not in "bBtT") and _VALUE.match(text, at):
                 return True
             at = text.find(sign, at + 1)
     return False

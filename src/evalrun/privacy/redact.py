@@ -398,7 +398,7 @@ class Redactor:
         for begin, end in reversed(windows(text)) if self._numbers else ():
             part = self._by_some(text[begin:end], self._numbers, sample, spare)
             text = text[:begin] + part + text[end:]
-        return self._by_some(text, self._own, sample, spare)
+        return self._by_some(text, self._own, sample, spare) if self._own else text
 
     @staticmethod
     def _by_some(
