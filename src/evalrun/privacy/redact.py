@@ -10,16 +10,15 @@ import hashlib
 import hmac
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
-from urllib.parse import quote
 
 from evalrun.errors import ExitCode, UserError
 from evalrun.privacy import recognisers
+from evalrun.privacy.known import WORD, Known, known_values, without_known
 from evalrun.privacy.national import NUMBERS, SHOWN_AS, STRICT
 from evalrun.privacy.recognisers import Recogniser, Span, windows
 from evalrun.secrets import MASK, environment_secrets, scrub
@@ -31,10 +30,6 @@ FAILED = "<REDACTION FAILED>"
 WITHHELD = "<WITHHELD>"
 _REMOVES = ("hmac", "drop", "withhold")
 """Rules of columns whose values are removed from the other texts too."""
-_SHORT_WORDS = frozenset(
-    ["and", "the", "von", "van", "der", "den", "del", "dos", "das", "bin", "ibn", "san", "mrs"]
-)
-_WORD = re.compile(r"\w+")
 _FROM_SERVERS = ("prompt", "error", "model", "fingerprint", "finish_reason")
 """A server may say of itself whatever it was asked."""
 _SAID = ("output", "answer", "reasoning", "tool_calls", "likelihood")
@@ -43,52 +38,6 @@ _LEAST_APART = 6
 _HUGE = 1e300
 _LONG = 40
 LEAST_INTEGER = 10_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A value that is to be removed: its pattern, words one of which must occur (lower case), and what
-    replaces it: a column's name, to be numbered, or a text. `whole` values are looked for before patterns
-    are: words of names afterwards, since they occur in addresses."""
-
-    value: str
-    hints: tuple[str, ...]
-    pattern: re.Pattern[str]
-    column: str
-    text: str = ""
-    whole: bool = False
-
-
-def known_values(value: JSON, column: str, text: str = "", *, words: bool = True) -> list[Known]:
-    """The value of a column in the forms in which it may occur in a text: as it is, escaped, percent-encoded,
-    digits in other groups, and, with `words`, each word of a name of three letters or more. The value itself
-    comes first."""
-    if isinstance(value, Mapping | list):
-        inner = value.values() if isinstance(value, Mapping) else value
-        return [one for each in inner for one in known_values(each, column, text, words=words)]
-    shown = str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
-    if len(shown) < 2:
-        return []
-    letters = all(each.isalpha() or each in " .'\u2019-" for each in shown)
-    pieces = [word for word in re.split(r"[\s.]+", shown) if word]
-    found = [_known(shown, shown, column, text, whole=not letters)]
-    if words and letters and len(pieces) > 1:
-        parts = [word for word in pieces if len(word) >= 3 and word.lower() not in _SHORT_WORDS]
-        found += [_known(word, shown, column, text, whole=False) for word in parts]
-    digits = re.sub(r"[\s().\-/]", "", shown)
-    if len(digits) >= 6 and digits.lstrip("+").isdecimal():
-        loose = r"[\s().\-/]{0,3}".join(re.escape(digit) for digit in digits)
-        found.append(Known(shown, (), re.compile(rf"(?<!\d){loose}(?!\d)"), column, text, whole=True))
-    return found
-
-
-def _known(part: str, value: str, column: str, text: str, *, whole: bool) -> Known:
-    forms = {unicodedata.normalize(form, part) for form in ("NFC", "NFD")}
-    forms |= {json.dumps(part)[1:-1], quote(part), quote(part, safe="")}
-    patterns = [r"\s+".join(map(re.escape, form.split())) for form in sorted(forms, key=len, reverse=True)]
-    hints = tuple({(_WORD.findall(form.lower()) or [form.lower()])[0] for form in forms})
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)", re.IGNORECASE)
-    return Known(value, hints, pattern, column, text, whole)
 
 
 @dataclass(slots=True)
@@ -144,7 +93,8 @@ class Redactor:
         self._secrets = secrets
         self._quick = quick
         self._rules: Mapping[str, ColumnRule] = settings.rules
-        self._removed = {name for name, rule in self._rules.items() if rule in _REMOVES} | set(settings.known)
+        removed = (name for name, rule in self._rules.items() if rule in _REMOVES)
+        self._removed = tuple(dict.fromkeys([*settings.known, *removed]))  # in an order: it gives the names
         self._everyone: dict[str, dict[str, Known]] = {}
         """Values of all rows seen, by a word that occurs in them."""
         self._environment = environment_secrets()
@@ -315,10 +265,12 @@ class Redactor:
                 continue
             rule = self._rules.get(name)
             text = self.pseudonym(value) if rule == "hmac" else ""
-            found += known_values(value, name, text, words=name in self.settings.known)
-            for one in known_values(value, name, text, words=False):
+            of_value = known_values(value, name, text, words=name in self.settings.known)
+            found += of_value
+            for one in of_value:
                 # Of other rows' texts only what is told apart from ordinary words is removed.
-                if len(one.value) >= _LEAST_APART and (one.whole or " " in one.value):
+                whole = one.digits or one.part == one.value
+                if whole and len(one.value) >= _LEAST_APART and (one.whole or " " in one.value):
                     for hint in one.hints:
                         self._everyone.setdefault(hint, {})[one.value] = one
         return found
@@ -381,10 +333,10 @@ class Redactor:
         if not (sample.known or self._everyone or self._environment):
             return self._by_kinds(text, sample, spare)
         known = [*sample.known, *self._of_others(text)]
-        text = self._without_known(text, [one for one in known if one.whole], sample)
+        text = without_known(text, [one for one in known if one.whole], sample.placeholder)
         of_environment = self._secrets and any(variable in text for variable in self._environment)
         text = self._by_kinds(text, sample, spare, surely=of_environment)
-        return self._without_known(text, [one for one in known if not one.whole], sample)
+        return without_known(text, [one for one in known if not one.whole], sample.placeholder)
 
     def _by_kinds(self, text: str, sample: Sample, spare: str | None, *, surely: bool = False) -> str:
         if not surely and self._quick is not None and not self._quick(text):
@@ -414,21 +366,8 @@ class Redactor:
 
     def _of_others(self, text: str) -> Iterator[Known]:
         if self._everyone:
-            for word in {word.lower() for word in _WORD.findall(text)} & self._everyone.keys():
+            for word in {word.lower() for word in WORD.findall(text)} & self._everyone.keys():
                 yield from self._everyone[word].values()
-
-    @staticmethod
-    def _without_known(text: str, known: list[Known], sample: Sample) -> str:
-        if not known:
-            return text
-        lower = text.lower()
-        for one in known:
-            if one.hints and not any(hint in lower for hint in one.hints):
-                continue
-            if one.pattern.search(text):
-                put = one.text or sample.placeholder(one.column, one.value)
-                text = one.pattern.sub(put.replace("\\", ""), text)
-        return text
 
 
 STRUCTURE = frozenset(
