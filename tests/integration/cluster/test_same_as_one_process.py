@@ -47,7 +47,8 @@ def same(here: Path, there: Path) -> None:
 def test_two_nodes_and_one_process_have_equal_samples(
     on: str, tmp_path: Path, chat_server: ChatServer, shard: int
 ) -> None:
-    """Drawn few-shot examples, seeds of drawn answers, repeats and groups are those of one process."""
+    """Drawn few-shot examples, seeds of drawn answers, repeats, a prompt's own parsers and groups are those of
+    one process."""
     chat_server.answer = lambda body: f"{(body['seed'] + len(str(body['messages']))) % 3 * 21}"
     suite = write_suite(
         tmp_path,
@@ -55,7 +56,7 @@ def test_two_nodes_and_one_process_have_equal_samples(
         240,
         prompts=[
             {"id": "shown", "text": "{{ q }}?", "few_shot": {"count": 2, "path": "rows.jsonl"}},
-            {"id": "direct", "text": "{{ q }}?"},
+            {"id": "direct", "text": "{{ q }}?", "parse": [{"regex": "(4)2"}]},
         ],
         repeats=2,
         model={"params": {"temperature": 0.7, "max_tokens": 16}},
@@ -74,6 +75,11 @@ def test_two_nodes_and_one_process_have_equal_samples(
         timings = json.loads((other / "run.json").read_text())["timings"]
         assert sum(node["samples"] for node in timings["nodes"]) == 480
         assert pq.read_table(other / "samples.parquet")["sent_s"].null_count == 480
+    answers = {
+        run.name: set(pq.read_table(run / "samples.parquet")["answer"].to_pylist())
+        for run in runs_of(tmp_path / "two")
+    }
+    assert any(each == {None, "4"} for each in answers.values()), answers
     assert manifest_of(tmp_path / "two")["cluster"]["asked_again"] == 0
     if shard == 100:
         assert "by its own clock" in (tmp_path / "two.html").read_text()
