@@ -1,5 +1,5 @@
 """The HTML report of a large sweep, and the comparison of two: how fast they are written, how large they are,
-how fast they open and filter.
+how fast they open and filter; and how long `show`, `list` and `compare` take.
 
     python benchmarks/report.py [--base-url http://127.0.0.1:8900/v1] [--samples 100000] [--out FILE.json]
 
@@ -17,6 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +118,39 @@ def measure(base_url: str | None, samples: int) -> dict[str, Any]:
         found: dict[str, Any] = {"samples": samples}
         if base_url:
             found |= written(folder, [WRITE, make_sweep(folder, base_url, samples)])
-        return found | {"comparison": written(folder, [COMPARE, *make_pair(folder, samples)])}
+        pair = make_pair(folder, samples)
+        (folder / "small").mkdir()
+        small = make_pair(folder / "small", SMALL)
+        found["comparison"] = written(folder, [COMPARE, *pair])
+        return found | {"commands": commands(pair), f"commands_{SMALL}": commands(small)}
+
+
+SMALL = 250
+"""Samples of a store as a day of trying prompts leaves it."""
+
+
+def commands(pair: Sequence[Path]) -> dict[str, float]:
+    """Seconds that looking takes as whole processes, and their processor time: the least of five."""
+    store = ["--store", str(pair[1].parent.parent)]
+    words = {
+        "show": ["show", "latest", *store],
+        "list": ["list", *store],
+        "compare": ["compare", *map(str, pair)],
+    }
+    taken = {}
+    for name, given in words.items():
+        times = []
+        for _ in range(5):
+            begun = time.perf_counter()
+            process = subprocess.Popen([sys.executable, "-m", "evalrun", *given], stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            times.append((time.perf_counter() - begun, usage.ru_utime + usage.ru_stime))
+        taken |= {
+            f"{name}_s": min(wall for wall, _ in times),
+            f"{name}_cpu_s": min(busy for _, busy in times),
+        }
+    return taken
 
 
 def written(folder: Path, command: list[Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ share five of these methods, and the sixth, `__init__`, is compiled when a class
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, dataclass, field, fields
+from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from functools import cache
 from operator import attrgetter
 from reprlib import recursive_repr
@@ -38,18 +38,36 @@ def _first_init(made: Any) -> Callable[..., None]:
     """What stands in for `__init__` until the first value is made, and then compiles the real one."""
 
     def __init__(self: Any, *arguments: Any, **named: Any) -> None:
-        own = {known.name: known for known in fields(made)}
-        types = {name: known.type for name, known in own.items()}
-        body = {**own, "__annotations__": types, "__module__": made.__module__}
-        if hasattr(made, "__post_init__"):
-            body["__post_init__"] = made.__post_init__
-        stand_in: Any = dataclass(frozen=True, repr=False, eq=False)(type(made.__name__, (), body))
-        init = stand_in.__init__
-        init.__qualname__ = f"{made.__qualname__}.__init__"
-        made.__init__ = init
+        made.__init__ = init = _init_of(made)
         init(self, *arguments, **named)
 
     return __init__
+
+
+def _init_of(made: Any) -> Callable[..., None]:
+    """The `__init__` that `dataclass` would make. (It compiles two more methods with it.)"""
+    scope: dict[str, Any] = {"_set": object.__setattr__, "_lacking": MISSING}
+    parameters, named, body = ["self"], ["*"], []
+    for known in fields(made):
+        name, default, made_by = known.name, f"_default_{known.name}", f"_make_{known.name}"
+        parameter, value, otherwise = name, name, default
+        if known.default is not MISSING:
+            scope[default], parameter = known.default, f"{name}={default}"
+        elif known.default_factory is not MISSING:
+            scope[made_by], parameter, otherwise = known.default_factory, f"{name}=_lacking", f"{made_by}()"
+            value = f"{otherwise} if {name} is _lacking else {name}"
+        if known.init:
+            (named if known.kw_only else parameters).append(parameter)
+        body.append(f"    _set(self, {name!r}, {value if known.init else otherwise})")
+    if hasattr(made, "__post_init__"):
+        body.append("    self.__post_init__()")
+    head = ", ".join(parameters + named if len(named) > 1 else parameters)
+    # Of names of fields alone, as `dataclass` does it.
+    exec("\n".join([f"def __init__({head}):", *(body or ["    pass"])]), scope)  # noqa: S102
+    init: Callable[..., None] = scope["__init__"]
+    init.__qualname__, init.__module__ = f"{made.__qualname__}.__init__", made.__module__
+    init.__annotations__ = {known.name: known.type for known in fields(made) if known.init} | {"return": None}
+    return init
 
 
 def _setattr(self: Any, name: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, replace
 from typing import Any
@@ -19,6 +20,7 @@ class Place:
     name: str
     tags: list[str] = field(default_factory=list, compare=False)
     code: int = field(default=7, repr=False)
+    seen: list[int] = field(default_factory=list, init=False, compare=False)
 
 
 @frozen
@@ -27,6 +29,7 @@ class Visited(Place):
 
     when: str = ""
     of: Any = field(default=None, kw_only=True)
+    kind: str = field(default="visit", init=False)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -51,6 +54,13 @@ def test_it_is_made_shown_compared_and_hashed_as_a_dataclass_is() -> None:
         for wrong in [(), ("a", [], 1, "b", 2, 3)]:
             with pytest.raises(TypeError, match=rf"{ours.__name__}\.__init__\(\)"):
                 ours(*wrong)
+        mine, yours = (
+            inspect.signature(each.__init__).parameters.values() for each in (ours, theirs("a").__class__)
+        )
+        assert [(each.name, each.kind, each.annotation) for each in mine] == [
+            (each.name, each.kind, each.annotation) for each in yours
+        ]
+        assert ours("a").seen == [] and ours("a").seen is not ours("a").seen
     assert Visited("a", of=1).of == 1 and Visited("a") != Place("a")
     with pytest.raises(ValueError, match="nowhere"):
         Visited("")

@@ -23,6 +23,7 @@ from evalrun.analysis.catalogue import (
     performance_info,
 )
 from evalrun.analysis.chunk_gaps import gap_distribution, gap_metrics, read_gaps
+from evalrun.analysis.distributions import sorted_quantile
 from evalrun.analysis.intervals import NO_DATA, mean_t, percentile, skewed
 from evalrun.analysis.quality import metric
 from evalrun.analysis.samples import SampleTable
@@ -180,7 +181,7 @@ def _client_limited(table: SampleTable, timed: Timed, system: SystemSummary) -> 
     lag = system.loop_lag_p99_s
     if lag is None or len(timed.rows) == 0:
         return ""
-    median = float(np.median(table.number("e2e_s")[timed.rows]))
+    median = sorted_quantile(np.sort(table.number("e2e_s")[timed.rows]), 0.5)
     if lag <= LAG_SHARE * median:
         return ""
     return f"evalrun itself lagged (event loop p99 {lag * 1000:.3g} ms), so the latencies contain its delay"
