@@ -47,8 +47,8 @@ def same(here: Path, there: Path) -> None:
 def test_two_nodes_and_one_process_have_equal_samples(
     on: str, tmp_path: Path, chat_server: ChatServer, shard: int
 ) -> None:
-    """Drawn few-shot examples, seeds of drawn answers, repeats, a prompt's own parsers and groups are those of
-    one process."""
+    """Drawn few-shot examples, seeds of drawn answers, repeats, a prompt's own parsers and groups are those
+    of one process."""
     chat_server.answer = lambda body: f"{(body['seed'] + len(str(body['messages']))) % 3 * 21}"
     suite = write_suite(
         tmp_path,
