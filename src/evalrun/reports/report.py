@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evalrun.atomic import replacing
 from evalrun.explain.words import CAUTION
@@ -157,12 +157,7 @@ def build_report(source: Source) -> Report:
     datasets = [(at, name, runs) for at, (name, runs) in enumerate(by_dataset.items())]
     everything = [*(run for runs in by_dataset.values() for run in runs), *verdicts.variants]
     titles = column_titles(suite)
-    speed = [
-        chart
-        for at, name, runs in datasets
-        for measure in NAMES
-        if (chart := latency(f"{measure}-{at}", measure, name, runs, named=named))
-    ]
+    speed = _speed(datasets, named=named)
     fair = [
         view
         for at, name, runs in datasets
@@ -181,24 +176,15 @@ def build_report(source: Source) -> Report:
         by_column=by_column(by_dataset, suite.report.by if suite.report else (), named=named),
         matrix=matrix(by_dataset, metric),
         prompts=prompts(by_dataset, source.manifest.prompts, suite.prompts or ()),
-        quality=[
-            chart
-            for at, name, runs in datasets
-            for chart in _quality(at, name, runs, lead_of(runs, primary), named=named)
-        ],
+        quality=_quality(datasets, primary, named=named),
         checkpoints=checkpoint_views(source.results.checkpoints, source.runs, _chances(everything, primary)),
         effects=effects(source.results),
         search=search_view(source),
         judges=judges(source, by_dataset),
         speed=speed,
-        load=[]
-        if source.results.load
-        else [chart for at, name, runs in datasets for chart in load_charts(at, name, runs, named=named)],
+        load=[] if source.results.load else _load(datasets, named=named),
         levels=level_charts(source.results.load, views),
-        level_tables=[
-            level_table(name, curve)
-            for name, curve in zip(names_of(source.results.load), source.results.load, strict=True)
-        ],
+        level_tables=[*map(level_table, names_of(source.results.load), source.results.load)],
         load_sentences=sentences(source.results.load),
         load_cautions=cautions(source.results.load),
         speed_note="" if speed else _no_speed(everything),
@@ -229,13 +215,31 @@ def _chances(views: Sequence[RunView], primary: Primary | None) -> dict[str, flo
     return {run: chance.level for run, chance in found.items() if chance}
 
 
-def _quality(
-    at: int, dataset: str, runs: Sequence[RunView], primary: Primary | None, *, named: bool
-) -> list[Chart]:
-    quality = quality_charts(at, dataset, runs, primary, named=named)
-    # A single chart has room beside it.
-    apart = forest(f"forest-{at}", dataset, runs, named=named, wide=len(quality) != 1)
-    return [*quality, apart] if apart else quality
+Datasets: TypeAlias = Sequence[tuple[int, str, Sequence[RunView]]]
+"""The datasets of a sweep: place, name, ranked runs."""
+
+
+def _quality(datasets: Datasets, primary: Primary | None, *, named: bool) -> list[Chart]:
+    charts: list[Chart] = []
+    for at, dataset, runs in datasets:
+        quality = quality_charts(at, dataset, runs, lead_of(runs, primary), named=named)
+        # A single chart has room beside it.
+        apart = forest(f"forest-{at}", dataset, runs, named=named, wide=len(quality) != 1)
+        charts += [*quality, apart] if apart else quality
+    return charts
+
+
+def _speed(datasets: Datasets, *, named: bool) -> list[Chart]:
+    return [
+        chart
+        for at, name, runs in datasets
+        for measure in NAMES
+        if (chart := latency(f"{measure}-{at}", measure, name, runs, named=named))
+    ]
+
+
+def _load(datasets: Datasets, *, named: bool) -> list[Chart]:
+    return [chart for at, name, runs in datasets for chart in load_charts(at, name, runs, named=named)]
 
 
 def _group_metric(runs: Sequence[RunView], metric: str) -> str:
