@@ -55,12 +55,22 @@ class Sample:
         """Such as <EMAIL_1>."""
         if self.findings is not None:
             self.findings[kind] += 1
-        key = kind, "".join(filter(str.isalnum, value)).casefold() or value
+        key = kind, _bare(value) or value
         put = self.numbers.get(key)
         if put is None:
             count = self.counts[kind] = self.counts.get(kind, 0) + 1
             put = self.numbers[key] = f"<{_shown(kind)}_{count}>"
         return put
+
+
+_SIGNS = bytes(code for code in range(128) if not chr(code).isalnum())
+
+
+def _bare(value: str) -> str:
+    """Letters and digits alone, in one case: what is written in two ways is one value."""
+    if value.isascii():
+        return value.encode().translate(None, _SIGNS).lower().decode()
+    return "".join(filter(str.isalnum, value)).casefold()
 
 
 @cache
