@@ -38,7 +38,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Folders are tested side by side, by as many as there is work for; files and single tests here."""
     if all("::" in word or Path(word).is_file() for word in config.args):
         return 0
-    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, MOST_WORKERS)
 
 
 def pytest_configure(config: pytest.Config) -> None:
