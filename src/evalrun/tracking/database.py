@@ -30,10 +30,11 @@ from evalrun.secrets import scrub
 from evalrun.tracking.folder import PATTERN, new_ulid
 from evalrun.tracking.glance import SETTING, SQLITE, VARIABLE
 from evalrun.tracking.plain import document_bytes, read_document
-from evalrun.tracking.rows import BUSY_TIMEOUT_S, PRAGMAS, alone
+from evalrun.tracking.rows import PRAGMAS, alone
 from evalrun.tracking.tables import SCHEMA, metadata
 
 STORE_ID = "store-id"
+BUSY_TIMEOUT_S = 30.0
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 DEFAULT_SCHEMA = "evalrun"
 CONNECT_TIMEOUT_S = 10

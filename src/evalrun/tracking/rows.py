@@ -1,8 +1,8 @@
 """Entering sweeps into a catalog in SQLite without the database layer: to import that takes longer than all
 else that follows a sweep.
 
-Whatever is not as expected (a catalog elsewhere, of another schema, damaged, a full disk) is left to the
-catalog itself, which knows what it means.
+Whatever is not as expected (a catalog elsewhere, of another schema, damaged, a full disk, one that another
+process holds for long) is left to the catalog itself, which knows what it means, and waits longer.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evalrun.atomic import disk_errors, open_private
-from evalrun.tracking.glance import SCHEMA, is_sqlite
+from evalrun.tracking.glance import PATIENCE_S, SCHEMA, SQLITE, is_sqlite
 
 if TYPE_CHECKING:
     from evalrun.tracking.folder import SweepFolder
 
-BUSY_TIMEOUT_S = 30.0
 PRAGMAS = ("foreign_keys = ON", "journal_mode = WAL", "synchronous = NORMAL")
 TABLES = Path(__file__).with_name("catalog.sql")
 """The tables of tracking/tables.py as SQLite makes them; a test holds the two together."""
@@ -93,7 +92,7 @@ def enter(root: Path, folder: SweepFolder) -> bool:
     from evalrun.tracking.entries import fresh, insert, read_entry
 
     entry = read_entry(folder)
-    path = root / "catalog.db"
+    path = root / SQLITE
     with contextlib.suppress(sqlite3.Error, OSError):
         if not path.exists():
             _make(path)
@@ -131,7 +130,7 @@ def _make(path: Path) -> None:
 
 @contextlib.contextmanager
 def _connected(path: Path) -> Iterator[sqlite3.Connection]:
-    made = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    made = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)
     with contextlib.closing(made) as connection:
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")

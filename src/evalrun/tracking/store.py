@@ -28,7 +28,7 @@ from evalrun.atomic import (
 from evalrun.errors import ExitCode, UserError
 from evalrun.tracking.events import append_event
 from evalrun.tracking.folder import ENDED, MANIFEST, PATTERN, SweepFolder, names_of, new_ulid
-from evalrun.tracking.glance import SweepRow, events_of, folder_named, glance, sweep_rows
+from evalrun.tracking.glance import SQLITE, SweepRow, events_of, folder_named, glance, sweep_rows
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -96,7 +96,7 @@ class Store:
     @property
     def is_read_only(self) -> bool:
         """Whether there is a store and this user may not write it: another's, an archive, a mounted image."""
-        catalog = self.root / "catalog.db"
+        catalog = self.root / SQLITE
         return self.sweeps.is_dir() and not (
             os.access(self.root, os.W_OK | os.X_OK)
             and os.access(self.sweeps, os.W_OK | os.X_OK)
@@ -454,7 +454,7 @@ class Store:
         if not isinstance(place, SqlitePlace):
             return place
         if self._copy is None:
-            self._copy = CopiedPlace(self.root / "catalog.db")
+            self._copy = CopiedPlace(self.root / SQLITE)
         return self._copy
 
     def _prepare(self) -> None:
